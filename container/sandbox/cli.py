@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Command line of the sandbox: parses, calls one function, turns failures into exit codes."""
+
+import os
+import sys
+
+from sandbox import errors
+from sandbox.errors import SandboxError
+from sandbox.places import Places
+
+USAGE = """usage: sandbox init [-- COMMAND...]
+       sandbox restore --boot ID [--empty | --keep]        archive on stdin
+       sandbox go --boot ID                                JSON on stdin
+       sandbox save --boot ID [--unless DIGEST]            archive on stdout
+       sandbox restart-gateway --boot ID [--drain SECONDS] JSON on stdin, or nothing
+       sandbox stop-gateway --boot ID [--drain SECONDS]
+       sandbox status --boot ID
+       sandbox logs --boot ID [--lines N] [--follow]
+This is not a command of the sandbox."""
+
+_FLAGS = {
+    "restore": {"--empty": False, "--keep": False},
+    "go": {},
+    "save": {"--unless": ""},
+    "restart-gateway": {"--drain": ""},
+    "stop-gateway": {"--drain": ""},
+    "status": {},
+    "logs": {"--lines": "100", "--follow": False},
+}
+
+
+def main(arguments: "list[str]") -> int:
+    """Run one command and return its exit code; the last line of stderr says what went wrong."""
+    try:
+        return _run(arguments)
+    except SandboxError as error:
+        return _fail(error.code, str(error))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains at exit
+        return _fail(errors.FAILED, "The reader of the output went away.")
+    except OSError as error:
+        if errors.disk_full(error):
+            return _fail(errors.DISK_FULL, f"The disk is full ({error.strerror}).")
+        return _fail(errors.FAILED, f"{error.strerror}: {error.filename or 'system call'}.")
+
+
+def _run(arguments: "list[str]") -> int:
+    command = arguments[0] if arguments else ""
+    if command == "init":
+        from sandbox.init import init
+
+        return init(Places(os.environ), _entrypoint(arguments[1:]), os.environ)
+    if command not in _FLAGS:
+        raise SandboxError(errors.USAGE, USAGE)
+    options = _parse(arguments[1:], {"--boot": "", **_FLAGS[command]})
+    places = Places(os.environ)
+    places.require_boot(options["--boot"])
+    return _dispatch(command, places, options)
+
+
+def _dispatch(command: str, places: Places, options: dict) -> int:
+    if command == "restore":
+        from sandbox import restore
+
+        if options["--empty"]:
+            restore.begin_empty(places)
+        elif options["--keep"]:
+            restore.keep(places)
+        else:
+            restore.restore(places, sys.stdin.buffer)
+        return errors.OK
+    if command == "save":
+        from sandbox.save import save
+
+        return save(places, options["--unless"], sys.stdout.buffer)
+    if command == "logs":
+        from sandbox.logs import logs
+
+        logs(places, int(_seconds(options["--lines"], 100)), options["--follow"])
+        return errors.OK
+    from sandbox import control
+
+    if command == "go":
+        control.go(places, sys.stdin.buffer)
+    elif command == "status":
+        print(control.status(places))
+    else:
+        drain = _seconds(options["--drain"], None)
+        if command == "restart-gateway":
+            control.restart_gateway(places, sys.stdin.buffer, drain)
+        else:
+            control.stop_gateway(places, drain)
+    return errors.OK
+
+
+def _entrypoint(rest: "list[str]") -> "list[str]":
+    if not rest:
+        return []
+    if rest[0] != "--" or len(rest) < 2:
+        raise SandboxError(errors.USAGE, USAGE)
+    return rest[1:]
+
+
+def _parse(words: "list[str]", options: dict) -> dict:
+    """Read `--flag` and `--name VALUE` words into a copy of `options`; --boot is required."""
+    parsed, queue = dict(options), list(words)
+    while queue:
+        word = queue.pop(0)
+        if word not in parsed or (parsed[word] is not False and not queue):
+            raise SandboxError(errors.USAGE, USAGE)
+        parsed[word] = True if parsed[word] is False else queue.pop(0)
+    if not parsed["--boot"]:
+        raise SandboxError(errors.USAGE, USAGE)
+    return parsed
+
+
+def _seconds(text: str, default: "float | None") -> "float | None":
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 86400:
+        raise SandboxError(errors.USAGE, f"{text} is not a number from 0 to 86400.")
+    return value
+
+
+def _fail(code: int, message: str) -> int:
+    print(message, file=sys.stderr)
+    return code

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands that steer Hermes: go, restart-gateway, stop-gateway, status."""
+
+import errno
+import fcntl
+import json
+import os
+import re
+import sqlite3
+import sys
+import time
+import urllib.parse
+from collections.abc import Callable
+from datetime import datetime
+from typing import BinaryIO
+
+from sandbox import processes
+from sandbox.errors import FAILED, NOT_RESTORED, TEMPORARY, TOO_LATE, USAGE, SandboxError
+from sandbox.init import SHUTDOWN_MARGIN
+from sandbox.places import Places, read_text, write_private
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+# Where things are is for the engine or the image to say.
+_FIXED = ("SANDBOX_", "HERMES_HOME", "HERMES_MANAGED_DIR", "HERMES_BOOT_ID", "PORT_")
+_INPUT_LIMIT = 4 << 20
+_START_TIME = 60.0
+
+
+def go(places: Places, source: BinaryIO) -> None:
+    """Let Hermes start with the configuration and environment in `source`, a JSON object.
+
+    Raises SandboxError: 64 for input that is not usable, 66 when it was started before, 67 when
+    no restore of this boot was completed.
+    """
+    settings = _settings(source.read(_INPUT_LIMIT + 1))
+    with open(places.in_run("restore.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not places.restored():
+            raise SandboxError(NOT_RESTORED, "Nothing was restored in this boot: not started.")
+        if os.path.exists(places.in_run("go")):
+            raise SandboxError(TOO_LATE, "Hermes has been started; use restart-gateway.")
+        _write_settings(places, settings)
+        write_private(places.in_run("go"), "")
+        _tell(places, {"do": "go"})
+
+
+def restart_gateway(places: Places, source: BinaryIO, drain: "float | None") -> None:
+    """Restart Hermes, with new settings when `source` has any, and wait until it is ready.
+
+    `drain`: seconds that it may take to finish what it is doing; None: as it is configured.
+    Raises SandboxError: 67 before `go`, 1 when Hermes does not come back.
+    """
+    text = b"" if sys.stdin.isatty() else source.read(_INPUT_LIMIT + 1)
+    if not os.path.exists(places.in_run("go")):
+        raise SandboxError(NOT_RESTORED, "Hermes was not started in this boot: use go.")
+    if text.strip():
+        _write_settings(places, _settings(text))
+    before = places.state()["generation"]
+    _tell(places, {"do": "restart", "drain": drain})
+    _await(
+        places, _drain_limit(places, drain) + _START_TIME, "running",
+        lambda state: state["generation"] > before and state["state"] == "running",
+    )
+
+
+def stop_gateway(places: Places, drain: "float | None") -> None:
+    """Stop Hermes, leave the sandbox running, and wait until it has stopped.
+
+    Raises SandboxError 1 when it does not stop.
+    """
+    _tell(places, {"do": "stop", "drain": drain})
+    _await(
+        places, _drain_limit(places, drain), "stopped",
+        lambda state: state["state"] in ("stopped", "waiting"),
+    )
+
+
+def status(places: Places) -> str:
+    """Return what is known about this sandbox as one line of JSON."""
+    state = places.state()
+    return json.dumps(
+        {
+            "state": state.get("state", "waiting"),
+            "pid": state.get("pid"),
+            "restarts": state.get("restarts", 0),
+            "lastExit": state.get("lastExit"),
+            "restored": places.restored(),
+            "nextCron": _next_cron(os.path.join(places.home, "cron", "jobs.json")),
+            "cronRunning": _cron_running(
+                os.path.join(places.home, "cron", "executions.db"), state.get("pid")
+            ),
+            "processes": _processes(state.get("initPid")),
+        }
+    )
+
+
+def _settings(text: bytes) -> dict:
+    try:
+        settings = json.loads(text)
+    except ValueError as error:
+        raise SandboxError(USAGE, "stdin is not JSON.") from error
+    if len(text) > _INPUT_LIMIT or not isinstance(settings, dict):
+        raise SandboxError(USAGE, "stdin is not a JSON object of at most 4 MB.")
+    config, environ = settings.get("config", {}), settings.get("env", {})
+    if not isinstance(config, dict) or not isinstance(environ, dict):
+        raise SandboxError(USAGE, "config and env must be objects.")
+    for name, value in environ.items():
+        if not _NAME.match(name) or name.startswith(_FIXED):
+            raise SandboxError(USAGE, f"env may not have the name {name!r}.")
+        if not isinstance(value, str) or "\0" in value:
+            raise SandboxError(USAGE, f"env {name} must be text without a NUL.")
+    return {"config": config, "env": environ}
+
+
+def _write_settings(places: Places, settings: dict) -> None:
+    # JSON is YAML. Both files are in the run folder: they hold keys.
+    write_private(os.path.join(places.managed, "config.yaml"), json.dumps(settings["config"]))
+    write_private(places.in_run("env.json"), json.dumps(settings["env"]))
+
+
+def _tell(places: Places, message: dict) -> None:
+    try:
+        control = os.open(places.in_run("control"), os.O_WRONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in (errno.ENXIO, errno.ENOENT):
+            raise SandboxError(TEMPORARY, "PID 1 of this sandbox is gone.") from error
+        raise
+    try:
+        os.write(control, json.dumps(message).encode() + b"\n")
+    finally:
+        os.close(control)
+
+
+def _drain_limit(places: Places, drain: "float | None") -> float:
+    if drain is None:
+        try:
+            config = json.loads(read_text(os.path.join(places.managed, "config.yaml")) or "{}")
+            drain = float(config["agent"]["restart_drain_timeout"])
+        except (ValueError, KeyError, TypeError):
+            drain = 0.0
+    return drain + SHUTDOWN_MARGIN + 5.0
+
+
+def _await(places: Places, seconds: float, goal: str, reached: Callable[[dict], bool]) -> None:
+    end = time.monotonic() + seconds
+    while not reached(places.state()):
+        if time.monotonic() > end:
+            raise SandboxError(FAILED, f"Hermes is not {goal} after {seconds:.0f} s.")
+        time.sleep(0.05)
+
+
+def _next_cron(path: str) -> "int | None":
+    """Return the earliest `next_run_at` of Hermes' enabled jobs as epoch seconds."""
+    try:
+        jobs = json.loads(read_text(path) or "{}").get("jobs", [])
+        times = [
+            datetime.fromisoformat(job["next_run_at"]).timestamp()
+            for job in jobs
+            if job.get("enabled", True) and job.get("state") == "scheduled" and
+            job.get("next_run_at")
+        ]
+    except (ValueError, TypeError, AttributeError, KeyError):
+        return None
+    return int(min(times)) if times else None
+
+
+def _cron_running(path: str, pid: "int | None") -> int:
+    """Count the runs of cron jobs that the Hermes of this moment has claimed or begun."""
+    if pid is None or not os.path.exists(path):
+        return 0
+    uri = f"file:{urllib.parse.quote(path)}?mode=ro"
+    query = "SELECT count(*) FROM executions WHERE status IN ('claimed', 'running') AND pid = ?"
+    try:
+        database = sqlite3.connect(uri, uri=True, timeout=2)
+        try:
+            return database.execute(query, (pid,)).fetchone()[0]
+        finally:
+            database.close()
+    except sqlite3.Error:
+        return 0
+
+
+def _processes(init: "int | None") -> "list[dict]":
+    if init is None:
+        return []
+    everyone = processes.table()
+    if init == 1:  # all that there is; what a container engine put in descends from nobody here
+        found = list(everyone.values())
+    else:
+        found = [everyone[init]] if init in everyone else []
+        found += processes.descendants(init)
+    found = [item for item in found if item.pid != os.getpid()]
+    return [{"pid": item.pid, "name": item.name, "rssBytes": item.rss} for item in found]

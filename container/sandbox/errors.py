@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exit codes and the one exception that carries them."""
+
+import errno
+
+OK = 0
+FAILED = 1
+UNCHANGED = 3
+USAGE = 64
+OTHER_BOOT = 65
+TOO_LATE = 66
+NOT_RESTORED = 67
+DAMAGED_ARCHIVE = 70
+DAMAGED_STATE = 71
+DISK_FULL = 73
+TEMPORARY = 75
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class SandboxError(Exception):
+    """A failure with its exit code and one sentence for a person."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def disk_full(error: OSError) -> bool:
+    """Tell whether the system refused a write for want of space or quota."""
+    return error.errno in _FULL

@@ -1,0 +1,344 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PID 1 of a sandbox: waits for the go, runs Hermes, restarts it, reaps, and ends with it.
+
+One thread and one `select`: signals, the control FIFO, Hermes' output and, where an engine
+started this process, the engine's line (see `line.py`).
+"""
+
+import fcntl
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+from sandbox import processes
+from sandbox.errors import USAGE, SandboxError
+from sandbox.output import Output
+from sandbox.places import FOLLOWERS, Places, read_text, valid_boot, write_private
+from sandbox.swap import settle
+
+RESTARTS = 3
+WINDOW = 60.0
+PROBE_EVERY = 0.1
+# Beyond Hermes' own drain: what its shutdown takes at most before it is killed.
+SHUTDOWN_MARGIN = 10.0
+FOLLOWERS_TIME = 1.0
+
+
+def init(places: Places, entrypoint: "list[str]", environ: "os._Environ[str]") -> int:
+    """Be PID 1 until Hermes ends and return the exit code.
+
+    With an `entrypoint` that command is run at once in Hermes' place and never restarted.
+    Raises SandboxError 64 when HERMES_BOOT_ID is missing or not usable.
+    """
+    boot = environ.get("HERMES_BOOT_ID", "")
+    if not valid_boot(boot):
+        raise SandboxError(USAGE, "HERMES_BOOT_ID must be 1-128 letters, digits, '.', '_', '-'.")
+    return Init(places, boot, entrypoint, dict(environ)).run()
+
+
+class Init:
+    """The state of PID 1. `wanted` is what shall become of Hermes: run, restart, stop or end."""
+
+    def __init__(
+        self, places: Places, boot: str, entrypoint: "list[str]", environ: "dict[str, str]"
+    ) -> None:
+        self.places = places
+        self.boot = boot
+        self.entrypoint = entrypoint
+        self.parent_descriptor = int(environ.pop("SANDBOX_PARENT_FD", "-1"))
+        self.environ = environ
+        self.selector = selectors.DefaultSelector()
+        self.output = Output(places.in_run("hermes.log"))
+        self.gateway: subprocess.Popen | None = None
+        self.wanted = "run"
+        self.kill_at: float | None = None
+        self.crashes: list[float] = []
+        self.exit_code: int | None = None
+        self.orphaned = False
+        self.state = {
+            "state": "waiting", "pid": None, "generation": 0, "restarts": 0, "lastExit": None,
+            "everReady": False, "initPid": os.getpid(),
+        }
+
+    def run(self) -> int:
+        """Serve until the exit code is known, then leave no process and no secret behind."""
+        self._prepare()
+        try:
+            if self.entrypoint:
+                self._start()
+            while self.exit_code is None:
+                for key, _ in self.selector.select(self._timeout()):
+                    key.data()
+                self._tick()
+        finally:
+            self._end()
+        return self.exit_code
+
+    # Set-up
+
+    def _prepare(self) -> None:
+        processes.adopt_orphans()
+        os.umask(0o077)
+        for folder in (self.places.run, self.places.managed, os.path.dirname(self.places.home)):
+            os.makedirs(folder, 0o700, exist_ok=True)
+        self._forget()  # a container engine may start the same file system twice
+        settle(self.places)
+        self._listen_to_signals()
+        self._listen_to_control()
+        if self.parent_descriptor >= 0:
+            from sandbox.line import Line
+
+            line = Line(self, self.parent_descriptor)
+            self.execs = line.execs
+            self.selector.register(line, selectors.EVENT_READ, line.read)
+        else:
+            self.execs = {}
+        self._publish(state="waiting")
+        # Last: whoever finds the boot id may rely on all of the above.
+        write_private(self.places.in_run("boot"), self.boot)
+
+    def _listen_to_signals(self) -> None:
+        self.wakeup, writer = socket.socketpair()
+        self.wakeup.setblocking(False)
+        writer.setblocking(False)
+        self._wakeup_writer = writer  # kept open for as long as signals may come
+        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        self.selector.register(self.wakeup, selectors.EVENT_READ, self._on_signal)
+
+    def _listen_to_control(self) -> None:
+        path = self.places.in_run("control")
+        if os.path.lexists(path):
+            os.unlink(path)
+        os.mkfifo(path, 0o600)
+        # Open for writing too, so that it never reaches its end.
+        self.control = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.selector.register(self.control, selectors.EVENT_READ, self._on_control)
+
+    # Events
+
+    def _on_signal(self) -> None:
+        numbers = self.wakeup.recv(4096)
+        if signal.SIGCHLD in numbers:
+            self._reap()
+        if signal.SIGTERM in numbers or signal.SIGINT in numbers:
+            self._terminate()
+
+    def _on_control(self) -> None:
+        # Lines are shorter than PIPE_BUF, so that each write arrives whole.
+        for line in os.read(self.control, 65536).splitlines():
+            message = json.loads(line)
+            if message["do"] == "go" and self.state["state"] == "waiting":
+                self._start()
+            elif message["do"] == "restart":
+                self._restart(message.get("drain"))
+            elif message["do"] == "stop":
+                self._stop("stop", message.get("drain"))
+
+    def parent_gone(self) -> None:
+        """End at once: whoever started this sandbox is dead or wants it destroyed."""
+        self._say("the engine is gone")
+        self.orphaned = True
+        self.exit_code = 128 + signal.SIGKILL
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            code = os.waitstatus_to_exitcode(status)
+            code = code if code >= 0 else 128 - code
+            if self.gateway is not None and pid == self.gateway.pid:
+                self.gateway.returncode = code  # reaped here, not by subprocess
+                self._gateway_ended(code)
+            elif pid in self.execs:
+                self.execs.pop(pid)(code)
+
+    # Hermes
+
+    def _start(self) -> None:
+        generation = self.state["generation"] + 1
+        environ = dict(self.environ)
+        environ.update(json.loads(read_text(self.places.in_run("env.json")) or "{}"))
+        environ["SANDBOX_GATEWAY"] = f"{self.boot}.{generation}"
+        os.makedirs(environ.get("HOME") or self.places.home, 0o700, exist_ok=True)
+        script = os.path.join(self.places.image, "start-hermes.sh")
+        command = self.entrypoint or ["/bin/sh", script]
+        reader, writer = os.pipe()
+        try:
+            self.gateway = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=writer, stderr=writer, env=environ,
+                start_new_session=True,
+            )
+        except OSError as error:
+            os.close(reader)
+            self._say(f"{command[0]} cannot be started: {error.strerror}")
+            self.exit_code = 127
+            return
+        finally:
+            os.close(writer)
+        self._follow(reader)
+        self.wanted = "run"
+        self.kill_at = None
+        self._publish(state="starting", pid=self.gateway.pid, generation=generation)
+
+    def _follow(self, reader: int) -> None:
+        os.set_blocking(reader, False)
+        still_open = True
+
+        def pump() -> None:
+            nonlocal still_open
+            if still_open and not self.output.pump(reader):
+                still_open = False
+                self.selector.unregister(reader)
+                os.close(reader)
+
+        self.pump = pump
+        self.selector.register(reader, selectors.EVENT_READ, pump)
+
+    def _restart(self, drain: "float | None") -> None:
+        if self.state["state"] == "waiting":
+            return
+        if self.gateway is None:
+            self._start()
+            return
+        # SIGUSR1 asks Hermes for exit 75; before it listens for that, the signal just ends it.
+        self._ask_to_end("restart", signal.SIGUSR1, drain)
+
+    def _stop(self, wanted: str, drain: "float | None") -> None:
+        if self.gateway is None:
+            if wanted == "end":
+                self.exit_code = 0
+            return
+        # SIGINT is a planned stop for Hermes, SIGTERM an accident that it reports as failure.
+        self._ask_to_end(wanted, signal.SIGINT, drain)
+
+    def _ask_to_end(self, wanted: str, number: int, drain: "float | None") -> None:
+        drain = self._configured_drain() if drain is None else drain
+        self.wanted = wanted
+        self.kill_at = time.monotonic() + drain + SHUTDOWN_MARGIN
+        self._publish(state="stopping")
+        processes.kill({self.gateway.pid}, number)
+
+    def _configured_drain(self) -> float:
+        try:
+            config = json.loads(read_text(os.path.join(self.places.managed, "config.yaml")) or "{}")
+            return float(config.get("agent", {}).get("restart_drain_timeout", 0))
+        except (ValueError, TypeError, AttributeError):
+            return 0.0
+
+    def _terminate(self) -> None:
+        if self.wanted == "end":  # told twice
+            self.exit_code = 128 + signal.SIGTERM
+            return
+        if self.entrypoint and self.gateway is not None:
+            self.wanted = "end"
+            processes.kill_group(self.gateway.pid, signal.SIGTERM)
+            return
+        self._say("asked to stop")
+        self._stop("end", None)
+
+    def _gateway_ended(self, code: int) -> None:
+        mark = f"SANDBOX_GATEWAY={self.boot}.{self.state['generation']}"
+        processes.kill_group(self.gateway.pid, signal.SIGKILL)
+        processes.kill(processes.marked(mark))
+        self.pump()
+        was_ready = self.state["state"] in ("running", "stopping")
+        wanted, self.gateway, self.kill_at = self.wanted, None, None
+        self._say(f"{'command' if self.entrypoint else 'Hermes'} ended with code {code}")
+        self._publish(state="stopped", pid=None, lastExit=code)
+        if self.entrypoint or wanted == "end":
+            self.exit_code = code
+        elif wanted == "stop":
+            return
+        elif wanted == "restart" or (code == 75 and was_ready):
+            self._start_again()
+        elif self.state["everReady"] and self._may_restart():
+            self._start_again()
+        else:
+            self.exit_code = code or 1
+
+    def _may_restart(self) -> bool:
+        """Count an unasked end; False when there were more than RESTARTS within the WINDOW."""
+        now = time.monotonic()
+        self.crashes = [at for at in self.crashes if at > now - WINDOW] + [now]
+        return len(self.crashes) <= RESTARTS
+
+    def _start_again(self) -> None:
+        self.state["restarts"] += 1
+        self._start()
+
+    # Time
+
+    def _timeout(self) -> "float | None":
+        if self.state["state"] == "starting" and not self.entrypoint:
+            return PROBE_EVERY
+        if self.kill_at is not None:
+            return max(0.0, self.kill_at - time.monotonic())
+        return None
+
+    def _tick(self) -> None:
+        if self.kill_at is not None and time.monotonic() >= self.kill_at:
+            self._say("Hermes did not end in time and is killed")
+            self.kill_at = None
+            processes.kill_group(self.gateway.pid, signal.SIGKILL)
+        if self.state["state"] == "starting" and not self.entrypoint and self._answers():
+            self._publish(state="running", everReady=True)
+
+    def _answers(self) -> bool:
+        """Ask Hermes' own /health; it answers before it has opened all of its channels."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.places.port), 0.5) as connection:
+                connection.sendall(b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n")
+                return connection.recv(64).split(b" ")[1:2] == [b"200"]
+        except OSError:
+            return False
+
+    # What others see
+
+    def _publish(self, **changes: object) -> None:
+        self.state.update(changes)
+        write_private(self.places.in_run("state.json"), json.dumps(self.state))
+
+    def _say(self, message: str) -> None:
+        self.output.write(f"sandbox: {message}\n".encode())
+
+    def _end(self) -> None:
+        if self.exit_code is not None and not self.orphaned:
+            self._publish(state="stopped", pid=None, ended=True)
+            self._wait_for_followers()
+        if not processes.kill_all_below(os.getpid(), f"HERMES_BOOT_ID={self.boot}"):
+            print("sandbox: some processes could not be killed", file=sys.stderr)
+        self._forget()
+
+    def _wait_for_followers(self) -> None:
+        """Let those who follow the logs read the end of them: it says why."""
+        end = time.monotonic() + FOLLOWERS_TIME
+        with open(self.places.in_run(FOLLOWERS), "w") as lock:
+            while time.monotonic() < end:
+                self._reap()
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    time.sleep(0.01)
+                    continue
+                if not self.execs:
+                    return
+                end = min(end, time.monotonic() + 0.1)  # the follower has read, now it exits
+                time.sleep(0.01)
+
+    def _forget(self) -> None:
+        """Remove the keys and marks of a boot."""
+        config = os.path.join(self.places.managed, "config.yaml")
+        for path in (config, *map(self.places.in_run, ("boot", "env.json", "restored", "go"))):
+            if os.path.exists(path):
+                os.unlink(path)

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where things are in this sandbox, read from the environment that the engine or image gives."""
+
+import json
+import os
+import re
+import time
+
+from sandbox.errors import OTHER_BOOT, TEMPORARY, USAGE, SandboxError
+
+# Locked (shared) by those who follow the logs.
+FOLLOWERS = "followers.lock"
+_BOOT = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
+
+
+class Places:
+    """Paths and the port of this sandbox.
+
+    `run` and what is below it lives in memory where the platform can; `home` is Hermes' state
+    and lives on the disk.
+    """
+
+    def __init__(self, environ: "dict[str, str] | os._Environ[str]") -> None:
+        self.run = _required(environ, "SANDBOX_RUN")
+        self.home = _required(environ, "HERMES_HOME").rstrip("/")
+        self.managed = environ.get("HERMES_MANAGED_DIR") or os.path.join(self.run, "managed")
+        self.port = int(environ.get("PORT_18789") or "18789")
+        self.image = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+    def in_run(self, name: str) -> str:
+        """Return the path of a file in the run folder."""
+        return os.path.join(self.run, name)
+
+    def beside_home(self, suffix: str) -> str:
+        """Return a path next to HERMES_HOME, on the same file system."""
+        return f"{self.home}.{suffix}"
+
+    def require_boot(self, boot: str, wait: float = 5.0) -> None:
+        """Raise unless `boot` is the id that PID 1 wrote; wait `wait` s for a PID 1 that is new."""
+        end = time.monotonic() + wait
+        while (current := read_text(self.in_run("boot"))) is None:
+            if time.monotonic() >= end:
+                raise SandboxError(TEMPORARY, "PID 1 of this sandbox is not ready yet.")
+            time.sleep(0.02)
+        if current != boot:
+            raise SandboxError(OTHER_BOOT, "This sandbox belongs to another boot.")
+
+    def restored(self) -> bool:
+        """Tell whether a restore of this boot was completed."""
+        marker = read_text(self.in_run("restored"))
+        return marker is not None and marker == read_text(self.in_run("boot"))
+
+    def state(self) -> dict:
+        """Return what PID 1 last said about itself and Hermes; empty before its first word."""
+        return json.loads(read_text(self.in_run("state.json")) or "{}")
+
+
+def valid_boot(boot: str) -> bool:
+    """Tell whether `boot` is usable as a boot id."""
+    return bool(_BOOT.match(boot))
+
+
+def read_text(path: str) -> "str | None":
+    """Return the stripped text of a small file, None when there is no such file."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        return None
+
+
+def write_private(path: str, text: str) -> None:
+    """Replace `path` by a file of mode 0600 in one step, so that no reader sees half of it."""
+    partial = f"{path}.{os.getpid()}.new"
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.rename(partial, path)
+    except BaseException:
+        os.unlink(partial)
+        raise
+
+
+def _required(environ: "dict[str, str] | os._Environ[str]", name: str) -> str:
+    value = environ.get(name, "")
+    if not os.path.isabs(value):
+        raise SandboxError(USAGE, f"{name} must be set to an absolute path.")
+    return value

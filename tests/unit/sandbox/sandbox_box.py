@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A sandbox for tests: an image folder with a stand-in for Hermes, a disk and a run folder."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+CONTAINER = Path(__file__).resolve().parents[3] / "container"
+KEY = "gateway-key-of-this-boot-0123456789"
+
+
+def lay_out(image: Path) -> Path:
+    """Make an image folder whose `hermes` is the stand-in."""
+    shutil.copytree(
+        CONTAINER / "sandbox", image / "sandbox", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    shutil.copy(CONTAINER / "start-hermes.sh", image / "start-hermes.sh")
+    (image / "bin").mkdir()
+    programs = image / "venv" / "bin"
+    programs.mkdir(parents=True)
+    (programs / "python").symlink_to(sys.executable)
+    shutil.copy(Path(__file__).with_name("fake_hermes.py"), image / "fake_hermes.py")
+    write_program(image / "bin" / "sandbox", """root=${0%/bin/sandbox}
+exec "$root/venv/bin/python" -I -S "$root/sandbox" "$@"
+""")
+    write_program(programs / "hermes", f'exec "{programs}/python" -I "{image}/fake_hermes.py"\n')
+    return image
+
+
+def write_program(path: Path, text: str) -> None:
+    """Write a shell script."""
+    path.write_text(f"#!/bin/sh\n{text}")
+    path.chmod(0o755)
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def alive(pid: int) -> bool:
+    """Tell whether a process exists and is no zombie."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
+
+
+def carrying(variable: str) -> "list[int]":
+    """Return the live processes that were started with NAME=value in their environment."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and variable.encode() in (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return [pid for pid in found if alive(pid)]
+
+
+def wait_for(condition: "object", seconds: float = 10.0) -> "object":
+    """Return the first true value of `condition()`; fail after `seconds`."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"not reached within {seconds} s")
+
+
+class Box:
+    """One boot of a sandbox. `boot` is its id, `home` Hermes' home, `run` the run folder."""
+
+    def __init__(self, folder: Path, boot: str = "boot-1") -> None:
+        self.folder = folder
+        self.boot = boot
+        self.image = lay_out(folder / "image")
+        self.home = folder / "disk" / "home" / ".hermes"
+        self.run = folder / "run"
+        self.port = free_port()
+        self.process: subprocess.Popen | None = None
+        self.pipe = -1
+        self.home.parent.mkdir(parents=True)
+        self.run.mkdir()
+
+    def __enter__(self) -> "Box":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None:
+            self.close_pipe()
+            self.process.wait(10)
+
+    @property
+    def environ(self) -> "dict[str, str]":
+        programs = f"{self.image}/bin:{self.image}/venv/bin"
+        return {
+            "PATH": f"{programs}:/usr/local/bin:/usr/bin:/bin",
+            "HOME": str(self.home.parent),
+            "HERMES_HOME": str(self.home),
+            "HERMES_MANAGED_DIR": str(self.run / "managed"),
+            "SANDBOX_RUN": str(self.run),
+            "HERMES_BOOT_ID": self.boot,
+            "PORT_18789": str(self.port),
+        }
+
+    # PID 1
+
+    def start(self, *command: str) -> subprocess.Popen:
+        """Start PID 1, with a pipe to this process, and wait until it serves."""
+        reader, self.pipe = os.pipe()
+        environ = {**self.environ, "SANDBOX_PARENT_FD": str(reader)}
+        words = [str(self.image / "bin" / "sandbox"), "init", *command]
+        self.process = subprocess.Popen(
+            words, env=environ, pass_fds=[reader], stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        os.close(reader)
+        wait_for((self.run / "control").exists)
+        wait_for((self.run / "boot").exists)
+        return self.process
+
+    def close_pipe(self) -> None:
+        """Do what the system does when the engine dies."""
+        if self.pipe >= 0:
+            os.close(self.pipe)
+            self.pipe = -1
+
+    def kill(self) -> None:
+        """Kill PID 1 itself."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def pretend(self, restored: bool = True) -> "Box":
+        """Make the run folder look as if PID 1 were there (and a restore done)."""
+        (self.run / "boot").write_text(self.boot)
+        if restored:
+            (self.run / "restored").write_text(self.boot)
+            self.home.mkdir(exist_ok=True)
+        return self
+
+    def state(self) -> dict:
+        """Return what PID 1 last published."""
+        return json.loads((self.run / "state.json").read_text())
+
+    def run_hermes(self, **settings: object) -> "Box":
+        """Start PID 1, begin empty, give the go and wait until the stand-in answers."""
+        self.start()
+        self.ok("restore", "--empty")
+        self.ok("go", stdin=json.dumps({"env": {"API_SERVER_KEY": KEY}, **settings}).encode())
+        wait_for(lambda: self.state()["state"] == "running")
+        return self
+
+    def health(self) -> dict:
+        """Ask the stand-in."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5) as answer:
+            return json.load(answer)
+
+    # Commands
+
+    def command(
+        self, *words: str, stdin: bytes = b"", boot: "str | None" = None, **more: object
+    ) -> subprocess.CompletedProcess:
+        """Run a command of the sandbox to its end."""
+        line = [str(self.image / "bin" / "sandbox"), words[0], "--boot", boot or self.boot]
+        return subprocess.run(
+            [*line, *words[1:]], env=self.environ, input=stdin, capture_output=True, timeout=60,
+            check=False, **more,
+        )
+
+    def ok(self, *words: str, stdin: bytes = b"") -> bytes:
+        """Run a command that must succeed and return what it prints."""
+        done = self.command(*words, stdin=stdin)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout
+
+    def save(self) -> bytes:
+        """Return an archive of the state."""
+        return self.ok("save")
+
+    # State
+
+    def fill(self) -> "Box":
+        """Put a little of everything into the home."""
+        (self.home / "memories").mkdir(parents=True)
+        (self.home / "memories" / "MEMORY.md").write_text("the user's cat is called Ada\n")
+        (self.home / "skills" / "greet").mkdir(parents=True)
+        script = self.home / "skills" / "greet" / "run.sh"
+        script.write_text("#!/bin/sh\necho hello\n")
+        script.chmod(0o755)
+        (self.home / "sessions").mkdir()
+        (self.home / "notes \u00e9\u4e16.txt").write_text("a name that is not ASCII")
+        (self.home / "a-file-nobody-knows.bin").write_bytes(os.urandom(3_000_000))
+        (self.home / "latest").symlink_to("memories/MEMORY.md")
+        with sqlite3.connect(self.home / "state.db") as database:
+            database.execute("CREATE TABLE messages (id INTEGER PRIMARY KEY, text TEXT)")
+            database.executemany(
+                "INSERT INTO messages (text) VALUES (?)", [(f"m{i} " * 50,) for i in range(500)]
+            )
+        return self
+
+    def tree(self) -> "dict[str, object]":
+        """Return everything in the home: contents, modes, link targets."""
+        found: dict[str, object] = {}
+        for path in sorted(self.home.rglob("*")):
+            name = str(path.relative_to(self.home))
+            if path.is_symlink():
+                found[name] = ("link", os.readlink(path))
+            elif path.is_dir():
+                found[name] = ("folder", path.stat().st_mode)
+            elif path.suffix == ".db":
+                found[name] = ("database", dump(path))
+            else:
+                found[name] = ("file", path.stat().st_mode, path.read_bytes())
+        return found
+
+
+def dump(path: Path) -> "list[str]":
+    """Return a database as SQL."""
+    database = sqlite3.connect(path)
+    try:
+        return list(database.iterdump())
+    finally:
+        database.close()
+
+
+def header(archive: bytes) -> dict:
+    """Return an archive's first line."""
+    return json.loads(archive.split(b"\n", 1)[0])

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PID 1: one Hermes at a time, restarted where that loses nothing, and no survivor."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from sandbox_box import KEY, Box, alive, carrying, wait_for
+
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="looks for survivors in /proc"
+)
+
+
+def hermes(box: Box) -> int:
+    """Return Hermes' pid."""
+    return box.state()["pid"]
+
+
+def running_again(box: Box, before: int) -> int:
+    """Wait until another Hermes is ready and return its pid."""
+    wait_for(lambda: box.state()["state"] == "running" and hermes(box) != before)
+    return hermes(box)
+
+
+def go(box: Box, **settings: object) -> None:
+    box.ok("go", stdin=json.dumps({"env": {"API_SERVER_KEY": KEY}, **settings}).encode())
+
+
+def test_hermes_waits_for_the_go_and_gets_its_settings_from_memory(box: Box) -> None:
+    box.start()
+    box.ok("restore", "--empty")
+    time.sleep(0.3)
+    assert json.loads(box.ok("status"))["state"] == "waiting"
+    go(box, config={"model": {"default": "m"}})
+    wait_for(lambda: box.state()["state"] == "running")
+    environ = box.health()["env"]
+    assert environ["API_SERVER_KEY"] == KEY
+    assert environ["API_SERVER_ENABLED"] == "true"
+    assert environ["HERMES_DISABLE_LAZY_INSTALLS"] == "1"
+    assert "SANDBOX_PARENT_FD" not in environ
+    config = box.run / "managed" / "config.yaml"
+    assert json.loads(config.read_text()) == {"model": {"default": "m"}}
+    assert (config.stat().st_mode | (box.run / "env.json").stat().st_mode) & 0o077 == 0
+    for path in box.home.parent.rglob("*"):
+        assert not path.is_file() or KEY.encode() not in path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        b"", b"[]", b"no json", b'{"config": []}', b'{"env": {"A": 1}}', b'{"env": {"A B": "1"}}',
+        b'{"env": {"HERMES_HOME": "/"}}', b'{"env": {"A": "\\u0000"}}',
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(box: Box, settings: bytes) -> None:
+    box.pretend()
+    assert box.command("go", stdin=settings).returncode == 64
+    assert not (box.run / "go").exists()
+
+
+def test_a_killed_hermes_comes_back_with_its_memory_and_its_tools_are_gone(box: Box) -> None:
+    init = box.run_hermes().process.pid
+    before = hermes(box)
+    tools = carrying(f"SANDBOX_GATEWAY={box.boot}.1")
+    assert len(tools) >= 2
+    os.kill(before, signal.SIGKILL)
+    running_again(box, before)
+    assert box.process.pid == init and alive(init)
+    with sqlite3.connect(box.home / "state.db") as database:
+        assert database.execute("SELECT count(*) FROM starts").fetchone() == (2,)
+    assert not any(alive(pid) for pid in tools)
+    assert json.loads(box.ok("status"))["restarts"] == 1
+    assert json.loads(box.ok("status"))["lastExit"] == 137
+
+
+def test_hermes_that_keeps_dying_ends_the_sandbox_with_its_code(box: Box) -> None:
+    box.run_hermes()
+    for _ in range(3):
+        before = hermes(box)
+        os.kill(before, signal.SIGKILL)
+        running_again(box, before)
+    os.kill(hermes(box), signal.SIGKILL)
+    assert box.process.wait(5) == 137
+
+
+def test_hermes_that_dies_before_it_was_ready_ends_the_sandbox_at_once(box: Box) -> None:
+    box.start()
+    box.ok("restore", "--empty")
+    (box.home / "die-at-start").write_text("42")
+    began = time.monotonic()
+    go(box)
+    assert box.process.wait(5) == 42
+    assert time.monotonic() - began < 3
+    assert b"cannot start: no reason" in (box.run / "hermes.log").read_bytes()
+
+
+def test_a_restart_that_hermes_asks_for_is_granted(box: Box) -> None:
+    box.run_hermes()
+    before = hermes(box)
+    os.kill(before, signal.SIGUSR1)
+    running_again(box, before)
+    assert box.state()["lastExit"] == 75
+
+
+def test_restart_gateway_waits_for_work_and_brings_new_settings(box: Box) -> None:
+    box.run_hermes()
+    before = hermes(box)
+    (box.home / "slow-stop").write_text("0.7")
+    began = time.monotonic()
+    box.ok("restart-gateway", stdin=b'{"env": {"API_SERVER_KEY": "another-key-0123456789"}}')
+    assert time.monotonic() - began > 0.7
+    assert hermes(box) != before
+    assert box.health()["env"]["API_SERVER_KEY"] == "another-key-0123456789"
+    box.ok("restart-gateway", "--drain", "5")
+    assert box.health()["env"]["API_SERVER_KEY"] == "another-key-0123456789"
+
+
+def test_a_hermes_that_will_not_stop_is_killed(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = box.image / "sandbox" / "init.py"
+    source.write_text(source.read_text().replace("SHUTDOWN_MARGIN = 10.0", "SHUTDOWN_MARGIN = 0.5"))
+    box.run_hermes()
+    before = hermes(box)
+    (box.home / "slow-stop").write_text("60")
+    began = time.monotonic()
+    box.ok("restart-gateway", "--drain", "0.5")
+    assert 1.0 <= time.monotonic() - began < 5
+    assert hermes(box) != before
+
+
+def test_stop_gateway_leaves_a_sandbox_that_can_be_saved_and_restarted(box: Box) -> None:
+    box.run_hermes()
+    before = hermes(box)
+    box.ok("stop-gateway")
+    assert not alive(before)
+    assert json.loads(box.ok("status"))["state"] == "stopped"
+    assert box.state()["lastExit"] == 0  # a planned stop
+    box.save()
+    box.ok("restart-gateway")
+    box.health()
+
+
+def test_term_is_a_planned_stop_and_ends_the_sandbox(box: Box) -> None:
+    box.run_hermes()
+    box.process.send_signal(signal.SIGTERM)
+    assert box.process.wait(5) == 0
+    assert b"stopped by SIGINT" in (box.run / "hermes.log").read_bytes()
+
+
+def test_term_before_the_go_ends_the_sandbox(box: Box) -> None:
+    box.start().send_signal(signal.SIGTERM)
+    assert box.process.wait(5) == 0
+
+
+@pytest.mark.parametrize("how", ["engine dies", "told to stop"])
+def test_nothing_survives_and_no_key_is_left(box: Box, how: str) -> None:
+    box.run_hermes()
+    below = descendants(box.process.pid)
+    names = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in below]
+    assert any(b"4321" in name for name in names)  # without parent, session and environment
+    assert any(b"4322" in name for name in names)
+    began = time.monotonic()
+    if how == "engine dies":
+        box.close_pipe()
+    else:
+        box.process.send_signal(signal.SIGTERM)
+    box.process.wait(5)
+    assert time.monotonic() - began < 1
+    assert not [pid for pid in below if alive(pid)]
+    assert not (box.run / "env.json").exists()
+    assert not (box.run / "managed" / "config.yaml").exists()
+
+
+def descendants(pid: int) -> "list[int]":
+    """Return every process below `pid`."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found += [int(child), *descendants(int(child))]
+    return found
+
+
+def test_orphans_are_reaped(box: Box) -> None:
+    box.run_hermes()
+    for pid in descendants(box.process.pid):
+        if pid != hermes(box):
+            os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: descendants(box.process.pid) == [hermes(box)])
+
+
+def test_a_command_may_take_hermes_place(box: Box) -> None:
+    box.start("--", "sh", "-c", "sleep 0.5; exit 7")
+    assert box.process.wait(5) == 7
+
+
+def test_status_knows_the_next_cron_job_and_the_running_ones(box: Box) -> None:
+    box.run_hermes()
+    (box.home / "cron").mkdir()
+    jobs = [
+        {"enabled": True, "state": "scheduled", "next_run_at": "2030-01-01T02:00:00+02:00"},
+        {"enabled": True, "state": "scheduled", "next_run_at": "2030-01-02T00:00:00+00:00"},
+        {"enabled": False, "state": "scheduled", "next_run_at": "2029-01-01T00:00:00+00:00"},
+        {"enabled": True, "state": "paused", "next_run_at": "2029-01-01T00:00:00+00:00"},
+        {"enabled": True, "state": "scheduled", "next_run_at": None},
+    ]
+    (box.home / "cron" / "jobs.json").write_text(json.dumps({"jobs": jobs}))
+    with sqlite3.connect(box.home / "cron" / "executions.db") as database:
+        database.execute("CREATE TABLE executions (status TEXT, pid INTEGER)")
+        rows = [("running", hermes(box)), ("claimed", hermes(box)), ("completed", hermes(box))]
+        database.executemany("INSERT INTO executions VALUES (?, ?)", [*rows, ("running", 1)])
+    status = json.loads(box.ok("status"))
+    assert status["nextCron"] == 1893456000
+    assert status["cronRunning"] == 2
+    assert status["restored"] is True
+    processes = {item["pid"]: item for item in status["processes"]}
+    assert processes[hermes(box)]["rssBytes"] > 1_000_000
+    (box.home / "cron" / "jobs.json").write_text("not json")
+    (box.home / "cron" / "executions.db").write_text("not a database")
+    status = json.loads(box.ok("status"))
+    assert (status["nextCron"], status["cronRunning"]) == (None, 0)
+
+
+def test_logs_have_the_last_lines_and_no_keys(box: Box) -> None:
+    box.run_hermes()
+    (box.home / "logs").mkdir()
+    lines = [f"line {number}" for number in range(50)]
+    (box.home / "logs" / "agent.log").write_text("\n".join(lines) + "\n")
+    text = box.ok("logs", "--lines", "3").decode()
+    assert "line 47\nline 48\nline 49\n" in text
+    assert "line 46" not in text
+    assert "key is ***" in text
+    assert KEY not in text
+
+
+def test_followed_logs_end_with_the_reason(box: Box) -> None:
+    box.start()
+    box.ok("restore", "--empty")
+    (box.home / "die-at-start").write_text("3")
+    command = [f"{box.image}/bin/sandbox", "logs", "--boot", box.boot, "--follow"]
+    with subprocess.Popen(command, env=box.environ, stdout=subprocess.PIPE) as follow:
+        wait_for((box.run / "followers.lock").exists)
+        go(box)
+        assert box.process.wait(5) == 3
+        text = follow.communicate(timeout=5)[0]
+    assert b"cannot start: no reason" in text
+    assert b"ended with code 3" in text
+    assert follow.returncode == 0
+
+
+def test_an_id_that_cannot_be_one_is_refused(box: Box) -> None:
+    for boot in ("", "../x", "a b"):
+        box.boot = boot
+        done = box.command("init", boot="x")
+        assert done.returncode == 64
