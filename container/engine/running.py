@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One sandbox from its start to the moment when nothing of it is left."""
+
+import asyncio
+import contextlib
+import errno
+import os
+import secrets
+import socket
+import threading
+
+from engine import confine, processes
+from engine.disks import Disk
+from engine.errors import EngineError
+from engine.images import Image
+from engine.line import Line
+from engine.snapshots import Snapshots, Stopped
+
+# Passed on from the engine's own environment, which holds no secrets; nothing else is.
+INHERITED = ("LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
+END_TIME = 3.0
+KILL_AFTER_TERM = 10.0
+
+
+class Running:
+    """A sandbox. `ended` becomes its exit code when no process and no disk of it is left."""
+
+    def __init__(
+        self, image: Image, disk: Disk, labels: dict, ports: "list[int]", confined: bool
+    ) -> None:
+        self.image = image
+        self.labels = labels
+        self.ending = False
+        self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.ports = _free_ports(ports)
+        self.line = Line()
+        self._disk = disk
+        self._confined = confined
+        self._stop_copying = threading.Event()
+        self._process: asyncio.subprocess.Process | None = None
+        self._watcher: asyncio.Task | None = None
+        self._copying = asyncio.Lock()
+
+    async def start(
+        self, snapshots: Snapshots, snapshot: object, environ: dict, entrypoint: "list[str] | None"
+    ) -> None:
+        """Make the disk and start PID 1.
+
+        Raises EngineError 404 when the snapshot is gone, 507 when the disk is full; nothing is
+        left then.
+        """
+        try:
+            async with self._copying:
+                await asyncio.to_thread(self._fill_disk, snapshots, snapshot)
+            if self.ending:
+                raise Stopped
+            await self._spawn(environ, entrypoint)
+        except BaseException as error:
+            await asyncio.shield(asyncio.ensure_future(self._clean_up(137)))
+            raise _explain(error) from error
+
+    async def destroy(self) -> None:
+        """Kill every process, remove the disk, and return when both are done."""
+        self.ending = True
+        self._stop_copying.set()
+        if self._process is not None:
+            self.line.close()
+            try:
+                await asyncio.wait_for(asyncio.shield(self.ended), END_TIME)
+            except asyncio.TimeoutError:
+                with contextlib.suppress(ProcessLookupError):
+                    self._process.kill()
+        await asyncio.shield(self.ended)
+
+    async def terminate(self) -> None:
+        """Ask PID 1 to stop; what has not stopped KILL_AFTER_TERM s later is destroyed."""
+        self.line.signal(15)
+        try:
+            await asyncio.wait_for(asyncio.shield(self.ended), KILL_AFTER_TERM)
+        except asyncio.TimeoutError:
+            await self.destroy()
+
+    async def snapshot(self, snapshots: Snapshots, name: str) -> dict:
+        """Copy the disk while every process is paused. Raises EngineError 507 when it is full."""
+        async with self._copying:
+            try:
+                await self.line.pause(True)
+                try:
+                    return await asyncio.to_thread(
+                        snapshots.take, self._disk.root, self.image.digest, name,
+                        self._stop_copying,
+                    )
+                finally:
+                    with contextlib.suppress(asyncio.TimeoutError, asyncio.CancelledError):
+                        await self.line.pause(False)
+            except (OSError, Stopped) as error:
+                raise _explain(error) from error
+
+    def _fill_disk(self, snapshots: Snapshots, snapshot: object) -> None:
+        self._disk.create(with_root=snapshot is None, in_memory=not self._confined)
+        if snapshot is not None:
+            snapshots.restore(snapshot, self._disk.root, self._stop_copying)
+
+    async def _spawn(self, environ: dict, entrypoint: "list[str] | None") -> None:
+        command = list(self.image.entrypoint)
+        if entrypoint:
+            command += ["--", *entrypoint]
+        command[0] = os.path.join(self.image.folder, "bin", command[0])
+        if self._confined:
+            command = confine.command(self.image, self._disk.root, command)
+        theirs = self.line.theirs.fileno()
+        self._process = await asyncio.create_subprocess_exec(
+            *command, env={**self._environ(environ), "SANDBOX_PARENT_FD": str(theirs)},
+            stdin=asyncio.subprocess.DEVNULL, cwd=self._disk.root, pass_fds=[theirs],
+            start_new_session=True,
+        )
+        self.line.listen()
+        self._watcher = asyncio.ensure_future(self._watch())
+
+    def _environ(self, given: dict) -> "dict[str, str]":
+        root = self._disk.root
+        home = confine.HOME if self._confined else os.path.join(root, "home")
+        run = confine.RUN if self._confined else self._disk.run
+        environ = {"LANG": "C.UTF-8", "HERMES_BOOT_ID": secrets.token_hex(16)}
+        environ |= {name: os.environ[name] for name in INHERITED if name in os.environ}
+        environ |= given
+        environ |= {f"PORT_{port}": str(mapped) for port, mapped in self.ports.items()}
+        return environ | {
+            "PATH": self.image.path,
+            "HOME": home,
+            "TMPDIR": "/tmp" if self._confined else os.path.join(root, "tmp"),  # noqa: S108
+            "HERMES_HOME": os.path.join(home, ".hermes"),
+            "HERMES_MANAGED_DIR": os.path.join(run, "managed"),
+            "SANDBOX_RUN": run,
+            "SANDBOX_BIND": "127.0.0.1",
+            processes.MARK: self._disk.id,
+        }
+
+    async def _watch(self) -> None:
+        code = await self._process.wait()
+        await self._clean_up(code if code >= 0 else 128 - code)
+
+    async def _clean_up(self, code: int) -> None:
+        self.ending = True
+        self._stop_copying.set()
+        self.line.close()
+        async with self._copying:  # a copy that was told to stop is not cut, it stops
+            await asyncio.to_thread(self._remove)
+        if not self.ended.done():
+            self.ended.set_result(code)
+
+    def _remove(self) -> None:
+        processes.kill_marked(self._disk.id)
+        self._disk.remove()
+
+
+def _free_ports(wanted: "list[int]") -> "dict[int, int]":
+    """Return a free loopback port for each container port; all are held while one is sought."""
+    holders = {}
+    for port in wanted:
+        holders[port] = socket.socket()
+        holders[port].bind(("127.0.0.1", 0))
+    found = {port: holder.getsockname()[1] for port, holder in holders.items()}
+    for holder in holders.values():
+        holder.close()
+    return found
+
+
+def _explain(error: BaseException) -> BaseException:
+    if isinstance(error, Stopped):
+        return EngineError(409, "destroyed", "The sandbox was destroyed meanwhile.")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return EngineError(507, "disk_full", "The disk is full.")
+    return error
