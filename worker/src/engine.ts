@@ -1,0 +1,514 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * One sandbox, however it is made. The interface is Cloudflare's `Container`, made asynchronous where a
+ * socket lies between; one implementation wraps the platform's own, the other speaks to the process engine.
+ */
+import { ApiError, reason } from "./errors.ts";
+import { realTime, type Time } from "./time.ts";
+
+/** What a start needs: an image or a snapshot, never both. */
+export interface StartOptions {
+  image?: string;
+  containerSnapshot?: { id: string };
+  env: Record<string, string>;
+  labels: Record<string, string>;
+  /** Whether the sandbox may reach the internet. */
+  enableInternet: boolean;
+}
+
+/** What runs at the moment. */
+export interface SandboxInfo {
+  running: boolean;
+  /** Labels of the start, where the platform tells them. */
+  labels: Record<string, string> | null;
+  image: string | null;
+  /** Whether a process sandbox is confined by the host; `null` where the question makes no sense. */
+  confined: boolean | null;
+}
+
+/** How a sandbox ended. */
+export interface Exit {
+  exitCode: number | null;
+  labels: Record<string, string> | null;
+}
+
+/** Options of {@link Sandbox.exec}. */
+export interface ExecOptions {
+  stdin?: ReadableStream<Uint8Array> | string;
+  /** Aborting kills the process. */
+  signal?: AbortSignal;
+}
+
+/** A process in the sandbox. Its output must be read (or cancelled): only that moves it on. */
+export interface SandboxProcess {
+  readonly stdout: ReadableStream<Uint8Array>;
+  /** The last 16 KB of standard error, once the process has ended. */
+  readonly stderr: Promise<string>;
+  /** Settles after standard output was read to its end; rejects when the process was cut off. */
+  readonly exitCode: Promise<number>;
+}
+
+/** A snapshot of the sandbox's disk. */
+export interface Snapshot {
+  id: string;
+  /** Bytes. */
+  size: number;
+}
+
+/** One sandbox. Every method may throw {@link ApiError} `engine_unavailable` or {@link EngineError}. */
+export interface Sandbox {
+  inspect(): Promise<SandboxInfo>;
+  /** Starts with a fresh disk; returns before anything in it is ready. */
+  start(options: StartOptions): Promise<void>;
+  exec(cmd: readonly string[], options?: ExecOptions): Promise<SandboxProcess>;
+  /** The way to a TCP port in the sandbox. */
+  getTcpPort(port: number): { fetch(url: string, init?: RequestInit): Promise<Response> };
+  signal(signo: number): Promise<void>;
+  /** Ends every process and removes the disk; nothing happens when nothing runs. */
+  destroy(): Promise<void>;
+  /** Settles when the sandbox has ended. */
+  monitor(): Promise<Exit>;
+  /** @param ms at most 6 h; without a call for so long the platform ends the sandbox. */
+  setInactivityTimeout(ms: number): Promise<void>;
+  snapshotContainer(options: { name?: string }): Promise<Snapshot>;
+}
+
+/** A refusal of the engine. */
+export class EngineError extends Error {
+  constructor(
+    readonly status: number,
+    readonly code: string,
+    message: string,
+  ) {
+    super(message);
+    this.name = "EngineError";
+  }
+}
+
+/** What remains of standard error, in bytes. */
+const STDERR_TAIL = 16 * 1024;
+/** How long a missing engine socket is waited for, in milliseconds. */
+const ENGINE_PATIENCE = 5000;
+
+/** Reads a text stream to its end; what exceeds `limit` bytes is dropped from the front. */
+export async function textOf(stream: ReadableStream<Uint8Array>, limit = 1024 * 1024): Promise<string> {
+  const tail = new Tail(limit);
+  for await (const chunk of stream) tail.push(chunk);
+  return tail.text();
+}
+
+/** Keeps the last bytes of a stream. */
+class Tail {
+  #chunks: Uint8Array[] = [];
+  #size = 0;
+  constructor(readonly limit: number) {}
+
+  push(chunk: Uint8Array): void {
+    this.#chunks.push(chunk);
+    this.#size += chunk.byteLength;
+    while (this.#chunks.length > 1 && this.#size - (this.#chunks[0]?.byteLength ?? 0) >= this.limit)
+      this.#size -= this.#chunks.shift()?.byteLength ?? 0;
+  }
+
+  text(): string {
+    const decoder = new TextDecoder();
+    const whole = this.#chunks.map((chunk) => decoder.decode(chunk, { stream: true })).join("");
+    return (whole + decoder.decode()).slice(-this.limit);
+  }
+}
+
+/** The platform's own container, as `ctx.container` hands it over. */
+export class ContainerSandbox implements Sandbox {
+  constructor(
+    readonly container: Container,
+    readonly instance: string = "standard-1",
+  ) {}
+
+  async inspect(): Promise<SandboxInfo> {
+    return { running: this.container.running, labels: null, image: null, confined: null };
+  }
+
+  async start(options: StartOptions): Promise<void> {
+    this.container.start({ instance: this.instance, ...options } as ContainerStartupOptions);
+  }
+
+  async exec(cmd: readonly string[], options: ExecOptions = {}): Promise<SandboxProcess> {
+    const { stdin, signal } = options;
+    const process = await this.container.exec([...cmd], {
+      ...(stdin === undefined ? {} : { stdin: typeof stdin === "string" ? streamOf(stdin) : stdin }),
+      ...(signal === undefined ? {} : { signal }),
+    });
+    const stderr = process.stderr === null ? Promise.resolve("") : textOf(process.stderr, STDERR_TAIL);
+    return { stdout: process.stdout ?? streamOf(""), stderr, exitCode: process.exitCode };
+  }
+
+  getTcpPort(port: number): { fetch(url: string, init?: RequestInit): Promise<Response> } {
+    return this.container.getTcpPort(port);
+  }
+
+  async signal(signo: number): Promise<void> {
+    this.container.signal(signo);
+  }
+
+  async destroy(): Promise<void> {
+    if (this.container.running) await this.container.destroy();
+  }
+
+  async monitor(): Promise<Exit> {
+    try {
+      await this.container.monitor();
+      return { exitCode: 0, labels: null };
+    } catch (error) {
+      const code = (error as { exitCode?: unknown }).exitCode;
+      if (typeof code !== "number") throw error;
+      return { exitCode: code, labels: null };
+    }
+  }
+
+  async setInactivityTimeout(ms: number): Promise<void> {
+    await this.container.setInactivityTimeout(ms);
+  }
+
+  async snapshotContainer(options: { name?: string }): Promise<Snapshot> {
+    return this.container.snapshotContainer(options);
+  }
+}
+
+/** A process sandbox, through the engine's unix socket and a network that reaches only this machine. */
+export class ProcessSandbox implements Sandbox {
+  #ports: Record<string, number> | null = null;
+
+  constructor(
+    readonly engine: Fetcher,
+    readonly loopback: Fetcher,
+    readonly time: Time = realTime,
+  ) {}
+
+  async inspect(): Promise<SandboxInfo> {
+    const info = await this.#json<SandboxInfo & { ports: Record<string, number> | null }>("GET", "");
+    this.#ports = info.ports;
+    return { running: info.running, labels: info.labels, image: info.image, confined: info.confined };
+  }
+
+  async start(options: StartOptions): Promise<void> {
+    const { ports } = await this.#json<{ ports: Record<string, number> }>("POST", "start", options);
+    this.#ports = ports;
+  }
+
+  async exec(cmd: readonly string[], options: ExecOptions = {}): Promise<SandboxProcess> {
+    const head = `${JSON.stringify({ cmd, stdout: "pipe", stderr: "pipe" })}\n`;
+    const { stdin = "", signal } = options;
+    const body = typeof stdin === "string" ? head + stdin : prefixed(head, stdin);
+    const answer = await this.#send("exec", {
+      method: "POST",
+      body,
+      ...(signal === undefined ? {} : { signal }),
+    });
+    if (answer.body === null)
+      throw new EngineError(502, "bad_answer", "The engine answered exec with no body.");
+    return new FramedProcess(answer.body);
+  }
+
+  getTcpPort(port: number): { fetch(url: string, init?: RequestInit): Promise<Response> } {
+    return {
+      fetch: async (url, init) => {
+        if (this.#ports === null) await this.inspect();
+        const mapped = this.#ports?.[String(port)];
+        if (mapped === undefined) throw new EngineError(409, "not_running", "The sandbox is not running.");
+        const target = new URL(url);
+        target.protocol = "http:";
+        target.host = `127.0.0.1:${mapped}`;
+        return this.loopback.fetch(target.href, init);
+      },
+    };
+  }
+
+  async signal(signo: number): Promise<void> {
+    await this.#json("POST", "signal", { signal: signo });
+  }
+
+  async destroy(): Promise<void> {
+    this.#ports = null;
+    await this.#json("POST", "destroy", {});
+  }
+
+  async monitor(): Promise<Exit> {
+    const answer = await this.#send("monitor", { method: "GET" });
+    const exit = (await answer.json()) as Partial<Exit>;
+    this.#ports = null;
+    return { exitCode: exit.exitCode ?? null, labels: exit.labels ?? null };
+  }
+
+  async setInactivityTimeout(ms: number): Promise<void> {
+    await this.#json("POST", "inactivity-timeout", { ms });
+  }
+
+  async snapshotContainer(options: { name?: string }): Promise<Snapshot> {
+    return this.#json<Snapshot>("POST", "snapshot", options);
+  }
+
+  async #json<T>(method: "GET" | "POST", path: string, body?: unknown): Promise<T> {
+    const init: RequestInit = { method };
+    if (body !== undefined) {
+      init.body = JSON.stringify(body);
+      init.headers = { "content-type": "application/json" };
+    }
+    const answer = await this.#send(path, init);
+    return (await answer.json()) as T;
+  }
+
+  /**
+   * One call. A socket that is not there yet is waited for, but a body that was a stream cannot be sent twice.
+   * @throws ApiError 503 `engine_unavailable`; EngineError for the engine's own refusals.
+   */
+  async #send(path: string, init: RequestInit): Promise<Response> {
+    const until = this.time.now() + ENGINE_PATIENCE;
+    const once = init.body instanceof ReadableStream;
+    for (;;) {
+      let answer: Response;
+      try {
+        answer = await this.engine.fetch(`http://engine/${path}`, init);
+      } catch (error) {
+        if (init.signal?.aborted) throw error;
+        if (once || this.time.now() >= until) throw engineUnavailable(error);
+        await this.time.sleep(150);
+        continue;
+      }
+      if (answer.ok) return answer;
+      throw await engineError(answer);
+    }
+  }
+}
+
+function engineUnavailable(cause: unknown): ApiError {
+  return new ApiError({
+    status: 503,
+    code: "engine_unavailable",
+    message:
+      "The engine that runs Hermes does not answer on its socket (run/engine.sock). " +
+      "It is started with the deployment; see logs/engine.log, then try again.",
+    retryAfter: 2,
+    cause,
+  });
+}
+
+async function engineError(answer: Response): Promise<EngineError> {
+  const body = (await answer.json().catch(() => null)) as {
+    error?: { code?: string; message?: string };
+  } | null;
+  return new EngineError(
+    answer.status,
+    body?.error?.code ?? `http_${answer.status}`,
+    body?.error?.message ?? `The engine answered ${answer.status}.`,
+  );
+}
+
+function streamOf(text: string): ReadableStream<Uint8Array> {
+  const { body } = new Response(text);
+  if (body === null) throw new TypeError("a text body has a stream");
+  return body;
+}
+
+/** A stream with a line before it. Errors and back-pressure pass through. */
+function prefixed(head: string, rest: ReadableStream<Uint8Array>): ReadableStream<Uint8Array> {
+  const reader = rest.getReader();
+  let first = true;
+  return new ReadableStream<Uint8Array>(
+    {
+      async pull(controller) {
+        if (first) {
+          first = false;
+          controller.enqueue(new TextEncoder().encode(head));
+          return;
+        }
+        const { done, value } = await reader.read();
+        if (done) controller.close();
+        else controller.enqueue(value);
+      },
+      cancel: (why) => reader.cancel(why),
+    },
+    { highWaterMark: 0 },
+  );
+}
+
+const FRAME_PID = 0;
+const FRAME_STDOUT = 1;
+const FRAME_STDERR = 2;
+const FRAME_EXIT = 3;
+
+/**
+ * A process whose output comes as frames: 1 byte of type, 4 bytes of length (big-endian), payload.
+ * Pulling standard output is what reads the connection, so back-pressure reaches the process.
+ */
+class FramedProcess implements SandboxProcess {
+  readonly stdout: ReadableStream<Uint8Array>;
+  readonly stderr: Promise<string>;
+  readonly exitCode: Promise<number>;
+  readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
+  readonly #tail = new Tail(STDERR_TAIL);
+  #rest: Uint8Array = new Uint8Array(0);
+  /** Bytes of the current standard output frame that are still to come. */
+  #pending = 0;
+  #code: number | null = null;
+
+  constructor(body: ReadableStream<Uint8Array>) {
+    this.#reader = body.getReader();
+    const ended = Promise.withResolvers<number>();
+    // Whoever is interested awaits these; a process nobody asks about must not become an unhandled rejection.
+    ended.promise.catch(() => undefined);
+    this.exitCode = ended.promise;
+    this.stderr = ended.promise.then(
+      () => this.#tail.text(),
+      () => this.#tail.text(),
+    );
+    this.stdout = new ReadableStream<Uint8Array>(
+      {
+        pull: async (controller) => {
+          try {
+            const chunk = await this.#next();
+            if (chunk !== null) return controller.enqueue(chunk);
+            ended.resolve(this.#code ?? -1);
+            controller.close();
+          } catch (error) {
+            ended.reject(error);
+            controller.error(error);
+          }
+        },
+        cancel: async (why) => {
+          ended.reject(new Error("The process was cut off."));
+          await this.#reader.cancel(why);
+        },
+      },
+      { highWaterMark: 0 },
+    );
+  }
+
+  /** The next piece of standard output, or `null` after the exit code. */
+  async #next(): Promise<Uint8Array | null> {
+    while (this.#pending === 0) {
+      const head = await this.#exactly(5);
+      if (head === null) {
+        if (this.#code !== null) return null;
+        throw new Error("The process was cut off: its output ended without an exit code.");
+      }
+      const type = head[0];
+      const length = new DataView(head.buffer, head.byteOffset).getUint32(1);
+      if (type === FRAME_STDOUT) {
+        this.#pending = length;
+        continue;
+      }
+      const payload = await this.#exactly(length);
+      if (payload === null) throw new Error("The process was cut off in the middle of a frame.");
+      if (type === FRAME_STDERR) this.#tail.push(payload);
+      else if (type === FRAME_EXIT) this.#code = Number(new TextDecoder().decode(payload));
+      else if (type !== FRAME_PID) throw new Error(`The engine sent a frame of unknown type ${type}.`);
+    }
+    if (this.#rest.byteLength === 0 && !(await this.#more()))
+      throw new Error("The process was cut off in the middle of its output.");
+    const chunk = this.#take(Math.min(this.#pending, this.#rest.byteLength));
+    this.#pending -= chunk.byteLength;
+    return chunk;
+  }
+
+  /** Exactly `length` bytes, or `null` at the end of the connection. */
+  async #exactly(length: number): Promise<Uint8Array | null> {
+    while (this.#rest.byteLength < length) if (!(await this.#more())) return null;
+    return this.#take(length);
+  }
+
+  #take(length: number): Uint8Array {
+    const taken = this.#rest.subarray(0, length);
+    this.#rest = this.#rest.subarray(length);
+    return taken;
+  }
+
+  async #more(): Promise<boolean> {
+    const { done, value } = await this.#reader.read();
+    if (done) return false;
+    if (this.#rest.byteLength === 0) {
+      this.#rest = value;
+      return true;
+    }
+    const joined = new Uint8Array(this.#rest.byteLength + value.byteLength);
+    joined.set(this.#rest);
+    joined.set(value, this.#rest.byteLength);
+    this.#rest = joined;
+    return true;
+  }
+}
+
+/** Keeps the end of what a running command prints; made to outlive the sandbox it runs in. */
+export class Listener {
+  readonly #tail: Tail;
+  readonly #stop = new AbortController();
+  /** Settles when there is nothing more to come, for whatever reason. */
+  readonly done: Promise<void>;
+
+  /** @param limit characters that are kept. */
+  constructor(sandbox: Sandbox, cmd: readonly string[], limit: number) {
+    this.#tail = new Tail(limit);
+    this.done = this.#listen(sandbox, cmd).catch(() => undefined);
+  }
+
+  text(): string {
+    return this.#tail.text();
+  }
+
+  /** Ends the command. */
+  stop(): void {
+    this.#stop.abort();
+  }
+
+  async #listen(sandbox: Sandbox, cmd: readonly string[]): Promise<void> {
+    const { signal } = this.#stop;
+    const { stdout } = await sandbox.exec(cmd, { signal });
+    const reader = stdout.getReader();
+    const stopped = () => void reader.cancel().catch(() => undefined);
+    if (signal.aborted) stopped();
+    else signal.addEventListener("abort", stopped, { once: true });
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      this.#tail.push(value);
+    }
+  }
+}
+
+/** What a finished command of the sandbox left. */
+export interface CommandResult {
+  exitCode: number;
+  stdout: string;
+  /** The last line of standard error: one sentence for a person. */
+  why: string;
+}
+
+/** Runs a command to its end and returns what it printed (at most 1 MB). */
+export async function run(
+  sandbox: Sandbox,
+  cmd: readonly string[],
+  options: ExecOptions = {},
+): Promise<CommandResult> {
+  const process = await sandbox.exec(cmd, options);
+  const [stdout, stderr, exitCode] = await Promise.all([
+    textOf(process.stdout),
+    process.stderr,
+    process.exitCode,
+  ]);
+  return { exitCode, stdout, why: lastLine(stderr) };
+}
+
+/** The last line that says something. */
+export function lastLine(text: string): string {
+  return text.trimEnd().split("\n").at(-1)?.trim() ?? "";
+}
+
+/** Whether an error means that nothing runs in the engine. */
+export function isNotRunning(error: unknown): boolean {
+  return error instanceof EngineError && error.status === 409;
+}
+
+/** A sentence for an engine's refusal, for people. */
+export function engineReason(error: unknown): string {
+  if (error instanceof EngineError) return `the engine refused: ${error.message}`;
+  return reason(error);
+}

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+/** Routes and exports. What is not exactly a public route needs the token, whatever its spelling. */
+import { type Context, Hono } from "hono";
+import { authorize } from "./auth.ts";
+import { modelOf, readBody } from "./body.ts";
+import { ApiError, errorResponse, toApiError } from "./errors.ts";
+import type { HermesInstance } from "./instance.ts";
+import { Log, Redactor } from "./log.ts";
+import { prove } from "./proof.ts";
+import { type Env, type Settings, secretValues, settingsOf } from "./settings.ts";
+import { innerHeaders, TURN } from "./turns.ts";
+
+export { HermesInstance } from "./instance.ts";
+export { Providers } from "./providers.ts";
+
+interface App {
+  Bindings: Env;
+  Variables: { requestId: string; settings: Settings };
+}
+
+const app = new Hono<App>({ getPath: rawPath });
+
+app.use(async (c, next) => {
+  c.set("requestId", crypto.randomUUID());
+  const began = Date.now();
+  c.set("settings", settingsOf(c.env));
+  await next();
+  report(c, began);
+});
+
+app.get("/", (c) =>
+  c.json({
+    name: c.var.settings.name,
+    description: "A private Hermes agent behind an OpenAI-compatible API.",
+    api: "/v1",
+    health: "/api/health",
+    authentication: "Authorization: Bearer <API token>",
+  }),
+);
+
+app.use(async (c, next) => {
+  await authorize(c.req.raw.headers, c.var.settings);
+  await next();
+});
+
+app.get("/api/health", async (c) => {
+  const { name, workerVersion, platform, engine, hermesVersion, image, defaultModel, models } =
+    c.var.settings;
+  const { gateway, confined, ...instance } = await hermes(c).health();
+  return c.json({
+    status: "ok",
+    worker: { name, version: workerVersion, platform, engine },
+    instance,
+    hermes: { version: hermesVersion, gateway },
+    image,
+    confined,
+    models: { default: defaultModel.id, further: models.map((model) => model.id) },
+  });
+});
+
+app.post("/api/secrets/proof", async (c) =>
+  c.json(await prove(await readBody(c.req.raw), c.var.settings.secrets)),
+);
+
+app.get("/api/instance/status", (c) => hermes(c).status(c.var.requestId));
+app.post("/api/instance/wake", (c) => hermes(c).wake(c.var.requestId));
+app.post("/api/instance/sleep", (c) => hermes(c).sleep(c.var.requestId));
+app.post("/api/instance/restart", (c) => hermes(c).restart(c.var.requestId, c.req.query("force") === "true"));
+app.post("/api/instance/restart-gateway", (c) => hermes(c).restartGateway(c.var.requestId));
+app.post("/api/instance/stop", (c) => hermes(c).stop(c.var.requestId));
+app.get("/api/instance/logs", (c) => {
+  const lines = Math.min(Number(c.req.query("lines")) || 200, 5000);
+  const follow = c.req.query("follow");
+  if (follow !== undefined && follow !== "false") return hermes(c).followLogs(c.var.requestId, lines);
+  return hermes(c).logs(c.var.requestId, lines);
+});
+app.get("/api/instance/backups", (c) => hermes(c).backups(c.var.requestId));
+app.post("/api/instance/backups", (c) => hermes(c).backUp(c.var.requestId));
+app.get("/api/instance/backups/:id{[0-9]{1,9}}", (c) =>
+  hermes(c).backup(c.var.requestId, Number(c.req.param("id"))),
+);
+
+// Plain segments only: whatever would have to be decoded or normalised is no path of Hermes' API.
+app.all("/v1/:rest{[A-Za-z0-9_][A-Za-z0-9_./:@~-]*}", async (c) => {
+  if (/\/\.{0,2}(?:\/|$)/.test(rawPath(c.req.raw))) return c.notFound();
+  const body = await readBody(c.req.raw);
+  const headers = innerHeaders(c.req.raw.headers);
+  headers.set(TURN.requestId, c.var.requestId);
+  const named = modelOf(c.req.raw, body, c.var.settings);
+  if (named !== null) {
+    headers.set(TURN.model, named.model);
+    if (named.stream) headers.set(TURN.stream, "1");
+  }
+  return hermes(c).fetch(c.req.url, { method: c.req.method, headers, body, signal: c.req.raw.signal });
+});
+
+app.notFound(() => {
+  throw new ApiError({
+    status: 404,
+    code: "not_found",
+    message: "There is no such path here. GET / describes this Worker; Hermes' API is under /v1.",
+  });
+});
+
+app.onError((error, c) => {
+  const requestId = c.var.requestId ?? crypto.randomUUID();
+  const known = toApiError(error);
+  if (known.status >= 500)
+    logOf(c.env).error("refused", { request_id: requestId, code: known.code, why: detail(known) });
+  return errorResponse(known, requestId);
+});
+
+/** The path exactly as the client sent it (the URL parser has resolved dot segments already). */
+function rawPath(request: Request): string {
+  return /^[a-z]+:\/\/[^/?#]*([^?#]*)/i.exec(request.url)?.[1] || "/";
+}
+
+/** The one instance of this deployment. */
+function hermes(c: Context<App>): DurableObjectStub<HermesInstance> {
+  return c.env.INSTANCE.getByName("hermes");
+}
+
+/** One line for each request; the route, never the query. */
+function report(c: Context<App>, began: number): void {
+  logOf(c.env).info("request", {
+    request_id: c.var.requestId,
+    method: c.req.method,
+    route: rawPath(c.req.raw).slice(0, 200),
+    status: c.res.status,
+    ms: Date.now() - began,
+  });
+  if (!c.res.headers.has("x-request-id")) c.res.headers.set("x-request-id", c.var.requestId);
+}
+
+const logs = new WeakMap<object, Log>();
+
+function logOf(env: Env): Log {
+  const kept = logs.get(env);
+  if (kept !== undefined) return kept;
+  const log = new Log(new Redactor(secretsOrNone(env)));
+  logs.set(env, log);
+  return log;
+}
+
+/** A configuration that cannot be read has to be reported, too. */
+function secretsOrNone(env: Env): string[] {
+  try {
+    return secretValues(settingsOf(env));
+  } catch {
+    return [];
+  }
+}
+
+function detail(error: ApiError): string {
+  return error.cause === undefined ? error.message : String(error.cause);
+}
+
+export default app satisfies ExportedHandler<Env>;

@@ -1,0 +1,320 @@
+// SPDX-License-Identifier: Apache-2.0
+/** `HermesInstance`, the Durable Object: the only place that starts, stops or asks the sandbox. */
+import { DurableObject } from "cloudflare:workers";
+import { digestOf } from "./auth.ts";
+import { ContainerSandbox, ProcessSandbox, run, type Sandbox } from "./engine.ts";
+import { ApiError, errorResponse, toApiError } from "./errors.ts";
+import { buildGo, configDigest } from "./hermes-config.ts";
+import { Lifecycle, type Memory, type Saved } from "./lifecycle.ts";
+import { Log, Redactor } from "./log.ts";
+import { type Env, type Settings, secretValues, settingsOf } from "./settings.ts";
+import { realTime } from "./time.ts";
+import { TURN, Turns } from "./turns.ts";
+import { type Generation, Vault } from "./vault.ts";
+
+const MEMORY = "memory";
+
+/** What `/api/health` says about the instance. */
+export interface Health {
+  state: Memory["state"];
+  /** ISO 8601. */
+  since: string;
+  bootId: string | null;
+  image: string | null;
+  gateway: "running" | null;
+  confined: boolean | null;
+}
+
+/** One person's Hermes. Every answer carries the request id it was given. */
+export class HermesInstance extends DurableObject<Env> {
+  readonly #settings: Settings;
+  readonly #log: Log;
+  readonly #vault: Vault;
+  readonly #sandbox: Sandbox;
+  readonly #lifecycle: Lifecycle;
+  readonly #turns: Turns;
+
+  constructor(ctx: DurableObjectState, env: Env) {
+    super(ctx, env);
+    this.#settings = settingsOf(env);
+    this.#log = new Log(new Redactor(secretValues(this.#settings)));
+    this.#vault = new Vault(ctx.storage);
+    this.#sandbox = sandboxOf(ctx, env);
+    this.#lifecycle = new Lifecycle({
+      settings: this.#settings,
+      sandbox: this.#sandbox,
+      vault: this.#vault,
+      time: realTime,
+      log: this.#log,
+      store: {
+        get: () => ctx.storage.kv.get<Memory>(MEMORY),
+        put: (memory) => ctx.storage.kv.put(MEMORY, memory),
+      },
+      setAlarm: (at) => void (at === null ? ctx.storage.deleteAlarm() : ctx.storage.setAlarm(at)),
+    });
+    this.#turns = new Turns({
+      lifecycle: this.#lifecycle,
+      time: realTime,
+      log: this.#log,
+      drainTimeout: this.#settings.drainTimeout,
+    });
+    // A sandbox that outlived this object's restart is looked for at once, not at the next request.
+    if (this.#lifecycle.mustReattach) ctx.waitUntil(this.#lifecycle.reattach().catch(() => undefined));
+  }
+
+  /** A request for Hermes' own API, sent on by the Worker. */
+  override async fetch(request: Request): Promise<Response> {
+    const requestId = request.headers.get(TURN.requestId) ?? "";
+    try {
+      return await this.#turns.serve(request);
+    } catch (error) {
+      return this.#refuse(error, requestId);
+    }
+  }
+
+  override async alarm(): Promise<void> {
+    await this.#lifecycle.onAlarm();
+  }
+
+  /** Never wakes Hermes. */
+  health(): Health {
+    const memory = this.#lifecycle.memory;
+    const up = (memory.state === "awake" || memory.state === "saving") && !memory.gatewayStopped;
+    return {
+      state: memory.state,
+      since: iso(memory.since),
+      bootId: memory.bootId,
+      image: memory.image,
+      gateway: up ? "running" : null,
+      confined: memory.confined,
+    };
+  }
+
+  /** State, why awake, what comes next, what went wrong. Never wakes Hermes. */
+  status(requestId: string): Promise<Response> {
+    return this.#answer(requestId, async () => {
+      const memory = this.#lifecycle.memory;
+      const due = this.#lifecycle.due;
+      const backups = this.#vault.list();
+      return {
+        state: memory.state,
+        since: iso(memory.since),
+        bootId: memory.bootId,
+        boots: memory.boots,
+        image: { running: memory.bootId === null ? null : memory.image, next: this.#settings.image },
+        confined: memory.confined,
+        configurationIsCurrent: await this.#configurationIsCurrent(memory),
+        gateway: this.health().gateway,
+        whyAwake: memory.whyAwake,
+        requestsInFlight: this.#lifecycle.inFlight,
+        lastActivity: iso(memory.lastActivity),
+        lastSave: memory.lastSave === 0 ? null : iso(memory.lastSave),
+        unsavedSince: isoOrNull(memory.firstUnsaved),
+        next: due === null ? null : { what: due.what, at: iso(due.at) },
+        nextWake: isoOrNull(memory.wakeAt),
+        restored: memory.restored,
+        backups: { count: backups.length, newest: backups[0] === undefined ? null : backupView(backups[0]) },
+        lastExit: memory.lastExit === null ? null : { ...memory.lastExit, at: iso(memory.lastExit.at) },
+        lastError: dated(memory.lastError),
+        lastSaveError: dated(memory.lastSaveError),
+        lastProviderError: dated(memory.lastProviderError),
+      };
+    });
+  }
+
+  /** Boots without a chat. */
+  wake(requestId: string): Promise<Response> {
+    return this.#change(requestId, async () => {
+      await this.#lifecycle.wake("api");
+      return {};
+    });
+  }
+
+  /** Saves, verifies, destroys. */
+  sleep(requestId: string): Promise<Response> {
+    return this.#change(requestId, async () => {
+      const saved = await this.#lifecycle.sleep();
+      return saved === null ? {} : { backup: backupView(saved.backup) };
+    });
+  }
+
+  /** Saves, destroys, boots from the current image. */
+  restart(requestId: string, force: boolean): Promise<Response> {
+    return this.#change(requestId, async () => {
+      await this.#lifecycle.restart(force);
+      return {};
+    });
+  }
+
+  /** Hermes alone, with today's configuration. */
+  restartGateway(requestId: string): Promise<Response> {
+    return this.#change(requestId, async () => {
+      await this.#lifecycle.restartGateway();
+      return {};
+    });
+  }
+
+  /** Hermes alone; the sandbox stays. */
+  stop(requestId: string): Promise<Response> {
+    return this.#change(requestId, async () => {
+      await this.#lifecycle.stopGateway();
+      return {};
+    });
+  }
+
+  /** Kept backups, newest first. */
+  backups(requestId: string): Promise<Response> {
+    return this.#answer(requestId, async () => ({ backups: this.#vault.list().map(backupView) }));
+  }
+
+  /** Takes a backup now; of a sleeping Hermes the newest one is its state. */
+  backUp(requestId: string): Promise<Response> {
+    return this.#answer(requestId, async () => {
+      if (this.#lifecycle.memory.state === "asleep") return { ...this.#newest(), unchanged: true };
+      const saved: Saved = await this.#lifecycle.save("request");
+      return { backup: backupView(saved.backup), unchanged: saved.unchanged };
+    });
+  }
+
+  /** One backup as it was written: a line of JSON, then a gzipped tar. */
+  async backup(requestId: string, id: number): Promise<Response> {
+    try {
+      return new Response(this.#vault.read(id), {
+        headers: {
+          "content-type": "application/octet-stream",
+          "content-disposition": `attachment; filename="${this.#settings.name}-${id}.hermes"`,
+          "cache-control": "no-store",
+          "x-request-id": requestId,
+        },
+      });
+    } catch (error) {
+      return this.#refuse(error, requestId);
+    }
+  }
+
+  /** Processes, configuration and the log's tail, without secrets; never wakes Hermes. */
+  logs(requestId: string, lines: number): Promise<Response> {
+    return this.#answer(requestId, async () => {
+      const { bootId, state, confined, lastExit } = this.#lifecycle.memory;
+      const config = buildGo(this.#settings, { gatewayKey: "", capability: "" }, confined).config;
+      const common = { state, bootId, config };
+      if (bootId === null) return { ...common, processes: [], log: this.#lines(lastExit?.logTail ?? "") };
+      const at = ["--boot", bootId];
+      const [status, logs] = await Promise.all([
+        run(this.#sandbox, ["sandbox", "status", ...at]),
+        run(this.#sandbox, ["sandbox", "logs", ...at, "--lines", String(lines)]),
+      ]);
+      const told = status.exitCode === 0 ? (JSON.parse(status.stdout) as { processes?: unknown }) : null;
+      return { ...common, sandbox: told, processes: told?.processes ?? [], log: this.#lines(logs.stdout) };
+    });
+  }
+
+  /** The log as it grows, as plain text without secrets. */
+  async followLogs(requestId: string, lines: number): Promise<Response> {
+    try {
+      const { bootId } = this.#lifecycle.memory;
+      if (bootId === null)
+        throw new ApiError({
+          status: 409,
+          code: "asleep",
+          message: "Hermes is asleep; there is no log to follow.",
+        });
+      const cmd = ["sandbox", "logs", "--boot", bootId, "--lines", String(lines), "--follow"];
+      const process = await this.#sandbox.exec(cmd);
+      return new Response(process.stdout.pipeThrough(this.#log.redactor.stream()), {
+        headers: {
+          "content-type": "text/plain; charset=utf-8",
+          "cache-control": "no-store",
+          "x-request-id": requestId,
+        },
+      });
+    } catch (error) {
+      return this.#refuse(error, requestId);
+    }
+  }
+
+  /** SHA-256 of this boot's capability, for the `Providers` entrypoint; `null` when nothing runs. */
+  async capabilityDigest(): Promise<ArrayBuffer | null> {
+    const capability = this.#lifecycle.capability;
+    return capability === null ? null : digestOf(capability);
+  }
+
+  /** A provider refused our key, or there is none. */
+  providerRefused(provider: string, status: number, variable: string): void {
+    this.#lifecycle.noteProviderTrouble({ at: Date.now(), provider, status, variable });
+  }
+
+  #newest(): { backup: ReturnType<typeof backupView> | null } {
+    const newest = this.#vault.good()[0];
+    return { backup: newest === undefined ? null : backupView(newest) };
+  }
+
+  #lines(text: string): string[] {
+    const clean = this.#log.redactor.clean(text).trimEnd();
+    return clean === "" ? [] : clean.split("\n");
+  }
+
+  async #configurationIsCurrent(memory: Readonly<Memory>): Promise<boolean | null> {
+    if (memory.bootId === null || memory.configDigest === null) return null;
+    return memory.configDigest === (await configDigest(this.#settings, memory.confined));
+  }
+
+  /** Does something to the instance and answers with its state afterwards. */
+  #change(requestId: string, work: () => Promise<object>): Promise<Response> {
+    return this.#answer(requestId, async () => {
+      const more = await work();
+      const { state, since, bootId, image } = this.health();
+      return { state, since, bootId, image, ...more };
+    });
+  }
+
+  async #answer(requestId: string, work: () => Promise<object>): Promise<Response> {
+    try {
+      const body = await work();
+      return Response.json(body, { headers: { "x-request-id": requestId, "cache-control": "no-store" } });
+    } catch (error) {
+      return this.#refuse(error, requestId);
+    }
+  }
+
+  #refuse(error: unknown, requestId: string): Response {
+    const known = toApiError(error);
+    if (known.status >= 500)
+      this.#log.error("request_failed", {
+        request_id: requestId,
+        code: known.code,
+        why: String(known.cause ?? known.message),
+      });
+    return errorResponse(known, requestId);
+  }
+}
+
+/** The platform's container where there is one, else the process engine. */
+function sandboxOf(ctx: DurableObjectState, env: Env): Sandbox {
+  if (ctx.container !== undefined) return new ContainerSandbox(ctx.container);
+  if (env.ENGINE !== undefined && env.LOOPBACK !== undefined)
+    return new ProcessSandbox(env.ENGINE, env.LOOPBACK);
+  throw new ApiError({
+    status: 503,
+    code: "bad_configuration",
+    message:
+      "There is neither a container nor an engine: bind ENGINE and LOOPBACK, or configure a container.",
+  });
+}
+
+function iso(at: number): string {
+  return new Date(at).toISOString();
+}
+
+function isoOrNull(at: number | null): string | null {
+  return at === null ? null : iso(at);
+}
+
+function dated<T extends { at: number }>(trouble: T | null): (Omit<T, "at"> & { at: string }) | null {
+  return trouble === null ? null : { ...trouble, at: iso(trouble.at) };
+}
+
+function backupView(generation: Generation) {
+  const { id, bytes, digest, sha256, reason, image, state, note } = generation;
+  return { id, created: iso(generation.created), bytes, digest, sha256, reason, image, state, note };
+}

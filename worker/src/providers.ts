@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * `Providers`: where Hermes sends its model calls. It swaps this boot's capability for the real key and
+ * passes the rest through, streaming both ways and reading nothing. The host of each provider is fixed and
+ * only the paths in the table pass.
+ */
+import { WorkerEntrypoint } from "cloudflare:workers";
+import { bearerOf, digestOf } from "./auth.ts";
+import { ApiError, reason } from "./errors.ts";
+import { Log, Redactor } from "./log.ts";
+import { rehearsalChat, rehearsalModels } from "./rehearsal.ts";
+import {
+  type Env,
+  ownBaseUrl,
+  PROVIDERS,
+  type ProviderName,
+  type SecretName,
+  type Settings,
+  secretValues,
+  settingsOf,
+} from "./settings.ts";
+
+/** What is known about a provider. */
+interface Provider {
+  /** Base URL without a trailing slash; empty when only the configuration knows it. */
+  base: string;
+  /** Variable with the key. */
+  variable: SecretName | null;
+  /** Whether calls are refused here when the key is not set. */
+  keyNeeded: boolean;
+  /** Path after the provider's prefix, as Hermes sends it, and the path after the base it becomes. */
+  strip: string;
+  /** `METHOD path` of everything that passes; the path is what follows `strip`. */
+  allowed: readonly string[];
+  /** Shape of its errors. */
+  errors: "openai" | "anthropic";
+}
+
+const OPENAI_CALLS = ["POST /chat/completions", "POST /responses", "POST /embeddings"];
+
+// Model listings of the known providers are left out on purpose: Hermes has their context lengths in its own
+// tables, and would otherwise ask over the network before every turn.
+const TABLE: Record<Exclude<ProviderName, "rehearsal">, Provider> = {
+  anthropic: {
+    base: "https://api.anthropic.com",
+    variable: "ANTHROPIC_API_KEY",
+    keyNeeded: true,
+    strip: "",
+    allowed: ["POST /v1/messages", "POST /v1/messages/count_tokens"],
+    errors: "anthropic",
+  },
+  openrouter: {
+    base: "https://openrouter.ai/api/v1",
+    variable: "OPENROUTER_API_KEY",
+    keyNeeded: true,
+    strip: "/v1",
+    allowed: OPENAI_CALLS,
+    errors: "openai",
+  },
+  openai: {
+    base: "https://api.openai.com/v1",
+    variable: "OPENAI_API_KEY",
+    keyNeeded: true,
+    strip: "/v1",
+    allowed: OPENAI_CALLS,
+    errors: "openai",
+  },
+  custom: {
+    base: "",
+    variable: "CUSTOM_API_KEY",
+    keyNeeded: false,
+    strip: "/v1",
+    allowed: [...OPENAI_CALLS, "GET /models"],
+    errors: "openai",
+  },
+};
+
+/** Headers that end here: credentials, and whatever describes the hop before. */
+const PRIVATE =
+  /^(?:authorization|x-api-key|api-key|cookie|origin|referer|host|connection|upgrade|forwarded|via|expect|te|trailer|transfer-encoding|keep-alive|accept-encoding|proxy-.*|cf-.*|x-forwarded-.*|x-real-ip)$/;
+
+/** How long a capability that was found valid is believed, and a wrong one is not asked about again, in ms. */
+const BELIEVED = 10_000;
+const DOUBTED = 250;
+
+/** Digest of the current boot's capability, as last told by the Durable Object. */
+let known: { digest: ArrayBuffer | null; at: number } | null = null;
+
+/** The outbound entrypoint, bound to a loopback socket or to an intercepted address. */
+export class Providers extends WorkerEntrypoint<Env> {
+  override async fetch(request: Request): Promise<Response> {
+    let shape: Provider["errors"] = "openai";
+    try {
+      const settings = settingsOf(this.env);
+      checkOrigin(request, settings);
+      const call = callOf(request);
+      shape = call.provider === "rehearsal" ? "openai" : TABLE[call.provider].errors;
+      await this.#checkCapability(request);
+      if (call.provider === "rehearsal") return await rehearse(call, request);
+      return await this.#forward(call.provider, call.path, request, settings);
+    } catch (error) {
+      return refusal(error, shape);
+    }
+  }
+
+  /** @throws ApiError 401 unless the caller holds this boot's capability. */
+  async #checkCapability(request: Request): Promise<void> {
+    const given = bearerOf(request.headers) ?? request.headers.get("x-api-key");
+    if (given !== null && given.length <= 4096 && (await this.#isCurrent(given))) return;
+    throw new ApiError({
+      status: 401,
+      code: "bad_capability",
+      message: "This address serves the running Hermes only.",
+    });
+  }
+
+  /** The Durable Object knows the boot; its answer is believed for a moment, so that a chunk of work asks once. */
+  async #isCurrent(given: string): Promise<boolean> {
+    const digest = await digestOf(given);
+    const now = Date.now();
+    const same = () => known?.digest != null && crypto.subtle.timingSafeEqual(digest, known.digest);
+    if (known !== null && now - known.at < (same() ? BELIEVED : DOUBTED)) return same();
+    const asked = await this.env.INSTANCE.getByName("hermes").capabilityDigest();
+    known = { digest: asked, at: now };
+    return same();
+  }
+
+  async #forward(
+    name: Exclude<ProviderName, "rehearsal">,
+    path: string,
+    request: Request,
+    settings: Settings,
+  ): Promise<Response> {
+    const provider = TABLE[name];
+    const replaced = ownBaseUrl(settings, name);
+    const target = targetOf(replaced || provider.base, path, new URL(request.url).search);
+    const key = provider.variable === null ? undefined : settings.secrets[provider.variable];
+    if (key === undefined && provider.keyNeeded) throw this.#noKey(name, provider.variable ?? "");
+    const init: RequestInit = {
+      method: request.method,
+      headers: outerHeaders(request.headers, name, key),
+      body: request.body,
+      redirect: "manual",
+      signal: request.signal,
+    };
+    const answer = await this.#reach(replaced, target, init);
+    if (answer.status >= 300 && answer.status < 400) {
+      await answer.body?.cancel();
+      throw new ApiError({
+        status: 502,
+        code: "provider_redirected",
+        message: `The provider ${name} answered with a redirect, which is not followed. Mend HERMES_PROVIDER_BASE_URL.`,
+      });
+    }
+    if (answer.status === 401 || answer.status === 403)
+      this.#report(name, answer.status, provider.variable ?? "");
+    const headers = new Headers(answer.headers);
+    headers.delete("set-cookie");
+    return new Response(answer.body, { status: answer.status, headers });
+  }
+
+  async #reach(replaced: string, target: string, init: RequestInit): Promise<Response> {
+    const { PROVIDER } = this.env;
+    const local = replaced !== "" && isLoopback(new URL(target).hostname);
+    try {
+      if (replaced !== "" && PROVIDER !== undefined) return await PROVIDER.fetch(target, init);
+      if (local) throw new Error("this Worker has no way to this machine (binding PROVIDER)");
+      return await fetch(target, init);
+    } catch (error) {
+      throw new ApiError({
+        status: 502,
+        code: "provider_unreachable",
+        message: `The provider at ${new URL(target).host} cannot be reached: ${reason(error)}.`,
+        cause: error,
+      });
+    }
+  }
+
+  #noKey(provider: string, variable: string): ApiError {
+    this.#report(provider, 401, variable);
+    return new ApiError({
+      status: 401,
+      code: "invalid_api_key",
+      message: `The Worker holds no key for ${provider}: set ${variable} and deploy again.`,
+    });
+  }
+
+  /** Operators see which variable to mend, in the log and in the instance's status. */
+  #report(provider: string, status: number, variable: string): void {
+    const log = new Log(new Redactor(secretValues(settingsOf(this.env))));
+    log.error("provider_refused", { provider, status, variable });
+    this.ctx.waitUntil(this.env.INSTANCE.getByName("hermes").providerRefused(provider, status, variable));
+  }
+}
+
+/** A call that passed the table. */
+interface Call {
+  provider: ProviderName;
+  /** What follows the provider's base URL. */
+  path: string;
+}
+
+/** A rebound browser page has another Host or an Origin; Hermes has neither. */
+function checkOrigin(request: Request, settings: Settings): void {
+  const host = request.headers.get("host") ?? new URL(request.url).host;
+  const ours = new URL(settings.providersAddress).host;
+  if (host.toLowerCase() === ours && request.headers.get("origin") === null) return;
+  throw new ApiError({
+    status: 403,
+    code: "wrong_origin",
+    message: "This address serves the running Hermes only.",
+  });
+}
+
+/**
+ * Finds the provider and checks method and path against the table. Only plain segments are understood:
+ * what needs decoding, normalising or guessing is refused.
+ */
+function callOf(request: Request): Call {
+  const raw = /^https?:\/\/[^/?#]*([^?#]*)/i.exec(request.url)?.[1] ?? "";
+  const parts = /^\/([a-z]+)((?:\/[a-z0-9_-]+)+)$/.exec(raw);
+  const provider = PROVIDERS.find((name) => name === parts?.[1]);
+  const inner = parts?.[2] ?? "";
+  if (provider === undefined) throw notServed();
+  if (provider === "rehearsal") return { provider, path: inner };
+  const { strip, allowed } = TABLE[provider];
+  const path = inner.startsWith(`${strip}/`) ? inner.slice(strip.length) : null;
+  if (path === null || !allowed.includes(`${request.method} ${path}`)) throw notServed();
+  return { provider, path };
+}
+
+function notServed(): ApiError {
+  return new ApiError({ status: 404, code: "not_served", message: "No provider is served under this path." });
+}
+
+/** The fixed base plus an allowed path; the result must still be below that base. */
+function targetOf(base: string, path: string, search: string): string {
+  const target = new URL(base + path + search);
+  const fixed = new URL(base);
+  if (target.origin !== fixed.origin || !target.pathname.startsWith(fixed.pathname)) throw notServed();
+  return target.href;
+}
+
+function outerHeaders(inner: Headers, provider: ProviderName, key: string | undefined): Headers {
+  const headers = new Headers();
+  for (const [name, value] of inner) if (!PRIVATE.test(name)) headers.append(name, value);
+  // The answer is handed on as it comes; compressed events would arrive in lumps.
+  headers.set("accept-encoding", "identity");
+  if (key === undefined) return headers;
+  if (provider === "anthropic") headers.set("x-api-key", key);
+  else headers.set("authorization", `Bearer ${key}`);
+  return headers;
+}
+
+function isLoopback(hostname: string): boolean {
+  return hostname === "localhost" || hostname === "[::1]" || /^127(?:\.\d+){3}$/.test(hostname);
+}
+
+async function rehearse(call: Call, request: Request): Promise<Response> {
+  if (request.method === "POST" && call.path === "/v1/chat/completions") return rehearsalChat(request);
+  if (request.method === "GET" && call.path === "/v1/models") return rehearsalModels();
+  throw notServed();
+}
+
+/** An error in the shape that the provider's own client library understands. */
+function refusal(error: unknown, shape: Provider["errors"]): Response {
+  const known =
+    error instanceof ApiError
+      ? error
+      : new ApiError({ status: 502, code: "providers_failed", message: reason(error), cause: error });
+  const { status, message, code, type } = known;
+  const kind = status === 401 ? "authentication_error" : type;
+  const body =
+    shape === "anthropic"
+      ? { type: "error", error: { type: kind, message } }
+      : { error: { message, type: kind, param: null, code } };
+  return Response.json(body, { status });
+}

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+/** The Worker's environment, read once and validated; a bad value names its variable. */
+import * as z from "zod/mini";
+import { ApiError } from "./errors.ts";
+import type { HermesInstance } from "./instance.ts";
+
+/** Bindings and variables as the platform hands them over. Unset secrets are `null` or absent. */
+export interface Env {
+  INSTANCE: DurableObjectNamespace<HermesInstance>;
+  /** The process engine's socket; absent where the platform has containers. */
+  ENGINE?: Fetcher;
+  /** A network that reaches 127.0.0.1 only: the way to a process sandbox's ports. */
+  LOOPBACK?: Fetcher;
+  /** A network that reaches a provider on this machine. */
+  PROVIDER?: Fetcher;
+  [name: string]: unknown;
+}
+
+/** Provider prefixes of a model id, in the order of the documentation. */
+export const PROVIDERS = ["anthropic", "openrouter", "openai", "custom", "rehearsal"] as const;
+/** One of {@link PROVIDERS}. */
+export type ProviderName = (typeof PROVIDERS)[number];
+
+/** A model id taken apart: `openrouter/anthropic/claude-sonnet-4.5` has provider `openrouter`. */
+export interface Model {
+  /** The whole id, as people write it. */
+  id: string;
+  provider: ProviderName;
+  /** The provider's own name for it. */
+  name: string;
+}
+
+/** Names of the secrets the Worker may hold, in the order of the proof. */
+export const SECRETS = [
+  "API_TOKEN",
+  "API_TOKEN_NEXT",
+  "ANTHROPIC_API_KEY",
+  "OPENROUTER_API_KEY",
+  "OPENAI_API_KEY",
+  "CUSTOM_API_KEY",
+  "HERMES_SECRETS",
+] as const;
+/** One of {@link SECRETS}. */
+export type SecretName = (typeof SECRETS)[number];
+
+const text = z.pipe(
+  z.nullish(z.string()),
+  z.transform((value) => (value ?? "").trim()),
+);
+const required = text.check(z.refine((value) => value !== "", "must not be empty"));
+const flag = z.pipe(
+  text.check(z.refine((value) => ["", "true", "false"].includes(value), 'must be "true" or "false"')),
+  z.transform((value) => value === "true"),
+);
+
+/** `90`, `90s`, `10m` or `4h` as milliseconds; bare numbers are seconds. */
+const duration = (fallback: string, least: number, most: number, limits: string) =>
+  z
+    .pipe(
+      text.check(
+        z.refine(
+          (value) => /^(?:\d{1,7}[smh]?)?$/.test(value),
+          "must be seconds, or a number with s, m or h",
+        ),
+      ),
+      z.transform((value) => {
+        const given = value === "" ? fallback : value;
+        const unit = { s: 1000, m: 60_000, h: 3600_000 }[given.at(-1) ?? ""] ?? 1000;
+        return Number.parseInt(given, 10) * unit;
+      }),
+    )
+    .check(z.refine((ms) => ms >= least && ms <= most, limits));
+
+const model = z.pipe(
+  z
+    .string()
+    .check(
+      z.regex(
+        /^(?:anthropic|openrouter|openai|custom|rehearsal)\/[\w.:@/+-]{1,200}$/,
+        `must be provider/model with a provider of ${PROVIDERS.join(", ")}`,
+      ),
+    ),
+  z.transform((id): Model => {
+    const cut = id.indexOf("/");
+    return { id, provider: id.slice(0, cut) as ProviderName, name: id.slice(cut + 1) };
+  }),
+);
+
+/** JSON in a text variable. */
+const json = <T extends z.ZodMiniType>(schema: T, fallback: string) =>
+  z.pipe(
+    z.pipe(
+      text,
+      z.transform((value, context): unknown => {
+        try {
+          return JSON.parse(value === "" ? fallback : value);
+        } catch {
+          context.issues.push({ code: "custom", message: "must be JSON", input: "" });
+          return z.NEVER;
+        }
+      }),
+    ),
+    schema,
+  );
+
+const variables = z.record(
+  z.string().check(z.regex(/^[A-Za-z_]\w*$/, "has a name no variable may have")),
+  z.string(),
+);
+
+const httpUrl = z.pipe(
+  text.check(
+    z.refine(
+      (value) => value === "" || (URL.canParse(value) && /^https?:$/.test(new URL(value).protocol)),
+      "must be an http or https URL",
+    ),
+    z.refine((value) => !/[?#@\s]/.test(value), "must have no query, fragment or credentials"),
+  ),
+  z.transform((value) => value.replace(/\/+$/, "")),
+);
+
+const schema = z.object({
+  HERMES_NAME: required,
+  WORKER_VERSION: text,
+  HERMES_VERSION: text,
+  HERMES_IMAGE: required,
+  HERMES_PLATFORM: z.enum(["workerd", "cloudflare"], "must be workerd or cloudflare"),
+  HERMES_ENGINE: z.enum(["process", "docker", "cloudflare"], "must be process, docker or cloudflare"),
+  HERMES_DEFAULT_MODEL: model,
+  HERMES_MODELS: json(z.array(model), "[]"),
+  HERMES_PROVIDER_BASE_URL: httpUrl,
+  HERMES_SLEEP_AFTER: duration("4h", 1000, 6 * 3600_000, "must be between 1 second and 6 hours"),
+  HERMES_DRAIN_TIMEOUT: duration("60s", 0, 900_000, "must be at most 15 minutes"),
+  HERMES_HOST_TOOLS: flag,
+  HERMES_ALLOW_UNAUTHENTICATED: flag,
+  PROVIDERS_ADDRESS: httpUrl.check(z.refine((value) => value !== "", "must not be empty")),
+  HERMES_ENV: json(variables, "{}"),
+  HERMES_SECRETS: json(variables, "{}"),
+});
+
+/** Everything the Worker needs to know about its deployment. Durations are milliseconds. */
+export interface Settings {
+  name: string;
+  workerVersion: string;
+  hermesVersion: string;
+  image: string;
+  platform: "workerd" | "cloudflare";
+  engine: "process" | "docker" | "cloudflare";
+  defaultModel: Model;
+  /** Further models that a request may name, without the default. */
+  models: readonly Model[];
+  /** See {@link ownBaseUrl}; empty = every provider's own. */
+  providerBaseUrl: string;
+  sleepAfter: number;
+  drainTimeout: number;
+  hostTools: boolean;
+  allowUnauthenticated: boolean;
+  /** Where the sandbox finds the `Providers` entrypoint. */
+  providersAddress: string;
+  /** Further settings for Hermes. */
+  hermesEnv: Readonly<Record<string, string>>;
+  /** Further secrets for Hermes. */
+  hermesSecrets: Readonly<Record<string, string>>;
+  /** Secrets that are set, verbatim. */
+  secrets: Partial<Record<SecretName, string>>;
+}
+
+const known = new WeakMap<object, Settings>();
+
+/**
+ * Reads and validates the environment; the result is kept for as long as the environment lives.
+ * @throws ApiError 503 `bad_configuration`, naming the variable and what it must be.
+ */
+export function settingsOf(env: Env): Settings {
+  const kept = known.get(env);
+  if (kept !== undefined) return kept;
+  const settings = parse(env);
+  known.set(env, settings);
+  return settings;
+}
+
+function parse(env: Env): Settings {
+  const result = schema.safeParse(env);
+  if (!result.success) throw badConfiguration(result.error.issues);
+  const out = result.data;
+  const settings: Settings = {
+    name: out.HERMES_NAME,
+    workerVersion: out.WORKER_VERSION,
+    hermesVersion: out.HERMES_VERSION,
+    image: out.HERMES_IMAGE,
+    platform: out.HERMES_PLATFORM,
+    engine: out.HERMES_ENGINE,
+    defaultModel: out.HERMES_DEFAULT_MODEL,
+    models: out.HERMES_MODELS.filter((model) => model.id !== out.HERMES_DEFAULT_MODEL.id),
+    providerBaseUrl: out.HERMES_PROVIDER_BASE_URL,
+    sleepAfter: out.HERMES_SLEEP_AFTER,
+    drainTimeout: out.HERMES_DRAIN_TIMEOUT,
+    hostTools: out.HERMES_HOST_TOOLS,
+    allowUnauthenticated: out.HERMES_ALLOW_UNAUTHENTICATED,
+    providersAddress: out.PROVIDERS_ADDRESS,
+    hermesEnv: out.HERMES_ENV,
+    hermesSecrets: out.HERMES_SECRETS,
+    secrets: secretsOf(env),
+  };
+  const speaks = [settings.defaultModel, ...settings.models].map((model) => model.provider);
+  if (speaks.includes("custom") && settings.providerBaseUrl === "")
+    throw configurationError("HERMES_PROVIDER_BASE_URL must be set to use the provider custom");
+  return settings;
+}
+
+function secretsOf(env: Env): Partial<Record<SecretName, string>> {
+  const secrets: Partial<Record<SecretName, string>> = {};
+  for (const name of SECRETS) {
+    const value = env[name];
+    if (typeof value === "string" && value !== "") secrets[name] = value;
+  }
+  return secrets;
+}
+
+function badConfiguration(issues: readonly z.core.$ZodIssue[]): ApiError {
+  const told = issues.map((issue) => `${String(issue.path[0] ?? "environment")} ${issue.message}`);
+  return configurationError(told.join("; "));
+}
+
+function configurationError(problem: string): ApiError {
+  return new ApiError({
+    status: 503,
+    code: "bad_configuration",
+    message: `The Worker's configuration is not usable: ${problem}. Mend it and deploy again.`,
+  });
+}
+
+/**
+ * The base URL that the owner set for a provider, or an empty text. It belongs to `custom` when a configured
+ * model is of it (that provider has no other), else to the default model's provider.
+ */
+export function ownBaseUrl(settings: Settings, provider: ProviderName): string {
+  const custom = [settings.defaultModel, ...settings.models].some((model) => model.provider === "custom");
+  const owner = custom ? "custom" : settings.defaultModel.provider;
+  return provider === owner ? settings.providerBaseUrl : "";
+}
+
+/** Every value that must never be shown: the Worker's own secrets and Hermes' further ones. */
+export function secretValues(settings: Settings): string[] {
+  return [...Object.values(settings.secrets), ...Object.values(settings.hermesSecrets)];
+}

@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: Apache-2.0
+/** The way of one request to Hermes and back: order within a session, patience with restarts, streaming. */
+import { ApiError, reason, toApiError } from "./errors.ts";
+import type { Lifecycle } from "./lifecycle.ts";
+import type { Log } from "./log.ts";
+import { type Time, within } from "./time.ts";
+
+/** Headers by which the Worker tells the Durable Object what it found out about a request. */
+export const TURN = {
+  requestId: "x-request-id",
+  /** Model that will speak; set for requests that name one. */
+  model: "x-hermes-worker-model",
+  /** `1` when the client asked for a stream. */
+  stream: "x-hermes-worker-stream",
+} as const;
+
+/** Request headers that end at the Worker. */
+const PRIVATE =
+  /^(?:authorization|cookie|origin|host|connection|upgrade|forwarded|via|expect|te|trailer|transfer-encoding|content-length|keep-alive|proxy-.*|cf-.*|x-forwarded-.*|x-real-ip|x-hermes-worker-.*|x-request-id)$/;
+/** Response headers that end at the Worker. */
+const PRIVATE_ANSWER = /^(?:server|connection|keep-alive|transfer-encoding|set-cookie|access-control-.*)$/;
+
+/** A stream that waits longer than this for its first byte gets comments; earlier ones would freeze status and headers. */
+const BEARABLE = 10_000;
+/** Between comments. */
+const COMMENT_EVERY = 5000;
+/** How long a Hermes that restarts in place is waited for, beyond the drain timeout. */
+const RESTART_PATIENCE = 60_000;
+/** A request during which the sandbox dies this often is not tried again. */
+const MAX_DEATHS = 3;
+
+/** Copies the headers that Hermes may see. */
+export function innerHeaders(outer: Headers): Headers {
+  const inner = new Headers();
+  for (const [name, value] of outer) if (!PRIVATE.test(name)) inner.append(name, value);
+  return inner;
+}
+
+/** What the proxy works with. */
+export interface TurnsParts {
+  lifecycle: Lifecycle;
+  time: Time;
+  log: Log;
+  /** Milliseconds that a restart of Hermes may take at most to drain. */
+  drainTimeout: number;
+}
+
+/** A request on its way; the body is held so that it can be sent again. */
+interface Turn {
+  id: string;
+  method: string;
+  /** Path and query. */
+  path: string;
+  headers: Headers;
+  body: ArrayBuffer | null;
+  model: string | null;
+  stream: boolean;
+  /** Session whose turns are served in order, or `null`. */
+  session: string | null;
+  writes: boolean;
+  signal: AbortSignal;
+}
+
+/** Serves requests of one instance. */
+export class Turns {
+  readonly #parts: TurnsParts;
+  /** End of the last turn of each session that has any. */
+  readonly #sessions = new Map<string, Promise<void>>();
+
+  constructor(parts: TurnsParts) {
+    this.#parts = parts;
+  }
+
+  /**
+   * Answers one request. Errors are thrown as {@link ApiError} until the answer has begun.
+   * @param request as the Worker sent it on, with the headers of {@link TURN}.
+   */
+  async serve(request: Request): Promise<Response> {
+    const aborted = new AbortController();
+    const turn = await turnOf(request, aborted.signal);
+    const answer = this.#answer(turn);
+    if (!turn.stream) return answer;
+    const early = await within(this.#parts.time, BEARABLE, answer);
+    return early ?? this.#withComments(turn, answer, aborted);
+  }
+
+  async #answer(turn: Turn): Promise<Response> {
+    const gone = this.#parts.lifecycle.arrive();
+    const done = await this.#inOrder(turn).catch((error: unknown) => {
+      gone();
+      throw error;
+    });
+    const finish = () => {
+      done();
+      gone();
+    };
+    try {
+      return await this.#patiently(turn, finish);
+    } catch (error) {
+      finish();
+      throw error;
+    }
+  }
+
+  /** Waits for the turns of this session that came before; call the result when this one is over. */
+  async #inOrder(turn: Turn): Promise<() => void> {
+    const { session } = turn;
+    if (session === null) return () => undefined;
+    const before = this.#sessions.get(session);
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const mine = (before ?? Promise.resolve()).then(() => promise);
+    this.#sessions.set(session, mine);
+    void mine.then(() => {
+      if (this.#sessions.get(session) === mine) this.#sessions.delete(session);
+    });
+    if (before === undefined) return resolve;
+    try {
+      await Promise.race([before, abortOf(turn.signal)]);
+    } catch (error) {
+      resolve();
+      throw error;
+    }
+    return resolve;
+  }
+
+  /** Sends the request until somebody answers it: Hermes may restart in place, or the sandbox may die. */
+  async #patiently(turn: Turn, finish: () => void): Promise<Response> {
+    const { lifecycle, time, log, drainTimeout } = this.#parts;
+    const until = time.now() + drainTimeout + RESTART_PATIENCE;
+    let lastBoot: string | null = null;
+    let deaths = 0;
+    for (let pause = 50; ; pause = Math.min(pause * 2, 1000)) {
+      const { keys, bootId, leave } = await lifecycle.seat(turn.path, turn.writes);
+      if (lastBoot !== null && lastBoot !== bootId) deaths++;
+      lastBoot = bootId;
+      let why: string;
+      try {
+        const answer = await this.#send(turn, keys.gatewayKey);
+        const draining = await isDraining(answer);
+        if (!draining) return this.#pass(turn, answer, leave, finish);
+        why = "Hermes is restarting";
+      } catch (error) {
+        leave();
+        if (turn.signal.aborted) throw clientGone();
+        why = reason(error);
+        if (error instanceof ApiError) throw error;
+      }
+      leave();
+      if (time.now() >= until || deaths >= MAX_DEATHS) throw unreachable(why, deaths);
+      log.warn("sent_again", { request_id: turn.id, why, boot: bootId });
+      await within(time, pause, abortOf(turn.signal));
+    }
+  }
+
+  #send(turn: Turn, gatewayKey: string): Promise<Response> {
+    const headers = new Headers(turn.headers);
+    headers.set("authorization", `Bearer ${gatewayKey}`);
+    headers.set("x-request-id", turn.id);
+    // A request that is sent again must not be answered twice by the same Hermes.
+    if (turn.writes && !headers.has("idempotency-key")) headers.set("idempotency-key", turn.id);
+    return this.#parts.lifecycle.port.fetch(`http://hermes${turn.path}`, {
+      method: turn.method,
+      headers,
+      body: turn.body,
+      redirect: "manual",
+      signal: turn.signal,
+    });
+  }
+
+  /** Hands an answer on untouched and notices its end, however it ends. */
+  #pass(turn: Turn, answer: Response, leave: () => void, finish: () => void): Response {
+    const headers = new Headers();
+    for (const [name, value] of answer.headers) if (!PRIVATE_ANSWER.test(name)) headers.append(name, value);
+    headers.set("x-request-id", turn.id);
+    if (turn.model !== null) headers.set("x-hermes-model", turn.model);
+    const over = () => {
+      leave();
+      finish();
+    };
+    const { status, body } = answer;
+    if (body === null) {
+      over();
+      return new Response(null, { status, headers });
+    }
+    const { readable, writable } = new IdentityTransformStream();
+    body.pipeTo(writable).then(over, over);
+    return new Response(readable, { status, headers });
+  }
+
+  /** A stream that begins with comments, so that no client gives up during a slow boot. */
+  #withComments(turn: Turn, answer: Promise<Response>, aborted: AbortController): Response {
+    const { readable, writable } = new IdentityTransformStream();
+    void this.#comment(turn, answer, writable).catch((error: unknown) => {
+      aborted.abort(error);
+      answer.then((late) => late.body?.cancel()).catch(() => undefined);
+    });
+    const headers = new Headers({
+      "content-type": "text/event-stream",
+      "cache-control": "no-cache",
+      "x-request-id": turn.id,
+    });
+    if (turn.model !== null) headers.set("x-hermes-model", turn.model);
+    return new Response(readable, { headers });
+  }
+
+  async #comment(turn: Turn, answer: Promise<Response>, writable: WritableStream<Uint8Array>): Promise<void> {
+    const encoder = new TextEncoder();
+    const writer = writable.getWriter();
+    const settled = answer.then(
+      (response) => ({ response }),
+      (error: unknown) => ({ error }),
+    );
+    for (;;) {
+      await writer.write(encoder.encode(": Hermes is waking up\n\n"));
+      const result = await within(this.#parts.time, COMMENT_EVERY, settled);
+      if (result === undefined) continue;
+      if ("response" in result && isStream(result.response) && result.response.body !== null) {
+        writer.releaseLock();
+        return result.response.body.pipeTo(writable);
+      }
+      const told = "response" in result ? await bodyOf(result.response) : errorOf(result.error, turn.id);
+      this.#parts.log.warn("stream_failed", { request_id: turn.id, answer: told });
+      await writer.write(encoder.encode(`data: ${told}\n\ndata: [DONE]\n\n`));
+      return writer.close();
+    }
+  }
+}
+
+async function turnOf(request: Request, aborted: AbortSignal): Promise<Turn> {
+  const url = new URL(request.url);
+  const { headers, method } = request;
+  const turns = method === "POST" && /^\/v1\/(?:chat\/completions|responses)$/.test(url.pathname);
+  const body = request.body === null ? null : await request.arrayBuffer();
+  return {
+    id: headers.get(TURN.requestId) ?? crypto.randomUUID(),
+    method,
+    path: url.pathname + url.search,
+    headers: innerHeaders(headers),
+    body,
+    model: headers.get(TURN.model),
+    stream: headers.get(TURN.stream) === "1",
+    session: turns ? headers.get("x-hermes-session-id") : null,
+    writes: method !== "GET" && method !== "HEAD",
+    signal: AbortSignal.any([request.signal, aborted]),
+  };
+}
+
+/** Rejects when the client is gone. */
+function abortOf(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    if (signal.aborted) reject(clientGone());
+    else signal.addEventListener("abort", () => reject(clientGone()), { once: true });
+  });
+}
+
+function clientGone(): ApiError {
+  return new ApiError({
+    status: 499,
+    code: "client_gone",
+    message: "The client went away before the answer began.",
+  });
+}
+
+/** Whether Hermes refused because it is about to restart; looks at a copy, and only at such refusals. */
+async function isDraining(answer: Response): Promise<boolean> {
+  if (answer.status !== 503) return false;
+  const body = (await answer
+    .clone()
+    .json()
+    .catch(() => null)) as { error?: { code?: unknown } } | null;
+  if (body?.error?.code !== "gateway_draining") return false;
+  await answer.body?.cancel();
+  return true;
+}
+
+function isStream(response: Response): boolean {
+  return response.ok && (response.headers.get("content-type") ?? "").startsWith("text/event-stream");
+}
+
+/** An answer that is no stream, as the data of one event. */
+async function bodyOf(response: Response): Promise<string> {
+  const text = await response.text();
+  return text.replaceAll(/\r?\n/g, " ");
+}
+
+function errorOf(error: unknown, id: string): string {
+  return JSON.stringify(toApiError(error).toBody(id));
+}
+
+function unreachable(why: string, deaths: number): ApiError {
+  const died = deaths > 0 ? ` The sandbox ended ${deaths} times while it was asked.` : "";
+  return new ApiError({
+    status: 502,
+    code: "hermes_unreachable",
+    message: `Hermes did not answer: ${why}.${died} See GET /api/instance/logs.`,
+    retryAfter: 5,
+  });
+}

@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Hermes' state, in this object's own SQLite. A save is a generation: a manifest row and the archive's
+ * bytes in rows of 1 MiB. Nothing older goes before its successor is complete and verified.
+ */
+import { ApiError } from "./errors.ts";
+import { realTime, type Time } from "./time.ts";
+
+/** The first line of an archive. */
+export interface Manifest {
+  format: 1;
+  /** Boot that wrote it. */
+  boot: string;
+  /** Digest of the content: equal state, equal digest. */
+  digest: string;
+  /** SHA-256 of the bytes that follow, hex. */
+  sha256: string;
+  /** Number of bytes that follow. */
+  bytes: number;
+}
+
+/** One kept save. */
+export interface Generation {
+  id: number;
+  boot: string;
+  digest: string;
+  sha256: string;
+  bytes: number;
+  /** Milliseconds since the epoch. */
+  created: number;
+  reason: string;
+  /** Image that was running. */
+  image: string;
+  state: "good" | "damaged";
+  /** Why it is damaged. */
+  note: string | null;
+}
+
+/** Thrown when a generation's bytes are not what was written. */
+export class DamagedGeneration extends Error {
+  constructor(
+    readonly id: number,
+    why: string,
+  ) {
+    super(`Backup ${id} is damaged: ${why}.`);
+    this.name = "DamagedGeneration";
+  }
+}
+
+/** Generations that are kept. */
+export const KEPT = 3;
+/** Largest state, in bytes. */
+export const CAP = 256 * 1024 * 1024;
+/** Bytes in one row; SQLite rows of an object may hold 2 MB. */
+const ROW = 1024 * 1024;
+/** Longest first line that is believed, in bytes. */
+const MANIFEST_LIMIT = 64 * 1024;
+
+type Row = Record<string, SqlStorageValue>;
+
+/** The vault. One writer at a time; the caller sees to that. */
+export class Vault {
+  readonly #sql: SqlStorage;
+
+  constructor(
+    readonly storage: DurableObjectStorage,
+    readonly time: Time = realTime,
+    readonly cap: number = CAP,
+  ) {
+    this.#sql = storage.sql;
+    this.#sql.exec(`
+      CREATE TABLE IF NOT EXISTS generations (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, boot TEXT NOT NULL, digest TEXT NOT NULL,
+        sha256 TEXT NOT NULL, bytes INTEGER NOT NULL, created INTEGER NOT NULL, reason TEXT NOT NULL,
+        image TEXT NOT NULL, manifest TEXT NOT NULL, state TEXT NOT NULL, note TEXT);
+      CREATE TABLE IF NOT EXISTS chunks (
+        generation INTEGER NOT NULL, n INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (generation, n));`);
+    this.#collect();
+  }
+
+  /** Newest first. */
+  list(): Generation[] {
+    const rows = this.#sql.exec<Row>(
+      "SELECT id, boot, digest, sha256, bytes, created, reason, image, state, note FROM generations WHERE state <> 'writing' ORDER BY id DESC",
+    );
+    return [...rows] as unknown as Generation[];
+  }
+
+  /** Good ones, newest first. */
+  good(): Generation[] {
+    return this.list().filter((generation) => generation.state === "good");
+  }
+
+  /** Whether there ever was a complete generation; a sandbox may start empty only when there was none. */
+  get hasHistory(): boolean {
+    return this.list().length > 0;
+  }
+
+  /**
+   * Stores an archive as a new generation and lets the oldest go.
+   * @param stream the archive: one line of JSON, then the bytes it announces.
+   * @param complete resolves when the producer has said that all went well; a rejection discards the bytes.
+   * @throws ApiError 507 `state_too_large`; Error when the archive is not what its first line says.
+   */
+  async write(
+    stream: ReadableStream<Uint8Array>,
+    meta: { boot: string; reason: string; image: string },
+    complete: () => Promise<void>,
+  ): Promise<Generation> {
+    const source = new ArchiveReader(stream);
+    let id: number | null = null;
+    try {
+      const { manifest, line } = await source.manifest();
+      if (manifest.boot !== meta.boot)
+        throw new Error(`The archive is of boot ${manifest.boot}, not ${meta.boot}.`);
+      if (manifest.bytes > this.cap) throw this.#tooLarge(manifest.bytes);
+      id = this.#open(manifest, line, meta);
+      const { bytes, sha256 } = await this.#fill(id, source);
+      await complete();
+      if (bytes !== manifest.bytes) throw new Error(`The archive has ${bytes} bytes, not ${manifest.bytes}.`);
+      if (sha256 !== manifest.sha256) throw new Error("The archive's SHA-256 is not the one it announces.");
+      return this.#seal(id);
+    } catch (error) {
+      await source.cancel(error);
+      if (id !== null) this.#drop(id);
+      throw error;
+    }
+  }
+
+  /**
+   * Reads a generation back: its first line, then its bytes, one row at a time.
+   * @throws DamagedGeneration through the stream when a row is missing or of the wrong size.
+   */
+  read(id: number): ReadableStream<Uint8Array> {
+    const [row] = this.#sql.exec<Row>("SELECT manifest, bytes FROM generations WHERE id = ?", id);
+    if (row === undefined)
+      throw new ApiError({ status: 404, code: "no_such_backup", message: `There is no backup ${id}.` });
+    const total = Number(row["bytes"]);
+    const body = this.#body(id, total);
+    let first: Uint8Array | null = new TextEncoder().encode(`${String(row["manifest"])}\n`);
+    return new ReadableStream<Uint8Array>(
+      {
+        pull(controller) {
+          if (first !== null) {
+            controller.enqueue(first);
+            first = null;
+            return;
+          }
+          const { done, value } = body.next();
+          if (done) controller.close();
+          else controller.enqueue(value);
+        },
+      },
+      { highWaterMark: 0 },
+    );
+  }
+
+  /**
+   * Reads every row of a generation and compares.
+   * @throws DamagedGeneration
+   */
+  async verify(id: number): Promise<void> {
+    const [row] = this.#sql.exec<Row>("SELECT bytes, sha256 FROM generations WHERE id = ?", id);
+    if (row === undefined) throw new DamagedGeneration(id, "its manifest is gone");
+    const hash = new Sha256();
+    for (const chunk of this.#body(id, Number(row["bytes"]))) await hash.update(chunk);
+    if ((await hash.hex()) !== row["sha256"])
+      throw new DamagedGeneration(id, "its bytes are not those that were written");
+  }
+
+  /** Marks a generation as damaged; it is kept for a person to look at, but never restored. */
+  condemn(id: number, why: string): void {
+    this.#sql.exec("UPDATE generations SET state = 'damaged', note = ? WHERE id = ?", why, id);
+  }
+
+  *#body(id: number, total: number): Generator<Uint8Array, undefined> {
+    let seen = 0;
+    for (let n = 0; seen < total; n++) {
+      const [row] = this.#sql.exec<Row>("SELECT data FROM chunks WHERE generation = ? AND n = ?", id, n);
+      if (row === undefined) throw new DamagedGeneration(id, `row ${n} is missing`);
+      const data = new Uint8Array(row["data"] as ArrayBuffer);
+      seen += data.byteLength;
+      if (data.byteLength === 0 || seen > total)
+        throw new DamagedGeneration(id, `row ${n} has the wrong size`);
+      yield data;
+    }
+    return undefined;
+  }
+
+  #open(manifest: Manifest, line: string, meta: { boot: string; reason: string; image: string }): number {
+    const [row] = this.#sql.exec<Row>(
+      `INSERT INTO generations (boot, digest, sha256, bytes, created, reason, image, manifest, state)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'writing') RETURNING id`,
+      meta.boot,
+      manifest.digest,
+      manifest.sha256,
+      manifest.bytes,
+      this.time.now(),
+      meta.reason,
+      meta.image,
+      line,
+    );
+    return Number(row?.["id"]);
+  }
+
+  async #fill(id: number, source: ArchiveReader): Promise<{ bytes: number; sha256: string }> {
+    const hash = new Sha256();
+    let bytes = 0;
+    for (let n = 0; ; n++) {
+      const data = await source.block(ROW);
+      if (data === null) return { bytes, sha256: await hash.hex() };
+      bytes += data.byteLength;
+      if (bytes > this.cap) throw this.#tooLarge(bytes);
+      await hash.update(data);
+      this.#sql.exec("INSERT INTO chunks (generation, n, data) VALUES (?, ?, ?)", id, n, data);
+    }
+  }
+
+  /** Makes a generation count, and only then lets older ones go; one transaction. */
+  #seal(id: number): Generation {
+    this.storage.transactionSync(() => {
+      this.#sql.exec("UPDATE generations SET state = 'good' WHERE id = ?", id);
+      for (const old of this.good().slice(KEPT)) this.#drop(old.id);
+      for (const bad of this.list().filter((other) => other.state === "damaged" && other.id < id - KEPT))
+        this.#drop(bad.id);
+    });
+    const sealed = this.list().find((generation) => generation.id === id);
+    if (sealed === undefined) throw new Error(`Backup ${id} vanished while it was sealed.`);
+    return sealed;
+  }
+
+  #drop(id: number): void {
+    this.#sql.exec("DELETE FROM chunks WHERE generation = ?", id);
+    this.#sql.exec("DELETE FROM generations WHERE id = ?", id);
+  }
+
+  /** Removes what a save left that was cut off. */
+  #collect(): void {
+    this.#sql.exec("DELETE FROM generations WHERE state = 'writing'");
+    this.#sql.exec("DELETE FROM chunks WHERE generation NOT IN (SELECT id FROM generations)");
+  }
+
+  #tooLarge(bytes: number): ApiError {
+    const mb = (value: number) => `${Math.ceil(value / (1024 * 1024))} MB`;
+    return new ApiError({
+      status: 507,
+      code: "state_too_large",
+      message:
+        `Hermes' state is ${mb(bytes)}, more than the ${mb(this.cap)} that a backup may have; the backups before ` +
+        "it are kept. Remove old sessions or large files from its home, then save again.",
+    });
+  }
+}
+
+/** SHA-256 over a stream, piece by piece. */
+class Sha256 {
+  readonly #stream = new crypto.DigestStream("SHA-256");
+  readonly #writer = this.#stream.getWriter();
+
+  async update(chunk: Uint8Array): Promise<void> {
+    await this.#writer.write(chunk);
+  }
+
+  async hex(): Promise<string> {
+    await this.#writer.close();
+    return [...new Uint8Array(await this.#stream.digest)]
+      .map((byte) => byte.toString(16).padStart(2, "0"))
+      .join("");
+  }
+}
+
+/** Takes an archive apart: its first line, then blocks of a size that we choose. */
+class ArchiveReader {
+  readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
+  #chunks: Uint8Array[] = [];
+  #size = 0;
+  #done = false;
+
+  constructor(stream: ReadableStream<Uint8Array>) {
+    this.#reader = stream.getReader();
+  }
+
+  /** @throws Error when the stream does not begin with the line of an archive. */
+  async manifest(): Promise<{ manifest: Manifest; line: string }> {
+    let searched = 0;
+    for (;;) {
+      const end = this.#chunks.at(-1)?.indexOf(10) ?? -1;
+      if (end >= 0) {
+        const bytes = this.#take(searched + end + 1);
+        const line = new TextDecoder().decode(bytes).trimEnd();
+        return { manifest: parseManifest(line), line };
+      }
+      searched = this.#size;
+      if (searched > MANIFEST_LIMIT || !(await this.#more())) throw new Error("The sandbox sent no archive.");
+    }
+  }
+
+  /** Up to `size` bytes; less only at the end; `null` when there are no more. */
+  async block(size: number): Promise<Uint8Array | null> {
+    while (this.#size < size && (await this.#more()));
+    return this.#size === 0 ? null : this.#take(Math.min(size, this.#size));
+  }
+
+  async cancel(why: unknown): Promise<void> {
+    await this.#reader.cancel(why).catch(() => undefined);
+  }
+
+  async #more(): Promise<boolean> {
+    if (this.#done) return false;
+    const { done, value } = await this.#reader.read();
+    this.#done = done;
+    if (done) return false;
+    if (value.byteLength === 0) return this.#more();
+    this.#chunks.push(value);
+    this.#size += value.byteLength;
+    return true;
+  }
+
+  #take(length: number): Uint8Array {
+    const out = new Uint8Array(length);
+    let filled = 0;
+    while (filled < length) {
+      const chunk = this.#chunks[0];
+      if (chunk === undefined) break;
+      const part = chunk.subarray(0, length - filled);
+      out.set(part, filled);
+      filled += part.byteLength;
+      if (part.byteLength === chunk.byteLength) this.#chunks.shift();
+      else this.#chunks[0] = chunk.subarray(part.byteLength);
+    }
+    this.#size -= filled;
+    return out;
+  }
+}
+
+/** @throws Error when the line is not that of an archive we understand. */
+function parseManifest(line: string): Manifest {
+  const value = JSON.parse(line) as Partial<Manifest>;
+  const sound =
+    value.format === 1 &&
+    typeof value.boot === "string" &&
+    typeof value.digest === "string" &&
+    typeof value.sha256 === "string" &&
+    /^[0-9a-f]{64}$/.test(value.sha256) &&
+    Number.isSafeInteger(value.bytes) &&
+    (value.bytes ?? -1) >= 0;
+  if (!sound) throw new Error("The sandbox sent an archive with a first line that is not understood.");
+  return value as Manifest;
+}

@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
+import { beforeEach, describe, expect, it } from "vitest";
+import { anew, ask, chat, crash, instance, machine, refusal, said, until } from "./helpers.ts";
+
+beforeEach(anew);
+
+const state = async () => (await (await ask("/api/instance/status")).json()) as Record<string, never>;
+const post = async (what: string) => {
+  const answer = await ask(`/api/instance/${what}`, { method: "POST" });
+  // An answer nobody reads would keep the object busy.
+  return new Response(await answer.arrayBuffer(), answer);
+};
+
+describe("a chat", () => {
+  it("boots Hermes, restores empty, and answers", async () => {
+    expect(await said(await chat("hello", "s"))).toBe("hello");
+    const seen = await machine.look();
+    expect(seen).toMatchObject({ starts: 1, restores: [{ empty: true }] });
+    expect(seen.labels).toHaveProperty("boot");
+    expect(await state()).toMatchObject({
+      state: "awake",
+      whyAwake: "/v1/chat/completions",
+      gateway: "running",
+    });
+  });
+
+  it("is one boot for fifty at once", async () => {
+    const answers = await Promise.all(
+      Array.from({ length: 50 }, (_, n) => chat(`m${n}`, `s${n}`).then(said)),
+    );
+    expect(answers).toEqual(Array.from({ length: 50 }, (_, n) => `m${n}`));
+    expect((await machine.look()).starts).toBe(1);
+  });
+
+  it("says which model spoke: the one asked for when it is configured, else the default", async () => {
+    const ask = async (model: string) => {
+      const answer = await chat("x", undefined, { model });
+      await answer.body?.cancel();
+      return answer.headers.get("x-hermes-model");
+    };
+    expect(await ask("openai/gpt-5-mini")).toBe("openai/gpt-5-mini");
+    expect(await ask("gpt-4o")).toBe("anthropic/claude-sonnet-4-5");
+  });
+
+  it("passes a stream through chunk by chunk", async () => {
+    const answer = await chat("abc", "s", { stream: true });
+    expect(answer.headers.get("content-type")).toBe("text/event-stream");
+    const text = await answer.text();
+    expect(text.match(/^data: /gm)).toHaveLength(4);
+    expect(text.endsWith("data: [DONE]\n\n")).toBe(true);
+  });
+
+  it("keeps credentials and origins to itself, both ways", async () => {
+    const answer = await ask("/v1/chat/completions", {
+      method: "POST",
+      headers: {
+        origin: "https://evil.example",
+        cookie: "hw_token=x",
+        "cf-connecting-ip": "1.2.3.4",
+        "x-forwarded-for": "1.2.3.4",
+        "x-hermes-worker-model": "forged",
+        "x-custom": "kept",
+      },
+      body: JSON.stringify({ messages: [{ role: "user", content: "x" }] }),
+    });
+    expect(answer.headers.get("server")).toBeNull();
+    expect(answer.headers.get("x-hermes-extra")).toBe("kept");
+    expect(answer.headers.get("x-hermes-model")).toBe("anthropic/claude-sonnet-4-5");
+    await answer.body?.cancel();
+    const headers = (await machine.look()).hermes.at(-1)?.headers ?? {};
+    for (const name of ["origin", "cookie", "cf-connecting-ip", "x-forwarded-for", "x-hermes-worker-model"])
+      expect(headers).not.toHaveProperty(name);
+    expect(headers["x-custom"]).toBe("kept");
+    expect(headers["authorization"]).not.toContain("correct-horse");
+    expect(headers["x-request-id"]).toBe(answer.headers.get("x-request-id"));
+  });
+
+  it("passes other parts of the API untouched", async () => {
+    const answer = await ask("/v1/runs/abc/events?after=3");
+    expect(await answer.json()).toMatchObject({ path: "/v1/runs/abc/events?after=3" });
+  });
+
+  it("serves the turns of one session in order, and sessions side by side", async () => {
+    await post("wake");
+    await machine.set({ hold: true });
+    const one = [chat("a", "one"), chat("b", "one"), chat("c", "one", { stream: true })];
+    const two = chat("x", "two");
+    await until(async () => (await machine.look()).busiest === 2);
+    await machine.release();
+    expect(await said(await (one[0] as Promise<Response>))).toBe("a");
+    expect(await said(await (one[1] as Promise<Response>))).toBe("a | b");
+    await (await (one[2] as Promise<Response>)).text();
+    expect(await said(await two)).toBe("x");
+    expect((await machine.look()).busiest).toBe(2);
+    expect(await said(await chat("d", "one"))).toBe("a | b | c | d");
+  });
+
+  it("waits for a Hermes that restarts in place", async () => {
+    await post("wake");
+    await machine.set({ draining: 2, cut: 1 });
+    expect(await said(await chat("hello", "s"))).toBe("hello");
+    expect((await machine.look()).starts).toBe(1);
+  });
+
+  it("boots again when the sandbox died, with the last saved state", async () => {
+    await said(await chat("one", "s"));
+    await post("backups");
+    await machine.kill(137);
+    await until(async () => (await state())["state"] === "asleep");
+    expect(await state()).toMatchObject({ lastExit: { exitCode: 137 } });
+    expect(await said(await chat("two", "s"))).toBe("one | two");
+    expect((await machine.look()).restores.map((one) => one.empty)).toEqual([true, false]);
+  });
+});
+
+describe("what goes wrong", () => {
+  it("names the reason, the exit code and the log when Hermes does not start, and pauses", async () => {
+    await machine.set({ dieAtGo: 7, logTail: "line\nImportError: no module named x" });
+    const first = await refusal(await chat("x"));
+    expect(first).toMatchObject({ status: 503, code: "boot_failed" });
+    expect(first.message).toMatch(/exit code 7.*ImportError/s);
+    const second = await chat("x");
+    expect(Number(second.headers.get("retry-after"))).toBeGreaterThan(0);
+    expect(await refusal(second)).toMatchObject({ status: 503, code: "boot_failed" });
+    expect((await machine.look()).starts).toBe(1);
+    expect(await state()).toMatchObject({ state: "asleep", lastError: { code: "boot_failed" } });
+  });
+
+  it("names a missing image and a full disk", async () => {
+    await machine.set({ startFails: { status: 507, code: "disk_full", message: "no space left on /x" } });
+    expect(await refusal(await chat("x"))).toMatchObject({ status: 503, code: "disk_full" });
+  });
+});
+
+describe("operating it", () => {
+  it("wakes, stops Hermes alone, and starts it again with the next chat", async () => {
+    expect(await (await post("wake")).json()).toMatchObject({ state: "awake" });
+    await said(await chat("one", "s"));
+    await post("stop");
+    expect(await state()).toMatchObject({ state: "awake", gateway: null });
+    expect(await said(await chat("two", "s"))).toBe("one | two");
+    expect(await machine.look()).toMatchObject({ starts: 1, gatewayRestarts: 1 });
+  });
+
+  it("restarts with the state carried over", async () => {
+    await said(await chat("one", "s"));
+    const before = (await state())["bootId"];
+    expect((await post("restart")).status).toBe(200);
+    expect((await state())["bootId"]).not.toBe(before);
+    expect(await said(await chat("two", "s"))).toBe("one | two");
+    expect(await machine.look()).toMatchObject({ starts: 2 });
+  });
+
+  it("does not restart over a state that could not be saved, unless forced", async () => {
+    await said(await chat("one", "s"));
+    await machine.set({ commandFails: { save: { exitCode: 73, message: "No space left on the disk." } } });
+    const refused = await post("restart");
+    expect(refused.status).toBeGreaterThanOrEqual(500);
+    expect(await refusal(refused)).toMatchObject({ code: "save_failed" });
+    expect(await state()).toMatchObject({ state: "awake" });
+    expect(await said(await chat("two", "s"))).toBe("one | two");
+    expect((await post("restart?force=true")).status).toBe(200);
+    await machine.set({ commandFails: {} });
+    expect(await said(await chat("three", "s"))).toBe("three");
+  });
+
+  it("restarts Hermes alone under the same boot", async () => {
+    await said(await chat("one", "s"));
+    const before = (await state())["bootId"];
+    expect((await post("restart-gateway")).status).toBe(200);
+    expect((await state())["bootId"]).toBe(before);
+    expect(await machine.look()).toMatchObject({ starts: 1, gatewayRestarts: 1 });
+  });
+
+  it("sleeps with a verified save and remembers", async () => {
+    await said(await chat("one", "s"));
+    const slept = (await (await post("sleep")).json()) as { state: string; backup: { bytes: number } };
+    expect(slept).toMatchObject({ state: "asleep", backup: { state: "good" } });
+    expect(await machine.look()).toMatchObject({ running: false });
+    expect(await said(await chat("two", "s"))).toBe("one | two");
+    expect(await state()).toMatchObject({ restored: { backup: 1, passedOver: [] } });
+  });
+
+  it("refuses to sleep over a turn that does not end", async () => {
+    await post("wake");
+    await machine.set({ hold: true });
+    const slow = chat("one", "s");
+    await until(async () => (await machine.look()).busiest === 1);
+    expect(await refusal(await post("sleep"))).toMatchObject({ status: 409, code: "busy" });
+    await machine.release();
+    expect(await said(await slow)).toBe("one");
+  });
+
+  it("finds a running sandbox again after the object was restarted", async () => {
+    await said(await chat("one", "s"));
+    await crash();
+    expect(await said(await chat("two", "s"))).toBe("one | two");
+    expect(await machine.look()).toMatchObject({ starts: 1 });
+    await machine.kill(1);
+    await until(async () => (await state())["state"] === "asleep");
+  });
+
+  it("takes nobody else's sandbox for its own", async () => {
+    await said(await chat("one", "s"));
+    await post("backups");
+    await runInDurableObject(instance(), (_, storage) => {
+      const memory = storage.storage.kv.get<Record<string, unknown>>("memory");
+      storage.storage.kv.put("memory", { ...memory, bootId: "another" });
+    });
+    await crash();
+    expect(await said(await chat("two", "s"))).toBe("one | two");
+    expect(await machine.look()).toMatchObject({ starts: 2 });
+  });
+
+  it("saves a turn when the alarm comes, and only when something changed", async () => {
+    await said(await chat("one", "s"));
+    await until(async () => (await state())["unsavedSince"] !== null);
+    await runInDurableObject(instance(), (_, storage) => {
+      const memory = storage.storage.kv.get<Record<string, unknown>>("memory");
+      storage.storage.kv.put("memory", { ...memory, firstUnsaved: 1, lastUnsaved: 1 });
+    });
+    await crash();
+    await chat("two", "s").then(said);
+    expect(await runDurableObjectAlarm(instance())).toBe(true);
+    expect((await machine.look()).saves).toBeGreaterThanOrEqual(1);
+    expect(await state()).toMatchObject({ backups: { count: 1 } });
+    const again = (await (await post("backups")).json()) as {
+      unchanged: boolean;
+    };
+    expect(again.unchanged).toBe(true);
+  });
+
+  it("lists backups and hands one out", async () => {
+    for (const text of ["a", "b", "c", "d", "e"]) {
+      await said(await chat(text, "s"));
+      expect((await post("backups")).status).toBe(200);
+    }
+    const { backups } = (await (await ask("/api/instance/backups")).json()) as { backups: { id: number }[] };
+    expect(backups.map((backup) => backup.id)).toEqual([5, 4, 3]);
+    const file = await (await ask("/api/instance/backups/5")).text();
+    expect(file).toContain('"format":1');
+    expect(await refusal(await ask("/api/instance/backups/99"))).toMatchObject({ code: "no_such_backup" });
+  });
+
+  it("shows logs without secrets", async () => {
+    await post("wake");
+    const text = await (await ask("/api/instance/logs")).text();
+    expect(text).toContain("first line");
+    expect(text).not.toContain("sk-abcdefghijklmnop");
+    const key =
+      ((await machine.look()).goes[0] as { env: Record<string, string> }).env["API_SERVER_KEY"] ?? "";
+    expect(key).toHaveLength(64);
+    expect(text).not.toContain(key);
+    const followed = await (await ask("/api/instance/logs?follow")).text();
+    expect(followed).toContain("first line");
+    expect(followed).not.toContain(key);
+  });
+
+  it("carries a large state through rows and back", async () => {
+    await machine.set({ ballast: 5_000_000 });
+    await said(await chat("one", "s"));
+    await post("sleep");
+    expect(await said(await chat("two", "s"))).toBe("one | two");
+    expect((await machine.look()).restores.at(-1)?.bytes).toBeGreaterThan(5_000_000);
+  });
+});

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+import { runInDurableObject } from "cloudflare:test";
+import { env as bare, exports } from "cloudflare:workers";
+import type { HermesInstance } from "../src/instance.ts";
+import type { Env } from "../src/settings.ts";
+import type { Knobs, Seen } from "./stand-ins/machine.ts";
+
+export const env = bare as unknown as Env & { PLAIN: DurableObjectNamespace; ENGINE: Fetcher };
+export const TOKEN = "correct-horse-battery-staple";
+
+const worker = exports as unknown as { default: Fetcher; Providers: Fetcher };
+
+/** The one instance. */
+export function instance(): DurableObjectStub<HermesInstance> {
+  return env.INSTANCE.getByName("hermes");
+}
+
+/** A request to the Worker with the right token. */
+export function ask(path: string, init: RequestInit = {}): Promise<Response> {
+  const headers = new Headers(init.headers);
+  if (!headers.has("authorization")) headers.set("authorization", `Bearer ${TOKEN}`);
+  return worker.default.fetch(`http://worker${path}`, { ...init, headers });
+}
+
+/** A request with exactly these headers. */
+export function askBare(path: string, init: RequestInit = {}): Promise<Response> {
+  return worker.default.fetch(`http://worker${path}`, init);
+}
+
+/** A request to the `Providers` entrypoint. */
+export function askProviders(url: string, init: RequestInit = {}): Promise<Response> {
+  return worker.Providers.fetch(url, init);
+}
+
+/** One chat turn. */
+export function chat(text: string, session?: string, more: Record<string, unknown> = {}): Promise<Response> {
+  return ask("/v1/chat/completions", {
+    method: "POST",
+    headers: session === undefined ? {} : { "x-hermes-session-id": session },
+    body: JSON.stringify({ model: "any", messages: [{ role: "user", content: text }], ...more }),
+  });
+}
+
+/** What a chat answered. */
+export async function said(response: Response): Promise<string> {
+  const body = (await response.json()) as { choices?: { message: { content: string } }[] };
+  return body.choices?.[0]?.message.content ?? JSON.stringify(body);
+}
+
+/** The error of an answer. */
+export async function refusal(
+  response: Response,
+): Promise<{ status: number; code: string; message: string }> {
+  const { error } = (await response.json()) as {
+    error: { code: string; message: string; request_id: string };
+  };
+  return { status: response.status, code: error.code, message: error.message };
+}
+
+async function control(order: Record<string, unknown>): Promise<Seen> {
+  const answer = await env.ENGINE.fetch("http://control/", { method: "POST", body: JSON.stringify(order) });
+  if (!answer.ok) throw new Error(await answer.text());
+  return answer.json();
+}
+
+/** Steers the stand-in machine. */
+export const machine = {
+  reset: () => control({ do: "reset" }),
+  set: (knobs: Partial<Knobs>) => control({ do: "set", knobs }),
+  provider: (answer: { status: number; headers: Record<string, string>; body: string } | null) =>
+    control({ do: "provider", answer }),
+  release: () => control({ do: "release" }),
+  kill: (exitCode: number) => control({ do: "kill", exitCode }),
+  look: () => control({ do: "look" }),
+};
+
+/** A machine with nothing on it and an instance that remembers nothing. */
+export async function anew(): Promise<void> {
+  await machine.reset();
+  await runInDurableObject(instance(), async (_, state) => {
+    await state.storage.deleteAlarm();
+    await state.storage.deleteAll();
+  });
+  await crash();
+}
+
+/** The object is torn down as by a deploy or a crash; its storage stays. */
+export async function crash(): Promise<void> {
+  await runInDurableObject(instance(), async (_, state) => {
+    await state.storage.sync();
+    state.abort("torn down by the test");
+  }).catch(() => undefined);
+}
+
+/** Waits until a condition holds; for effects that arrive by another connection. */
+export async function until(holds: () => Promise<boolean>): Promise<void> {
+  for (let round = 0; round < 200; round++) {
+    if (await holds()) return;
+    await scheduler.wait(10);
+  }
+  throw new Error("It never came true.");
+}

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+import { beforeAll, describe, expect, it } from "vitest";
+import { authorize } from "../src/auth.ts";
+import { type Env, settingsOf } from "../src/settings.ts";
+import { anew, ask, askBare, env, machine, refusal, TOKEN } from "./helpers.ts";
+
+beforeAll(anew);
+
+describe("who may come in", () => {
+  it.each([
+    ["no header", {}, 401, "missing_token"],
+    ["another scheme", { authorization: `Basic ${TOKEN}` }, 401, "missing_token"],
+    ["an empty token", { authorization: "Bearer " }, 401, "missing_token"],
+    ["a wrong token", { authorization: "Bearer wrong" }, 401, "wrong_token"],
+    ["a longer token", { authorization: `Bearer ${TOKEN}x` }, 401, "wrong_token"],
+    ["the token in a cookie", { cookie: `hw_token=${TOKEN}` }, 401, "missing_token"],
+  ])("refuses %s", async (_, headers, status, code) => {
+    const answer = await askBare("/api/health", { headers: headers as Record<string, string> });
+    expect(answer.headers.get("x-request-id")).toBeTruthy();
+    expect(await refusal(answer)).toMatchObject({ status, code });
+  });
+
+  it("lets the token in, whatever the scheme's case", async () => {
+    for (const scheme of ["Bearer", "bearer"]) {
+      const answer = await askBare("/api/health", { headers: { authorization: `${scheme} ${TOKEN}` } });
+      expect(answer.status).toBe(200);
+      await answer.body?.cancel();
+    }
+  });
+
+  it("takes either token while they are rotated", async () => {
+    const settings = settingsOf({ ...env, API_TOKEN_NEXT: "the-next-token" } as Env);
+    for (const token of [TOKEN, "the-next-token"])
+      await authorize(new Headers({ authorization: `Bearer ${token}` }), settings);
+  });
+
+  it("serves nobody without a token, unless that was asked for", async () => {
+    const settings = settingsOf({ ...env, API_TOKEN: null } as unknown as Env);
+    await expect(authorize(new Headers(), settings)).rejects.toMatchObject({ status: 503, code: "no_token" });
+    const open = settingsOf({
+      ...env,
+      API_TOKEN: null,
+      HERMES_ALLOW_UNAUTHENTICATED: "true",
+    } as unknown as Env);
+    await authorize(new Headers(), open);
+  });
+});
+
+describe("routes", () => {
+  it("describes itself to everyone", async () => {
+    const answer = await askBare("/");
+    expect(answer.status).toBe(200);
+    expect(await answer.json()).toMatchObject({ name: "test", api: "/v1" });
+  });
+
+  it.each([
+    "//",
+    "//api/health",
+    "/%2e/",
+    "/API/health",
+    "/api/%68ealth",
+    "/.",
+    "/v1",
+    "/v1/models",
+    "/index.html",
+    "/api",
+  ])("wants the token for %s", async (path) => {
+    const answer = await askBare(path.startsWith("//") ? `/.${path}` : path);
+    // Only what the URL parser itself makes "/" of is the public page.
+    if (new URL(`http://worker${path}`).pathname === "/") expect(answer.status).toBe(200);
+    else expect(answer.status).toBe(401);
+    await answer.body?.cancel();
+  });
+
+  it.each([
+    "/API/health",
+    "/api/nothing",
+    "/v1",
+    "/v1/",
+    "/v1/a//b",
+    "/v1/%2e%2e%2fapi",
+    "/v1/a%2fb",
+    "/V1/models",
+    "/v1/..%5cx",
+  ])("knows no %s even with the token", async (path) => {
+    expect(await refusal(await ask(path))).toMatchObject({ status: 404, code: "not_found" });
+  });
+
+  it("answers health without waking anything", async () => {
+    const answer = await ask("/api/health");
+    expect(await answer.json()).toMatchObject({
+      status: "ok",
+      worker: { name: "test", version: "v1", platform: "workerd", engine: "process" },
+      instance: { state: "asleep", bootId: null, image: null },
+      hermes: { version: "0.19.0", gateway: null },
+      image: "image-1",
+      confined: null,
+      models: {
+        default: "anthropic/claude-sonnet-4-5",
+        further: ["openai/gpt-5-mini", "rehearsal/rehearsal"],
+      },
+    });
+    expect((await machine.look()).starts).toBe(0);
+  });
+});
+
+describe("the proof of secrets", () => {
+  it("proves what is set and nothing else", async () => {
+    const nonce = "0f".repeat(32);
+    const answer = await ask("/api/secrets/proof", { method: "POST", body: JSON.stringify({ nonce }) });
+    const { proofs } = (await answer.json()) as { proofs: Record<string, string> };
+    expect(Object.keys(proofs).sort()).toEqual(["ANTHROPIC_API_KEY", "API_TOKEN"]);
+    expect(proofs["API_TOKEN"]).toBe(await hmac(TOKEN, nonce));
+  });
+
+  it.each(["", "{}", '{"nonce":"short"}', `{"nonce":"${"F".repeat(64)}"}`])("refuses %s", async (body) => {
+    const answer = await ask("/api/secrets/proof", { method: "POST", body });
+    expect(await refusal(answer)).toMatchObject({ status: 400, code: "bad_nonce" });
+  });
+});
+
+describe("bodies", () => {
+  it("refuses what Hermes would refuse for its size, before waking it", async () => {
+    const body = new Uint8Array(10 * 1024 * 1024 + 1);
+    const sized = await ask("/v1/chat/completions", { method: "POST", body });
+    expect(await refusal(sized)).toMatchObject({ status: 413, code: "body_too_large" });
+    const streamed = new Response(body).body ?? undefined;
+    const chunked = await ask("/v1/responses", { method: "POST", body: streamed ?? null });
+    expect(await refusal(chunked)).toMatchObject({ status: 413, code: "body_too_large" });
+    expect((await machine.look()).starts).toBe(0);
+  });
+});
+
+describe("settings", () => {
+  it.each([
+    ["HERMES_DEFAULT_MODEL", "gpt-5"],
+    ["HERMES_DEFAULT_MODEL", "mistral/large"],
+    ["HERMES_MODELS", '["nobody/x"]'],
+    ["HERMES_MODELS", "[1"],
+    ["HERMES_SLEEP_AFTER", "7h"],
+    ["HERMES_SLEEP_AFTER", "soon"],
+    ["HERMES_PROVIDER_BASE_URL", "ftp://x"],
+    ["HERMES_PROVIDER_BASE_URL", "https://user:secret@x"],
+    ["HERMES_HOST_TOOLS", "yes"],
+    ["PROVIDERS_ADDRESS", ""],
+    ["HERMES_ENV", '{"A B":"c"}'],
+    ["HERMES_SECRETS", '["x"]'],
+  ])("names %s when it is %s", (name, value) => {
+    expect(() => settingsOf({ ...env, [name]: value } as Env)).toThrow(new RegExp(name));
+  });
+
+  it("reads durations, models and unset secrets", () => {
+    const settings = settingsOf({
+      ...env,
+      HERMES_SLEEP_AFTER: "90",
+      HERMES_DEFAULT_MODEL: "openrouter/anthropic/claude-sonnet-4.5",
+      OPENAI_API_KEY: null,
+    } as unknown as Env);
+    expect(settings.sleepAfter).toBe(90_000);
+    expect(settings.defaultModel).toMatchObject({
+      provider: "openrouter",
+      name: "anthropic/claude-sonnet-4.5",
+    });
+    expect(settings.secrets).not.toHaveProperty("OPENAI_API_KEY");
+  });
+});
+
+async function hmac(value: string, message: string): Promise<string> {
+  const encoder = new TextEncoder();
+  const algorithm = { name: "HMAC", hash: "SHA-256" };
+  const key = await crypto.subtle.importKey("raw", encoder.encode(value), algorithm, false, ["sign"]);
+  const bytes = new Uint8Array(await crypto.subtle.sign("HMAC", key, encoder.encode(message)));
+  return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}

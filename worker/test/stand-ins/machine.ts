@@ -1,0 +1,467 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * STAND-IN for one machine: the process engine on its socket, the sandbox with its `sandbox` command, Hermes
+ * on its port, and a model provider. Runs beside workerd and speaks the real wire protocols, strictly: an
+ * unknown path, field or command is an error, not a shrug. Tests steer it by `POST /control`.
+ */
+
+/** What a test may set; everything has a harmless default. */
+export interface Knobs {
+  /** The engine's socket is not there. */
+  engineGone: boolean;
+  confined: boolean;
+  /** Hermes exits with this code instead of getting ready. */
+  dieAtGo: number | null;
+  logTail: string;
+  /** The status code of `start`, when it is not to succeed. */
+  startFails: { status: number; code: string; message: string } | null;
+  /** Exit code and sentence of a `sandbox` command by its name. */
+  commandFails: Record<string, { exitCode: number; message: string }>;
+  /** Chats are answered only after `release`. */
+  hold: boolean;
+  /** So many requests get 503 gateway_draining. */
+  draining: number;
+  /** So many requests find the connection cut. */
+  cut: number;
+  nextCron: number | null;
+  cronRunning: number;
+  /** Bytes of padding in the state. */
+  ballast: number;
+}
+
+/** What a test may look at. */
+export interface Seen {
+  starts: number;
+  destroys: number;
+  saves: number;
+  restores: { empty: boolean; bytes: number }[];
+  gatewayRestarts: number;
+  goes: unknown[];
+  inactivity: number[];
+  running: boolean;
+  labels: Record<string, string> | null;
+  /** Requests that reached Hermes. */
+  hermes: { method: string; path: string; headers: Record<string, string> }[];
+  /** Requests that reached the provider. */
+  provider: { method: string; url: string; headers: Record<string, string>; body: string }[];
+  busiest: number;
+}
+
+/** What the provider answers instead of a stream. */
+interface Canned {
+  status: number;
+  headers: Record<string, string>;
+  body: string;
+}
+
+interface Home {
+  sessions: Record<string, string[]>;
+}
+
+interface Running {
+  boot: string;
+  image: string;
+  labels: Record<string, string>;
+  restored: boolean;
+  key: string | null;
+  stopped: boolean;
+  home: Home;
+  end(exitCode: number): void;
+  ended: Promise<number>;
+}
+
+const IMAGE = "image-1";
+const PORT = 43121;
+
+const quiet = (): Knobs => ({
+  engineGone: false,
+  confined: false,
+  dieAtGo: null,
+  logTail: "",
+  startFails: null,
+  commandFails: {},
+  hold: false,
+  draining: 0,
+  cut: 0,
+  nextCron: null,
+  cronRunning: 0,
+  ballast: 0,
+});
+
+const unseen = (): Seen => ({
+  starts: 0,
+  destroys: 0,
+  saves: 0,
+  restores: [],
+  gatewayRestarts: 0,
+  goes: [],
+  inactivity: [],
+  running: false,
+  labels: null,
+  hermes: [],
+  provider: [],
+  busiest: 0,
+});
+
+/** One machine. */
+export class Machine {
+  #knobs = quiet();
+  #seen = unseen();
+  #sandbox: Running | null = null;
+  #held: (() => void)[] = [];
+  #chatting = 0;
+  #answer: Canned | null = null;
+
+  /** The engine's socket. */
+  async engine(request: Request): Promise<Response> {
+    const url = new URL(request.url);
+    if (url.host === "control") return this.#control((await request.json()) as Record<string, unknown>);
+    if (this.#knobs.engineGone) return unreachable("connect ENOENT run/engine.sock");
+    const route = `${request.method} ${url.pathname}`;
+    switch (route) {
+      case "GET /":
+        return Response.json(this.#info());
+      case "POST /start":
+        return this.#start((await request.json()) as Record<string, unknown>);
+      case "POST /exec":
+        return this.#exec(request);
+      case "POST /destroy":
+        this.#seen.destroys++;
+        this.#sandbox?.end(137);
+        this.#sandbox = null;
+        return Response.json({});
+      case "GET /monitor":
+        return this.#monitor();
+      case "POST /inactivity-timeout":
+        this.#seen.inactivity.push(((await request.json()) as { ms: number }).ms);
+        return Response.json({});
+      default:
+        return refuse(404, "not_found", `The stand-in engine knows no ${route}.`);
+    }
+  }
+
+  /** Everything on 127.0.0.1. */
+  async loopback(request: Request): Promise<Response> {
+    const url = new URL(request.url);
+    if (url.hostname !== "127.0.0.1" || url.port !== String(PORT))
+      return unreachable(`nobody listens on ${url.host}`);
+    const sandbox = this.#sandbox;
+    if (sandbox === null || sandbox.key === null || sandbox.stopped) return unreachable("connection refused");
+    const path = url.pathname + url.search;
+    this.#seen.hermes.push({ method: request.method, path, headers: Object.fromEntries(request.headers) });
+    if (request.headers.get("origin") !== null) return new Response(null, { status: 403 });
+    if (request.headers.get("authorization") !== `Bearer ${sandbox.key}`)
+      return refuse(401, "invalid_api_key", "Invalid API key");
+    if (url.pathname === "/v1/models")
+      return Response.json({ object: "list", data: [{ id: "hermes-agent" }] });
+    if (url.pathname !== "/v1/chat/completions") return Response.json({ path, body: await request.text() });
+    return this.#chat(request, sandbox);
+  }
+
+  /** A model provider. */
+  async provider(request: Request): Promise<Response> {
+    const headers = Object.fromEntries(request.headers);
+    this.#seen.provider.push({
+      method: request.method,
+      url: request.url,
+      headers,
+      body: await request.text(),
+    });
+    const answer = this.#answer;
+    if (answer !== null) return new Response(answer.body, { status: answer.status, headers: answer.headers });
+    return new Response("data: one\n\ndata: two\n\n", { headers: { "content-type": "text/event-stream" } });
+  }
+
+  #control(order: Record<string, unknown>): Response {
+    switch (order["do"]) {
+      case "reset":
+        this.#sandbox?.end(137);
+        this.#sandbox = null;
+        this.#knobs = quiet();
+        this.#seen = unseen();
+        this.#held = [];
+        this.#chatting = 0;
+        this.#answer = null;
+        break;
+      case "set":
+        Object.assign(this.#knobs, order["knobs"]);
+        break;
+      case "provider":
+        this.#answer = order["answer"] as Canned | null;
+        break;
+      case "release":
+        this.#knobs.hold = false;
+        for (const go of this.#held.splice(0)) go();
+        break;
+      case "kill":
+        this.#sandbox?.end(Number(order["exitCode"] ?? 137));
+        this.#sandbox = null;
+        break;
+      case "look":
+        break;
+      default:
+        return refuse(400, "bad_order", `The stand-in does not understand ${JSON.stringify(order)}.`);
+    }
+    this.#seen.running = this.#sandbox !== null;
+    this.#seen.labels = this.#sandbox?.labels ?? null;
+    return Response.json(this.#seen);
+  }
+
+  #info(): object {
+    const sandbox = this.#sandbox;
+    return {
+      engine: "process",
+      confined: this.#knobs.confined,
+      running: sandbox !== null,
+      labels: sandbox?.labels ?? null,
+      image: sandbox?.image ?? null,
+      ports: sandbox === null ? null : { "18789": PORT },
+    };
+  }
+
+  #start(options: Record<string, unknown>): Response {
+    only(options, ["image", "env", "labels", "enableInternet", "entrypoint", "containerSnapshot"]);
+    if (this.#knobs.startFails !== null) {
+      const { status, code, message } = this.#knobs.startFails;
+      return refuse(status, code, message);
+    }
+    if (this.#sandbox !== null) return refuse(409, "already_running", "The sandbox is already running.");
+    if (options["image"] !== IMAGE)
+      return refuse(404, "unknown_image", `There is no image ${options["image"]}.`);
+    const env = options["env"] as Record<string, string>;
+    const { promise, resolve } = Promise.withResolvers<number>();
+    this.#seen.starts++;
+    this.#sandbox = {
+      boot: env["HERMES_BOOT_ID"] ?? "",
+      image: IMAGE,
+      labels: options["labels"] as Record<string, string>,
+      restored: false,
+      key: null,
+      stopped: false,
+      home: { sessions: {} },
+      ended: promise,
+      end: resolve,
+    };
+    return Response.json({ ports: { "18789": PORT } });
+  }
+
+  async #monitor(): Promise<Response> {
+    const sandbox = this.#sandbox;
+    if (sandbox === null) return refuse(409, "not_running", "The sandbox is not running.");
+    const exitCode = await sandbox.ended;
+    return Response.json({ exitCode, labels: sandbox.labels });
+  }
+
+  async #exec(request: Request): Promise<Response> {
+    const bytes = new Uint8Array(await request.arrayBuffer());
+    const cut = bytes.indexOf(10);
+    const head = JSON.parse(new TextDecoder().decode(bytes.subarray(0, cut))) as Record<string, unknown>;
+    only(head, ["cmd", "env", "cwd", "stdout", "stderr"]);
+    const cmd = head["cmd"] as string[];
+    if (this.#sandbox === null) return refuse(409, "not_running", "The sandbox is not running.");
+    if (cmd[0] !== "sandbox") return refuse(404, "not_found", `There is no command ${cmd[0]}.`);
+    const done = await this.#command(this.#sandbox, cmd.slice(1), bytes.subarray(cut + 1));
+    return new Response(frames(done), { headers: { "content-type": "application/octet-stream" } });
+  }
+
+  async #command(sandbox: Running, words: string[], stdin: Uint8Array): Promise<Done> {
+    const [name = "", ...rest] = words;
+    const options = new Map<string, string>();
+    for (let at = 0; at < rest.length; at++) {
+      const flag = rest[at] ?? "";
+      if (flag === "--empty" || flag === "--follow") options.set(flag, "");
+      else options.set(flag, rest[++at] ?? "");
+    }
+    if (options.get("--boot") !== sandbox.boot) return fails(65, "This is another boot.");
+    const failure = this.#knobs.commandFails[name];
+    if (failure !== undefined) return fails(failure.exitCode, failure.message);
+    switch (name) {
+      case "status":
+        return prints(
+          JSON.stringify({
+            state: sandbox.stopped ? "stopped" : sandbox.key === null ? "waiting" : "running",
+            nextCron: this.#knobs.nextCron,
+            cronRunning: this.#knobs.cronRunning,
+            processes: [{ pid: 7, name: "hermes", rssBytes: 1 }],
+          }),
+        );
+      case "logs":
+        if (this.#knobs.dieAtGo !== null && options.has("--follow")) {
+          await sandbox.ended;
+          return prints(this.#knobs.logTail);
+        }
+        return prints(`first line\nkey sk-abcdefghijklmnop and ${sandbox.key}\n`);
+      case "restore":
+        return this.#restore(sandbox, options.has("--empty"), stdin);
+      case "go":
+        return this.#go(sandbox, stdin);
+      case "save":
+        return this.#save(sandbox, options.get("--unless"));
+      case "restart-gateway":
+        this.#seen.gatewayRestarts++;
+        sandbox.stopped = false;
+        return this.#go(sandbox, stdin);
+      case "stop-gateway":
+        sandbox.stopped = true;
+        return prints("");
+      default:
+        return fails(64, `There is no command ${name}.`);
+    }
+  }
+
+  async #restore(sandbox: Running, empty: boolean, stdin: Uint8Array): Promise<Done> {
+    if (sandbox.key !== null) return fails(66, "Too late to restore.");
+    this.#seen.restores.push({ empty, bytes: stdin.byteLength });
+    if (!empty) {
+      const cut = stdin.indexOf(10);
+      const manifest = JSON.parse(new TextDecoder().decode(stdin.subarray(0, cut))) as { sha256: string };
+      const bytes = stdin.subarray(cut + 1);
+      if ((await sha256(bytes)) !== manifest.sha256) return fails(70, "The archive is damaged.");
+      sandbox.home = (JSON.parse(new TextDecoder().decode(bytes)) as { home: Home }).home;
+    }
+    sandbox.restored = true;
+    return prints("");
+  }
+
+  #go(sandbox: Running, stdin: Uint8Array): Done {
+    if (!sandbox.restored) return fails(67, "Nothing was restored.");
+    const go = JSON.parse(new TextDecoder().decode(stdin)) as { env: Record<string, string> };
+    this.#seen.goes.push(go);
+    if (this.#knobs.dieAtGo !== null) {
+      sandbox.end(this.#knobs.dieAtGo);
+      this.#sandbox = null;
+      return prints("");
+    }
+    sandbox.key = go.env["API_SERVER_KEY"] ?? null;
+    return prints("");
+  }
+
+  async #save(sandbox: Running, unless: string | undefined): Promise<Done> {
+    if (!sandbox.restored) return fails(67, "Nothing was restored.");
+    this.#seen.saves++;
+    const state = { home: sandbox.home, ballast: "x".repeat(this.#knobs.ballast) };
+    const bytes = new TextEncoder().encode(JSON.stringify(state));
+    const digest = await sha256(bytes);
+    if (unless === digest) return { ...prints(""), exitCode: 3 };
+    const manifest = {
+      format: 1,
+      boot: sandbox.boot,
+      digest,
+      sha256: digest,
+      bytes: bytes.byteLength,
+      files: 1,
+      databases: [],
+    };
+    const line = new TextEncoder().encode(`${JSON.stringify(manifest)}\n`);
+    const stdout = new Uint8Array(line.byteLength + bytes.byteLength);
+    stdout.set(line);
+    stdout.set(bytes, line.byteLength);
+    return { stdout, stderr: "", exitCode: 0 };
+  }
+
+  async #chat(request: Request, sandbox: Running): Promise<Response> {
+    if (this.#knobs.draining > 0) {
+      this.#knobs.draining--;
+      return refuse(503, "gateway_draining", "Gateway is draining existing work; retry shortly.");
+    }
+    if (this.#knobs.cut > 0) {
+      this.#knobs.cut--;
+      return unreachable("connection lost");
+    }
+    const body = (await request.json()) as { messages: { content: string }[]; stream?: boolean };
+    const session = request.headers.get("x-hermes-session-id") ?? "none";
+    this.#chatting++;
+    this.#seen.busiest = Math.max(this.#seen.busiest, this.#chatting);
+    if (this.#knobs.hold) await new Promise<void>((resolve) => this.#held.push(resolve));
+    this.#chatting--;
+    sandbox.home.sessions[session] ??= [];
+    sandbox.home.sessions[session].push(body.messages.at(-1)?.content ?? "");
+    const text = sandbox.home.sessions[session].join(" | ");
+    const headers = {
+      "x-hermes-session-id": session,
+      server: "Python/3.11 aiohttp",
+      "x-hermes-extra": "kept",
+    };
+    if (body.stream !== true)
+      return Response.json({ choices: [{ message: { content: text }, finish_reason: "stop" }] }, { headers });
+    const events = [...text].map(
+      (letter) => `data: ${JSON.stringify({ choices: [{ delta: { content: letter } }] })}\n\n`,
+    );
+    const stream = streamOf([...events, "data: [DONE]\n\n"].map((event) => new TextEncoder().encode(event)));
+    return new Response(stream, { headers: { ...headers, "content-type": "text/event-stream" } });
+  }
+}
+
+interface Done {
+  stdout: Uint8Array;
+  stderr: string;
+  exitCode: number;
+}
+
+const prints = (text: string): Done => ({ stdout: new TextEncoder().encode(text), stderr: "", exitCode: 0 });
+const fails = (exitCode: number, stderr: string): Done => ({
+  stdout: new Uint8Array(0),
+  stderr: `trace\n${stderr}\n`,
+  exitCode,
+});
+
+function refuse(status: number, code: string, message: string): Response {
+  return Response.json({ error: { code, message } }, { status });
+}
+
+/** Becomes a failed connection on the other side of the wire. */
+function unreachable(why: string): Response {
+  return new Response(null, { status: 500, headers: { "x-stand-in-refused": why } });
+}
+
+function only(fields: Record<string, unknown>, known: string[]): void {
+  const odd = Object.keys(fields).filter((name) => !known.includes(name));
+  if (odd.length > 0) throw new Error(`unknown fields: ${odd.join(", ")}`);
+}
+
+/** Frames cut at awkward places, so that nobody relies on where chunks end. */
+function frames(done: Done): ReadableStream<Uint8Array> {
+  const all = [
+    frame(0, new TextEncoder().encode("4711")),
+    frame(2, new TextEncoder().encode(done.stderr)),
+    ...pieces(done.stdout, 64 * 1024).map((piece) => frame(1, piece)),
+    frame(3, new TextEncoder().encode(String(done.exitCode))),
+  ];
+  const whole = new Uint8Array(all.reduce((sum, part) => sum + part.byteLength, 0));
+  let at = 0;
+  for (const part of all) {
+    whole.set(part, at);
+    at += part.byteLength;
+  }
+  return streamOf(pieces(whole, whole.byteLength > 100_000 ? 70_001 : 3));
+}
+
+function frame(type: number, payload: Uint8Array): Uint8Array {
+  const out = new Uint8Array(5 + payload.byteLength);
+  out[0] = type;
+  new DataView(out.buffer).setUint32(1, payload.byteLength);
+  out.set(payload, 5);
+  return out;
+}
+
+function pieces(bytes: Uint8Array, size: number): Uint8Array[] {
+  const out: Uint8Array[] = [];
+  for (let at = 0; at < bytes.byteLength; at += size) out.push(bytes.slice(at, at + size));
+  return out;
+}
+
+function streamOf(chunks: Iterable<Uint8Array>): ReadableStream<Uint8Array> {
+  const rest = chunks[Symbol.iterator]();
+  return new ReadableStream<Uint8Array>({
+    pull(controller) {
+      const { done, value } = rest.next();
+      if (done) controller.close();
+      else controller.enqueue(value);
+    },
+  });
+}
+
+async function sha256(bytes: Uint8Array): Promise<string> {
+  const digest = await crypto.subtle.digest("SHA-256", bytes as Uint8Array<ArrayBuffer>);
+  return [...new Uint8Array(digest)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
