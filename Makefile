@@ -1,0 +1,86 @@
+# Copyright: hermes.workers contributors
+# SPDX-License-Identifier: Apache-2.0
+
+PYTHON ?= python3
+INVENTORY ?= inventories/local
+ARGS ?=
+LINES ?= 40
+CONFIRM ?=
+FORGET ?= no
+PART ?=
+
+VENV := .venv
+TEST_VENV := .venv-test
+COLLECTION := .ansible/collections/ansible_collections/hermes/workers
+PLAY := ANSIBLE_CONFIG=ansible.cfg $(VENV)/bin/python -m ansible playbook -i $(INVENTORY)
+BOOTSTRAP := $(PYTHON) requirements/bootstrap.py
+# The tests' own environment comes first; plays in tests run from $(VENV), like a user's.
+IN_TESTS := PATH="$(CURDIR)/$(TEST_VENV)/bin:$$PATH" ANSIBLE_CONFIG="$(CURDIR)/ansible.cfg" \
+	ANSIBLE_COLLECTIONS_PATH="$(CURDIR)/.ansible/collections"
+NODE_LEAST := 22
+
+.DEFAULT_GOAL := help
+.PHONY: help deploy verify status logs destroy test test-python test-worker test-molecule lint bench lock tools test-tools worker-tools
+
+help: ## Show the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  %-10s %s\n", $$1, $$2}'
+	@echo '  Further variables for a play: make deploy ARGS="-e hermes_port=9000"'
+
+deploy: tools ## Deploy Hermes on this machine and prove it by a chat
+	@$(PLAY) playbooks/deploy.yml $(ARGS)
+
+verify: tools ## Prove the deployment by a chat, even when nothing changed
+	@$(PLAY) playbooks/verify.yml $(ARGS)
+
+status: tools ## Tell what the deployment does now
+	@$(PLAY) playbooks/status.yml $(ARGS)
+
+logs: tools ## Show the ends of the logs (LINES=40)
+	@$(PLAY) playbooks/logs.yml -e lines=$(LINES) $(ARGS)
+
+destroy: tools ## Take the deployment away; asks first (CONFIRM=yes does not, FORGET=yes drops the memory too)
+	@$(PLAY) playbooks/destroy.yml $(if $(CONFIRM),-e confirm=$(CONFIRM) -e hermes_forget=$(FORGET)) $(ARGS)
+
+test: test-python test-worker test-molecule ## Run every test
+
+test-python: tools test-tools
+	@$(IN_TESTS) pytest
+
+test-worker: worker-tools
+	@cd worker && PATH="$$(../$(TEST_VENV)/bin/python ../requirements/node_path.py):$$PATH" npm test
+
+test-molecule: tools test-tools
+	@$(IN_TESTS) molecule test --all
+
+lint: test-tools worker-tools ## Run every static check
+	@$(IN_TESTS) ansible-lint --offline
+	@$(IN_TESTS) yamllint --strict .
+	@$(IN_TESTS) ruff check .
+	@$(IN_TESTS) ruff format --check .
+	@$(IN_TESTS) shellcheck container/*.sh .ci/run
+	@$(IN_TESTS) antsibull-docs lint-collection-docs --plugin-docs --skip-rstcheck .
+	@cd worker && PATH="$$(../$(TEST_VENV)/bin/python ../requirements/node_path.py):$$PATH" && npm run --silent lint && npm run --silent typecheck
+
+bench: tools test-tools ## Measure (PART=gate, wake, memory, fleet or fresh); writes benchmarks/results
+	@$(IN_TESTS) python benchmarks/run.py $(PART)
+
+lock: ## Compile every lock file again, with hashes
+	@for name in requirements/deploy requirements/test roles/workerd/files/host roles/worker/files/node; do \
+	  uv pip compile --quiet --generate-hashes --universal --no-emit-index-url --no-header --python-version 3.11 \
+	    $$name.in -o $$name.lock $(ARGS) || exit 1; done
+
+# What costs nothing when it is there: a comparison of two files, and a link.
+tools:
+	@cmp -s requirements/deploy.lock $(VENV)/installed.lock && test -x $(VENV)/bin/python \
+	  || $(BOOTSTRAP) $(VENV) requirements/deploy.lock
+	@test -e $(COLLECTION)/galaxy.yml || { mkdir -p $(dir $(COLLECTION)) && ln -sfn ../../../.. $(COLLECTION); }
+
+test-tools:
+	@cmp -s requirements/test.lock $(TEST_VENV)/installed.lock && test -x $(TEST_VENV)/bin/python \
+	  || $(BOOTSTRAP) $(TEST_VENV) requirements/test.lock
+	@test -e $(COLLECTION)/galaxy.yml || { mkdir -p $(dir $(COLLECTION)) && ln -sfn ../../../.. $(COLLECTION); }
+
+worker-tools: test-tools
+	@cmp -s worker/package-lock.json worker/node_modules/.installed-lock.json || { \
+	  cd worker && PATH="$$(../$(TEST_VENV)/bin/python ../requirements/node_path.py):$$PATH" \
+	  && npm ci --no-audit --no-fund --loglevel=error && cp package-lock.json node_modules/.installed-lock.json; }

@@ -1,0 +1,116 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Tells what a deployment does now, and shows its logs; never wakes Hermes, changes nothing."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from ansible_collections.hermes.workers.plugins.module_utils.client import Unreachable, WorkerClient
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import ExistingAction
+from ansible_collections.hermes.workers.plugins.plugin_utils.processes import tail
+
+LOGS = ("supervisor", "workerd", "engine")
+
+
+class ActionModule(ExistingAction):
+    """hermes.workers.deployment_info"""
+
+    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = ExistingAction.OPTIONS | {
+        "log_lines": {"type": "int", "default": 0}
+    }
+
+    def deploy(self) -> dict[str, Any]:
+        if not self.deployment.folder.is_dir():
+            raise Card.of(
+                self.settings.name,
+                f"not deployed: there is no {self.deployment.shown(self.deployment.folder)}.",
+                f"run `{self.command('deploy')}`, or set hermes_state_dir to where it was deployed.",
+                "not-deployed",
+            )
+        client = self.client()
+        health = self._get(client, "/api/health")
+        status = self._get(client, "/api/instance/status")
+        lines = self.options["log_lines"]
+        self.show(self._logs(client, lines) if lines else self._card(health, status))
+        return {"changed": False, "running": client is not None, "health": health, "status": status}
+
+    @staticmethod
+    def _get(client: WorkerClient | None, path: str) -> dict[str, Any]:
+        """Return the JSON of a GET, or an empty dict when the Worker does not answer it."""
+        try:
+            answer = client.request("GET", path, timeout=20) if client else None
+        except Unreachable:
+            return {}
+        content = answer.json() if answer is not None and answer.status == 200 else {}
+        return content if isinstance(content, dict) else {}
+
+    def _card(self, health: dict[str, Any], status: dict[str, Any]) -> list[str]:
+        record = self.deployment.supervisor()
+        lines = ["", f"{self.settings.name}: {self._verdict(record, health)}"]
+        if record:
+            lines.append(f"  {'URL':<12} http://127.0.0.1:{record['ports']['http']}")
+        worker = health.get("worker", {})
+        hermes = health.get("hermes", {})
+        rows = [
+            ("version", f"{worker['version']}, Hermes {hermes.get('version')}" if worker else None),
+            ("model", health.get("models", {}).get("default")),
+            ("Hermes", self._instance(status)),
+            ("why awake", words(status.get("whyAwake"))),
+            ("next", words(status.get("next"))),
+            ("last save", status.get("lastSave")),
+            ("backups", words(status.get("backups", {}).get("count"))),
+            ("last error", words(status.get("lastError"))),
+            ("provider", words(status.get("lastProviderError"))),
+            (
+                "token",
+                self.deployment.shown(self.deployment.token_file)
+                if self.deployment.token()
+                else None,
+            ),
+        ]
+        return lines + [f"  {name:<12} {value}" for name, value in rows if value]
+
+    def _verdict(self, record: dict[str, Any] | None, health: dict[str, Any]) -> str:
+        if health:
+            return "running"
+        if record:
+            return (
+                f"its processes run, but the Worker does not answer; see `{self.command('logs')}`"
+            )
+        return f"stopped; `{self.command('deploy')}` starts it"
+
+    @staticmethod
+    def _instance(status: dict[str, Any]) -> str | None:
+        return f"{status['state']} since {status.get('since')}" if status.get("state") else None
+
+    def _logs(self, client: WorkerClient | None, lines: int) -> list[str]:
+        shown = []
+        for name in LOGS:
+            path = self.deployment.folder / "logs" / f"{name}.log"
+            shown += [
+                "",
+                f"{self.settings.name}: {self.deployment.shown(path)}",
+                *tail(path, lines),
+            ]
+        hermes = self._get(client, f"/api/instance/logs?lines={lines}").get("log")
+        if hermes:
+            shown += [
+                "",
+                f"{self.settings.name}: Hermes",
+                *(hermes if isinstance(hermes, list) else [str(hermes)]),
+            ]
+        return shown
+
+
+def words(value: Any) -> str | None:
+    """Return a value of the status as short text, or None when there is nothing to say."""
+    if value is None or value == "" or value == [] or value == {}:
+        return None
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {entry}" for name, entry in value.items() if entry is not None)
+    if isinstance(value, list):
+        return ", ".join(str(entry) for entry in value)
+    return str(value)

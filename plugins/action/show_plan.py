@@ -1,0 +1,65 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Shows the plans of all hosts in one piece, before anything is written. Runs once for all."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from ansible_collections.hermes.workers.plugins.plugin_utils.action import CardAction
+
+FULL_TABLES = 3
+"""With more hosts than this, only their changes are listed."""
+
+
+class ActionModule(CardAction):
+    """hermes.workers.show_plan"""
+
+    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = {
+        "register": {"type": "str", "default": "preflight_result"}
+    }
+
+    def execute(self, options: dict[str, Any]) -> dict[str, Any]:
+        plans = {}
+        for host in self.task_vars.get("ansible_play_hosts", []):
+            plan = self.task_vars["hostvars"][host].get(options["register"])
+            if plan and "changes" in plan:
+                plans[host] = plan
+        self.show(lines(plans))
+        return {"changed": False}
+
+
+def lines(plans: dict[str, dict[str, Any]]) -> list[str]:
+    """Return the plans as text: a table of values and the changes for each host, then the totals."""
+    text = []
+    created, updated, unchanged, restarts = [], [], [], []
+    for host, plan in plans.items():
+        changes = plan["changes"]
+        kind = created if _is_new(changes) else updated if changes else unchanged
+        kind.append(host)
+        if any(change["restarts"] for change in changes):
+            restarts.append(host)
+        if len(plans) <= FULL_TABLES:
+            text += ["", f"Plan for {host}"]
+            text += [
+                f"  {what:<13} {value:<34} ({source})" for what, value, source in plan["values"]
+            ]
+        elif changes:
+            text += ["", host]
+        text += [
+            f"  {change['action']:<7} {change['what']:<10} {change['detail']}" for change in changes
+        ]
+    text.append("")
+    if not created and not updated:
+        text.append("No changes. 0 calls written.")
+    else:
+        text.append(
+            f"Plan: {len(created)} to create, {len(updated)} to update, {len(unchanged)} unchanged."
+            f" Restarts: {', '.join(restarts) or 'none'}."
+        )
+    return text
+
+
+def _is_new(changes: list[dict[str, Any]]) -> bool:
+    return any(change["what"] == "processes" and change["action"] == "create" for change in changes)

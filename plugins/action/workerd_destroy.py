@@ -1,0 +1,137 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Takes a deployment away: processes, files, and the shared runtime when nobody else needs it."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tarfile
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import ExistingAction
+from ansible_collections.hermes.workers.plugins.plugin_utils.layout import disk_card
+from ansible_collections.hermes.workers.plugins.plugin_utils.processes import (
+    Processes,
+    save_and_sleep,
+)
+
+BACKUPS = "backups"
+
+
+class ActionModule(ExistingAction):
+    """hermes.workers.workerd_destroy"""
+
+    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = ExistingAction.OPTIONS | {
+        "forget": {"type": "bool", "default": False},
+        "only_plan": {"type": "bool", "default": False},
+    }
+
+    def deploy(self) -> dict[str, Any]:
+        exists = self.deployment.folder.is_dir()
+        if self.options["only_plan"]:
+            self.show(self._plan(exists))
+            return {"changed": False, "exists": exists}
+        if not exists or self.check_mode:
+            return {"changed": exists}
+        self.deployment.take("destroy")
+        stored = self._has_memory()
+        if stored and not self.options["forget"]:
+            self._save()
+        self.progress("stopping the processes")
+        Processes(self.deployment, self.sources.host).stop()
+        backup = self._back_up() if stored and not self.options["forget"] else None
+        shutil.rmtree(self.deployment.folder)
+        self._remove_runtime()
+        self.show(self._card(backup))
+        return {"changed": True, "backup": str(backup) if backup else None}
+
+    def _plan(self, exists: bool) -> list[str]:
+        shown = self.deployment.shown(self.deployment.folder)
+        if not exists:
+            return ["", f"{self.settings.name}: nothing to remove, there is no {shown}."]
+        running = "running" if self.deployment.supervisor() else "not running"
+        lines = ["", f"Plan to destroy {self.settings.name}"]
+        lines += [
+            f"  stop    its processes ({running})",
+            f"  remove  {shown} (token, build, logs, memory)",
+        ]
+        if not self._others():
+            lines.append(
+                f"  remove  {self.deployment.shown(self.deployment.runtime)} (no other deployment uses it)"
+            )
+        if self._has_memory():
+            lines.append(
+                f"  keep    a last backup in {self.deployment.shown(self._backups())}, unless you say otherwise"
+            )
+        return lines
+
+    def _save(self) -> None:
+        client = self.client()
+        if client is not None:
+            self.progress("saving Hermes' state")
+            save_and_sleep(client, self.settings.name, "it is destroyed")
+
+    def _has_memory(self) -> bool:
+        storage = self.deployment.folder / "storage"
+        return storage.is_dir() and any(storage.iterdir())
+
+    def _backups(self) -> Path:
+        return self.deployment.state_dir / BACKUPS
+
+    def _back_up(self) -> Path:
+        """Pack the stopped Durable Object's files and return the archive."""
+        folder = self._backups()
+        path = folder / f"{self.settings.name}-{time.strftime('%Y%m%d-%H%M%S')}.tar.gz"
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            partial = path.with_suffix(".partial")
+            partial.touch(mode=0o600)
+            with tarfile.open(partial, "w:gz", compresslevel=6) as archive:
+                archive.add(self.deployment.folder / "storage", arcname="storage")
+            partial.replace(path)
+        except OSError as error:
+            raise disk_card(
+                error, folder, "Changed: processes stopped. Not changed: files and memory."
+            ) from error
+        return path
+
+    def _others(self) -> list[Path]:
+        """Return the folders of other deployments beside this one."""
+        try:
+            entries = list(self.deployment.state_dir.iterdir())
+        except FileNotFoundError:
+            return []
+        return [
+            entry
+            for entry in entries
+            if entry != self.deployment.folder and (entry / "build").is_dir()
+        ]
+
+    def _remove_runtime(self) -> None:
+        if self._others():
+            return
+        shutil.rmtree(self.deployment.runtime, ignore_errors=True)
+        # Not when backups, or something of the owner's own, are in it.
+        with contextlib.suppress(OSError):
+            self.deployment.state_dir.rmdir()
+
+    def _card(self, backup: Path | None) -> list[str]:
+        lines = ["", f"{self.settings.name}: destroyed"]
+        if backup is None:
+            return [*lines, "  no backup was kept"]
+        folder = self.deployment.shown(self.deployment.folder)
+        restore = (
+            f"mkdir -m 700 -p {folder} && tar -xzf {self.deployment.shown(backup)} -C {folder}"
+        )
+        return [
+            *lines,
+            f"  backup  {self.deployment.shown(backup)}",
+            "",
+            "To have it back:",
+            f"  {restore}",
+            f"  {self.command('deploy')}",
+        ]

@@ -1,0 +1,84 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Brings the Worker's secrets to what the inventory says; compares by the Worker's own proof."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from ansible_collections.hermes.workers.plugins.module_utils.client import WorkerClient
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import (
+    SECRETS_OPTION,
+    SETTINGS_OPTION,
+    DeploymentAction,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.layout import new_token
+from ansible_collections.hermes.workers.plugins.plugin_utils.plan import (
+    effective_secrets,
+    observe,
+    prove_secrets,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.processes import Processes
+
+
+class ActionModule(DeploymentAction):
+    """hermes.workers.workerd_secrets"""
+
+    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = (
+        SETTINGS_OPTION | SECRETS_OPTION | {"delivered": {"type": "bool", "default": False}}
+    )
+
+    def deploy(self) -> dict[str, Any]:
+        if self.check_mode and self.options["delivered"]:
+            return {
+                "changed": False,
+                "names": [],
+                "msg": "The processes start with today's secrets.",
+            }
+        wanted = effective_secrets(self.settings, self.given_secrets, self.deployment)
+        if "API_TOKEN" not in wanted and not self.settings.allow_unauthenticated:
+            wanted["API_TOKEN"] = new_token()
+        names = self._differing(wanted)
+        result: dict[str, Any] = {"changed": bool(names), "names": names}
+        if not names:
+            return result
+        result["msg"] = f"changed {', '.join(names)}"
+        if self.diff_mode:
+            result["diff"] = {"prepared": "".join(f"changed {name}\n" for name in names)}
+        if not self.check_mode:
+            self._deliver(wanted, names)
+        return result
+
+    def _differing(self, wanted: dict[str, str]) -> list[str]:
+        names = prove_secrets(observe(self.settings, self.deployment, wanted).client, wanted)
+        if names is None:
+            raise Card.of(
+                self.settings.name,
+                "the Worker does not prove what secrets it holds.",
+                "run `make deploy`: it starts the processes with today's secrets.",
+                "secrets",
+            )
+        return names
+
+    def _deliver(self, wanted: dict[str, str], names: list[str]) -> None:
+        self.deployment.take("deploy")
+        self.deployment.note_proof(None)
+        self.progress(
+            f"changing {', '.join(names)}; workerd restarts, open requests are finished first"
+        )
+        processes = Processes(self.deployment, self.sources.host)
+        processes.set_secrets(wanted)
+        if "API_TOKEN" in wanted:
+            self.deployment.keep_token(wanted["API_TOKEN"])
+        client = WorkerClient(self.settings.port, wanted.get("API_TOKEN"))
+        processes.wait_until_served(client, None)
+        if self._differing(wanted):
+            raise Card.of(
+                self.settings.name,
+                f"the Worker still holds another value of {', '.join(self._differing(wanted))}.",
+                "run `make deploy` again; if it persists, `make destroy` keeps a backup and starts afresh.",
+                "secrets",
+                changed=f"Changed: {', '.join(names)}.",
+            )

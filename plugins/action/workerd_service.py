@@ -1,0 +1,166 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Brings a deployment's processes to what it should be: supervisor, engine, workerd."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from ansible_collections.hermes.workers.plugins.action.worker_bundle import workerd_binary
+from ansible_collections.hermes.workers.plugins.module_utils.client import Unreachable, WorkerClient
+from ansible_collections.hermes.workers.plugins.module_utils.digests import clean_bytes, files_below
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.plugin_utils import installer
+from ansible_collections.hermes.workers.plugins.plugin_utils.build import CONTAINER_PORTS, render
+from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import (
+    SECRETS_OPTION,
+    SETTINGS_OPTION,
+    DeploymentAction,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.layout import new_token
+from ansible_collections.hermes.workers.plugins.plugin_utils.plan import (
+    UNPROVED,
+    Actual,
+    Change,
+    effective_secrets,
+    host_folder,
+    observe,
+    processes_change,
+    prove_secrets,
+    tools_folder,
+    wanted_ports,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.processes import (
+    Processes,
+    save_and_sleep,
+)
+
+RESTART_SECONDS = 240.0
+
+
+class ActionModule(DeploymentAction):
+    """hermes.workers.workerd_service"""
+
+    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = SETTINGS_OPTION | SECRETS_OPTION
+
+    def deploy(self) -> dict[str, Any]:
+        rendered = render(self.settings, self.sources)
+        wanted = effective_secrets(self.settings, self.given_secrets, self.deployment)
+        actual = observe(self.settings, self.deployment, wanted)
+        change = processes_change(self.settings, self.sources, rendered, actual)
+        names = prove_secrets(actual.client, wanted)
+        if change is None and names is None:
+            change = Change("update", "processes", UNPROVED, restarts=True)
+        result = {"changed": change is not None, "secrets_changed": (names or []) if change else []}
+        if change is None:
+            return result
+        result["detail"] = change.detail
+        if self.check_mode:
+            return result
+        self.deployment.create()
+        self.deployment.take("deploy")
+        self.deployment.note_proof(None)
+        self._apply(rendered.version, wanted, actual)
+        return result
+
+    def _apply(self, version: str, wanted: dict[str, str], actual: Actual) -> None:
+        if "API_TOKEN" not in wanted and not self.settings.allow_unauthenticated:
+            wanted["API_TOKEN"] = new_token()
+            self.deployment.keep_token(wanted["API_TOKEN"])
+        self._install_host()
+        processes = Processes(self.deployment, self.sources.host)
+        if self._same_supervisor(actual):
+            self.progress("restarting workerd; open requests are finished first")
+            changes = {
+                "workerd": self._workerd(),
+                "drain": self.settings.drain_timeout,
+                "secrets": wanted,
+            }
+            processes.restart_workerd(changes)
+        else:
+            self._replace_supervisor(processes, wanted, actual)
+        if "API_TOKEN" in wanted and self.deployment.token() != wanted["API_TOKEN"]:
+            self.deployment.keep_token(wanted["API_TOKEN"])
+        client = WorkerClient(self.settings.port, wanted.get("API_TOKEN"))
+        answer = processes.wait_until_served(client, version)
+        self._refresh_instance(client, answer.json())
+
+    def _same_supervisor(self, actual: Actual) -> bool:
+        record = actual.supervisor
+        return (
+            record is not None
+            and record.get("host") == self.sources.host
+            and record.get("ports") == wanted_ports(self.settings)
+        )
+
+    def _replace_supervisor(
+        self, processes: Processes, wanted: dict[str, str], actual: Actual
+    ) -> None:
+        if actual.supervisor is not None:
+            self.progress("restarting the supervisor; Hermes' state is saved first")
+            if actual.client:
+                save_and_sleep(actual.client, self.settings.name, "its engine is replaced")
+            processes.stop()
+        done = installer.timed(self.progress, "starting workerd and the engine")
+        processes.start(
+            self._workerd(),
+            wanted_ports(self.settings),
+            self.settings.drain_timeout,
+            wanted,
+            processes.engine_command(CONTAINER_PORTS),
+        )
+        done()
+
+    def _workerd(self) -> list[str]:
+        """Return workerd's command; circus fills in the numbers of the sockets that the supervisor holds."""
+        binary = str(workerd_binary(tools_folder(self.deployment, self.sources)))
+        sockets = [
+            f"--socket-fd={name}=$(circus.sockets.{name})" for name in wanted_ports(self.settings)
+        ]
+        return [binary, "serve", "build/config.capnp", "--experimental", *sockets]
+
+    def _install_host(self) -> None:
+        folder = host_folder(self.deployment, self.sources)
+        if installer.is_complete(folder):
+            return
+        with installer.installing(folder, "the supervisor", self.progress) as needed:
+            if not needed:
+                return
+            done = installer.timed(
+                self.progress, "installing the supervisor and the process engine"
+            )
+            python = installer.make_environment(
+                folder / "venv", self.sources.host_lock, "the supervisor"
+            )
+            (folder / "supervisor.py").write_bytes(clean_bytes(self.sources.supervisor))
+            packages = next((python.parent.parent / "lib").glob("python3*")) / "site-packages"
+            for path in files_below(self.sources.engine):
+                target = packages / "engine" / path.relative_to(self.sources.engine)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(clean_bytes(path))
+            installer.finish(folder, {"host": self.sources.host})
+            done()
+
+    def _refresh_instance(self, client: WorkerClient, health: dict[str, Any]) -> None:
+        """Have a Hermes that runs from another image started again from the new one; its state is carried over."""
+        instance = health.get("instance", {})
+        if instance.get("image") in (None, self.sources.image) or instance.get("state") == "asleep":
+            return
+        done = installer.timed(
+            self.progress, "restarting Hermes from the new image; its state is carried over"
+        )
+        try:
+            answer = client.request("POST", "/api/instance/restart", timeout=RESTART_SECONDS)
+            complaint = "" if answer.status < 400 else answer.complaint()
+        except Unreachable as error:
+            complaint = str(error)
+        if complaint:
+            raise Card.of(
+                self.settings.name,
+                f"Hermes did not restart from the new image: {complaint}",
+                "see `make logs`, then run it again.",
+                "restart",
+                changed="Changed: image, worker, processes. Not changed: the running Hermes.",
+            )
+        done()

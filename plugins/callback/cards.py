@@ -1,0 +1,44 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Standard output for people: this collection's failures are shown as their cards, everything else as usual."""
+
+from __future__ import annotations
+
+from ansible import constants
+from ansible.plugins.callback.default import CallbackModule as Default
+
+DOCUMENTATION = """
+name: cards
+type: stdout
+short_description: Shows failures of this collection as error cards
+version_added: 1.0.0
+author: hermes.workers contributors
+description:
+  - Like P(ansible.builtin.default#callback), but a failure that carries an error card is shown as that card alone,
+    without the task's source lines and without its JSON.
+extends_documentation_fragment:
+  - default_callback
+  - result_format_callback
+requirements:
+  - set as stdout_callback in the configuration
+"""
+
+
+class CallbackModule(Default):
+    """ansible.builtin.default with error cards."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "stdout"
+    CALLBACK_NAME = "hermes.workers.cards"
+
+    def v2_runner_on_failed(self, result, ignore_errors: bool = False) -> None:
+        """Show the card when the result carries one."""
+        content = result._result
+        if not content.get("hermes_card"):
+            super().v2_runner_on_failed(result, ignore_errors=ignore_errors)
+            return
+        host = result._host.get_name()
+        self._display.display(f"\n{host}: FAILED", color=constants.COLOR_ERROR)
+        for line in content["msg"].splitlines():
+            self._display.display(f"  {line}", color=constants.COLOR_ERROR)

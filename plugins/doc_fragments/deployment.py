@@ -1,0 +1,58 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documentation that this collection's actions share."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """What every action of this collection has in common."""
+
+    DOCUMENTATION = r"""
+author:
+  - hermes.workers contributors
+version_added: 1.0.0
+requirements:
+  - Linux or macOS on the controller
+notes:
+  - Runs on the controller, whatever the host's connection is.
+  - A failure's RV(ignore:msg) is an error card - the cause, what was changed, what to do, where to read on.
+attributes:
+  check_mode:
+    description: Predicts what would change and writes nothing.
+    support: full
+"""
+
+    SETTINGS = r"""
+options:
+  settings:
+    description:
+      - The settings that M(hermes.workers.preflight) returned.
+    type: dict
+    required: true
+"""
+
+    SECRETS = r"""
+options:
+  secrets:
+    description:
+      - Keys and tokens by the name of their inventory variable, such as C(anthropic_api_key).
+      - Values are never shown, logged or written to a file, except for the API token in the state folder.
+    type: dict
+    default: {}
+"""
+
+    EXISTING = r"""
+options:
+  name:
+    description:
+      - Name of the deployment.
+    type: str
+    required: true
+  state_dir:
+    description:
+      - Folder of the state folders, relative to where the play was started.
+    type: path
+    default: .hermes
+"""

@@ -1,0 +1,116 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""HTTP client for a Worker that is served on this machine."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+
+class Unreachable(Exception):
+    """Nothing answered on the port, or the connection broke."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer: status code, headers with lower-case names, body."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """Return the body as JSON, or an empty dict when it is none."""
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            return {}
+
+    def complaint(self) -> str:
+        """Return the error's sentence in one line, for people."""
+        content = self.json()
+        error = content.get("error") if isinstance(content, dict) else None
+        message = error.get("message") if isinstance(error, dict) else None
+        text = message or self.body[:300].decode("utf-8", "replace")
+        return " ".join(str(text).split()) or f"HTTP {self.status}"
+
+
+class WorkerClient:
+    """Speaks to http://127.0.0.1:<port>; the token travels in a header only."""
+
+    def __init__(self, port: int, token: str | None, timeout: float = 10.0) -> None:
+        """port: TCP port; token: bearer or None; timeout: seconds without a byte."""
+        self.port = port
+        self.token = token
+        self.timeout = timeout
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        timeout: float | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Answer:
+        """Send one request and read the whole answer. Raises Unreachable."""
+        connection = self._connection(timeout)
+        try:
+            response = self._send(connection, method, path, body, headers)
+            return Answer(response.status, _lower(response), response.read())
+        except (OSError, http.client.HTTPException) as error:
+            raise Unreachable(str(error) or type(error).__name__) from error
+        finally:
+            connection.close()
+
+    def stream(
+        self, path: str, body: Any, timeout: float | None = None
+    ) -> Iterator[tuple[float, Answer | str]]:
+        """POST and yield (seconds since the request, item).
+
+        The first item is the Answer's head (its body is filled only when the status is not 200); each further item
+        is the text of one server-sent event's data. Raises Unreachable.
+        """
+        connection = self._connection(timeout)
+        started = time.monotonic()
+        try:
+            response = self._send(connection, "POST", path, body, None)
+            body_bytes = response.read() if response.status != 200 else b""
+            yield time.monotonic() - started, Answer(response.status, _lower(response), body_bytes)
+            for line in response:
+                if line.startswith(b"data:"):
+                    yield time.monotonic() - started, line[5:].strip().decode("utf-8", "replace")
+        except (OSError, http.client.HTTPException) as error:
+            raise Unreachable(str(error) or type(error).__name__) from error
+        finally:
+            connection.close()
+
+    def _connection(self, timeout: float | None) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout or self.timeout)
+
+    def _send(
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        path: str,
+        body: Any,
+        headers: dict[str, str] | None,
+    ) -> http.client.HTTPResponse:
+        sent = {"User-Agent": "hermes.workers"} | (headers or {})
+        if self.token:
+            sent["Authorization"] = f"Bearer {self.token}"
+        data = None
+        if body is not None:
+            sent["Content-Type"] = "application/json"
+            data = json.dumps(body).encode()
+        connection.request(method, path, body=data, headers=sent)
+        return connection.getresponse()
+
+
+def _lower(response: http.client.HTTPResponse) -> dict[str, str]:
+    return {name.lower(): value for name, value in response.getheaders()}

@@ -1,0 +1,684 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a deployment is told to be: every input checked, all problems collected, no value of a secret ever shown."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Problem
+
+DEFAULT_MODEL = "anthropic/claude-sonnet-4-5"
+REHEARSAL_MODEL = "rehearsal/rehearsal"
+DEFAULT_PORT = 8787
+PROVIDERS_PORT_OFFSET = 10000
+NAME_LENGTH = 54
+"""A Worker's name may have 63 characters; 54 leave room for the suffixes that preview addresses add."""
+
+SUGGESTED_MODELS = {
+    "anthropic": DEFAULT_MODEL,
+    "openrouter": "openrouter/anthropic/claude-sonnet-4.5",
+    "openai": "openai/gpt-5-mini",
+}
+KEY_VARIABLES = {
+    "anthropic": "anthropic_api_key",
+    "openrouter": "openrouter_api_key",
+    "openai": "openai_api_key",
+    "custom": "custom_api_key",
+}
+PROVIDERS = (*KEY_VARIABLES, "rehearsal")
+KEY_NAMES = {variable: variable.upper() for variable in KEY_VARIABLES.values()}
+"""Inventory variable of a provider's key -> name of the Worker's secret and of the environment variable."""
+SECRET_VARIABLES = {name: variable for variable, name in KEY_NAMES.items()} | {
+    "API_TOKEN": "hermes_api_token",
+    "HERMES_SECRETS": "hermes_secrets",
+}
+"""Name of a Worker's secret -> the inventory variable that people know it by."""
+
+KNOWN_VARIABLES = frozenset(
+    f"hermes_{name}"
+    for name in (
+        "account_id",
+        "ai_gateway",
+        "allow_unauthenticated",
+        "api_token",
+        "dashboard_hostname",
+        "default_model",
+        "drain_timeout",
+        "engine",
+        "env",
+        "forget",
+        "gateway_token",
+        "host_tools",
+        "instance_type",
+        "models",
+        "name",
+        "platform",
+        "port",
+        "provider",
+        "provider_base_url",
+        "provider_keys",
+        "providers_port",
+        "route_mode",
+        "secrets",
+        "sleep_after",
+        "state_dir",
+        "take_over_hostname",
+        "token_overlap",
+        "verify",
+        "version",
+    )
+)
+LATER_VARIABLES = (
+    "hermes_ai_gateway",
+    "hermes_dashboard_hostname",
+    "hermes_gateway_token",
+    "hermes_version",
+)
+"""Known, but without effect in this release: refused, because silence would promise what is not done."""
+
+# Names that the Worker sets in Hermes' environment by itself.
+RESERVED_ENV = re.compile(
+    r"API_SERVER_.*|HERMES_(HOME|MANAGED_DIR|BOOT_ID)|SANDBOX_.*|PORT_\d+|HOME|PATH|LD_.*|PYTHON.*"
+)
+ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+MODEL = re.compile(r"[\w.:@/+-]{1,200}", re.ASCII)
+DURATION = re.compile(r"(\d{1,6})\s*(s|m|h)")
+SECONDS = {"s": 1, "m": 60, "h": 3600}
+TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass
+class Settings:
+    """A checked deployment, without its secrets. Durations are in seconds."""
+
+    name: str = ""
+    platform: str = "workerd"
+    engine: str = "process"
+    state_dir: str = ".hermes"
+    port: int = DEFAULT_PORT
+    providers_port: int = DEFAULT_PORT + PROVIDERS_PORT_OFFSET
+    default_model: str = REHEARSAL_MODEL
+    models: list[str] = field(default_factory=list)
+    provider_base_url: str = ""
+    sleep_after: int = 4 * 3600
+    drain_timeout: int = 60
+    host_tools: bool = False
+    allow_unauthenticated: bool = False
+    env: dict[str, str] = field(default_factory=dict)
+    verify: str = "auto"
+
+    @property
+    def provider(self) -> str:
+        """The provider of the default model."""
+        return self.default_model.split("/", 1)[0]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for a task's result."""
+        return asdict(self)
+
+
+class Checker:
+    """Reads raw inputs into Settings and secrets, and notes every problem instead of stopping at the first."""
+
+    def __init__(self, raw: Mapping[str, Any], given: Iterable[str]) -> None:
+        """raw: values by inventory variable; given: the variables that somebody set (not defaults)."""
+        self.raw = raw
+        self.given = set(given)
+        self.problems: list[Problem] = []
+        self.settings = Settings()
+        self.secrets: dict[str, str] = {}
+        self.sources: dict[str, str] = {}
+
+    def check(self) -> Checker:
+        """Check everything; returns self."""
+        self._platform()
+        self._name()
+        self._ports()
+        self.read_secrets()
+        self._models()
+        self._base_url()
+        settings = self.settings
+        settings.sleep_after = self._duration(
+            "hermes_sleep_after", 60, 6 * 3600, settings.sleep_after
+        )
+        settings.drain_timeout = self._duration(
+            "hermes_drain_timeout", 0, 600, settings.drain_timeout
+        )
+        settings.host_tools = self._boolean("hermes_host_tools")
+        settings.allow_unauthenticated = self._boolean("hermes_allow_unauthenticated")
+        settings.env = self._environment()
+        settings.verify = self._choice("hermes_verify", ("auto", "full"))
+        self._state_dir()
+        return self
+
+    def check_place(self) -> None:
+        """Check only what finds an existing deployment: its name and its state folder."""
+        self._name()
+        self._state_dir()
+
+    def problem(self, subject: str, sentence: str, remedy: str, code: str) -> None:
+        """Note one problem."""
+        self.problems.append(Problem(subject, sentence, remedy, code))
+
+    def _choice(self, variable: str, choices: tuple[str, ...]) -> str:
+        value = self.raw.get(variable) or choices[0]
+        if value in choices:
+            return value
+        close = difflib.get_close_matches(str(value), choices, 1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        self.problem(
+            variable,
+            f"{show(value)} is not one of {', '.join(choices)}.{hint}",
+            f"set {variable} to one of {', '.join(choices)}.",
+            "inputs",
+        )
+        return choices[0]
+
+    def _platform(self) -> None:
+        self.settings.platform = self._choice("hermes_platform", ("cloudflare", "workerd"))
+        self.settings.engine = self._choice("hermes_engine", ("process", "docker"))
+        for variable, value, other in (
+            ("hermes_platform", self.settings.platform, "workerd"),
+            ("hermes_engine", self.settings.engine, "process"),
+        ):
+            known = self.raw.get(variable) in (None, "", value)
+            if known and value in ("cloudflare", "docker"):
+                self.problem(
+                    variable,
+                    f"{value} is not available in this release.",
+                    f"set {variable}: {other}.",
+                    "platform",
+                )
+
+    def _name(self) -> None:
+        value = self.raw.get("hermes_name")
+        if isinstance(value, str) and NAME.fullmatch(value) and len(value) <= NAME_LENGTH:
+            self.settings.name = value
+            return
+        suggestion = (
+            re.sub(r"[^a-z0-9]+", "-", str(value).lower()).strip("-")[:NAME_LENGTH].strip("-")
+            or "hermes"
+        )
+        self.problem(
+            "hermes_name",
+            f"{show(value)} cannot name a Worker: lower-case letters, digits and dashes, a letter or digit at both"
+            f" ends, at most {NAME_LENGTH} characters.",
+            f"set hermes_name, for example to {suggestion} (its default is the host's name in the inventory).",
+            "name",
+        )
+
+    def _ports(self) -> None:
+        self.settings.port = self._port("hermes_port", DEFAULT_PORT)
+        default = self.settings.port + PROVIDERS_PORT_OFFSET
+        if default > 65535:
+            default = self.settings.port - PROVIDERS_PORT_OFFSET
+        self.settings.providers_port = self._port("hermes_providers_port", default)
+        if self.settings.port == self.settings.providers_port:
+            self.problem(
+                "hermes_providers_port",
+                f"{self.settings.port} is hermes_port already.",
+                "give the two different ports, or leave hermes_providers_port out.",
+                "port",
+            )
+
+    def _port(self, variable: str, default: int) -> int:
+        value = self.raw.get(variable)
+        if value in (None, ""):
+            return default
+        text = str(value).strip()
+        if (
+            not isinstance(value, (bool, float))
+            and re.fullmatch(r"\d{1,5}", text)
+            and 1024 <= int(text) <= 65535
+        ):
+            return int(text)
+        self.problem(
+            variable,
+            f"{show(value)} is not a port for a user's program: a whole number from 1024 to 65535.",
+            f"set {variable}, for example to {default}.",
+            "port",
+        )
+        return default
+
+    def read_secrets(self) -> None:
+        """Read the secrets alone."""
+        for variable, name in KEY_NAMES.items():
+            self._secret(
+                variable,
+                name,
+                self.raw.get(variable),
+                name if variable not in self.given else variable,
+            )
+        self._secret(
+            "hermes_api_token", "API_TOKEN", self.raw.get("hermes_api_token"), "hermes_api_token"
+        )
+        if 0 < len(self.secrets.get("API_TOKEN", "")) < 16:
+            self.problem(
+                "hermes_api_token",
+                "is shorter than 16 characters.",
+                "leave it out and one is generated, or set a longer one.",
+                "api-token",
+            )
+        self._further_secrets()
+
+    def _secret(self, variable: str, name: str, value: Any, shown: str) -> None:
+        """Keep a secret, or note what is wrong with it under the name by which it was given."""
+        if value is None or value == "":
+            return
+        flaw = secret_flaw(value)
+        if flaw:
+            self.problem(
+                shown,
+                f"{flaw} (the value is not shown).",
+                f"set {shown} again; `tr -d '\\n'` removes a line break that a file ends with.",
+                "secret-format",
+            )
+        else:
+            self.secrets[name] = value
+            self.sources[variable] = "environment" if shown == name else "inventory"
+
+    def _further_secrets(self) -> None:
+        entries = self.raw.get("hermes_secrets") or {}
+        if not isinstance(entries, Mapping):
+            self.problem(
+                "hermes_secrets",
+                "is not a mapping.",
+                "write hermes_secrets as NAME: value pairs.",
+                "inputs",
+            )
+            return
+        kept = {}
+        for name, value in sorted(entries.items()):
+            shown = f"hermes_secrets.{name}"
+            if not self._env_name(shown, name):
+                continue
+            flaw = secret_flaw(value)
+            if flaw:
+                self.problem(
+                    shown,
+                    f"{flaw} (the value is not shown).",
+                    f"set {shown} again, as one line.",
+                    "secret-format",
+                )
+            else:
+                kept[name] = value
+        if kept:
+            self.secrets["HERMES_SECRETS"] = canonical(kept)
+
+    def _environment(self) -> dict[str, str]:
+        entries = self.raw.get("hermes_env") or {}
+        if not isinstance(entries, Mapping):
+            self.problem(
+                "hermes_env",
+                "is not a mapping.",
+                "write hermes_env as NAME: value pairs.",
+                "inputs",
+            )
+            return {}
+        kept = {}
+        for name, value in sorted(entries.items()):
+            shown = f"hermes_env.{name}"
+            if not self._env_name(shown, name):
+                continue
+            if isinstance(value, bool):
+                kept[name] = "true" if value else "false"
+            elif isinstance(value, (str, int, float)) and not re.search(r"[\0\r\n]", str(value)):
+                kept[name] = str(value)
+            else:
+                self.problem(
+                    shown,
+                    "is not one line of text.",
+                    f"set {shown} to a text or a number.",
+                    "inputs",
+                )
+        return kept
+
+    def _env_name(self, shown: str, name: Any) -> bool:
+        if not isinstance(name, str) or not ENV_NAME.fullmatch(name):
+            self.problem(
+                shown, "is not a name for an environment variable.", f"rename {shown}.", "inputs"
+            )
+            return False
+        if RESERVED_ENV.fullmatch(name) or name in KEY_NAMES.values():
+            self.problem(shown, "is set by the deployment itself.", f"remove {shown}.", "inputs")
+            return False
+        return True
+
+    def _models(self) -> None:
+        provider = self.raw.get("hermes_provider") or ""
+        if provider not in ("", "rehearsal"):
+            self.problem(
+                "hermes_provider",
+                f"{show(provider)} is not rehearsal, its only value.",
+                "name the provider in hermes_default_model, as provider/model.",
+                "model",
+            )
+        further = self._further_models()
+        chosen = self.raw.get("hermes_default_model") or ""
+        if provider == "rehearsal" and not chosen:
+            self._set_model(REHEARSAL_MODEL, "hermes_provider")
+        elif chosen:
+            self._chosen_model(chosen)
+        else:
+            self._model_by_keys()
+        if self._names_custom(further) and self.settings.provider not in ("custom", "rehearsal"):
+            self.problem(
+                "hermes_models",
+                f"a custom/ model cannot stand beside {self.settings.default_model}: both would go to"
+                " hermes_provider_base_url.",
+                "set hermes_default_model to a custom/ model too.",
+                "model",
+            )
+        self.settings.models = [model for model in further if model != self.settings.default_model]
+
+    @staticmethod
+    def _names_custom(models: list[str]) -> bool:
+        return any(model.startswith("custom/") for model in models)
+
+    def _further_models(self) -> list[str]:
+        models = self.raw.get("hermes_models") or []
+        if isinstance(models, str) or not isinstance(models, Iterable):
+            self.problem(
+                "hermes_models",
+                "is not a list.",
+                "write hermes_models as a list of provider/model.",
+                "model",
+            )
+            return []
+        good = [model for model in models if self._model("hermes_models", model)]
+        for model in good:
+            self._need_key("hermes_models", model)
+        return list(dict.fromkeys(good))
+
+    def _model(self, variable: str, model: Any) -> bool:
+        """Tell whether a model is provider/model with a known provider; note the problem otherwise."""
+        provider, _slash, name = str(model).partition("/")
+        if not isinstance(model, str) or provider not in PROVIDERS:
+            close = difflib.get_close_matches(provider, PROVIDERS, 1)
+            example = f"{close[0]}/{name}" if close and name else DEFAULT_MODEL
+            self.problem(
+                variable,
+                f"{show(model)} does not begin with a known provider ({', '.join(PROVIDERS)}).",
+                f"write provider/model, for example {example}.",
+                "model",
+            )
+            return False
+        if not MODEL.fullmatch(name) or (provider == "rehearsal" and model != REHEARSAL_MODEL):
+            example = SUGGESTED_MODELS.get(provider, f"{provider}/my-model")
+            self.problem(
+                variable,
+                f"{show(model)} names no model of {provider}.",
+                f"write provider/model, for example {REHEARSAL_MODEL if provider == 'rehearsal' else example}.",
+                "model",
+            )
+            return False
+        return True
+
+    def _chosen_model(self, chosen: Any) -> None:
+        if self._model("hermes_default_model", chosen):
+            self._need_key("hermes_default_model", chosen)
+            self._set_model(chosen, "inventory")
+
+    def _need_key(self, variable: str, model: str) -> None:
+        provider = model.split("/", 1)[0]
+        key = KEY_VARIABLES.get(provider)
+        # A local endpoint often takes no key, so custom alone may go without one.
+        if (
+            key is None
+            or provider == "custom"
+            or KEY_NAMES[key] in self.secrets
+            or self.raw.get(key)
+        ):
+            return
+        self.problem(
+            key,
+            f"not set, but {variable} names {model}.",
+            f"export {KEY_NAMES[key]}=..., or set {key} in the inventory (vaulted);"
+            f" or set {variable} to a provider whose key you have.",
+            "provider-key",
+        )
+
+    def _model_by_keys(self) -> None:
+        """Choose the model when nobody named one: the default, if its key is there; rehearsal, if no key is."""
+        present = [provider for provider, key in KEY_VARIABLES.items() if self.raw.get(key)]
+        if "anthropic" in present:
+            self._set_model(DEFAULT_MODEL, "default")
+        elif not present and not self.raw.get("hermes_provider_base_url"):
+            self._set_model(REHEARSAL_MODEL, "no provider key is set")
+        elif present:
+            provider = present[0]
+            suggestion = SUGGESTED_MODELS.get(provider, "custom/my-model")
+            self.problem(
+                "hermes_default_model",
+                f"not set; its default {DEFAULT_MODEL} needs {KEY_NAMES['anthropic_api_key']},"
+                f" but only {', '.join(KEY_NAMES[KEY_VARIABLES[name]] for name in present)} is there.",
+                f"set hermes_default_model, for example to {suggestion}.",
+                "provider-key",
+            )
+        else:
+            self.problem(
+                "hermes_default_model",
+                "not set, but hermes_provider_base_url is.",
+                "set hermes_default_model, for example to custom/my-model.",
+                "model",
+            )
+
+    def _set_model(self, model: str, source: str) -> None:
+        self.settings.default_model = model
+        self.sources["hermes_default_model"] = source
+
+    def _base_url(self) -> None:
+        url = self.raw.get("hermes_provider_base_url") or ""
+        if not url:
+            if self._names_custom([self.settings.default_model, *self.settings.models]):
+                self.problem(
+                    "hermes_provider_base_url",
+                    "not set, but a custom/ model is named.",
+                    "set hermes_provider_base_url to the endpoint, for example http://127.0.0.1:11434/v1.",
+                    "provider-url",
+                )
+            return
+        flaw = url_flaw(url)
+        if flaw:
+            self.problem(
+                "hermes_provider_base_url",
+                flaw,
+                "set hermes_provider_base_url to an address like https://api.example.com/v1"
+                " or http://127.0.0.1:11434/v1.",
+                "provider-url",
+            )
+            return
+        self.settings.provider_base_url = url.rstrip("/")
+
+    def _duration(self, variable: str, least: int, most: int, default: int) -> int:
+        value = self.raw.get(variable)
+        if value in (None, ""):
+            return default
+        match = DURATION.fullmatch(str(value).strip())
+        seconds = int(match[1]) * SECONDS[match[2]] if match else -1
+        if least <= seconds <= most:
+            return seconds
+        self.problem(
+            variable,
+            f"{show(value)} is not a duration from {duration(least)} to {duration(most)}.",
+            f"write a number with s, m or h, for example {variable}: {duration(default)}.",
+            "duration",
+        )
+        return default
+
+    def _boolean(self, variable: str) -> bool:
+        value = self.raw.get(variable, False)
+        if isinstance(value, bool):
+            return value
+        text = str(value).strip().lower()
+        if text in TRUE or text in FALSE:
+            return text in TRUE
+        self.problem(
+            variable,
+            f"{show(value)} is neither true nor false.",
+            f"set {variable}: true or false.",
+            "inputs",
+        )
+        return False
+
+    def _state_dir(self) -> None:
+        value = self.raw.get("hermes_state_dir") or ".hermes"
+        if isinstance(value, str) and not re.search(r"[\0-\x1f\x7f\"\\$]", value):
+            self.settings.state_dir = value
+            return
+        self.problem(
+            "hermes_state_dir",
+            "has a character that no configuration can quote safely (quote, backslash, dollar or control character).",
+            "set hermes_state_dir to a plain path.",
+            "state-dir",
+        )
+
+
+def unknown_variables(names: Iterable[str]) -> list[Problem]:
+    """Return a problem for each hermes_* variable that nothing reads; hermes__* is free for people's own use."""
+    problems = []
+    for name in sorted(names):
+        if not name.startswith("hermes_") or name.startswith("hermes__") or name in KNOWN_VARIABLES:
+            continue
+        known = [entry.removeprefix("hermes_") for entry in KNOWN_VARIABLES]
+        close = difflib.get_close_matches(name.removeprefix("hermes_"), known, 1)
+        hint = f"unknown; did you mean hermes_{close[0]}?" if close else "unknown."
+        problems.append(
+            Problem(
+                name,
+                hint,
+                f"rename or remove {name}; names that begin with hermes__ are your own.",
+                "unknown",
+            )
+        )
+    return problems
+
+
+def later_variables(raw: Mapping[str, Any]) -> list[Problem]:
+    """Return a problem for each known variable that this release does not act upon."""
+    return [
+        Problem(name, "is not available in this release.", f"remove {name}.", "platform")
+        for name in LATER_VARIABLES
+        if raw.get(name)
+    ]
+
+
+def collisions(deployments: Mapping[str, tuple[str, str, int, int]]) -> list[Problem]:
+    """Return the problems between hosts of one inventory.
+
+    deployments: host -> (state folder, name, port, providers port).
+    """
+    names: dict[tuple[str, str], str] = {}
+    ports: dict[int, str] = {}
+    problems = []
+    for host, (state_dir, name, port, providers_port) in deployments.items():
+        other = names.setdefault((state_dir, name), host)
+        if other != host:
+            problems.append(
+                Problem(
+                    "hermes_name",
+                    f"{other} and {host} both are {name}.",
+                    "give each host its own name.",
+                    "name",
+                )
+            )
+            continue
+        for number in (port, providers_port):
+            other = ports.setdefault(number, host)
+            if other != host:
+                problems.append(
+                    Problem(
+                        "hermes_port",
+                        f"{other} and {host} both use port {number}.",
+                        f"set another hermes_port for {host}"
+                        f" (its second port, hermes_providers_port, is {PROVIDERS_PORT_OFFSET} above).",
+                        "port",
+                    )
+                )
+    return problems
+
+
+def secret_flaw(value: Any) -> str:
+    """Return what is wrong with a secret, without showing it; an empty string when nothing is."""
+    if not isinstance(value, str):
+        return "is not text"
+    if not value.strip():
+        return "is blank"
+    if "\n" in value or "\r" in value:
+        return "has a line break"
+    if value != value.strip():
+        return "begins or ends with a space"
+    if not value.isascii():
+        return "has a character that is not ASCII"
+    if not value.isprintable():
+        return "has a control character"
+    return ""
+
+
+def url_flaw(url: Any) -> str:
+    """Return what is wrong with a provider's base URL; an empty string when nothing is."""
+    try:
+        parts = urlsplit(url)
+        host, _port = parts.hostname, parts.port
+    except (ValueError, TypeError, AttributeError):
+        return "is not a URL."
+    if (
+        not isinstance(url, str)
+        or parts.scheme not in ("http", "https")
+        or not host
+        or re.search(r"\s", url)
+    ):
+        return "is not an http or https URL."
+    if parts.username is not None or parts.password is not None:
+        return "carries credentials (the value is not shown)."
+    if parts.query or parts.fragment:
+        return "has a query or a fragment."
+    if parts.scheme == "http" and host not in LOOPBACK and not private_address(host):
+        return f"would send the key to {host} unencrypted: http is for this machine and private addresses only."
+    return ""
+
+
+def special_networks(url: str) -> list[str]:
+    """Return the networks that workerd must be allowed to reach a provider; none when it is on the internet."""
+    host = urlsplit(url).hostname or ""
+    if host in LOOPBACK:
+        return ["127.0.0.1/32", "::1/128"]
+    return ["private"] if private_address(host) else []
+
+
+def private_address(host: str) -> bool:
+    """Tell whether a host is written as an address of a private network."""
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return False
+
+
+def duration(seconds: int) -> str:
+    """Return seconds as text in the largest unit that fits."""
+    for unit in ("h", "m"):
+        if seconds and seconds % SECONDS[unit] == 0:
+            return f"{seconds // SECONDS[unit]}{unit}"
+    return f"{seconds}s"
+
+
+def canonical(value: Any) -> str:
+    """Return JSON that is the same for equal data."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def show(value: Any) -> str:
+    """Return a value for an error's text: quoted, one line, shortened."""
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= 80 else f"{text[:76]}...{text[-1]}"

@@ -1,0 +1,34 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documentation of the action check_inventory; the work is done in plugins/action/check_inventory.py."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: check_inventory
+short_description: Check that the hosts of an inventory do not take each other's name or port
+description:
+  - Compares C(hermes_name), C(hermes_state_dir) and C(hermes_port) of all hosts in the play.
+  - Run it once for all hosts.
+attributes:
+  diff_mode:
+    description: Changes nothing that a diff could show.
+    support: none
+extends_documentation_fragment:
+  - hermes.workers.deployment
+"""
+
+EXAMPLES = r"""
+- name: Check that the hosts do not take each other's place
+  hermes.workers.check_inventory:
+  run_once: true
+"""
+
+RETURN = r"""
+deployments:
+  description: Number of hosts that were compared.
+  returned: success
+  type: int
+  sample: 2
+"""

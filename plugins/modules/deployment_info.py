@@ -1,0 +1,48 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documentation of the action deployment_info; the work is done in plugins/action/deployment_info.py."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: deployment_info
+short_description: Tell what a deployment on this machine does now
+description:
+  - Shows the state of processes, Worker and Hermes, or the ends of their logs.
+  - Changes nothing and does not wake a sleeping Hermes.
+attributes:
+  diff_mode:
+    description: Changes nothing that a diff could show.
+    support: none
+options:
+  log_lines:
+    description:
+      - Number of lines to show of each log; 0 shows the status instead.
+    type: int
+    default: 0
+extends_documentation_fragment:
+  - hermes.workers.deployment
+  - hermes.workers.deployment.existing
+"""
+
+EXAMPLES = r"""
+- name: Show the status
+  hermes.workers.deployment_info:
+    name: alice
+"""
+
+RETURN = r"""
+running:
+  description: Whether its supervisor runs.
+  returned: success
+  type: bool
+health:
+  description: What C(/api/health) answers, or empty.
+  returned: success
+  type: dict
+status:
+  description: What C(/api/instance/status) answers, or empty.
+  returned: success
+  type: dict
+"""

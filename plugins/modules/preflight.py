@@ -1,0 +1,65 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documentation of the action preflight; the work is done in plugins/action/preflight.py."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: preflight
+short_description: Check every input of a deployment and this machine, and plan it
+description:
+  - Collects all problems of the inputs, of this machine, of ports and disk in one error card.
+  - Compares what the deployment should be with what it is, by digests and by the Worker's proof of its secrets.
+  - Changes nothing and does not wake a sleeping Hermes.
+attributes:
+  diff_mode:
+    description: Changes nothing that a diff could show.
+    support: none
+options:
+  inputs:
+    description:
+      - Inputs by the name of their inventory variable without C(hermes_).
+      - P(hermes.workers.preflight#role) lists them.
+    type: dict
+    required: true
+  secrets:
+    description:
+      - Keys and tokens by the name of their inventory variable; values are never shown.
+    type: dict
+    required: true
+extends_documentation_fragment:
+  - hermes.workers.deployment
+"""
+
+EXAMPLES = r"""
+- name: Check and plan
+  hermes.workers.preflight:
+    inputs:
+      name: alice
+      platform: workerd
+      port: 8787
+    secrets:
+      anthropic_api_key: "{{ vaulted_anthropic_api_key }}"
+  register: preflight_result
+"""
+
+RETURN = r"""
+settings:
+  description: The checked settings, without secrets; input of the other actions. Durations are in seconds.
+  returned: success
+  type: dict
+  sample: {name: alice, port: 8787, default_model: anthropic/claude-sonnet-4-5}
+changes:
+  description: What a deploy will change, in its order.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{action: create, what: image, detail: Hermes 0.19.0, restarts: false}]
+values:
+  description: The plan's table of value and source.
+  returned: success
+  type: list
+  elements: list
+  sample: [[port, "8787", default]]
+"""

@@ -1,0 +1,91 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Base of this collection's action plugins: they work on the controller's files and on a Worker on this machine."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+
+display = Display()
+
+# Results that roles register, in the order of the way of a deploy, and what a change there means in a card.
+STEPS = {
+    "image_result": "image",
+    "worker_result": "worker",
+    "workerd_result": "processes",
+    "secrets_result": "secrets",
+}
+
+
+class CardAction(ActionBase):
+    """Validates its options, runs, and turns a Card into the task's failure."""
+
+    TRANSFERS_FILES = False
+    _supports_check_mode = True
+    _supports_diff = True
+    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    def run(
+        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Run the action; see the module of the same name for its options and its result."""
+        result = super().run(tmp, task_vars)
+        del tmp
+        self.task_vars = task_vars or {}
+        _checked, options = self.validate_argument_spec(copy.deepcopy(self.OPTIONS))
+        try:
+            result.update(self.execute(options))
+        except Card as card:
+            if card.changed is None:
+                card.changed = self.changed_so_far()
+            result.update(failed=True, changed=False, msg=card.render(), hermes_card=True)
+        return result
+
+    def execute(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Do the work and return the task's result. Raises Card."""
+        raise NotImplementedError
+
+    @property
+    def check_mode(self) -> bool:
+        """Whether nothing may be written."""
+        return bool(self._task.check_mode)
+
+    @property
+    def diff_mode(self) -> bool:
+        """Whether the result should carry a diff."""
+        return bool(self._task.diff)
+
+    @property
+    def host(self) -> str:
+        """The inventory's name of the host."""
+        return self.task_vars.get("inventory_hostname", "localhost")
+
+    def progress(self, text: str) -> None:
+        """Show one line now, before the task ends."""
+        display.display(f"  {self.host} | {text}")
+
+    def show(self, lines: Iterable[str]) -> None:
+        """Show a block of lines in one piece."""
+        display.display("\n".join(lines))
+
+    def changed_so_far(self) -> str | None:
+        """Return the card's sentence on what earlier tasks of this play changed; None when that was nothing."""
+        if self.check_mode:
+            return None
+        done = [
+            words
+            for name, words in STEPS.items()
+            if isinstance(self.task_vars.get(name), dict) and self.task_vars[name].get("changed")
+        ]
+        if not done:
+            return None
+        rest = [words for words in STEPS.values() if words not in done]
+        left = f" Not changed: {', '.join(rest)}." if rest else ""
+        return f"Changed: {', '.join(done)}.{left}"

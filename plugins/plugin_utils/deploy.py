@@ -1,0 +1,88 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the actions of a checked deployment share."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ansible_collections.hermes.workers.plugins.module_utils.client import WorkerClient
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.module_utils.settings import Checker, Settings
+from ansible_collections.hermes.workers.plugins.plugin_utils.action import CardAction
+from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
+from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
+
+SETTINGS_OPTION = {"settings": {"type": "dict", "required": True}}
+SECRETS_OPTION = {"secrets": {"type": "dict", "default": {}, "no_log": True}}
+
+
+class DeploymentAction(CardAction):
+    """An action whose options carry the settings that preflight checked."""
+
+    def execute(self, options: dict[str, Any]) -> dict[str, Any]:
+        self.options = options
+        self.settings = Settings(**options["settings"])
+        self.deployment = Deployment(self.settings.state_dir, self.settings.name)
+        self.sources = Sources()
+        return self.deploy()
+
+    def deploy(self) -> dict[str, Any]:
+        """Do the work and return the task's result. Raises Card."""
+        raise NotImplementedError
+
+    def command(self, target: str) -> str:
+        """Return what a person types for another playbook of this collection."""
+        if Path.cwd() == self.sources.root:
+            return f"make {target}"
+        inventories = " ".join(f"-i {shlex.quote(source)}" for source in self.inventories)
+        return f"ansible-playbook hermes.workers.{target} {inventories}".rstrip()
+
+    @property
+    def inventories(self) -> list[str]:
+        """The inventories that this play was given."""
+        return [
+            os.path.relpath(source)
+            for source in self.task_vars.get("ansible_inventory_sources") or []
+        ]
+
+    @cached_property
+    def given_secrets(self) -> dict[str, str]:
+        """The Worker's secrets by name, as far as the inventory or the environment give them. Raises Card."""
+        checker = Checker(self.options["secrets"], [])
+        checker.read_secrets()
+        if checker.problems:
+            raise Card(checker.problems)
+        return checker.secrets
+
+
+class ExistingAction(DeploymentAction):
+    """An action on what was deployed, whatever the inventory says of it by now; needs its name and place only."""
+
+    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = {
+        "name": {"type": "str", "required": True},
+        "state_dir": {"type": "path", "default": ".hermes"},
+    }
+
+    def execute(self, options: dict[str, Any]) -> dict[str, Any]:
+        self.options = options
+        checker = Checker(
+            {"hermes_name": options["name"], "hermes_state_dir": options["state_dir"]}, []
+        )
+        checker.check_place()
+        if checker.problems:
+            raise Card(checker.problems)
+        self.settings = checker.settings
+        self.deployment = Deployment(self.settings.state_dir, self.settings.name)
+        self.sources = Sources()
+        return self.deploy()
+
+    def client(self) -> WorkerClient | None:
+        """Return a client for the running Worker, or None when nothing runs."""
+        record = self.deployment.supervisor()
+        return WorkerClient(record["ports"]["http"], self.deployment.token()) if record else None

@@ -1,0 +1,217 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where a deployment keeps its files, who may touch them now, and what runs from them."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import secrets
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
+
+SUPERVISOR_RECORD = "run/supervisor.json"
+PROCESSES_RECORD = "run/processes.json"
+LOCK = "lock.json"
+PROOF = "verified"
+TOKEN_PREFIX = "hw_"  # noqa: S105 - a prefix, not a token
+
+
+class Deployment:
+    """The state folder of one deployment: <state_dir>/<name>, 0700, and the runtime that all of them share."""
+
+    def __init__(self, state_dir: str, name: str) -> None:
+        """state_dir: path, relative to the folder in which the play was started; name: checked Worker name."""
+        self.state_dir = Path(os.path.abspath(os.path.expanduser(state_dir)))
+        self.name = name
+        self.folder = self.state_dir / name
+        self.runtime = self.state_dir / ".runtime"
+        self.build = self.folder / "build"
+        self.token_file = self.folder / "api_token"
+
+    def create(self) -> None:
+        """Create the folders, readable by their owner only. Raises a Card when that fails."""
+        try:
+            for path in (self.state_dir, self.folder, self.runtime):
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for name in ("build", "run", "logs", "storage", "engine"):
+                (self.folder / name).mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise disk_card(error, self.folder) from error
+
+    def shown(self, path: Path) -> str:
+        """Return a path the way a person would type it: relative when that is shorter."""
+        relative = os.path.relpath(path)
+        return relative if not relative.startswith("..") else str(path)
+
+    def token(self) -> str | None:
+        """Return the API token kept in the state folder, or None."""
+        try:
+            return self.token_file.read_text(encoding="ascii").strip() or None
+        except FileNotFoundError:
+            return None
+
+    def keep_token(self, token: str) -> None:
+        """Write the API token, readable by its owner only, in one step."""
+        write_private(self.token_file, token + "\n")
+
+    def is_proved(self, version: str) -> bool:
+        """Tell whether a chat has proved this version, and nothing was changed since."""
+        try:
+            return (self.build / PROOF).read_text(encoding="utf-8").strip() == version
+        except FileNotFoundError:
+            return False
+
+    def note_proof(self, version: str | None) -> None:
+        """Keep that a chat proved this version; None drops the proof, before anything is changed."""
+        if version is None:
+            (self.build / PROOF).unlink(missing_ok=True)
+        else:
+            write_private(self.build / PROOF, version + "\n")
+
+    def supervisor(self) -> dict[str, Any] | None:
+        """Return the running supervisor's record, or None.
+
+        A running supervisor holds a lock on its record, so a stale record or a reused process id cannot mislead.
+        """
+        try:
+            with (self.folder / SUPERVISOR_RECORD).open(encoding="utf-8") as record:
+                try:
+                    fcntl.flock(record, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return json.load(record)
+        except (FileNotFoundError, ValueError):
+            pass
+        return None
+
+    def orphans(self) -> list[dict[str, Any]]:
+        """Return the records of processes that outlived a killed supervisor, as far as their ids still exist."""
+        try:
+            records = json.loads((self.folder / PROCESSES_RECORD).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return []
+        return [record for record in records.values() if alive(record.get("pid"))]
+
+    def holder(self) -> dict[str, Any] | None:
+        """Return the record of another play that is changing this deployment now, or None."""
+        try:
+            return _other_holder((self.folder / LOCK).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+
+    def take(self, purpose: str) -> None:
+        """Take the deployment for this play; raises a Card that names the other holder.
+
+        The holder is the play's own process: the lock ends with it, however it ends, and needs no release.
+        """
+        descriptor = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        with os.fdopen(descriptor, "r+", encoding="utf-8") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            handle.seek(0)
+            other = _other_holder(handle.read())
+            if other:
+                raise Card([self.locked(other)])
+            pid = os.getppid()
+            record = {
+                "pid": pid,
+                "started": started_at(pid),
+                "purpose": purpose,
+                "user": os.environ.get("USER") or str(os.getuid()),
+                "since": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+            }
+            handle.seek(0)
+            handle.truncate()
+            json.dump(record, handle)
+
+    def locked(self, other: dict[str, Any]) -> Problem:
+        """Return the problem of a deployment that another play holds."""
+        return Problem(
+            self.name,
+            f"another run ({other.get('purpose', 'a play')} by {other.get('user', '?')}, process {other['pid']},"
+            f" since {other.get('since', '?')}) is changing it.",
+            f"wait for process {other['pid']} to end, or stop it; the lock ends with it.",
+            "locked",
+        )
+
+
+def _other_holder(text: str) -> dict[str, Any] | None:
+    """Return the lock's record when the play that wrote it still runs and is not this one."""
+    try:
+        record = json.loads(text)
+        running = alive(record["pid"]) and started_at(record["pid"]) == record["started"]
+        return record if running and record["pid"] != os.getppid() else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def alive(pid: Any) -> bool:
+    """Tell whether a process id exists."""
+    if not isinstance(pid, int) or pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def started_at(pid: int) -> str:
+    """Return something that tells a process from a later one with the same id."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        return text.rsplit(")", 1)[1].split()[19]
+    except (OSError, IndexError):
+        pass
+    try:
+        done = subprocess.run(
+            ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return ""
+    return done.stdout.strip()
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file of mode 0600 so that a reader sees the old or the new content, never a part."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
+            handle.write(text)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def new_token() -> str:
+    """Return a fresh API token of 256 random bits."""
+    return TOKEN_PREFIX + secrets.token_urlsafe(32)
+
+
+def disk_card(error: OSError, path: Path, changed: str | None = None) -> Card:
+    """Return the card for a failure to write below a path."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Card.of(
+            "disk",
+            f"no space left below {path}.",
+            "free space there, or set hermes_state_dir.",
+            "disk",
+            changed,
+        )
+    return Card.of(
+        "hermes_state_dir",
+        f"{path} cannot be written: {error.strerror or error}.",
+        "set hermes_state_dir to a folder that you own.",
+        "state-dir",
+        changed,
+    )

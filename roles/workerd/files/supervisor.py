@@ -1,0 +1,353 @@
+# Copyright: hermes.workers contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps one deployment's workerd and process engine running.
+
+    python supervisor.py run --folder DIR            < settings.json
+    python supervisor.py ctl status --folder DIR
+    python supervisor.py ctl restart --folder DIR    < changes.json
+    python supervisor.py ctl set-secrets --folder DIR < secrets.json
+    python supervisor.py ctl stop --folder DIR
+
+It holds the listening sockets, so that workerd can be stopped and started while clients wait instead of being refused.
+Secrets come in on standard input and go into workerd's environment, nowhere else.
+
+Settings: {"name", "host", "ports": {"http", "providers"}, "workerd": [command], "engine": [command],
+"drain": seconds, "environment": {for the engine}, "workerd_environment": {}, "secrets": {for workerd}}.
+Changes: any of "workerd", "drain", "secrets".
+"""
+
+import argparse
+import contextlib
+import fcntl
+import json
+import logging
+import logging.handlers
+import os
+import shlex
+import signal
+import sys
+import time
+from pathlib import Path
+
+RECORD = Path("run/supervisor.json")
+PROCESSES = Path("run/processes.json")
+CONTROL = "ipc://run/supervisor.sock"
+EVENTS = "ipc://run/supervisor-events.sock"
+LOG_BYTES = 10_000_000
+LOG_FILES = 3
+CHECK_SECONDS = 0.25
+SHORT_LIFE = 5.0
+"""A process that lived shorter (seconds) failed to start; the next attempt then waits RETRY_DELAY."""
+RETRY_DELAY = 1.0
+ENGINE_STOP_SECONDS = 20
+ALREADY_RUNNING = 3
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Supervises one deployment's processes.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser(
+        "run", help="start in the background; settings as JSON on standard input"
+    )
+    run.add_argument("--folder", required=True, type=Path)
+    ctl = commands.add_parser("ctl", help="speak to the running supervisor")
+    ctl.add_argument("action", choices=["status", "restart", "set-secrets", "stop"])
+    ctl.add_argument("--folder", required=True, type=Path)
+    options = parser.parse_args(arguments)
+    os.umask(0o077)
+    # Every path below is relative: an absolute one may be too long for a unix socket.
+    os.chdir(options.folder)
+    if options.command == "run":
+        return start(json.load(sys.stdin))
+    return control(options.action)
+
+
+def start(settings: dict) -> int:
+    """Detach a supervisor and wait until its processes are started; returns 0, or prints why not."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        detached(settings, writing)
+    os.close(writing)
+    os.waitpid(child, 0)
+    with os.fdopen(reading, "rb") as pipe:
+        answer = pipe.read().decode()
+    if answer == "started":
+        return 0
+    failure = (
+        json.loads(answer)
+        if answer
+        else {"code": 1, "error": "the supervisor ended; see logs/supervisor.log"}
+    )
+    print(failure["error"], file=sys.stderr)
+    return failure["code"]
+
+
+def detached(settings: dict, writing: int) -> None:
+    """Be the background process; never returns."""
+    code = 0
+    try:
+        record = hold_record()
+        redirect_output()
+        end_orphans()
+        supervise(settings, record, lambda: report(writing, "started"))
+    except BlockingIOError:
+        code = ALREADY_RUNNING
+        report(writing, json.dumps({"code": code, "error": "a supervisor is running already"}))
+    except BaseException as error:
+        code = 1
+        logging.exception("the supervisor failed")
+        report(writing, json.dumps({"code": code, "error": str(error) or type(error).__name__}))
+    os._exit(code)
+
+
+def report(writing: int, text: str) -> None:
+    """Tell the waiting parent, once; later calls find the pipe closed."""
+    with contextlib.suppress(OSError):
+        os.write(writing, text.encode())
+        os.close(writing)
+
+
+def hold_record():
+    """Lock the record for as long as this process lives; raises BlockingIOError when another one does."""
+    record = RECORD.open("a+", encoding="utf-8")
+    for attempt in range(20):
+        try:
+            # Somebody who only asks whether we live holds a shared lock for a moment.
+            fcntl.flock(record, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return record
+        except BlockingIOError:
+            if attempt == 19:
+                raise
+            time.sleep(0.05)
+    return record
+
+
+def redirect_output() -> None:
+    """Give up the caller's terminal; log to logs/supervisor.log."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    log = os.open("logs/supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(nothing, 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    handler = logging.handlers.RotatingFileHandler(
+        "logs/supervisor.log", maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8"
+    )
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+def end_orphans() -> None:
+    """End what a killed supervisor left running: it holds our ports and our storage."""
+    import psutil
+
+    for name, found in read_processes().items():
+        try:
+            process = psutil.Process(found["pid"])
+            if abs(process.create_time() - found["created"]) > 0.01:
+                continue
+            logging.warning(
+                "ending %s (process %d), left by an earlier supervisor", name, process.pid
+            )
+            process.terminate()
+            try:
+                process.wait(10)
+            except psutil.TimeoutExpired:
+                process.kill()
+                process.wait(10)
+        except psutil.NoSuchProcess:
+            continue
+    PROCESSES.unlink(missing_ok=True)
+
+
+def read_processes() -> dict:
+    """Return the recorded processes: name -> {"pid", "created"}."""
+    try:
+        return json.loads(PROCESSES.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def note_process(name: str, pid: int) -> None:
+    """Record a started process, so that a later supervisor can recognise it."""
+    import psutil
+
+    found = read_processes()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        found[name] = {"pid": pid, "created": psutil.Process(pid).create_time()}
+    temporary = PROCESSES.with_suffix(".new")
+    temporary.write_text(json.dumps(found), encoding="utf-8")
+    temporary.replace(PROCESSES)
+
+
+def supervise(settings: dict, record, started) -> None:
+    """Run until told to stop."""
+    from circus.arbiter import Arbiter
+    from circus.sockets import CircusSocket
+    from tornado import gen
+
+    class OrderedArbiter(Arbiter):
+        """Stops one watcher after the other: workerd drains while its engine still runs."""
+
+        @gen.coroutine
+        def _stop_watchers(self, close_output_streams=False, watcher_iter_func=None):
+            for watcher in self.iter_watchers(reverse=False):
+                yield watcher._stop(close_output_streams)
+
+    sockets = [
+        CircusSocket(name=name, host="127.0.0.1", port=port, backlog=1024, blocking=False)
+        for name, port in settings["ports"].items()
+    ]
+    arbiter = OrderedArbiter(
+        [engine_watcher(settings), workerd_watcher(settings)],
+        CONTROL,
+        EVENTS,
+        check_delay=CHECK_SECONDS,
+        sockets=sockets,
+        umask=0o077,
+        proc_name="hermes-supervisor",
+    )
+    # circus would answer SIGHUP with a reload that runs two workerd on one storage for a moment.
+    signal.signal(signal.SIGHUP, lambda *_: None)
+
+    def running(future) -> None:
+        future.result()
+        for endpoint in (CONTROL, EVENTS):
+            os.chmod(endpoint.removeprefix("ipc://"), 0o600)
+        record.seek(0)
+        record.truncate()
+        kept = {name: settings[name] for name in ("host", "ports", "workerd_environment")}
+        json.dump(kept | {"pid": os.getpid()}, record)
+        record.flush()
+        started()
+
+    try:
+        # Blocks until told to stop; a failure before that is in the answer only.
+        arbiter.start(cb=running).result()
+    finally:
+        for name in (CONTROL.removeprefix("ipc://"), EVENTS.removeprefix("ipc://"), str(PROCESSES)):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+
+
+def engine_watcher(settings: dict):
+    """Return the engine's watcher: started first, stopped last, without any secret."""
+    return watcher(
+        "engine", settings["engine"], settings["environment"], ENGINE_STOP_SECONDS, priority=2
+    )
+
+
+def workerd_watcher(settings: dict):
+    """Return workerd's watcher; the secrets are in its environment."""
+    environment = settings["workerd_environment"] | settings["secrets"]
+    drain = float(settings["drain"]) + 1
+    return watcher("workerd", settings["workerd"], environment, drain, priority=1, use_sockets=True)
+
+
+def watcher(name: str, command: list[str], environment: dict, stop_seconds: float, **further):
+    """Return a circus watcher of one process, logging to logs/<name>.log and started again when it ends."""
+    from circus.stream import FileStream
+    from circus.watcher import Watcher
+
+    log = FileStream(f"logs/{name}.log", max_bytes=LOG_BYTES, backup_count=LOG_FILES)
+    return Watcher(
+        name,
+        shlex.quote(command[0]),
+        args=command[1:],
+        working_dir=os.getcwd(),
+        env=environment,
+        graceful_timeout=stop_seconds,
+        stdout_stream={"stream": log},
+        stderr_stream={"stream": log},
+        hooks={"after_spawn": (after_spawn, True), "after_reap": (after_reap, True)},
+        singleton=True,
+        **further,
+    )
+
+
+def after_spawn(watcher, arbiter, hook_name, pid, **_kwargs) -> bool:
+    """circus calls this when a process was started."""
+    note_process(watcher.name, pid)
+    watcher.last_spawn = time.monotonic()
+    return True
+
+
+def after_reap(watcher, arbiter, hook_name, exit_code=None, **_kwargs) -> bool:
+    """circus calls this when a process has ended; one that keeps failing is not started in a tight loop."""
+    lived = time.monotonic() - getattr(watcher, "last_spawn", 0.0)
+    watcher.warmup_delay = RETRY_DELAY if lived < SHORT_LIFE else 0.0
+    if watcher.is_active():
+        logging.warning(
+            "%s ended with %s after %.1f s; starting it again", watcher.name, exit_code, lived
+        )
+    return True
+
+
+def control(action: str) -> int:
+    """Carry out one ctl command; prints JSON; returns the exit code."""
+    from circus.client import CircusClient
+    from circus.exc import CallError
+
+    client = CircusClient(endpoint=CONTROL, timeout=900)
+    try:
+        if action == "status":
+            print(json.dumps(call(client, "status")["statuses"]))
+        elif action == "stop":
+            call(client, "quit", waiting=False)
+        else:
+            content = json.load(sys.stdin)
+            restart(client, {"secrets": content} if action == "set-secrets" else content)
+    except CallError as error:
+        print(f"the supervisor did not carry out {action}: {error}", file=sys.stderr)
+        return 1
+    finally:
+        client.stop()
+    return 0
+
+
+def call(client, command: str, **properties) -> dict:
+    """Send one command to the supervisor; raises CallError when it is refused."""
+    from circus.exc import CallError
+
+    answer = client.send_message(command, **properties)
+    if answer.get("status") == "error":
+        raise CallError(answer.get("reason", "refused"))
+    return answer
+
+
+def restart(client, changes: dict) -> None:
+    """Stop workerd, change what is asked for, start it.
+
+    Never circus' own reload: it starts the new workerd before the old one has let go of the storage. The supervisor
+    keeps the sockets, so clients that connect meanwhile wait.
+    """
+    options: dict = {}
+    if "drain" in changes:
+        options["graceful_timeout"] = float(changes["drain"]) + 1
+    if options:
+        call(client, "set", name="workerd", options=options, waiting=True)
+    call(client, "stop", name="workerd", waiting=True)
+    options = {}
+    if "workerd" in changes:
+        options["cmd"] = shlex.quote(changes["workerd"][0])
+        options["args"] = changes["workerd"][1:]
+    if "secrets" in changes:
+        options["env"] = (
+            json.loads(RECORD.read_text(encoding="utf-8"))["workerd_environment"]
+            | changes["secrets"]
+        )
+    try:
+        if options:
+            call(client, "set", name="workerd", options=options, waiting=True)
+    finally:
+        # The engine too: it is stopped only if it could not be started before.
+        call(client, "start", waiting=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

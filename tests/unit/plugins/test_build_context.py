@@ -1,0 +1,174 @@
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The folder that the image is built from: equal for equal sources, and nothing else in it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from ansible_collections.hermes.workers.plugins.module_utils import build_context
+from ansible_collections.hermes.workers.plugins.module_utils.build_context import BuildContextError
+
+# Stands in for uv: writes what it was called with, and the notes that uv leaves behind.
+FAKE_UV = """
+import os, pathlib, sys, time
+words = sys.argv[1:]
+target = pathlib.Path(words[words.index("--target") + 1])
+(target / "bin").mkdir(parents=True)
+(target / "bin" / "hermes").write_text("#!" + sys.executable)
+(target / ".lock").write_text("")
+info = target / "demo-1.dist-info"
+info.mkdir()
+for name in ("RECORD", "INSTALLER", "METADATA", "uv_cache.json"):
+    (info / name).write_text(str(time.time_ns()) if name != "METADATA" else "Name: demo")
+(target / "demo.py").write_text(" ".join(words[:2] + words[words.index("--require-hashes"):]))
+tool = target / "tool.sh"
+tool.write_text("#!/bin/sh")
+tool.chmod(0o700)
+"""
+
+
+@pytest.fixture
+def container(tmp_path: Path) -> Path:
+    """A `container` folder with every source and things that are none."""
+    folder = tmp_path / "container"
+    (folder / "sandbox").mkdir(parents=True)
+    (folder / "engine").mkdir()
+    for name in ("Dockerfile", ".dockerignore", "sandbox.sh", "start-hermes.sh", "sandbox/cli.py"):
+        (folder / name).write_text(f"{name}\nline\n")
+    (folder / "requirements.lock").write_text("aiohttp==3\nhermes-agent[anthropic]==1.2.3 \\\n")
+    (folder / ".env").write_text("KEY=secret")
+    (folder / "engine" / "engine.py").write_text("not in the image")
+    return folder
+
+
+@pytest.fixture
+def uv(tmp_path: Path) -> list[str]:
+    script = tmp_path / "uv.py"
+    script.write_text(FAKE_UV)
+    return [sys.executable, str(script)]
+
+
+def content(folder: Path) -> dict[str, tuple[int, int, bytes | None]]:
+    """What is in a folder: name to mode, time and bytes."""
+    found = {}
+    for path in [folder, *folder.rglob("*")]:
+        status = path.stat()
+        data = path.read_bytes() if path.is_file() else None
+        name = path.relative_to(folder).as_posix()
+        found[name] = (status.st_mode & 0o777, int(status.st_mtime), data)
+    return found
+
+
+def test_it_holds_the_sources_and_the_packages_only(
+    container: Path, tmp_path: Path, uv: list[str]
+) -> None:
+    build_context.prepare(container, tmp_path / "out", "3.12", uv)
+    found = content(tmp_path / "out")
+    assert sorted(found) == [
+        ".",
+        ".dockerignore",
+        "Dockerfile",
+        "requirements.lock",
+        "sandbox",
+        "sandbox.sh",
+        "sandbox/cli.py",
+        "site-packages",
+        "site-packages/demo-1.dist-info",
+        "site-packages/demo-1.dist-info/METADATA",
+        "site-packages/demo.py",
+        "site-packages/tool.sh",
+        "start-hermes.sh",
+    ]
+    assert found["start-hermes.sh"][0] == 0o755
+    assert found["site-packages/tool.sh"][0] == 0o755
+    assert found["sandbox/cli.py"][0] == 0o644
+    assert {time for _, time, _ in found.values()} == {build_context.EPOCH}
+
+
+def test_packages_are_hashed_wheels_for_the_base(
+    container: Path, tmp_path: Path, uv: list[str]
+) -> None:
+    build_context.prepare(container, tmp_path / "out", "3.12", uv)
+    call = (tmp_path / "out" / "site-packages" / "demo.py").read_text()
+    assert call.startswith("pip install --require-hashes --only-binary :all:")
+    assert "--python-platform x86_64-manylinux_2_28 --python-version 3.12" in call
+
+
+def test_a_windows_clone_makes_the_same_folder(
+    container: Path, tmp_path: Path, uv: list[str]
+) -> None:
+    digest = build_context.prepare(container, tmp_path / "first", "3.12", uv)
+    for path in container.rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+            path.chmod(0o600)
+    before = os.umask(0o077)
+    try:
+        again = build_context.prepare(container, tmp_path / "second", "3.12", uv)
+    finally:
+        os.umask(before)
+    assert content(tmp_path / "first") == content(tmp_path / "second")
+    assert digest == again
+
+
+def test_what_was_in_the_folder_before_is_gone(
+    container: Path, tmp_path: Path, uv: list[str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "stale.py").write_text("old")
+    build_context.prepare(container, tmp_path / "out", "3.12", uv)
+    assert not (tmp_path / "out" / "stale.py").exists()
+
+
+def test_the_digest_needs_no_build(container: Path, tmp_path: Path, uv: list[str]) -> None:
+    known = build_context.source_digest(container, "3.12")
+    assert known == build_context.prepare(container, tmp_path / "out", "3.12", uv)
+
+
+@pytest.mark.parametrize(
+    "name", ["Dockerfile", "requirements.lock", "sandbox.sh", "start-hermes.sh", "sandbox/cli.py"]
+)
+def test_the_digest_follows_every_source(container: Path, name: str) -> None:
+    before = build_context.source_digest(container, "3.12")
+    path = container / name
+    path.write_text(path.read_text() + "more\n")
+    assert build_context.source_digest(container, "3.12") != before
+
+
+def test_the_digest_follows_python_and_nothing_else(container: Path) -> None:
+    before = build_context.source_digest(container, "3.12")
+    (container / ".env").write_text("KEY=another")
+    (container / "engine" / "engine.py").write_text("changed")
+    assert build_context.source_digest(container, "3.12") == before
+    assert build_context.source_digest(container, "3.11") != before
+
+
+def test_hermes_version_is_the_locks(container: Path) -> None:
+    assert build_context.hermes_version(container) == "1.2.3"
+    (container / "requirements.lock").write_text("aiohttp==3\n")
+    with pytest.raises(BuildContextError, match="does not pin hermes-agent"):
+        build_context.hermes_version(container)
+
+
+@pytest.mark.parametrize("name", ["start-hermes.sh", "requirements.lock", "sandbox/cli.py"])
+def test_a_missing_source_is_named(container: Path, tmp_path: Path, name: str) -> None:
+    (container / name).unlink()
+    with pytest.raises(BuildContextError, match=name.replace("cli", r"\*")):
+        build_context.prepare(container, tmp_path / "out", "3.12", ["uv"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_uvs_refusal_is_passed_on(container: Path, tmp_path: Path) -> None:
+    script = "import sys; sys.exit('error: hash mismatch for demo')"
+    with pytest.raises(BuildContextError, match="could not be installed") as caught:
+        build_context.prepare(container, tmp_path / "out", "3.12", [sys.executable, "-c", script])
+    assert caught.value.detail == ["error: hash mismatch for demo"]
+
+
+def test_a_missing_uv_is_named(container: Path, tmp_path: Path) -> None:
+    with pytest.raises(BuildContextError, match="uv cannot be run"):
+        build_context.prepare(container, tmp_path / "out", "3.12", [str(tmp_path / "no-uv")])

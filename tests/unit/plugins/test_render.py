@@ -1,0 +1,134 @@
+# Copyright: hermes.workers contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The rendered workerd configuration: what it binds, what it never holds, and that workerd takes it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
+from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources, render
+
+NASTY = 'quote " backslash \\ line\nbreak tab\t bell\x07 dollar $(x) é 漢'
+
+
+@pytest.fixture
+def sources() -> Sources:
+    return Sources()
+
+
+def texts(config: str) -> dict[str, str]:
+    """Return the text bindings of a configuration, as far as they need no unescaping."""
+    return dict(re.findall(r'\(name = "(\w+)", text = "([^"\\]*)"\)', config))
+
+
+def test_bindings(sources: Sources) -> None:
+    settings = Settings(
+        name="alice", port=9000, providers_port=9001, default_model="openai/gpt-5-mini"
+    )
+    rendered = render(settings, sources)
+    found = texts(rendered.text)
+    assert found["HERMES_NAME"] == "alice"
+    assert found["WORKER_VERSION"] == rendered.version
+    assert found["HERMES_IMAGE"] == sources.image
+    assert found["HERMES_DEFAULT_MODEL"] == "openai/gpt-5-mini"
+    assert found["PROVIDERS_ADDRESS"] == "http://127.0.0.1:9001"
+    assert found["HERMES_SLEEP_AFTER"] == "4h"
+    assert found["HERMES_DRAIN_TIMEOUT"] == "60"
+    assert 'address = "127.0.0.1:9000"' in rendered.text
+    for secret in ("API_TOKEN", "ANTHROPIC_API_KEY", "CUSTOM_API_KEY", "HERMES_SECRETS"):
+        assert f'(name = "{secret}", fromEnvironment = "{secret}")' in rendered.text
+    assert "PROVIDER" not in found
+    assert '"private"' not in rendered.text
+
+
+def test_a_provider_on_this_machine_gets_its_own_network(sources: Sources) -> None:
+    settings = Settings(name="alice", provider_base_url="http://127.0.0.1:11434/v1")
+    assert '(name = "PROVIDER", service = "provider")' in render(settings, sources).text
+
+
+def test_the_version_follows_every_setting_and_nothing_else(sources: Sources) -> None:
+    first = render(Settings(name="alice"), sources)
+    assert render(Settings(name="alice"), Sources()) == first
+    assert render(Settings(name="alice", verify="full"), sources).version == first.version
+    others = [
+        Settings(name="bob"),
+        Settings(name="alice", port=9000),
+        Settings(name="alice", host_tools=True),
+        Settings(name="alice", sleep_after=60),
+        Settings(name="alice", env={"A": "b"}),
+        Settings(name="alice", models=["rehearsal/rehearsal"]),
+    ]
+    versions = {render(settings, sources).version for settings in others} | {first.version}
+    assert len(versions) == len(others) + 1
+
+
+def workerd() -> str | None:
+    """Return a workerd to try the configuration with: named by WORKERD, or in the Worker's node_modules."""
+    named = os.environ.get("WORKERD")
+    found = Path(__file__).parents[3] / "worker" / "node_modules" / "@cloudflare"
+    return named or next((str(path) for path in found.glob("workerd-*/bin/workerd")), None)
+
+
+@pytest.mark.skipif(workerd() is None, reason="workerd is not installed: make test installs it")
+def test_workerd_reads_what_was_written(sources: Sources, tmp_path: Path) -> None:
+    settings = Settings(
+        name="alice", env={"NASTY": NASTY}, provider_base_url="https://192.168.1.7/v1"
+    )
+    folder = tmp_path / "build"
+    folder.mkdir()
+    (folder / "config.capnp").write_text(render(settings, sources).text)
+    (folder / "worker.js").write_text(
+        "export default {}; export class HermesInstance {}; export class Providers {}"
+    )
+    binary = workerd()
+    assert binary is not None
+    compiled = subprocess.run(
+        [binary, "compile", "build/config.capnp", "--config-only"],
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+    )
+    assert compiled.returncode == 0, compiled.stderr.decode()
+    assert json.dumps({"NASTY": NASTY}, ensure_ascii=False, separators=(",", ":")).encode() in (
+        compiled.stdout
+    )
+
+
+def test_the_bundler_gets_the_options_of_the_worker_itself(
+    sources: Sources, tmp_path: Path
+) -> None:
+    command = sources.bundle_command(Path("/x/esbuild"), tmp_path / "worker.js")
+    assert command[:2] == ["/x/esbuild", "src/index.ts"]
+    assert "--bundle" in command
+    assert [word for word in command if word.startswith("--outfile")] == [
+        f"--outfile={tmp_path}/worker.js"
+    ]
+
+
+def test_only_production_packages_are_installed(sources: Sources) -> None:
+    packages = sources.production_packages
+    lock = json.loads(packages["package-lock.json"])["packages"]
+    assert "node_modules/workerd" in lock
+    assert not [path for path, entry in lock.items() if entry.get("dev")]
+    assert "devDependencies" not in json.loads(packages["package.json"])
+
+
+def test_developers_tools_do_not_make_another_version(sources: Sources, tmp_path: Path) -> None:
+    copy = Sources(tmp_path)
+    shutil.copytree(
+        sources.worker, copy.worker, ignore=shutil.ignore_patterns("node_modules", "dist")
+    )
+    before = Sources(tmp_path).code
+    manifest = json.loads((copy.worker / "package.json").read_text())
+    manifest["devDependencies"]["vitest"] = "0.0.1"
+    (copy.worker / "package.json").write_text(json.dumps(manifest))
+    assert Sources(tmp_path).code == before
+    (copy.worker / "src" / "index.ts").write_text("export default {}")
+    assert Sources(tmp_path).code != before

@@ -1,0 +1,274 @@
+# Copyright: hermes.workers contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Inputs: what is refused, under which name, and what is made of what is accepted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.module_utils.settings import (
+    Checker,
+    collisions,
+    later_variables,
+    special_networks,
+    unknown_variables,
+)
+from hypothesis import HealthCheck, given
+from hypothesis import settings as tests
+from hypothesis import strategies as st
+
+GOOD: dict[str, Any] = {"hermes_name": "alice", "hermes_platform": "workerd"}
+KEY = "sk-canary-5b0c"
+
+
+def check(**inputs: Any) -> Checker:
+    raw = GOOD | inputs
+    return Checker(raw, raw).check()
+
+
+def subjects(checker: Checker) -> list[str]:
+    return [problem.subject for problem in checker.problems]
+
+
+BAD: list[tuple[dict[str, Any], str, str]] = [
+    ({"hermes_name": "Alice"}, "hermes_name", "lower-case"),
+    ({"hermes_name": "alice_1"}, "hermes_name", "alice-1"),
+    ({"hermes_name": "-alice"}, "hermes_name", "letter or digit"),
+    ({"hermes_name": "a" * 55}, "hermes_name", "54"),
+    ({"hermes_name": ""}, "hermes_name", "lower-case"),
+    ({"hermes_name": "../x"}, "hermes_name", "lower-case"),
+    ({"hermes_name": 7}, "hermes_name", "lower-case"),
+    ({"hermes_platform": "cloudflare"}, "hermes_platform", "not available in this release"),
+    ({"hermes_platform": None}, "hermes_platform", "not available in this release"),
+    ({"hermes_platform": "worker"}, "hermes_platform", "Did you mean workerd?"),
+    ({"hermes_engine": "docker"}, "hermes_engine", "not available in this release"),
+    ({"hermes_port": 80}, "hermes_port", "1024"),
+    ({"hermes_port": 65536}, "hermes_port", "65535"),
+    ({"hermes_port": "x"}, "hermes_port", "whole number"),
+    ({"hermes_port": 8787.5}, "hermes_port", "whole number"),
+    ({"hermes_port": True}, "hermes_port", "whole number"),
+    ({"hermes_port": 9000, "hermes_providers_port": 9000}, "hermes_providers_port", "9000"),
+    ({"hermes_default_model": "acme/large"}, "hermes_default_model", "known provider"),
+    ({"hermes_default_model": "antropic/x"}, "hermes_default_model", "anthropic/x"),
+    ({"hermes_default_model": "claude"}, "hermes_default_model", "known provider"),
+    ({"hermes_default_model": "openai/"}, "hermes_default_model", "names no model"),
+    ({"hermes_default_model": "rehearsal/x"}, "hermes_default_model", "rehearsal/rehearsal"),
+    ({"hermes_default_model": ["a"]}, "hermes_default_model", "known provider"),
+    ({"hermes_default_model": "openai/gpt-5-mini"}, "openai_api_key", "not set"),
+    ({"hermes_models": "openai/x"}, "hermes_models", "not a list"),
+    ({"hermes_models": ["openai/gpt-5-mini"]}, "openai_api_key", "hermes_models"),
+    ({"openai_api_key": KEY}, "hermes_default_model", "openai/"),
+    ({"openrouter_api_key": KEY}, "hermes_default_model", "openrouter/"),
+    ({"custom_api_key": KEY}, "hermes_default_model", "custom/"),
+    ({"hermes_provider": "openai"}, "hermes_provider", "rehearsal"),
+    ({"hermes_default_model": "custom/m"}, "hermes_provider_base_url", "custom/"),
+    ({"hermes_models": ["custom/m"]}, "hermes_provider_base_url", "custom/"),
+    (
+        {
+            "anthropic_api_key": KEY,
+            "hermes_models": ["custom/m"],
+            "hermes_provider_base_url": "http://127.0.0.1:1/v1",
+        },
+        "hermes_models",
+        "beside",
+    ),
+    ({"hermes_provider_base_url": "http://127.0.0.1/v1"}, "hermes_default_model", "custom/"),
+    ({"hermes_sleep_after": "7h"}, "hermes_sleep_after", "6h"),
+    ({"hermes_sleep_after": "59s"}, "hermes_sleep_after", "1m"),
+    ({"hermes_sleep_after": "soon"}, "hermes_sleep_after", "duration"),
+    ({"hermes_sleep_after": 14400}, "hermes_sleep_after", "s, m or h"),
+    ({"hermes_drain_timeout": "11m"}, "hermes_drain_timeout", "10m"),
+    ({"hermes_host_tools": "perhaps"}, "hermes_host_tools", "true nor false"),
+    ({"hermes_allow_unauthenticated": 2}, "hermes_allow_unauthenticated", "true nor false"),
+    ({"hermes_verify": "no"}, "hermes_verify", "auto, full"),
+    ({"hermes_env": ["a"]}, "hermes_env", "mapping"),
+    ({"hermes_env": {"a b": "c"}}, "hermes_env.a b", "name"),
+    ({"hermes_env": {"A": "b\nc"}}, "hermes_env.A", "one line"),
+    ({"hermes_env": {"API_SERVER_KEY": "x"}}, "hermes_env.API_SERVER_KEY", "itself"),
+    ({"hermes_secrets": {"HERMES_HOME": "/"}}, "hermes_secrets.HERMES_HOME", "itself"),
+    ({"hermes_secrets": {"A": "b\nc"}}, "hermes_secrets.A", "line break"),
+    ({"hermes_secrets": "x"}, "hermes_secrets", "mapping"),
+    ({"hermes_api_token": "short"}, "hermes_api_token", "16"),
+    ({"hermes_state_dir": "a\nb"}, "hermes_state_dir", "character"),
+    ({"hermes_state_dir": 'a"b'}, "hermes_state_dir", "character"),
+]
+
+
+@pytest.mark.parametrize(("inputs", "subject", "words"), BAD, ids=lambda value: str(value)[:50])
+def test_bad_input_is_named(inputs: dict[str, Any], subject: str, words: str) -> None:
+    checker = check(**inputs)
+    assert subjects(checker) == [subject]
+    assert words in Card(checker.problems).render()
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (KEY + "\n", "line break"),
+        (KEY + "\r\nx", "line break"),
+        (" " + KEY, "space"),
+        ("   ", "blank"),
+        (KEY + "é", "ASCII"),
+        (KEY + "\x07", "control"),
+        (5, "text"),
+    ],
+)
+@pytest.mark.parametrize("variable", ["anthropic_api_key", "hermes_api_token"])
+def test_a_malformed_secret_is_named_and_not_shown(
+    variable: str, value: object, words: str
+) -> None:
+    checker = check(**{variable: value})
+    card = Card(checker.problems).render()
+    assert subjects(checker) == [variable]
+    assert words in card
+    assert KEY not in card
+
+
+def test_a_key_from_the_environment_is_named_as_there() -> None:
+    raw = GOOD | {"anthropic_api_key": KEY + "\n"}
+    assert subjects(Checker(raw, GOOD).check()) == ["ANTHROPIC_API_KEY"]
+
+
+def test_every_problem_comes_at_once() -> None:
+    checker = check(hermes_port="x", hermes_sleep_after="1s", hermes_default_model="acme/large")
+    assert set(subjects(checker)) == {"hermes_port", "hermes_sleep_after", "hermes_default_model"}
+
+
+URLS = [
+    ("ftp://x", "http or https"),
+    ("http://", "http or https"),
+    ("https://user:hunter2@host/v1", "credentials"),
+    ("https://host/v1?key=hunter2", "query"),
+    ("http://example.com/v1", "unencrypted"),
+    ("https://host:99999/v1", "not a URL"),
+    ("https://ho st/v1", "http or https"),
+    (7, "URL"),
+]
+
+
+@pytest.mark.parametrize(("url", "words"), URLS, ids=str)
+def test_a_bad_provider_url_is_refused_without_its_secrets(url: object, words: str) -> None:
+    checker = check(anthropic_api_key=KEY, hermes_provider_base_url=url)
+    card = Card(checker.problems).render()
+    assert subjects(checker) == ["hermes_provider_base_url"]
+    assert words in card
+    assert "hunter2" not in card
+
+
+@pytest.mark.parametrize(
+    ("url", "networks"),
+    [
+        ("https://api.example.com/v1", []),
+        ("http://127.0.0.1:11434/v1", ["127.0.0.1/32", "::1/128"]),
+        ("http://localhost:11434/v1", ["127.0.0.1/32", "::1/128"]),
+        ("http://192.168.1.7:11434/v1", ["private"]),
+        ("", []),
+    ],
+)
+def test_networks_beyond_the_internet(url: str, networks: list[str]) -> None:
+    assert special_networks(url) == networks
+
+
+def test_defaults() -> None:
+    checker = check()
+    assert not checker.problems
+    settings = checker.settings
+    assert settings.default_model == "rehearsal/rehearsal"
+    assert checker.sources["hermes_default_model"] == "no provider key is set"
+    assert (settings.port, settings.providers_port) == (8787, 18787)
+    assert (settings.sleep_after, settings.drain_timeout) == (14400, 60)
+    assert not settings.host_tools
+    assert not settings.allow_unauthenticated
+
+
+def test_the_model_follows_the_key() -> None:
+    checker = check(anthropic_api_key=KEY)
+    assert checker.settings.default_model == "anthropic/claude-sonnet-4-5"
+    assert checker.secrets == {"ANTHROPIC_API_KEY": KEY}
+
+
+def test_rehearsal_can_be_chosen_beside_keys() -> None:
+    checker = check(openai_api_key=KEY, hermes_provider="rehearsal")
+    assert not checker.problems
+    assert checker.settings.default_model == "rehearsal/rehearsal"
+
+
+def test_a_custom_endpoint_needs_no_key() -> None:
+    checker = check(
+        hermes_default_model="custom/m", hermes_provider_base_url="http://127.0.0.1:11434/v1/"
+    )
+    assert not checker.problems
+    assert checker.settings.provider_base_url == "http://127.0.0.1:11434/v1"
+
+
+def test_the_highest_ports_keep_their_second_port_in_range() -> None:
+    assert check(hermes_port="60000").settings.providers_port == 50000
+
+
+@pytest.mark.parametrize("value", ["yes", "true", True, "1", "On"])
+def test_words_for_true(value: object) -> None:
+    assert check(hermes_host_tools=value).settings.host_tools is True
+
+
+def test_unknown_variables_get_a_suggestion() -> None:
+    names = ["hermes_defualt_model", "hermes_port", "hermes__mine", "other", "hermes_quux"]
+    told = {problem.subject: problem.sentence for problem in unknown_variables(names)}
+    assert told == {
+        "hermes_defualt_model": "unknown; did you mean hermes_default_model?",
+        "hermes_quux": "unknown.",
+    }
+
+
+def test_what_this_release_cannot_do_is_refused() -> None:
+    found = later_variables({"hermes_dashboard_hostname": "a.example", "hermes_version": ""})
+    assert [problem.subject for problem in found] == ["hermes_dashboard_hostname"]
+
+
+def test_hosts_that_take_each_others_place() -> None:
+    hosts = {
+        "a": ("/s", "one", 8787, 18787),
+        "b": ("/s", "one", 9000, 19000),
+        "c": ("/s", "two", 18787, 28787),
+        "d": ("/t", "one", 9100, 19100),
+    }
+    assert [str(problem) for problem in collisions(hosts)] == [
+        "hermes_name: a and b both are one.",
+        "hermes_port: a and c both use port 18787.",
+    ]
+
+
+# Building hypothesis' tables of characters is slow, once per machine.
+@tests(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            [
+                "hermes_name",
+                "hermes_port",
+                "hermes_default_model",
+                "hermes_models",
+                "hermes_env",
+                "hermes_secrets",
+                "hermes_sleep_after",
+                "hermes_provider_base_url",
+                "hermes_host_tools",
+                "anthropic_api_key",
+                "hermes_state_dir",
+            ]
+        ),
+        st.one_of(
+            st.none(),
+            st.booleans(),
+            st.integers(),
+            st.text(),
+            st.lists(st.text()),
+            st.dictionaries(st.text(), st.text()),
+        ),
+    )
+)
+def test_no_input_whatever_breaks_the_check(inputs: dict[str, Any]) -> None:
+    checker = check(**inputs)
+    if checker.problems:
+        Card(checker.problems).render()

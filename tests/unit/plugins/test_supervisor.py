@@ -1,0 +1,270 @@
+# Copyright: hermes.workers contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The supervisor with real circus: crashes, restarts, sockets and secrets."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+SCRIPT = Path(__file__).parents[3] / "roles" / "workerd" / "files" / "supervisor.py"
+SECRET = "canary-7f1d0a"
+
+# Serves on the socket that it inherits; answers with its process id and the word it was given.
+SERVER = """
+import http.server, os, socket, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.0"
+    def do_GET(self):
+        if self.path == "/crash":
+            os._exit(9)
+        body = f"{os.getpid()} {sys.argv[2]} {os.environ.get('API_TOKEN')}".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *_):
+        print("served", flush=True)
+number = int(sys.argv[1].rpartition("=")[2])
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler, bind_and_activate=False)
+server.socket.close()
+server.socket = socket.socket(fileno=number)
+server.serve_forever()
+"""
+ENGINE = "import time\nprint('engine up', flush=True)\ntime.sleep(600)"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(true: Callable[[], Any], seconds: float = 15) -> Any:
+    """Poll until the answer is true and return it."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError, psutil.Error):
+            answer = true()
+            if answer:
+                return answer
+        time.sleep(0.05)
+    pytest.fail("not within the time")
+
+
+class Box:
+    """A state folder whose "workerd" is a small server and whose "engine" sleeps."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("run", "logs", "storage"):
+            (folder / name).mkdir(parents=True)
+        self.port = free_port()
+        self.started: list[int] = []
+
+    def workerd(self, word: str = "one") -> list[str]:
+        return [sys.executable, "-c", SERVER, "--socket-fd=http=$(circus.sockets.http)", word]
+
+    def run(self, **changes: Any) -> subprocess.CompletedProcess[str]:
+        settings = {
+            "name": "box",
+            "host": "digest",
+            "ports": {"http": self.port},
+            "workerd": self.workerd(),
+            "engine": [sys.executable, "-c", ENGINE],
+            "drain": 2,
+            "environment": {"PATH": os.defpath},
+            "workerd_environment": {"TZ": "UTC"},
+            "secrets": {"API_TOKEN": SECRET},
+        } | changes
+        done = self._call(["run"], settings)
+        if done.returncode == 0:
+            self.started.append(self.record()["pid"])
+        return done
+
+    def ctl(self, action: str, content: Any = None) -> subprocess.CompletedProcess[str]:
+        return self._call(["ctl", action], content)
+
+    def _call(self, words: list[str], content: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(SCRIPT), *words, "--folder", str(self.folder)],
+            input=json.dumps(content),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def record(self) -> dict[str, Any]:
+        return json.loads((self.folder / "run" / "supervisor.json").read_text())
+
+    def pids(self) -> dict[str, int]:
+        found = json.loads((self.folder / "run" / "processes.json").read_text())
+        return {name: entry["pid"] for name, entry in found.items()}
+
+    def get(self, path: str = "/") -> list[str]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=15) as answer:
+            return answer.read().decode().split()
+
+    def close(self) -> None:
+        for pid in self.started:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                supervisor = psutil.Process(pid)
+                children = supervisor.children(recursive=True)
+                supervisor.terminate()
+                psutil.wait_procs([supervisor, *children], 10)
+        with contextlib.suppress(FileNotFoundError):
+            for pid in self.pids().values():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    psutil.Process(pid).kill()
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[Box]:
+    # Longer than a unix socket's address may be, with a space in it.
+    made = Box(tmp_path / ("a long name " * 12))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def running(box: Box) -> Box:
+    done = box.run()
+    assert done.returncode == 0, done.stderr
+    return box
+
+
+def test_it_serves_and_outlives_its_caller(running: Box) -> None:
+    assert running.get()[1:] == ["one", SECRET]
+    assert psutil.Process(running.record()["pid"]).ppid() == 1 or psutil.pid_exists(
+        running.record()["pid"]
+    )
+    assert json.loads(running.ctl("status").stdout) == {"engine": "active", "workerd": "active"}
+
+
+def test_only_its_owner_can_speak_to_it(running: Box) -> None:
+    for path in (running.folder / "run").iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path.name
+
+
+@pytest.mark.parametrize("victim", ["workerd", "engine"])
+def test_a_killed_process_is_started_again(running: Box, victim: str) -> None:
+    before = running.pids()[victim]
+    os.kill(before, signal.SIGKILL)
+    wait_for(lambda: running.pids()[victim] != before)
+    assert running.get()[1] == "one"
+
+
+def test_a_crash_loses_only_the_request_that_it_was_about(running: Box) -> None:
+    with pytest.raises(http.client.RemoteDisconnected):
+        running.get("/crash")
+    assert running.get()[1] == "one"
+
+
+def test_a_restart_refuses_no_connection_and_brings_the_new_command(running: Box) -> None:
+    words: list[str] = []
+    failures: list[Exception] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            try:
+                words.append(running.get()[1])
+            except OSError as error:
+                failures.append(error)
+
+    client = threading.Thread(target=ask)
+    client.start()
+    try:
+        done = running.ctl("restart", {"workerd": running.workerd("two"), "drain": 1})
+        assert done.returncode == 0, done.stderr
+        wait_for(lambda: "two" in words)
+    finally:
+        stop.set()
+        client.join()
+    assert failures == []
+    assert words[0] == "one"
+
+
+def test_new_secrets_replace_the_old_ones(running: Box) -> None:
+    engine = running.pids()["engine"]
+    assert running.ctl("set-secrets", {"API_TOKEN": "other"}).returncode == 0
+    assert running.get()[2] == "other"
+    environment = psutil.Process(running.pids()["workerd"]).environ()
+    assert environment["TZ"] == "UTC"
+    assert running.pids()["engine"] == engine
+
+
+def test_secrets_are_with_workerd_alone(running: Box) -> None:
+    pids = {**running.pids(), "supervisor": running.record()["pid"]}
+    for name, pid in pids.items():
+        process = psutil.Process(pid)
+        assert SECRET not in " ".join(process.cmdline())
+        assert (SECRET in process.environ().values()) == (name == "workerd")
+    for path in running.folder.rglob("*"):
+        if path.is_file():
+            assert SECRET not in path.read_text(), path
+
+
+def test_a_second_supervisor_is_refused(running: Box) -> None:
+    done = running.run()
+    assert done.returncode == 3
+    assert "already" in done.stderr
+    assert running.get()[1] == "one"
+
+
+def test_a_taken_port_is_told(box: Box) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", box.port))
+        other.listen()
+        done = box.run()
+    assert done.returncode == 1
+    assert "in use" in done.stderr
+    assert not (box.folder / "run" / "processes.json").exists()
+
+
+def test_stopping_leaves_no_process(running: Box) -> None:
+    pids = [*running.pids().values(), running.record()["pid"]]
+    assert running.ctl("stop").returncode == 0
+    wait_for(lambda: not any(psutil.pid_exists(pid) for pid in pids))
+
+
+def test_hangup_does_not_run_two_of_a_kind(running: Box) -> None:
+    before = running.pids()
+    os.kill(running.record()["pid"], signal.SIGHUP)
+    time.sleep(1)
+    assert running.pids() == before
+
+
+def test_what_a_killed_supervisor_left_is_ended(running: Box) -> None:
+    before = running.pids()
+    os.kill(running.record()["pid"], signal.SIGKILL)
+    wait_for(lambda: not psutil.pid_exists(running.record()["pid"]))
+    done = running.run()
+    assert done.returncode == 0, done.stderr
+    assert not set(before.values()) & set(running.pids().values())
+    wait_for(lambda: not any(psutil.pid_exists(pid) for pid in before.values()))
+    assert running.get()[1] == "one"
+
+
+def test_logs_are_kept_apart(running: Box) -> None:
+    running.get()
+    logs = running.folder / "logs"
+    wait_for(lambda: "served" in (logs / "workerd.log").read_text())
+    wait_for(lambda: "engine up" in (logs / "engine.log").read_text())
