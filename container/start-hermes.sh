@@ -24,5 +24,8 @@ export HERMES_GATEWAY_MAX_STARTS=0
 # A restart asked for in a chat ends the process with code 75 instead of forking a helper.
 export HERMES_GATEWAY_EXTERNAL_SUPERVISOR=1
 
+# Hermes lays the managed settings over this file, and only when it exists.
+: >>"$HERMES_HOME/config.yaml"
+
 cd "${HOME:-$HERMES_HOME}"
 exec hermes gateway run

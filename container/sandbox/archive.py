@@ -55,7 +55,9 @@ class Writer:
     def __init__(self, file: BinaryIO) -> None:
         self._sink = _HashingSink(file)
         self._gzip = gzip.GzipFile("", "wb", compresslevel=1, fileobj=self._sink, mtime=0)
-        self._tar = tarfile.open(fileobj=self._gzip, mode="w|", format=tarfile.PAX_FORMAT)
+        self._tar = tarfile.open(  # noqa: SIM115 - finish() closes it
+            fileobj=self._gzip, mode="w|", format=tarfile.PAX_FORMAT
+        )
         self._digest = Digest()
         self.databases: list[str] = []
 

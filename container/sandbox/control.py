@@ -58,7 +58,9 @@ def restart_gateway(places: Places, source: BinaryIO, drain: "float | None") -> 
     before = places.state()["generation"]
     _tell(places, {"do": "restart", "drain": drain})
     _await(
-        places, _drain_limit(places, drain) + _START_TIME, "running",
+        places,
+        _drain_limit(places, drain) + _START_TIME,
+        "running",
         lambda state: state["generation"] > before and state["state"] == "running",
     )
 
@@ -70,7 +72,9 @@ def stop_gateway(places: Places, drain: "float | None") -> None:
     """
     _tell(places, {"do": "stop", "drain": drain})
     _await(
-        places, _drain_limit(places, drain), "stopped",
+        places,
+        _drain_limit(places, drain),
+        "stopped",
         lambda state: state["state"] in ("stopped", "waiting"),
     )
 
@@ -156,8 +160,9 @@ def _next_cron(path: str) -> "int | None":
         times = [
             datetime.fromisoformat(job["next_run_at"]).timestamp()
             for job in jobs
-            if job.get("enabled", True) and job.get("state") == "scheduled" and
-            job.get("next_run_at")
+            if job.get("enabled", True)
+            and job.get("state") == "scheduled"
+            and job.get("next_run_at")
         ]
     except (ValueError, TypeError, AttributeError, KeyError):
         return None

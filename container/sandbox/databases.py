@@ -60,7 +60,7 @@ def _open(path: str, mode: str, more: str = "") -> "contextlib.closing[sqlite3.C
 
 
 def _explain(error: sqlite3.Error, name: str) -> SandboxError:
-    code = (getattr(error, "sqlite_errorcode", 0) or 0)
+    code = getattr(error, "sqlite_errorcode", 0) or 0
     if code & 0xFF == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_WRITE:
         return SandboxError(DISK_FULL, f"The disk is full: {name} could not be copied.")
     if code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):

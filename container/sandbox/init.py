@@ -12,7 +12,6 @@ import selectors
 import signal
 import socket
 import subprocess
-import sys
 import time
 
 from sandbox import processes
@@ -21,6 +20,8 @@ from sandbox.output import Output
 from sandbox.places import FOLLOWERS, Places, read_text, valid_boot, write_private
 from sandbox.swap import settle
 
+# What Hermes ends with when it wants to be started again.
+RESTART_ME = 75
 RESTARTS = 3
 WINDOW = 60.0
 PROBE_EVERY = 0.1
@@ -61,8 +62,13 @@ class Init:
         self.exit_code: int | None = None
         self.orphaned = False
         self.state = {
-            "state": "waiting", "pid": None, "generation": 0, "restarts": 0, "lastExit": None,
-            "everReady": False, "initPid": os.getpid(),
+            "state": "waiting",
+            "pid": None,
+            "generation": 0,
+            "restarts": 0,
+            "lastExit": None,
+            "everReady": False,
+            "initPid": os.getpid(),
         }
 
     def run(self) -> int:
@@ -176,7 +182,11 @@ class Init:
         reader, writer = os.pipe()
         try:
             self.gateway = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=writer, stderr=writer, env=environ,
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=writer,
+                stderr=writer,
+                env=environ,
                 start_new_session=True,
             )
         except OSError as error:
@@ -260,22 +270,17 @@ class Init:
             self.exit_code = code
         elif wanted == "stop":
             return
-        elif wanted == "restart" or (code == 75 and was_ready):
-            self._start_again()
-        elif self.state["everReady"] and self._may_restart():
-            self._start_again()
+        elif wanted == "restart" or (code == RESTART_ME and was_ready) or self._may_restart():
+            self.state["restarts"] += 1
+            self._start()
         else:
             self.exit_code = code or 1
 
     def _may_restart(self) -> bool:
-        """Count an unasked end; False when there were more than RESTARTS within the WINDOW."""
+        """Count an end that nobody asked for; one before Hermes was ever ready is final."""
         now = time.monotonic()
         self.crashes = [at for at in self.crashes if at > now - WINDOW] + [now]
-        return len(self.crashes) <= RESTARTS
-
-    def _start_again(self) -> None:
-        self.state["restarts"] += 1
-        self._start()
+        return self.state["everReady"] and len(self.crashes) <= RESTARTS
 
     # Time
 
@@ -299,7 +304,8 @@ class Init:
         try:
             with socket.create_connection(("127.0.0.1", self.places.port), 0.5) as connection:
                 connection.sendall(b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n")
-                return connection.recv(64).split(b" ")[1:2] == [b"200"]
+                with connection.makefile("rb") as answer:  # to its end: a reset would be logged
+                    return answer.read().split(b" ")[1:2] == [b"200"]
         except OSError:
             return False
 
@@ -317,7 +323,7 @@ class Init:
             self._publish(state="stopped", pid=None, ended=True)
             self._wait_for_followers()
         if not processes.kill_all_below(os.getpid(), f"HERMES_BOOT_ID={self.boot}"):
-            print("sandbox: some processes could not be killed", file=sys.stderr)
+            self._say("some processes could not be killed")
         self._forget()
 
     def _wait_for_followers(self) -> None:

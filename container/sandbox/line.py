@@ -13,6 +13,9 @@ three descriptors beside it.
     {"pause": true}     stops (false: continues) everything but PID 1  ->  {"paused": true}
 """
 
+from __future__ import annotations
+
+import contextlib
 import json
 import os
 import signal
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
 class Line:
     """Reads orders and answers them; `execs` maps a pid to what is to be called at its end."""
 
-    def __init__(self, init: "Init", descriptor: int) -> None:
+    def __init__(self, init: Init, descriptor: int) -> None:
         os.set_inheritable(descriptor, False)
         self._init = init
         self._descriptor = descriptor
@@ -42,7 +45,7 @@ class Line:
         self._text = b""
         self._received: list[int] = []
         self._running: dict[int, int] = {}
-        self.execs: "dict[int, Callable[[int], None]]" = {}
+        self.execs: dict[int, Callable[[int], None]] = {}
 
     def fileno(self) -> int:
         """Return the descriptor, for `select`."""
@@ -92,8 +95,12 @@ class Line:
             if program is None:
                 raise FileNotFoundError(2, "No such file or directory")
             started = subprocess.Popen(
-                [program, *order["cmd"][1:]], env=environ, cwd=order["cwd"],
-                stdin=descriptors[0], stdout=descriptors[1], stderr=descriptors[2],
+                [program, *order["cmd"][1:]],
+                env=environ,
+                cwd=order["cwd"],
+                stdin=descriptors[0],
+                stdout=descriptors[1],
+                stderr=descriptors[2],
                 start_new_session=True,
             )
         except (OSError, ValueError) as error:
@@ -114,13 +121,11 @@ class Line:
         self._answer({"id": order["id"], "pid": started.pid})
 
     def _answer(self, message: dict) -> None:
-        try:
+        with contextlib.suppress(OSError):  # the engine is going; the next read says so
             self._socket.sendall(json.dumps(message).encode() + b"\n")
-        except OSError:  # the engine is going; the next read says so
-            pass
 
 
-def _find(command: str, path: str) -> "str | None":
+def _find(command: str, path: str) -> str | None:
     """Return the program that a shell would run; `shutil.which` would cost PID 1 a megabyte."""
     folders = [""] if "/" in command else path.split(":")
     for folder in folders:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Processes of this sandbox: who descends from PID 1, who carries a mark, and their end."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -74,10 +75,8 @@ def kill(pids: "set[int]", number: int = signal.SIGKILL) -> None:
 
 def kill_group(group: int, number: int) -> None:
     """Send a signal to a process group that may be gone."""
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 def kill_all_below(root: int, mark: str, seconds: float = 5.0) -> bool:

@@ -28,8 +28,9 @@ def save(places: Places, unless: str, output: BinaryIO) -> int:
     with open(places.in_run("save.lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         _sweep(places)
-        stage = tempfile.mkdtemp(prefix=f"{os.path.basename(places.home)}.saving-",
-                                 dir=os.path.dirname(places.home))
+        stage = tempfile.mkdtemp(
+            prefix=f"{os.path.basename(places.home)}.saving-", dir=os.path.dirname(places.home)
+        )
         try:
             return _save(places, stage, unless, output)
         finally:

@@ -1,11 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A sandbox as the engine or a container makes it, but with a stand-in for Hermes."""
 
-import json
-import os
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 

@@ -28,9 +28,12 @@ def lay_out(image: Path) -> Path:
     programs.mkdir(parents=True)
     (programs / "python").symlink_to(sys.executable)
     shutil.copy(Path(__file__).with_name("fake_hermes.py"), image / "fake_hermes.py")
-    write_program(image / "bin" / "sandbox", """root=${0%/bin/sandbox}
+    write_program(
+        image / "bin" / "sandbox",
+        """root=${0%/bin/sandbox}
 exec "$root/venv/bin/python" -I -S "$root/sandbox" "$@"
-""")
+""",
+    )
     write_program(programs / "hermes", f'exec "{programs}/python" -I "{image}/fake_hermes.py"\n')
     return image
 
@@ -123,7 +126,10 @@ class Box:
         environ = {**self.environ, "SANDBOX_PARENT_FD": str(reader)}
         words = [str(self.image / "bin" / "sandbox"), "init", *command]
         self.process = subprocess.Popen(
-            words, env=environ, pass_fds=[reader], stdout=subprocess.DEVNULL,
+            words,
+            env=environ,
+            pass_fds=[reader],
+            stdout=subprocess.DEVNULL,
             start_new_session=True,
         )
         os.close(reader)
@@ -175,8 +181,13 @@ class Box:
         """Run a command of the sandbox to its end."""
         line = [str(self.image / "bin" / "sandbox"), words[0], "--boot", boot or self.boot]
         return subprocess.run(
-            [*line, *words[1:]], env=self.environ, input=stdin, capture_output=True, timeout=60,
-            check=False, **more,
+            [*line, *words[1:]],
+            env=self.environ,
+            input=stdin,
+            capture_output=True,
+            timeout=60,
+            check=False,
+            **more,
         )
 
     def ok(self, *words: str, stdin: bytes = b"") -> bytes:

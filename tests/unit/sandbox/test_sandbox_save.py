@@ -42,9 +42,17 @@ def test_keys_logs_caches_and_what_belongs_to_a_process_stay_behind(
 ) -> None:
     before = full.tree()
     for name in (
-        ".env", "gateway.pid", "gateway.lock", "gateway_state.json", "processes.json",
-        "logs/agent.log", "cache/x", "skills/greet/__pycache__/a.pyc", "plugins/p/venv/bin/python",
-        "state/gateway.heartbeat", "cron/ticker_heartbeat",
+        ".env",
+        "gateway.pid",
+        "gateway.lock",
+        "gateway_state.json",
+        "processes.json",
+        "logs/agent.log",
+        "cache/x",
+        "skills/greet/__pycache__/a.pyc",
+        "plugins/p/venv/bin/python",
+        "state/gateway.heartbeat",
+        "cron/ticker_heartbeat",
     ):
         path = full.home / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +65,12 @@ def test_keys_logs_caches_and_what_belongs_to_a_process_stay_behind(
     other.ok("restore", stdin=full.save())
     kept = set(other.tree()) - set(before)
     assert kept == {
-        "auth.json", "skills/greet/uv.lock", "plugins", "plugins/p", "state", "cron",
+        "auth.json",
+        "skills/greet/uv.lock",
+        "plugins",
+        "plugins/p",
+        "state",
+        "cron",
     }
 
 
@@ -209,6 +222,7 @@ def test_a_full_disk_is_reported_and_leaves_no_rest(full: Box) -> None:
 
 def test_a_full_disk_while_a_database_is_copied_is_no_damage(full: Box) -> None:
     (full.home / "a-file-nobody-knows.bin").unlink()
+
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
 
@@ -226,12 +240,12 @@ def test_what_a_killed_save_left_is_removed_by_the_next(full: Box) -> None:
 def test_large_files_are_not_held_in_memory(full: Box, new_box: Callable[[], Box]) -> None:
     block = os.urandom(1 << 20)
     with open(full.home / "large.bin", "wb") as file:
-        for _ in range(120):
-            file.write(block)
+        file.writelines(block for _ in range(120))
     archive = full.folder / "archive"
     other = new_box().pretend(restored=False)
     for sandbox, word, stdin, stdout in (
-        (full, "save", os.devnull, archive), (other, "restore", archive, os.devnull)
+        (full, "save", os.devnull, archive),
+        (other, "restore", archive, os.devnull),
     ):
         probe = (
             "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]);"
@@ -241,8 +255,12 @@ def test_large_files_are_not_held_in_memory(full: Box, new_box: Callable[[], Box
         with open(stdin, "rb") as source, open(stdout, "wb") as target:
             command = [f"{sandbox.image}/bin/sandbox", word, "--boot", sandbox.boot]
             done = subprocess.run(
-                [sys.executable, "-c", probe, *command], env=sandbox.environ, stdin=source,
-                stdout=target, stderr=subprocess.PIPE, check=True,
+                [sys.executable, "-c", probe, *command],
+                env=sandbox.environ,
+                stdin=source,
+                stdout=target,
+                stderr=subprocess.PIPE,
+                check=True,
             )
         assert int(done.stderr.split()[-1]) < 60_000  # KiB
     assert (other.home / "large.bin").stat().st_size == 120 << 20
