@@ -84,8 +84,12 @@ def _parse(arguments: "list[str]") -> argparse.Namespace:
     parser.add_argument("--disks", required=True, help="folder for the disks of running sandboxes")
     parser.add_argument("--snapshots", required=True, help="folder for snapshots")
     parser.add_argument("--ports", default="18789,9119", type=_ports, help="ports, by comma")
-    parser.add_argument("--confine", choices=("auto", "always", "never"), default="auto",
-                        help="use bubblewrap: where it works, or fail, or never")
+    parser.add_argument(
+        "--confine",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="use bubblewrap: where it works, or fail, or never",
+    )
     return parser.parse_args(arguments)
 
 

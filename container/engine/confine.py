@@ -17,9 +17,26 @@ RUN = "/run/hermes"
 _PROGRAMS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu/store")
 # What programs need of /etc to find names, users, certificates and the time; no more of it.
 _SETTINGS = (
-    "alternatives", "ca-certificates", "crypto-policies", "gai.conf", "group", "host.conf",
-    "hosts", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "mime.types",
-    "nsswitch.conf", "os-release", "passwd", "pki", "protocols", "resolv.conf", "services", "ssl",
+    "alternatives",
+    "ca-certificates",
+    "crypto-policies",
+    "gai.conf",
+    "group",
+    "host.conf",
+    "hosts",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+    "mime.types",
+    "nsswitch.conf",
+    "os-release",
+    "passwd",
+    "pki",
+    "protocols",
+    "resolv.conf",
+    "services",
+    "ssl",
     "timezone",
 )
 
@@ -30,8 +47,17 @@ def works() -> bool:
         return False
     interpreter = os.path.realpath(sys.executable)
     command = [
-        *_host(), *_read_only(_prefix(interpreter)), *_system(),
-        "--tmpfs", RUN, "--", interpreter, "-I", "-S", "-c", "import socket",
+        *_host(),
+        *_read_only(_prefix(interpreter)),
+        *_system(),
+        "--tmpfs",
+        RUN,
+        "--",
+        interpreter,
+        "-I",
+        "-S",
+        "-c",
+        "import socket",
     ]
     try:
         done = subprocess.run(command, capture_output=True, timeout=10, check=False)
@@ -44,21 +70,41 @@ def command(image: Image, root: str, run: "list[str]") -> "list[str]":
     """Return the command that runs `run` confined as PID 1, with the disk's folder `root`."""
     interpreter = [word for path in image.interpreter_folders() for word in _read_only(path)]
     return [
-        *_host(), *_system(),
-        "--tmpfs", RUN,
-        "--bind", os.path.join(root, "home"), HOME,
-        "--bind", os.path.join(root, "tmp"), "/tmp",  # noqa: S108 - the sandbox's own
+        *_host(),
+        *_system(),
+        "--tmpfs",
+        RUN,
+        "--bind",
+        os.path.join(root, "home"),
+        HOME,
+        "--bind",
+        os.path.join(root, "tmp"),
+        "/tmp",  # noqa: S108 - the sandbox's own
         # Last: they may lie in a folder that was hidden above.
-        *interpreter, *_read_only(image.folder),
-        "--chdir", HOME, "--remount-ro", "/", "--", *run,
+        *interpreter,
+        *_read_only(image.folder),
+        "--chdir",
+        HOME,
+        "--remount-ro",
+        "/",
+        "--",
+        *run,
     ]
 
 
 def _host() -> "list[str]":
     """Return bubblewrap, its name spaces, and the read-only part of the host."""
     words = [
-        "bwrap", "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts",
-        "--unshare-cgroup-try", "--as-pid-1", "--die-with-parent", "--cap-drop", "ALL",
+        "bwrap",
+        "--unshare-user",
+        "--unshare-pid",
+        "--unshare-ipc",
+        "--unshare-uts",
+        "--unshare-cgroup-try",
+        "--as-pid-1",
+        "--die-with-parent",
+        "--cap-drop",
+        "ALL",
     ]
     for path in _PROGRAMS:
         if os.path.islink(path):

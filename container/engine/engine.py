@@ -16,7 +16,11 @@ class Engine:
     """At most one sandbox, and the clock that ends it when nobody calls any more."""
 
     def __init__(
-        self, images: Images, disks: Disks, snapshots: Snapshots, ports: "list[int]",
+        self,
+        images: Images,
+        disks: Disks,
+        snapshots: Snapshots,
+        ports: "list[int]",
         confined: bool,
     ) -> None:
         self._images = images
@@ -140,7 +144,8 @@ class Engine:
         own = self._snapshots.image_of(snapshot)
         if digest is not None and digest != own:
             raise EngineError(
-                404, "snapshot_of_other_image",
+                404,
+                "snapshot_of_other_image",
                 f"The snapshot {snapshot!r} belongs to the image {own!r}.",
             )
         return own
@@ -156,7 +161,9 @@ def _snapshot(options: dict) -> object:
 
 
 def _texts(options: dict, name: str) -> "dict[str, str]":
-    given = options.get(name) or {}
+    given = options.get(name)
+    if given is None:
+        return {}
     if not isinstance(given, dict) or not all(
         isinstance(value, str) and "\0" not in key + value and "=" not in key and key
         for key, value in given.items()

@@ -54,7 +54,9 @@ async def execute(request: web.Request, line: Line) -> web.StreamResponse:
 
 
 async def _stream(
-    request: web.Request, answer: web.StreamResponse, pipes: "_Pipes",
+    request: web.Request,
+    answer: web.StreamResponse,
+    pipes: "_Pipes",
     ended: "asyncio.Future[int]",
 ) -> "int | None":
     """Pump all three streams and return the exit code, None when the sandbox ended first."""
@@ -98,9 +100,10 @@ async def _pump_in(request: web.Request, pipe: BinaryIO) -> None:
     loop = asyncio.get_running_loop()
     try:
         async for chunk in request.content.iter_any():
-            while chunk:
+            left = memoryview(chunk)
+            while left:
                 try:
-                    chunk = chunk[os.write(pipe.fileno(), chunk) :]
+                    left = left[os.write(pipe.fileno(), left) :]
                 except BlockingIOError:
                     await _ready(pipe, loop.add_writer, loop.remove_writer)
     except BrokenPipeError:  # it does not read on: its right

@@ -5,6 +5,7 @@ When the engine dies, however it dies, the system closes this end, and PID 1 end
 """
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
@@ -59,7 +60,7 @@ class Line:
             self._started.pop(number, None)
             self._ended.pop(number, None)
             self.kill(number)
-            if isinstance(error, asyncio.CancelledError) and started.cancelled():
+            if isinstance(error, asyncio.CancelledError) and not self._open:
                 raise EngineError(409, "not_running", "The sandbox has ended.") from error
             raise
 
@@ -72,10 +73,12 @@ class Line:
         self._post({"signal": number})
 
     async def pause(self, paused: bool) -> None:
-        """Stop or continue everything in the sandbox but PID 1."""
+        """Stop or continue everything in the sandbox but PID 1; no harm once it has ended."""
+        if not self._open:
+            return
         self._paused = asyncio.get_running_loop().create_future()
         self._post({"pause": paused})
-        await asyncio.wait_for(self._paused, 10)
+        await asyncio.wait([self._paused], timeout=10)
 
     def close(self) -> None:
         """Let PID 1 see the end; everybody who waits learns that the sandbox is gone."""
@@ -104,10 +107,8 @@ class Line:
 
     def _post(self, message: dict) -> None:
         async def post() -> None:
-            try:
+            with contextlib.suppress(EngineError):  # it has ended: nothing to kill or signal
                 await self._send(message, [])
-            except EngineError:  # it has ended: nothing to kill or signal
-                pass
 
         if self._open:
             task = asyncio.ensure_future(post())

@@ -31,7 +31,10 @@ def _marked(variable: str) -> "set[int]":
     # With -E, ps adds the environment of the caller's own processes to their commands.
     listing = subprocess.run(
         ["ps", "-axww", "-E", "-o", "pid=,command="],
-        capture_output=True, text=True, errors="replace", check=True,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=True,
     ).stdout
     lines = (line.split(None, 1) for line in listing.splitlines())
     return {int(line[0]) for line in lines if len(line) == 2 and variable in line[1].split()}

@@ -8,6 +8,8 @@ import os
 import secrets
 import socket
 import threading
+from collections.abc import Callable
+from typing import TypeVar
 
 from engine import confine, processes
 from engine.disks import Disk
@@ -19,6 +21,7 @@ from engine.snapshots import Snapshots, Stopped
 # Passed on from the engine's own environment, which holds no secrets; nothing else is.
 INHERITED = ("LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
 END_TIME = 3.0
+Result = TypeVar("Result")
 KILL_AFTER_TERM = 10.0
 
 
@@ -36,9 +39,10 @@ class Running:
         self.line = Line()
         self._disk = disk
         self._confined = confined
-        self._stop_copying = threading.Event()
+        self._stops: set[threading.Event] = set()
         self._process: asyncio.subprocess.Process | None = None
-        self._watcher: asyncio.Task | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._destroying: asyncio.Task[None] | None = None
         self._copying = asyncio.Lock()
 
     async def start(
@@ -46,60 +50,87 @@ class Running:
     ) -> None:
         """Make the disk and start PID 1.
 
-        Raises EngineError 404 when the snapshot is gone, 507 when the disk is full; nothing is
-        left then.
+        Raises EngineError 404 when the snapshot is gone, 409 when it was destroyed meanwhile,
+        507 when the disk is full; nothing is left then.
         """
         try:
-            async with self._copying:
-                await asyncio.to_thread(self._fill_disk, snapshots, snapshot)
+            await self._copy(self._fill_disk, snapshots, snapshot)
             if self.ending:
                 raise Stopped
             await self._spawn(environ, entrypoint)
         except BaseException as error:
-            await asyncio.shield(asyncio.ensure_future(self._clean_up(137)))
+            if self._process is None:
+                await asyncio.shield(asyncio.ensure_future(self._clean_up(137)))
+            else:
+                await self.destroy()
             raise _explain(error) from error
 
     async def destroy(self) -> None:
-        """Kill every process, remove the disk, and return when both are done."""
+        """Kill every process, remove the disk, and return when both are done.
+
+        It goes on when the caller is cancelled.
+        """
         self.ending = True
-        self._stop_copying.set()
+        if self._destroying is None:
+            self._destroying = asyncio.ensure_future(self._destroy())
+        await asyncio.shield(self._destroying)
+
+    async def _destroy(self) -> None:
+        self._stop_copying()
         if self._process is not None:
-            self.line.close()
+            self.line.close()  # PID 1 kills all others and itself
             try:
                 await asyncio.wait_for(asyncio.shield(self.ended), END_TIME)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 with contextlib.suppress(ProcessLookupError):
                     self._process.kill()
         await asyncio.shield(self.ended)
 
     async def terminate(self) -> None:
         """Ask PID 1 to stop; what has not stopped KILL_AFTER_TERM s later is destroyed."""
-        self.line.signal(15)
-        try:
-            await asyncio.wait_for(asyncio.shield(self.ended), KILL_AFTER_TERM)
-        except asyncio.TimeoutError:
-            await self.destroy()
+        if self._process is not None:
+            self.line.signal(15)
+            await asyncio.wait([self.ended], timeout=KILL_AFTER_TERM)
+        await self.destroy()
 
     async def snapshot(self, snapshots: Snapshots, name: str) -> dict:
         """Copy the disk while every process is paused. Raises EngineError 507 when it is full."""
-        async with self._copying:
+        try:
             try:
                 await self.line.pause(True)
-                try:
-                    return await asyncio.to_thread(
-                        snapshots.take, self._disk.root, self.image.digest, name,
-                        self._stop_copying,
-                    )
-                finally:
-                    with contextlib.suppress(asyncio.TimeoutError, asyncio.CancelledError):
-                        await self.line.pause(False)
-            except (OSError, Stopped) as error:
-                raise _explain(error) from error
+                return await self._copy(snapshots.take, self._disk.root, self.image.digest, name)
+            finally:
+                await self.line.pause(False)
+        except (OSError, Stopped) as error:
+            raise _explain(error) from error
 
-    def _fill_disk(self, snapshots: Snapshots, snapshot: object) -> None:
+    async def _copy(self, function: Callable[..., Result], *words: object) -> Result:
+        """Run a function that copies in a thread, one at a time; never leave it behind.
+
+        When the caller is cancelled or the sandbox destroyed, the copy is told to stop, and the
+        lock is released when it has.
+        """
+        async with self._copying:
+            stop = threading.Event()
+            self._stops.add(stop)
+            if self.ending:
+                stop.set()
+            job = asyncio.ensure_future(asyncio.to_thread(function, *words, stop))
+            try:
+                return await asyncio.shield(job)
+            finally:
+                stop.set()
+                await asyncio.wait([job])
+                self._stops.discard(stop)
+
+    def _stop_copying(self) -> None:
+        for stop in self._stops:
+            stop.set()
+
+    def _fill_disk(self, snapshots: Snapshots, snapshot: object, stop: threading.Event) -> None:
         self._disk.create(with_root=snapshot is None, in_memory=not self._confined)
         if snapshot is not None:
-            snapshots.restore(snapshot, self._disk.root, self._stop_copying)
+            snapshots.restore(snapshot, self._disk.root, stop)
 
     async def _spawn(self, environ: dict, entrypoint: "list[str] | None") -> None:
         command = list(self.image.entrypoint)
@@ -110,8 +141,11 @@ class Running:
             command = confine.command(self.image, self._disk.root, command)
         theirs = self.line.theirs.fileno()
         self._process = await asyncio.create_subprocess_exec(
-            *command, env={**self._environ(environ), "SANDBOX_PARENT_FD": str(theirs)},
-            stdin=asyncio.subprocess.DEVNULL, cwd=self._disk.root, pass_fds=[theirs],
+            *command,
+            env={**self._environ(environ), "SANDBOX_PARENT_FD": str(theirs)},
+            stdin=asyncio.subprocess.DEVNULL,
+            cwd=os.path.join(self._disk.root, "home"),
+            pass_fds=[theirs],
             start_new_session=True,
         )
         self.line.listen()
@@ -142,9 +176,9 @@ class Running:
 
     async def _clean_up(self, code: int) -> None:
         self.ending = True
-        self._stop_copying.set()
+        self._stop_copying()
         self.line.close()
-        async with self._copying:  # a copy that was told to stop is not cut, it stops
+        async with self._copying:
             await asyncio.to_thread(self._remove)
         if not self.ended.done():
             self.ended.set_result(code)

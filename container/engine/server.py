@@ -33,8 +33,12 @@ def runner(engine: Engine) -> web.AppRunner:
     )
     # A client that goes away cancels its handler: that is how its process is killed.
     return web.AppRunner(
-        application, access_log=None, handler_cancellation=True, shutdown_timeout=2.0,
-        lingering_time=1.0, keepalive_timeout=3600,
+        application,
+        access_log=None,
+        handler_cancellation=True,
+        shutdown_timeout=2.0,
+        lingering_time=1.0,
+        keepalive_timeout=3600,
     )
 
 
@@ -49,11 +53,11 @@ async def _errors(
         return _refusal(error.status, error.code, str(error))
     except web.HTTPException as error:
         return _refusal(error.status, "http", error.reason)
-    except ConnectionResetError:
+    except ConnectionError:  # the client went away
         raise
-    except Exception as error:
+    except OSError as error:
         print(f"engine: {request.path}: {error!r}", file=sys.stderr)
-        return _refusal(500, "internal", str(error) or type(error).__name__)
+        return _refusal(500, "system", str(error))
 
 
 def _refusal(status: int, code: str, message: str) -> web.Response:

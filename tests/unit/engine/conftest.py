@@ -9,7 +9,7 @@ import pytest
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "sandbox")]
 
-from engine_server import Server, bubblewrap_works
+from engine_server import Server, bubblewrap_works  # noqa: E402
 
 MODES = [
     "never",

@@ -43,7 +43,9 @@ class Client:
         async with self.session.post(f"http://engine{path}", json=body or {}) as answer:
             return answer.status, await answer.json()
 
-    def open_exec(self, *command: str, stdin: "bytes | AsyncIterator[bytes]" = b"", **order: object):
+    def open_exec(
+        self, *command: str, stdin: "bytes | AsyncIterator[bytes]" = b"", **order: object
+    ):
         """Return the request context of an exec; its answer streams frames."""
         first = json.dumps({"cmd": list(command), **order}).encode() + b"\n"
 
@@ -58,7 +60,9 @@ class Client:
 
         return self.session.post("http://engine/exec", data=body())
 
-    async def exec(self, *command: str, stdin: "bytes | AsyncIterator[bytes]" = b"", **order: object):
+    async def exec(
+        self, *command: str, stdin: "bytes | AsyncIterator[bytes]" = b"", **order: object
+    ):
         """Run a command to its end. Returns Done, or (status, body) when it was refused."""
         async with self.open_exec(*command, stdin=stdin, **order) as answer:
             if answer.status != 200:

@@ -61,15 +61,29 @@ class Server:
     def start(self) -> float:
         """Start the engine, wait until it answers, and return how long that took in seconds."""
         command = [
-            sys.executable, "-m", "engine", "--socket", "run/engine.sock", "--images",
-            str(self.images), "--disks", "engine/disks", "--snapshots", "engine/snapshots",
-            "--confine", self.confine,
+            sys.executable,
+            "-m",
+            "engine",
+            "--socket",
+            "run/engine.sock",
+            "--images",
+            str(self.images),
+            "--disks",
+            "engine/disks",
+            "--snapshots",
+            "engine/snapshots",
+            "--confine",
+            self.confine,
         ]
         environ = {**os.environ, "PYTHONPATH": str(CONTAINER), "SOME_SECRET": self.SECRET}
         began = time.monotonic()
         self.process = subprocess.Popen(command, cwd=self.state, env=environ)
         wait_for(self._answers)
         return time.monotonic() - began
+
+    async def start_again(self) -> None:
+        """Start the engine from within a running loop."""
+        await asyncio.to_thread(self.start)
 
     def refused(self) -> int:
         """Start a second engine on the same folder and return its exit code."""
@@ -132,7 +146,9 @@ def below(pid: int) -> "list[int]":
     return found
 
 
-async def boot(client: Client, image: str = "image-a", boot: str = "boot-1", **more: object) -> dict:
+async def boot(
+    client: Client, image: str = "image-a", boot: str = "boot-1", **more: object
+) -> dict:
     """Start a sandbox, let the stand-in run from an empty home, and return its ports."""
     status, body = await client.post(
         "/start", {"image": image, "env": {"HERMES_BOOT_ID": boot}, **more}

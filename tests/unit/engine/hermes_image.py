@@ -47,9 +47,7 @@ def lay_out(folder: Path, name: str, start: Path) -> None:
     launcher = folder / "bin" / "sandbox"
     launcher.write_text(LAUNCHER)
     launcher.chmod(0o755)
-    subprocess.run(
-        [sys.executable, "-m", "compileall", "-q", str(folder / "sandbox")], check=True
-    )
+    subprocess.run([sys.executable, "-m", "compileall", "-q", str(folder / "sandbox")], check=True)
     description = {"digest": name, "hermesVersion": "0.19.0", "entrypoint": ["sandbox", "init"]}
     (folder / "image.json").write_text(json.dumps(description))
 

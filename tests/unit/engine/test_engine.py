@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import stat
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from engine_client import Client, Done, read_frame
+from engine_client import Client, read_frame
 from engine_server import Server, add_image, boot, gone, ok
 from sandbox_box import KEY, wait_for
 
@@ -38,9 +39,12 @@ def test_it_describes_itself_and_what_runs(either: Server) -> None:
         assert set(ports) == {"18789", "9119"}
         async with aiohttp.ClientSession() as outside:
             answer = await outside.get(f"http://127.0.0.1:{ports['18789']}/health")
-            assert (await answer.json())["env"]["API_SERVER_KEY"] == KEY
+            assert (await answer.json(content_type=None))["env"]["API_SERVER_KEY"] == KEY
         assert (await client.get())[1] == {
-            **said, "running": True, "labels": {"tenant": "alice"}, "image": "image-a",
+            **said,
+            "running": True,
+            "labels": {"tenant": "alice"},
+            "image": "image-a",
             "ports": ports,
         }
 
@@ -55,9 +59,9 @@ def test_only_the_owner_can_connect(server: Server) -> None:
 
 def test_of_many_starts_at_once_one_wins(either: Server) -> None:
     async def test(client: Client) -> None:
-        answers = await asyncio.gather(*(
-            client.post("/start", {"image": "image-a"}) for _ in range(10)
-        ))
+        answers = await asyncio.gather(
+            *(client.post("/start", {"image": "image-a"}) for _ in range(10))
+        )
         assert sorted(status for status, _ in answers) == [200] + 9 * [409]
         refusals = {body["error"]["code"] for status, body in answers if status == 409}
         assert refusals == {"already_running"}
@@ -70,14 +74,12 @@ def test_every_start_has_a_fresh_disk(either: Server) -> None:
     async def test(client: Client) -> None:
         for _ in range(2):
             await boot(client)
-            done = await client.exec(*shell("ls -A ~ /tmp/kept; touch ~/kept /tmp/kept"))
+            done = await client.exec(*shell("ls -A ~ $TMPDIR; touch ~/kept $TMPDIR/kept"))
             assert b"kept\n" not in done.out
             await client.post("/destroy")
         assert not either.disks()
 
     either.run(test)
-    if os.path.exists("/tmp/kept"):  # unconfined, /tmp is the host's
-        os.unlink("/tmp/kept")
 
 
 def test_unknown_images_are_named(server: Server) -> None:
@@ -96,8 +98,12 @@ def test_unknown_images_are_named(server: Server) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        {"env": {"A": 1}}, {"env": []}, {"env": {"A=B": "1"}}, {"labels": {"a": None}},
-        {"entrypoint": "sh"}, {"containerSnapshot": "x"},
+        {"env": {"A": 1}},
+        {"env": []},
+        {"env": {"A=B": "1"}},
+        {"labels": {"a": None}},
+        {"entrypoint": "sh"},
+        {"containerSnapshot": "x"},
     ],
 )
 def test_a_start_that_cannot_be_meant_is_refused(server: Server, body: dict) -> None:
@@ -111,7 +117,9 @@ def test_a_start_that_cannot_be_meant_is_refused(server: Server, body: dict) -> 
 def test_without_a_sandbox_there_is_nothing_to_ask(server: Server) -> None:
     async def test(client: Client) -> None:
         for path, body in (
-            ("/signal", {"signal": 15}), ("/snapshot", {}), ("/inactivity-timeout", {"ms": 5}),
+            ("/signal", {"signal": 15}),
+            ("/snapshot", {}),
+            ("/inactivity-timeout", {"ms": 5}),
         ):
             status, answer = await client.post(path, body)
             assert (status, answer["error"]["code"]) == (409, "not_running")
@@ -174,7 +182,7 @@ def test_monitor_tells_the_exit_code_of_the_sandbox_that_it_watched(either: Serv
             assert await watch == (200, {"exitCode": 0, "labels": {"n": "1"}})
         assert not either.disks()
         await client.post("/start", {"image": "image-a", "entrypoint": list(shell("exit 7"))})
-        assert (await client.get("/monitor"))[1]["exitCode"] in (7,)
+        assert (await client.get("/monitor"))[1]["exitCode"] == 7
 
     either.run(test)
 
@@ -232,7 +240,7 @@ def test_exec_takes_environment_folder_and_where_output_goes(either: Server) -> 
         assert done.out == b"/usr\nb boot-1\n"
         both = shell("echo out; echo err >&2")
         assert (await client.exec(*both, stderr="combined")).out == b"out\nerr\n"
-        assert (await client.exec(*both, stdout="ignore")) .out == b""
+        assert (await client.exec(*both, stdout="ignore")).out == b""
         assert (await client.exec(*both, stderr="ignore")).err == b""
         nothing = await client.exec(*both, stdout="ignore", stderr="combined")
         assert (nothing.out, nothing.err, nothing.code) == (b"", b"", 0)
@@ -248,8 +256,13 @@ def test_exec_refuses_what_it_cannot_run(server: Server) -> None:
         assert (status, body["error"]["code"]) == (404, "command_not_found")
         assert (await client.exec("true", cwd="/no/such/folder"))[0] == 404
         for order in (
-            {"cmd": []}, {"cmd": "true"}, {"cmd": ["a\0b"]}, {"cmd": ["true"], "env": {"A": 1}},
-            {"cmd": ["true"], "cwd": 1}, {"cmd": ["true"], "stdout": "file"}, [],
+            {"cmd": []},
+            {"cmd": "true"},
+            {"cmd": ["a\0b"]},
+            {"cmd": ["true"], "env": {"A": 1}},
+            {"cmd": ["true"], "cwd": 1},
+            {"cmd": ["true"], "stdout": "file"},
+            [],
         ):
             data = json.dumps(order).encode() + b"\n"
             async with client.session.post("http://engine/exec", data=data) as answer:
@@ -267,6 +280,7 @@ def test_a_client_that_goes_away_kills_its_process(either: Server) -> None:
         await boot(client)
         async with client.open_exec(*shell("sleep 7771 & sleep 7772")) as answer:
             assert (await read_frame(answer))[0] == 0
+            await asyncio.sleep(0.3)
             before = sleepers(either)
             assert len(before) == 2
             answer.close()
@@ -291,11 +305,10 @@ def test_a_slow_reader_slows_the_process_and_costs_no_memory(server: Server) -> 
     async def test(client: Client) -> None:
         await boot(client)
         before = rss(server.process.pid)
-        counted = "head -c 200000000 /dev/zero | tee -p /proc/self/fd/1 | wc -c > /dev/null"
         async with client.open_exec("head", "-c", "200000000", "/dev/zero") as answer:
             await read_frame(answer)
             await asyncio.sleep(0.5)
-            assert rss(server.process.pid) - before < 8_000_000, counted
+            assert rss(server.process.pid) - before < 8_000_000
             size = 0
             while True:
                 kind, payload = await read_frame(answer)
@@ -337,15 +350,22 @@ def test_many_execs_at_once(server: Server) -> None:
     async def test(client: Client) -> None:
         await boot(client)
         numbers = range(30)
-        done = await asyncio.gather(*(
-            client.exec(*shell(f"cat; exit {number}"), stdin=b"%d" % number) for number in numbers
-        ))
+        done = await asyncio.gather(
+            *(
+                client.exec(*shell(f"cat; exit {number}"), stdin=b"%d" % number)
+                for number in numbers
+            )
+        )
         assert [(each.out, each.code) for each in done] == [(b"%d" % n, n) for n in numbers]
-        descriptors = len(os.listdir(f"/proc/{server.process.pid}/fd"))
-        await asyncio.gather(*(client.exec("true") for _ in numbers))
-        assert len(os.listdir(f"/proc/{server.process.pid}/fd")) <= descriptors
+        assert len(pipes(server)) <= 2  # its own output may be some
 
     server.run(test)
+
+
+def pipes(server: Server) -> "list[str]":
+    """Return the pipes that an engine holds open."""
+    links = (os.readlink(path) for path in Path(f"/proc/{server.process.pid}/fd").iterdir())
+    return [link for link in links if link.startswith("pipe:")]
 
 
 # Isolation
@@ -358,13 +378,27 @@ def test_the_sandbox_knows_nothing_of_the_engine_s_environment(either: Server) -
         names = {line.split("=", 1)[0] for line in text.splitlines()}
         assert Server.SECRET not in text
         assert names <= {
-            "PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "HOME", "TMPDIR",
-            "PWD", "HERMES_HOME", "HERMES_MANAGED_DIR", "HERMES_BOOT_ID", "SANDBOX_RUN",
-            "SANDBOX_BIND", "SANDBOX_ID", "PORT_18789", "PORT_9119",
+            "PATH",
+            "LANG",
+            "LC_ALL",
+            "TZ",
+            "SSL_CERT_FILE",
+            "SSL_CERT_DIR",
+            "HOME",
+            "TMPDIR",
+            "PWD",
+            "HERMES_HOME",
+            "HERMES_MANAGED_DIR",
+            "HERMES_BOOT_ID",
+            "SANDBOX_RUN",
+            "SANDBOX_BIND",
+            "SANDBOX_ID",
+            "PORT_18789",
+            "PORT_9119",
         }
-        assert either.SECRET not in (await client.exec(*shell("cat /proc/*/environ"))).out.decode(
-            errors="replace"
-        ) or either.confine == "never"
+        if either.confine == "always":
+            others = await client.exec(*shell("cat /proc/*/environ"))
+            assert Server.SECRET.encode() not in others.out
 
     either.run(test)
 
@@ -398,8 +432,12 @@ def test_a_confined_sandbox_sees_only_what_it_needs(either: Server, tmp_path: Pa
 def test_a_snapshot_brings_the_disk_back_and_nothing_else(either: Server) -> None:
     async def test(client: Client) -> None:
         await boot(client)
-        await client.exec(*shell("echo kept > ~/.hermes/file; chmod 750 ~/.hermes/file; "
-                                 "ln -s file ~/.hermes/link; mkfifo ~/pipe"))
+        await client.exec(
+            *shell(
+                "echo kept > ~/.hermes/file; chmod 750 ~/.hermes/file; "
+                "ln -s file ~/.hermes/link; mkfifo ~/pipe"
+            )
+        )
         status, snapshot = await client.post("/snapshot", {"name": "before"})
         assert (status, snapshot["name"]) == (200, "before")
         assert snapshot["size"] > 5
@@ -408,8 +446,9 @@ def test_a_snapshot_brings_the_disk_back_and_nothing_else(either: Server) -> Non
         start = {"containerSnapshot": {"id": snapshot["id"]}, "env": {"HERMES_BOOT_ID": "boot-2"}}
         assert (await client.post("/start", start))[0] == 200
         await ok(client, "restore", "--keep", boot="boot-2")
-        done = await client.exec(*shell("cat ~/.hermes/link; stat -c %a ~/.hermes/file; "
-                                        "ls $SANDBOX_RUN"))
+        done = await client.exec(
+            *shell("cat ~/.hermes/link; stat -c %a ~/.hermes/file; ls $SANDBOX_RUN")
+        )
         assert done.out.startswith(b"kept\n750\n")
         assert b"env.json" not in done.out
         assert KEY.encode() not in b"".join(
@@ -422,14 +461,15 @@ def test_a_snapshot_brings_the_disk_back_and_nothing_else(either: Server) -> Non
 def test_a_snapshot_is_consistent_while_hermes_writes(server: Server) -> None:
     async def test(client: Client) -> None:
         await boot(client)
-        write = "i=0; while :; do i=$((i+1)); echo $i > ~/a; echo $i > ~/b; done"
+        write = "while :; do echo x >> ~/a; echo x >> ~/b; done"
         writer = asyncio.ensure_future(client.exec(*shell(write)))
         await asyncio.sleep(0.3)
         _, snapshot = await client.post("/snapshot")
         root = server.state / "engine" / "snapshots" / snapshot["id"] / "disk" / "home"
-        first, second = ((root / name).read_text().strip() or "0" for name in "ab")
-        assert int(first) - int(second) in (0, 1) or "0" in (first, second)
-        running = await client.exec(*shell("cat ~/a; sleep 0.2; cat ~/a"))
+        first, second = ((root / name).stat().st_size for name in "ab")
+        assert first > 10
+        assert first - second in (0, 2)
+        running = await client.exec(*shell("wc -c < ~/a; sleep 0.3; wc -c < ~/a"))
         assert len(set(running.out.split())) == 2  # it goes on afterwards
         writer.cancel()
 
@@ -555,6 +595,7 @@ def test_a_full_disk_is_told_apart_and_leaves_nothing(tmp_path: Path) -> None:
         pytest.skip("mounting a small file system takes root")
     state = tmp_path / "state"
     with Server(state) as server:
+
         async def fill(client: Client) -> str:
             await boot(client)
             await client.exec(*shell("head -c 9000000 /dev/zero > ~/large"))
@@ -564,8 +605,11 @@ def test_a_full_disk_is_told_apart_and_leaves_nothing(tmp_path: Path) -> None:
 
         identity = server.run(fill)
         disks = state / "engine" / "disks"
-        assert os.system(f"mount -t tmpfs -o size=4m small '{disks}'") == 0
+        mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "small", str(disks)]
+        if subprocess.run(mount, capture_output=True, check=False).returncode:
+            pytest.skip("this machine does not let root mount")
         try:
+
             async def test(client: Client) -> None:
                 status, body = await client.post("/start", {"containerSnapshot": {"id": identity}})
                 assert (status, body["error"]["code"]) == (507, "disk_full")
@@ -575,16 +619,12 @@ def test_a_full_disk_is_told_apart_and_leaves_nothing(tmp_path: Path) -> None:
 
             server.run(test)
         finally:
-            assert os.system(f"umount '{disks}'") == 0
+            subprocess.run(["umount", str(disks)], check=True)
 
 
 def test_it_is_small_and_quick(server: Server) -> None:
     server.kill()
-    assert min(server.start() for _ in [server.kill() or 0, 1][:1]) < 1.5
+    assert server.start() < 1.5  # a third of that on an idle machine
     rollup = Path(f"/proc/{server.process.pid}/smaps_rollup").read_text()
     pss = next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
     assert pss < 30_000  # KiB
-
-
-def test_a_failed_exec_result_is_not_a_done() -> None:
-    assert Done().code is None
