@@ -233,7 +233,8 @@ export class ProcessSandbox implements Sandbox {
   }
 
   async monitor(): Promise<Exit> {
-    const answer = await this.#send("monitor", { method: "GET" });
+    // A watch that is cut is not taken up silently: the sandbox may have ended meanwhile.
+    const answer = await this.#send("monitor", { method: "GET" }, 0);
     const exit = (await answer.json()) as Partial<Exit>;
     this.#ports = null;
     return { exitCode: exit.exitCode ?? null, labels: exit.labels ?? null };
@@ -261,8 +262,8 @@ export class ProcessSandbox implements Sandbox {
    * One call. A socket that is not there yet is waited for, but a body that was a stream cannot be sent twice.
    * @throws ApiError 503 `engine_unavailable`; EngineError for the engine's own refusals.
    */
-  async #send(path: string, init: RequestInit): Promise<Response> {
-    const until = this.time.now() + ENGINE_PATIENCE;
+  async #send(path: string, init: RequestInit, patience = ENGINE_PATIENCE): Promise<Response> {
+    const until = this.time.now() + patience;
     const once = init.body instanceof ReadableStream;
     for (;;) {
       let answer: Response;

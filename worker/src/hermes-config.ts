@@ -54,16 +54,16 @@ const VARIABLES: Partial<Record<ProviderName, { key: string; base: string }>> = 
 };
 
 /**
- * Whether Hermes may have tools that touch the machine: always in a container, in a bare process only where
- * the host confines it or the owner said so.
+ * Whether Hermes may have tools that touch the machine: always in a container; as a process only when the
+ * owner said so, for even a confined one shares the host's network.
  */
-export function hostToolsAllowed(settings: Settings, confined: boolean | null): boolean {
-  return settings.engine !== "process" || settings.hostTools || confined === true;
+export function hostToolsAllowed(settings: Settings): boolean {
+  return settings.engine !== "process" || settings.hostTools;
 }
 
 /** Builds the input of `sandbox go`. */
-export function buildGo(settings: Settings, keys: BootKeys, confined: boolean | null): Go {
-  const tools = hostToolsAllowed(settings, confined);
+export function buildGo(settings: Settings, keys: BootKeys): Go {
+  const tools = hostToolsAllowed(settings);
   return {
     config: {
       model: mainModel(settings),
@@ -161,8 +161,8 @@ function providerEnvironment(settings: Settings, capability: string): Record<str
 }
 
 /** Digest of everything that `go` fixes besides the keys: tells whether a running Hermes is behind. */
-export async function configDigest(settings: Settings, confined: boolean | null): Promise<string> {
-  const text = JSON.stringify(buildGo(settings, { gatewayKey: "", capability: "" }, confined));
+export async function configDigest(settings: Settings): Promise<string> {
+  const text = JSON.stringify(buildGo(settings, { gatewayKey: "", capability: "" }));
   const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
   return [...new Uint8Array(digest)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }

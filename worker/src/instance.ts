@@ -4,9 +4,11 @@ import { DurableObject } from "cloudflare:workers";
 import { digestOf } from "./auth.ts";
 import { ContainerSandbox, ProcessSandbox, run, type Sandbox } from "./engine.ts";
 import { ApiError, errorResponse, toApiError } from "./errors.ts";
+import type { Saved } from "./guest.ts";
 import { buildGo, configDigest } from "./hermes-config.ts";
-import { Lifecycle, type Memory, type Saved } from "./lifecycle.ts";
+import { Lifecycle } from "./lifecycle.ts";
 import { Log, Redactor } from "./log.ts";
+import type { Memory } from "./memory.ts";
 import { type Env, type Settings, secretValues, settingsOf } from "./settings.ts";
 import { realTime } from "./time.ts";
 import { TURN, Turns } from "./turns.ts";
@@ -195,8 +197,8 @@ export class HermesInstance extends DurableObject<Env> {
   /** Processes, configuration and the log's tail, without secrets; never wakes Hermes. */
   logs(requestId: string, lines: number): Promise<Response> {
     return this.#answer(requestId, async () => {
-      const { bootId, state, confined, lastExit } = this.#lifecycle.memory;
-      const config = buildGo(this.#settings, { gatewayKey: "", capability: "" }, confined).config;
+      const { bootId, state, lastExit } = this.#lifecycle.memory;
+      const config = buildGo(this.#settings, { gatewayKey: "", capability: "" }).config;
       const common = { state, bootId, config };
       if (bootId === null) return { ...common, processes: [], log: this.#lines(lastExit?.logTail ?? "") };
       const at = ["--boot", bootId];
@@ -256,7 +258,7 @@ export class HermesInstance extends DurableObject<Env> {
 
   async #configurationIsCurrent(memory: Readonly<Memory>): Promise<boolean | null> {
     if (memory.bootId === null || memory.configDigest === null) return null;
-    return memory.configDigest === (await configDigest(this.#settings, memory.confined));
+    return memory.configDigest === (await configDigest(this.#settings));
   }
 
   /** Does something to the instance and answers with its state afterwards. */

@@ -12,63 +12,16 @@ import {
   isNotRunning,
   Listener,
   lastLine,
-  run,
   type Sandbox,
 } from "./engine.ts";
 import { ApiError } from "./errors.ts";
+import { API_PORT, Guest, SandboxGone, type Saved } from "./guest.ts";
 import { type BootKeys, buildGo, configDigest } from "./hermes-config.ts";
 import type { Log } from "./log.ts";
+import { type Memory, newMemory, type ProviderTrouble } from "./memory.ts";
 import type { Settings } from "./settings.ts";
 import { type Time, within } from "./time.ts";
-import { DamagedGeneration, type Generation, type Vault } from "./vault.ts";
-
-/** Where an instance is in its life. */
-export type State = "asleep" | "booting" | "awake" | "saving" | "stopping";
-
-/** Something that went wrong, for the status page. */
-export interface Trouble {
-  /** Milliseconds since the epoch. */
-  at: number;
-  code: string;
-  message: string;
-}
-
-/** A provider's refusal, as the `Providers` entrypoint saw it. */
-export interface ProviderTrouble {
-  at: number;
-  provider: string;
-  status: number;
-  /** The variable that holds the key. */
-  variable: string;
-}
-
-/** What this instance remembers. Times are milliseconds since the epoch. */
-export interface Memory {
-  state: State;
-  since: number;
-  bootId: string | null;
-  image: string | null;
-  confined: boolean | null;
-  configDigest: string | null;
-  keys: BootKeys | null;
-  whyAwake: string | null;
-  wokenForCron: boolean;
-  gatewayStopped: boolean;
-  lastActivity: number;
-  firstUnsaved: number | null;
-  lastUnsaved: number | null;
-  lastSave: number;
-  wakeAt: number | null;
-  notBefore: number;
-  bootFailures: number;
-  saveFailures: number;
-  boots: number;
-  lastError: Trouble | null;
-  lastSaveError: Trouble | null;
-  lastProviderError: ProviderTrouble | null;
-  lastExit: { at: number; exitCode: number | null; logTail: string | null } | null;
-  restored: { backup: number | null; passedOver: string[] } | null;
-}
+import { DamagedGeneration, type Vault } from "./vault.ts";
 
 /** What the lifecycle works with. */
 export interface Parts {
@@ -83,18 +36,6 @@ export interface Parts {
   setAlarm(at: number | null): void;
 }
 
-/** Result of a save. */
-export interface Saved {
-  backup: Generation;
-  /** The state was the same as in the newest backup; nothing was stored. */
-  unchanged: boolean;
-}
-
-/** Port of Hermes' API in the sandbox. */
-export const API_PORT = 18789;
-
-/** Until commands work in a started sandbox, in milliseconds. */
-const EXEC_PATIENCE = 30_000;
 /** Until a Hermes that was told to go answers with this boot's key. */
 const READY_PATIENCE = 90_000;
 /** Until a running Hermes that we found again answers. */
@@ -107,24 +48,6 @@ const LOOK_AGAIN = 1500;
 /** The platform ends a sandbox that nobody asked anything for so long. */
 const INACTIVITY_LIMIT = 6 * 3600_000;
 
-/** Exit codes of the `sandbox` command that mean something to us. */
-const UNCHANGED = 3;
-const OTHER_BOOT = 65;
-const DAMAGED_ARCHIVE = 70;
-const DAMAGED_STATE = 71;
-
-/** The sandbox of the current boot has ended; whoever waited for it starts over. */
-export class SandboxGone extends Error {
-  constructor(readonly exit: Exit | null) {
-    super(
-      exit === null
-        ? "The sandbox is gone."
-        : `The sandbox ended with exit code ${exit.exitCode ?? "unknown"}.`,
-    );
-    this.name = "SandboxGone";
-  }
-}
-
 /** The life of one sandbox. */
 export class Lifecycle {
   readonly #parts: Parts;
@@ -132,6 +55,8 @@ export class Lifecycle {
   #memory: Memory;
   /** The boot under way, whoever asked for it. */
   #boot: Promise<void> | null = null;
+  /** A restart of Hermes alone under way. */
+  #gatewayStart: Promise<void> | null = null;
   /** A stop, restart or sleep under way; everything else waits for it. */
   #transition: Promise<unknown> | null = null;
   /** Finding a sandbox again after this object was restarted, or after its watch was lost. */
@@ -298,7 +223,7 @@ export class Lifecycle {
     });
     log.info("boot", { boot: bootId, why, image: settings.image });
     try {
-      await this.#bring(bootId, keys);
+      await this.#bring(this.#guest(bootId, keys));
     } catch (error) {
       throw await this.#bootFailed(bootId, error);
     }
@@ -322,7 +247,8 @@ export class Lifecycle {
   }
 
   /** start -> commands work -> restore -> go -> ready, each raced against the sandbox's end. */
-  async #bring(bootId: string, keys: BootKeys): Promise<void> {
+  async #bring(guest: Guest): Promise<void> {
+    const { bootId } = guest;
     const { sandbox, settings } = this.#parts;
     const found = await sandbox.inspect();
     // Whatever runs there is of no boot that we remember: it must neither answer nor be saved.
@@ -337,13 +263,13 @@ export class Lifecycle {
     const ended = this.#watch(bootId);
     this.#bootLog = new Listener(sandbox, ["sandbox", "logs", "--boot", bootId, "--follow"], LOG_TAIL);
     const steps = async () => {
-      await this.#commandsWork(bootId);
-      await this.#restore(bootId);
-      await this.#command("go", bootId, [], JSON.stringify(buildGo(settings, keys, confined)));
-      await this.#ready(bootId, keys, READY_PATIENCE);
+      await guest.works();
+      this.#remember({ restored: await guest.restore() });
+      await guest.go(buildGo(settings, guest.keys));
+      await guest.ready(READY_PATIENCE);
       await sandbox.setInactivityTimeout(INACTIVITY_LIMIT);
     };
-    this.#remember({ confined, configDigest: await configDigest(settings, confined) });
+    this.#remember({ confined, configDigest: await configDigest(settings) });
     await Promise.race([steps(), ended]);
     this.#bootLog.stop();
   }
@@ -462,105 +388,6 @@ export class Lifecycle {
     return this.#parts.log.redactor.clean(log.text()) || null;
   }
 
-  async #commandsWork(bootId: string): Promise<void> {
-    const { time } = this.#parts;
-    const until = time.now() + EXEC_PATIENCE;
-    for (let pause = 20; ; pause = Math.min(pause * 2, 500)) {
-      const why = await run(this.#parts.sandbox, ["sandbox", "status", "--boot", bootId]).then(
-        (result) => (result.exitCode === 0 ? null : result.why || `exit code ${result.exitCode}`),
-        (error: unknown) => engineReason(error),
-      );
-      if (why === null) return;
-      this.#mustStillBe(bootId);
-      if (time.now() >= until) throw new Error(`no command works in the sandbox (${why}).`);
-      await time.sleep(pause);
-    }
-  }
-
-  /** Puts the newest good generation back, or says that there never was one. */
-  async #restore(bootId: string): Promise<void> {
-    const { vault, log } = this.#parts;
-    const passedOver: string[] = [];
-    if (!vault.hasHistory) {
-      await this.#command("restore", bootId, ["--empty"]);
-      return this.#remember({ restored: { backup: null, passedOver } });
-    }
-    for (const generation of vault.list()) {
-      const why =
-        generation.state === "good" ? await this.#restoreOne(bootId, generation) : "it is marked as damaged";
-      if (why === null) return this.#remember({ restored: { backup: generation.id, passedOver } });
-      passedOver.push(`backup ${generation.id}: ${why}`);
-      log.error("backup_passed_over", { backup: generation.id, why });
-    }
-    throw new ApiError({
-      status: 503,
-      code: "no_good_backup",
-      message:
-        `None of the backups could be restored (${passedOver.join("; ")}), and Hermes is not started empty over them. ` +
-        "Restore a backup that you kept elsewhere, or destroy the instance's data to begin anew.",
-    });
-  }
-
-  /** @returns why this generation is no good, or `null` when it is in place. */
-  async #restoreOne(bootId: string, generation: Generation): Promise<string | null> {
-    const { vault, sandbox } = this.#parts;
-    try {
-      await vault.verify(generation.id);
-    } catch (error) {
-      if (!(error instanceof DamagedGeneration)) throw error;
-      vault.condemn(generation.id, error.message);
-      return error.message;
-    }
-    const cmd = ["sandbox", "restore", "--boot", bootId];
-    const result = await run(sandbox, cmd, { stdin: vault.read(generation.id) });
-    if (result.exitCode === 0) return null;
-    if (result.exitCode !== DAMAGED_ARCHIVE && result.exitCode !== DAMAGED_STATE)
-      throw commandError("restore", result);
-    vault.condemn(generation.id, result.why);
-    return result.why;
-  }
-
-  /** Waits for an authenticated answer: only the Hermes of this boot knows the key. */
-  async #ready(bootId: string, keys: BootKeys, patience: number): Promise<void> {
-    const { time } = this.#parts;
-    const until = time.now() + patience;
-    for (let pause = 25; ; pause = Math.min(pause * 1.5, 250)) {
-      const status = await this.#ask(keys);
-      if (status === 200) return;
-      this.#mustStillBe(bootId);
-      if (time.now() >= until)
-        throw new Error(
-          `Hermes did not get ready within ${patience / 1000} s (last answer: ${status ?? "none"}).`,
-        );
-      await time.sleep(pause);
-    }
-  }
-
-  /** Ends a wait for a sandbox that is no longer the current one. */
-  #mustStillBe(bootId: string): void {
-    if (this.#memory.bootId !== bootId) throw new SandboxGone(null);
-  }
-
-  /** Status of an authenticated call, or `null` when nobody answers. */
-  async #ask(keys: BootKeys): Promise<number | null> {
-    try {
-      const answer = await this.port.fetch("http://hermes/v1/models", {
-        headers: { authorization: `Bearer ${keys.gatewayKey}` },
-      });
-      await answer.body?.cancel();
-      return answer.status;
-    } catch {
-      return null;
-    }
-  }
-
-  /** Runs `sandbox NAME --boot ID ...` and throws unless it succeeds. */
-  async #command(name: string, bootId: string, args: readonly string[] = [], stdin = ""): Promise<string> {
-    const result = await run(this.#parts.sandbox, ["sandbox", name, "--boot", bootId, ...args], { stdin });
-    if (result.exitCode !== 0) throw commandError(name, result);
-    return result.stdout;
-  }
-
   // Finding a running sandbox again
 
   /**
@@ -585,11 +412,12 @@ export class Lifecycle {
     if (!ours) {
       if (found.running) await sandbox.destroy();
       log.warn("sandbox_lost", { boot: bootId, running: found.running });
+      this.#remember({ lastExit: { at: this.#parts.time.now(), exitCode: null, logTail: null } });
       return this.#fallAsleep(null);
     }
     // A boot or a stop that was cut off cannot be taken up where it was.
     const half = state === "booting" || state === "stopping";
-    if (half || !(await this.#answersAgain(bootId, keys))) {
+    if (half || !(await this.#answersAgain(this.#guest(bootId, keys)))) {
       if (!half) await this.#saveOnce("before giving up").catch(() => undefined);
       await sandbox.destroy();
       log.warn("sandbox_given_up", { boot: bootId, state });
@@ -602,17 +430,17 @@ export class Lifecycle {
     log.info("reattached", { boot: bootId });
   }
 
-  async #answersAgain(bootId: string, keys: BootKeys): Promise<boolean> {
+  async #answersAgain(guest: Guest): Promise<boolean> {
     try {
-      const status = JSON.parse(await this.#command("status", bootId)) as { state?: string };
-      if (this.#memory.gatewayStopped || status.state === "stopped") {
+      const { state } = await guest.status();
+      if (this.#memory.gatewayStopped || state === "stopped") {
         this.#remember({ gatewayStopped: true });
         return true;
       }
-      await this.#ready(bootId, keys, REATTACH_PATIENCE);
+      await guest.ready(REATTACH_PATIENCE);
       return true;
     } catch (error) {
-      this.#parts.log.warn("reattach_failed", { boot: bootId, why: engineReason(error) });
+      this.#parts.log.warn("reattach_failed", { boot: guest.bootId, why: engineReason(error) });
       return false;
     }
   }
@@ -648,7 +476,7 @@ export class Lifecycle {
     this.#memory.firstUnsaved = null;
     this.#memory.lastUnsaved = null;
     try {
-      const saved = await this.#export(bootId, why);
+      const saved = await this.#current().export(why, this.#memory.image ?? "");
       this.#remember({ lastSave: began, saveFailures: 0, lastSaveError: null, notBefore: 0 });
       if (this.#inFlight > 0 && firstUnsaved !== null) this.#markUnsaved(began);
       log.info("saved", {
@@ -686,40 +514,6 @@ export class Lifecycle {
     });
   }
 
-  /** Streams one archive into the vault, unless the newest good generation has the same content. */
-  async #export(bootId: string, why: string): Promise<Saved> {
-    const { sandbox, vault } = this.#parts;
-    const newest = vault.good()[0];
-    const unless = newest === undefined ? [] : ["--unless", newest.digest];
-    const process = await sandbox.exec(["sandbox", "save", "--boot", bootId, ...unless]);
-    const first = await peek(process.stdout);
-    if (first === null) {
-      const exitCode = await process.exitCode;
-      if (exitCode === UNCHANGED && newest !== undefined) return this.#confirm(newest, bootId, why);
-      throw commandError("save", { exitCode, why: lastLine(await process.stderr) });
-    }
-    const succeeded = async () => {
-      const exitCode = await process.exitCode;
-      if (exitCode !== 0) throw commandError("save", { exitCode, why: lastLine(await process.stderr) });
-    };
-    const meta = { boot: bootId, reason: why, image: this.#memory.image ?? "" };
-    return { backup: await vault.write(first, meta, succeeded), unchanged: false };
-  }
-
-  /** "Unchanged" is only as good as the generation it refers to. */
-  async #confirm(newest: Generation, bootId: string, why: string): Promise<Saved> {
-    const { vault, log } = this.#parts;
-    try {
-      await vault.verify(newest.id);
-      return { backup: newest, unchanged: true };
-    } catch (error) {
-      if (!(error instanceof DamagedGeneration)) throw error;
-      log.error("backup_damaged", { backup: newest.id, why: error.message });
-      vault.condemn(newest.id, error.message);
-      return this.#export(bootId, why);
-    }
-  }
-
   // Stopping
 
   /**
@@ -729,7 +523,7 @@ export class Lifecycle {
   async sleep(): Promise<Saved | null> {
     await this.#settle();
     if (this.#memory.state === "asleep") return null;
-    const nextCron = (await this.chores())?.nextCron ?? null;
+    const { nextCron } = await this.#chores();
     return this.#exclusively(async () => {
       await this.#drain();
       const saved = await this.#saveVerified("sleep");
@@ -759,53 +553,61 @@ export class Lifecycle {
     await this.wake("restart");
   }
 
-  /** Restarts Hermes alone, with today's configuration; streams under way are drained. */
-  async restartGateway(): Promise<void> {
+  /** Restarts Hermes alone, with today's configuration; streams under way are drained. Who asks meanwhile shares it. */
+  restartGateway(): Promise<void> {
+    this.#gatewayStart ??= this.#restartGatewayOnce().finally(() => {
+      this.#gatewayStart = null;
+    });
+    return this.#gatewayStart;
+  }
+
+  async #restartGatewayOnce(): Promise<void> {
     await this.#settle();
     if (this.#memory.state === "asleep") return this.wake("restart-gateway");
-    const { bootId, keys, confined } = this.#memory;
-    if (bootId === null || keys === null) throw new SandboxGone(null);
     const { settings, log } = this.#parts;
-    const seconds = String(Math.ceil(settings.drainTimeout / 1000));
-    await this.#command(
-      "restart-gateway",
-      bootId,
-      ["--drain", seconds],
-      JSON.stringify(buildGo(settings, keys, confined)),
-    );
-    this.#remember({ gatewayStopped: false, configDigest: await configDigest(settings, confined) });
-    await this.#ready(bootId, keys, settings.drainTimeout + READY_PATIENCE);
-    log.info("gateway_restarted", { boot: bootId });
+    const guest = this.#current();
+    await guest.restartGateway(buildGo(settings, guest.keys), this.#drainSeconds);
+    this.#remember({ gatewayStopped: false, configDigest: await configDigest(settings) });
+    await guest.ready(READY_PATIENCE);
+    log.info("gateway_restarted", { boot: guest.bootId });
   }
 
   /** Stops Hermes and leaves the sandbox; the next request starts Hermes again. */
   async stopGateway(): Promise<void> {
     await this.#settle();
-    const { bootId, state } = this.#memory;
-    if (state === "asleep" || bootId === null) return;
+    if (this.#memory.state === "asleep") return;
+    const guest = this.#current();
     await this.#exclusively(async () => {
       await this.#drain();
-      await this.#command("stop-gateway", bootId);
+      await guest.stopGateway(this.#drainSeconds);
       this.#remember({ gatewayStopped: true });
     });
-    this.#parts.log.info("gateway_stopped", { boot: bootId });
+    this.#parts.log.info("gateway_stopped", { boot: guest.bootId });
   }
 
-  /** What Hermes has to do by itself, or `null` when it cannot be asked. */
-  async chores(): Promise<Chores | null> {
-    const { bootId } = this.#memory;
-    if (bootId === null) return null;
+  /** What Hermes has to do by itself; nothing, when it cannot be asked. */
+  async #chores(): Promise<Chores> {
     try {
-      const told = JSON.parse(await this.#command("status", bootId)) as {
-        nextCron?: number | null;
-        cronRunning?: number;
-      };
-      const nextCron = typeof told.nextCron === "number" ? told.nextCron * 1000 : null;
-      return { nextCron, cronRunning: told.cronRunning ?? 0 };
+      return (await this.#current().status()).chores;
     } catch (error) {
-      this.#parts.log.warn("status_failed", { boot: bootId, why: engineReason(error) });
-      return null;
+      this.#parts.log.warn("status_failed", { boot: this.#memory.bootId, why: engineReason(error) });
+      return { nextCron: null, cronRunning: 0 };
     }
+  }
+
+  get #drainSeconds(): number {
+    return Math.ceil(this.#parts.settings.drainTimeout / 1000);
+  }
+
+  /** The sandbox of the current boot. */
+  #current(): Guest {
+    const { bootId, keys } = this.#memory;
+    if (bootId === null || keys === null) throw new SandboxGone(null);
+    return this.#guest(bootId, keys);
+  }
+
+  #guest(bootId: string, keys: BootKeys): Guest {
+    return new Guest(this.#parts, bootId, keys, () => this.#memory.bootId === bootId);
   }
 
   /** Lets a boot, a stop or a look at a found sandbox come to its end. */
@@ -847,10 +649,21 @@ export class Lifecycle {
       });
   }
 
+  /** A save whose bytes were read back; a damaged one is replaced, for its content is still here. */
   async #saveVerified(why: string): Promise<Saved> {
+    const { vault, log } = this.#parts;
     const saved = await this.save(why);
-    await this.#parts.vault.verify(saved.backup.id);
-    return saved;
+    try {
+      await vault.verify(saved.backup.id);
+      return saved;
+    } catch (error) {
+      if (!(error instanceof DamagedGeneration)) throw error;
+      log.error("backup_damaged", { backup: error.id, why: error.message });
+      vault.condemn(error.id, error.message);
+    }
+    const again = await this.save(why);
+    await vault.verify(again.backup.id);
+    return again;
   }
 
   async #end(wakeAt: number | null): Promise<void> {
@@ -871,7 +684,8 @@ export class Lifecycle {
     } catch (error) {
       const { log, time } = this.#parts;
       log.warn("alarm_failed", { why: engineReason(error) });
-      this.#remember({ notBefore: Math.max(this.#memory.notBefore, time.now() + 15_000) });
+      // What failed has set its own pause, or else nobody has.
+      if (this.#memory.notBefore <= time.now()) this.#remember({ notBefore: time.now() + 15_000 });
     }
     this.#arm();
   }
@@ -888,7 +702,7 @@ export class Lifecycle {
   async #sleepWhenIdle(): Promise<void> {
     const { time } = this.#parts;
     const { lastActivity } = this.#memory;
-    const chores = (await this.chores()) ?? { nextCron: null, cronRunning: 0 };
+    const chores = await this.#chores();
     const verdict = maySleep(time.now(), chores);
     if (!verdict.sleep) return this.#remember({ notBefore: verdict.askAgain });
     this.#remember({ state: "saving", since: time.now() });
@@ -942,51 +756,10 @@ export class Lifecycle {
   }
 }
 
-function newMemory(now: number): Memory {
-  return {
-    state: "asleep",
-    since: now,
-    bootId: null,
-    image: null,
-    confined: null,
-    configDigest: null,
-    keys: null,
-    whyAwake: null,
-    wokenForCron: false,
-    gatewayStopped: false,
-    lastActivity: now,
-    firstUnsaved: null,
-    lastUnsaved: null,
-    lastSave: 0,
-    wakeAt: null,
-    notBefore: 0,
-    bootFailures: 0,
-    saveFailures: 0,
-    boots: 0,
-    lastError: null,
-    lastSaveError: null,
-    lastProviderError: null,
-    lastExit: null,
-    restored: null,
-  };
-}
-
 function randomKey(): string {
   return [...crypto.getRandomValues(new Uint8Array(32))]
     .map((byte) => byte.toString(16).padStart(2, "0"))
     .join("");
-}
-
-/** A command of the sandbox that failed, as `save_failed`, `restart_gateway_failed` and so on. */
-function commandError(name: string, result: { exitCode: number; why: string }): Error {
-  if (result.exitCode === OTHER_BOOT) return new SandboxGone(null);
-  const why = result.why === "" ? `exit code ${result.exitCode}` : result.why;
-  return new ApiError({
-    status: 503,
-    code: `${name.replaceAll("-", "_")}_failed`,
-    message: `'sandbox ${name}' failed: ${why}`,
-    retryAfter: 10,
-  });
 }
 
 function asleepError(): ApiError {
@@ -1012,29 +785,4 @@ function bootError(cause: unknown, tail: string | null, pause: number): ApiError
 
 function codeOf(cause: unknown): string {
   return cause instanceof EngineError && cause.status === 507 ? "disk_full" : "boot_failed";
-}
-
-/** Looks at the first chunk of a stream without losing it; `null` when there is none. */
-async function peek(stream: ReadableStream<Uint8Array>): Promise<ReadableStream<Uint8Array> | null> {
-  const reader = stream.getReader();
-  let { done, value } = await reader.read();
-  while (!done && value?.byteLength === 0) ({ done, value } = await reader.read());
-  if (done || value === undefined) return null;
-  let first: Uint8Array | null = value;
-  return new ReadableStream<Uint8Array>(
-    {
-      async pull(controller) {
-        if (first !== null) {
-          controller.enqueue(first);
-          first = null;
-          return;
-        }
-        const next = await reader.read();
-        if (next.done) controller.close();
-        else controller.enqueue(next.value);
-      },
-      cancel: (why) => reader.cancel(why),
-    },
-    { highWaterMark: 0 },
-  );
 }

@@ -215,8 +215,9 @@ export class Turns {
       const result = await within(this.#parts.time, COMMENT_EVERY, settled);
       if (result === undefined) continue;
       if ("response" in result && isStream(result.response) && result.response.body !== null) {
-        writer.releaseLock();
-        return result.response.body.pipeTo(writable);
+        // Chunk by chunk: the runtime cannot connect two of its identity streams directly.
+        for await (const chunk of result.response.body) await writer.write(chunk);
+        return writer.close();
       }
       const told = "response" in result ? await bodyOf(result.response) : errorOf(result.error, turn.id);
       this.#parts.log.warn("stream_failed", { request_id: turn.id, answer: told });

@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0
+/** What runs in the sandbox during one boot, spoken to by the `sandbox` command and by Hermes' port. */
+import type { Chores } from "./clock.ts";
+import { type Exit, engineReason, lastLine, run, type Sandbox } from "./engine.ts";
+import { ApiError } from "./errors.ts";
+import type { BootKeys, Go } from "./hermes-config.ts";
+import type { Log } from "./log.ts";
+import type { Restored } from "./memory.ts";
+import type { Time } from "./time.ts";
+import { DamagedGeneration, type Generation, type Vault } from "./vault.ts";
+
+/** Result of a save. */
+export interface Saved {
+  backup: Generation;
+  /** The state was the same as in the newest backup; nothing was stored. */
+  unchanged: boolean;
+}
+
+/** Port of Hermes' API in the sandbox. */
+export const API_PORT = 18789;
+
+/** Until commands work in a started sandbox, in milliseconds. */
+const EXEC_PATIENCE = 30_000;
+/** Exit codes of the `sandbox` command that mean something to us. */
+const UNCHANGED = 3;
+const OTHER_BOOT = 65;
+const DAMAGED_ARCHIVE = 70;
+const DAMAGED_STATE = 71;
+
+/** The sandbox of the current boot has ended; whoever waited for it starts over. */
+export class SandboxGone extends Error {
+  constructor(readonly exit: Exit | null) {
+    super(
+      exit === null
+        ? "The sandbox is gone."
+        : `The sandbox ended with exit code ${exit.exitCode ?? "unknown"}.`,
+    );
+    this.name = "SandboxGone";
+  }
+}
+
+/** What a guest is reached by. */
+export interface GuestParts {
+  sandbox: Sandbox;
+  vault: Vault;
+  time: Time;
+  log: Log;
+}
+
+/** One boot's sandbox. A command for another boot, or for none, throws {@link SandboxGone}. */
+export class Guest {
+  readonly #parts: GuestParts;
+
+  /**
+   * @param bootId goes with every command, so that no ghost of another boot answers.
+   * @param isCurrent whether this boot is still the one that counts; ends waits that became pointless.
+   */
+  constructor(
+    parts: GuestParts,
+    readonly bootId: string,
+    readonly keys: BootKeys,
+    readonly isCurrent: () => boolean,
+  ) {
+    this.#parts = parts;
+  }
+
+  /** Waits until commands work in a sandbox that was just started. */
+  async works(): Promise<void> {
+    const { time } = this.#parts;
+    const until = time.now() + EXEC_PATIENCE;
+    for (let pause = 20; ; pause = Math.min(pause * 2, 500)) {
+      const why = await run(this.#parts.sandbox, ["sandbox", "status", "--boot", this.bootId]).then(
+        (result) => (result.exitCode === 0 ? null : result.why || `exit code ${result.exitCode}`),
+        (error: unknown) => engineReason(error),
+      );
+      if (why === null) return;
+      this.#mustStillBe();
+      if (time.now() >= until) throw new Error(`no command works in the sandbox (${why}).`);
+      await time.sleep(pause);
+    }
+  }
+
+  /** Puts the newest good generation back, or says that there never was one. */
+  async restore(): Promise<Restored> {
+    const { vault, log } = this.#parts;
+    const passedOver: string[] = [];
+    if (!vault.hasHistory) {
+      await this.#command("restore", ["--empty"]);
+      return { backup: null, passedOver };
+    }
+    for (const generation of vault.list()) {
+      const why =
+        generation.state === "good" ? await this.#restoreOne(generation) : "it is marked as damaged";
+      if (why === null) return { backup: generation.id, passedOver };
+      passedOver.push(`backup ${generation.id}: ${why}`);
+      log.error("backup_passed_over", { backup: generation.id, why });
+    }
+    throw new ApiError({
+      status: 503,
+      code: "no_good_backup",
+      message:
+        `None of the backups could be restored (${passedOver.join("; ")}), and Hermes is not started empty over them. ` +
+        "Restore a backup that you kept elsewhere, or destroy the instance's data to begin anew.",
+    });
+  }
+
+  /** @returns why this generation is no good, or `null` when it is in place. */
+  async #restoreOne(generation: Generation): Promise<string | null> {
+    const { vault, sandbox } = this.#parts;
+    try {
+      await vault.verify(generation.id);
+    } catch (error) {
+      if (!(error instanceof DamagedGeneration)) throw error;
+      vault.condemn(generation.id, error.message);
+      return error.message;
+    }
+    const cmd = ["sandbox", "restore", "--boot", this.bootId];
+    const result = await run(sandbox, cmd, { stdin: vault.read(generation.id) });
+    if (result.exitCode === 0) return null;
+    if (result.exitCode !== DAMAGED_ARCHIVE && result.exitCode !== DAMAGED_STATE)
+      throw commandError("restore", result);
+    vault.condemn(generation.id, result.why);
+    return result.why;
+  }
+
+  /** Tells the sandbox to start Hermes. */
+  async go(input: Go): Promise<void> {
+    await this.#command("go", [], JSON.stringify(input));
+  }
+
+  /** Waits for an authenticated answer: only the Hermes of this boot knows the key. */
+  async ready(patience: number): Promise<void> {
+    const { time } = this.#parts;
+    const until = time.now() + patience;
+    for (let pause = 25; ; pause = Math.min(pause * 1.5, 250)) {
+      const status = await this.#ask();
+      if (status === 200) return;
+      this.#mustStillBe();
+      if (time.now() >= until)
+        throw new Error(
+          `Hermes did not get ready within ${patience / 1000} s (last answer: ${status ?? "none"}).`,
+        );
+      await time.sleep(pause);
+    }
+  }
+
+  /** Status of an authenticated call, or `null` when nobody answers. */
+  async #ask(): Promise<number | null> {
+    try {
+      const answer = await this.#parts.sandbox.getTcpPort(API_PORT).fetch("http://hermes/v1/models", {
+        headers: { authorization: `Bearer ${this.keys.gatewayKey}` },
+      });
+      await answer.body?.cancel();
+      return answer.status;
+    } catch {
+      return null;
+    }
+  }
+
+  /** What the sandbox says about Hermes. */
+  async status(): Promise<{ state: string; chores: Chores }> {
+    const told = JSON.parse(await this.#command("status")) as {
+      state?: string;
+      nextCron?: number | null;
+      cronRunning?: number;
+    };
+    const nextCron = typeof told.nextCron === "number" ? told.nextCron * 1000 : null;
+    return { state: told.state ?? "unknown", chores: { nextCron, cronRunning: told.cronRunning ?? 0 } };
+  }
+
+  /** Restarts Hermes alone with new input; returns when it is ready again. */
+  async restartGateway(input: Go, drainSeconds: number): Promise<void> {
+    await this.#command("restart-gateway", ["--drain", String(drainSeconds)], JSON.stringify(input));
+  }
+
+  /** Stops Hermes alone. */
+  async stopGateway(drainSeconds: number): Promise<void> {
+    await this.#command("stop-gateway", ["--drain", String(drainSeconds)]);
+  }
+
+  /** Streams one archive into the vault, unless the newest good generation has the same content. */
+  async export(why: string, image: string): Promise<Saved> {
+    const { sandbox, vault } = this.#parts;
+    const newest = vault.good()[0];
+    const unless = newest === undefined ? [] : ["--unless", newest.digest];
+    const process = await sandbox.exec(["sandbox", "save", "--boot", this.bootId, ...unless]);
+    const first = await peek(process.stdout);
+    if (first === null) {
+      const exitCode = await process.exitCode;
+      if (exitCode === UNCHANGED && newest !== undefined) return this.#confirm(newest, why, image);
+      throw commandError("save", { exitCode, why: lastLine(await process.stderr) });
+    }
+    const succeeded = async () => {
+      const exitCode = await process.exitCode;
+      if (exitCode !== 0) throw commandError("save", { exitCode, why: lastLine(await process.stderr) });
+    };
+    const meta = { boot: this.bootId, reason: why, image };
+    return { backup: await vault.write(first, meta, succeeded), unchanged: false };
+  }
+
+  /** "Unchanged" is only as good as the generation it refers to. */
+  async #confirm(newest: Generation, why: string, image: string): Promise<Saved> {
+    const { vault, log } = this.#parts;
+    try {
+      vault.check(newest.id);
+      return { backup: newest, unchanged: true };
+    } catch (error) {
+      if (!(error instanceof DamagedGeneration)) throw error;
+      log.error("backup_damaged", { backup: newest.id, why: error.message });
+      vault.condemn(newest.id, error.message);
+      return this.export(why, image);
+    }
+  }
+
+  /** Ends a wait for a sandbox that is no longer the current one. */
+  #mustStillBe(): void {
+    if (!this.isCurrent()) throw new SandboxGone(null);
+  }
+
+  /** Runs `sandbox NAME --boot ID ...` and throws unless it succeeds. */
+  async #command(name: string, args: readonly string[] = [], stdin = ""): Promise<string> {
+    const result = await run(this.#parts.sandbox, ["sandbox", name, "--boot", this.bootId, ...args], {
+      stdin,
+    });
+    if (result.exitCode !== 0) throw commandError(name, result);
+    return result.stdout;
+  }
+}
+
+/** A command of the sandbox that failed, as `save_failed`, `restart_gateway_failed` and so on. */
+function commandError(name: string, result: { exitCode: number; why: string }): Error {
+  if (result.exitCode === OTHER_BOOT) return new SandboxGone(null);
+  const why = result.why === "" ? `exit code ${result.exitCode}` : result.why;
+  return new ApiError({
+    status: 503,
+    code: `${name.replaceAll("-", "_")}_failed`,
+    message: `'sandbox ${name}' failed: ${why}`,
+    retryAfter: 10,
+  });
+}
+
+/** Looks at the first chunk of a stream without losing it; `null` when there is none. */
+async function peek(stream: ReadableStream<Uint8Array>): Promise<ReadableStream<Uint8Array> | null> {
+  const reader = stream.getReader();
+  let { done, value } = await reader.read();
+  while (!done && value?.byteLength === 0) ({ done, value } = await reader.read());
+  if (done || value === undefined) return null;
+  let first: Uint8Array | null = value;
+  return new ReadableStream<Uint8Array>(
+    {
+      async pull(controller) {
+        if (first !== null) {
+          controller.enqueue(first);
+          first = null;
+          return;
+        }
+        const next = await reader.read();
+        if (next.done) controller.close();
+        else controller.enqueue(next.value);
+      },
+      cancel: (why) => reader.cancel(why),
+    },
+    { highWaterMark: 0 },
+  );
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+/** What an instance remembers over its own restarts. */
+import type { BootKeys } from "./hermes-config.ts";
+
+/** Where an instance is in its life. */
+export type State = "asleep" | "booting" | "awake" | "saving" | "stopping";
+
+/** Something that went wrong, for the status page. */
+export interface Trouble {
+  /** Milliseconds since the epoch. */
+  at: number;
+  code: string;
+  message: string;
+}
+
+/** A provider's refusal, as the `Providers` entrypoint saw it. */
+export interface ProviderTrouble {
+  at: number;
+  provider: string;
+  status: number;
+  /** The variable that holds the key. */
+  variable: string;
+}
+
+/** What a boot began with. */
+export interface Restored {
+  /** Generation, or `null` for an empty home. */
+  backup: number | null;
+  /** Newer generations that were no good, each with the reason. */
+  passedOver: string[];
+}
+
+/** What this instance remembers. Times are milliseconds since the epoch. */
+export interface Memory {
+  state: State;
+  since: number;
+  bootId: string | null;
+  image: string | null;
+  confined: boolean | null;
+  configDigest: string | null;
+  keys: BootKeys | null;
+  whyAwake: string | null;
+  wokenForCron: boolean;
+  gatewayStopped: boolean;
+  lastActivity: number;
+  firstUnsaved: number | null;
+  lastUnsaved: number | null;
+  lastSave: number;
+  wakeAt: number | null;
+  notBefore: number;
+  bootFailures: number;
+  saveFailures: number;
+  boots: number;
+  lastError: Trouble | null;
+  lastSaveError: Trouble | null;
+  lastProviderError: ProviderTrouble | null;
+  lastExit: { at: number; exitCode: number | null; logTail: string | null } | null;
+  restored: Restored | null;
+}
+
+/** An instance that never ran. */
+export function newMemory(now: number): Memory {
+  return {
+    state: "asleep",
+    since: now,
+    bootId: null,
+    image: null,
+    confined: null,
+    configDigest: null,
+    keys: null,
+    whyAwake: null,
+    wokenForCron: false,
+    gatewayStopped: false,
+    lastActivity: now,
+    firstUnsaved: null,
+    lastUnsaved: null,
+    lastSave: 0,
+    wakeAt: null,
+    notBefore: 0,
+    bootFailures: 0,
+    saveFailures: 0,
+    boots: 0,
+    lastError: null,
+    lastSaveError: null,
+    lastProviderError: null,
+    lastExit: null,
+    restored: null,
+  };
+}

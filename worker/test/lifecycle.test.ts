@@ -1,0 +1,486 @@
+// SPDX-License-Identifier: Apache-2.0
+import { runInDurableObject } from "cloudflare:test";
+import { describe, expect, it } from "vitest";
+import { Lifecycle } from "../src/lifecycle.ts";
+import { Log, Redactor } from "../src/log.ts";
+import type { Memory } from "../src/memory.ts";
+import { settingsOf } from "../src/settings.ts";
+import { Turns } from "../src/turns.ts";
+import { Vault } from "../src/vault.ts";
+import { env } from "./helpers.ts";
+import { ManualTime, MemorySandbox, settled } from "./stand-ins/sandbox.ts";
+
+interface World {
+  sandbox: MemorySandbox;
+  time: ManualTime;
+  vault: Vault;
+  storage: DurableObjectStorage;
+  life: Lifecycle;
+  turns: Turns;
+  /** When the alarm is set for. */
+  alarm: () => number | null;
+  /** Lets time pass, and the alarm ring when it is due. */
+  pass: (ms: number) => Promise<void>;
+  /** A new object over the same storage. */
+  reborn: (forged?: Partial<Memory>) => Lifecycle;
+  turn: (text: string) => Promise<void>;
+}
+
+let rooms = 0;
+
+/** A lifecycle with a sandbox in memory and a clock that stands still. */
+function world(work: (world: World) => Promise<void>, change: Record<string, unknown> = {}): Promise<void> {
+  return runInDurableObject(env.PLAIN.getByName(`life ${rooms++}`), async (_, state) => {
+    const sandbox = new MemorySandbox();
+    const time = new ManualTime();
+    const settings = settingsOf({ ...env, ...change });
+    const log = new Log(new Redactor());
+    let kept: Memory | undefined;
+    let alarm: number | null = null;
+    const vault = new Vault(state.storage, time);
+    const born = () =>
+      new Lifecycle({
+        settings,
+        sandbox,
+        vault,
+        time,
+        log,
+        store: {
+          get: () => structuredClone(kept),
+          put: (memory) => {
+            kept = structuredClone(memory);
+          },
+        },
+        setAlarm: (at) => {
+          alarm = at;
+        },
+      });
+    const w: World = {
+      sandbox,
+      time,
+      vault,
+      storage: state.storage,
+      life: born(),
+      turns: undefined as unknown as Turns,
+      alarm: () => alarm,
+      pass: async (ms) => {
+        const end = time.now() + ms;
+        while (alarm !== null && alarm <= end) {
+          await time.pass(Math.max(0, alarm - time.now()));
+          alarm = null;
+          const ringing = w.life.onAlarm();
+          await time.pass(0);
+          await ringing;
+        }
+        await time.pass(end - time.now());
+      },
+      reborn: (forged = {}) => {
+        if (kept !== undefined) Object.assign(kept, forged);
+        w.life = born();
+        return w.life;
+      },
+      turn: async (text) => {
+        const gone = w.life.arrive();
+        const { leave } = await w.life.seat("turn", true);
+        sandbox.state += text;
+        leave();
+        gone();
+      },
+    };
+    w.turns = new Turns({ lifecycle: w.life, time, log, drainTimeout: settings.drainTimeout });
+    await work(w);
+  });
+}
+
+describe("booting", () => {
+  it("fails with the reason and the log, pauses longer each time, and tries again", () =>
+    world(async ({ sandbox, life, pass, time }) => {
+      const go = sandbox.commands["go"];
+      sandbox.commands["go"] = () => {
+        sandbox.die(7);
+        return {};
+      };
+      const boot = async () => {
+        const error = life.wake("test").catch((why: unknown) => why);
+        await time.pass(500);
+        return (await error) as { code: string; message: string; retryAfter: number };
+      };
+      const first = await boot();
+      expect(first).toMatchObject({ code: "boot_failed" });
+      expect(first.message).toMatch(/exit code 7.*the log/s);
+      expect(await boot()).toMatchObject({ code: "boot_failed" });
+      expect(sandbox.starts).toHaveLength(1);
+      await pass(1000);
+      await boot();
+      expect(sandbox.starts).toHaveLength(2);
+      await pass(1000);
+      await boot();
+      expect(sandbox.starts).toHaveLength(2);
+      await pass(1000);
+      sandbox.commands["go"] = go as never;
+      await boot();
+      expect(life.memory).toMatchObject({ state: "awake", bootFailures: 0, lastError: null });
+    }));
+
+  it("does not wait for a Hermes that never gets ready", () =>
+    world(async ({ sandbox, life, time }) => {
+      sandbox.healthy = false;
+      const error = life.wake("test").catch((why: unknown) => why);
+      await time.pass(100_000);
+      expect(await error).toMatchObject({
+        code: "boot_failed",
+        message: expect.stringContaining("within 90 s"),
+      });
+      expect(sandbox.running).toBeNull();
+      expect(time.timers).toBe(0);
+    }));
+
+  it("removes what runs there but is not ours", () =>
+    world(async ({ sandbox, life }) => {
+      await sandbox.start({ env: { HERMES_BOOT_ID: "ghost" }, labels: {}, enableInternet: true });
+      await life.wake("test");
+      expect(sandbox.destroys).toBe(1);
+      expect(sandbox.running?.boot).toBe(life.memory.bootId);
+    }));
+
+  it("falls back to the generation before a damaged one, and says so", () =>
+    world(async ({ sandbox, life, vault, storage, turn }) => {
+      await turn("one");
+      await life.save("a");
+      await turn(" two");
+      await life.sleep();
+      expect(vault.good().map((generation) => generation.id)).toEqual([2, 1]);
+      storage.sql.exec("UPDATE chunks SET data = zeroblob(length(data)) WHERE generation = 2");
+      await life.wake("test");
+      expect(sandbox.state).toBe("one");
+      expect(life.memory.restored).toMatchObject({
+        backup: 1,
+        passedOver: [expect.stringContaining("backup 2")],
+      });
+      expect(vault.list().map((generation) => generation.state)).toEqual(["damaged", "good"]);
+    }));
+
+  it("falls back when the sandbox finds the archive damaged", () =>
+    world(async ({ sandbox, life, vault, turn }) => {
+      await turn("one");
+      await life.save("a");
+      await turn(" two");
+      await life.sleep();
+      const restore = sandbox.commands["restore"];
+      sandbox.commands["restore"] = (stdin, words) =>
+        stdin.endsWith("two")
+          ? { exitCode: 71, stderr: "state.db: malformed" }
+          : (restore?.(stdin, words) ?? {});
+      await life.wake("test");
+      expect(life.memory.restored?.passedOver[0]).toContain("malformed");
+      expect(vault.list()[0]).toMatchObject({ state: "damaged", note: "state.db: malformed" });
+    }));
+
+  it("stops instead of starting empty when no generation is good", () =>
+    world(async ({ sandbox, life, storage, turn, time }) => {
+      await turn("one");
+      await life.sleep();
+      storage.sql.exec("DELETE FROM chunks");
+      const error = life.wake("test").catch((why: unknown) => why);
+      await time.pass(1000);
+      expect(await error).toMatchObject({ code: "no_good_backup" });
+      expect(sandbox.running).toBeNull();
+    }));
+
+  it("blames no generation for a full disk", () =>
+    world(async ({ sandbox, life, vault, turn, time }) => {
+      await turn("one");
+      await life.sleep();
+      sandbox.commands["restore"] = () => ({ exitCode: 73, stderr: "The disk is full." });
+      const error = life.wake("test").catch((why: unknown) => why);
+      await time.pass(1000);
+      expect(await error).toMatchObject({
+        code: "restore_failed",
+        message: expect.stringContaining("The disk is full"),
+      });
+      expect(vault.good()).toHaveLength(1);
+    }));
+});
+
+describe("saving", () => {
+  it("follows a turn's end by 5 s, the first one's by 60 s at most", () =>
+    world(async ({ life, turn, pass, vault }) => {
+      await turn("a");
+      await pass(4900);
+      expect(vault.list()).toHaveLength(0);
+      await pass(200);
+      expect(vault.list()).toHaveLength(1);
+      expect(life.memory.firstUnsaved).toBeNull();
+      for (let n = 0; n < 14; n++) {
+        await turn("b");
+        await pass(4500);
+      }
+      expect(vault.list()).toHaveLength(2);
+    }));
+
+  it("happens every 10 min of one long turn", () =>
+    world(async ({ life, sandbox, pass, vault }) => {
+      const gone = life.arrive();
+      const { leave } = await life.seat("long", true);
+      for (let n = 0; n < 3; n++) {
+        sandbox.state += "x";
+        await pass(600_000);
+      }
+      expect(vault.list().length).toBeGreaterThanOrEqual(2);
+      leave();
+      gone();
+    }));
+
+  it("is one at a time; who asks meanwhile shares the next", () =>
+    world(async ({ life, sandbox, turn }) => {
+      await turn("a");
+      const gate = Promise.withResolvers<void>();
+      let saves = 0;
+      sandbox.commands["save"] = async (_, words) => {
+        if (saves++ === 0) await gate.promise;
+        return sandbox.archive(words[words.indexOf("--unless") + 1]);
+      };
+      const asked = [life.save("1"), life.save("2"), life.save("3")];
+      await settled();
+      expect(saves).toBe(1);
+      sandbox.state += "b";
+      gate.resolve();
+      const done = await Promise.all(asked);
+      expect(saves).toBe(2);
+      expect(done[1]).toBe(done[2]);
+    }));
+
+  it("keeps a turn that ended during it for the next", () =>
+    world(async ({ life, sandbox, turn, vault, pass }) => {
+      await turn("a");
+      const gate = Promise.withResolvers<void>();
+      const save = sandbox.commands["save"];
+      sandbox.commands["save"] = async () => {
+        const archive = await sandbox.archive();
+        await gate.promise;
+        sandbox.commands["save"] = save as never;
+        return archive;
+      };
+      const saving = life.save("1");
+      await settled();
+      await turn("b");
+      gate.resolve();
+      await saving;
+      expect(life.memory.firstUnsaved).not.toBeNull();
+      await pass(6000);
+      expect(await new Response(vault.read(vault.good()[0]?.id ?? 0)).text()).toMatch(/\nab$/);
+    }));
+
+  it("is tried again after a failure, with pauses, and the trouble is told", () =>
+    world(async ({ life, sandbox, turn, pass, vault }) => {
+      const save = sandbox.commands["save"];
+      sandbox.commands["save"] = () => ({ exitCode: 71, stderr: "state.db is malformed." });
+      await turn("a");
+      await pass(6000);
+      expect(life.memory.lastSaveError).toMatchObject({
+        code: "save_failed",
+        message: expect.stringContaining("malformed"),
+      });
+      sandbox.commands["save"] = save as never;
+      await pass(6000);
+      expect(vault.list()).toHaveLength(1);
+      expect(life.memory).toMatchObject({ lastSaveError: null, saveFailures: 0 });
+    }));
+
+  it("does not trust 'unchanged' over a damaged generation", () =>
+    world(async ({ life, storage, turn, vault }) => {
+      await turn("a");
+      await life.save("1");
+      storage.sql.exec("DELETE FROM chunks");
+      const again = await life.save("2");
+      expect(again.unchanged).toBe(false);
+      expect(vault.list().map((generation) => generation.state)).toEqual(["good", "damaged"]);
+    }));
+
+  it("reads a save back before a sleep, and replaces a damaged one", () =>
+    world(async ({ life, sandbox, storage, turn, vault }) => {
+      await turn("a");
+      await life.save("1");
+      storage.sql.exec("UPDATE chunks SET data = zeroblob(length(data))");
+      await life.sleep();
+      expect(vault.list().map((generation) => generation.state)).toEqual(["good", "damaged"]);
+      await life.wake("test");
+      expect(sandbox.state).toBe("a");
+    }));
+
+  it("remembers over a crash of the object that a turn is unsaved", () =>
+    world(async ({ life, reborn, pass, vault, sandbox }) => {
+      life.arrive();
+      await life.seat("turn", true);
+      sandbox.state += "a";
+      const other = reborn();
+      await other.wake("again");
+      expect(sandbox.starts).toHaveLength(1);
+      await pass(61_000);
+      expect(vault.list()).toHaveLength(1);
+    }));
+});
+
+describe("sleeping", () => {
+  const HOUR = 3600_000;
+
+  it("comes after the idle time, with the state saved, and leaves no timer", () =>
+    world(async ({ life, sandbox, turn, pass, alarm, vault }) => {
+      await turn("a");
+      await pass(4 * HOUR + 1000);
+      expect(life.memory.state).toBe("asleep");
+      expect(sandbox.running).toBeNull();
+      expect(vault.list()).toHaveLength(1);
+      expect(alarm()).toBeNull();
+      await life.wake("test");
+      expect(sandbox.state).toBe("a");
+    }));
+
+  it("is put off by activity", () =>
+    world(async ({ life, turn, pass }) => {
+      await turn("a");
+      await pass(3 * HOUR);
+      await turn("b");
+      await pass(3 * HOUR);
+      expect(life.memory.state).toBe("awake");
+    }));
+
+  it("is called off by a request that comes while it saves", () =>
+    world(async ({ life, sandbox, turn, pass, time }) => {
+      await turn("a");
+      await pass(10_000);
+      await time.pass(4 * HOUR);
+      const gate = Promise.withResolvers<void>();
+      const save = sandbox.commands["save"];
+      sandbox.commands["save"] = async (stdin, words) => {
+        await gate.promise;
+        return save?.(stdin, words) ?? {};
+      };
+      const ringing = life.onAlarm();
+      await settled();
+      expect(life.memory.state).toBe("saving");
+      await turn("b");
+      gate.resolve();
+      await ringing;
+      expect(life.memory.state).toBe("awake");
+      expect(sandbox.running).not.toBeNull();
+    }));
+
+  it("keeps Hermes' appointments", () =>
+    world(async ({ life, sandbox, turn, pass, time, alarm }) => {
+      await turn("a");
+      const job = time.now() + 10 * HOUR;
+      sandbox.nextCron = job / 1000;
+      await pass(4 * HOUR + 1000);
+      expect(life.memory.state).toBe("asleep");
+      expect(alarm()).toBe(job);
+      sandbox.cronRunning = 1;
+      await pass(job - time.now() + 100);
+      expect(life.memory).toMatchObject({ state: "awake", whyAwake: "cron" });
+      await pass(300_000);
+      expect(life.memory.state).toBe("awake");
+      sandbox.cronRunning = 0;
+      sandbox.nextCron = null;
+      await pass(60_000);
+      expect(life.memory.state).toBe("asleep");
+      expect(sandbox.starts).toHaveLength(2);
+    }));
+
+  it("waits for a job that is due soon", () =>
+    world(async ({ life, sandbox, turn, pass, time }) => {
+      await turn("a");
+      sandbox.nextCron = (time.now() + 4 * HOUR + 30_000) / 1000;
+      await pass(4 * HOUR + 20_000);
+      expect(life.memory.state).toBe("awake");
+      sandbox.nextCron = null;
+      await pass(120_000);
+      expect(life.memory.state).toBe("asleep");
+    }));
+
+  it("does not happen over a failing save", () =>
+    world(async ({ life, sandbox, turn, pass }) => {
+      await turn("a");
+      sandbox.commands["save"] = () => ({ exitCode: 73, stderr: "The disk is full." });
+      await pass(5 * HOUR);
+      expect(life.memory).toMatchObject({ state: "awake", lastSaveError: { code: "save_failed" } });
+      await expect(life.sleep()).rejects.toMatchObject({ code: "save_failed" });
+      expect(sandbox.running).not.toBeNull();
+    }));
+});
+
+describe("finding it again", () => {
+  it.each(["booting", "stopping"] as const)("gives up what was %s when the object died", (state) =>
+    world(async ({ sandbox, life, turn, reborn }) => {
+      await turn("a");
+      await life.save("x");
+      const other = reborn({ state });
+      expect(other.mustReattach).toBe(true);
+      await other.wake("again");
+      expect(sandbox.destroys).toBe(1);
+      expect(sandbox.starts).toHaveLength(2);
+      expect(sandbox.state).toBe("a");
+    }),
+  );
+
+  it("saves what it can of a Hermes that no longer answers, then boots anew", () =>
+    world(async ({ sandbox, turn, reborn, time }) => {
+      await turn("a");
+      sandbox.healthy = false;
+      const other = reborn();
+      const woken = other.wake("again");
+      await time.pass(31_000);
+      sandbox.healthy = true;
+      await time.pass(10_000);
+      await woken;
+      expect(sandbox.starts).toHaveLength(2);
+      expect(sandbox.state).toBe("a");
+    }));
+});
+
+describe("a stream that has to wait", () => {
+  const request = () =>
+    new Request("http://hermes/v1/chat/completions", {
+      method: "POST",
+      headers: { "x-request-id": "r1", "x-hermes-worker-stream": "1", "x-hermes-worker-model": "m" },
+      body: "{}",
+    });
+  const stream = () => new Response("data: hello\n\n", { headers: { "content-type": "text/event-stream" } });
+
+  it("keeps status and headers for as long as a client can bear", () =>
+    world(async ({ turns, sandbox, time }) => {
+      sandbox.answer = stream;
+      sandbox.healthy = false;
+      const answer = turns.serve(request());
+      await time.pass(9000);
+      sandbox.healthy = true;
+      await time.pass(500);
+      expect(await (await answer).text()).toBe("data: hello\n\n");
+    }));
+
+  it("gets comments from then on, and then the answer", () =>
+    world(async ({ turns, sandbox, time }) => {
+      sandbox.answer = stream;
+      sandbox.healthy = false;
+      const serving = turns.serve(request());
+      await time.pass(10_500);
+      const answer = await serving;
+      expect(answer.headers.get("x-hermes-model")).toBe("m");
+      const text = answer.text();
+      await time.pass(11_000);
+      sandbox.healthy = true;
+      await time.pass(500);
+      expect(await text).toMatch(/^(?:: [^\n]+\n\n){3}data: hello\n\n$/);
+    }));
+
+  it("gets the reason as an event when the boot fails after all", () =>
+    world(async ({ turns, sandbox, time }) => {
+      sandbox.healthy = false;
+      const serving = turns.serve(request());
+      await time.pass(10_500);
+      const text = (await serving).text();
+      await time.pass(90_000);
+      expect(await text).toMatch(
+        /data: \{"error":\{.*"code":"boot_failed".*"request_id":"r1"\}\}\n\ndata: \[DONE\]\n\n$/,
+      );
+    }));
+});

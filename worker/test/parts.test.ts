@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+import { describe, expect, it } from "vitest";
+import { ProcessSandbox, run } from "../src/engine.ts";
+import { buildGo } from "../src/hermes-config.ts";
+import { Redactor } from "../src/log.ts";
+import { settingsOf } from "../src/settings.ts";
+import { env } from "./helpers.ts";
+import { ManualTime } from "./stand-ins/sandbox.ts";
+
+const KEYS = { gatewayKey: "g".repeat(64), capability: "c".repeat(64) };
+
+describe("Hermes' configuration", () => {
+  const go = (change: Record<string, unknown>) => buildGo(settingsOf({ ...env, ...change }), KEYS);
+
+  it("seals the provider: Hermes sees our address and this boot's capability, never a key", () => {
+    const text = JSON.stringify(go({ OPENAI_API_KEY: "sk-openai-real" }));
+    expect(text).not.toContain("the-real-key");
+    expect(text).not.toContain("sk-openai-real");
+    const { config, env: variables } = go({});
+    expect(config).toMatchObject({
+      model: {
+        provider: "anthropic",
+        default: "claude-sonnet-4-5",
+        base_url: "http://127.0.0.1:8799/anthropic",
+      },
+      gateway: { api_server: { max_concurrent_runs: 0 } },
+      security: { tirith_enabled: false },
+      agent: { restart_drain_timeout: 2 },
+    });
+    expect(variables).toMatchObject({
+      API_SERVER_KEY: KEYS.gatewayKey,
+      ANTHROPIC_API_KEY: KEYS.capability,
+      OPENAI_API_KEY: KEYS.capability,
+    });
+    expect(variables).not.toHaveProperty("OPENROUTER_API_KEY");
+  });
+
+  it("routes the further models by their whole id, each in its provider's protocol", () => {
+    const { config } = go({
+      HERMES_MODELS: '["openai/gpt-5-mini", "openrouter/a/b", "rehearsal/rehearsal"]',
+    });
+    expect(config).toMatchObject({
+      platforms: {
+        api_server: {
+          extra: {
+            model_routes: {
+              "openai/gpt-5-mini": { model: "gpt-5-mini", provider: "custom:sealed-openai" },
+              "openrouter/a/b": { model: "a/b", provider: "custom:sealed-openrouter" },
+            },
+          },
+        },
+      },
+      providers: {
+        "sealed-anthropic": { api_mode: "anthropic_messages" },
+        "sealed-openai": { api_mode: "codex_responses", base_url: "http://127.0.0.1:8799/openai/v1" },
+        "sealed-openrouter": { api_mode: "chat_completions" },
+      },
+    });
+  });
+
+  it("speaks Chat Completions to an OpenAI-compatible endpoint of one's own", () => {
+    const own = { HERMES_DEFAULT_MODEL: "openai/x", HERMES_PROVIDER_BASE_URL: "https://proxy.example/v1" };
+    expect(go(own).config).toMatchObject({ model: { provider: "openai-api", api_mode: "chat_completions" } });
+  });
+
+  it("gives tools that touch the host only where that is contained or wanted", () => {
+    const tools = (change: Record<string, unknown>) =>
+      !("disabled_toolsets" in (go(change).config["agent"] as object));
+    expect(tools({})).toBe(false);
+    expect(tools({ HERMES_HOST_TOOLS: "true" })).toBe(true);
+    expect(tools({ HERMES_ENGINE: "docker" })).toBe(true);
+  });
+
+  it("lets no setting of the owner replace our keys", () => {
+    const hostile = { API_SERVER_KEY: "mine", ANTHROPIC_API_KEY: "mine", TELEGRAM_BOT_TOKEN: "kept" };
+    expect(go({ HERMES_ENV: JSON.stringify(hostile) }).env).toMatchObject({
+      API_SERVER_KEY: KEYS.gatewayKey,
+      ANTHROPIC_API_KEY: KEYS.capability,
+      TELEGRAM_BOT_TOKEN: "kept",
+    });
+  });
+});
+
+describe("the engine's wire", () => {
+  const time = new ManualTime();
+  const sandbox = (engine: (request: Request) => Response | Promise<Response>) =>
+    new ProcessSandbox(
+      {
+        fetch: async (url: string, init?: RequestInit) => engine(new Request(url, init)),
+      } as unknown as Fetcher,
+      env.LOOPBACK as Fetcher,
+      time,
+    );
+  const frame = (type: number, text: string) => {
+    const payload = new TextEncoder().encode(text);
+    const head = new Uint8Array([type, 0, 0, 0, payload.byteLength]);
+    return [...head, ...payload];
+  };
+  const answer = (...parts: number[][]) => sandbox(() => new Response(new Uint8Array(parts.flat())));
+
+  it("takes frames apart", async () => {
+    const whole = answer(
+      frame(0, "12"),
+      frame(1, "out"),
+      frame(2, "warning\nthe reason\n"),
+      frame(1, "put"),
+      frame(3, "5"),
+    );
+    expect(await run(whole, ["x"])).toEqual({ exitCode: 5, stdout: "output", why: "the reason" });
+  });
+
+  it.each([
+    ["without an exit code", [frame(0, "1"), frame(1, "out")]],
+    ["in the middle of a head", [frame(0, "1"), [1, 0, 0]]],
+    ["in the middle of output", [frame(0, "1"), [1, 0, 0, 0, 9, 65]]],
+    ["in an unknown frame", [frame(9, "?")]],
+  ])("fails when the stream ends %s", async (_, parts) => {
+    await expect(run(answer(...parts), ["x"])).rejects.toThrow();
+  });
+
+  it("reads no faster than its reader", async () => {
+    let sent = 0;
+    const endless = new ReadableStream<Uint8Array>({
+      pull(controller) {
+        sent++;
+        controller.enqueue(new Uint8Array([...new Uint8Array([1, 0, 0, 0, 1]), 65]));
+      },
+    });
+    const process = await sandbox(() => new Response(endless)).exec(["x"]);
+    const reader = process.stdout.getReader();
+    await reader.read();
+    await scheduler.wait(5);
+    expect(sent).toBeLessThan(5);
+    await reader.cancel();
+    await expect(process.exitCode).rejects.toThrow("cut off");
+  });
+
+  it("waits a few seconds for the socket, then names the engine", async () => {
+    let calls = 0;
+    const missing = sandbox(() => {
+      calls++;
+      throw new Error("No such file or directory");
+    });
+    const told = missing.inspect().catch((error: unknown) => error);
+    await time.pass(6000);
+    expect(await told).toMatchObject({ status: 503, code: "engine_unavailable" });
+    expect(calls).toBeGreaterThan(5);
+  });
+
+  it("hands the engine's own refusals on", async () => {
+    const refuses = sandbox(() =>
+      Response.json({ error: { code: "disk_full", message: "full" } }, { status: 507 }),
+    );
+    await expect(refuses.inspect()).rejects.toMatchObject({
+      status: 507,
+      code: "disk_full",
+      message: "full",
+    });
+  });
+});
+
+describe("the redactor", () => {
+  it("hides what it was told and what looks like a key", () => {
+    const redactor = new Redactor(["hunter2-hunter2", "abc"]);
+    const clean = redactor.clean(
+      "abc hunter2-hunter2 sk-ant-api03-abcdefghijkl Authorization: Bearer abcdefghij",
+    );
+    expect(clean).toBe("abc [redacted] [redacted] Authorization: [redacted]");
+  });
+
+  it("hides a secret that is cut in two by chunks", async () => {
+    const stream = new Response("a hunter2-hun").body as ReadableStream<Uint8Array>;
+    const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+    const writer = writable.getWriter();
+    void writer.write(new TextEncoder().encode("a hunter2-hun"));
+    void writer.write(new TextEncoder().encode("ter2 b\nrest")).then(() => writer.close());
+    await stream.cancel();
+    expect(await new Response(readable.pipeThrough(new Redactor(["hunter2-hunter2"]).stream())).text()).toBe(
+      "a [redacted] b\nrest",
+    );
+  });
+});

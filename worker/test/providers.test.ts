@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: Apache-2.0
+import { createExecutionContext, waitOnExecutionContext } from "cloudflare:test";
+import { beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { Providers } from "../src/providers.ts";
+import type { Env } from "../src/settings.ts";
+import { anew, ask, askProviders, chat, env, machine, said, until } from "./helpers.ts";
+
+const ADDRESS = "http://127.0.0.1:8799";
+let capability = "";
+
+beforeAll(async () => {
+  await anew();
+  await said(await chat("wake up"));
+  const go = (await machine.look()).goes[0] as { env: Record<string, string> };
+  capability = go.env["ANTHROPIC_API_KEY"] ?? "";
+});
+
+beforeEach(() => machine.provider(null));
+
+/** A call as Hermes makes it. */
+function call(path: string, init: RequestInit = {}): Promise<Response> {
+  const headers = new Headers(init.headers);
+  if (!headers.has("authorization") && !headers.has("x-api-key"))
+    headers.set("authorization", `Bearer ${capability}`);
+  return askProviders(`${ADDRESS}${path}`, { method: "POST", body: "{}", ...init, headers });
+}
+
+async function refused(answer: Promise<Response>): Promise<{ status: number; text: string }> {
+  const got = await answer;
+  return { status: got.status, text: await got.text() };
+}
+
+/** The entrypoint with another configuration. */
+async function callWith(
+  change: Record<string, unknown>,
+  path: string,
+  init: RequestInit = {},
+): Promise<Response> {
+  const context = createExecutionContext();
+  const headers = new Headers(init.headers);
+  headers.set("authorization", `Bearer ${capability}`);
+  const entrypoint = new Providers(context, { ...env, ...change } as Env);
+  const answer = await entrypoint.fetch(
+    new Request(`${ADDRESS}${path}`, { method: "POST", body: "{}", ...init, headers }),
+  );
+  const copy = new Response(await answer.arrayBuffer(), answer);
+  await waitOnExecutionContext(context);
+  return copy;
+}
+
+const lastCall = async () => (await machine.look()).provider.at(-1);
+
+describe("what passes", () => {
+  it("adds the key to a call of this boot and streams the answer", async () => {
+    const answer = await call("/anthropic/v1/messages?beta=true", {
+      headers: { "x-api-key": capability, "anthropic-version": "2023-06-01", cookie: "a=b", "cf-ray": "1" },
+      body: '{"model":"claude-sonnet-4-5"}',
+    });
+    expect(await answer.text()).toBe("data: one\n\ndata: two\n\n");
+    const seen = await lastCall();
+    expect(seen?.url).toBe("https://api.anthropic.com/v1/messages?beta=true");
+    expect(seen?.body).toBe('{"model":"claude-sonnet-4-5"}');
+    expect(seen?.headers).toMatchObject({
+      "x-api-key": "sk-ant-the-real-key-0123456789",
+      "anthropic-version": "2023-06-01",
+      "accept-encoding": "identity",
+    });
+    for (const name of ["authorization", "cookie", "cf-ray"]) expect(seen?.headers).not.toHaveProperty(name);
+  });
+
+  it("uses a bearer for the others, and their own paths", async () => {
+    await callWith({ OPENAI_API_KEY: "sk-openai-real" }, "/openai/v1/responses");
+    expect(await lastCall()).toMatchObject({
+      url: "https://api.openai.com/v1/responses",
+      headers: { authorization: "Bearer sk-openai-real" },
+    });
+    await callWith({ OPENROUTER_API_KEY: "sk-or-real" }, "/openrouter/v1/chat/completions");
+    expect(await lastCall()).toMatchObject({
+      url: "https://openrouter.ai/api/v1/chat/completions",
+      headers: { authorization: "Bearer sk-or-real" },
+    });
+  });
+
+  it("sends the default model's provider to a base URL of one's own, with its path", async () => {
+    await callWith(
+      { HERMES_PROVIDER_BASE_URL: "https://gateway.example/v1/acc/anthropic/" },
+      "/anthropic/v1/messages",
+    );
+    expect((await lastCall())?.url).toBe("https://gateway.example/v1/acc/anthropic/v1/messages");
+  });
+
+  it("needs no key for a custom provider, on this machine too", async () => {
+    const custom = {
+      HERMES_DEFAULT_MODEL: "custom/llama",
+      HERMES_PROVIDER_BASE_URL: "http://127.0.0.1:11434/v1",
+    };
+    await callWith(custom, "/custom/v1/chat/completions");
+    const seen = await lastCall();
+    expect(seen?.url).toBe("http://127.0.0.1:11434/v1/chat/completions");
+    expect(seen?.headers).not.toHaveProperty("authorization");
+    const lost = await callWith({ ...custom, PROVIDER: undefined }, "/custom/v1/chat/completions");
+    expect(lost.status).toBe(502);
+    expect(await lost.text()).toContain("PROVIDER");
+  });
+});
+
+describe("what does not", () => {
+  it.each([
+    ["no capability", { authorization: "" }],
+    ["a wrong capability", { authorization: "Bearer wrong" }],
+    ["the API token", { authorization: "Bearer correct-horse-battery-staple" }],
+  ])("refuses %s", async (_, headers) => {
+    const answer = await refused(
+      call("/anthropic/v1/messages", { headers: headers as Record<string, string> }),
+    );
+    expect(answer.status).toBe(401);
+    expect(JSON.parse(answer.text)).toMatchObject({ type: "error", error: { type: "authentication_error" } });
+  });
+
+  it.each(["localhost:8799", "evil.example", "127.0.0.1", "127.0.0.1:8787"])(
+    "refuses the host %s",
+    async (host) => {
+      const before = (await machine.look()).provider.length;
+      const answer = await askProviders(`http://${host}/anthropic/v1/messages`, {
+        method: "POST",
+        body: "{}",
+        headers: { authorization: `Bearer ${capability}` },
+      });
+      expect(answer.status).toBe(403);
+      await answer.body?.cancel();
+      expect((await machine.look()).provider.length).toBe(before);
+    },
+  );
+
+  it("refuses a page's origin, even with the capability", async () => {
+    const answer = await refused(
+      call("/anthropic/v1/messages", { headers: { "x-api-key": capability, origin: "null" } }),
+    );
+    expect(answer.status).toBe(403);
+  });
+
+  it.each([
+    "//evil.example/v1/messages",
+    "/anthropic//evil.example",
+    "/anthropic/v1//messages",
+    "/anthropic/v1/messages/",
+    "/anthropic/v1/messages/../../admin",
+    "/anthropic/v1/%2e%2e/messages",
+    "/anthropic/v1%2fmessages",
+    "/anthropic/\\evil.example/v1/messages",
+    "/anthropic/http://evil.example/",
+    "/Anthropic/v1/messages",
+    "/anthropic/v1/complete",
+    "/anthropic/v1/organizations",
+    "/openai/v1/files",
+    "/openrouter/v1/credits",
+    "/nobody/v1/chat/completions",
+    "/anthropic",
+    "/",
+    "/v1/messages",
+  ])("refuses the path %s", async (path) => {
+    const before = (await machine.look()).provider.length;
+    const answer = await refused(call(path));
+    expect(answer.status).toBe(404);
+    expect((await machine.look()).provider.length).toBe(before);
+  });
+
+  it.each(["GET", "PUT", "DELETE", "PATCH"])("refuses %s on a path for POST", async (method) => {
+    const answer = await refused(call("/anthropic/v1/messages", { method, body: null }));
+    expect(answer.status).toBe(404);
+  });
+
+  it("does not follow a redirect, and does not hand it on", async () => {
+    await machine.provider({ status: 302, headers: { location: "https://evil.example/" }, body: "" });
+    const answer = await refused(call("/anthropic/v1/messages"));
+    expect(answer.status).toBe(502);
+    expect(answer.text).not.toContain("evil.example");
+    expect(answer.text).toContain("HERMES_PROVIDER_BASE_URL");
+  });
+});
+
+describe("keys to mend", () => {
+  const trouble = async () =>
+    (
+      (await (await ask("/api/instance/status")).json()) as {
+        lastProviderError: Record<string, unknown> | null;
+      }
+    ).lastProviderError;
+
+  it("names the variable of a key that is not set, in the provider's own error format", async () => {
+    const answer = await refused(call("/openai/v1/responses"));
+    expect(answer.status).toBe(401);
+    expect(JSON.parse(answer.text)).toMatchObject({ error: { code: "invalid_api_key" } });
+    expect(answer.text).toContain("OPENAI_API_KEY");
+    await until(async () => (await trouble())?.["variable"] === "OPENAI_API_KEY");
+  });
+
+  it("hands a refusal on and remembers which variable to mend", async () => {
+    const body = '{"type":"error","error":{"type":"authentication_error","message":"invalid x-api-key"}}';
+    await machine.provider({ status: 401, headers: { "content-type": "application/json" }, body });
+    const answer = await refused(call("/anthropic/v1/messages"));
+    expect(answer).toEqual({ status: 401, text: body });
+    await until(async () => (await trouble())?.["variable"] === "ANTHROPIC_API_KEY");
+    expect(await trouble()).toMatchObject({ provider: "anthropic", status: 401 });
+  });
+});
+
+describe("the rehearsal", () => {
+  const turns = [
+    { role: "system", content: "be kind" },
+    { role: "user", content: "A" },
+    { role: "assistant", content: "..." },
+    { role: "user", content: [{ type: "text", text: "B" }] },
+  ];
+  const text = 'Rehearsal model here; no provider was called. Turn 2. You said: "B". You began with: "A".';
+
+  it("says what it was told", async () => {
+    const answer = await call("/rehearsal/v1/chat/completions", {
+      body: JSON.stringify({ messages: turns }),
+    });
+    const body = (await answer.json()) as { choices: object[]; usage: { total_tokens: number } };
+    expect(body.choices[0]).toMatchObject({ message: { content: text }, finish_reason: "stop" });
+    expect(body.usage.total_tokens).toBeGreaterThan(10);
+  });
+
+  it("streams it in chunks, with usage when asked", async () => {
+    const body = JSON.stringify({ messages: turns, stream: true, stream_options: { include_usage: true } });
+    const stream = await (await call("/rehearsal/v1/chat/completions", { body })).text();
+    const events = stream
+      .trim()
+      .split("\n\n")
+      .map((event) => event.slice("data: ".length));
+    expect(events.pop()).toBe("[DONE]");
+    const chunks = events.map(
+      (event) => JSON.parse(event) as { choices: { delta: { content?: string } }[]; usage?: object },
+    );
+    expect(chunks.map((chunk) => chunk.choices[0]?.delta.content ?? "").join("")).toBe(text);
+    expect(chunks.at(-1)).toHaveProperty("usage");
+    expect(chunks.length).toBeGreaterThan(10);
+  });
+
+  it("lists itself, and refuses what is no chat", async () => {
+    expect(await (await call("/rehearsal/v1/models", { method: "GET", body: null })).json()).toMatchObject({
+      data: [{ id: "rehearsal" }],
+    });
+    expect((await refused(call("/rehearsal/v1/chat/completions", { body: "[]" }))).status).toBe(400);
+    expect((await refused(call("/rehearsal/v1/other"))).status).toBe(404);
+  });
+});

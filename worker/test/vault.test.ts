@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+import { runInDurableObject } from "cloudflare:test";
+import { describe, expect, it } from "vitest";
+import { DamagedGeneration, Vault } from "../src/vault.ts";
+import { env } from "./helpers.ts";
+
+const META = { boot: "b", reason: "test", image: "i" };
+const fine = async () => undefined;
+let rooms = 0;
+
+/** Runs with the storage of an object that nobody used before. */
+function withStorage<T>(work: (storage: DurableObjectStorage) => Promise<T>): Promise<T> {
+  const stub = env.PLAIN.getByName(`room ${rooms++}`);
+  return runInDurableObject(stub, (_, state) => work(state.storage));
+}
+
+async function archive(content: Uint8Array, change: object = {}): Promise<ReadableStream<Uint8Array>> {
+  const sum = new Uint8Array(await crypto.subtle.digest("SHA-256", content as Uint8Array<ArrayBuffer>));
+  const sha256 = [...sum].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  const manifest = {
+    format: 1,
+    boot: "b",
+    digest: `d-${sha256}`,
+    sha256,
+    bytes: content.byteLength,
+    ...change,
+  };
+  const line = new TextEncoder().encode(`${JSON.stringify(manifest)}\n`);
+  return streamOf([line.subarray(0, 10), line.subarray(10), ...cut(content, 300_000)]);
+}
+
+function cut(bytes: Uint8Array, size: number): Uint8Array[] {
+  return Array.from({ length: Math.ceil(bytes.byteLength / size) }, (_, n) =>
+    bytes.subarray(n * size, (n + 1) * size),
+  );
+}
+
+function streamOf(chunks: Uint8Array[], end?: Error): ReadableStream<Uint8Array> {
+  const rest = [...chunks];
+  return new ReadableStream<Uint8Array>({
+    pull(controller) {
+      const chunk = rest.shift();
+      if (chunk !== undefined) controller.enqueue(chunk);
+      else if (end !== undefined) controller.error(end);
+      else controller.close();
+    },
+  });
+}
+
+function bytes(size: number, seed = 1): Uint8Array {
+  const out = new Uint8Array(size);
+  for (let at = 0, value = seed; at < size; at++) {
+    value = (value * 1103515245 + 12345) & 0x7fffffff;
+    out[at] = value >> 16;
+  }
+  return out;
+}
+
+async function restored(vault: Vault, id: number): Promise<Uint8Array> {
+  const whole = new Uint8Array(await new Response(vault.read(id)).arrayBuffer());
+  return whole.subarray(whole.indexOf(10) + 1);
+}
+
+describe("the vault", () => {
+  it("gives back what it was given, over many rows", async () => {
+    await withStorage(async (storage) => {
+      const vault = new Vault(storage);
+      const content = bytes(3 * 1024 * 1024 + 17);
+      const { id } = await vault.write(await archive(content), META, fine);
+      const back = await restored(vault, id);
+      expect(back.byteLength).toBe(content.byteLength);
+      expect(crypto.subtle.timingSafeEqual(back, content)).toBe(true);
+      await vault.verify(id);
+      expect([...storage.sql.exec("SELECT count(*) AS n FROM chunks")][0]?.["n"]).toBe(25);
+    });
+  });
+
+  it("keeps an empty state, too", async () => {
+    await withStorage(async (storage) => {
+      const vault = new Vault(storage);
+      const { id } = await vault.write(await archive(new Uint8Array(0)), META, fine);
+      expect(await restored(vault, id)).toHaveLength(0);
+      await vault.verify(id);
+    });
+  });
+
+  it("keeps the last three and not a row more", async () => {
+    await withStorage(async (storage) => {
+      const vault = new Vault(storage);
+      for (let seed = 1; seed <= 5; seed++)
+        await vault.write(await archive(bytes(2_000_000, seed)), META, fine);
+      expect(vault.list().map((generation) => generation.id)).toEqual([5, 4, 3]);
+      expect([...storage.sql.exec("SELECT DISTINCT generation FROM chunks ORDER BY 1")]).toEqual([
+        { generation: 3 },
+        { generation: 4 },
+        { generation: 5 },
+      ]);
+    });
+  });
+
+  it.each([
+    [
+      "bytes that are not those announced",
+      async () => archive(bytes(1000), { sha256: "0".repeat(64) }),
+      fine,
+    ],
+    ["fewer bytes than announced", async () => archive(bytes(1000), { bytes: 1001 }), fine],
+    ["more bytes than announced", async () => archive(bytes(1000), { bytes: 999 }), fine],
+    ["another boot's archive", async () => archive(bytes(1000), { boot: "ghost" }), fine],
+    ["another format", async () => archive(bytes(1000), { format: 2 }), fine],
+    ["no archive at all", async () => streamOf([new TextEncoder().encode("Traceback ...\n")]), fine],
+    ["an endless first line", async () => streamOf([bytes(100_000).fill(120)]), fine],
+    ["nothing", async () => streamOf([]), fine],
+    [
+      "a producer that failed afterwards",
+      async () => archive(bytes(1000)),
+      async () => Promise.reject(new Error("exit 71")),
+    ],
+    [
+      "a stream that was cut",
+      async () => streamOf([new TextEncoder().encode('{"format":1')], new Error("cut")),
+      fine,
+    ],
+  ])("stores nothing for %s, and keeps what there was", async (_, stream, complete) => {
+    await withStorage(async (storage) => {
+      const vault = new Vault(storage);
+      await vault.write(await archive(bytes(10)), META, fine);
+      await expect(vault.write(await stream(), META, complete)).rejects.toThrow();
+      expect(vault.list().map((generation) => generation.id)).toEqual([1]);
+      expect([...storage.sql.exec("SELECT count(*) AS n FROM chunks")][0]?.["n"]).toBe(1);
+    });
+  });
+
+  it("refuses a state above the cap, announced or not, with a sentence that helps", async () => {
+    await withStorage(async (storage) => {
+      const vault = new Vault(storage, undefined, 1_500_000);
+      await vault.write(await archive(bytes(10)), META, fine);
+      for (const change of [{}, { bytes: 10 }])
+        await expect(vault.write(await archive(bytes(3_000_000), change), META, fine)).rejects.toMatchObject({
+          code: "state_too_large",
+          status: 507,
+        });
+      expect(vault.good().map((generation) => generation.id)).toEqual([1]);
+    });
+  });
+
+  it.each([
+    ["a changed row", "UPDATE chunks SET data = zeroblob(length(data)) WHERE n = 1"],
+    ["a missing row", "DELETE FROM chunks WHERE n = 1"],
+    ["a shortened row", "UPDATE chunks SET data = zeroblob(5) WHERE n = 2"],
+    ["an empty row", "UPDATE chunks SET data = zeroblob(0) WHERE n = 0"],
+  ])("notices %s", async (_, damage) => {
+    await withStorage(async (storage) => {
+      const vault = new Vault(storage);
+      const { id } = await vault.write(await archive(bytes(2_500_000)), META, fine);
+      storage.sql.exec(damage);
+      await expect(vault.verify(id)).rejects.toBeInstanceOf(DamagedGeneration);
+      vault.condemn(id, "damaged by the test");
+      expect(vault.good()).toEqual([]);
+      expect(vault.hasHistory).toBe(true);
+    });
+  });
+
+  it("lets a damaged generation go only when three newer ones are good", async () => {
+    await withStorage(async (storage) => {
+      const vault = new Vault(storage);
+      const { id } = await vault.write(await archive(bytes(10)), META, fine);
+      vault.condemn(id, "x");
+      for (let seed = 2; seed <= 4; seed++) await vault.write(await archive(bytes(10, seed)), META, fine);
+      expect(vault.list().map((generation) => generation.state)).toEqual(["good", "good", "good", "damaged"]);
+      await vault.write(await archive(bytes(10, 9)), META, fine);
+      expect(vault.list().map((generation) => generation.id)).toEqual([5, 4, 3]);
+    });
+  });
+
+  it("collects at the start what a cut save left", async () => {
+    await withStorage(async (storage) => {
+      const vault = new Vault(storage);
+      await vault.write(await archive(bytes(10)), META, fine);
+      storage.sql.exec("INSERT INTO chunks (generation, n, data) VALUES (99, 0, x'00')");
+      storage.sql.exec(
+        "INSERT INTO generations (boot, digest, sha256, bytes, created, reason, image, manifest, state) VALUES ('b','d','s',1,1,'r','i','{}','writing')",
+      );
+      expect(new Vault(storage).list()).toHaveLength(1);
+      expect([...storage.sql.exec("SELECT generation FROM chunks")]).toEqual([{ generation: 1 }]);
+    });
+  });
+});
