@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The documentation names what the code has: a reader who follows an error's link arrives."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ansible_collections.hermes.workers.plugins.module_utils import settings
+
+ROOT = Path(__file__).resolve().parents[3]
+ERRORS = (ROOT / "docs/errors.md").read_text()
+CARD_MAKERS = {"Problem", "of", "problem", "_folder_problem"}
+
+
+def card_codes() -> Iterator[str]:
+    """The code of every card that a plugin can show: the last text of the call that makes it."""
+    for path in (ROOT / "plugins").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call) or len(node.args) < 4:
+                continue
+            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            code = node.args[3]
+            if name in CARD_MAKERS and isinstance(code, ast.Constant):
+                yield str(code.value)
+
+
+def worker_codes() -> set[str]:
+    """The code of every error that the Worker answers its clients with."""
+    source = "".join(path.read_text() for path in (ROOT / "worker/src").glob("*.ts"))
+    return set(re.findall(r'code: "([a-z_]+)"', source))
+
+
+def test_every_card_has_a_section() -> None:
+    codes = set(card_codes())
+    assert len(codes) > 15, "the codes of the cards were not found"
+    sections = set(re.findall(r"^### (\S+)$", ERRORS, re.MULTILINE))
+    assert codes - sections == set()
+    assert sections - codes == set(), "sections about errors that no longer exist"
+
+
+def test_every_error_of_the_worker_is_explained() -> None:
+    codes = worker_codes()
+    assert "engine_unavailable" in codes
+    assert {code for code in codes if f"`{code}`" not in ERRORS} - {"custom"} == set()
+
+
+@pytest.mark.parametrize("page", ["docs/variables.md"])
+def test_every_variable_of_this_release_is_described(page: str) -> None:
+    text = (ROOT / page).read_text()
+    described = set(re.findall(r"`(hermes_[a-z_]+)`", text))
+    assert described <= settings.KNOWN_VARIABLES
+    keys = set(settings.KEY_VARIABLES.values())
+    assert {key for key in keys if f"`{key}`" not in text} == set()
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
