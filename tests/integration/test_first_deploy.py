@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a new user does: the README's commands, in a fresh clone, in their order."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import ROOT, Deployment, clean_environment
+
+
+class Clone:
+    """A fresh copy of the tracked files in an empty folder, and `make` in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.local = Deployment("hermes", folder / ".hermes")
+        tracked = subprocess.run(
+            ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
+        ).stdout
+        for name in filter(None, tracked.split("\0")):
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target, follow_symlinks=False)
+
+    def make(self, target: str, *variables: str) -> subprocess.CompletedProcess[str]:
+        ports = (
+            f"-e hermes_port={self.local.port} -e hermes_providers_port={self.local.providers_port}"
+        )
+        return subprocess.run(
+            ["make", target, f"ARGS={ports}", *variables],
+            cwd=self.folder,
+            env=clean_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+        )
+
+    def processes(self) -> set[int]:
+        """Pids of every process that works in this clone's folder."""
+        found = set()
+        for process in psutil.process_iter():
+            try:
+                where = [process.cwd(), *process.cmdline()]
+            except psutil.Error:
+                continue
+            if any(str(self.folder) in part for part in where):
+                found.add(process.pid)
+        return found
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
+    clone = Clone(tmp_path_factory.mktemp("clone"))
+    yield clone
+    clone.make("destroy", "CONFIRM=yes")
+
+
+@pytest.fixture(scope="module")
+def first(clone: Clone) -> subprocess.CompletedProcess[str]:
+    done = clone.make("deploy")
+    assert done.returncode == 0, done.stdout
+    return done
+
+
+def test_one_command_ends_in_a_verified_chat(
+    clone: Clone, first: subprocess.CompletedProcess[str]
+) -> None:
+    assert "deployed and verified" in first.stdout
+    assert clone.local.url in first.stdout
+    assert "rehearsal" in first.stdout, "a deployment without a key must say which model speaks"
+    assert clone.local.token not in first.stdout
+
+
+def test_the_state_folder_is_private(clone: Clone, first: object) -> None:
+    state = clone.local.state
+    assert stat.S_IMODE(state.stat().st_mode) == 0o700
+    assert stat.S_IMODE((state / "api_token").stat().st_mode) == 0o600
+    for engine_socket in state.glob("run/*.sock"):
+        assert stat.S_IMODE(engine_socket.stat().st_mode) == 0o600
+
+
+def test_a_second_deploy_changes_nothing(clone: Clone, first: object) -> None:
+    before = clone.processes()
+    done = clone.make("deploy")
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"^hermes\s.*changed=0\b", done.stdout, re.MULTILINE), done.stdout
+    assert "No changes. 0 calls written." in done.stdout
+    assert before and before <= clone.processes(), "something was restarted"
+    assert clone.local.chat("Still there?").said
+
+
+def test_a_second_deploy_does_not_wake_a_sleeping_hermes(clone: Clone, first: object) -> None:
+    assert clone.local.call("POST", "/api/instance/sleep").status == 200
+    assert clone.local.instance_state() == "asleep"
+    done = clone.make("deploy")
+    assert done.returncode == 0, done.stdout
+    assert clone.local.instance_state() == "asleep"
+
+
+def test_streaming_arrives_in_pieces_and_ends(clone: Clone, first: object) -> None:
+    body = {"model": "hermes", "stream": True, "messages": [{"role": "user", "content": "Hi"}]}
+    with clone.local.open("POST", "/v1/chat/completions", body) as response:
+        assert response.headers["Content-Type"].startswith("text/event-stream")
+        lines = [line.decode().strip() for line in response if line.startswith(b"data: ")]
+    assert lines[-1] == "data: [DONE]"
+    assert len([line for line in lines if '"content"' in line]) > 3
+
+
+def test_readme_examples_run_as_printed(clone: Clone, first: object) -> None:
+    readme = (clone.folder / "README.md").read_text()
+    blocks = re.findall(r"```sh\n(.*?)```", readme, re.DOTALL)
+    examples = [block for block in blocks if "curl" in block]
+    assert len(examples) >= 2, "the README shows a chat and a stream"
+    for example in examples:
+        command = example.replace("8787", str(clone.local.port))
+        done = subprocess.run(
+            ["sh", "-e", "-c", command], cwd=clone.folder, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert '"choices"' in done.stdout, done.stdout
+
+
+def test_destroy_leaves_nothing_behind(clone: Clone, first: object) -> None:
+    done = clone.make("destroy", "CONFIRM=yes")
+    assert done.returncode == 0, done.stdout
+    assert not clone.processes()
+    assert not clone.local.state.exists()

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bad input: one clear error that names it, nothing changed, and a re-run that converges."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import PLAYBOOK, ROOT, Deployment, clean_environment
+
+REFUSED = [
+    ({"hermes_default_model": "acme/large"}, "hermes_default_model", "anthropic"),
+    ({"anthropic_api_key": "sk-ant-a\nb"}, "anthropic_api_key", "line break"),
+    ({"hermes_name": "Not_A_Worker"}, "hermes_name", "lower-case"),
+    ({"hermes_sleep_after": "7h"}, "hermes_sleep_after", "6h"),
+    ({"hermes_port": 80_000}, "hermes_port", "65535"),
+    ({"hermes_defualt_model": "x/y"}, "hermes_defualt_model", "hermes_default_model"),
+    ({"openai_api_key": "sk-1234567890"}, "hermes_default_model", "openai/"),
+    ({"hermes_provider_base_url": "ftp://x"}, "hermes_provider_base_url", "http"),
+]
+
+
+@pytest.mark.parametrize(("variables", "name", "remedy"), REFUSED, ids=lambda v: str(v)[:40])
+def test_refused_before_anything_is_changed(
+    make_deployment: Callable[..., Deployment],
+    variables: dict[str, object],
+    name: str,
+    remedy: str,
+) -> None:
+    wrong = make_deployment("refused", **variables)
+    play = wrong.play("deploy")
+    assert play.code != 0
+    assert f"{name}:" in play.output
+    assert remedy in play.output
+    assert "Nothing was changed." in play.output
+    assert not wrong.state.exists()
+    for value in variables.values():
+        if "api_key" in name:
+            assert str(value) not in play.output
+
+
+def test_all_problems_come_in_one_message(make_deployment: Callable[..., Deployment]) -> None:
+    wrong = make_deployment("refused-thrice", hermes_port="x", hermes_sleep_after="1s")
+    wrong.variables["hermes_default_model"] = "acme/large"
+    output = wrong.play("deploy").output
+    for name in ("hermes_port:", "hermes_sleep_after:", "hermes_default_model:"):
+        assert name in output
+
+
+def test_a_taken_port_names_the_variable_and_a_rerun_converges(
+    make_deployment: Callable[..., Deployment],
+) -> None:
+    blocked = make_deployment("blocked")
+    with socket.socket() as squatter:
+        squatter.bind(("127.0.0.1", blocked.port))
+        squatter.listen()
+        play = blocked.play("deploy")
+        assert play.code != 0
+        assert "hermes_port:" in play.output and str(blocked.port) in play.output
+        assert "Nothing was changed." in play.output
+    assert "deployed and verified" in blocked.deploy().output
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 60 MB: too small for Hermes."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", str(folder)], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a file system of its own needs root")
+def test_a_small_disk_is_named_before_anything_is_changed(small_disk: Path) -> None:
+    play = Deployment("on-a-small-disk", small_disk).play("deploy")
+    assert play.code != 0
+    assert str(small_disk) in play.output and "MB" in play.output
+    assert "Nothing was changed." in play.output
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a network of its own needs root")
+def test_no_network_names_the_cause_and_a_rerun_converges(tmp_path: Path) -> None:
+    offline = Deployment("offline", tmp_path / "home")
+    offline.home.mkdir(mode=0o700)
+    inventory = offline.home / "inventory.json"
+    offline.play("deploy", "--syntax-check")  # writes the inventory
+    inventory = next(offline.home.glob("inventory-*.json"))
+    command = [str(PLAYBOOK), "playbooks/deploy.yml", "-i", str(inventory)]
+    cache = tmp_path / "empty-cache"
+    done = subprocess.run(
+        ["unshare", "--net", "sh", "-c", 'ip link set lo up; exec "$@"', "sh", *command],
+        cwd=ROOT,
+        env=clean_environment(
+            UV_CACHE_DIR=str(cache), npm_config_cache=str(cache), PIP_CACHE_DIR=str(cache)
+        ),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    output = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "not reachable" in output or "network" in output
+    assert "Traceback" not in output
+    try:
+        assert "deployed and verified" in offline.deploy().output
+    finally:
+        offline.play("destroy", "-e", "confirm=yes", "-e", "hermes_forget=true")
+        shutil.rmtree(offline.home, ignore_errors=True)
