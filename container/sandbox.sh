@@ -1,0 +1,23 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# The `sandbox` command of the image; without it the package would need to know of containers.
+set -eu
+
+if [ "${1-}" = init ]; then
+    # workerd creates containers that Docker starts again after an error, with the same disk and
+    # the same boot id, and with nobody watching. That boot has ended; only code 0 ends it for Docker.
+    mark=/var/lib/hermes-boot
+    boot="${HERMES_BOOT_ID:-none}"
+    if [ "$(cat "$mark" 2>/dev/null)" = "$boot" ]; then
+        echo "sandbox: this boot has ended and is not started again" >&2
+        exit 0
+    fi
+    printf '%s\n' "$boot" >"$mark"
+    # /run/hermes is a link into memory whose target does not exist in a new container.
+    run="$(readlink -m "$SANDBOX_RUN")"
+    mkdir -p "$run"
+    chmod 0700 "$run"
+fi
+
+# -IS: the package needs the standard library only; what is installed beside it is not looked at.
+exec /opt/hermes/bin/python3 -IS /opt/hermes/sandbox "$@"

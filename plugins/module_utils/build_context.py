@@ -1,0 +1,169 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The folder that the image of Hermes is built from: complete, so that the build needs no network.
+
+The packages are resolved here and not in the Dockerfile: the lock's hashes are checked by one tool
+on every controller (macOS too), nothing has to be reachable from inside a build, and the image
+never held pip or a compiler. Equal sources make an equal folder, byte for byte and second for
+second, so that equal folders can make equal layers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+EPOCH = 315532800
+"""Time of change of every file: the start of 1980, the earliest that a zip archive holds."""
+
+PLATFORM = "x86_64-manylinux_2_28"
+"""What the packages are resolved for: glibc 2.28 or later, so any Debian since 10."""
+
+FORMAT = 1
+"""Raised when equal sources would make another folder than before."""
+
+DIGITS = 16
+"""Hexadecimal digits of a digest."""
+
+LOCK = "requirements.lock"
+PACKAGES = "site-packages"
+
+# Mounted over by whatever runs or builds a container. A builder that misses them makes and removes
+# them, and thereby changes the time of /etc.
+_STUBS = {"etc/hosts": "127.0.0.1 localhost\n::1 localhost\n", "etc/resolv.conf": ""}
+
+_SCRIPTS = ("sandbox.sh", "start-hermes.sh")
+_SINGLE_FILES = ("Dockerfile", ".dockerignore", LOCK, *_SCRIPTS)
+# Written by the installer, different on every controller: scripts with its interpreter's path,
+# the list that holds their hashes, and notes on where a package came from and when.
+_INSTALLER_NOTES = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
+
+
+class BuildContextError(Exception):
+    """The folder could not be made.
+
+    detail: the last lines of the tool that failed.
+    """
+
+    detail: Sequence[str] = ()
+
+
+def prepare(
+    container_dir: Path, target_dir: Path, python_version: str, uv_command: Sequence[str]
+) -> str:
+    """Make the build folder `target_dir` and return the digest of its sources.
+
+    container_dir: the collection's `container` folder.
+    target_dir: replaced when it exists.
+    python_version: of the base image, as "3.12"; packages with machine code depend on it.
+    uv_command: how to run uv, as ["uv"].
+
+    Raises BuildContextError when a source is missing or the packages cannot be installed.
+    """
+    digest = source_digest(container_dir, python_version)
+    if target_dir.exists():
+        shutil.rmtree(target_dir)
+    target_dir.mkdir(parents=True)
+    for path in sources(container_dir):
+        _copy_text(path, target_dir / path.relative_to(container_dir))
+    for name, text in _STUBS.items():
+        (target_dir / name).parent.mkdir(exist_ok=True)
+        (target_dir / name).write_text(text, encoding="ascii")
+    _install_packages(target_dir, python_version, uv_command)
+    _drop_installer_notes(target_dir / PACKAGES)
+    _settle(target_dir)
+    return digest
+
+
+def source_digest(container_dir: Path, python_version: str) -> str:
+    """Return the digest that `prepare` would, from the sources alone: nothing is built or fetched.
+
+    Raises BuildContextError when a source is missing.
+    """
+    total = hashlib.sha256(f"{FORMAT}\0{python_version}\0{PLATFORM}\n".encode())
+    for path in sources(container_dir):
+        content = hashlib.sha256(_unix_text(path)).hexdigest()
+        total.update(f"{path.relative_to(container_dir).as_posix()}\0{content}\n".encode())
+    return total.hexdigest()[:DIGITS]
+
+
+def sources(container_dir: Path) -> list[Path]:
+    """Return the files of `container_dir` that make the image, in a fixed order.
+
+    Raises BuildContextError when one is missing.
+    """
+    found = [container_dir / name for name in _SINGLE_FILES]
+    found += (container_dir / "sandbox").rglob("*.py")
+    missing = [path.name for path in found if not path.is_file()]
+    if missing or len(found) == len(_SINGLE_FILES):
+        what = ", ".join(missing) or "sandbox/*.py"
+        raise BuildContextError(f"{container_dir} is incomplete: {what} is missing.")
+    return sorted(found)
+
+
+def hermes_version(container_dir: Path) -> str:
+    """Return the release of Hermes that the lock pins, as "0.19.0".
+
+    Raises BuildContextError when the lock names none.
+    """
+    text = (container_dir / LOCK).read_text(encoding="utf-8")
+    found = re.search(r"^hermes-agent(?:\[[^\]]*\])?==(\S+)", text, re.MULTILINE)
+    if found is None:
+        raise BuildContextError(f"{LOCK} does not pin hermes-agent.")
+    return found.group(1)
+
+
+def _copy_text(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(_unix_text(source))
+
+
+def _unix_text(path: Path) -> bytes:
+    """Return a text's bytes with Unix line ends; a shell cannot run a Windows clone's scripts."""
+    return path.read_bytes().replace(b"\r\n", b"\n")
+
+
+def _install_packages(target_dir: Path, python_version: str, uv_command: Sequence[str]) -> None:
+    command = [
+        *uv_command,
+        *("pip", "install", "--quiet", "--no-config"),
+        *("--target", str(target_dir / PACKAGES)),
+        *("--requirement", str(target_dir / LOCK), "--require-hashes", "--only-binary", ":all:"),
+        *("--python-platform", PLATFORM, "--python-version", python_version),
+        # Bytecode is compiled by the image's own interpreter. Links would share the files, and
+        # the times and modes that are set below, with uv's cache.
+        *("--no-compile-bytecode", "--link-mode", "copy"),
+    ]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+    except OSError as error:
+        raise BuildContextError(f"uv cannot be run: {error.strerror}.") from error
+    if done.returncode != 0:
+        error = BuildContextError("The packages of Hermes could not be installed.")
+        error.detail = done.stderr.strip().splitlines()[-10:]
+        raise error
+
+
+def _drop_installer_notes(packages: Path) -> None:
+    shutil.rmtree(packages / "bin", ignore_errors=True)
+    (packages / ".lock").unlink(missing_ok=True)
+    for folder in packages.glob("*.dist-info"):
+        for name in _INSTALLER_NOTES:
+            (folder / name).unlink(missing_ok=True)
+
+
+def _settle(folder: Path) -> None:
+    """Give every file and folder below `folder`, and itself, one mode and one time."""
+    # The deepest first: a change of what is in a folder changes the folder's time.
+    for path in [*sorted(folder.rglob("*"), reverse=True), folder]:
+        executable = path.is_dir() or path.name in _SCRIPTS or path.stat().st_mode & 0o100
+        path.chmod(0o755 if executable else 0o644)
+        os.utime(path, (EPOCH, EPOCH))
