@@ -12,12 +12,15 @@ PART ?=
 VENV := .venv
 TEST_VENV := .venv-test
 COLLECTION := .ansible/collections/ansible_collections/hermes/workers
-PLAY := ANSIBLE_CONFIG=ansible.cfg $(VENV)/bin/python -m ansible playbook -i $(INVENTORY)
+PLAY := ANSIBLE_CONFIG=ansible.cfg ANSIBLE_COLLECTIONS_PATH="$(CURDIR)/.ansible/collections" \
+	$(VENV)/bin/python -m ansible playbook -i $(INVENTORY)
 BOOTSTRAP := $(PYTHON) requirements/bootstrap.py
 # The tests' own environment comes first; plays in tests run from $(VENV), like a user's.
-IN_TESTS := PATH="$(CURDIR)/$(TEST_VENV)/bin:$$PATH" ANSIBLE_CONFIG="$(CURDIR)/ansible.cfg" \
+WITH_TOOLS := PATH="$(CURDIR)/$(TEST_VENV)/bin:$$PATH"
+IN_CHECKOUT := $(WITH_TOOLS) ANSIBLE_CONFIG="$(CURDIR)/ansible.cfg" \
 	ANSIBLE_COLLECTIONS_PATH="$(CURDIR)/.ansible/collections"
-NODE_LEAST := 22
+# What users would install, for the checks of its documentation.
+PACKED := .ansible/packed
 
 .DEFAULT_GOAL := help
 .PHONY: help deploy verify status logs destroy test test-python test-worker test-molecule lint bench lock tools test-tools worker-tools
@@ -43,26 +46,28 @@ destroy: tools ## Take the deployment away; asks first (CONFIRM=yes does not, FO
 
 test: test-python test-worker test-molecule ## Run every test
 
-test-python: tools test-tools
-	@$(IN_TESTS) pytest
+test-python: tools test-tools worker-tools
+	@$(WITH_TOOLS) pytest
 
 test-worker: worker-tools
 	@cd worker && PATH="$$(../$(TEST_VENV)/bin/python ../requirements/node_path.py):$$PATH" npm test
 
 test-molecule: tools test-tools
-	@$(IN_TESTS) molecule test --all
+	@$(IN_CHECKOUT) molecule test --all
 
 lint: test-tools worker-tools ## Run every static check
-	@$(IN_TESTS) ansible-lint --offline
-	@$(IN_TESTS) yamllint --strict .
-	@$(IN_TESTS) ruff check .
-	@$(IN_TESTS) ruff format --check .
-	@$(IN_TESTS) shellcheck container/*.sh .ci/run
-	@$(IN_TESTS) antsibull-docs lint-collection-docs --plugin-docs --skip-rstcheck .
+	@$(IN_CHECKOUT) ansible-lint --offline
+	@$(IN_CHECKOUT) yamllint --strict .
+	@$(IN_CHECKOUT) ruff check .
+	@$(IN_CHECKOUT) ruff format --check .
+	@$(IN_CHECKOUT) shellcheck container/*.sh .ci/run
+	@rm -rf $(PACKED) && mkdir -p $(PACKED) && $(IN_CHECKOUT) ansible-galaxy collection build --output-path $(PACKED) >/dev/null
+	@tar -xzf $(PACKED)/hermes-workers-*.tar.gz -C $(PACKED)
+	@$(IN_CHECKOUT) antsibull-docs lint-collection-docs --plugin-docs --skip-rstcheck $(PACKED)
 	@cd worker && PATH="$$(../$(TEST_VENV)/bin/python ../requirements/node_path.py):$$PATH" && npm run --silent lint && npm run --silent typecheck
 
 bench: tools test-tools ## Measure (PART=gate, wake, memory, fleet or fresh); writes benchmarks/results
-	@$(IN_TESTS) python benchmarks/run.py $(PART)
+	@$(WITH_TOOLS) python benchmarks/run.py $(PART)
 
 lock: ## Compile every lock file again, with hashes
 	@for name in requirements/deploy requirements/test roles/workerd/files/host roles/worker/files/node; do \

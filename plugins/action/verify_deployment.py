@@ -58,7 +58,7 @@ class ActionModule(DeploymentAction):
             self._refuses_strangers()
             result |= self._chats()
             self.deployment.note_proof(self.rendered.version)
-            prune(self.deployment, self.sources)
+            prune(self.deployment, self.runtime)
             status = self._health()
         self.show(self._summary(status, result))
         return result

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import ExistingAction
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import disk_card
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import (
@@ -26,6 +27,7 @@ class ActionModule(ExistingAction):
     """hermes.workers.workerd_destroy"""
 
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = ExistingAction.OPTIONS | {
+        "confirmed": {"type": "bool", "default": False},
         "forget": {"type": "bool", "default": False},
         "only_plan": {"type": "bool", "default": False},
     }
@@ -37,6 +39,13 @@ class ActionModule(ExistingAction):
             return {"changed": False, "exists": exists}
         if not exists or self.check_mode:
             return {"changed": exists}
+        if not self.options["confirmed"]:
+            raise Card.of(
+                self.settings.name,
+                "not destroyed: nobody confirmed it.",
+                "answer yes, or run `make destroy CONFIRM=yes` (-e confirm=yes).",
+                "confirm",
+            )
         self.deployment.take("destroy")
         stored = self._has_memory()
         if stored and not self.options["forget"]:

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.action.worker_bundle import workerd_binary
 from ansible_collections.hermes.workers.plugins.module_utils.client import Unreachable, WorkerClient
-from ansible_collections.hermes.workers.plugins.module_utils.digests import clean_bytes, files_below
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.plugin_utils import installer
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import CONTAINER_PORTS, render
@@ -24,11 +22,9 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.plan import (
     Actual,
     Change,
     effective_secrets,
-    host_folder,
     observe,
     processes_change,
     prove_secrets,
-    tools_folder,
     wanted_ports,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import (
@@ -68,7 +64,7 @@ class ActionModule(DeploymentAction):
         if "API_TOKEN" not in wanted and not self.settings.allow_unauthenticated:
             wanted["API_TOKEN"] = new_token()
             self.deployment.keep_token(wanted["API_TOKEN"])
-        self._install_host()
+        self.runtime.install_host()
         processes = Processes(self.deployment, self.sources.host)
         if self._same_supervisor(actual):
             self.progress("restarting workerd; open requests are finished first")
@@ -114,33 +110,11 @@ class ActionModule(DeploymentAction):
 
     def _workerd(self) -> list[str]:
         """Return workerd's command; circus fills in the numbers of the sockets that the supervisor holds."""
-        binary = str(workerd_binary(tools_folder(self.deployment, self.sources)))
+        binary = str(self.runtime.workerd())
         sockets = [
             f"--socket-fd={name}=$(circus.sockets.{name})" for name in wanted_ports(self.settings)
         ]
         return [binary, "serve", "build/config.capnp", "--experimental", *sockets]
-
-    def _install_host(self) -> None:
-        folder = host_folder(self.deployment, self.sources)
-        if installer.is_complete(folder):
-            return
-        with installer.installing(folder, "the supervisor", self.progress) as needed:
-            if not needed:
-                return
-            done = installer.timed(
-                self.progress, "installing the supervisor and the process engine"
-            )
-            python = installer.make_environment(
-                folder / "venv", self.sources.host_lock, "the supervisor"
-            )
-            (folder / "supervisor.py").write_bytes(clean_bytes(self.sources.supervisor))
-            packages = next((python.parent.parent / "lib").glob("python3*")) / "site-packages"
-            for path in files_below(self.sources.engine):
-                target = packages / "engine" / path.relative_to(self.sources.engine)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(clean_bytes(path))
-            installer.finish(folder, {"host": self.sources.host})
-            done()
 
     def _refresh_instance(self, client: WorkerClient, health: dict[str, Any]) -> None:
         """Have a Hermes that runs from another image started again from the new one; its state is carried over."""

@@ -16,6 +16,11 @@ attributes:
     description: Changes nothing that a diff could show.
     support: none
 options:
+  confirmed:
+    description:
+      - Whether somebody agreed to the removal; without it nothing is removed.
+    type: bool
+    default: false
   forget:
     description:
       - Whether Hermes' memory may go without a last backup.
@@ -35,6 +40,7 @@ EXAMPLES = r"""
 - name: Remove a deployment and keep a backup
   hermes.workers.workerd_destroy:
     name: alice
+    confirmed: true
 """
 
 RETURN = r"""

@@ -43,10 +43,15 @@ class CardAction(ActionBase):
         try:
             result.update(self.execute(options))
         except Card as card:
-            if card.changed is None:
-                card.changed = self.changed_so_far()
-            result.update(failed=True, changed=False, msg=card.render(), hermes_card=True)
+            result.update(self._failure(card))
+        except OSError as error:
+            result.update(self._failure(system_card(error)))
         return result
+
+    def _failure(self, card: Card) -> dict[str, Any]:
+        if card.changed is None:
+            card.changed = self.changed_so_far()
+        return {"failed": True, "changed": False, "msg": card.render(), "hermes_card": True}
 
     def execute(self, options: dict[str, Any]) -> dict[str, Any]:
         """Do the work and return the task's result. Raises Card."""
@@ -89,3 +94,13 @@ class CardAction(ActionBase):
         rest = [words for words in STEPS.values() if words not in done]
         left = f" Not changed: {', '.join(rest)}." if rest else ""
         return f"Changed: {', '.join(done)}.{left}"
+
+
+def system_card(error: OSError) -> Card:
+    """Return the card for a failure of the operating system that no step expected."""
+    return Card.of(
+        str(error.filename or "this machine"),
+        f"{error.strerror or error}.",
+        "mend the cause (a full disk, a missing right, a file in the way) and run it again.",
+        "system",
+    )

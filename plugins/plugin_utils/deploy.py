@@ -17,6 +17,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings import Che
 from ansible_collections.hermes.workers.plugins.plugin_utils.action import CardAction
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
+from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import Runtime
 
 SETTINGS_OPTION = {"settings": {"type": "dict", "required": True}}
 SECRETS_OPTION = {"secrets": {"type": "dict", "default": {}, "no_log": True}}
@@ -30,6 +31,7 @@ class DeploymentAction(CardAction):
         self.settings = Settings(**options["settings"])
         self.deployment = Deployment(self.settings.state_dir, self.settings.name)
         self.sources = Sources()
+        self.runtime = Runtime(self.deployment, self.sources, self.progress)
         return self.deploy()
 
     def deploy(self) -> dict[str, Any]:

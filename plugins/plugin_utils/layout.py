@@ -87,7 +87,7 @@ class Deployment:
                     fcntl.flock(record, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 except BlockingIOError:
                     return json.load(record)
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             pass
         return None
 

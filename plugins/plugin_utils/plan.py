@@ -19,11 +19,10 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     Settings,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import Rendered, Sources, render
-from ansible_collections.hermes.workers.plugins.plugin_utils.installer import is_complete
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment, write_private
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import health
+from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import IMAGE_MARKER, Runtime
 
-IMAGE_MARKER = "image.json"
 USES = "uses.json"
 UNPROVED = "the Worker does not prove what secrets it holds"
 
@@ -103,29 +102,9 @@ def prove_secrets(client: WorkerClient | None, wanted: dict[str, str]) -> list[s
     return [SECRET_VARIABLES.get(name, name) for name in differing(wanted, proofs, nonce)]
 
 
-def image_folder(deployment: Deployment, sources: Sources) -> Path:
-    """Return where the process engine's image is or will be."""
-    return deployment.runtime / "images" / sources.image
-
-
-def tools_folder(deployment: Deployment, sources: Sources) -> Path:
-    """Return where the Worker's tools are or will be."""
-    return deployment.runtime / f"worker-{sources.tools}"
-
-
-def host_folder(deployment: Deployment, sources: Sources) -> Path:
-    """Return where the host's runtime is or will be."""
-    return deployment.runtime / f"host-{sources.host}"
-
-
 def wanted_ports(settings: Settings) -> dict[str, int]:
     """Return the sockets that the supervisor holds."""
     return {"http": settings.port, "providers": settings.providers_port}
-
-
-def image_installed(deployment: Deployment, sources: Sources) -> bool:
-    """Tell whether the image is installed completely."""
-    return is_complete(image_folder(deployment, sources), IMAGE_MARKER)
 
 
 def worker_built(deployment: Deployment, rendered: Rendered) -> bool:
@@ -170,11 +149,12 @@ def processes_change(
 
 
 def make_plan(
-    settings: Settings, secrets: dict[str, str], deployment: Deployment, sources: Sources
+    settings: Settings, secrets: dict[str, str], deployment: Deployment, runtime: Runtime
 ) -> list[Change]:
     """Return the changes that a deploy will make, in the order in which it makes them."""
     changes = []
-    if not image_installed(deployment, sources):
+    sources = runtime.sources
+    if not runtime.has_image():
         tag = f"Hermes {sources.hermes_version}, image {sources.image}"
         changes.append(Change("update" if _has_image(deployment) else "create", "image", tag))
     rendered = render(settings, sources)
@@ -200,19 +180,14 @@ def _has_image(deployment: Deployment) -> bool:
     return any((deployment.runtime / "images").glob(f"*/{IMAGE_MARKER}"))
 
 
-def note_use(deployment: Deployment, sources: Sources, *, proved: bool = False) -> None:
+def note_use(deployment: Deployment, runtime: Runtime, *, proved: bool = False) -> None:
     """Write down which parts of the shared runtime this deployment uses.
 
     Until the new parts are proved, the old ones count too: they may still run.
     """
-    new = {
-        f"images/{sources.image}",
-        f"host-{sources.host}",
-        f"worker-{sources.tools}",
-        f"bundle-{sources.code}",
-    }
-    used = new if proved else new | (_uses(deployment.build) or set())
-    write_private(deployment.build / USES, json.dumps(sorted(used)) + "\n")
+    old = set() if proved else _uses(deployment.build) or set()
+    used = sorted(runtime.parts() | old)
+    write_private(deployment.build / USES, json.dumps(used) + "\n")
 
 
 def _uses(build: Path) -> set[str] | None:
@@ -223,13 +198,13 @@ def _uses(build: Path) -> set[str] | None:
         return None
 
 
-def prune(deployment: Deployment, sources: Sources) -> list[str]:
+def prune(deployment: Deployment, runtime: Runtime) -> list[str]:
     """Remove what no deployment of this state folder uses any more; return what was removed.
 
     Called after a proof. A deployment that has not written down what it uses keeps everything.
     """
     used: set[str] = set()
-    note_use(deployment, sources, proved=True)
+    note_use(deployment, runtime, proved=True)
     for build in deployment.state_dir.glob("*/build"):
         theirs = _uses(build)
         if theirs is None:

@@ -213,20 +213,17 @@ class Processes:
 
     def not_served(self, answer: Answer | None, version: str | None) -> Card:
         """Return the card for a Worker that does not answer as it should."""
+        remedy = f"read {self._log('workerd')} and {self._log('supervisor')}, then run it again."
+        detail = self.log_tail("workerd", 6)
         if answer is None:
             sentence = "workerd does not serve the Worker."
         elif answer.status == 200:
             running = answer.json().get("worker", {}).get("version")
-            sentence = f"the Worker that answers is version {running}, not {version}."
+            sentence = f"version {running} is running, and the inventory makes version {version}."
+            remedy, detail = "run `make deploy`; it brings one to the other.", []
         else:
-            sentence = f"the Worker answers /api/health with {answer.status}: {answer.complaint()}"
-        return Card.of(
-            self.deployment.name,
-            sentence,
-            f"read {self._log('workerd')} and {self._log('supervisor')}, then run it again.",
-            "processes",
-            detail=self.log_tail("workerd", 6),
-        )
+            sentence = f"/api/health is answered with {answer.status}: {answer.complaint()}"
+        return Card.of(self.deployment.name, sentence, remedy, "processes", detail=detail)
 
 
 def health(client: WorkerClient, timeout: float = 3.0) -> Answer | None:

@@ -27,7 +27,18 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
+
+import psutil
+from circus.arbiter import Arbiter
+from circus.client import CircusClient
+from circus.exc import CallError, ConflictError
+from circus.sockets import CircusSocket
+from circus.stream import FileStream
+from circus.watcher import Watcher
+from tornado import gen
 
 RECORD = Path("run/supervisor.json")
 PROCESSES = Path("run/processes.json")
@@ -40,6 +51,8 @@ SHORT_LIFE = 5.0
 """A process that lived shorter (seconds) failed to start; the next attempt then waits RETRY_DELAY."""
 RETRY_DELAY = 1.0
 ENGINE_STOP_SECONDS = 20
+BUSY_SECONDS = 60
+"""How long a command waits for the one before it."""
 ALREADY_RUNNING = 3
 
 
@@ -113,7 +126,7 @@ def report(writing: int, text: str) -> None:
         os.close(writing)
 
 
-def hold_record():
+def hold_record() -> TextIO:
     """Lock the record for as long as this process lives; raises BlockingIOError when another one does."""
     record = RECORD.open("a+", encoding="utf-8")
     for attempt in range(20):
@@ -144,8 +157,6 @@ def redirect_output() -> None:
 
 def end_orphans() -> None:
     """End what a killed supervisor left running: it holds our ports and our storage."""
-    import psutil
-
     for name, found in read_processes().items():
         try:
             process = psutil.Process(found["pid"])
@@ -175,8 +186,6 @@ def read_processes() -> dict:
 
 def note_process(name: str, pid: int) -> None:
     """Record a started process, so that a later supervisor can recognise it."""
-    import psutil
-
     found = read_processes()
     with contextlib.suppress(psutil.NoSuchProcess):
         found[name] = {"pid": pid, "created": psutil.Process(pid).create_time()}
@@ -185,26 +194,93 @@ def note_process(name: str, pid: int) -> None:
     temporary.replace(PROCESSES)
 
 
-def supervise(settings: dict, record, started) -> None:
-    """Run until told to stop."""
-    from circus.arbiter import Arbiter
-    from circus.sockets import CircusSocket
-    from tornado import gen
+class Supervisor(Arbiter):
+    """circus' arbiter, with an order in which to stop and without giving way to itself."""
 
-    class OrderedArbiter(Arbiter):
-        """Stops one watcher after the other: workerd drains while its engine still runs."""
+    def manage_watchers(self):
+        """Start what has ended, unless a command is under way: that one finishes first."""
+        return None if self._exclusive_running_command else super().manage_watchers()
 
-        @gen.coroutine
-        def _stop_watchers(self, close_output_streams=False, watcher_iter_func=None):
-            for watcher in self.iter_watchers(reverse=False):
-                yield watcher._stop(close_output_streams)
+    @gen.coroutine
+    def _stop_watchers(self, close_output_streams=False, watcher_iter_func=None):
+        # One after the other: workerd finishes its requests while its engine still runs.
+        for watcher in self.iter_watchers(reverse=False):
+            yield watcher._stop(close_output_streams)
 
+    def stop_soon(self) -> None:
+        """Stop as soon as no other command is under way; circus alone would drop the signal."""
+        try:
+            self.stop()
+        except ConflictError:
+            self.loop.call_later(CHECK_SECONDS, self.stop_soon)
+
+
+class Process(Watcher):
+    """circus' watcher of one process, which starts a process that keeps failing less often."""
+
+    def __init__(
+        self, name: str, command: list[str], environment: dict, stop_seconds: float, **more
+    ):
+        self.spawned = self.not_before = 0.0
+        log = FileStream(f"logs/{name}.log", max_bytes=LOG_BYTES, backup_count=LOG_FILES)
+        super().__init__(
+            name,
+            shlex.quote(command[0]),
+            args=command[1:],
+            working_dir=os.getcwd(),
+            env=environment,
+            graceful_timeout=stop_seconds,
+            stdout_stream={"stream": log},
+            stderr_stream={"stream": log},
+            hooks={"after_spawn": (after_spawn, True), "after_reap": (after_reap, True)},
+            singleton=True,
+            **more,
+        )
+
+    @gen.coroutine
+    def manage_processes(self):
+        """Start the process when it has ended, but not in a tight loop."""
+        if self.processes or time.monotonic() >= self.not_before:
+            yield super().manage_processes()
+
+
+def after_spawn(watcher: Process, pid: int, **_kwargs) -> bool:
+    """circus calls this when a process was started."""
+    note_process(watcher.name, pid)
+    watcher.spawned = time.monotonic()
+    return True
+
+
+def after_reap(watcher: Process, exit_code: int | None = None, **_kwargs) -> bool:
+    """circus calls this when a process has ended."""
+    lived = time.monotonic() - watcher.spawned
+    watcher.not_before = time.monotonic() + (RETRY_DELAY if lived < SHORT_LIFE else 0.0)
+    if watcher.is_active():
+        logging.warning("%s ended with %s after %.1f s", watcher.name, exit_code, lived)
+    return True
+
+
+def supervise(settings: dict, record: TextIO, started: Callable[[], None]) -> None:
+    """Run until told to stop; raises OSError when a port is taken."""
+    workerd_environment = settings["workerd_environment"] | settings["secrets"]
+    # The engine is started first, stopped last, and gets no secret.
+    engine = Process(
+        "engine", settings["engine"], settings["environment"], ENGINE_STOP_SECONDS, priority=2
+    )
+    workerd = Process(
+        "workerd",
+        settings["workerd"],
+        workerd_environment,
+        float(settings["drain"]) + 1,
+        priority=1,
+        use_sockets=True,
+    )
     sockets = [
         CircusSocket(name=name, host="127.0.0.1", port=port, backlog=1024, blocking=False)
         for name, port in settings["ports"].items()
     ]
-    arbiter = OrderedArbiter(
-        [engine_watcher(settings), workerd_watcher(settings)],
+    supervisor = Supervisor(
+        [engine, workerd],
         CONTROL,
         EVENTS,
         check_delay=CHECK_SECONDS,
@@ -214,85 +290,38 @@ def supervise(settings: dict, record, started) -> None:
     )
     # circus would answer SIGHUP with a reload that runs two workerd on one storage for a moment.
     signal.signal(signal.SIGHUP, lambda *_: None)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(
+            number, lambda *_: supervisor.loop.add_callback_from_signal(supervisor.stop_soon)
+        )
 
     def running(future) -> None:
         future.result()
         for endpoint in (CONTROL, EVENTS):
             os.chmod(endpoint.removeprefix("ipc://"), 0o600)
-        record.seek(0)
-        record.truncate()
-        kept = {name: settings[name] for name in ("host", "ports", "workerd_environment")}
-        json.dump(kept | {"pid": os.getpid()}, record)
-        record.flush()
+        write_record(record, settings)
         started()
 
     try:
         # Blocks until told to stop; a failure before that is in the answer only.
-        arbiter.start(cb=running).result()
+        supervisor.start(cb=running).result()
     finally:
         for name in (CONTROL.removeprefix("ipc://"), EVENTS.removeprefix("ipc://"), str(PROCESSES)):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name)
 
 
-def engine_watcher(settings: dict):
-    """Return the engine's watcher: started first, stopped last, without any secret."""
-    return watcher(
-        "engine", settings["engine"], settings["environment"], ENGINE_STOP_SECONDS, priority=2
-    )
-
-
-def workerd_watcher(settings: dict):
-    """Return workerd's watcher; the secrets are in its environment."""
-    environment = settings["workerd_environment"] | settings["secrets"]
-    drain = float(settings["drain"]) + 1
-    return watcher("workerd", settings["workerd"], environment, drain, priority=1, use_sockets=True)
-
-
-def watcher(name: str, command: list[str], environment: dict, stop_seconds: float, **further):
-    """Return a circus watcher of one process, logging to logs/<name>.log and started again when it ends."""
-    from circus.stream import FileStream
-    from circus.watcher import Watcher
-
-    log = FileStream(f"logs/{name}.log", max_bytes=LOG_BYTES, backup_count=LOG_FILES)
-    return Watcher(
-        name,
-        shlex.quote(command[0]),
-        args=command[1:],
-        working_dir=os.getcwd(),
-        env=environment,
-        graceful_timeout=stop_seconds,
-        stdout_stream={"stream": log},
-        stderr_stream={"stream": log},
-        hooks={"after_spawn": (after_spawn, True), "after_reap": (after_reap, True)},
-        singleton=True,
-        **further,
-    )
-
-
-def after_spawn(watcher, arbiter, hook_name, pid, **_kwargs) -> bool:
-    """circus calls this when a process was started."""
-    note_process(watcher.name, pid)
-    watcher.last_spawn = time.monotonic()
-    return True
-
-
-def after_reap(watcher, arbiter, hook_name, exit_code=None, **_kwargs) -> bool:
-    """circus calls this when a process has ended; one that keeps failing is not started in a tight loop."""
-    lived = time.monotonic() - getattr(watcher, "last_spawn", 0.0)
-    watcher.warmup_delay = RETRY_DELAY if lived < SHORT_LIFE else 0.0
-    if watcher.is_active():
-        logging.warning(
-            "%s ended with %s after %.1f s; starting it again", watcher.name, exit_code, lived
-        )
-    return True
+def write_record(record: TextIO, settings: dict) -> None:
+    """Write down for others what runs here; no secret is in it."""
+    kept = {name: settings[name] for name in ("host", "ports", "workerd_environment")}
+    record.seek(0)
+    record.truncate()
+    json.dump(kept | {"pid": os.getpid()}, record)
+    record.flush()
 
 
 def control(action: str) -> int:
     """Carry out one ctl command; prints JSON; returns the exit code."""
-    from circus.client import CircusClient
-    from circus.exc import CallError
-
     client = CircusClient(endpoint=CONTROL, timeout=900)
     try:
         if action == "status":
@@ -312,12 +341,15 @@ def control(action: str) -> int:
 
 def call(client, command: str, **properties) -> dict:
     """Send one command to the supervisor; raises CallError when it is refused."""
-    from circus.exc import CallError
-
-    answer = client.send_message(command, **properties)
-    if answer.get("status") == "error":
-        raise CallError(answer.get("reason", "refused"))
-    return answer
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        answer = client.send_message(command, **properties)
+        if answer.get("status") != "error":
+            return answer
+        reason = answer.get("reason", "refused")
+        if "already running" not in reason or time.monotonic() > deadline:
+            raise CallError(reason)
+        time.sleep(0.05)
 
 
 def restart(client, changes: dict) -> None:

@@ -28,7 +28,7 @@ SECRET = "canary-7f1d0a"
 
 # Serves on the socket that it inherits; answers with its process id and the word it was given.
 SERVER = """
-import http.server, os, socket, sys
+import http.server, os, signal, socket, sys, threading
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.0"
     def do_GET(self):
@@ -45,7 +45,10 @@ number = int(sys.argv[1].rpartition("=")[2])
 server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler, bind_and_activate=False)
 server.socket.close()
 server.socket = socket.socket(fileno=number)
-server.serve_forever()
+server.daemon_threads = False  # like workerd, it answers what it accepted before it ends
+signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+server.serve_forever(poll_interval=0.01)
+server.server_close()
 """
 ENGINE = "import time\nprint('engine up', flush=True)\ntime.sleep(600)"
 
@@ -237,6 +240,19 @@ def test_a_taken_port_is_told(box: Box) -> None:
     assert done.returncode == 1
     assert "in use" in done.stderr
     assert not (box.folder / "run" / "processes.json").exists()
+
+
+def test_a_signal_during_a_command_is_not_lost(running: Box) -> None:
+    pids = [*running.pids().values(), running.record()["pid"]]
+    os.kill(running.pids()["workerd"], signal.SIGKILL)
+    os.kill(running.record()["pid"], signal.SIGTERM)
+    wait_for(lambda: not any(psutil.pid_exists(pid) for pid in pids))
+
+
+def test_a_process_that_cannot_live_is_not_started_in_a_tight_loop(box: Box) -> None:
+    assert box.run(engine=[sys.executable, "-c", "print('no', flush=True)"]).returncode == 0
+    time.sleep(2.5)
+    assert 1 <= (box.folder / "logs" / "engine.log").read_text().count("no") <= 4
 
 
 def test_stopping_leaves_no_process(running: Box) -> None:

@@ -1,0 +1,114 @@
+# Copyright: hermes.workers contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Installations are whole or absent, and their failures tell the cause."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.plugin_utils import installer
+
+
+def ignore(_line: str) -> None:
+    """Show nothing."""
+
+
+def test_an_installation_cut_short_is_done_again(tmp_path: Path) -> None:
+    folder = tmp_path / "tool"
+    folder.mkdir()
+    (folder / "half").write_text("")
+    said: list[str] = []
+    with installer.installing(folder, "tool", said.append) as needed:
+        assert needed
+        assert not (folder / "half").exists()
+        installer.finish(folder, {})
+    assert "cut short" in said[0]
+    with installer.installing(folder, "tool", ignore) as needed:
+        assert not needed
+
+
+def test_a_failed_installation_leaves_nothing(tmp_path: Path) -> None:
+    def install(folder: Path) -> None:
+        with installer.installing(folder, "tool", ignore):
+            (folder / "half").write_text("")
+            raise Card.of("tool", "broken.", "", "tools")
+
+    with pytest.raises(Card, match="broken"):
+        install(tmp_path / "tool")
+    assert not (tmp_path / "tool").exists()
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "tool"
+    with pytest.raises(Card) as caught, installer.installing(folder, "tool", ignore):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert "no space left" in caught.value.render()
+    assert not folder.exists()
+
+
+def test_two_runs_install_once(tmp_path: Path) -> None:
+    folder = tmp_path / "tool"
+    did: list[bool] = []
+    barrier = threading.Barrier(2)
+
+    def install() -> None:
+        barrier.wait()
+        with installer.installing(folder, "tool", ignore) as needed:
+            did.append(needed)
+            if needed:
+                installer.finish(folder, {})
+
+    threads = [threading.Thread(target=install) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(did) == [False, True]
+
+
+OUTPUTS = [
+    ("error: Failed to fetch\n  Caused by: dns error: failed to lookup address", "not reachable"),
+    ("npm error code EAI_AGAIN\nnpm error request to registry failed", "not reachable"),
+    ("npm error network request failed, reason: getaddrinfo ENOTFOUND x", "not reachable"),
+    ("ERROR: Could not install: [Errno 28] No space left on device", "no space left"),
+    ("npm error nospc ENOSPC: no space left on device, write", "no space left"),
+    ("error: Hash mismatch for `aiohttp==3.14.1`", "pins"),
+    ("npm error code EINTEGRITY", "pins"),
+    ("something else", "exit code 3"),
+]
+
+
+@pytest.mark.parametrize(("output", "words"), OUTPUTS, ids=lambda value: value[:30])
+def test_the_cause_is_read_from_the_installers_words(output: str, words: str) -> None:
+    card = installer.installer_card("Hermes", "uv", 3, output).render()
+    assert words in card
+    assert output.splitlines()[-1] in card
+    assert "Do: " in card
+    assert "Docs: docs/errors.md#" in card
+
+
+def test_programs_get_no_key_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-canary")
+    monkeypatch.setenv("CLOUDFLARE_API_TOKEN", "canary")
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:1")
+    output = installer.run([sys.executable, "-c", "import os; print(dict(os.environ))"], "x")
+    assert "canary" not in output
+    assert "http://proxy:1" in output
+
+
+def test_a_failing_program_is_a_card_with_its_last_lines() -> None:
+    script = "import sys; print('a\\nb'); sys.exit('the last word')"
+    with pytest.raises(Card) as caught:
+        installer.run([sys.executable, "-c", script], "the tool")
+    assert "the last word" in caught.value.render()
+
+
+def test_npm_says_first_what_others_say_last() -> None:
+    npm = "\n".join(["npm error code EUSAGE", *[f"npm error line {n}" for n in range(50)]])
+    assert installer.telling_lines(npm)[0] == "npm error code EUSAGE"
+    assert installer.telling_lines("\n".join(map(str, range(50))))[-1] == "49"
