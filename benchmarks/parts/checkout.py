@@ -49,6 +49,11 @@ class Checkout:
                 return process
         raise LookupError("the deployment has no supervisor")
 
+    def _empty_caches(self) -> dict[str, str]:
+        """A fresh machine has no package in a cache: each checkout begins with none."""
+        variables = ("UV_CACHE_DIR", "PIP_CACHE_DIR", "npm_config_cache")
+        return {name: str(self.folder / ".cache" / name.lower()) for name in variables}
+
     def make(self, target: str, *variables: str) -> tuple[float, str]:
         """Run a make target; return the seconds it took and what it printed.
 
@@ -59,7 +64,7 @@ class Checkout:
         done = subprocess.run(
             ["make", target, f"ARGS={ports}", *variables],
             cwd=self.folder,
-            env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
+            env={**os.environ, "ANSIBLE_NOCOLOR": "1", **self._empty_caches()},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
