@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import ROOT, Deployment, clean_environment
+from plays import ROOT, Deployment, clean_environment
 
 
 class Clone:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import PLAYBOOK, ROOT, Deployment, clean_environment
+from plays import PLAYBOOK, ROOT, Deployment, clean_environment
 
 REFUSED = [
     ({"hermes_default_model": "acme/large"}, "hermes_default_model", "anthropic"),

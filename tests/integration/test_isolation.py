@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from conftest import Deployment, run_play
+from plays import Deployment, run_play
 
 
 def test_two_deployments_share_nothing(make_deployment: Callable[..., Deployment]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Deployment
+from plays import Deployment
 
 from tests.standins.provider import Provider
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
-from conftest import Deployment
+from plays import Deployment
 
 
 def wait_until(true: Callable[[], bool], what: str, seconds: float = 60) -> None:

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Deployments of a test's own, and the real plays that act on them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from http.client import HTTPResponse
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+PLAYBOOK = ROOT / ".venv" / "bin" / "ansible-playbook"
+KEY_VARIABLES = ("ANTHROPIC_API_KEY", "OPENROUTER_API_KEY", "OPENAI_API_KEY", "HERMES_API_TOKEN")
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """The environment of the tests without anybody's provider keys, plus `more`."""
+    env = {name: value for name, value in os.environ.items() if name not in KEY_VARIABLES}
+    return {**env, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0", **more}
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Play:
+    """What one run of a playbook printed and how it ended."""
+
+    code: int
+    output: str
+
+    def changed(self, host: str) -> int:
+        """The number of changed tasks that the recap gives for a host."""
+        found = re.search(rf"^{re.escape(host)}\s.*changed=(\d+)", self.output, re.MULTILINE)
+        assert found, self.output
+        return int(found.group(1))
+
+
+@dataclass
+class Answer:
+    """One HTTP answer, read to its end."""
+
+    status: int
+    headers: dict[str, str]
+    text: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+    @property
+    def said(self) -> str:
+        """The assistant's words in a chat completion."""
+        return str(self.json["choices"][0]["message"]["content"])
+
+
+@dataclass
+class Deployment:
+    """One inventory host on this machine."""
+
+    name: str
+    home: Path
+    port: int = field(default_factory=free_port)
+    providers_port: int = field(default_factory=free_port)
+    variables: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def state(self) -> Path:
+        return self.home / self.name
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def token(self) -> str:
+        return (self.state / "api_token").read_text().strip()
+
+    def host(self) -> dict[str, Any]:
+        """This deployment as a host of an Ansible inventory."""
+        return {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": "{{ ansible_playbook_python }}",
+            "hermes_platform": "workerd",
+            "hermes_state_dir": str(self.home),
+            "hermes_port": self.port,
+            "hermes_providers_port": self.providers_port,
+            **self.variables,
+        }
+
+    def play(self, playbook: str, *arguments: str, env: dict[str, str] | None = None) -> Play:
+        """Run a playbook of the checkout on this deployment alone."""
+        return run_play(playbook, [self], *arguments, env=env)
+
+    def deploy(self, *arguments: str) -> Play:
+        play = self.play("deploy", *arguments)
+        assert play.code == 0, play.output
+        return play
+
+    def call(
+        self, method: str, path: str, body: Any = None, token: str | None = None, **headers: str
+    ) -> Answer:
+        """One request with the deployment's token, unless another is given ('' sends none)."""
+        with self.open(method, path, body, token, **headers) as response:
+            answer_headers = {name.lower(): value for name, value in response.headers.items()}
+            return Answer(response.status, answer_headers, response.read().decode())
+
+    def open(
+        self, method: str, path: str, body: Any = None, token: str | None = None, **headers: str
+    ) -> HTTPResponse:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data=data, method=method)
+        token = self.token if token is None else token
+        if token:
+            request.add_header("Authorization", f"Bearer {token}")
+        if data is not None:
+            request.add_header("Content-Type", "application/json")
+        for name, value in headers.items():
+            request.add_header(name.replace("_", "-"), value)
+        try:
+            return urllib.request.urlopen(request, timeout=120)
+        except urllib.error.HTTPError as error:
+            return error  # type: ignore[return-value]
+
+    def chat(self, text: str, session: str | None = None, **body: Any) -> Answer:
+        """One chat turn; `session` continues a conversation that Hermes holds."""
+        headers = {"X_Hermes_Session_Id": session} if session else {}
+        messages = [{"role": "user", "content": text}]
+        body = {"model": "hermes", "messages": messages, **body}
+        return self.call("POST", "/v1/chat/completions", body, **headers)
+
+    def status(self) -> dict[str, Any]:
+        return dict(self.call("GET", "/api/instance/status").json)
+
+    def supervisor(self) -> psutil.Process:
+        """The one process that all others of this deployment descend from."""
+        for process in psutil.process_iter(["cmdline"]):
+            command = process.info["cmdline"] or []
+            if "--folder" in command and command[command.index("--folder") + 1] == str(self.state):
+                return process
+        raise LookupError(f"{self.name} has no supervisor")
+
+    def instance_state(self) -> str:
+        return str(self.call("GET", "/api/health").json["instance"]["state"])
+
+
+def run_play(
+    playbook: str,
+    deployments: list[Deployment],
+    *arguments: str,
+    env: dict[str, str] | None = None,
+) -> Play:
+    """Run a playbook of the checkout on some deployments, with an inventory written for it."""
+    folder = deployments[0].home
+    inventory = folder / f"inventory-{'-'.join(d.name for d in deployments)[:60]}.json"
+    hosts = {deployment.name: deployment.host() for deployment in deployments}
+    inventory.write_text(json.dumps({"all": {"hosts": hosts}}))
+    command = [str(PLAYBOOK), f"playbooks/{playbook}.yml", "-i", str(inventory), *arguments]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=env or clean_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+    return Play(done.returncode, done.stdout)
