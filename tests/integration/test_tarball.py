@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The built collection, installed elsewhere and run by its full name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+from plays import ROOT, Deployment, clean_environment
+
+BIN = ROOT / ".venv" / "bin"
+CANARY = "sk-canary-of-the-tarball"
+
+
+def run(*command: str | Path, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=clean_environment(**env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done
+
+
+@pytest.fixture(scope="module")
+def tarball(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The collection, built from a copy of the checkout with an owner's files lying in it."""
+    copy = tmp_path_factory.mktemp("source") / "checkout"
+    listed = run("git", "ls-files", "-z", cwd=ROOT).stdout
+    for name in filter(None, listed.split("\0")):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, copy / name, follow_symlinks=False)
+    for name in (".hermes/alice/api_token", "inventories/mine/group_vars/all/vault.yml", ".env"):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_text(CANARY)
+    run(BIN / "ansible-galaxy", "collection", "build", cwd=copy)
+    return next(copy.glob("hermes-workers-*.tar.gz"))
+
+
+def test_nothing_of_the_owner_is_in_it(tarball: Path) -> None:
+    with tarfile.open(tarball) as archive:
+        members = [member for member in archive if member.isfile()]
+        holding = [m.name for m in members if CANARY.encode() in archive.extractfile(m).read()]
+    assert holding == []
+    names = {member.name for member in members}
+    assert {"playbooks/deploy.yml", "worker/src/index.ts", "container/requirements.lock"} <= names
+    assert not [name for name in names if name.startswith(("tests/", "inventories/"))]
+
+
+def test_it_deploys_by_its_full_name(tarball: Path, tmp_path: Path) -> None:
+    paths = {"ANSIBLE_COLLECTIONS_PATH": str(tmp_path / "collections")}
+    install = (BIN / "ansible-galaxy", "collection", "install", tarball)
+    run(*install, "-p", tmp_path / "collections", cwd=tmp_path, **paths)
+    elsewhere = Deployment("elsewhere", tmp_path / ".hermes")
+    host = {name: value for name, value in elsewhere.host().items() if name != "hermes_state_dir"}
+    (tmp_path / "inventory.json").write_text(json.dumps({"all": {"hosts": {"elsewhere": host}}}))
+
+    def play(name: str, *arguments: str) -> str:
+        command = (BIN / "ansible-playbook", "-i", "inventory.json", f"hermes.workers.{name}")
+        return run(*command, *arguments, cwd=tmp_path, **paths).stdout
+
+    try:
+        assert "deployed and verified" in play("deploy")
+        assert elsewhere.chat("Hello from elsewhere").status == 200
+        assert "changed=0" in play("deploy")
+    finally:
+        play("destroy", "-e", "confirm=yes", "-e", "hermes_forget=true")
+    assert not elsewhere.state.exists()
