@@ -6,50 +6,59 @@ import { Machine } from "./test/stand-ins/machine.ts";
 
 const machine = new Machine();
 
+const workerd = cloudflareTest({
+  main: "./test/main.ts",
+  miniflare: {
+    compatibilityDate: "2026-08-15",
+    durableObjects: {
+      INSTANCE: { className: "HermesInstance", useSQLite: true },
+      PLAIN: { className: "Plain", useSQLite: true },
+    },
+    serviceBindings: {
+      ENGINE: { name: kCurrentWorker, entrypoint: "EngineWire" },
+      LOOPBACK: { name: kCurrentWorker, entrypoint: "LoopbackWire" },
+      PROVIDER: { name: kCurrentWorker, entrypoint: "ProviderWire" },
+      MACHINE_ENGINE: (request: Request) => machine.engine(request),
+      MACHINE_LOOPBACK: (request: Request) => machine.loopback(request),
+      MACHINE_PROVIDER: (request: Request) => machine.provider(request),
+    },
+    outboundService: (request: Request) => machine.provider(request),
+    bindings: {
+      HERMES_NAME: "test",
+      WORKER_VERSION: "v1",
+      HERMES_VERSION: "0.19.0",
+      HERMES_IMAGE: "image-1",
+      HERMES_PLATFORM: "workerd",
+      HERMES_ENGINE: "process",
+      HERMES_DEFAULT_MODEL: "anthropic/claude-sonnet-4-5",
+      HERMES_MODELS: '["openai/gpt-5-mini", "rehearsal/rehearsal"]',
+      HERMES_PROVIDER_BASE_URL: "",
+      HERMES_SLEEP_AFTER: "4h",
+      HERMES_DRAIN_TIMEOUT: "2s",
+      HERMES_HOST_TOOLS: "false",
+      HERMES_ALLOW_UNAUTHENTICATED: "false",
+      PROVIDERS_ADDRESS: "http://127.0.0.1:8799",
+      HERMES_ENV: "{}",
+      API_TOKEN: "correct-horse-battery-staple",
+      ANTHROPIC_API_KEY: "sk-ant-the-real-key-0123456789",
+    },
+  },
+});
+
 export default defineConfig({
-  plugins: [
-    cloudflareTest({
-      main: "./test/main.ts",
-      miniflare: {
-        compatibilityDate: "2026-08-15",
-        durableObjects: {
-          INSTANCE: { className: "HermesInstance", useSQLite: true },
-          PLAIN: { className: "Plain", useSQLite: true },
-        },
-        serviceBindings: {
-          ENGINE: { name: kCurrentWorker, entrypoint: "EngineWire" },
-          LOOPBACK: { name: kCurrentWorker, entrypoint: "LoopbackWire" },
-          PROVIDER: { name: kCurrentWorker, entrypoint: "ProviderWire" },
-          MACHINE_ENGINE: (request: Request) => machine.engine(request),
-          MACHINE_LOOPBACK: (request: Request) => machine.loopback(request),
-          MACHINE_PROVIDER: (request: Request) => machine.provider(request),
-        },
-        outboundService: (request: Request) => machine.provider(request),
-        bindings: {
-          HERMES_NAME: "test",
-          WORKER_VERSION: "v1",
-          HERMES_VERSION: "0.19.0",
-          HERMES_IMAGE: "image-1",
-          HERMES_PLATFORM: "workerd",
-          HERMES_ENGINE: "process",
-          HERMES_DEFAULT_MODEL: "anthropic/claude-sonnet-4-5",
-          HERMES_MODELS: '["openai/gpt-5-mini", "rehearsal/rehearsal"]',
-          HERMES_PROVIDER_BASE_URL: "",
-          HERMES_SLEEP_AFTER: "4h",
-          HERMES_DRAIN_TIMEOUT: "2s",
-          HERMES_HOST_TOOLS: "false",
-          HERMES_ALLOW_UNAUTHENTICATED: "false",
-          PROVIDERS_ADDRESS: "http://127.0.0.1:8799",
-          HERMES_ENV: "{}",
-          API_TOKEN: "correct-horse-battery-staple",
-          ANTHROPIC_API_KEY: "sk-ant-the-real-key-0123456789",
+  test: {
+    projects: [
+      {
+        plugins: [workerd],
+        test: {
+          name: "workerd",
+          include: ["test/*.test.ts"],
+          // The stand-in is one machine: files take turns with it.
+          fileParallelism: false,
         },
       },
-    }),
-  ],
-  test: {
-    include: ["test/**/*.test.ts"],
-    // The stand-in is one machine: files take turns with it.
-    fileParallelism: false,
+      // In plain Node, where a thousand lives take a minute.
+      { test: { name: "simulator", include: ["test/simulator/*.test.ts"], environment: "node" } },
+    ],
   },
 });

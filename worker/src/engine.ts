@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
  * One sandbox, however it is made. The interface is Cloudflare's `Container`, made asynchronous where a
- * socket lies between; one implementation wraps the platform's own, the other speaks to the process engine.
+ * socket lies between; `container.ts` wraps the platform's own, this file speaks to the process engine.
  */
 import { ApiError, reason } from "./errors.ts";
 import { realTime, type Time } from "./time.ts";
@@ -85,8 +85,8 @@ export class EngineError extends Error {
   }
 }
 
-/** What remains of standard error, in bytes. */
-const STDERR_TAIL = 16 * 1024;
+/** What remains of a process's standard error, in bytes. */
+export const STDERR_TAIL = 16 * 1024;
 /** How long a missing engine socket is waited for, in milliseconds. */
 const ENGINE_PATIENCE = 5000;
 
@@ -114,63 +114,6 @@ class Tail {
     const decoder = new TextDecoder();
     const whole = this.#chunks.map((chunk) => decoder.decode(chunk, { stream: true })).join("");
     return (whole + decoder.decode()).slice(-this.limit);
-  }
-}
-
-/** The platform's own container, as `ctx.container` hands it over. */
-export class ContainerSandbox implements Sandbox {
-  constructor(
-    readonly container: Container,
-    readonly instance: string = "standard-1",
-  ) {}
-
-  async inspect(): Promise<SandboxInfo> {
-    return { running: this.container.running, labels: null, image: null, confined: null };
-  }
-
-  async start(options: StartOptions): Promise<void> {
-    this.container.start({ instance: this.instance, ...options } as ContainerStartupOptions);
-  }
-
-  async exec(cmd: readonly string[], options: ExecOptions = {}): Promise<SandboxProcess> {
-    const { stdin, signal } = options;
-    const process = await this.container.exec([...cmd], {
-      ...(stdin === undefined ? {} : { stdin: typeof stdin === "string" ? streamOf(stdin) : stdin }),
-      ...(signal === undefined ? {} : { signal }),
-    });
-    const stderr = process.stderr === null ? Promise.resolve("") : textOf(process.stderr, STDERR_TAIL);
-    return { stdout: process.stdout ?? streamOf(""), stderr, exitCode: process.exitCode };
-  }
-
-  getTcpPort(port: number): { fetch(url: string, init?: RequestInit): Promise<Response> } {
-    return this.container.getTcpPort(port);
-  }
-
-  async signal(signo: number): Promise<void> {
-    this.container.signal(signo);
-  }
-
-  async destroy(): Promise<void> {
-    if (this.container.running) await this.container.destroy();
-  }
-
-  async monitor(): Promise<Exit> {
-    try {
-      await this.container.monitor();
-      return { exitCode: 0, labels: null };
-    } catch (error) {
-      const code = (error as { exitCode?: unknown }).exitCode;
-      if (typeof code !== "number") throw error;
-      return { exitCode: code, labels: null };
-    }
-  }
-
-  async setInactivityTimeout(ms: number): Promise<void> {
-    await this.container.setInactivityTimeout(ms);
-  }
-
-  async snapshotContainer(options: { name?: string }): Promise<Snapshot> {
-    return this.container.snapshotContainer(options);
   }
 }
 
@@ -304,7 +247,8 @@ async function engineError(answer: Response): Promise<EngineError> {
   );
 }
 
-function streamOf(text: string): ReadableStream<Uint8Array> {
+/** A text as a stream of bytes. */
+export function streamOf(text: string): ReadableStream<Uint8Array> {
   const { body } = new Response(text);
   if (body === null) throw new TypeError("a text body has a stream");
   return body;

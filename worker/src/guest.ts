@@ -28,13 +28,17 @@ const DAMAGED_ARCHIVE = 70;
 const DAMAGED_STATE = 71;
 
 /** The sandbox of the current boot has ended; whoever waited for it starts over. */
-export class SandboxGone extends Error {
+export class SandboxGone extends ApiError {
   constructor(readonly exit: Exit | null) {
-    super(
-      exit === null
-        ? "The sandbox is gone."
-        : `The sandbox ended with exit code ${exit.exitCode ?? "unknown"}.`,
-    );
+    super({
+      status: 503,
+      code: "sandbox_gone",
+      message:
+        exit === null
+          ? "The sandbox is gone."
+          : `The sandbox ended with exit code ${exit.exitCode ?? "unknown"}.`,
+      retryAfter: 1,
+    });
     this.name = "SandboxGone";
   }
 }
@@ -69,8 +73,8 @@ export class Guest {
     const { time } = this.#parts;
     const until = time.now() + EXEC_PATIENCE;
     for (let pause = 20; ; pause = Math.min(pause * 2, 500)) {
-      const why = await run(this.#parts.sandbox, ["sandbox", "status", "--boot", this.bootId]).then(
-        (result) => (result.exitCode === 0 ? null : result.why || `exit code ${result.exitCode}`),
+      const why = await this.status().then(
+        () => null,
         (error: unknown) => engineReason(error),
       );
       if (why === null) return;
@@ -80,8 +84,13 @@ export class Guest {
     }
   }
 
+  /** Accepts the home that a snapshot brought, unless a database in it is damaged. */
+  async keep(): Promise<void> {
+    await this.#command("restore", ["--keep"]);
+  }
+
   /** Puts the newest good generation back, or says that there never was one. */
-  async restore(): Promise<Restored> {
+  async restore(): Promise<Pick<Restored, "backup" | "passedOver">> {
     const { vault, log } = this.#parts;
     const passedOver: string[] = [];
     if (!vault.hasHistory) {
@@ -147,9 +156,7 @@ export class Guest {
   /** Status of an authenticated call, or `null` when nobody answers. */
   async #ask(): Promise<number | null> {
     try {
-      const answer = await this.#parts.sandbox.getTcpPort(API_PORT).fetch("http://hermes/v1/models", {
-        headers: { authorization: `Bearer ${this.keys.gatewayKey}` },
-      });
+      const answer = await this.#call("/v1/models");
       await answer.body?.cancel();
       return answer.status;
     } catch {
@@ -157,15 +164,29 @@ export class Guest {
     }
   }
 
+  #call(path: string): Promise<Response> {
+    return this.#parts.sandbox.getTcpPort(API_PORT).fetch(`http://hermes${path}`, {
+      headers: { authorization: `Bearer ${this.keys.gatewayKey}` },
+    });
+  }
+
   /** What the sandbox says about Hermes. */
-  async status(): Promise<{ state: string; chores: Chores }> {
-    const told = JSON.parse(await this.#command("status")) as {
-      state?: string;
-      nextCron?: number | null;
-      cronRunning?: number;
-    };
+  async status(): Promise<{ state: string; chores: Omit<Chores, "background"> }> {
+    const told = parseStatus(await this.#command("status"));
     const nextCron = typeof told.nextCron === "number" ? told.nextCron * 1000 : null;
     return { state: told.state ?? "unknown", chores: { nextCron, cronRunning: told.cronRunning ?? 0 } };
+  }
+
+  /** Work in Hermes' own queues, which no request of ours waits for; 0 when it cannot tell. */
+  async background(): Promise<number> {
+    try {
+      const answer = await this.#call("/health/detailed");
+      const told = (await answer.json()) as { readiness?: { checks?: { background_queues?: object } } };
+      const queues = Object.values(told.readiness?.checks?.background_queues ?? {});
+      return queues.reduce((sum: number, depth) => sum + (typeof depth === "number" ? depth : 0), 0);
+    } catch {
+      return 0;
+    }
   }
 
   /** Restarts Hermes alone with new input; returns when it is ready again. */
@@ -224,6 +245,15 @@ export class Guest {
     });
     if (result.exitCode !== 0) throw commandError(name, result);
     return result.stdout;
+  }
+}
+
+/** An exit code alone is not believed: one that got lost reads as 0. */
+function parseStatus(text: string): { state?: string; nextCron?: number | null; cronRunning?: number } {
+  try {
+    return JSON.parse(text) as ReturnType<typeof parseStatus>;
+  } catch {
+    throw commandError("status", { exitCode: 1, why: `it printed no JSON but: ${lastLine(text)}` });
   }
 }
 

@@ -8,6 +8,7 @@ import type { HermesInstance } from "./instance.ts";
 import { Log, Redactor } from "./log.ts";
 import { prove } from "./proof.ts";
 import { type Env, type Settings, secretValues, settingsOf } from "./settings.ts";
+import { askInstance } from "./stub.ts";
 import { innerHeaders, TURN } from "./turns.ts";
 
 export { HermesInstance } from "./instance.ts";
@@ -17,6 +18,8 @@ interface App {
   Bindings: Env;
   Variables: { requestId: string; settings: Settings };
 }
+
+type Stub = DurableObjectStub<HermesInstance>;
 
 const app = new Hono<App>({ getPath: rawPath });
 
@@ -46,7 +49,7 @@ app.use(async (c, next) => {
 app.get("/api/health", async (c) => {
   const { name, workerVersion, platform, engine, hermesVersion, image, defaultModel, models } =
     c.var.settings;
-  const { gateway, confined, ...instance } = await hermes(c).health();
+  const { gateway, confined, ...instance } = await hermes(c, (it) => it.health());
   return c.json({
     status: "ok",
     worker: { name, version: workerVersion, platform, engine },
@@ -62,22 +65,25 @@ app.post("/api/secrets/proof", async (c) =>
   c.json(await prove(await readBody(c.req.raw), c.var.settings.secrets)),
 );
 
-app.get("/api/instance/status", (c) => hermes(c).status(c.var.requestId));
-app.post("/api/instance/wake", (c) => hermes(c).wake(c.var.requestId));
-app.post("/api/instance/sleep", (c) => hermes(c).sleep(c.var.requestId));
-app.post("/api/instance/restart", (c) => hermes(c).restart(c.var.requestId, c.req.query("force") === "true"));
-app.post("/api/instance/restart-gateway", (c) => hermes(c).restartGateway(c.var.requestId));
-app.post("/api/instance/stop", (c) => hermes(c).stop(c.var.requestId));
+app.get("/api/instance/status", (c) => hermes(c, (it) => it.status(c.var.requestId)));
+app.post("/api/instance/wake", (c) => hermes(c, (it) => it.wake(c.var.requestId)));
+app.post("/api/instance/sleep", (c) => hermes(c, (it) => it.sleep(c.var.requestId)));
+app.post("/api/instance/restart", (c) =>
+  hermes(c, (it) => it.restart(c.var.requestId, c.req.query("force") === "true")),
+);
+app.post("/api/instance/restart-gateway", (c) => hermes(c, (it) => it.restartGateway(c.var.requestId)));
+app.post("/api/instance/stop", (c) => hermes(c, (it) => it.stop(c.var.requestId)));
 app.get("/api/instance/logs", (c) => {
   const lines = Math.min(Number(c.req.query("lines")) || 200, 5000);
   const follow = c.req.query("follow");
-  if (follow !== undefined && follow !== "false") return hermes(c).followLogs(c.var.requestId, lines);
-  return hermes(c).logs(c.var.requestId, lines);
+  if (follow !== undefined && follow !== "false")
+    return hermes(c, (it) => it.followLogs(c.var.requestId, lines));
+  return hermes(c, (it) => it.logs(c.var.requestId, lines));
 });
-app.get("/api/instance/backups", (c) => hermes(c).backups(c.var.requestId));
-app.post("/api/instance/backups", (c) => hermes(c).backUp(c.var.requestId));
+app.get("/api/instance/backups", (c) => hermes(c, (it) => it.backups(c.var.requestId)));
+app.post("/api/instance/backups", (c) => hermes(c, (it) => it.backUp(c.var.requestId)));
 app.get("/api/instance/backups/:id{[0-9]{1,9}}", (c) =>
-  hermes(c).backup(c.var.requestId, Number(c.req.param("id"))),
+  hermes(c, (it) => it.backup(c.var.requestId, Number(c.req.param("id")))),
 );
 
 // Plain segments only: whatever would have to be decoded or normalised is no path of Hermes' API.
@@ -91,7 +97,8 @@ app.all("/v1/:rest{[A-Za-z0-9_][A-Za-z0-9_./:@~-]*}", async (c) => {
     headers.set(TURN.model, named.model);
     if (named.stream) headers.set(TURN.stream, "1");
   }
-  return hermes(c).fetch(c.req.url, { method: c.req.method, headers, body, signal: c.req.raw.signal });
+  const init = { method: c.req.method, headers, body, signal: c.req.raw.signal };
+  return hermes(c, (it) => it.fetch(c.req.url, init));
 });
 
 app.notFound(() => {
@@ -115,9 +122,9 @@ function rawPath(request: Request): string {
   return /^[a-z]+:\/\/[^/?#]*([^?#]*)/i.exec(request.url)?.[1] || "/";
 }
 
-/** The one instance of this deployment. */
-function hermes(c: Context<App>): DurableObjectStub<HermesInstance> {
-  return c.env.INSTANCE.getByName("hermes");
+/** Asks the one instance of this deployment. */
+function hermes<T>(c: Context<App>, work: (instance: Stub) => Promise<T>): Promise<T> {
+  return askInstance(c.env, work, c.req.raw.signal);
 }
 
 /** One line for each request; the route, never the query. */

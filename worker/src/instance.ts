@@ -2,9 +2,9 @@
 /** `HermesInstance`, the Durable Object: the only place that starts, stops or asks the sandbox. */
 import { DurableObject } from "cloudflare:workers";
 import { digestOf } from "./auth.ts";
-import { ContainerSandbox, ProcessSandbox, run, type Sandbox } from "./engine.ts";
+import { ContainerSandbox } from "./container.ts";
+import { ProcessSandbox, run, type Sandbox } from "./engine.ts";
 import { ApiError, errorResponse, toApiError } from "./errors.ts";
-import type { Saved } from "./guest.ts";
 import { buildGo, configDigest } from "./hermes-config.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import { Log, Redactor } from "./log.ts";
@@ -15,6 +15,10 @@ import { TURN, Turns } from "./turns.ts";
 import { type Generation, Vault } from "./vault.ts";
 
 const MEMORY = "memory";
+/** When this object was last torn down for a broken way to the container engine. */
+const HEALED = "healed";
+/** Not again within so many milliseconds: what did not help then does not help now. */
+const HEAL_PAUSE = 10_000;
 
 /** What `/api/health` says about the instance. */
 export interface Health {
@@ -41,7 +45,7 @@ export class HermesInstance extends DurableObject<Env> {
     this.#settings = settingsOf(env);
     this.#log = new Log(new Redactor(secretValues(this.#settings)));
     this.#vault = new Vault(ctx.storage);
-    this.#sandbox = sandboxOf(ctx, env);
+    this.#sandbox = sandboxOf(ctx, env, this.#settings);
     this.#lifecycle = new Lifecycle({
       settings: this.#settings,
       sandbox: this.#sandbox,
@@ -114,7 +118,10 @@ export class HermesInstance extends DurableObject<Env> {
         unsavedSince: isoOrNull(memory.firstUnsaved),
         next: due === null ? null : { what: due.what, at: iso(due.at) },
         nextWake: isoOrNull(memory.wakeAt),
+        nextCron: isoOrNull(memory.nextCron),
         restored: memory.restored,
+        snapshots: snapshotsOf(memory),
+        snapshotNote: memory.snapshotNote,
         backups: { count: backups.length, newest: backups[0] === undefined ? null : backupView(backups[0]) },
         lastExit: memory.lastExit === null ? null : { ...memory.lastExit, at: iso(memory.lastExit.at) },
         lastError: dated(memory.lastError),
@@ -172,8 +179,8 @@ export class HermesInstance extends DurableObject<Env> {
   /** Takes a backup now; of a sleeping Hermes the newest one is its state. */
   backUp(requestId: string): Promise<Response> {
     return this.#answer(requestId, async () => {
-      if (this.#lifecycle.memory.state === "asleep") return { ...this.#newest(), unchanged: true };
-      const saved: Saved = await this.#lifecycle.save("request");
+      const saved = await this.#lifecycle.save("request");
+      if (saved === null) return { ...this.#newest(), unchanged: true };
       return { backup: backupView(saved.backup), unchanged: saved.unchanged };
     });
   }
@@ -292,8 +299,8 @@ export class HermesInstance extends DurableObject<Env> {
 }
 
 /** The platform's container where there is one, else the process engine. */
-function sandboxOf(ctx: DurableObjectState, env: Env): Sandbox {
-  if (ctx.container !== undefined) return new ContainerSandbox(ctx.container);
+function sandboxOf(ctx: DurableObjectState, env: Env, settings: Settings): Sandbox {
+  if (ctx.container !== undefined) return containerOf(ctx, ctx.container, settings);
   if (env.ENGINE !== undefined && env.LOOPBACK !== undefined)
     return new ProcessSandbox(env.ENGINE, env.LOOPBACK);
   throw new ApiError({
@@ -301,6 +308,25 @@ function sandboxOf(ctx: DurableObjectState, env: Env): Sandbox {
     code: "bad_configuration",
     message:
       "There is neither a container nor an engine: bind ENGINE and LOOPBACK, or configure a container.",
+  });
+}
+
+function containerOf(ctx: DurableObjectState, container: Container, settings: Settings): Sandbox {
+  const entrypoints = ctx.exports as unknown as { Providers(options: object): Fetcher };
+  return new ContainerSandbox({
+    container,
+    providers: entrypoints.Providers({}),
+    providersHost: new URL(settings.providersAddress).host,
+    instance: "standard-1",
+    // Docker's neighbours on the bridge must not reach Hermes; the runtime comes from inside.
+    env: settings.engine === "docker" ? { SANDBOX_BIND: "127.0.0.1" } : {},
+    heal: async () => {
+      const last = ctx.storage.kv.get<number>(HEALED) ?? 0;
+      if (Math.abs(Date.now() - last) < HEAL_PAUSE) return;
+      ctx.storage.kv.put(HEALED, Date.now());
+      await ctx.storage.sync();
+      ctx.abort("The way to the container engine is broken; this object starts over.");
+    },
   });
 }
 
@@ -314,6 +340,15 @@ function isoOrNull(at: number | null): string | null {
 
 function dated<T extends { at: number }>(trouble: T | null): (Omit<T, "at"> & { at: string }) | null {
   return trouble === null ? null : { ...trouble, at: iso(trouble.at) };
+}
+
+/** The snapshots that are still needed; whoever tidies up the container engine may remove all others. */
+function snapshotsOf({ snapshot, startedFrom }: Readonly<Memory>) {
+  const needed = [startedFrom, snapshot].filter((one) => one !== null);
+  return [...new Map(needed.map((one) => [one.id, one])).values()].map(({ renewed, ...one }) => ({
+    ...one,
+    renewed: iso(renewed),
+  }));
 }
 
 function backupView(generation: Generation) {

@@ -4,7 +4,16 @@
  * it goes through here. It knows no HTTP of its own and asks the clock it was given, so that a simulator can
  * drive it.
  */
-import { bootPause, type Chores, maySleep, nextDue, type Policy, policyFor, savePause } from "./clock.ts";
+import {
+  bootPause,
+  type Chores,
+  cronPause,
+  LONGEST_PAUSE,
+  maySleep,
+  nextDue,
+  type Policy,
+  policyFor,
+} from "./clock.ts";
 import {
   EngineError,
   type Exit,
@@ -19,9 +28,11 @@ import { API_PORT, Guest, SandboxGone, type Saved } from "./guest.ts";
 import { type BootKeys, buildGo, configDigest } from "./hermes-config.ts";
 import type { Log } from "./log.ts";
 import { type Memory, newMemory, type ProviderTrouble } from "./memory.ts";
+import { Saving } from "./saving.ts";
 import type { Settings } from "./settings.ts";
+import { chooseSnapshot, type SnapshotRecord } from "./snapshots.ts";
 import { type Time, within } from "./time.ts";
-import { DamagedGeneration, type Vault } from "./vault.ts";
+import type { Vault } from "./vault.ts";
 
 /** What the lifecycle works with. */
 export interface Parts {
@@ -45,6 +56,13 @@ const LOG_TAIL = 4000;
 const LOG_GRACE = 300;
 /** A lost engine is usually back after so long. */
 const LOOK_AGAIN = 1500;
+/** A sandbox that died has its appointments kept after so long: soon, but not in a circle. */
+const AFTER_DEATH = 45_000;
+/** How often, and after how long, the state of a Hermes that is given up is tried to be saved. */
+const LAST_SAVES = 3;
+const LAST_SAVES_PAUSE = 2000;
+/** How often a request sees its sandbox die before it is refused. */
+const MAX_DEATHS = 5;
 /** The platform ends a sandbox that nobody asked anything for so long. */
 const INACTIVITY_LIMIT = 6 * 3600_000;
 
@@ -52,7 +70,7 @@ const INACTIVITY_LIMIT = 6 * 3600_000;
 export class Lifecycle {
   readonly #parts: Parts;
   readonly #policy: Policy;
-  #memory: Memory;
+  readonly #memory: Memory;
   /** The boot under way, whoever asked for it. */
   #boot: Promise<void> | null = null;
   /** A restart of Hermes alone under way. */
@@ -65,18 +83,28 @@ export class Lifecycle {
   #watched = false;
   /** What the sandbox of the current boot prints until it is ready. */
   #bootLog: Listener | null = null;
-  #save: Promise<Saved> | null = null;
-  #nextSave: Promise<Saved> | null = null;
+  /** The boot whose sandbox is known to have ended. */
+  #ended: string | null = null;
+  readonly #saving: Saving;
   #inFlight = 0;
   #atHermes = 0;
   #drained: (() => void)[] = [];
-  #alarm: number | null = null;
+  /** When the alarm is set for; unknown in a new object, for the platform keeps it. */
+  #alarm: number | null | undefined = undefined;
 
   constructor(parts: Parts) {
     this.#parts = parts;
     this.#policy = policyFor(parts.settings.sleepAfter);
-    this.#memory = parts.store.get() ?? newMemory(parts.time.now());
+    this.#memory = { ...newMemory(parts.time.now()), ...parts.store.get() };
     if (this.#memory.keys !== null) this.#redactKeys(this.#memory.keys);
+    this.#saving = new Saving({
+      ...parts,
+      memory: this.#memory,
+      remember: (change) => this.#remember(change),
+      // A boot that is not through yet has nothing to save, whatever a save that waited believes.
+      guest: () => (this.#memory.state === "booting" ? null : this.#guestOrNone()),
+    });
+    this.#arm();
   }
 
   /** What is remembered; a copy. */
@@ -124,9 +152,10 @@ export class Lifecycle {
    * @throws ApiError when it does not get ready.
    */
   async seat(why: string, writes: boolean): Promise<{ keys: BootKeys; bootId: string; leave: () => void }> {
-    await this.wake(why);
-    const { keys, bootId } = this.#memory;
-    if (keys === null || bootId === null) throw new SandboxGone(null);
+    let ready = this.#readyNow();
+    // Between the look that found it ready and our turn, a stop may have begun that did not count us.
+    for (; ready === null; ready = this.#readyNow()) await this.wake(why);
+    const { keys, bootId } = ready;
     this.#atHermes++;
     if (writes) this.#turnBegins();
     let left = false;
@@ -167,66 +196,68 @@ export class Lifecycle {
    * @throws ApiError 503 with the reason; `Retry-After` while a failed boot's pause lasts.
    */
   async wake(why: string): Promise<void> {
-    for (;;) {
-      if (this.#transition !== null) {
-        await this.#transition.catch(() => undefined);
-        continue;
+    let deaths = 0;
+    while (this.#readyNow() === null) {
+      try {
+        await this.#nextStep(why);
+      } catch (error) {
+        if (!(error instanceof SandboxGone)) throw told(error);
+        if (++deaths >= MAX_DEATHS) throw diedError();
       }
-      if (this.#boot !== null) return this.#boot;
-      if (this.mustReattach) {
-        await this.reattach();
-        continue;
-      }
-      if (this.#memory.state === "asleep") return this.#startBoot(why);
-      if (this.#memory.gatewayStopped) {
-        await this.restartGateway();
-        continue;
-      }
-      return;
     }
+  }
+
+  /** The boot that can be asked at this very moment. */
+  #readyNow(): { keys: BootKeys; bootId: string } | null {
+    const { state, keys, bootId, gatewayStopped } = this.#memory;
+    if (!this.#settled || state === "asleep" || gatewayStopped) return null;
+    return keys === null || bootId === null ? null : { keys, bootId };
+  }
+
+  /** One step on the way to a Hermes that is ready. */
+  async #nextStep(why: string): Promise<void> {
+    if (this.#transition !== null) await this.#transition.catch(() => undefined);
+    else if (this.#boot !== null) await this.#boot;
+    else if (this.mustReattach) await this.reattach();
+    else if (this.#memory.state === "asleep") await this.#startBoot(why);
+    else await this.restartGateway();
   }
 
   #startBoot(why: string): Promise<void> {
     const { bootFailures, notBefore, lastError } = this.#memory;
     const now = this.#parts.time.now();
-    if (bootFailures > 0 && now < notBefore)
+    const left = notBefore - now;
+    // More than there can be left is of a clock that was set back.
+    if (left > 0 && left <= bootPause(bootFailures))
       return Promise.reject(
         new ApiError({
           status: 503,
           code: lastError?.code ?? "boot_failed",
-          message: `Hermes did not start: ${lastError?.message ?? "unknown reason"} The next attempt is made in a moment.`,
-          retryAfter: (notBefore - now) / 1000,
+          message: `${lastError?.message ?? "Hermes did not start."} The next attempt is made in a moment.`,
+          retryAfter: left / 1000,
         }),
       );
     this.#boot = this.#bootOnce(why).finally(() => {
       this.#boot = null;
       this.#arm();
+      this.#lookIfLost();
     });
     return this.#boot;
   }
 
   async #bootOnce(why: string): Promise<void> {
     const { time, log, settings } = this.#parts;
-    const bootId = crypto.randomUUID();
-    const keys = { gatewayKey: randomKey(), capability: randomKey() };
     const began = time.now();
-    this.#redactKeys(keys);
-    this.#bootLog = null;
-    this.#remember({
-      state: "booting",
-      since: began,
-      bootId,
-      keys,
-      image: settings.image,
-      whyAwake: why,
-      restored: null,
-    });
-    log.info("boot", { boot: bootId, why, image: settings.image });
-    try {
-      await this.#bring(this.#guest(bootId, keys));
-    } catch (error) {
-      throw await this.#bootFailed(bootId, error);
+    // A boot that never gets ready leaves the appointments where they were.
+    this.#remember({ whyAwake: why, wakeAt: this.#memory.wakeAt ?? this.#memory.nextCron });
+    const passedOver: string[] = [];
+    const choice = chooseSnapshot(this.#memory, this.#parts.vault, settings.image, began);
+    if (choice !== null && "why" in choice) {
+      this.#passOver(passedOver, choice.why);
+      this.#remember({ snapshot: null });
     }
+    const snapshot = choice !== null && "use" in choice ? choice.use : null;
+    await this.#bringSomehow(snapshot, passedOver);
     const now = time.now();
     this.#remember({
       state: "awake",
@@ -240,38 +271,111 @@ export class Lifecycle {
       wakeAt: null,
       notBefore: 0,
       bootFailures: 0,
+      saveFailures: 0,
       boots: this.#memory.boots + 1,
       lastError: null,
     });
-    log.info("awake", { boot: bootId, ms: now - began, restored: this.#memory.restored });
+    log.info("awake", { boot: this.#memory.bootId, ms: now - began, restored: this.#memory.restored });
+  }
+
+  /** From the snapshot, else from the image and the vault; an image is tried twice when nothing started at all. */
+  async #bringSomehow(snapshot: SnapshotRecord | null, passedOver: string[]): Promise<void> {
+    if (snapshot !== null) {
+      try {
+        return await this.#attempt(snapshot, passedOver);
+      } catch (error) {
+        if (isNoEngine(error)) throw await this.#bootFailed(error);
+        this.#passOver(passedOver, `snapshot ${snapshot.id}: ${engineReason(error)}`);
+        await this.#destroyQuietly();
+        this.#remember({ snapshot: null });
+      }
+    }
+    for (let left = 1; ; left--) {
+      try {
+        return await this.#attempt(null, passedOver);
+      } catch (error) {
+        if (left === 0 || !isStartFailure(error)) throw await this.#bootFailed(error);
+        this.#parts.log.warn("started_again", { why: engineReason(error) });
+        await this.#destroyQuietly();
+      }
+    }
+  }
+
+  #passOver(passedOver: string[], why: string): void {
+    passedOver.push(why);
+    this.#parts.log.warn("snapshot_passed_over", { why });
+  }
+
+  /** One start, under a boot id of its own, so that no late news of another is taken for its own. */
+  async #attempt(snapshot: SnapshotRecord | null, passedOver: string[]): Promise<void> {
+    const { time, log, settings } = this.#parts;
+    const bootId = crypto.randomUUID();
+    const keys = { gatewayKey: randomKey(), capability: randomKey() };
+    this.#redactKeys(keys);
+    this.#bootLog = null;
+    this.#remember({
+      state: "booting",
+      since: time.now(),
+      bootId,
+      keys,
+      image: settings.image,
+      restored: null,
+      startedFrom: snapshot,
+    });
+    const from = snapshot === null ? "image" : `snapshot ${snapshot.id}`;
+    log.info("boot", { boot: bootId, why: this.#memory.whyAwake, image: settings.image, from });
+    await this.#bring(this.#guest(bootId, keys), snapshot, passedOver);
   }
 
   /** start -> commands work -> restore -> go -> ready, each raced against the sandbox's end. */
-  async #bring(guest: Guest): Promise<void> {
+  async #bring(guest: Guest, snapshot: SnapshotRecord | null, passedOver: string[]): Promise<void> {
     const { bootId } = guest;
     const { sandbox, settings } = this.#parts;
     const found = await sandbox.inspect();
     // Whatever runs there is of no boot that we remember: it must neither answer nor be saved.
     if (found.running) await sandbox.destroy();
     await sandbox.start({
-      image: settings.image,
+      ...(snapshot === null ? { image: settings.image } : { containerSnapshot: { id: snapshot.id } }),
       env: { HERMES_BOOT_ID: bootId },
       labels: { boot: bootId, name: settings.name },
       enableInternet: true,
     });
-    const { confined } = found.confined === null ? await sandbox.inspect() : found;
     const ended = this.#watch(bootId);
     this.#bootLog = new Listener(sandbox, ["sandbox", "logs", "--boot", bootId, "--follow"], LOG_TAIL);
     const steps = async () => {
       await guest.works();
-      this.#remember({ restored: await guest.restore() });
+      const restored = snapshot === null ? await guest.restore() : await this.#keepSnapshot(guest, snapshot);
+      this.#remember({
+        restored: {
+          backup: restored.backup,
+          snapshot: snapshot?.id ?? null,
+          passedOver: [...passedOver, ...restored.passedOver],
+        },
+      });
       await guest.go(buildGo(settings, guest.keys));
       await guest.ready(READY_PATIENCE);
       await sandbox.setInactivityTimeout(INACTIVITY_LIMIT);
     };
-    this.#remember({ confined, configDigest: await configDigest(settings) });
+    this.#remember({ confined: found.confined, configDigest: await configDigest(settings) });
     await Promise.race([steps(), ended]);
+    if (this.#ended === bootId) throw new SandboxGone(null);
     this.#bootLog.stop();
+  }
+
+  async #keepSnapshot(
+    guest: Guest,
+    snapshot: SnapshotRecord,
+  ): Promise<{ backup: number; passedOver: string[] }> {
+    await guest.keep();
+    // The platform renews a snapshot that is started from.
+    this.#remember({ snapshot: { ...snapshot, renewed: this.#parts.time.now() } });
+    return { backup: snapshot.backup, passedOver: [] };
+  }
+
+  async #destroyQuietly(): Promise<void> {
+    await this.#parts.sandbox
+      .destroy()
+      .catch((error: unknown) => this.#parts.log.warn("destroy_failed", { why: engineReason(error) }));
   }
 
   /** Tells when the sandbox of a boot ends. The promise only ever rejects, with {@link SandboxGone}. */
@@ -286,20 +390,24 @@ export class Lifecycle {
   }
 
   #onExit(bootId: string, exit: Exit): never {
+    this.#ended = bootId;
     if (this.#memory.bootId === bootId) this.#gone(exit);
     throw new SandboxGone(exit);
   }
 
   /** The engine went away or the watch was cut: nobody knows, so the next one who needs Hermes looks. */
   #onWatchLost(bootId: string, error: unknown): never {
+    const over = isNotRunning(error) || isStartFailure(error);
+    if (over) this.#ended = bootId;
     if (this.#memory.bootId === bootId) {
       this.#watched = false;
-      if (isNotRunning(error)) this.#gone(null);
+      if (over) this.#gone(null);
       else {
         this.#parts.log.warn("watch_lost", { boot: bootId, why: engineReason(error) });
         void this.#lookAgain().catch(() => undefined);
       }
     }
+    if (isStartFailure(error)) throw error;
     throw new SandboxGone(null);
   }
 
@@ -307,6 +415,11 @@ export class Lifecycle {
   async #lookAgain(): Promise<void> {
     await this.#parts.time.sleep(LOOK_AGAIN);
     if (this.mustReattach) await this.reattach();
+  }
+
+  /** It may have died while a boot or a stop was to draw the conclusions, and then did not see it any more. */
+  #lookIfLost(): void {
+    if (this.mustReattach) void this.#lookAgain().catch(() => undefined);
   }
 
   /** The sandbox ended. While we boot or stop, whoever does that draws the conclusions. */
@@ -318,11 +431,19 @@ export class Lifecycle {
     this.#remember({ lastExit: { at: time.now(), exitCode, logTail: null } });
     if (this.#boot !== null) return;
     log.warn("sandbox_ended", { boot: this.#memory.bootId, exit_code: exitCode });
-    this.#fallAsleep(null);
+    this.#died();
+  }
+
+  /** It ended without having been told to. What it had to do at which time is known from when it was asked last. */
+  #died(): void {
+    const { wakeAt, nextCron } = this.#memory;
+    const appointment = wakeAt ?? nextCron;
+    const soonest = this.#parts.time.now() + AFTER_DEATH;
+    this.#fallAsleep(appointment === null ? null : Math.max(appointment, soonest));
   }
 
   /** Nothing runs any more. */
-  #fallAsleep(wakeAt: number | null): void {
+  #fallAsleep(wakeAt: number | null, notBefore = 0): void {
     this.#watched = false;
     this.#remember({
       state: "asleep",
@@ -334,18 +455,19 @@ export class Lifecycle {
       gatewayStopped: false,
       firstUnsaved: null,
       lastUnsaved: null,
+      startedFrom: null,
       wakeAt,
+      notBefore,
     });
     this.#arm();
   }
 
-  async #bootFailed(bootId: string, cause: unknown): Promise<ApiError> {
-    const { log, sandbox, time } = this.#parts;
-    if (cause instanceof ApiError && cause.code === "engine_unavailable") return this.#noEngine(cause);
+  async #bootFailed(cause: unknown): Promise<ApiError> {
+    const { log, time } = this.#parts;
+    const { bootId, lastExit } = this.#memory;
+    if (isNoEngine(cause)) return this.#noEngine(cause);
     const tail = await this.#tailOfBoot();
-    await sandbox
-      .destroy()
-      .catch((error: unknown) => log.warn("destroy_failed", { why: engineReason(error) }));
+    await this.#destroyQuietly();
     const failures = this.#memory.bootFailures + 1;
     const pause = bootPause(failures);
     const error = bootError(cause, tail, pause);
@@ -356,26 +478,31 @@ export class Lifecycle {
       log_tail: tail,
       attempt: failures,
     });
-    const { lastExit } = this.#memory;
+    const now = time.now();
     this.#remember({
       lastExit: cause instanceof SandboxGone && lastExit !== null ? { ...lastExit, logTail: tail } : lastExit,
       bootFailures: failures,
-      notBefore: time.now() + pause,
-      lastError: { at: time.now(), code: error.code, message: error.message },
+      lastError: { at: now, code: error.code, message: error.message },
     });
-    // A job that woke us is tried again after the pause; nothing else needs a timer.
-    this.#fallAsleep(this.#memory.whyAwake === "cron" ? time.now() + pause : this.#memory.wakeAt);
+    this.#fallAsleep(this.#appointmentAfter(cronPause(failures)), now + pause);
     return error;
   }
 
   /** Nothing was wrong with Hermes, so the next request tries at once; what did run died with its engine. */
   #noEngine(cause: ApiError): ApiError {
+    const now = this.#parts.time.now();
     this.#parts.log.error("boot_failed", { code: cause.code, why: cause.message });
-    this.#remember({ lastError: { at: this.#parts.time.now(), code: cause.code, message: cause.message } });
-    const retryCron =
-      this.#memory.whyAwake === "cron" ? this.#parts.time.now() + bootPause(6) : this.#memory.wakeAt;
-    this.#fallAsleep(retryCron);
+    this.#remember({ lastError: { at: now, code: cause.code, message: cause.message } });
+    this.#fallAsleep(this.#appointmentAfter(bootPause(6)));
     return cause;
+  }
+
+  /** A job that woke us, or is due soon, is tried again after a pause; nothing else needs a timer. */
+  #appointmentAfter(pause: number): number | null {
+    const { wakeAt, whyAwake } = this.#memory;
+    const soonest = this.#parts.time.now() + pause;
+    if (wakeAt === null) return whyAwake === "cron" ? soonest : null;
+    return Math.max(wakeAt, soonest);
   }
 
   /** The end of the boot's log, without secrets; it was listened to, for a dead sandbox tells nothing. */
@@ -403,7 +530,7 @@ export class Lifecycle {
   }
 
   async #reattachOnce(): Promise<void> {
-    const { sandbox, log } = this.#parts;
+    const { sandbox, log, time } = this.#parts;
     const { bootId, keys, state } = this.#memory;
     const found = await sandbox.inspect();
     const label = found.labels?.["boot"];
@@ -412,26 +539,46 @@ export class Lifecycle {
     if (!ours) {
       if (found.running) await sandbox.destroy();
       log.warn("sandbox_lost", { boot: bootId, running: found.running });
-      this.#remember({ lastExit: { at: this.#parts.time.now(), exitCode: null, logTail: null } });
-      return this.#fallAsleep(null);
+      this.#remember({ lastExit: { at: time.now(), exitCode: null, logTail: null } });
+      return this.#died();
     }
-    // A boot or a stop that was cut off cannot be taken up where it was.
-    const half = state === "booting" || state === "stopping";
-    if (half || !(await this.#answersAgain(this.#guest(bootId, keys)))) {
-      if (!half) await this.#saveOnce("before giving up").catch(() => undefined);
-      await sandbox.destroy();
-      log.warn("sandbox_given_up", { boot: bootId, state });
-      return this.#fallAsleep(null);
-    }
+    // A boot that was cut off cannot be taken up where it was; a stop that was has not happened.
+    const answers = state !== "booting" && (await this.#answersAgain(this.#guest(bootId, keys)));
+    if (this.#memory.bootId !== bootId) return;
+    if (!answers) return this.#giveUp(bootId, state !== "booting");
     await sandbox.setInactivityTimeout(INACTIVITY_LIMIT);
+    const now = time.now();
+    this.#remember({
+      state: "awake",
+      firstUnsaved: this.#memory.firstUnsaved ?? now,
+      lastUnsaved: this.#memory.lastUnsaved ?? now,
+    });
     void this.#watch(bootId).catch(() => undefined);
-    const now = this.#parts.time.now();
-    this.#remember({ state: "awake", firstUnsaved: this.#memory.firstUnsaved ?? now, lastUnsaved: now });
     log.info("reattached", { boot: bootId });
+  }
+
+  /** Ends a sandbox whose Hermes does not answer; what it knows is saved as well as it can be. */
+  async #giveUp(bootId: string, save: boolean): Promise<void> {
+    const { sandbox, log, time } = this.#parts;
+    let saved = false;
+    // Turns under way may yet come to their end, and then belong to what is saved.
+    if (save) await this.#drain().catch(() => undefined);
+    for (let left = LAST_SAVES; save && !saved && left > 0; left--) {
+      saved = await this.#saving.save("before giving up").then(
+        () => true,
+        () => false,
+      );
+      if (!saved && left > 1) await time.sleep(LAST_SAVES_PAUSE);
+    }
+    await sandbox.destroy();
+    log.warn("sandbox_given_up", { boot: bootId, saved });
+    this.#died();
   }
 
   async #answersAgain(guest: Guest): Promise<boolean> {
     try {
+      // A command may fail for once; what has to be given up is lost.
+      await guest.works();
       const { state } = await guest.status();
       if (this.#memory.gatewayStopped || state === "stopped") {
         this.#remember({ gatewayStopped: true });
@@ -448,85 +595,30 @@ export class Lifecycle {
   // Saving
 
   /**
-   * Saves the state. One save at a time: who asks while one runs gets the next one, shared with all who ask.
+   * Saves the state now.
+   * @returns `null` when Hermes is asleep: the newest backup is its state.
    * @throws ApiError or Error with the reason; the generations before stay.
    */
-  save(why: string): Promise<Saved> {
-    if (this.#save === null) {
-      this.#save = this.#saveOnce(why).finally(() => {
-        this.#save = null;
-      });
-      return this.#save;
-    }
-    this.#nextSave ??= this.#save
-      .catch(() => undefined)
-      .then(() => {
-        this.#nextSave = null;
-        return this.save(why);
-      });
-    return this.#nextSave;
-  }
-
-  async #saveOnce(why: string): Promise<Saved> {
-    const { time, log } = this.#parts;
-    const { bootId, firstUnsaved, lastUnsaved } = this.#memory;
-    if (bootId === null) throw asleepError();
-    const began = time.now();
-    // Turns that end from here on are for the next save.
-    this.#memory.firstUnsaved = null;
-    this.#memory.lastUnsaved = null;
-    try {
-      const saved = await this.#current().export(why, this.#memory.image ?? "");
-      this.#remember({ lastSave: began, saveFailures: 0, lastSaveError: null, notBefore: 0 });
-      if (this.#inFlight > 0 && firstUnsaved !== null) this.#markUnsaved(began);
-      log.info("saved", {
-        boot: bootId,
-        why,
-        backup: saved.backup.id,
-        bytes: saved.backup.bytes,
-        unchanged: saved.unchanged,
-        ms: time.now() - began,
-      });
-      return saved;
-    } catch (error) {
-      this.#saveFailed(error, firstUnsaved, lastUnsaved);
-      throw error;
-    }
-  }
-
-  /** A turn was under way during the save and is not in it. */
-  #markUnsaved(at: number): void {
-    if (this.#memory.firstUnsaved !== null || this.#atHermes === 0) return;
-    this.#remember({ firstUnsaved: at, lastUnsaved: this.#parts.time.now() });
-  }
-
-  #saveFailed(error: unknown, firstUnsaved: number | null, lastUnsaved: number | null): void {
-    const { time, log } = this.#parts;
-    const failures = this.#memory.saveFailures + 1;
-    const code = error instanceof ApiError ? error.code : "save_failed";
-    log.error("save_failed", { boot: this.#memory.bootId, why: engineReason(error), attempt: failures });
-    this.#remember({
-      firstUnsaved: firstUnsaved ?? this.#memory.firstUnsaved,
-      lastUnsaved: this.#memory.lastUnsaved ?? lastUnsaved,
-      saveFailures: failures,
-      notBefore: time.now() + savePause(failures),
-      lastSaveError: { at: time.now(), code, message: engineReason(error) },
-    });
+  async save(why: string): Promise<Saved | null> {
+    await this.#settle();
+    if (this.#memory.state === "asleep") return null;
+    return this.#saving.save(why);
   }
 
   // Stopping
 
   /**
    * Saves, verifies the save and ends the sandbox.
+   * @returns `null` when Hermes was asleep already.
    * @throws ApiError 409 `busy` when requests outlast the drain timeout; the save's error otherwise.
    */
-  async sleep(): Promise<Saved | null> {
-    await this.#settle();
-    if (this.#memory.state === "asleep") return null;
-    const { nextCron } = await this.#chores();
+  sleep(): Promise<Saved | null> {
     return this.#exclusively(async () => {
+      if (this.#memory.state === "asleep") return null;
       await this.#drain();
-      const saved = await this.#saveVerified("sleep");
+      const { nextCron } = await this.#chores().catch(() => this.#memory);
+      const saved = await this.#saving.verified("sleep");
+      await this.#saving.snapshot(saved);
       await this.#end(nextCron);
       return saved;
     });
@@ -534,21 +626,25 @@ export class Lifecycle {
 
   /**
    * Saves, ends the sandbox and boots from the current image.
-   * @param force whether to go on when the save fails, losing what came after the last one.
+   * @param force whether to go on when the save fails, losing what came after the last one; and whether to
+   * leave everything behind that is not in the vault.
    */
   async restart(force: boolean): Promise<void> {
-    await this.#settle();
-    if (this.#memory.state !== "asleep")
-      await this.#exclusively(async () => {
-        await this.#drain().catch((error: unknown) => {
-          if (!force) throw error;
-        });
-        await this.#saveVerified("restart").catch((error: unknown) => {
-          if (!force) throw error;
-          this.#parts.log.warn("restart_without_save", { why: engineReason(error) });
-        });
-        await this.#end(null);
+    await this.#exclusively(async () => {
+      if (force) this.#remember({ snapshot: null });
+      if (this.#memory.state === "asleep") return;
+      await this.#drain().catch((error: unknown) => {
+        if (!force) throw error;
       });
+      const saved = await this.#saving.verified("restart").catch((error: unknown) => {
+        if (!force) throw error;
+        this.#parts.log.warn("restart_without_save", { why: engineReason(error) });
+        return null;
+      });
+      if (!force && saved !== null && this.#memory.image === this.#parts.settings.image)
+        await this.#saving.snapshot(saved);
+      await this.#end(this.#memory.nextCron);
+    });
     this.#remember({ notBefore: 0 });
     await this.wake("restart");
   }
@@ -562,37 +658,40 @@ export class Lifecycle {
   }
 
   async #restartGatewayOnce(): Promise<void> {
-    await this.#settle();
-    if (this.#memory.state === "asleep") return this.wake("restart-gateway");
     const { settings, log } = this.#parts;
-    const guest = this.#current();
-    await guest.restartGateway(buildGo(settings, guest.keys), this.#drainSeconds);
-    this.#remember({ gatewayStopped: false, configDigest: await configDigest(settings) });
-    await guest.ready(READY_PATIENCE);
-    log.info("gateway_restarted", { boot: guest.bootId });
+    const restarted = await this.#exclusively(async () => {
+      const guest = this.#guestOrNone();
+      if (guest === null) return false;
+      await guest.restartGateway(buildGo(settings, guest.keys), this.#drainSeconds);
+      this.#remember({ gatewayStopped: false, configDigest: await configDigest(settings) });
+      await guest.ready(READY_PATIENCE);
+      log.info("gateway_restarted", { boot: guest.bootId });
+      return true;
+    });
+    if (!restarted) await this.wake("restart-gateway");
   }
 
   /** Stops Hermes and leaves the sandbox; the next request starts Hermes again. */
   async stopGateway(): Promise<void> {
-    await this.#settle();
-    if (this.#memory.state === "asleep") return;
-    const guest = this.#current();
     await this.#exclusively(async () => {
+      const guest = this.#guestOrNone();
+      if (guest === null) return;
       await this.#drain();
       await guest.stopGateway(this.#drainSeconds);
       this.#remember({ gatewayStopped: true });
+      this.#parts.log.info("gateway_stopped", { boot: guest.bootId });
     });
-    this.#parts.log.info("gateway_stopped", { boot: guest.bootId });
   }
 
-  /** What Hermes has to do by itself; nothing, when it cannot be asked. */
+  /** What Hermes has to do by itself. */
   async #chores(): Promise<Chores> {
-    try {
-      return (await this.#current().status()).chores;
-    } catch (error) {
-      this.#parts.log.warn("status_failed", { boot: this.#memory.bootId, why: engineReason(error) });
-      return { nextCron: null, cronRunning: 0 };
-    }
+    const guest = this.#guestOrNone();
+    if (guest === null) throw new SandboxGone(null);
+    const [{ chores }, background] = await Promise.all([guest.status(), guest.background()]);
+    // A job under way that is cut off has to be done again.
+    const nextCron = chores.cronRunning > 0 ? this.#parts.time.now() : chores.nextCron;
+    if (this.#memory.bootId === guest.bootId) this.#remember({ nextCron });
+    return { ...chores, background };
   }
 
   get #drainSeconds(): number {
@@ -600,37 +699,51 @@ export class Lifecycle {
   }
 
   /** The sandbox of the current boot. */
-  #current(): Guest {
+  #guestOrNone(): Guest | null {
     const { bootId, keys } = this.#memory;
-    if (bootId === null || keys === null) throw new SandboxGone(null);
-    return this.#guest(bootId, keys);
+    return bootId === null || keys === null ? null : this.#guest(bootId, keys);
   }
 
   #guest(bootId: string, keys: BootKeys): Guest {
-    return new Guest(this.#parts, bootId, keys, () => this.#memory.bootId === bootId);
+    const isCurrent = () => this.#memory.bootId === bootId && this.#ended !== bootId;
+    return new Guest(this.#parts, bootId, keys, isCurrent);
   }
 
-  /** Lets a boot, a stop or a look at a found sandbox come to its end. */
+  /** Lets a boot, a stop or a look at a found sandbox come to its end; nothing happens between that and the return. */
   async #settle(): Promise<void> {
-    for (;;) {
+    while (!this.#settled) {
       if (this.#transition !== null) await this.#transition.catch(() => undefined);
       else if (this.#boot !== null) await this.#boot.catch(() => undefined);
-      else if (this.mustReattach) await this.reattach();
-      else return;
+      else await this.reattach();
     }
+  }
+
+  get #settled(): boolean {
+    return this.#transition === null && this.#boot === null && !this.mustReattach;
   }
 
   /** Everything that wants Hermes waits until `work` is done; on failure Hermes is as before. */
   async #exclusively<T>(work: () => Promise<T>): Promise<T> {
-    const done = work().finally(() => {
+    // What was settled may have begun to move before we got our turn.
+    while (!this.#settled)
+      await this.#settle().catch((error: unknown) => {
+        throw told(error);
+      });
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#transition = promise;
+    if (this.#memory.state !== "asleep") this.#remember({ state: "stopping", since: this.#parts.time.now() });
+    try {
+      return await work();
+    } catch (error) {
+      throw told(error);
+    } finally {
       this.#transition = null;
       if (this.#memory.state === "stopping")
         this.#remember({ state: "awake", since: this.#parts.time.now() });
       this.#arm();
-    });
-    this.#transition = done;
-    this.#remember({ state: "stopping", since: this.#parts.time.now() });
-    return done;
+      this.#lookIfLost();
+      resolve();
+    }
   }
 
   /** Waits for the turns that Hermes is at. */
@@ -649,25 +762,9 @@ export class Lifecycle {
       });
   }
 
-  /** A save whose bytes were read back; a damaged one is replaced, for its content is still here. */
-  async #saveVerified(why: string): Promise<Saved> {
-    const { vault, log } = this.#parts;
-    const saved = await this.save(why);
-    try {
-      await vault.verify(saved.backup.id);
-      return saved;
-    } catch (error) {
-      if (!(error instanceof DamagedGeneration)) throw error;
-      log.error("backup_damaged", { backup: error.id, why: error.message });
-      vault.condemn(error.id, error.message);
-    }
-    const again = await this.save(why);
-    await vault.verify(again.backup.id);
-    return again;
-  }
-
   async #end(wakeAt: number | null): Promise<void> {
     await this.#parts.sandbox.destroy();
+    this.#remember({ nextCron: wakeAt });
     this.#parts.log.info("asleep", { boot: this.#memory.bootId, wake_at: wakeAt });
     this.#fallAsleep(wakeAt);
   }
@@ -676,7 +773,8 @@ export class Lifecycle {
 
   /** Does what is due, then sets the alarm for what comes next. Never throws. */
   async onAlarm(): Promise<void> {
-    this.#alarm = null;
+    // One that rang twice may have another behind it.
+    this.#alarm = undefined;
     try {
       await this.#settle();
       const due = this.#due();
@@ -691,32 +789,38 @@ export class Lifecycle {
   }
 
   async #do(what: "save" | "sleep" | "wake"): Promise<void> {
-    if (what === "wake") {
-      this.#remember({ wakeAt: null });
-      await this.wake("cron");
-    } else if (what === "save") await this.save("checkpoint");
-    else await this.#sleepWhenIdle();
+    if (what === "wake") await this.wake("cron");
+    else if (what === "sleep") await this.#sleepWhenIdle();
+    else {
+      await this.#saving.save("checkpoint");
+      await this.#chores();
+    }
   }
 
   /** A sleep that any request calls off. */
   async #sleepWhenIdle(): Promise<void> {
     const { time } = this.#parts;
-    const { lastActivity } = this.#memory;
-    const chores = await this.#chores();
-    const verdict = maySleep(time.now(), chores);
+    const { lastActivity, bootId } = this.#memory;
+    const verdict = maySleep(time.now(), lastActivity, await this.#chores());
     if (!verdict.sleep) return this.#remember({ notBefore: verdict.askAgain });
+    const calledOff = () =>
+      this.#inFlight > 0 || this.#memory.lastActivity !== lastActivity || this.#memory.bootId !== bootId;
+    if (calledOff() || !this.#settled) return;
     this.#remember({ state: "saving", since: time.now() });
     try {
-      await this.#saveVerified("sleep");
+      const saved = await this.#saving.verified("sleep");
+      if (!calledOff()) await this.#saving.snapshot(saved);
     } finally {
       if (this.#memory.state === "saving") this.#remember({ state: "awake", since: time.now() });
     }
-    if (this.#inFlight > 0 || this.#memory.lastActivity !== lastActivity || this.#memory.state !== "awake")
-      return;
-    await this.#exclusively(() => this.#end(chores.nextCron));
+    if (calledOff()) return;
+    await this.#exclusively(async () => {
+      if (!calledOff()) await this.#end(verdict.wakeAt);
+    });
   }
 
   #due(): ReturnType<typeof nextDue> {
+    this.#mendTimes();
     const memory = this.#memory;
     return nextDue({ ...memory, awake: memory.state !== "asleep", inFlight: this.#inFlight }, this.#policy);
   }
@@ -729,9 +833,24 @@ export class Lifecycle {
       this.#alarm = null;
       return;
     }
-    if (this.#alarm !== null && this.#alarm <= due.at) return;
+    if (typeof this.#alarm === "number" && this.#alarm <= due.at) return;
     this.#alarm = due.at;
     this.#parts.setAlarm(due.at);
+  }
+
+  /** A clock that was set back must not turn a pause of seconds into one of days. */
+  #mendTimes(): void {
+    const now = this.#parts.time.now();
+    const { notBefore, lastActivity, lastSave, firstUnsaved, lastUnsaved } = this.#memory;
+    const past = (at: number | null) => (at === null ? null : Math.min(at, now));
+    if (notBefore <= now + LONGEST_PAUSE && Math.max(lastActivity, lastSave, lastUnsaved ?? 0) <= now) return;
+    this.#remember({
+      notBefore: Math.min(notBefore, now + LONGEST_PAUSE),
+      lastActivity: Math.min(lastActivity, now),
+      lastSave: Math.min(lastSave, now),
+      firstUnsaved: past(firstUnsaved),
+      lastUnsaved: past(lastUnsaved),
+    });
   }
 
   // Memory
@@ -762,18 +881,40 @@ function randomKey(): string {
     .join("");
 }
 
-function asleepError(): ApiError {
+/** Whether the engine said that what was to be started never began to run. */
+function isStartFailure(error: unknown): error is EngineError {
+  return error instanceof EngineError && error.code === "start_failed";
+}
+
+function isNoEngine(error: unknown): error is ApiError {
+  return error instanceof ApiError && error.code === "engine_unavailable";
+}
+
+/** The same trouble as people are told of it. */
+function told(error: unknown): unknown {
+  if (error instanceof ApiError) return error;
   return new ApiError({
-    status: 409,
-    code: "asleep",
-    message: "Hermes is asleep; its state is already in the newest backup.",
+    status: 503,
+    code: "engine_failed",
+    message: `The sandbox could not be asked: ${engineReason(error)} Try again; see GET /api/instance/logs if that goes on.`,
+    retryAfter: 3,
+    cause: error,
+  });
+}
+
+function diedError(): ApiError {
+  return new ApiError({
+    status: 503,
+    code: "sandbox_died",
+    message: "The sandbox ended again and again while it was waited for. See GET /api/instance/logs.",
+    retryAfter: 5,
   });
 }
 
 /** The refusal that a failed boot leaves behind. */
 function bootError(cause: unknown, tail: string | null, pause: number): ApiError {
   const last = lastLine(tail ?? "");
-  const code = cause instanceof ApiError ? cause.code : codeOf(cause);
+  const code = cause instanceof ApiError && !(cause instanceof SandboxGone) ? cause.code : codeOf(cause);
   return new ApiError({
     status: 503,
     code,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What an instance remembers over its own restarts. */
 import type { BootKeys } from "./hermes-config.ts";
+import type { SnapshotRecord } from "./snapshots.ts";
 
 /** Where an instance is in its life. */
 export type State = "asleep" | "booting" | "awake" | "saving" | "stopping";
@@ -26,7 +27,9 @@ export interface ProviderTrouble {
 export interface Restored {
   /** Generation, or `null` for an empty home. */
   backup: number | null;
-  /** Newer generations that were no good, each with the reason. */
+  /** Snapshot that brought it, or `null` when the vault did. */
+  snapshot: string | null;
+  /** What would have been newer or faster but was no good, each with the reason. */
   passedOver: string[];
 }
 
@@ -47,6 +50,8 @@ export interface Memory {
   lastUnsaved: number | null;
   lastSave: number;
   wakeAt: number | null;
+  /** Next cron time as Hermes told it last; what is left of its appointments when it dies. */
+  nextCron: number | null;
   notBefore: number;
   bootFailures: number;
   saveFailures: number;
@@ -56,6 +61,12 @@ export interface Memory {
   lastProviderError: ProviderTrouble | null;
   lastExit: { at: number; exitCode: number | null; logTail: string | null } | null;
   restored: Restored | null;
+  /** The newest snapshot. */
+  snapshot: SnapshotRecord | null;
+  /** The snapshot that the current boot was started from. */
+  startedFrom: SnapshotRecord | null;
+  /** Why the last attempt to take a snapshot gave none. */
+  snapshotNote: string | null;
 }
 
 /** An instance that never ran. */
@@ -76,6 +87,7 @@ export function newMemory(now: number): Memory {
     lastUnsaved: null,
     lastSave: 0,
     wakeAt: null,
+    nextCron: null,
     notBefore: 0,
     bootFailures: 0,
     saveFailures: 0,
@@ -85,5 +97,8 @@ export function newMemory(now: number): Memory {
     lastProviderError: null,
     lastExit: null,
     restored: null,
+    snapshot: null,
+    startedFrom: null,
+    snapshotNote: null,
   };
 }

@@ -19,6 +19,7 @@ import {
   secretValues,
   settingsOf,
 } from "./settings.ts";
+import { askInstance, instanceOf } from "./stub.ts";
 
 /** What is known about a provider. */
 interface Provider {
@@ -120,7 +121,7 @@ export class Providers extends WorkerEntrypoint<Env> {
     const now = Date.now();
     const same = () => known?.digest != null && crypto.subtle.timingSafeEqual(digest, known.digest);
     if (known !== null && now - known.at < (same() ? BELIEVED : DOUBTED)) return same();
-    const asked = await this.env.INSTANCE.getByName("hermes").capabilityDigest();
+    const asked = await askInstance(this.env, (it) => it.capabilityDigest());
     known = { digest: asked, at: now };
     return same();
   }
@@ -189,7 +190,7 @@ export class Providers extends WorkerEntrypoint<Env> {
   #report(provider: string, status: number, variable: string): void {
     const log = new Log(new Redactor(secretValues(settingsOf(this.env))));
     log.error("provider_refused", { provider, status, variable });
-    this.ctx.waitUntil(this.env.INSTANCE.getByName("hermes").providerRefused(provider, status, variable));
+    this.ctx.waitUntil(instanceOf(this.env).providerRefused(provider, status, variable));
   }
 }
 

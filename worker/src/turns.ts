@@ -136,9 +136,9 @@ export class Turns {
       let why: string;
       try {
         const answer = await this.#send(turn, keys.gatewayKey);
-        const draining = await isDraining(answer);
-        if (!draining) return this.#pass(turn, answer, leave, finish);
-        why = "Hermes is restarting";
+        if (await this.#isStranger(answer, bootId)) why = "the sandbox was started anew";
+        else if (await isDraining(answer)) why = "Hermes is restarting";
+        else return this.#pass(turn, answer, leave, finish);
       } catch (error) {
         leave();
         if (turn.signal.aborted) throw clientGone();
@@ -150,6 +150,13 @@ export class Turns {
       log.warn("sent_again", { request_id: turn.id, why, boot: bootId });
       await within(time, pause, abortOf(turn.signal));
     }
+  }
+
+  /** Whether a Hermes of a later boot refused the key of this one; its port may be the same. */
+  async #isStranger(answer: Response, bootId: string): Promise<boolean> {
+    if (answer.status !== 401 || this.#parts.lifecycle.memory.bootId === bootId) return false;
+    await answer.body?.cancel();
+    return true;
   }
 
   #send(turn: Turn, gatewayKey: string): Promise<Response> {

@@ -1,6 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, it } from "vitest";
-import { bootPause, type Happened, maySleep, nextDue, policyFor, savePause } from "../src/clock.ts";
+import {
+  bootPause,
+  type Chores,
+  cronPause,
+  type Happened,
+  maySleep,
+  nextDue,
+  policyFor,
+  savePause,
+} from "../src/clock.ts";
 
 const POLICY = policyFor(4 * 3600_000);
 const NOW = 1_000_000_000;
@@ -17,6 +26,7 @@ function happened(change: Partial<Happened> = {}): Happened {
     notBefore: 0,
     wakeAt: null,
     wokenForCron: false,
+    nextCron: null,
     ...change,
   };
 }
@@ -48,6 +58,17 @@ describe("what is due", () => {
       { firstUnsaved: 0, lastUnsaved: 0, notBefore: NOW + 7 },
       { what: "save", at: NOW + 7 },
     ],
+    ["a save after a cron job's time", { nextCron: NOW + 5 }, { what: "save", at: NOW + 60_005 }],
+    [
+      "no save for one that will be put to sleep anyway",
+      { nextCron: NOW + 5, wokenForCron: true },
+      { what: "sleep", at: NOW + 60_000 },
+    ],
+    [
+      "no save for a time that does not move on",
+      { nextCron: NOW - 700_000 },
+      { what: "sleep", at: NOW + 4 * 3600_000 },
+    ],
     ["a short stay for a cron job", { wokenForCron: true }, { what: "sleep", at: NOW + 60_000 }],
   ])("is %s", (_, change, due) => {
     expect(nextDue(happened(change), POLICY)).toEqual(due);
@@ -55,26 +76,30 @@ describe("what is due", () => {
 });
 
 describe("sleeping", () => {
-  it.each([
-    ["with nothing to do", { cronRunning: 0, nextCron: null }, { sleep: true }],
-    ["with a job far away", { cronRunning: 0, nextCron: NOW + 600_000 }, { sleep: true }],
-    ["while a job runs", { cronRunning: 1, nextCron: null }, { sleep: false, askAgain: NOW + 15_000 }],
-    [
-      "just before a job",
-      { cronRunning: 0, nextCron: NOW + 60_000 },
-      { sleep: false, askAgain: NOW + 90_000 },
-    ],
-    [
-      "with a job overdue",
-      { cronRunning: 0, nextCron: NOW - 60_000 },
-      { sleep: false, askAgain: NOW + 30_000 },
-    ],
-  ])("%s", (_, chores, verdict) => {
-    expect(maySleep(NOW, chores)).toEqual(verdict);
+  const HOUR = 3600_000;
+  const quiet: Chores = { cronRunning: 0, background: 0, nextCron: null };
+  const verdict = (change: Partial<Chores>, idle = HOUR) =>
+    maySleep(NOW, NOW - idle, { ...quiet, ...change });
+
+  it.each<[string, Partial<Chores>, ReturnType<typeof maySleep>]>([
+    ["with nothing to do", {}, { sleep: true, wakeAt: null }],
+    ["with a job far away", { nextCron: NOW + 600_000 }, { sleep: true, wakeAt: NOW + 600_000 }],
+    ["while a job runs", { cronRunning: 1 }, { sleep: false, askAgain: NOW + 15_000 }],
+    ["while its queues are not empty", { background: 2 }, { sleep: false, askAgain: NOW + 15_000 }],
+    ["just before a job", { nextCron: NOW + 60_000 }, { sleep: false, askAgain: NOW + 90_000 }],
+    ["with a job overdue", { nextCron: NOW - 60_000 }, { sleep: false, askAgain: NOW + 30_000 }],
+    ["with a job that will not run", { nextCron: NOW - 700_000 }, { sleep: true, wakeAt: null }],
+  ])("%s", (_, chores, expected) => {
+    expect(verdict(chores)).toEqual(expected);
+  });
+
+  it("is not put off for ever by work that waits for somebody", () => {
+    expect(verdict({ background: 1 }, 7 * HOUR)).toEqual({ sleep: true, wakeAt: null });
   });
 });
 
 it("pauses longer after every failure, up to a limit", () => {
   expect([0, 1, 2, 3, 7, 50].map(bootPause)).toEqual([0, 1000, 2000, 4000, 60_000, 60_000]);
+  expect([1, 7, 8, 9, 50].map(cronPause)).toEqual([1000, 60_000, 120_000, 240_000, 3600_000]);
   expect([0, 1, 2, 7, 50].map(savePause)).toEqual([0, 5000, 10_000, 300_000, 300_000]);
 });

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { runInDurableObject } from "cloudflare:test";
 import { describe, expect, it } from "vitest";
+import { EngineError } from "../src/engine.ts";
 import { Lifecycle } from "../src/lifecycle.ts";
 import { Log, Redactor } from "../src/log.ts";
 import type { Memory } from "../src/memory.ts";
@@ -293,7 +294,7 @@ describe("saving", () => {
       await life.save("1");
       storage.sql.exec("DELETE FROM chunks");
       const again = await life.save("2");
-      expect(again.unchanged).toBe(false);
+      expect(again?.unchanged).toBe(false);
       expect(vault.list().map((generation) => generation.state)).toEqual(["good", "damaged"]);
     }));
 
@@ -408,19 +409,153 @@ describe("sleeping", () => {
     }));
 });
 
+describe("snapshots", () => {
+  /** Lets the sandbox take snapshots and start from them. */
+  function snapshots(sandbox: MemorySandbox) {
+    const kept = new Map<string, string>();
+    sandbox.snapshotContainer = async () => {
+      const id = `snap-${kept.size + 1}`;
+      kept.set(id, sandbox.state);
+      return { id, size: 1 };
+    };
+    const start = sandbox.start.bind(sandbox);
+    sandbox.start = async (options) => {
+      const { containerSnapshot } = options;
+      if (containerSnapshot !== undefined && !kept.has(containerSnapshot.id))
+        throw new EngineError(404, "snapshot_not_found", "There is no such snapshot.");
+      await start(options);
+      sandbox.state = kept.get(containerSnapshot?.id ?? "") ?? "";
+    };
+    const restore = sandbox.commands["restore"];
+    sandbox.commands["restore"] = (stdin, words) =>
+      words.includes("--keep") ? {} : (restore?.(stdin, words) ?? {});
+    return kept;
+  }
+  const gone = (kept: Map<string, string>) => {
+    kept.clear();
+    return {};
+  };
+  const starts = (sandbox: MemorySandbox) =>
+    sandbox.starts.map((one) => one.containerSnapshot?.id ?? one.image);
+
+  it("are taken before a sleep and preferred at the next wake", () =>
+    world(async ({ sandbox, life, turn }) => {
+      snapshots(sandbox);
+      await turn("a");
+      await life.sleep();
+      await life.wake("test");
+      expect(starts(sandbox)).toEqual(["image-1", "snap-1"]);
+      expect(sandbox.state).toBe("a");
+      expect(life.memory.restored).toEqual({ backup: 1, snapshot: "snap-1", passedOver: [] });
+    }));
+
+  it.each<[string, (kept: Map<string, string>, w: World) => Partial<Memory>, RegExp]>([
+    ["is gone", gone, /no such snapshot/],
+    ["is of another image", (_, w) => changed(w, { image: "other" }), /another image/],
+    ["is older than the newest backup", (_, w) => changed(w, { digest: "x" }), /later state/],
+    ["lies on too many others", (_, w) => changed(w, { depth: 51 }), /lie on each other/],
+    ["is about to expire", (_, w) => changed(w, { renewed: w.time.now() - 30 * 24 * 3600_000 }), /29 days/],
+  ])("are passed over when the newest %s, and the vault serves", (_, spoil, why) =>
+    world(async (w) => {
+      const kept = snapshots(w.sandbox);
+      await w.turn("a");
+      await w.life.sleep();
+      const life = w.reborn(spoil(kept, w));
+      await life.wake("test");
+      expect(starts(w.sandbox).at(-1)).toBe("image-1");
+      expect(w.sandbox.state).toBe("a");
+      expect(life.memory.restored).toMatchObject({
+        snapshot: null,
+        passedOver: [expect.stringMatching(why)],
+      });
+      expect(life.memory.snapshot).toBeNull();
+    }),
+  );
+
+  it("hold back nothing where the platform refuses them", () =>
+    world(async ({ sandbox, life, turn }) => {
+      await turn("a");
+      await life.sleep();
+      expect(life.memory).toMatchObject({ state: "asleep", snapshot: null, lastError: null });
+      expect(life.memory.snapshotNote).toMatch(/no snapshots here/);
+      await life.wake("test");
+      expect(starts(sandbox)).toEqual(["image-1", "image-1"]);
+    }));
+
+  it("are left behind by a forced restart", () =>
+    world(async ({ sandbox, life, turn }) => {
+      snapshots(sandbox);
+      await turn("a");
+      await life.sleep();
+      await life.restart(true);
+      expect(starts(sandbox)).toEqual(["image-1", "image-1"]);
+      expect(sandbox.state).toBe("a");
+    }));
+
+  function changed(w: World, change: object): Partial<Memory> {
+    const { snapshot } = w.life.memory;
+    return snapshot === null ? {} : { snapshot: { ...snapshot, ...change } };
+  }
+});
+
+describe("appointments", () => {
+  const HOUR = 3600_000;
+
+  it("survive the death of the sandbox", () =>
+    world(async ({ sandbox, life, turn, pass, time }) => {
+      await turn("a");
+      sandbox.nextCron = (time.now() + HOUR) / 1000;
+      await pass(10_000);
+      sandbox.die(137);
+      await settled();
+      expect(life.memory).toMatchObject({ state: "asleep", nextCron: sandbox.nextCron * 1000 });
+      await pass(HOUR);
+      expect(life.memory).toMatchObject({ state: "awake", whyAwake: "cron" });
+    }));
+
+  it("are kept although a boot for them was cut off", () =>
+    world(async ({ sandbox, turn, pass, time, life, reborn }) => {
+      await turn("a");
+      sandbox.nextCron = (time.now() + 10 * HOUR) / 1000;
+      await pass(5 * HOUR);
+      expect(life.memory.state).toBe("asleep");
+      await reborn({ state: "booting", bootId: "cut", wakeAt: sandbox.nextCron * 1000 }).reattach();
+      await pass(5 * HOUR + 100);
+      expect(sandbox.starts).toHaveLength(2);
+    }));
+
+  it("have their results saved while Hermes stays awake", () =>
+    world(async ({ sandbox, turn, pass, time, vault }) => {
+      await turn("a");
+      sandbox.nextCron = (time.now() + HOUR) / 1000;
+      await pass(HOUR - 1000);
+      expect(vault.list()).toHaveLength(1);
+      sandbox.state += " and what the job did";
+      sandbox.nextCron = null;
+      await pass(70_000);
+      expect(vault.list()).toHaveLength(2);
+    }));
+});
+
 describe("finding it again", () => {
-  it.each(["booting", "stopping"] as const)("gives up what was %s when the object died", (state) =>
+  it("gives up what was booting when the object died", () =>
     world(async ({ sandbox, life, turn, reborn }) => {
       await turn("a");
       await life.save("x");
-      const other = reborn({ state });
+      const other = reborn({ state: "booting" });
       expect(other.mustReattach).toBe(true);
       await other.wake("again");
       expect(sandbox.destroys).toBe(1);
       expect(sandbox.starts).toHaveLength(2);
       expect(sandbox.state).toBe("a");
-    }),
-  );
+    }));
+
+  it("goes on with what was stopping when the object died: nothing of it was saved yet", () =>
+    world(async ({ sandbox, turn, reborn }) => {
+      await turn("a");
+      await reborn({ state: "stopping" }).wake("again");
+      expect(sandbox).toMatchObject({ destroys: 0, state: "a" });
+    }));
 
   it("saves what it can of a Hermes that no longer answers, then boots anew", () =>
     world(async ({ sandbox, turn, reborn, time }) => {

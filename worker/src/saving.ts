@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+/** Saving: one at a time, read back where it matters, and the snapshot that goes with it. */
+import { savePause } from "./clock.ts";
+import { engineReason, type Sandbox } from "./engine.ts";
+import { ApiError } from "./errors.ts";
+import type { Guest, Saved } from "./guest.ts";
+import type { Log } from "./log.ts";
+import type { Memory } from "./memory.ts";
+import { type Time, within } from "./time.ts";
+import { DamagedGeneration, type Vault } from "./vault.ts";
+
+/** What saving works with. */
+export interface SavingParts {
+  sandbox: Sandbox;
+  vault: Vault;
+  time: Time;
+  log: Log;
+  /** The living memory, and the way to change what outlives this object. */
+  memory: Memory;
+  remember(change: Partial<Memory>): void;
+  /** The sandbox of the current boot, or `null`. */
+  guest(): Guest | null;
+}
+
+/** A snapshot that takes longer is given up, in milliseconds: the vault has the state. */
+const SNAPSHOT_PATIENCE = 60_000;
+
+/** Saves of one instance. */
+export class Saving {
+  readonly #parts: SavingParts;
+  #running: Promise<Saved> | null = null;
+  #next: Promise<Saved> | null = null;
+
+  constructor(parts: SavingParts) {
+    this.#parts = parts;
+  }
+
+  /**
+   * Saves the state. One save at a time: who asks while one runs gets the next one, shared with all who ask.
+   * @throws ApiError or Error with the reason; the generations before stay.
+   */
+  save(why: string): Promise<Saved> {
+    if (this.#running === null) {
+      this.#running = this.#once(why).finally(() => {
+        this.#running = null;
+      });
+      return this.#running;
+    }
+    this.#next ??= this.#running
+      .catch(() => undefined)
+      .then(() => {
+        this.#next = null;
+        return this.save(why);
+      });
+    return this.#next;
+  }
+
+  /** A save whose bytes were read back; a damaged one is replaced, for its content is still here. */
+  async verified(why: string): Promise<Saved> {
+    const { vault, log } = this.#parts;
+    const saved = await this.save(why);
+    try {
+      await vault.verify(saved.backup.id);
+      return saved;
+    } catch (error) {
+      if (!(error instanceof DamagedGeneration)) throw error;
+      log.error("backup_damaged", { backup: error.id, why: error.message });
+      vault.condemn(error.id, error.message);
+    }
+    const again = await this.save(why);
+    await vault.verify(again.backup.id);
+    return again;
+  }
+
+  /** Takes a snapshot of what was just saved, where the platform has them. Never throws: it is a cache. */
+  async snapshot(saved: Saved): Promise<void> {
+    const { sandbox, time, log, memory, remember } = this.#parts;
+    const { bootId, image, startedFrom } = memory;
+    const began = time.now();
+    const taken = await within(
+      time,
+      SNAPSHOT_PATIENCE,
+      sandbox.snapshotContainer({ name: `${bootId}` }).catch((error: unknown) => error),
+    );
+    if (memory.bootId !== bootId) return;
+    if (taken === undefined || !isSnapshot(taken)) {
+      const why = taken === undefined ? "it took too long" : engineReason(taken);
+      log.info("no_snapshot", { boot: bootId, why });
+      return remember({ snapshotNote: why });
+    }
+    const { digest, id: backup } = saved.backup;
+    const depth = (startedFrom?.depth ?? 0) + 1;
+    const { id, size } = taken;
+    remember({
+      snapshot: { id, size, image: image ?? "", digest, backup, renewed: began, depth },
+      snapshotNote: null,
+    });
+    log.info("snapshot", { boot: bootId, snapshot: id, bytes: size, depth, ms: time.now() - began });
+  }
+
+  async #once(why: string): Promise<Saved> {
+    const { time, log, memory, remember } = this.#parts;
+    const guest = this.#parts.guest();
+    if (guest === null) throw asleepError();
+    const { firstUnsaved, lastUnsaved } = memory;
+    const began = time.now();
+    // Turns that end from here on are for the next save.
+    memory.firstUnsaved = null;
+    memory.lastUnsaved = null;
+    try {
+      const saved = await guest.export(why, memory.image ?? "");
+      remember({ lastSave: began, saveFailures: 0, lastSaveError: null });
+      log.info("saved", {
+        boot: guest.bootId,
+        why,
+        backup: saved.backup.id,
+        bytes: saved.backup.bytes,
+        unchanged: saved.unchanged,
+        ms: time.now() - began,
+      });
+      return saved;
+    } catch (error) {
+      this.#failed(guest, error, firstUnsaved, lastUnsaved);
+      throw error;
+    }
+  }
+
+  #failed(guest: Guest, error: unknown, firstUnsaved: number | null, lastUnsaved: number | null): void {
+    const { time, log, memory, remember } = this.#parts;
+    const failures = memory.saveFailures + 1;
+    const code = error instanceof ApiError ? error.code : "save_failed";
+    log.error("save_failed", { boot: guest.bootId, why: engineReason(error), attempt: failures });
+    remember({ lastSaveError: { at: time.now(), code, message: engineReason(error) } });
+    // What died in the meantime has nothing more to save, and its successor no reason to wait.
+    if (memory.bootId !== guest.bootId) return;
+    remember({
+      firstUnsaved: firstUnsaved ?? memory.firstUnsaved,
+      lastUnsaved: memory.lastUnsaved ?? lastUnsaved,
+      saveFailures: failures,
+      notBefore: time.now() + savePause(failures),
+    });
+  }
+}
+
+function isSnapshot(value: unknown): value is { id: string; size: number } {
+  return !(value instanceof Error) && typeof (value as { id?: unknown } | null)?.id === "string";
+}
+
+/** What a save, and whoever needs a running Hermes, is told of one that sleeps. */
+export function asleepError(): ApiError {
+  return new ApiError({
+    status: 409,
+    code: "asleep",
+    message: "Hermes is asleep; its state is already in the newest backup.",
+  });
+}

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+import { describe, expect, it, vi } from "vitest";
+import { type ContainerParts, ContainerSandbox } from "../src/container.ts";
+import { run } from "../src/engine.ts";
+
+/** STAND-IN for `ctx.container`: only what a test gives it works. */
+function container(parts: Partial<Record<keyof Container, unknown>>): Container {
+  return { running: true, interceptOutboundHttp: async () => undefined, ...parts } as unknown as Container;
+}
+
+function sandbox(given: Container, more: Partial<ContainerParts> = {}): ContainerSandbox {
+  return new ContainerSandbox({
+    container: given,
+    providers: {} as Fetcher,
+    providersHost: "198.51.100.1",
+    instance: "standard-1",
+    env: { SANDBOX_BIND: "127.0.0.1" },
+    heal: async () => undefined,
+    ...more,
+  });
+}
+
+const bytes = (text: string) => new TextEncoder().encode(text);
+const START = { image: "i", env: { HERMES_BOOT_ID: "b" }, labels: { boot: "b" }, enableInternet: true };
+
+describe("a container's start", () => {
+  it("lays the detour of model calls first, every time, and keeps neighbours out", async () => {
+    const calls: unknown[] = [];
+    const it = sandbox(
+      container({
+        running: false,
+        interceptOutboundHttp: async (host: string) => void calls.push(host),
+        start: (options: unknown) => void calls.push(options),
+      }),
+    );
+    await it.start({ ...START, labels: { boot: "b", name: `${"n".repeat(63)}äö` } });
+    expect(calls).toEqual([
+      "198.51.100.1",
+      {
+        image: "i",
+        instance: "standard-1",
+        enableInternet: true,
+        env: { SANDBOX_BIND: "127.0.0.1", HERMES_BOOT_ID: "b" },
+        labels: { boot: "b", name: "n".repeat(63) },
+      },
+    ]);
+  });
+
+  it("is told by the watch alone when it fails", async () => {
+    const monitor = () => Promise.reject(new Error("Container failed to start"));
+    await expect(sandbox(container({ monitor })).monitor()).rejects.toMatchObject({ code: "start_failed" });
+  });
+
+  it("heals a broken way to the engine, and says what is wrong when that does not help", async () => {
+    const heal = vi.fn(async () => undefined);
+    const broken = { interceptOutboundHttp: () => Promise.reject(new Error("Network connection lost.")) };
+    const it = sandbox(container(broken), { heal });
+    await expect(it.inspect()).rejects.toMatchObject({ code: "engine_unavailable", status: 503 });
+    expect(heal).toHaveBeenCalledOnce();
+  });
+});
+
+describe("a container that is found running", () => {
+  it("gets its detour back once", async () => {
+    const lay = vi.fn(async () => undefined);
+    const it = sandbox(container({ interceptOutboundHttp: lay }));
+    expect(await it.inspect()).toMatchObject({ running: true, labels: null });
+    await it.inspect();
+    expect(lay).toHaveBeenCalledOnce();
+  });
+
+  it.each([
+    ["an end with 0", async () => undefined, { exitCode: 0 }],
+    [
+      "an exit code",
+      () => Promise.reject(Object.assign(new Error("x"), { exitCode: 137 })),
+      { exitCode: 137 },
+    ],
+  ])("is watched: %s", async (_, monitor, exit) => {
+    expect(await sandbox(container({ monitor })).monitor()).toMatchObject(exit);
+  });
+
+  it("is not believed to have ended when the watch is cut", async () => {
+    const monitor = () => Promise.reject(new Error("Network connection lost."));
+    await expect(sandbox(container({ monitor })).monitor()).rejects.toThrow("Network connection lost.");
+  });
+});
+
+describe("a command in a container", () => {
+  function process(chunks: string[], exitCode: number, more: object = {}) {
+    let read = 0;
+    const seen = { killed: 0, drained: false };
+    const stdout = new ReadableStream<Uint8Array>(
+      {
+        pull(controller) {
+          const chunk = chunks[read++];
+          if (chunk !== undefined) return controller.enqueue(bytes(chunk));
+          seen.drained = true;
+          controller.close();
+        },
+      },
+      { highWaterMark: 0 },
+    );
+    const kill = () => void seen.killed++;
+    return { seen, process: { stdout, stderr: null, exitCode: Promise.resolve(exitCode), kill, ...more } };
+  }
+
+  it("runs to its end", async () => {
+    const { process: it } = process(["a", "b"], 3);
+    const result = await run(sandbox(container({ exec: async () => it })), ["x"]);
+    expect(result).toMatchObject({ stdout: "ab", exitCode: 3 });
+  });
+
+  it("is killed and read to its end when nobody wants it any more", async () => {
+    const { seen, process: it } = process(["a", "b", "c"], 137);
+    const { stdout } = await sandbox(container({ exec: async () => it })).exec(["x"]);
+    const reader = stdout.getReader();
+    await reader.read();
+    await reader.cancel();
+    await vi.waitFor(() => expect(seen).toEqual({ killed: 1, drained: true }));
+  });
+
+  it("is killed by its signal", async () => {
+    const { seen, process: it } = process(["a"], 137);
+    const stop = new AbortController();
+    await sandbox(container({ exec: async () => it })).exec(["x"], { signal: stop.signal });
+    stop.abort();
+    expect(seen.killed).toBe(1);
+  });
+
+  it("is refused when nothing runs", async () => {
+    await expect(sandbox(container({ running: false })).exec(["x"])).rejects.toMatchObject({ status: 409 });
+  });
+});

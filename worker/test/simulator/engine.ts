@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * STAND-IN for an engine with a sandbox and a Hermes in it, whose calls may be slow, fail or never be
+ * answered. It does what it is told even where the real one would refuse, so that the checks see it.
+ */
+import {
+  EngineError,
+  type ExecOptions,
+  type Exit,
+  type Sandbox,
+  type SandboxProcess,
+} from "../../src/engine.ts";
+import { ApiError } from "../../src/errors.ts";
+import { type Dice, type SimulatedTime, sha256 } from "./platform.ts";
+
+/** What lies in Hermes' home. */
+export interface Home {
+  turns: string[];
+  /** Cron jobs: when each runs next, in milliseconds since the epoch. */
+  jobs: { id: string; at: number }[];
+}
+
+/** A sandbox. */
+export interface Box {
+  boot: string;
+  image: string;
+  home: Home;
+  restored: boolean;
+  went: boolean;
+  stopped: boolean;
+  key: string | null;
+  ended: PromiseWithResolvers<Exit>;
+  /** Cuts the watch without an end. */
+  lose: (() => void)[];
+  /** Idempotency keys that were answered. */
+  known: Set<string>;
+  alive: boolean;
+}
+
+/** What the world is told. */
+export interface Witness {
+  wrong(what: string): void;
+  /** Hermes starts with this state. */
+  went(box: Box): void;
+  /** `save` read this state. */
+  read(box: Box, digest: string): void;
+  /** It was told to end a living sandbox. */
+  destroying(box: Box): void;
+  /** It died by itself. */
+  died(box: Box): void;
+}
+
+const hex = (bytes: Uint8Array) => [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+const encode = (text: string) => new TextEncoder().encode(text);
+
+/** The engine. */
+export class SimulatedEngine {
+  box: Box | null = null;
+  readonly snapshots = new Map<string, { image: string; home: Home }>();
+  down = false;
+  /** How likely a call fails, or is slow. */
+  failing = 0;
+  slow = 0;
+  refusesSnapshots = false;
+  healthy = true;
+  /** Jobs that were run, whatever became of the result. */
+  readonly ran = new Set<string>();
+  #count = 0;
+
+  constructor(
+    readonly time: SimulatedTime,
+    readonly dice: Dice,
+    readonly witness: Witness,
+  ) {}
+
+  /** The sandbox ends by itself. */
+  crash(exitCode: number): void {
+    const { box } = this;
+    if (box === null) return;
+    this.witness.died(box);
+    this.#end(box, exitCode);
+  }
+
+  /** Runs the jobs that are due. */
+  tick(): void {
+    const { box } = this;
+    if (box === null || !box.went || box.stopped || !this.healthy) return;
+    for (const job of box.home.jobs.filter((one) => one.at <= this.time.now())) {
+      box.home.jobs = box.home.jobs.filter((other) => other !== job);
+      box.home.turns.push(`ran ${job.id}`);
+      this.ran.add(job.id);
+    }
+  }
+
+  /** The engine as one life of the object sees it: its calls are never answered after its death. */
+  sandboxFor(alive: () => boolean): Sandbox {
+    const guarded = async <T>(work: () => T | Promise<T>, spared = false): Promise<T> => {
+      if (!alive()) return new Promise<T>(() => undefined);
+      try {
+        await this.#trouble(spared);
+        // What was not yet begun when its caller was torn down never is.
+        if (!alive()) return await new Promise<T>(() => undefined);
+        return await work();
+      } finally {
+        if (!alive()) await new Promise<never>(() => undefined);
+      }
+    };
+    return {
+      inspect: () =>
+        guarded(() => ({
+          running: this.box !== null,
+          labels: this.box === null ? null : { boot: this.box.boot },
+          image: null,
+          confined: false,
+        })),
+      start: (options) =>
+        guarded(async () => {
+          this.#start(options.env["HERMES_BOOT_ID"] ?? "", options.image, options.containerSnapshot?.id);
+          await this.#delay();
+        }),
+      exec: (cmd, options) => guarded(() => this.#exec(cmd, options, alive)),
+      getTcpPort: () => ({ fetch: (url, init) => guarded(() => this.#fetch(url, init), true) }),
+      signal: () => guarded(() => undefined),
+      destroy: () =>
+        guarded(async () => {
+          const { box } = this;
+          if (box === null) return;
+          this.witness.destroying(box);
+          this.#end(box, 137);
+          await this.#delay();
+        }),
+      monitor: () => guarded(() => this.#monitor(), true),
+      setInactivityTimeout: () => guarded(() => undefined),
+      snapshotContainer: () => guarded(() => this.#snapshot()),
+    };
+  }
+
+  async #trouble(spared: boolean): Promise<void> {
+    await this.#delay();
+    if (this.down)
+      throw new ApiError({ status: 503, code: "engine_unavailable", message: "The engine does not answer." });
+    if (!spared && this.dice.chance(this.failing)) throw new Error("Network connection lost.");
+  }
+
+  async #delay(): Promise<void> {
+    if (this.dice.chance(this.slow)) await this.time.sleep(this.dice.between(10, 20_000));
+  }
+
+  #start(boot: string, image: string | undefined, snapshot: string | undefined): void {
+    if (this.box !== null) this.witness.wrong("a second sandbox was started");
+    const source = snapshot === undefined ? undefined : this.snapshots.get(snapshot);
+    if (snapshot !== undefined && source === undefined)
+      throw new EngineError(404, "snapshot_not_found", "There is no such snapshot.");
+    this.box = {
+      boot,
+      image: image ?? source?.image ?? "",
+      home: structuredClone(source?.home ?? { turns: [], jobs: [] }),
+      restored: false,
+      went: false,
+      stopped: false,
+      key: null,
+      ended: Promise.withResolvers<Exit>(),
+      lose: [],
+      known: new Set(),
+      alive: true,
+    };
+  }
+
+  #end(box: Box, exitCode: number): void {
+    box.alive = false;
+    this.box = null;
+    box.ended.resolve({ exitCode, labels: null });
+  }
+
+  #running(): Box {
+    if (this.box === null) throw new EngineError(409, "not_running", "No sandbox is running.");
+    return this.box;
+  }
+
+  #monitor(): Promise<Exit> {
+    const box = this.#running();
+    const lost = new Promise<never>((_, reject) => {
+      box.lose.push(() => reject(new Error("Network connection lost.")));
+    });
+    return Promise.race([box.ended.promise, lost]);
+  }
+
+  async #snapshot(): Promise<{ id: string; size: number }> {
+    const box = this.#running();
+    if (this.refusesSnapshots) throw new EngineError(501, "unsupported", "No snapshots here.");
+    const id = `snapshot-${++this.#count}`;
+    const taken = { image: box.image, home: structuredClone(box.home) };
+    await this.#delay();
+    this.snapshots.set(id, taken);
+    return { id, size: 1 };
+  }
+
+  async #exec(
+    cmd: readonly string[],
+    options: ExecOptions | undefined,
+    alive: () => boolean,
+  ): Promise<SandboxProcess> {
+    const box = this.#running();
+    const [, name = "", , boot = ""] = cmd;
+    const { stdin = "" } = options ?? {};
+    const input = typeof stdin === "string" ? stdin : await textOf(stdin);
+    if (!box.alive) throw new Error("Network connection lost.");
+    if (boot !== box.boot) return finished("", 65);
+    if (name === "logs") return follow(box);
+    const done = this.#command(box, name, cmd, input);
+    await this.#delay();
+    if (!box.alive || !alive()) return finished("", 137);
+    return finished(...done);
+  }
+
+  #command(box: Box, name: string, cmd: readonly string[], input: string): [string, number] {
+    switch (name) {
+      case "status":
+        return [JSON.stringify(this.#status(box)), 0];
+      case "restore":
+        if (cmd.includes("--empty")) box.home = { turns: [], jobs: [] };
+        else if (!cmd.includes("--keep")) box.home = JSON.parse(input.slice(input.indexOf("\n") + 1)) as Home;
+        box.restored = true;
+        return ["", 0];
+      case "go":
+      case "restart-gateway":
+        box.key = (JSON.parse(input) as { env: Record<string, string> }).env["API_SERVER_KEY"] ?? null;
+        if (name === "go") this.witness.went(box);
+        box.went = true;
+        box.stopped = false;
+        return ["", 0];
+      case "stop-gateway":
+        box.stopped = true;
+        return ["", 0];
+      case "save":
+        return this.#save(box, cmd[cmd.indexOf("--unless") + 1] ?? "");
+      default:
+        return ["", 64];
+    }
+  }
+
+  #status(box: Box): object {
+    const next = box.home.jobs.reduce((least, job) => Math.min(least, job.at), Number.POSITIVE_INFINITY);
+    return {
+      state: box.stopped ? "stopped" : box.went ? "running" : "waiting",
+      nextCron: Number.isFinite(next) ? Math.floor(next / 1000) : null,
+      cronRunning: 0,
+    };
+  }
+
+  #save(box: Box, unless: string): [string, number] {
+    const state = JSON.stringify(box.home);
+    const digest = hex(sha256(encode(state)));
+    this.witness.read(box, digest);
+    if (digest === unless) return ["", 3];
+    const bytes = encode(state).byteLength;
+    const manifest = { format: 1, boot: box.boot, digest, sha256: digest, bytes };
+    return [`${JSON.stringify(manifest)}\n${state}`, 0];
+  }
+
+  async #fetch(url: string, init: RequestInit = {}): Promise<Response> {
+    const { box } = this;
+    const headers = new Headers(init.headers);
+    const refused = () => new Error("connection refused");
+    if (box === null || !box.went || box.stopped || !this.healthy) throw refused();
+    if (headers.get("authorization") !== `Bearer ${box.key}`) return new Response(null, { status: 401 });
+    const { pathname } = new URL(url);
+    if (pathname !== "/v1/chat/completions") return Response.json({});
+    const turn = headers.get("x-request-id") ?? "";
+    if (this.dice.chance(0.3)) await this.time.sleep(this.dice.between(100, 90_000));
+    if (!box.alive || init.signal?.aborted) throw new Error("Network connection lost.");
+    if (!box.known.has(turn)) box.home.turns.push(turn);
+    box.known.add(turn);
+    return new Response(JSON.stringify(box.home.turns));
+  }
+}
+
+function finished(stdout: string, exitCode: number): SandboxProcess {
+  return {
+    stdout: new ReadableStream<Uint8Array>({
+      start(controller) {
+        if (stdout !== "") controller.enqueue(encode(stdout));
+        controller.close();
+      },
+    }),
+    stderr: Promise.resolve(exitCode === 0 ? "" : `exit ${exitCode}`),
+    exitCode: Promise.resolve(exitCode),
+  };
+}
+
+/** Output that ends with the sandbox. */
+function follow(box: Box): SandboxProcess {
+  const stdout = new ReadableStream<Uint8Array>({
+    start(controller) {
+      void box.ended.promise.then(() => {
+        try {
+          controller.close();
+        } catch {
+          // Nobody listens any more.
+        }
+      });
+    },
+  });
+  return { stdout, stderr: Promise.resolve(""), exitCode: Promise.resolve(0) };
+}
+
+async function textOf(stream: ReadableStream<Uint8Array>): Promise<string> {
+  const decoder = new TextDecoder();
+  let text = "";
+  for await (const chunk of stream) text += decoder.decode(chunk, { stream: true });
+  return text + decoder.decode();
+}

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+/** SIMULATOR_SEEDS=n runs so many seeds; SIMULATOR_SEED=n runs that one; SIMULATOR_STEPS=n takes so many steps. */
+import { expect, it } from "vitest";
+import { install } from "./platform.ts";
+import { simulate } from "./steps.ts";
+
+const { SIMULATOR_SEED, SIMULATOR_SEEDS = "1000", SIMULATOR_STEPS = "100" } = process.env;
+
+function seeds(half: 0 | 1): number[] {
+  if (SIMULATOR_SEED !== undefined) return half === 0 ? [Number(SIMULATOR_SEED)] : [];
+  const all = Array.from({ length: Number(SIMULATOR_SEEDS) }, (_, n) => n + 1);
+  return all.filter((seed) => seed % 2 === half);
+}
+
+/** Runs the odd or the even seeds: two files, so that two processors are used. */
+export function runHalf(half: 0 | 1): void {
+  install();
+  const mine = seeds(half);
+  it(`holds its promises for ${mine.length} seeds`, { timeout: 3600_000 }, async () => {
+    const failures: string[] = [];
+    for (const seed of mine)
+      await simulate(seed, Number(SIMULATOR_STEPS)).catch((error: unknown) =>
+        failures.push((error as Error).message),
+      );
+    const heads = failures.map((message) => message.split("\n", 1)[0]);
+    // One whole story is enough to begin with; the others by their seeds.
+    expect(failures.length, [...heads, "", failures[0]].join("\n")).toBe(0);
+  });
+}

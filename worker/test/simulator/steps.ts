@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+/** What may happen in a simulated world, and how often. */
+import { Dice } from "./platform.ts";
+import { Violation, World } from "./world.ts";
+
+const SECOND = 1000;
+const MINUTE = 60 * SECOND;
+const HOUR = 60 * MINUTE;
+
+type Step = (world: World, dice: Dice) => string | Promise<string>;
+
+const passes =
+  (least: number, most: number): Step =>
+  async (world, dice) => {
+    const ms = dice.between(least, most);
+    await world.pass(ms);
+    return `${ms / SECOND} s pass`;
+  };
+
+const STEPS: readonly (readonly [number, Step])[] = [
+  [14, passes(0, 10 * SECOND)],
+  [10, passes(10 * SECOND, 3 * MINUTE)],
+  [4, passes(3 * MINUTE, 30 * MINUTE)],
+  [3, passes(HOUR, 6 * HOUR)],
+  [
+    18,
+    (world, dice) => {
+      const stream = dice.chance(0.3);
+      const session = dice.chance(0.5) ? `s${dice.between(1, 2)}` : null;
+      world.request(stream, session);
+      return `a request${stream ? ", streaming" : ""}${session === null ? "" : ` in ${session}`}`;
+    },
+  ],
+  [
+    3,
+    (world, dice) => {
+      const many = dice.between(2, 10);
+      for (let n = 0; n < many; n++) world.request(false, null);
+      return `${many} requests at once`;
+    },
+  ],
+  [
+    4,
+    (world) => {
+      world.engine.crash(137);
+      return "the sandbox dies";
+    },
+  ],
+  [
+    5,
+    (world, dice) => {
+      const image = dice.chance(0.2) ? `image-${dice.between(1, 2)}` : undefined;
+      world.deploy(image);
+      return `a deploy${image === undefined ? "" : ` of ${image}`}`;
+    },
+  ],
+  [
+    2,
+    (world) => {
+      world.loseWatch();
+      return "the watch is lost";
+    },
+  ],
+  [
+    3,
+    (world, dice) => {
+      world.engine.down = dice.chance(0.4);
+      return world.engine.down ? "the engine is down" : "the engine is up";
+    },
+  ],
+  [
+    4,
+    (world, dice) => {
+      world.engine.failing = dice.chance(0.5) ? 0 : dice.next() * 0.3;
+      world.engine.slow = dice.chance(0.5) ? 0 : dice.next() * 0.5;
+      return `calls fail ${world.engine.failing.toFixed(2)}, are slow ${world.engine.slow.toFixed(2)}`;
+    },
+  ],
+  [
+    2,
+    (world, dice) => {
+      world.engine.healthy = dice.chance(0.7);
+      return `Hermes ${world.engine.healthy ? "answers" : "answers nobody"}`;
+    },
+  ],
+  [
+    9,
+    (world, dice) => {
+      const order = dice.pick([
+        [3, "save"],
+        [4, "sleep"],
+        [2, "restart"],
+        [0.2, "force"],
+        [1, "stop"],
+        [1, "gateway"],
+        [1, "wake"],
+      ] as const);
+      world.order(order);
+      return `order: ${order}`;
+    },
+  ],
+  [
+    3,
+    (world) => {
+      world.ring();
+      return "an alarm that nobody set";
+    },
+  ],
+  [
+    2,
+    (world, dice) => {
+      const ms = dice.chance(0.5) ? 0 : dice.between(0, 5 * MINUTE);
+      world.lateAlarms(ms);
+      return `alarms ring ${ms / SECOND} s late`;
+    },
+  ],
+  [
+    2,
+    (world, dice) => {
+      const ms = dice.between(-24 * HOUR, 24 * HOUR);
+      world.time.jump(ms);
+      return `the clock is set ${ms / SECOND} s on`;
+    },
+  ],
+  [
+    2,
+    (world, dice) => {
+      const job = world.schedule(dice.between(MINUTE, 8 * HOUR));
+      return job === null ? "nobody there to schedule a job" : `${job} is scheduled`;
+    },
+  ],
+  [
+    1,
+    (world) => {
+      world.engine.snapshots.clear();
+      return "the snapshots vanish";
+    },
+  ],
+  [
+    1,
+    (world, dice) => {
+      world.engine.refusesSnapshots = dice.chance(0.5);
+      return `snapshots are ${world.engine.refusesSnapshots ? "refused" : "taken"}`;
+    },
+  ],
+  [
+    0.5,
+    (world) => {
+      world.damage();
+      return "the newest backup is damaged";
+    },
+  ],
+];
+
+/**
+ * Runs one seed.
+ * @throws Error with the seed, the steps and what did not hold.
+ */
+export async function simulate(seed: number, steps: number): Promise<void> {
+  const dice = new Dice(seed);
+  const world = new World(dice);
+  let step = 0;
+  try {
+    for (; step < steps; step++) {
+      world.story.push(`${step}`);
+      const told = await dice.pick(STEPS)(world, dice);
+      world.story.push(`  ${step}: ${told}`);
+      await world.pass(0);
+    }
+    world.story.push("the good end");
+    await world.goodEnd();
+  } catch (error) {
+    const why = error instanceof Violation ? error.message : String((error as Error).stack);
+    throw new Error(`seed ${seed}, step ${step}: ${why}\n${world.story.slice(-400).join("\n")}`);
+  } finally {
+    world.close();
+  }
+}

@@ -1,0 +1,416 @@
+// SPDX-License-Identifier: Apache-2.0
+/** One simulated deployment: the real lifecycle, clock, turns and vault, and what must hold about them. */
+import { ApiError, toApiError } from "../../src/errors.ts";
+import { Lifecycle } from "../../src/lifecycle.ts";
+import { type Fields, Log, Redactor } from "../../src/log.ts";
+import type { Memory } from "../../src/memory.ts";
+import type { Settings } from "../../src/settings.ts";
+import { TURN, Turns } from "../../src/turns.ts";
+import { Vault } from "../../src/vault.ts";
+import { type Box, SimulatedEngine, type Witness } from "./engine.ts";
+import { type Dice, Disk, ObjectGone, SimulatedTime, settled } from "./platform.ts";
+
+const HOUR = 3600_000;
+const SETTINGS: Settings = {
+  name: "simulated",
+  workerVersion: "1",
+  hermesVersion: "1",
+  image: "image-1",
+  platform: "workerd",
+  engine: "process",
+  defaultModel: { id: "rehearsal/rehearsal", provider: "rehearsal", name: "rehearsal" },
+  models: [],
+  providerBaseUrl: "",
+  sleepAfter: 2 * HOUR,
+  drainTimeout: 10_000,
+  hostTools: false,
+  allowUnauthenticated: false,
+  providersAddress: "http://127.0.0.1:1",
+  hermesEnv: {},
+  hermesSecrets: {},
+  secrets: {},
+};
+
+/** One life of the Durable Object. */
+interface Life {
+  alive: boolean;
+  /** Rejects whoever waits for an answer when the object is torn down. */
+  gone: Promise<never>;
+  end: () => void;
+  life: Lifecycle;
+  turns: Turns;
+  vault: Vault;
+}
+
+/** Something that was promised and not kept. */
+export class Violation extends Error {}
+
+/** A world that takes steps and checks itself after each. */
+export class World implements Witness {
+  readonly time = new SimulatedTime();
+  readonly engine: SimulatedEngine;
+  readonly disk = new Disk();
+  /** What happened, for whoever has to understand a failure. */
+  readonly story: string[] = [];
+  #memory: Memory | undefined;
+  #alarm: number | null = null;
+  #lateness = 0;
+  #object: Life;
+  #image = "image-1";
+  #count = 0;
+  /** Requests that were not answered or refused yet. */
+  #open = new Set<string>();
+  /** Answered turns, and those of them that the vault has confirmed. */
+  #answered = new Set<string>();
+  #durable = new Set<string>();
+  /** Turns that a crash may have taken. */
+  #excused = new Set<string>();
+  /** What `save` read, by its digest; and boots that saved without having been restored. */
+  readonly #read = new Map<string, string[]>();
+  readonly #unrestored = new Set<string>();
+  /** Turns that went with a sandbox that was ended on purpose, by its boot. */
+  readonly #ended = new Map<string, string[]>();
+  #newest = 0;
+  readonly #damaged = new Set<number>();
+  #forced = false;
+  #violation: string | null = null;
+
+  constructor(readonly dice: Dice) {
+    this.engine = new SimulatedEngine(this.time, dice, this);
+    this.#object = this.#born();
+  }
+
+  get life(): Lifecycle {
+    return this.#object.life;
+  }
+
+  // What the engine sees
+
+  wrong(what: string): void {
+    this.#violation ??= what;
+  }
+
+  went(box: Box): void {
+    const lost = [...this.#durable].filter((turn) => !box.home.turns.includes(turn));
+    if (lost.length > 0) this.wrong(`a boot began without the saved turns ${lost.join(", ")}`);
+  }
+
+  read(box: Box, digest: string): void {
+    this.#read.set(digest, [...box.home.turns]);
+    if (!box.restored) this.#unrestored.add(box.boot);
+  }
+
+  destroying(box: Box): void {
+    this.#ended.set(box.boot, this.#unsaved(box));
+  }
+
+  died(box: Box): void {
+    for (const turn of this.#unsaved(box)) this.#excused.add(turn);
+  }
+
+  #unsaved(box: Box): string[] {
+    return box.home.turns.filter((turn) => !this.#durable.has(turn));
+  }
+
+  // The object
+
+  #born(): Life {
+    const { promise, reject } = Promise.withResolvers<never>();
+    promise.catch(() => undefined);
+    const object = { alive: true, gone: promise } as Life;
+    object.end = () => {
+      object.alive = false;
+      reject(new ObjectGone("torn down"));
+    };
+    const alive = () => object.alive;
+    const frozen = <T>(work: Promise<T>) =>
+      work.finally(() => (alive() ? undefined : new Promise<never>(() => {})));
+    const time = {
+      now: () => this.time.now(),
+      sleep: (ms: number, signal?: AbortSignal) => frozen(this.time.sleep(ms, signal)),
+    };
+    const log = new Witnessed((event, fields) => {
+      if (alive()) this.#heard(event, fields);
+    });
+    object.vault = new Vault(this.disk.storage(alive), time);
+    object.life = new Lifecycle({
+      settings: { ...SETTINGS, image: this.#image },
+      sandbox: this.engine.sandboxFor(alive),
+      vault: object.vault,
+      time,
+      log,
+      store: {
+        get: () => structuredClone(this.#memory),
+        put: (memory) => {
+          if (alive()) this.#memory = structuredClone(memory);
+        },
+      },
+      setAlarm: (at) => {
+        if (alive()) this.#alarm = at;
+      },
+    });
+    object.turns = new Turns({ lifecycle: object.life, time, log, drainTimeout: SETTINGS.drainTimeout });
+    if (object.life.mustReattach) void object.life.reattach().catch(() => undefined);
+    return object;
+  }
+
+  #heard(event: string, fields: Fields): void {
+    this.story.push(`      ${event} ${JSON.stringify(fields)}`);
+    const givenUp = event === "sandbox_given_up" && fields["saved"] === false;
+    if (givenUp) for (const turn of this.#ended.get(String(fields["boot"])) ?? []) this.#excused.add(turn);
+    if (event === "saved") this.#confirm();
+  }
+
+  /** Whatever the newest good generation holds is confirmed from now on. */
+  #confirm(): void {
+    const [newest] = this.#object.vault.good();
+    if (newest === undefined || newest.id === this.#newest) return;
+    this.#newest = newest.id;
+    if (this.#unrestored.has(newest.boot))
+      this.wrong(`backup ${newest.id} is of a boot that was not restored`);
+    for (const turn of this.#read.get(newest.digest) ?? []) this.#durable.add(turn);
+  }
+
+  // What happens to it
+
+  /** The object is torn down and made anew, by a deploy or a crash; its storage stays. */
+  deploy(image: string = this.#image): void {
+    this.#image = image;
+    this.#object.end();
+    this.#object = this.#born();
+  }
+
+  /** A turn of somebody, answered some time. */
+  request(stream: boolean, session: string | null): void {
+    const id = `t${++this.#count}`;
+    this.#open.add(id);
+    void this.#turn(id, stream, session).finally(() => this.#open.delete(id));
+  }
+
+  async #turn(id: string, stream: boolean, session: string | null): Promise<void> {
+    for (let attempt = 0; attempt < 2; attempt++) {
+      const object = this.#object;
+      try {
+        const answer = await Promise.race([this.#ask(object, id, stream, session), object.gone]);
+        if (answer.startsWith("[")) this.#answered.add(id);
+        else if (!stream || !answer.includes("data:")) this.wrong(`${id} was answered with: ${answer}`);
+        return;
+      } catch (error) {
+        if (error instanceof ObjectGone) continue;
+        this.#refused(id, error);
+        return;
+      }
+    }
+  }
+
+  async #ask(object: Life, id: string, stream: boolean, session: string | null): Promise<string> {
+    const headers: Record<string, string> = { [TURN.requestId]: id, [TURN.model]: "m" };
+    if (stream) headers[TURN.stream] = "1";
+    if (session !== null) headers["x-hermes-session-id"] = session;
+    const request = new Request("http://hermes/v1/chat/completions", { method: "POST", headers, body: "{}" });
+    return (await object.turns.serve(request)).text();
+  }
+
+  #refused(what: string, error: unknown): void {
+    const { code } = toApiError(error);
+    this.story.push(`      ${what} refused: ${code}`);
+    if (code === "internal_error") this.wrong(`${what} got no reason but: ${String(error)}`);
+  }
+
+  /** Something that the owner asks for. */
+  order(what: "save" | "sleep" | "restart" | "force" | "stop" | "gateway" | "wake"): void {
+    const id = `${what} ${++this.#count}`;
+    const object = this.#object;
+    const { life } = object;
+    const before = [...this.#answered];
+    // Whoever forces gives up what is not saved.
+    if (what === "force") this.#forced = true;
+    this.#open.add(id);
+    const done = {
+      save: () => life.save("request"),
+      sleep: () => life.sleep(),
+      restart: () => life.restart(false),
+      force: () => life.restart(true),
+      stop: () => life.stopGateway(),
+      gateway: () => life.restartGateway(),
+      wake: () => life.wake("api"),
+    }[what]();
+    void Promise.race([done, object.gone])
+      .then(
+        () => {
+          if (what === "save" || what === "sleep" || what === "restart") this.#promised(id, before);
+        },
+        (error: unknown) => {
+          if (error instanceof ObjectGone) return;
+          const plain =
+            error instanceof ApiError || what === "save" || what === "sleep" || what === "restart";
+          if (!plain && !/connection lost/i.test(String(error))) this.#refused(id, error);
+        },
+      )
+      .finally(() => this.#open.delete(id));
+  }
+
+  /** A save that was acknowledged has every turn that was answered before it was asked for. */
+  #promised(what: string, before: string[]): void {
+    this.#confirm();
+    const missing = before.filter((turn) => !this.#durable.has(turn) && !this.#excused.has(turn));
+    if (missing.length > 0 && !this.#forced) this.wrong(`${what} succeeded without ${missing.join(", ")}`);
+  }
+
+  /** A cron job of the running Hermes. */
+  schedule(ms: number): string | null {
+    const { box } = this.engine;
+    if (box === null || !box.went) return null;
+    const id = `job${++this.#count}`;
+    box.home.jobs.push({ id, at: this.time.now() + ms });
+    // Jobs are made in chats.
+    this.request(false, null);
+    return id;
+  }
+
+  /** Cuts the watch over the sandbox. */
+  loseWatch(): void {
+    for (const lose of this.engine.box?.lose.splice(0) ?? []) lose();
+  }
+
+  /** The alarm rings although nobody set it. */
+  ring(): void {
+    void this.#object.life.onAlarm();
+  }
+
+  lateAlarms(ms: number): void {
+    this.#lateness = ms;
+  }
+
+  /** Makes the newest generation unreadable. */
+  damage(): void {
+    const good = this.#object.vault.good();
+    const [newest, older] = good;
+    if (newest === undefined || older === undefined || this.#damaged.has(older.id)) return;
+    this.#damaged.add(newest.id);
+    this.disk.sql("UPDATE chunks SET data = zeroblob(length(data)) WHERE generation = ?", newest.id);
+    // The disk may lose what it likes; only the generation before is still promised.
+    const left = new Set(this.#read.get(older.digest) ?? []);
+    for (const turn of this.#durable) if (!left.has(turn)) this.#excused.add(turn);
+    this.#durable = new Set([...this.#durable].filter((turn) => left.has(turn)));
+  }
+
+  // Time
+
+  /** Lets time pass. */
+  async pass(ms: number): Promise<void> {
+    const end = this.time.elapsed + ms;
+    for (;;) {
+      await settled();
+      this.#check();
+      const next = Math.min(this.time.next, this.#ringsAt(), this.#jobAt());
+      if (next > end) break;
+      this.time.advance(next);
+      this.engine.tick();
+      if (this.#ringsAt() <= this.time.elapsed) {
+        this.#alarm = null;
+        void this.#object.life.onAlarm();
+      }
+    }
+    this.time.advance(end);
+    this.engine.tick();
+    await settled();
+    this.#check();
+  }
+
+  #ringsAt(): number {
+    if (this.#alarm === null) return Number.POSITIVE_INFINITY;
+    return Math.max(this.time.elapsed, this.time.elapsed + this.#alarm - this.time.now() + this.#lateness);
+  }
+
+  #jobAt(): number {
+    const { box } = this.engine;
+    if (box === null || !box.went || box.stopped || !this.engine.healthy) return Number.POSITIVE_INFINITY;
+    const next = box.home.jobs.reduce((least, job) => Math.min(least, job.at), Number.POSITIVE_INFINITY);
+    return Math.max(this.time.elapsed, this.time.elapsed + next - this.time.now());
+  }
+
+  // What must hold
+
+  #check(): void {
+    if (this.#violation === null) this.#checkTimer();
+    if (this.#violation !== null) throw new Violation(this.#violation);
+  }
+
+  #checkTimer(): void {
+    if (this.#alarm !== null && this.life.due === null && !this.life.mustReattach)
+      this.wrong("an alarm is set although nothing is ever due");
+  }
+
+  /** Without further trouble everything comes to a good end. */
+  async goodEnd(): Promise<void> {
+    const { engine } = this;
+    Object.assign(engine, { down: false, failing: 0, slow: 0, healthy: true });
+    this.lateAlarms(0);
+    await this.pass(20 * 60_000);
+    if (this.#open.size > 0) this.wrong(`never answered: ${[...this.#open].join(", ")}`);
+    this.#checkEnded();
+    const last = `t${this.#count + 1}`;
+    this.request(false, null);
+    await this.pass(100_000);
+    if (!this.#answered.has(last)) this.wrong("a Hermes without trouble did not answer");
+    await this.pass(75_000);
+    if (!this.#durable.has(last)) this.wrong("a turn was not saved within its time");
+    await this.#appointment();
+    await this.pass(7 * HOUR);
+    if (engine.box !== null || this.life.memory.state !== "asleep") this.wrong("it never falls asleep");
+    if (this.#alarm !== null && this.life.memory.wakeAt === null)
+      this.wrong("a timer is left without a purpose");
+    if (this.time.timers > 0) this.wrong(`${this.time.timers} waits are left`);
+    this.#check();
+  }
+
+  /** A job that is due while Hermes sleeps runs within 90 s of its time. */
+  async #appointment(): Promise<void> {
+    const job = this.schedule(9 * HOUR);
+    if (job === null) return this.wrong("Hermes is not running after a chat");
+    await this.pass(8 * HOUR);
+    if (this.engine.box !== null) this.wrong("it does not sleep between appointments");
+    await this.pass(HOUR + 90_000);
+    if (!this.engine.ran.has(job)) this.wrong("an appointment was not kept in time");
+    await this.pass(300_000);
+    this.#confirm();
+    if (!this.#durable.has(`ran ${job}`)) this.wrong("a job's result was not saved");
+  }
+
+  /** Nothing that was ended on purpose took an answered turn with it. */
+  #checkEnded(): void {
+    if (this.#forced) return;
+    for (const [boot, turns] of this.#ended) {
+      const lost = turns.filter(
+        (turn) => this.#answered.has(turn) && !this.#durable.has(turn) && !this.#excused.has(turn),
+      );
+      if (lost.length > 0)
+        this.wrong(`boot ${boot} was ended on purpose with the unsaved turns ${lost.join(", ")}`);
+    }
+  }
+
+  close(): void {
+    this.#object.end();
+    this.disk.close();
+  }
+}
+
+/** A log that tells instead of printing. */
+class Witnessed extends Log {
+  constructor(readonly tell: (event: string, fields: Fields) => void) {
+    super(new Redactor());
+  }
+
+  override info(event: string, fields: Fields = {}): void {
+    this.tell(event, fields);
+  }
+
+  override warn(event: string, fields: Fields = {}): void {
+    this.tell(event, fields);
+  }
+
+  override error(event: string, fields: Fields = {}): void {
+    this.tell(event, fields);
+  }
+}
