@@ -18,6 +18,7 @@ VARIABLES = (
     "hermes_providers_port",
     "hermes_state_dir",
     "hermes_platform",
+    "hermes_engine",
 )
 
 
@@ -35,7 +36,8 @@ class ActionModule(CardAction):
             settings = Checker(raw, raw).check().settings
             folder = os.path.abspath(os.path.expanduser(settings.state_dir))
             name = settings.name or str(raw["hermes_name"])
-            found[host] = (folder, name, settings.port, settings.providers_port)
+            second = settings.port if settings.engine == "docker" else settings.providers_port
+            found[host] = (folder, name, settings.port, second)
         problems = collisions(found)
         if problems:
             raise Card(problems)

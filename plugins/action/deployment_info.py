@@ -12,7 +12,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import ExistingAction
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import tail
 
-LOGS = ("supervisor", "workerd", "engine")
+LOGS = ("supervisor", "workerd", "engine", "cleaner")
 
 
 class ActionModule(ExistingAction):
@@ -90,6 +90,8 @@ class ActionModule(ExistingAction):
         shown = []
         for name in LOGS:
             path = self.deployment.folder / "logs" / f"{name}.log"
+            if name in LOGS[2:] and not path.exists():
+                continue
             shown += [
                 "",
                 f"{self.settings.name}: {self.deployment.shown(path)}",

@@ -24,8 +24,13 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings import (
 from ansible_collections.hermes.workers.plugins.plugin_utils import installer
 from ansible_collections.hermes.workers.plugins.plugin_utils.action import CardAction
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
+from ansible_collections.hermes.workers.plugins.plugin_utils.container import (
+    ContainerImage,
+    pull_problem,
+    speaking,
+)
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
-from ansible_collections.hermes.workers.plugins.plugin_utils.plan import make_plan
+from ansible_collections.hermes.workers.plugins.plugin_utils.plan import make_plan, wanted_ports
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import free_port, port_taken
 from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import Runtime
 
@@ -33,6 +38,8 @@ PYTHON_LEAST = (3, 11)
 PYTHON_BELOW = (3, 14)
 INSTALL_BYTES = 700_000_000
 RUN_BYTES = 100_000_000
+IMAGE_BYTES = 1_500_000_000
+"""For a while there are a base, the packages, and two layers with them."""
 
 
 class ActionModule(CardAction):
@@ -55,7 +62,7 @@ class ActionModule(CardAction):
         )
         sources = Sources()
         deployment = Deployment(checker.settings.state_dir, checker.settings.name or "unnamed")
-        runtime = Runtime(deployment, sources, self.progress)
+        runtime = Runtime(deployment, sources, self.progress, checker.settings.engine)
         machine = Machine(checker.settings, deployment, runtime)
         refused = {problem.subject for problem in checker.problems}
         checker.problems += [
@@ -81,6 +88,8 @@ class Machine:
         self.runtime = runtime
         self.tools_installed = installer.is_complete(runtime.tools)
         self.bubblewrap = shutil.which("bwrap")
+        # An engine whose socket is refused already has nothing more to tell.
+        self.containers = ContainerEngine(settings, runtime) if settings.docker_socket else None
 
     def problems(self) -> list[Problem]:
         """Return everything about this machine that stands against the deployment."""
@@ -91,6 +100,7 @@ class Machine:
             *self._disk(),
             *self._ports(),
             *self._lock(),
+            *(self.containers.problems() if self.containers else []),
         ]
 
     def node(self) -> str:
@@ -154,7 +164,8 @@ class Machine:
 
     def _disk(self) -> list[Problem]:
         parent = existing_parent(self.deployment.folder)
-        installs = not (self.runtime.has_image() and self.tools_installed)
+        has_image = self.containers is not None or self.runtime.has_image()
+        installs = not (has_image and self.tools_installed)
         needed = INSTALL_BYTES if installs else RUN_BYTES
         try:
             free = shutil.disk_usage(parent).free
@@ -174,10 +185,8 @@ class Machine:
     def _ports(self) -> list[Problem]:
         held = self._held_ports()
         problems = []
-        for variable, port in (
-            ("hermes_port", self.settings.port),
-            ("hermes_providers_port", self.settings.providers_port),
-        ):
+        for name, port in wanted_ports(self.settings).items():
+            variable = "hermes_port" if name == "http" else "hermes_providers_port"
             if port in held or not port_taken(port):
                 continue
             other = self._other_deployment(port)
@@ -213,6 +222,73 @@ class Machine:
             if record and port in record.get("ports", {}).values():
                 return name
         return None
+
+
+class ContainerEngine:
+    """The container engine of this machine, as far as a deployment depends on it."""
+
+    def __init__(self, settings: Settings, runtime: Runtime) -> None:
+        self.image = ContainerImage(settings, runtime.sources, runtime.folder, runtime.progress)
+        self.version = "not reachable"
+
+    def problems(self) -> list[Problem]:
+        """Return everything about the engine that stands against the deployment."""
+        try:
+            with speaking(self.image.socket):
+                self.version = self.image.engine.version()
+                gateway = self.image.engine.bridge_gateway()
+                architecture = self.image.engine.architecture()
+            problems = [] if gateway is None or gateway else [self._no_gateway()]
+            if architecture not in ("amd64", "x86_64"):
+                problems.append(self._other_architecture(architecture))
+            return problems + self._images() + self._disk()
+        except Card as card:
+            return card.problems
+
+    def _no_gateway(self) -> Problem:
+        return Problem(
+            "hermes_engine",
+            "the engine's default bridge has no gateway address, by which a container would reach workerd.",
+            "start dockerd with --bip, for example --bip 172.17.0.1/16.",
+            "docker",
+        )
+
+    def _other_architecture(self, found: str) -> Problem:
+        return Problem(
+            "hermes_engine",
+            f"docker needs an engine on x86-64, as Cloudflare's containers are; this one is on {found}.",
+            "set hermes_engine: process, or deploy from another machine.",
+            "machine",
+        )
+
+    def _images(self) -> list[Problem]:
+        problems = []
+        for variable, name in self.image.missing():
+            with speaking(self.image.socket):
+                why = self.image.engine.registry_problem(name)
+            if why:
+                problems.append(pull_problem(variable, name, why))
+        return problems
+
+    def _disk(self) -> list[Problem]:
+        """An engine in a virtual machine has its folder elsewhere; what cannot be seen is not judged."""
+        with speaking(self.image.socket):
+            root = self.image.engine.root()
+        if not root or not os.path.isdir(root):
+            return []
+        needed = RUN_BYTES if self.image.has_image() else IMAGE_BYTES
+        free = shutil.disk_usage(root).free
+        if free >= needed:
+            return []
+        return [
+            Problem(
+                "disk",
+                f"{free // 1_000_000} MB free for the container engine below {root},"
+                f" {needed // 1_000_000} MB needed.",
+                "free space there, for example by `docker system prune`.",
+                "disk",
+            )
+        ]
 
 
 def _folder_problem(sentence: str, remedy: str) -> Problem:
@@ -253,7 +329,7 @@ def values(
         ["sleeps after", duration(settings.sleep_after), source("hermes_sleep_after")],
         ["Hermes", sources.hermes_version, "pinned"],
         ["Node", machine.node(), "found"],
-        ["confined", *_confinement(settings, machine)],
+        _sandbox(settings, machine),
         ["state", deployment.shown(deployment.folder), source("hermes_state_dir")],
     ]
     return rows
@@ -271,8 +347,10 @@ def _token(checker: Checker, deployment: Deployment) -> tuple[str, str]:
     return ("kept" if kept else "will be generated"), shown
 
 
-def _confinement(settings: Settings, machine: Machine) -> tuple[str, str]:
+def _sandbox(settings: Settings, machine: Machine) -> list[str]:
+    if machine.containers:
+        engine = machine.containers
+        return ["sandbox", "container (docker)", f"{engine.version}, unix:{engine.image.socket}"]
     tools = "host tools on" if settings.host_tools else "no host tools"
-    return (
-        "by bubblewrap" if machine.bubblewrap else "no"
-    ) + f", {tools}", machine.bubblewrap or "bubblewrap not found"
+    confined = "by bubblewrap" if machine.bubblewrap else "no"
+    return ["confined", f"{confined}, {tools}", machine.bubblewrap or "bubblewrap not found"]

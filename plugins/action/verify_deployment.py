@@ -20,6 +20,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     canonical,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import render
+from ansible_collections.hermes.workers.plugins.plugin_utils.container import ContainerImage
 from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import (
     SETTINGS_OPTION,
     DeploymentAction,
@@ -58,10 +59,19 @@ class ActionModule(DeploymentAction):
             self._refuses_strangers()
             result |= self._chats()
             self.deployment.note_proof(self.rendered.version)
-            prune(self.deployment, self.runtime)
+            self._prune()
             status = self._health()
         self.show(self._summary(status, result))
         return result
+
+    def _prune(self) -> None:
+        """Remove what the version before left, now that this one is proved."""
+        prune(self.deployment, self.runtime)
+        if self.settings.engine == "docker":
+            image = ContainerImage(
+                self.settings, self.sources, self.deployment.runtime, self.progress
+            )
+            image.prune(keep=image.name)
 
     def _full(self) -> bool:
         wanted = self.options["changed_before"] or self.settings.verify == "full"
@@ -206,7 +216,7 @@ class ActionModule(DeploymentAction):
             rows.append(("first token", f"{result['seconds_to_first_token']} s"))
         rows += [
             ("model", self._model_words()),
-            ("confined", self._confinement(status.get("confined"))),
+            self._sandbox(status.get("confined")),
             ("token", self._token_words()),
         ]
         verdict = "deployed and verified"
@@ -221,10 +231,12 @@ class ActionModule(DeploymentAction):
             return "rehearsal: answers come from this machine, no provider is called; set a provider key to change that"
         return ", ".join([self.settings.default_model, *self.settings.models])
 
-    def _confinement(self, confined: Any) -> str:
+    def _sandbox(self, confined: Any) -> tuple[str, str]:
+        if self.settings.engine == "docker":
+            return "sandbox", "container (docker)"
         tools = "host tools on" if self.settings.host_tools else "no host tools"
         words = {True: "by bubblewrap", False: "no (bubblewrap missing or not usable)"}
-        return f"{words.get(confined, 'decided when Hermes wakes')}, {tools}"
+        return "confined", f"{words.get(confined, 'decided when Hermes wakes')}, {tools}"
 
     def _token_words(self) -> str:
         if self.deployment.token():

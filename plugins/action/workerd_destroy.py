@@ -13,6 +13,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.plugin_utils.container import (
+    Containers,
+    speaking,
+)
 from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import ExistingAction
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import disk_card
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import (
@@ -47,16 +51,30 @@ class ActionModule(ExistingAction):
                 "confirm",
             )
         self.deployment.take("destroy")
+        containers = self._containers()
         stored = self._has_memory()
         if stored and not self.options["forget"]:
             self._save()
         self.progress("stopping the processes")
         Processes(self.deployment, self.sources.host).stop()
+        if containers is not None:
+            self.progress("removing its containers, snapshots and images")
+            containers.remove_all()
         backup = self._back_up() if stored and not self.options["forget"] else None
         shutil.rmtree(self.deployment.folder)
         self._remove_runtime()
         self.show(self._card(backup))
         return {"changed": True, "backup": str(backup) if backup else None}
+
+    def _containers(self) -> Containers | None:
+        """Return what this deployment has in a container engine. Raises a Card when that does not answer."""
+        place = self.deployment.containers()
+        if place is None:
+            return None
+        containers = Containers(**place)
+        with speaking(containers.socket):
+            containers.engine.version()
+        return containers
 
     def _plan(self, exists: bool) -> list[str]:
         shown = self.deployment.shown(self.deployment.folder)
@@ -68,6 +86,11 @@ class ActionModule(ExistingAction):
             f"  stop    its processes ({running})",
             f"  remove  {shown} (token, build, logs, memory)",
         ]
+        place = self.deployment.containers()
+        if place:
+            lines.append(
+                f"  remove  its containers, snapshots and images at unix:{place['socket']}"
+            )
         if not self._others():
             lines.append(
                 f"  remove  {self.deployment.shown(self.deployment.runtime)} (no other deployment uses it)"

@@ -20,7 +20,10 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.plan import (
     observe,
     prove_secrets,
 )
-from ansible_collections.hermes.workers.plugins.plugin_utils.processes import Processes
+from ansible_collections.hermes.workers.plugins.plugin_utils.processes import (
+    Processes,
+    drain_and_save,
+)
 
 
 class ActionModule(DeploymentAction):
@@ -69,6 +72,10 @@ class ActionModule(DeploymentAction):
             f"changing {', '.join(names)}; workerd restarts, open requests are finished first"
         )
         processes = Processes(self.deployment, self.sources.host)
+        if self.settings.engine == "docker":
+            drain_and_save(
+                observe(self.settings, self.deployment, wanted).client, self.settings.drain_timeout
+            )
         processes.set_secrets(wanted)
         if "API_TOKEN" in wanted:
             self.deployment.keep_token(wanted["API_TOKEN"])

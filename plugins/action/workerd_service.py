@@ -10,7 +10,12 @@ from typing import Any, ClassVar
 from ansible_collections.hermes.workers.plugins.module_utils.client import Unreachable, WorkerClient
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.plugin_utils import installer
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import CONTAINER_PORTS, render
+from ansible_collections.hermes.workers.plugins.plugin_utils.build import (
+    CONTAINER_PORTS,
+    render,
+    session_of,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.container import Containers
 from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import (
     SECRETS_OPTION,
     SETTINGS_OPTION,
@@ -22,6 +27,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.plan import (
     Actual,
     Change,
     effective_secrets,
+    kind_of,
     observe,
     processes_change,
     prove_secrets,
@@ -29,6 +35,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.plan import (
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import (
     Processes,
+    drain_and_save,
     save_and_sleep,
 )
 
@@ -68,6 +75,8 @@ class ActionModule(DeploymentAction):
         processes = Processes(self.deployment, self.sources.host)
         if self._same_supervisor(actual):
             self.progress("restarting workerd; open requests are finished first")
+            if self.settings.engine == "docker":
+                drain_and_save(actual.client, self.settings.drain_timeout)
             changes = {
                 "workerd": self._workerd(),
                 "drain": self.settings.drain_timeout,
@@ -86,9 +95,17 @@ class ActionModule(DeploymentAction):
         record = actual.supervisor
         return (
             record is not None
+            and kind_of(record) == self.settings.engine
             and record.get("host") == self.sources.host
             and record.get("ports") == wanted_ports(self.settings)
+            and self.deployment.containers() == self._containers()
         )
+
+    def _containers(self) -> dict[str, str] | None:
+        """Return where this deployment's containers should be; None when it should have none."""
+        if self.settings.engine != "docker":
+            return None
+        return {"socket": self.settings.docker_socket, "session": session_of(self.settings)}
 
     def _replace_supervisor(
         self, processes: Processes, wanted: dict[str, str], actual: Actual
@@ -98,15 +115,34 @@ class ActionModule(DeploymentAction):
             if actual.client:
                 save_and_sleep(actual.client, self.settings.name, "its engine is replaced")
             processes.stop()
-        done = installer.timed(self.progress, "starting workerd and the engine")
+        self._settle_containers()
+        what = "workerd" if self.settings.engine == "docker" else "workerd and the engine"
+        done = installer.timed(self.progress, f"starting {what}")
         processes.start(
+            self.settings.engine,
             self._workerd(),
             wanted_ports(self.settings),
             self.settings.drain_timeout,
             wanted,
-            processes.engine_command(CONTAINER_PORTS),
+            self._helpers(processes),
         )
         done()
+
+    def _settle_containers(self) -> None:
+        """Remove the containers of a deployment that has none any more, or has them elsewhere now."""
+        old, wanted = self.deployment.containers(), self._containers()
+        if old is not None and old != wanted:
+            Containers(**old).remove_all()
+            self.deployment.forget_containers()
+        if wanted is not None:
+            self.deployment.note_containers(**wanted)
+
+    def _helpers(self, processes: Processes) -> dict[str, list[str]]:
+        """Return the commands of what runs beside workerd."""
+        containers = self._containers()
+        if containers:
+            return {"cleaner": processes.cleaner_command(**containers)}
+        return {"engine": processes.engine_command(CONTAINER_PORTS)}
 
     def _workerd(self) -> list[str]:
         """Return workerd's command; circus fills in the numbers of the sockets that the supervisor holds."""
@@ -119,7 +155,8 @@ class ActionModule(DeploymentAction):
     def _refresh_instance(self, client: WorkerClient, health: dict[str, Any]) -> None:
         """Have a Hermes that runs from another image started again from the new one; its state is carried over."""
         instance = health.get("instance", {})
-        if instance.get("image") in (None, self.sources.image) or instance.get("state") == "asleep":
+        wanted = self.sources.image_for(self.settings)
+        if instance.get("image") in (None, wanted) or instance.get("state") == "asleep":
             return
         done = installer.timed(
             self.progress, "restarting Hermes from the new image; its state is carried over"

@@ -14,12 +14,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from ansible_collections.hermes.workers.plugins.module_utils.docker import find_socket
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Problem
 
 DEFAULT_MODEL = "anthropic/claude-sonnet-4-5"
 REHEARSAL_MODEL = "rehearsal/rehearsal"
 DEFAULT_PORT = 8787
 PROVIDERS_PORT_OFFSET = 10000
+SIDECAR_IMAGE = "cloudflare/proxy-everything"
+"""What workerd puts in front of a container's network, unless hermes_sidecar_image names another."""
 NAME_LENGTH = 54
 """A Worker's name may have 63 characters; 54 leave room for the suffixes that preview addresses add."""
 
@@ -50,8 +53,10 @@ KNOWN_VARIABLES = frozenset(
         "ai_gateway",
         "allow_unauthenticated",
         "api_token",
+        "base_image",
         "dashboard_hostname",
         "default_model",
+        "docker_socket",
         "drain_timeout",
         "engine",
         "env",
@@ -69,6 +74,7 @@ KNOWN_VARIABLES = frozenset(
         "providers_port",
         "route_mode",
         "secrets",
+        "sidecar_image",
         "sleep_after",
         "state_dir",
         "take_over_hostname",
@@ -92,6 +98,8 @@ RESERVED_ENV = re.compile(
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 MODEL = re.compile(r"[\w.:@/+-]{1,200}", re.ASCII)
+# A name with an optional tag and digest; upper-case letters only in these.
+IMAGE = re.compile(r"[a-z0-9][a-z0-9._:/-]*(:[\w][\w.-]{0,127})?(@sha256:[0-9a-f]{64})?", re.ASCII)
 DURATION = re.compile(r"(\d{1,6})\s*(s|m|h)")
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -117,6 +125,9 @@ class Settings:
     allow_unauthenticated: bool = False
     env: dict[str, str] = field(default_factory=dict)
     verify: str = "auto"
+    docker_socket: str = ""
+    base_image: str = ""
+    sidecar_image: str = SIDECAR_IMAGE
 
     @property
     def provider(self) -> str:
@@ -159,6 +170,7 @@ class Checker:
         settings.allow_unauthenticated = self._boolean("hermes_allow_unauthenticated")
         settings.env = self._environment()
         settings.verify = self._choice("hermes_verify", ("auto", "full"))
+        self._docker()
         self._state_dir()
         return self
 
@@ -188,18 +200,49 @@ class Checker:
     def _platform(self) -> None:
         self.settings.platform = self._choice("hermes_platform", ("cloudflare", "workerd"))
         self.settings.engine = self._choice("hermes_engine", ("process", "docker"))
-        for variable, value, other in (
-            ("hermes_platform", self.settings.platform, "workerd"),
-            ("hermes_engine", self.settings.engine, "process"),
-        ):
-            known = self.raw.get(variable) in (None, "", value)
-            if known and value in ("cloudflare", "docker"):
-                self.problem(
-                    variable,
-                    f"{value} is not available in this release.",
-                    f"set {variable}: {other}.",
-                    "platform",
-                )
+        known = self.raw.get("hermes_platform") in (None, "", self.settings.platform)
+        if known and self.settings.platform == "cloudflare":
+            self.problem(
+                "hermes_platform",
+                "cloudflare is not available in this release.",
+                "set hermes_platform: workerd.",
+                "platform",
+            )
+
+    def _docker(self) -> None:
+        """Read what only matters where Hermes runs in a container."""
+        settings = self.settings
+        settings.base_image = self._image("hermes_base_image", "")
+        settings.sidecar_image = self._image("hermes_sidecar_image", SIDECAR_IMAGE)
+        if settings.engine != "docker":
+            return
+        value = self.raw.get("hermes_docker_socket") or ""
+        path = str(value).removeprefix("unix:")
+        # unix:///path, unix:/path and /path are the same.
+        path = re.sub(r"^//+", "/", path)
+        if not value:
+            settings.docker_socket = find_socket()
+        elif path.startswith("/") and not re.search(r"[\0-\x1f\x7f\"\\$]", path):
+            settings.docker_socket = path
+        else:
+            self.problem(
+                "hermes_docker_socket",
+                f"{show(value)} is not a unix socket: workerd speaks to a container engine on this machine only.",
+                "set hermes_docker_socket (or DOCKER_HOST), for example to unix:/var/run/docker.sock.",
+                "docker",
+            )
+
+    def _image(self, variable: str, default: str) -> str:
+        value = self.raw.get(variable) or default
+        if value == "" or (isinstance(value, str) and IMAGE.fullmatch(value)):
+            return value
+        self.problem(
+            variable,
+            f"{show(value)} does not name an image.",
+            f"set {variable} to a name like registry.example/name:tag, or leave it out.",
+            "inputs",
+        )
+        return default
 
     def _name(self) -> None:
         value = self.raw.get("hermes_name")

@@ -10,6 +10,7 @@ module: workerd_destroy
 short_description: Take a deployment on this machine away
 description:
   - Saves Hermes' state, stops the deployment's own processes, leaves a last backup, removes the state folder.
+  - Removes its containers, their sidecars, its snapshots and, when no other deployment uses it, the image.
   - Removes the shared runtime when no other deployment uses it.
 attributes:
   diff_mode:

@@ -11,6 +11,7 @@ short_description: Bring a deployment's processes to what they should be
 description:
   - Starts a supervisor that holds the listening sockets and keeps workerd and the process engine running.
   - A new configuration restarts workerd while clients wait; a new engine has Hermes' state saved first.
+  - Where Hermes runs in a container, the container outlives workerd's restart.
   - Touches only what it started itself.
 attributes:
   diff_mode:

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from ansible_collections.hermes.workers.plugins.module_utils import build_context
 from ansible_collections.hermes.workers.plugins.module_utils.digests import digest_of, files_below
 from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     KEY_NAMES,
@@ -23,6 +25,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.installer import (
     locked_version,
     python_tag,
 )
+from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
 
 COMPATIBILITY_DATE = "2026-08-15"
 SECRET_BINDINGS = ("API_TOKEN", "API_TOKEN_NEXT", *KEY_NAMES.values(), "HERMES_SECRETS")
@@ -30,6 +33,10 @@ CONTAINER_PORTS = "18789,9119"
 INSTANCE_CLASS = "HermesInstance"
 # Part of the address of every Durable Object's storage: changing it would lose the memory of all deployments.
 STORAGE_KEY = "hermes-instance"
+REPOSITORY = "hermes-workers"
+"""What the images for containers are called; their tag is the digest of their sources."""
+# An address that no network uses: what Hermes sends there, the sidecar hands to the Worker.
+PROVIDERS_IN_CONTAINER = "http://198.51.100.1"
 
 
 class Sources:
@@ -44,6 +51,8 @@ class Sources:
         self.host_lock = self.root / "roles" / "workerd" / "files" / "host.lock"
         self.node_lock = self.root / "roles" / "worker" / "files" / "node.lock"
         self.supervisor = self.root / "roles" / "workerd" / "files" / "supervisor.py"
+        self.cleaner = self.root / "roles" / "workerd" / "files" / "cleaner.py"
+        self.docker = self.root / "plugins" / "module_utils" / "docker.py"
         self.engine = self.container / "engine"
         self.sandbox = self.container / "sandbox"
         self.start_script = self.container / "start-hermes.sh"
@@ -59,10 +68,21 @@ class Sources:
         paths = [self.hermes_lock, self.start_script, *files_below(self.sandbox)]
         return digest_of(self.root, paths, python_tag())
 
+    def container_image(self, base: str) -> str:
+        """Return the digest of the image for containers. base: the image it is built upon, empty for the default."""
+        return digest_of(self.root, [], build_context.source_digest(self.container, ""), base)
+
+    def image_for(self, settings: Settings) -> str:
+        """Return the name of the image that a deployment runs Hermes from, as the Worker knows it."""
+        if settings.engine == "docker":
+            return f"{REPOSITORY}:{self.container_image(settings.base_image)}"
+        return self.image
+
     @cached_property
     def host(self) -> str:
-        """Digest of the host's runtime: supervisor and engine."""
-        paths = [self.host_lock, self.supervisor, *files_below(self.engine)]
+        """Digest of the host's runtime: supervisor, engine and cleaner."""
+        programs = [self.supervisor, self.cleaner, self.docker]
+        paths = [self.host_lock, *programs, *files_below(self.engine)]
         return digest_of(self.root, paths, python_tag())
 
     @cached_property
@@ -129,7 +149,7 @@ def variables(settings: Settings, sources: Sources, version: str) -> dict[str, s
         "HERMES_NAME": settings.name,
         "WORKER_VERSION": version,
         "HERMES_VERSION": sources.hermes_version,
-        "HERMES_IMAGE": sources.image,
+        "HERMES_IMAGE": sources.image_for(settings),
         "HERMES_PLATFORM": settings.platform,
         "HERMES_ENGINE": settings.engine,
         "HERMES_DEFAULT_MODEL": settings.default_model,
@@ -139,9 +159,20 @@ def variables(settings: Settings, sources: Sources, version: str) -> dict[str, s
         "HERMES_DRAIN_TIMEOUT": str(settings.drain_timeout),
         "HERMES_HOST_TOOLS": _boolean(settings.host_tools),
         "HERMES_ALLOW_UNAUTHENTICATED": _boolean(settings.allow_unauthenticated),
-        "PROVIDERS_ADDRESS": f"http://127.0.0.1:{settings.providers_port}",
+        "PROVIDERS_ADDRESS": PROVIDERS_IN_CONTAINER
+        if settings.engine == "docker"
+        else f"http://127.0.0.1:{settings.providers_port}",
         "HERMES_ENV": canonical(settings.env),
     }
+
+
+def session_of(settings: Settings) -> str:
+    """Return the id by which workerd and we recognise a deployment's containers in their engine.
+
+    It depends on the folder: two deployments of one name, of two users say, may share an engine.
+    """
+    folder = Deployment(settings.state_dir, settings.name).folder
+    return f"{settings.name}-{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
 
 
 def _boolean(value: bool) -> str:
@@ -155,18 +186,29 @@ def _configuration(settings: Settings, sources: Sources, version: str) -> str:
     bindings += [
         f"(name = {_text(name)}, fromEnvironment = {_text(name)})" for name in SECRET_BINDINGS
     ]
-    bindings += [
-        '(name = "INSTANCE", durableObjectNamespace = ' + _text(INSTANCE_CLASS) + ")",
-        '(name = "ENGINE", service = "engine")',
-        '(name = "LOOPBACK", service = "loopback")',
-    ]
+    bindings.append('(name = "INSTANCE", durableObjectNamespace = ' + _text(INSTANCE_CLASS) + ")")
     services = [
         '(name = "main", worker = .worker)',
-        '(name = "engine", external = (address = "unix:run/engine.sock", http = ()))',
-        '(name = "loopback", network = (allow = ["127.0.0.1/32"]))',
         '(name = "internet", network = (allow = ["public"], tlsOptions = (trustBrowserCas = true)))',
         '(name = "storage", disk = (path = "storage", writable = true))',
     ]
+    sockets = [
+        f'(name = "http", address = "127.0.0.1:{settings.port}", http = (), service = "main")'
+    ]
+    if settings.engine == "process":
+        bindings += [
+            '(name = "ENGINE", service = "engine")',
+            '(name = "LOOPBACK", service = "loopback")',
+        ]
+        services += [
+            '(name = "engine", external = (address = "unix:run/engine.sock", http = ()))',
+            '(name = "loopback", network = (allow = ["127.0.0.1/32"]))',
+        ]
+        sockets.append(
+            f'(name = "providers", address = "127.0.0.1:{settings.providers_port}", http = (),'
+            ' service = (name = "main", entrypoint = "Providers"))'
+        )
+    container, engine = _container(settings, sources)
     if networks:
         allowed = ", ".join(_text(network) for network in networks)
         bindings.append('(name = "PROVIDER", service = "provider")')
@@ -183,9 +225,7 @@ const config :Workerd.Config = (
     {_lines(services)}
   ],
   sockets = [
-    (name = "http", address = "127.0.0.1:{settings.port}", http = (), service = "main"),
-    (name = "providers", address = "127.0.0.1:{settings.providers_port}", http = (),
-      service = (name = "main", entrypoint = "Providers")),
+    {_lines(sockets)}
   ],
 );
 
@@ -193,15 +233,35 @@ const worker :Workerd.Worker = (
   modules = [(name = "worker.js", esModule = embed "worker.js")],
   compatibilityDate = {_text(COMPATIBILITY_DATE)},
   durableObjectNamespaces = [
-    (className = {_text(INSTANCE_CLASS)}, uniqueKey = {_text(STORAGE_KEY)}, enableSql = true),
+    (className = {_text(INSTANCE_CLASS)}, uniqueKey = {_text(STORAGE_KEY)}, enableSql = true{container}),
   ],
-  durableObjectStorage = (localDisk = "storage"),
+  durableObjectStorage = (localDisk = "storage"),{engine}
   globalOutbound = "internet",
   bindings = [
     {_lines(bindings)}
   ],
 );
 """
+
+
+def _container(settings: Settings, sources: Sources) -> tuple[str, str]:
+    """Return what a configuration for containers has more: in the namespace, and in the Worker."""
+    if settings.engine != "docker":
+        return "", ""
+    image = _text(sources.image_for(settings))
+    # An object that is evicted takes its container with it, unsaved.
+    container = (
+        f", preventEviction = true,\n      container = (imageName = {image},"
+        f' images = [(name = "hermes", image = {image})])'
+    )
+    socket = _text(f"unix:{settings.docker_socket}")
+    engine = f"""
+  containerEngine = (localDocker = (
+    socketPath = {socket},
+    containerEgressInterceptorImage = {_text(settings.sidecar_image)},
+    sessionId = {_text(session_of(settings))},
+  )),"""
+    return container, engine
 
 
 def _lines(entries: list[str]) -> str:

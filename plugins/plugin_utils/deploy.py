@@ -31,7 +31,7 @@ class DeploymentAction(CardAction):
         self.settings = Settings(**options["settings"])
         self.deployment = Deployment(self.settings.state_dir, self.settings.name)
         self.sources = Sources()
-        self.runtime = Runtime(self.deployment, self.sources, self.progress)
+        self.runtime = Runtime(self.deployment, self.sources, self.progress, self.settings.engine)
         return self.deploy()
 
     def deploy(self) -> dict[str, Any]:

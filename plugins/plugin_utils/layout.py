@@ -21,6 +21,7 @@ SUPERVISOR_RECORD = "run/supervisor.json"
 PROCESSES_RECORD = "run/processes.json"
 LOCK = "lock.json"
 PROOF = "verified"
+CONTAINERS = "containers.json"
 TOKEN_PREFIX = "hw_"  # noqa: S105 - a prefix, not a token
 
 
@@ -75,6 +76,23 @@ class Deployment:
             (self.build / PROOF).unlink(missing_ok=True)
         else:
             write_private(self.build / PROOF, version + "\n")
+
+    def containers(self) -> dict[str, str] | None:
+        """Return where this deployment has containers: {"socket", "session"}; None when it has none."""
+        try:
+            return json.loads((self.folder / CONTAINERS).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def note_containers(self, socket: str, session: str) -> None:
+        """Keep where containers are made, before the first one is: what removes them may know no inventory."""
+        write_private(
+            self.folder / CONTAINERS, json.dumps({"socket": socket, "session": session}) + "\n"
+        )
+
+    def forget_containers(self) -> None:
+        """Drop the note, once they are removed."""
+        (self.folder / CONTAINERS).unlink(missing_ok=True)
 
     def supervisor(self) -> dict[str, Any] | None:
         """Return the running supervisor's record, or None.

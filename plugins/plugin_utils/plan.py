@@ -19,6 +19,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     Settings,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import Rendered, Sources, render
+from ansible_collections.hermes.workers.plugins.plugin_utils.container import ContainerImage
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment, write_private
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import health
 from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import IMAGE_MARKER, Runtime
@@ -103,7 +104,9 @@ def prove_secrets(client: WorkerClient | None, wanted: dict[str, str]) -> list[s
 
 
 def wanted_ports(settings: Settings) -> dict[str, int]:
-    """Return the sockets that the supervisor holds."""
+    """Return the sockets that the supervisor holds; from a container, Hermes reaches its providers otherwise."""
+    if settings.engine == "docker":
+        return {"http": settings.port}
     return {"http": settings.port, "providers": settings.providers_port}
 
 
@@ -125,14 +128,17 @@ def processes_change(
 ) -> Change | None:
     """Return what has to happen to the processes for this code and configuration; None when nothing has."""
     if actual.supervisor is None:
-        return Change("create", "processes", f"workerd and engine on 127.0.0.1:{settings.port}")
+        what = "workerd" if settings.engine == "docker" else "workerd and engine"
+        return Change("create", "processes", f"{what} on 127.0.0.1:{settings.port}")
+    if kind_of(actual.supervisor) != settings.engine:
+        return Change("update", "processes", f"{settings.engine} engine", restarts=True)
     if actual.supervisor.get("host") != sources.host:
         return Change("update", "processes", "another supervisor or engine", restarts=True)
     if actual.supervisor.get("ports") != wanted_ports(settings):
         return Change(
             "update",
             "processes",
-            f"ports {settings.port}, {settings.providers_port}",
+            f"ports {', '.join(map(str, wanted_ports(settings).values()))}",
             restarts=True,
         )
     if actual.version != rendered.version:
@@ -143,7 +149,8 @@ def processes_change(
         )
         return Change("update", "processes", detail, restarts=True)
     running = actual.health.get("instance", {})
-    if running.get("image") not in (None, sources.image) and running.get("state") != "asleep":
+    wanted = sources.image_for(settings)
+    if running.get("image") not in (None, wanted) and running.get("state") != "asleep":
         return Change("update", "processes", "Hermes runs an older image", restarts=True)
     return None
 
@@ -154,9 +161,10 @@ def make_plan(
     """Return the changes that a deploy will make, in the order in which it makes them."""
     changes = []
     sources = runtime.sources
-    if not runtime.has_image():
-        tag = f"Hermes {sources.hermes_version}, image {sources.image}"
-        changes.append(Change("update" if _has_image(deployment) else "create", "image", tag))
+    images = ImageStore(settings, runtime)
+    if not images.has_image():
+        tag = f"Hermes {sources.hermes_version}, image {sources.image_for(settings)}"
+        changes.append(Change("update" if images.has_other() else "create", "image", tag))
     rendered = render(settings, sources)
     if not worker_built(deployment, rendered):
         exists = (deployment.build / "config.capnp").exists()
@@ -176,8 +184,38 @@ def make_plan(
     return changes
 
 
-def _has_image(deployment: Deployment) -> bool:
-    return any((deployment.runtime / "images").glob(f"*/{IMAGE_MARKER}"))
+def kind_of(supervisor: dict[str, Any]) -> str:
+    """Return the engine that a running supervisor was started for."""
+    return supervisor.get("kind", "process")
+
+
+class ImageStore:
+    """Where a deployment's image is: in the shared runtime, or in a container engine."""
+
+    def __init__(self, settings: Settings, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.container = (
+            ContainerImage(settings, runtime.sources, runtime.folder, runtime.progress)
+            if settings.engine == "docker"
+            else None
+        )
+
+    def has_image(self) -> bool:
+        """Tell whether the image is there completely."""
+        return self.container.has_image() if self.container else self.runtime.has_image()
+
+    def has_other(self) -> bool:
+        """Tell whether an image from other sources is there."""
+        if self.container:
+            return self.container.has_other()
+        return any((self.runtime.folder / "images").glob(f"*/{IMAGE_MARKER}"))
+
+    def install(self) -> None:
+        """Make the image. Raises a Card."""
+        if self.container:
+            self.container.install()
+        else:
+            self.runtime.install_image()
 
 
 def note_use(deployment: Deployment, runtime: Runtime, *, proved: bool = False) -> None:

@@ -83,21 +83,27 @@ class Processes:
             ports,
         ]
 
+    def cleaner_command(self, socket: str, session: str) -> list[str]:
+        """Return the command of what removes outdated snapshots from a container engine."""
+        return [str(self._python(self.host)), str(self.host / "cleaner.py"), socket, session]
+
     def start(
         self,
+        kind: str,
         workerd: list[str],
         ports: dict[str, int],
         drain: int,
         secrets: dict[str, str],
-        engine: list[str],
+        helpers: dict[str, list[str]],
     ):
         """Start the supervisor and with it everything; raises a Card with the reason when it does not come up."""
         settings = {
             "name": self.deployment.name,
             "host": self.host_digest,
+            "kind": kind,
             "ports": ports,
             "workerd": workerd,
-            "engine": engine,
+            "helpers": helpers,
             "drain": drain,
             "environment": passed(PASSED),
             "workerd_environment": passed(PASSED_TO_WORKERD),
@@ -263,6 +269,26 @@ def free_port(start: int) -> int:
         if not port_taken(port) and not port_taken(port + 10000):
             return port
     return start
+
+
+def drain_and_save(client: WorkerClient | None, seconds: float) -> None:
+    """Wait until no request is under way, at most so long, then have Hermes' state saved.
+
+    For an engine whose containers outlive workerd only when it is killed: nothing then drains by itself. What cannot
+    be saved now is not lost, it is still in the running container.
+    """
+    if client is None:
+        return
+    deadline = time.monotonic() + seconds
+    try:
+        while time.monotonic() < deadline:
+            status = client.request("GET", "/api/instance/status", timeout=10).json()
+            if not isinstance(status, dict) or not status.get("requestsInFlight"):
+                break
+            time.sleep(0.1)
+        client.request("POST", "/api/instance/backups", timeout=SAVE_SECONDS)
+    except Unreachable:
+        return
 
 
 def save_and_sleep(client: WorkerClient, name: str, why: str) -> bool:

@@ -30,9 +30,14 @@ class Runtime:
     """Knows where each part is or will be, and installs it. Installing raises a Card when it fails."""
 
     def __init__(
-        self, deployment: Deployment, sources: Sources, progress: installer.Progress
+        self,
+        deployment: Deployment,
+        sources: Sources,
+        progress: installer.Progress,
+        engine: str = "process",
     ) -> None:
-        """progress: shows one line about a step that takes seconds."""
+        """progress: shows one line about a step that takes seconds; engine: what runs Hermes."""
+        self.engine = engine
         self.folder = deployment.runtime
         self.sources = sources
         self.progress = progress
@@ -43,7 +48,9 @@ class Runtime:
 
     def parts(self) -> set[str]:
         """Return the names of the parts, relative to the runtime's folder."""
-        parts = (self.image, self.host, self.tools, self.bundle)
+        parts = [self.host, self.tools, self.bundle]
+        if self.engine == "process":
+            parts.append(self.image)
         return {part.relative_to(self.folder).as_posix() for part in parts}
 
     def has_image(self) -> bool:
@@ -89,11 +96,13 @@ class Runtime:
             python = installer.make_environment(
                 self.host / "venv", self.sources.host_lock, "the supervisor"
             )
-            supervisor = self.host / "supervisor.py"
-            supervisor.write_bytes(clean_bytes(self.sources.supervisor))
+            programs = []
+            for source in (self.sources.supervisor, self.sources.cleaner, self.sources.docker):
+                programs.append(self.host / source.name)
+                programs[-1].write_bytes(clean_bytes(source))
             engine = next(self.host.glob("venv/lib/python3*/site-packages")) / "engine"
             copy_sources(self.sources.engine, engine)
-            compile_python(python, engine, supervisor)
+            compile_python(python, engine, *programs)
             installer.finish(self.host, {"host": self.sources.host})
             done()
 

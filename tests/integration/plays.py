@@ -177,6 +177,6 @@ def run_play(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     return Play(done.returncode, done.stdout)

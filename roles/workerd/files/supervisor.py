@@ -1,6 +1,6 @@
 # Copyright: hermes.workers contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps one deployment's workerd and process engine running.
+"""Keeps one deployment's workerd running, and its process engine or the cleaner of its container engine.
 
     python supervisor.py run --folder DIR            < settings.json
     python supervisor.py ctl status --folder DIR
@@ -11,8 +11,9 @@
 It holds the listening sockets, so that workerd can be stopped and started while clients wait instead of being refused.
 Secrets come in on standard input and go into workerd's environment, nowhere else.
 
-Settings: {"name", "host", "ports": {"http", "providers"}, "workerd": [command], "engine": [command],
-"drain": seconds, "environment": {for the engine}, "workerd_environment": {}, "secrets": {for workerd}}.
+Settings: {"name", "host", "kind": "process" or "docker", "ports": {"http", "providers"}, "workerd": [command],
+"helpers": {"engine" or "cleaner": [command]}, "drain": seconds, "environment": {for the helpers},
+"workerd_environment": {}, "secrets": {for workerd}}.
 Changes: any of "workerd", "drain", "secrets".
 """
 
@@ -165,7 +166,7 @@ def end_orphans() -> None:
             logging.warning(
                 "ending %s (process %d), left by an earlier supervisor", name, process.pid
             )
-            process.terminate()
+            process.send_signal(found.get("signal", signal.SIGTERM))
             try:
                 process.wait(10)
             except psutil.TimeoutExpired:
@@ -177,18 +178,19 @@ def end_orphans() -> None:
 
 
 def read_processes() -> dict:
-    """Return the recorded processes: name -> {"pid", "created"}."""
+    """Return the recorded processes: name -> {"pid", "created", "signal" that ends it}."""
     try:
         return json.loads(PROCESSES.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
 
 
-def note_process(name: str, pid: int) -> None:
+def note_process(name: str, pid: int, stop_signal: int) -> None:
     """Record a started process, so that a later supervisor can recognise it."""
     found = read_processes()
     with contextlib.suppress(psutil.NoSuchProcess):
-        found[name] = {"pid": pid, "created": psutil.Process(pid).create_time()}
+        created = psutil.Process(pid).create_time()
+        found[name] = {"pid": pid, "created": created, "signal": int(stop_signal)}
     temporary = PROCESSES.with_suffix(".new")
     temporary.write_text(json.dumps(found), encoding="utf-8")
     temporary.replace(PROCESSES)
@@ -246,7 +248,7 @@ class Process(Watcher):
 
 def after_spawn(watcher: Process, pid: int, **_kwargs) -> bool:
     """circus calls this when a process was started."""
-    note_process(watcher.name, pid)
+    note_process(watcher.name, pid, watcher.stop_signal)
     watcher.spawned = time.monotonic()
     return True
 
@@ -264,9 +266,10 @@ def supervise(settings: dict, record: TextIO, started: Callable[[], None]) -> No
     """Run until told to stop; raises OSError when a port is taken."""
     workerd_environment = settings["workerd_environment"] | settings["secrets"]
     # The engine is started first, stopped last, and gets no secret.
-    engine = Process(
-        "engine", settings["engine"], settings["environment"], ENGINE_STOP_SECONDS, priority=2
-    )
+    helpers = [
+        Process(name, command, settings["environment"], ENGINE_STOP_SECONDS, priority=2)
+        for name, command in settings["helpers"].items()
+    ]
     workerd = Process(
         "workerd",
         settings["workerd"],
@@ -274,13 +277,15 @@ def supervise(settings: dict, record: TextIO, started: Callable[[], None]) -> No
         float(settings["drain"]) + 1,
         priority=1,
         use_sockets=True,
+        # Asked to end, workerd ends its containers too, unsaved; killed, it finds them again at its next start.
+        stop_signal=signal.SIGKILL if settings["kind"] == "docker" else signal.SIGTERM,
     )
     sockets = [
         CircusSocket(name=name, host="127.0.0.1", port=port, backlog=1024, blocking=False)
         for name, port in settings["ports"].items()
     ]
     supervisor = Supervisor(
-        [engine, workerd],
+        [*helpers, workerd],
         CONTROL,
         EVENTS,
         check_delay=CHECK_SECONDS,
@@ -313,7 +318,7 @@ def supervise(settings: dict, record: TextIO, started: Callable[[], None]) -> No
 
 def write_record(record: TextIO, settings: dict) -> None:
     """Write down for others what runs here; no secret is in it."""
-    kept = {name: settings[name] for name in ("host", "ports", "workerd_environment")}
+    kept = {name: settings[name] for name in ("host", "kind", "ports", "workerd_environment")}
     record.seek(0)
     record.truncate()
     json.dump(kept | {"pid": os.getpid()}, record)

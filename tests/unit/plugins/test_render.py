@@ -13,9 +13,16 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources, render
+from ansible_collections.hermes.workers.plugins.plugin_utils.build import (
+    Sources,
+    render,
+    session_of,
+)
 
 NASTY = 'quote " backslash \\ line\nbreak tab\t bell\x07 dollar $(x) é 漢'
+
+
+IN_CONTAINER = {"engine": "docker", "docker_socket": "/var/run/docker.sock"}
 
 
 @pytest.fixture
@@ -48,6 +55,32 @@ def test_bindings(sources: Sources) -> None:
     assert '"private"' not in rendered.text
 
 
+def test_a_container_is_reached_through_its_engine(sources: Sources) -> None:
+    settings = Settings(name="alice", state_dir="/home/a/.hermes", **IN_CONTAINER)
+    text = render(settings, sources).text
+    image = sources.image_for(settings)
+    assert image.startswith("hermes-workers:")
+    assert texts(text)["HERMES_IMAGE"] == image
+    assert texts(text)["PROVIDERS_ADDRESS"] == "http://198.51.100.1"
+    assert f'image = "{image}"' in text
+    assert "preventEviction = true" in text
+    assert 'socketPath = "unix:/var/run/docker.sock"' in text
+    assert f'sessionId = "{session_of(settings)}"' in text
+    for name in ("ENGINE", "LOOPBACK", '(name = "providers"'):
+        assert name not in text.replace("HERMES_ENGINE", "")
+
+
+def test_deployments_are_told_apart_in_one_engine() -> None:
+    homes = [Settings(name="alice", state_dir=folder, **IN_CONTAINER) for folder in ("/a", "/b")]
+    assert session_of(homes[0]) != session_of(homes[1])
+    assert session_of(homes[0]) == session_of(Settings(name="alice", state_dir="/a"))
+
+
+def test_another_base_makes_another_image(sources: Sources) -> None:
+    own = Settings(name="alice", base_image="base:1", **IN_CONTAINER)
+    assert sources.image_for(own) != sources.image_for(Settings(name="alice", **IN_CONTAINER))
+
+
 def test_a_provider_on_this_machine_gets_its_own_network(sources: Sources) -> None:
     settings = Settings(name="alice", provider_base_url="http://127.0.0.1:11434/v1")
     assert '(name = "PROVIDER", service = "provider")' in render(settings, sources).text
@@ -77,9 +110,12 @@ def workerd() -> str | None:
 
 
 @pytest.mark.skipif(workerd() is None, reason="workerd is not installed: make test installs it")
-def test_workerd_reads_what_was_written(sources: Sources, tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [{}, IN_CONTAINER], ids=["process", "docker"])
+def test_workerd_reads_what_was_written(
+    sources: Sources, tmp_path: Path, more: dict[str, str]
+) -> None:
     settings = Settings(
-        name="alice", env={"NASTY": NASTY}, provider_base_url="https://192.168.1.7/v1"
+        name="alice", env={"NASTY": NASTY}, provider_base_url="https://192.168.1.7/v1", **more
     )
     folder = tmp_path / "build"
     folder.mkdir()
@@ -115,7 +151,7 @@ def test_the_bundler_gets_the_options_of_the_worker_itself(
 def test_only_production_packages_are_installed(sources: Sources) -> None:
     packages = sources.production_packages
     lock = json.loads(packages["package-lock.json"])["packages"]
-    assert "node_modules/workerd" in lock
+    assert "node_modules/@cloudflare/workerd-linux-64" in lock
     assert not [path for path, entry in lock.items() if entry.get("dev")]
     assert "devDependencies" not in json.loads(packages["package.json"])
 

@@ -20,6 +20,7 @@ from hypothesis import settings as tests
 from hypothesis import strategies as st
 
 GOOD: dict[str, Any] = {"hermes_name": "alice", "hermes_platform": "workerd"}
+DOCKER: dict[str, Any] = {"hermes_engine": "docker"}
 KEY = "sk-canary-5b0c"
 
 
@@ -43,7 +44,11 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"hermes_platform": "cloudflare"}, "hermes_platform", "not available in this release"),
     ({"hermes_platform": None}, "hermes_platform", "not available in this release"),
     ({"hermes_platform": "worker"}, "hermes_platform", "Did you mean workerd?"),
-    ({"hermes_engine": "docker"}, "hermes_engine", "not available in this release"),
+    ({"hermes_engine": "podman"}, "hermes_engine", "process, docker"),
+    (DOCKER | {"hermes_docker_socket": "tcp://10.0.0.1:2375"}, "hermes_docker_socket", "unix"),
+    (DOCKER | {"hermes_docker_socket": 'unix:/a"b'}, "hermes_docker_socket", "unix"),
+    (DOCKER | {"hermes_base_image": "Upper/case"}, "hermes_base_image", "image"),
+    (DOCKER | {"hermes_sidecar_image": 7}, "hermes_sidecar_image", "image"),
     ({"hermes_port": 80}, "hermes_port", "1024"),
     ({"hermes_port": 65536}, "hermes_port", "65535"),
     ({"hermes_port": "x"}, "hermes_port", "whole number"),
@@ -219,6 +224,24 @@ def test_unknown_variables_get_a_suggestion() -> None:
         "hermes_defualt_model": "unknown; did you mean hermes_default_model?",
         "hermes_quux": "unknown.",
     }
+
+
+@pytest.mark.parametrize("given", ["unix:///x/s", "unix:/x/s", "/x/s"])
+def test_a_socket_may_be_written_as_docker_writes_it(given: str) -> None:
+    checker = check(**DOCKER, hermes_docker_socket=given)
+    assert checker.problems == []
+    assert checker.settings.docker_socket == "/x/s"
+
+
+def test_docker_host_means_nothing_to_the_process_engine() -> None:
+    checker = check(hermes_docker_socket="tcp://10.0.0.1:2375")
+    assert checker.problems == []
+    assert checker.settings.docker_socket == ""
+
+
+@pytest.mark.parametrize("name", ["a", "a/b:1", "localhost:5000/a@sha256:" + "0" * 64, "x.y/a:V1"])
+def test_names_of_images_are_taken(name: str) -> None:
+    assert check(**DOCKER, hermes_base_image=name).settings.base_image == name
 
 
 def test_what_this_release_cannot_do_is_refused() -> None:

@@ -88,9 +88,10 @@ class Box:
         settings = {
             "name": "box",
             "host": "digest",
+            "kind": "process",
             "ports": {"http": self.port},
             "workerd": self.workerd(),
-            "engine": [sys.executable, "-c", ENGINE],
+            "helpers": {"engine": [sys.executable, "-c", ENGINE]},
             "drain": 2,
             "environment": {"PATH": os.defpath},
             "workerd_environment": {"TZ": "UTC"},
@@ -250,7 +251,8 @@ def test_a_signal_during_a_command_is_not_lost(running: Box) -> None:
 
 
 def test_a_process_that_cannot_live_is_not_started_in_a_tight_loop(box: Box) -> None:
-    assert box.run(engine=[sys.executable, "-c", "print('no', flush=True)"]).returncode == 0
+    failing = [sys.executable, "-c", "print('no', flush=True)"]
+    assert box.run(helpers={"engine": failing}).returncode == 0
     time.sleep(2.5)
     assert 1 <= (box.folder / "logs" / "engine.log").read_text().count("no") <= 4
 
@@ -284,3 +286,33 @@ def test_logs_are_kept_apart(running: Box) -> None:
     logs = running.folder / "logs"
     wait_for(lambda: "served" in (logs / "workerd.log").read_text())
     wait_for(lambda: "engine up" in (logs / "engine.log").read_text())
+
+
+CLINGING = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: (open("asked", "w").close(), sys.exit()))
+print("up", flush=True)
+time.sleep(600)
+"""
+
+
+def test_where_containers_outlive_it_workerd_is_killed_and_never_asked(box: Box) -> None:
+    """Asked to end, workerd ends its containers too: by a stop, a restart, or as an orphan."""
+    command = [sys.executable, "-c", CLINGING]
+    log = box.folder / "logs" / "workerd.log"
+
+    def ups() -> int:
+        return log.read_text().count("up") if log.exists() else 0
+
+    assert box.run(kind="docker", workerd=command, drain=60).returncode == 0
+    wait_for(lambda: ups() == 1)
+    assert box.ctl("restart", {}).returncode == 0
+    wait_for(lambda: ups() == 2)
+    orphan = box.pids()["workerd"]
+    os.kill(box.record()["pid"], signal.SIGKILL)
+    assert box.run(kind="docker", workerd=command).returncode == 0
+    wait_for(lambda: ups() == 3)
+    assert not psutil.pid_exists(orphan)
+    assert box.ctl("stop").returncode == 0
+    wait_for(lambda: not psutil.pid_exists(box.record()["pid"]))
+    assert not (box.folder / "asked").exists()

@@ -1,0 +1,273 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Client for the HTTP API that Docker and Podman serve on a unix socket; no `docker` command is needed."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+DOCKER_SOCKET = "/var/run/docker.sock"
+LONG = 900.0
+"""Seconds without a byte that a pull or a build may take."""
+
+SESSION_LABEL = "dev.workerd.session"
+"""workerd's mark on every container that it makes, with the session id of its configuration."""
+
+SNAPSHOTS = "workerd-container-snap-*"
+"""How workerd names the images of its snapshots."""
+
+
+class DockerError(Exception):
+    """The engine refused. status: its HTTP status; 0 when nothing usable answered."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def find_socket() -> str:
+    """Return the path of this machine's engine: Docker's socket, else Podman's, else where Docker's would be."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    places = (DOCKER_SOCKET, f"{runtime}/podman/podman.sock", "/run/podman/podman.sock")
+    return next((place for place in places if os.path.exists(place)), DOCKER_SOCKET)
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("docker", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class DockerEngine:
+    """One engine. Every method raises DockerError when it refuses, OSError when nobody listens."""
+
+    def __init__(self, path: str) -> None:
+        """path: of its unix socket."""
+        self.path = path
+
+    def version(self) -> str:
+        """Return the engine's version."""
+        return str(self._json("GET", "/version", timeout=10).get("Version"))
+
+    def architecture(self) -> str:
+        """Return what its containers run on, such as amd64."""
+        return str(self._json("GET", "/version", timeout=10).get("Arch"))
+
+    def root(self) -> str | None:
+        """Return the folder of its images, on its own machine."""
+        return self._json("GET", "/info", timeout=30).get("DockerRootDir")
+
+    def bridge_gateway(self) -> str | None:
+        """Return the address of its default bridge; an empty text when it has none, None when there is no bridge."""
+        try:
+            bridge = self._json("GET", "/networks/bridge", timeout=10)
+        except DockerError as error:
+            if error.status == 404:
+                return None
+            raise
+        entries = (bridge.get("IPAM") or {}).get("Config") or []
+        return next((entry["Gateway"] for entry in entries if entry.get("Gateway")), "")
+
+    def image(self, name: str) -> dict[str, Any] | None:
+        """Return what the engine knows of an image (name, or id), or None when it has none of that name."""
+        try:
+            return self._json("GET", f"/images/{quote(name, safe='/:@')}/json")
+        except DockerError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def images(self, pattern: str) -> list[dict[str, Any]]:
+        """Return the images whose name matches a pattern."""
+        return self._json("GET", "/images/json?" + _filters(reference=[pattern]))
+
+    def tag(self, name: str, repository: str, tag: str) -> None:
+        """Give an image a further name."""
+        query = urlencode({"repo": repository, "tag": tag})
+        self._json("POST", f"/images/{quote(name, safe='/:@')}/tag?{query}")
+
+    def remove_image(self, name: str) -> bool:
+        """Take a name from an image, and with its last one the image; False when it is in use, or gone."""
+        try:
+            self._json("DELETE", f"/images/{quote(name, safe='/:@')}", timeout=120)
+        except DockerError as error:
+            if error.status in (404, 409):
+                return False
+            raise
+        return True
+
+    def containers(self, session: str) -> list[dict[str, Any]]:
+        """Return the containers that a workerd with this session id made, running or not."""
+        query = _filters(label=[f"{SESSION_LABEL}={session}"])
+        return self._json("GET", f"/containers/json?all=true&{query}")
+
+    def remove_container(self, identity: str) -> None:
+        """End and remove a container with its anonymous volumes; nothing happens when it is gone."""
+        try:
+            self._json("DELETE", f"/containers/{identity}?force=true&v=true", timeout=120)
+        except DockerError as error:
+            if error.status not in (404, 409):
+                raise
+
+    def registry_problem(self, name: str) -> str:
+        """Return why an image could not be pulled, an empty text when it could, or when the engine cannot tell."""
+        try:
+            self._json("GET", f"/distribution/{quote(name, safe='/:@')}/json", timeout=60)
+        except TimeoutError:
+            return "its registry does not answer"
+        except DockerError as error:
+            # Podman has no such call.
+            return "" if error.status == 404 and "not found" in str(error).lower() else str(error)
+        return ""
+
+    def pull(self, name: str, tell: Callable[[str], None]) -> None:
+        """Pull an image. tell: is given each line of what happens."""
+        query = {"fromImage": name}
+        if "@" not in name and ":" not in name.rsplit("/", 1)[-1]:
+            query["tag"] = "latest"
+        for line in self._lines("POST", f"/images/create?{urlencode(query)}"):
+            tell(" ".join(filter(None, (line.get("id"), line.get("status")))))
+
+    def build(
+        self, folder: Path, name: str, arguments: Mapping[str, str], tell: Callable[[str], None]
+    ) -> None:
+        """Build a folder's Dockerfile and name the image. tell: is given each line that the build prints."""
+        query = urlencode(
+            {"t": name, "rm": "1", "forcerm": "1", "buildargs": json.dumps(arguments)}
+        )
+        headers = {"Content-Type": "application/x-tar"}
+        for line in self._lines("POST", f"/build?{query}", tar_of(folder), headers):
+            for text in str(line.get("stream", "")).splitlines():
+                tell(text)
+
+    def run(self, image: str, command: list[str], timeout: float = 60) -> str:
+        """Run a command in a new container without a network; return what it printed. Raises when it fails."""
+        settings = {
+            "Image": image,
+            "Entrypoint": command,
+            "NetworkDisabled": True,
+            "HostConfig": {"NetworkMode": "none", "LogConfig": {"Type": "json-file"}},
+        }
+        identity = self._json("POST", "/containers/create", settings)["Id"]
+        try:
+            self._json("POST", f"/containers/{identity}/start")
+            code = self._json("POST", f"/containers/{identity}/wait", timeout=timeout)["StatusCode"]
+            output = self._log(identity)
+        finally:
+            self.remove_container(identity)
+        if code != 0:
+            raise DockerError(0, output.strip() or f"{command[0]} ended with {code}")
+        return output
+
+    def _log(self, identity: str) -> str:
+        raw = self._request("GET", f"/containers/{identity}/logs?stdout=true&stderr=true").read()
+        text = b""
+        # Frames: one byte for the stream, three unused, four of length.
+        while len(raw) >= 8:
+            length = int.from_bytes(raw[4:8], "big")
+            text += raw[8 : 8 + length]
+            raw = raw[8 + length :]
+        return text.decode("utf-8", "replace")
+
+    def _json(self, method: str, path: str, content: Any = None, timeout: float = 60) -> Any:
+        body = None if content is None else json.dumps(content).encode()
+        headers = {"Content-Type": "application/json"} if body else {}
+        text = self._request(method, path, body, headers, timeout).read()
+        try:
+            return json.loads(text) if text.strip() else {}
+        except ValueError as error:
+            raise DockerError(0, "the answer is not JSON; no container engine serves it") from error
+
+    def _lines(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the objects of a streamed answer; an error among them ends it."""
+        response = self._request(method, path, body, headers or {}, LONG)
+        for raw in response:
+            line = json.loads(raw) if raw.strip() else {}
+            if line.get("error"):
+                raise DockerError(0, str(line["error"]))
+            yield line
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+        timeout: float = 60,
+    ) -> http.client.HTTPResponse:
+        connection = _Connection(self.path, timeout)
+        try:
+            connection.request(
+                method, path, body, headers or {}, encode_chunked=isinstance(body, Iterator)
+            )
+            response = connection.getresponse()
+        except http.client.HTTPException as error:
+            raise DockerError(0, f"no container engine answers ({error!r})") from error
+        if response.status >= 400:
+            raise DockerError(response.status, _message(response.read()))
+        return response
+
+
+def tar_of(folder: Path) -> Iterator[bytes]:
+    """Yield a folder as a tar archive that is the same for equal folders, piece by piece."""
+    sink = _Sink()
+    with tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+        for path in sorted(folder.rglob("*")):
+            name = path.relative_to(folder).as_posix()
+            archive.add(path, arcname=name, recursive=False, filter=_anonymous)
+            yield from sink.take()
+    yield from sink.take()
+
+
+class _Sink:
+    """What a tar archive is written to, until it is taken."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+
+    def write(self, piece: bytes) -> int:
+        self._pieces.append(bytes(piece))
+        return len(piece)
+
+    def take(self) -> list[bytes]:
+        pieces, self._pieces = self._pieces, []
+        return [piece for piece in pieces if piece]
+
+
+def _anonymous(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    entry.uid = entry.gid = 0
+    entry.mtime = int(entry.mtime)
+    entry.uname = entry.gname = ""
+    return entry
+
+
+def _filters(**filters: list[str]) -> str:
+    return urlencode({"filters": json.dumps(filters)})
+
+
+def _message(body: bytes) -> str:
+    """Return the sentence of a refusal."""
+    try:
+        content = json.loads(body)
+        text = content.get("message") or content.get("cause")
+    except (ValueError, AttributeError):
+        text = None
+    return str(text or body[:300].decode("utf-8", "replace")).strip() or "refused without a word"

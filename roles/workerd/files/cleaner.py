@@ -1,0 +1,50 @@
+# Copyright: hermes.workers contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Removes a deployment's outdated snapshots from its container engine, which itself keeps every one.
+
+    python cleaner.py SOCKET SESSION
+
+Snapshots only make a wake faster: what is removed here by mistake costs nothing but that.
+"""
+
+import sys
+import time
+
+from docker import SESSION_LABEL, SNAPSHOTS, DockerEngine, DockerError
+
+KEPT = 2
+"""The newest, and the one before it while the newest is still being written down."""
+EVERY_SECONDS = 60
+
+
+def main(socket: str, session: str) -> None:
+    """Clean for as long as this process lives."""
+    engine = DockerEngine(socket)
+    troubled = False
+    while True:
+        try:
+            clean(engine, session)
+            troubled = False
+        except (DockerError, OSError) as error:
+            if not troubled:
+                print(f"the container engine does not answer: {error}", flush=True)
+            troubled = True
+        time.sleep(EVERY_SECONDS)
+
+
+def clean(engine: DockerEngine, session: str) -> None:
+    """Remove all snapshots of a session but the newest ones; one that a container runs from stays."""
+    found = [
+        image
+        for image in engine.images(SNAPSHOTS)
+        if (image.get("Labels") or {}).get(SESSION_LABEL) == session
+    ]
+    found.sort(key=lambda image: image["Created"], reverse=True)
+    for image in found[KEPT:]:
+        for name in image.get("RepoTags") or []:
+            if engine.remove_image(name):
+                print(f"removed {name}", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

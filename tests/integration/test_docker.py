@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real plays with a real container engine: Hermes in a container that sleeps, wakes and forgets nothing."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from plays import Deployment
+
+# Session fixtures of the tests of the image; imported, they serve here too.
+from tests.docker.conftest import Docker, base, docker, sidecar  # noqa: F401
+
+SESSION = "dev.workerd.session"
+KEY = "sk-ant-canary-" + secrets.token_hex(16)
+
+
+class Contained:
+    """A deployment and what it has in the engine."""
+
+    def __init__(self, deployment: Deployment, engine: Docker) -> None:
+        self.deployment = deployment
+        self.engine = engine
+
+    @property
+    def session(self) -> str:
+        place = json.loads((self.deployment.state / "containers.json").read_text())
+        return str(place["session"])
+
+    def containers(self, what: str = "{{.ID}}") -> list[str]:
+        """Every container that was made for this deployment, Hermes' first."""
+        mine = f"label={SESSION}={self.session}"
+        return self.engine("ps", "--all", "--filter", mine, "--format", what).splitlines()
+
+    @property
+    def hermes(self) -> str:
+        """Name of the container that Hermes runs in."""
+        (name,) = [n for n in self.containers("{{.Names}}") if not n.endswith("-proxy")]
+        return name
+
+    def images(self) -> list[str]:
+        """The images of Hermes and of snapshots, by name."""
+        listed = self.engine("images", "--format", "{{.Repository}}:{{.Tag}}").splitlines()
+        return [n for n in listed if n.startswith(("hermes-workers:", "workerd-container-snap-"))]
+
+    def image(self) -> str:
+        """The image that Hermes runs from, or would."""
+        return str(self.deployment.call("GET", "/api/health").json["image"])
+
+
+@pytest.fixture(scope="module")
+def contained(
+    make_deployment: Callable[..., Deployment],
+    docker: Docker,  # noqa: F811
+    base: str,  # noqa: F811
+    sidecar: str,  # noqa: F811
+) -> Contained:
+    made = make_deployment(
+        "contained",
+        hermes_engine="docker",
+        hermes_docker_socket=f"unix:{docker.socket}",
+        hermes_base_image=base,
+        hermes_sidecar_image=sidecar,
+        # A key that no model uses: wherever it is found, it should not be.
+        hermes_provider="rehearsal",
+        anthropic_api_key=KEY,
+    )
+    play = made.deploy()
+    assert "container (docker)" in play.output
+    assert "deployed and verified" in play.output
+    return Contained(made, docker)
+
+
+def test_a_second_deploy_changes_nothing_and_wakes_nobody(contained: Contained) -> None:
+    deployment = contained.deployment
+    before = set(contained.containers())
+    assert deployment.deploy().changed("contained") == 0
+    assert set(contained.containers()) == before
+
+    assert deployment.call("POST", "/api/instance/sleep").status == 200
+    play = deployment.deploy()
+    assert play.changed("contained") == 0
+    assert "No changes. 0 calls written." in play.output
+    assert deployment.instance_state() == "asleep"
+
+
+def test_a_check_says_what_would_be_done(contained: Contained) -> None:
+    images = contained.images()
+    play = contained.deployment.play("deploy", "--check", "-e", "hermes_sleep_after=1h")
+    assert play.code == 0, play.output
+    assert play.changed("contained") == 2
+    assert contained.images() == images
+
+
+def test_sleep_and_wake_keep_the_conversation(contained: Contained) -> None:
+    deployment = contained.deployment
+    deployment.chat("The code word is plover.", session="sleeper")
+    assert deployment.call("POST", "/api/instance/sleep").status == 200
+    assert [n for n in contained.containers("{{.Names}}") if not n.endswith("-proxy")] == []
+    answer = deployment.chat("And now?", session="sleeper")
+    assert "Turn 2" in answer.said and "plover" in answer.said
+
+
+def test_a_killed_workerd_finds_its_container_again(contained: Contained) -> None:
+    deployment = contained.deployment
+    deployment.chat("My boat is called Halcyon.", session="killed")
+    running = contained.engine.inspect(contained.hermes)["Id"]
+    (workerd,) = [
+        process
+        for process in deployment.supervisor().children()
+        if "build/config.capnp" in process.cmdline()
+    ]
+    workerd.kill()
+    answer = deployment.chat("What did I say first?", session="killed")
+    assert 'You began with: "My boat is called Halcyon."' in answer.said
+    assert contained.engine.inspect(contained.hermes)["Id"] == running
+
+
+def test_a_setting_changes_without_a_new_container(contained: Contained) -> None:
+    """workerd starts again with the new configuration; Hermes' container lives through it."""
+    deployment = contained.deployment
+    deployment.chat("I like figs.", session="setting")
+    running = contained.engine.inspect(contained.hermes)["Id"]
+    play = deployment.deploy("-e", "hermes_sleep_after=3h")
+    assert play.changed("contained") == 2
+    assert contained.engine.inspect(contained.hermes)["Id"] == running
+    assert "figs" in deployment.chat("What do I like?", session="setting").said
+    deployment.deploy()
+
+
+def test_the_provider_key_is_nowhere_in_the_container(contained: Contained) -> None:
+    deployment, engine = contained.deployment, contained.engine
+    deployment.chat("Leave traces, please.")
+    deployment.call("POST", "/api/instance/backups")
+
+    for container in contained.containers():
+        assert KEY not in engine("inspect", container)
+        assert KEY not in engine("exec", container, "sh", "-c", "cat /proc/[0-9]*/environ")
+    search = f"grep -rlaF {KEY} /dev/shm /run /tmp /root; true"
+    assert engine("exec", contained.hermes, "sh", "-c", search) == ""
+    assert b"root/.hermes" in streamed(engine, "export", contained.hermes, without=KEY)
+    streamed(engine, "save", contained.image(), without=KEY)
+    assert KEY not in engine("history", "--no-trunc", contained.image())
+    for process in contained.deployment.supervisor().children(recursive=True):
+        assert KEY not in " ".join(process.cmdline())
+
+
+def streamed(engine: Docker, command: str, name: str, without: str) -> bytes:
+    """Search what docker writes out, piece by piece; return its first megabytes."""
+    arguments = ["docker", "--host", f"unix://{engine.socket}", command, name]
+    head = overlap = b""
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        while piece := process.stdout.read(1 << 20):
+            assert without.encode() not in overlap + piece
+            overlap = piece[-len(without) :]
+            if b"root/.hermes" in piece or len(head) < 1 << 20:
+                head += piece
+    assert process.returncode == 0
+    return head
+
+
+def test_a_new_image_takes_over_with_the_state_and_the_old_one_goes(contained: Contained) -> None:
+    deployment, engine = contained.deployment, contained.engine
+    deployment.chat("My dog is called Rex.", session="upgrade")
+    old = contained.image()
+    again = "hermes-tests/base:again"
+    engine("tag", deployment.variables["hermes_base_image"], again)
+    # Somebody else in this engine goes on with the old image.
+    engine("tag", old, f"{old}-somebody-0123456789ab")
+
+    play = deployment.deploy("-e", f"hermes_base_image={again}")
+    assert "restarting Hermes from the new image" in play.output
+    assert contained.image() != old
+    assert engine.inspect(contained.hermes)["Config"]["Image"] == contained.image()
+    assert "Rex" in deployment.chat("Who is my dog?", session="upgrade").said
+    assert old in contained.images(), "somebody still claims it"
+
+    play = deployment.deploy()
+    assert contained.image() == old
+    assert "building" not in play.output, "it was still there"
+    answer = deployment.chat("And now?", session="upgrade")
+    assert "Turn 3" in answer.said and "Rex" in answer.said
+    engine("rmi", f"{old}-somebody-0123456789ab", again)
+
+
+def test_an_image_without_hermes_is_told(contained: Contained) -> None:
+    deployment, engine = contained.deployment, contained.engine
+    deployment.call("POST", "/api/instance/sleep")
+    image = contained.image()
+    engine("tag", image, "hermes-tests/good:1")
+    engine("tag", deployment.variables["hermes_base_image"], image)
+    try:
+        play = deployment.play("verify")
+        assert play.code != 0
+        assert "the chat failed" in play.output
+        assert "docs/errors.md#verify" in play.output
+    finally:
+        engine("tag", "hermes-tests/good:1", image)
+        engine("rmi", "hermes-tests/good:1")
+    deployment.call("POST", "/api/instance/sleep")
+    assert deployment.play("verify").code == 0
+
+
+def test_without_an_engine_nothing_is_begun(
+    make_deployment: Callable[..., Deployment], tmp_path: Path
+) -> None:
+    made = make_deployment(
+        "nowhere", hermes_engine="docker", hermes_docker_socket=f"unix:{tmp_path}/none"
+    )
+    play = made.play("deploy")
+    assert play.code != 0
+    assert "hermes_engine: docker needs a Docker engine" in play.output
+    assert "hermes_docker_socket" in play.output
+    assert "Nothing was changed." in play.output
+    assert not made.state.exists()
+
+
+@pytest.fixture
+def leftovers(contained: Contained) -> Callable[[], list[str]]:
+    """What the engine still has of the deployment."""
+    session = contained.session
+
+    def found() -> list[str]:
+        mine = ("--filter", f"label={SESSION}={session}")
+        left = contained.engine("ps", "--all", "--quiet", *mine).split()
+        left += contained.engine("volume", "ls", "--quiet").split()
+        return left + contained.images()
+
+    assert found()
+    return found
+
+
+def test_destroy_leaves_nothing(contained: Contained, leftovers: Callable[[], list[str]]) -> None:
+    deployment = contained.deployment
+    processes = [deployment.supervisor(), *deployment.supervisor().children(recursive=True)]
+    deployment.chat("The last words.")
+    play = deployment.play("destroy", "-e", "confirm=yes", "-e", "hermes_forget=true")
+    assert play.code == 0, play.output
+    assert leftovers() == []
+    assert not deployment.state.exists()
+    _gone, alive = psutil.wait_procs(processes, timeout=10)
+    assert alive == []

@@ -1,0 +1,244 @@
+# Copyright: hermes.workers contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Containers: how the engine's API is spoken, and which images and snapshots are removed."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import os
+import socketserver
+import sys
+import tarfile
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+from ansible_collections.hermes.workers.plugins.module_utils import docker
+from ansible_collections.hermes.workers.plugins.module_utils.docker import (
+    DockerEngine,
+    DockerError,
+    tar_of,
+)
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.plugin_utils.container import Containers, speaking
+
+CLEANER = Path(__file__).resolve().parents[3] / "roles" / "workerd" / "files" / "cleaner.py"
+
+
+class StandIn(socketserver.ThreadingUnixStreamServer):
+    """An engine that holds images by name and answers as Docker does."""
+
+    daemon_threads = True
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path), Handler)
+        self.path = str(path)
+        self.images: dict[str, dict[str, Any]] = {}
+        self.containers: dict[str, str] = {}
+        self.used: set[str] = set()
+        self.refused: dict[str, tuple[int, Any]] = {}
+        self.seen: list[tuple[str, str]] = []
+        self.body = b""
+
+    def add(self, identity: str, *names: str, created: int = 0, session: str | None = None) -> None:
+        labels = {docker.SESSION_LABEL: session} if session else None
+        self.images[identity] = {
+            "Id": identity,
+            "RepoTags": list(names),
+            "Created": created,
+            "Labels": labels,
+        }
+
+    def names(self) -> set[str]:
+        return {name for image in self.images.values() for name in image["RepoTags"]}
+
+
+class Handler(BaseHTTPRequestHandler):
+    """The few calls that are made."""
+
+    server: StandIn
+    protocol_version = "HTTP/1.1"
+
+    def address_string(self) -> str:
+        return "unix"
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+    def handle_any(self) -> None:
+        parts = urlsplit(self.path)
+        path, query = unquote(parts.path), parse_qs(parts.query)
+        self.server.seen.append((self.command, path))
+        if path in self.server.refused:
+            self.answer(*self.server.refused[path])
+        elif path == "/images/json":
+            self.answer(200, self.listed(json.loads(query["filters"][0])["reference"][0]))
+        elif path.startswith("/images/") and self.command == "DELETE":
+            self.remove(path.removeprefix("/images/"))
+        elif path == "/containers/json":
+            label = json.loads(query["filters"][0])["label"][0]
+            session = label.removeprefix(docker.SESSION_LABEL + "=")
+            found = [name for name, of in self.server.containers.items() if of == session]
+            self.answer(200, [{"Id": name} for name in found])
+        elif path.startswith("/containers/") and self.command == "DELETE":
+            del self.server.containers[path.removeprefix("/containers/")]
+            self.answer(204, None, b"")
+        elif path == "/build":
+            self.server.body = self.chunked()
+            self.answer(200, None, b'{"stream":"Step 1"}\r\n{"error":"no space"}\r\n')
+        else:
+            self.answer(404, {"message": "page not found"})
+
+    do_GET = do_POST = do_DELETE = handle_any  # noqa: N815 - the base class looks for these names
+
+    def listed(self, pattern: str) -> list[dict[str, Any]]:
+        prefix = pattern.rstrip("*")
+        return [
+            image
+            for image in self.server.images.values()
+            if any(name.startswith(prefix) for name in image["RepoTags"])
+        ]
+
+    def remove(self, name: str) -> None:
+        for identity, image in list(self.server.images.items()):
+            if name not in image["RepoTags"]:
+                continue
+            if identity in self.server.used and len(image["RepoTags"]) == 1:
+                return self.answer(409, {"message": "is being used"})
+            image["RepoTags"].remove(name)
+            return self.answer(200, [])
+        return self.answer(404, {"message": "no such image"})
+
+    def chunked(self) -> bytes:
+        found = b""
+        while size := int(self.rfile.readline(), 16):
+            found += self.rfile.read(size)
+            self.rfile.readline()
+        return found
+
+    def answer(self, status: int, content: Any, body: bytes | None = None) -> None:
+        body = json.dumps(content).encode() if body is None else body
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> Iterator[StandIn]:
+    with StandIn(tmp_path / "s") as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def engine(stand_in: StandIn) -> DockerEngine:
+    return DockerEngine(stand_in.path)
+
+
+def test_a_folder_is_sent_whole_and_a_failed_build_is_an_error(
+    stand_in: StandIn, engine: DockerEngine, tmp_path: Path
+) -> None:
+    folder = tmp_path / "context"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "file").write_text("content" * 10_000)
+    told: list[str] = []
+    with pytest.raises(DockerError, match="no space"):
+        engine.build(folder, "name", {}, told.append)
+    assert told == ["Step 1"]
+    with tarfile.open(fileobj=io.BytesIO(stand_in.body)) as archive:
+        assert archive.getnames() == ["deep", "deep/file"]
+        assert archive.getmember("deep/file").size == 70_000
+
+
+def test_equal_folders_make_equal_archives(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("x")
+        os.utime(tmp_path / name / "file", (1e9, 1e9))
+    assert b"".join(tar_of(tmp_path / "a")) == b"".join(tar_of(tmp_path / "b"))
+
+
+def test_an_image_that_is_not_there_is_none(engine: DockerEngine) -> None:
+    assert engine.image("nothing:1") is None
+
+
+def test_who_cannot_ask_a_registry_does_not_refuse(stand_in: StandIn, engine: DockerEngine) -> None:
+    assert engine.registry_problem("a/b") == ""
+    stand_in.refused["/distribution/a/b/json"] = (500, {"message": "no such host"})
+    assert engine.registry_problem("a/b") == "no such host"
+
+
+def test_an_image_goes_with_its_last_claim(stand_in: StandIn) -> None:
+    stand_in.add("old", "hermes-workers:1", "hermes-workers:1-alice-00", "hermes-workers:1-bob-00")
+    stand_in.add("new", "hermes-workers:2", "hermes-workers:2-alice-00")
+    stand_in.add("nobody's", "hermes-workers:3")
+    alice, bob = (Containers(stand_in.path, session) for session in ("alice-00", "bob-00"))
+    alice.prune(keep="hermes-workers:2")
+    assert "hermes-workers:1-alice-00" not in stand_in.names()
+    assert "hermes-workers:1" in stand_in.names(), "bob still claims it"
+    bob.prune(keep=None)
+    assert stand_in.names() == {"hermes-workers:2", "hermes-workers:2-alice-00", "hermes-workers:3"}
+
+
+def test_what_is_removed_is_ones_own(stand_in: StandIn) -> None:
+    stand_in.add("1", "workerd-container-snap-one:latest", session="alice-00")
+    stand_in.add("2", "workerd-container-snap-two:latest", session="bob-00")
+    stand_in.add("3", "workerd-container-snap-three:latest")
+    stand_in.containers = {"c1": "alice-00", "c2": "bob-00"}
+    Containers(stand_in.path, "alice-00").remove_all()
+    assert stand_in.containers == {"c2": "bob-00"}
+    assert stand_in.names() == {
+        "workerd-container-snap-two:latest",
+        "workerd-container-snap-three:latest",
+    }
+
+
+def test_the_cleaner_keeps_the_newest_snapshots(
+    stand_in: StandIn, engine: DockerEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(4):
+        name = f"workerd-container-snap-{number}:latest"
+        stand_in.add(str(number), name, created=number, session="alice-00")
+    stand_in.add("other", "workerd-container-snap-x:latest", created=0, session="bob-00")
+    stand_in.used.add("1")
+    monkeypatch.setitem(sys.modules, "docker", docker)
+    spec = importlib.util.spec_from_file_location("cleaner", CLEANER)
+    cleaner = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(cleaner)
+    cleaner.clean(engine, "alice-00")
+    kept = {name.split("-")[-1].split(":")[0] for name in stand_in.names()}
+    assert kept == {"1", "2", "3", "x"}, "1 is in use"
+
+
+def test_the_socket_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(docker, "DOCKER_SOCKET", str(tmp_path / "docker.sock"))
+    podman = tmp_path / "podman" / "podman.sock"
+    podman.parent.mkdir()
+    podman.touch()
+    assert docker.find_socket() == str(podman)
+    (tmp_path / "docker.sock").touch()
+    assert docker.find_socket() == str(tmp_path / "docker.sock")
+
+
+def test_no_engine_is_told_with_its_remedy(tmp_path: Path) -> None:
+    with pytest.raises(Card) as caught, speaking(str(tmp_path / "no")):
+        DockerEngine(str(tmp_path / "no")).version()
+    text = caught.value.render()
+    assert text.startswith("hermes_engine: docker needs a Docker engine")
+    assert "hermes_docker_socket" in text
+    assert "#docker" in text
+
+
+def test_something_else_on_the_socket_is_told(stand_in: StandIn) -> None:
+    stand_in.refused["/version"] = (400, "what?")
+    with pytest.raises(Card, match="refuses"), speaking(stand_in.path):
+        DockerEngine(stand_in.path).version()
