@@ -189,24 +189,6 @@ def test_a_new_image_takes_over_with_the_state_and_the_old_one_goes(contained: C
     engine("rmi", f"{old}-somebody-0123456789ab", again)
 
 
-def test_an_image_without_hermes_is_told(contained: Contained) -> None:
-    deployment, engine = contained.deployment, contained.engine
-    deployment.call("POST", "/api/instance/sleep")
-    image = contained.image()
-    engine("tag", image, "hermes-tests/good:1")
-    engine("tag", deployment.variables["hermes_base_image"], image)
-    try:
-        play = deployment.play("verify")
-        assert play.code != 0
-        assert "the chat failed" in play.output
-        assert "docs/errors.md#verify" in play.output
-    finally:
-        engine("tag", "hermes-tests/good:1", image)
-        engine("rmi", "hermes-tests/good:1")
-    deployment.call("POST", "/api/instance/sleep")
-    assert deployment.play("verify").code == 0
-
-
 def test_without_an_engine_nothing_is_begun(
     make_deployment: Callable[..., Deployment], tmp_path: Path
 ) -> None:

@@ -3,23 +3,11 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
-from plays import Deployment
-
-
-def wait_until(true: Callable[[], bool], what: str, seconds: float = 60) -> None:
-    """Poll until `true()` holds; fail with `what` after so many seconds."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if true():
-            return
-        time.sleep(0.2)
-    pytest.fail(f"not within {seconds} s: {what}")
+from plays import Deployment, wait_until
 
 
 def processes(deployment: Deployment) -> dict[str, psutil.Process]:
