@@ -1,12 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""With HERMES_TESTS_NO_SKIPS=1, as in CI, a test that skips for want of something fails."""
+"""What all tests share: the checkout as a collection, the fixtures of Docker, and no silent skips.
+
+With HERMES_TESTS_NO_SKIPS=1, as in CI, a test that skips for want of something fails.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
+
+# Fixtures of the whole session: there is one engine, whoever uses it.
+from tests.docker.engine import base, build_hermes, docker, image, sidecar, sources
+
+__all__ = ["base", "build_hermes", "docker", "image", "sidecar", "sources"]
+
+ROOT = Path(__file__).resolve().parents[1]
+COLLECTIONS = ROOT / ".ansible" / "collections"
+
+
+def link_checkout() -> None:
+    """Make the link that the Makefile makes too, so that pytest can be run by itself."""
+    link = COLLECTIONS / "ansible_collections" / "hermes" / "workers"
+    if not link.exists():
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to("../../../..")
+
+
+link_checkout()
+sys.path.insert(0, str(COLLECTIONS))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests.docker.conftest import Docker, Image, until
+from tests.docker.engine import Docker, Image, until
 from tests.standins.provider import Provider
 
 LARGEST = 450_000_000

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.docker.conftest import Docker, until
+from tests.docker.engine import Docker, until
 
 INGRESS = 39001
 INTERCEPTED = "198.51.100.1"

@@ -13,8 +13,7 @@ import psutil
 import pytest
 from plays import Deployment
 
-# Session fixtures of the tests of the image; imported, they serve here too.
-from tests.docker.conftest import Docker, base, docker, sidecar  # noqa: F401
+from tests.docker.engine import Docker
 
 SESSION = "dev.workerd.session"
 KEY = "sk-ant-canary-" + secrets.token_hex(16)
@@ -56,9 +55,9 @@ class Contained:
 @pytest.fixture(scope="module")
 def contained(
     make_deployment: Callable[..., Deployment],
-    docker: Docker,  # noqa: F811
-    base: str,  # noqa: F811
-    sidecar: str,  # noqa: F811
+    docker: Docker,
+    base: str,
+    sidecar: str,
 ) -> Contained:
     made = make_deployment(
         "contained",
