@@ -121,6 +121,7 @@ class Settings:
     provider_base_url: str = ""
     sleep_after: int = 4 * 3600
     drain_timeout: int = 60
+    token_overlap: int = 600
     host_tools: bool = False
     allow_unauthenticated: bool = False
     env: dict[str, str] = field(default_factory=dict)
@@ -165,6 +166,9 @@ class Checker:
         )
         settings.drain_timeout = self._duration(
             "hermes_drain_timeout", 0, 600, settings.drain_timeout
+        )
+        settings.token_overlap = self._duration(
+            "hermes_token_overlap", 0, 24 * 3600, settings.token_overlap
         )
         settings.host_tools = self._boolean("hermes_host_tools")
         settings.allow_unauthenticated = self._boolean("hermes_allow_unauthenticated")

@@ -28,7 +28,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.installer import (
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
 
 COMPATIBILITY_DATE = "2026-08-15"
-SECRET_BINDINGS = ("API_TOKEN", "API_TOKEN_NEXT", *KEY_NAMES.values(), "HERMES_SECRETS")
+SECRET_BINDINGS = ("API_TOKEN", "API_TOKEN_PREVIOUS", *KEY_NAMES.values(), "HERMES_SECRETS")
 CONTAINER_PORTS = "18789,9119"
 INSTANCE_CLASS = "HermesInstance"
 # Part of the address of every Durable Object's storage: changing it would lose the memory of all deployments.
@@ -157,6 +157,7 @@ def variables(settings: Settings, sources: Sources, version: str) -> dict[str, s
         "HERMES_PROVIDER_BASE_URL": settings.provider_base_url,
         "HERMES_SLEEP_AFTER": duration(settings.sleep_after),
         "HERMES_DRAIN_TIMEOUT": str(settings.drain_timeout),
+        "HERMES_TOKEN_OVERLAP": f"{settings.token_overlap}s",
         "HERMES_HOST_TOOLS": _boolean(settings.host_tools),
         "HERMES_ALLOW_UNAUTHENTICATED": _boolean(settings.allow_unauthenticated),
         "PROVIDERS_ADDRESS": PROVIDERS_IN_CONTAINER

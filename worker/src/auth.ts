@@ -2,6 +2,7 @@
 /** Who may come in. Tokens are compared as SHA-256 digests, in constant time. */
 import { ApiError } from "./errors.ts";
 import type { Settings } from "./settings.ts";
+import { type Deaths, isDead, type TokenUse, type Which } from "./tokens.ts";
 
 const encoder = new TextEncoder();
 const digests = new Map<string, ArrayBuffer>();
@@ -21,14 +22,26 @@ async function keptDigest(token: string): Promise<ArrayBuffer> {
   return digest;
 }
 
-/** Whether `given` equals one of `accepted`, in time that tells nothing about how close it came. */
-export async function matches(given: string, accepted: readonly string[]): Promise<boolean> {
+/** Bytes as hexadecimal digits. */
+export function hex(bytes: ArrayBuffer): string {
+  return [...new Uint8Array(bytes)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** Which of the configured tokens `given` is, in time that tells nothing about how close it came. */
+async function recognise(given: string, settings: Settings): Promise<Which | null> {
+  const { current, previous } = await digestsOf(settings);
   const candidate = await digestOf(given);
-  let found = false;
-  for (const token of accepted) {
-    if (crypto.subtle.timingSafeEqual(candidate, await keptDigest(token))) found = true;
-  }
-  return found;
+  const isPrevious = previous !== null && crypto.subtle.timingSafeEqual(candidate, previous);
+  if (current !== null && crypto.subtle.timingSafeEqual(candidate, current)) return "current";
+  return isPrevious ? "previous" : null;
+}
+
+/** Digests of the configured tokens. A token that replaces itself was not replaced. */
+async function digestsOf(settings: Settings): Promise<Record<Which, ArrayBuffer | null>> {
+  const { API_TOKEN, API_TOKEN_PREVIOUS } = settings.secrets;
+  const current = API_TOKEN === undefined ? null : await keptDigest(API_TOKEN);
+  const none = API_TOKEN_PREVIOUS === undefined || API_TOKEN_PREVIOUS === API_TOKEN;
+  return { current, previous: none ? null : await keptDigest(API_TOKEN_PREVIOUS) };
 }
 
 /** The token of an `Authorization: Bearer` header, or `null`. */
@@ -37,15 +50,34 @@ export function bearerOf(headers: Headers): string | null {
   return match?.[1] ?? null;
 }
 
+/** How long what the instance said about the tokens is believed, in milliseconds. */
+const BELIEVED = 60_000;
+
+/** What this isolate was told last, by its settings. */
+const told = new WeakMap<Settings, { deaths: Deaths; at: number }>();
+
+/** The token that let a request in. */
+export interface TokenCaller {
+  which: Which;
+  /** When the previous token dies or died, in milliseconds since the epoch; `null` while nobody used the new one. */
+  previousUntil: number | null;
+}
+
+/** Asks the one record of replaced tokens. */
+export type Registry = (use: TokenUse) => Promise<Deaths>;
+
 /**
  * Lets a request pass that carries a valid token.
- * @throws ApiError 503 `no_token` when none is configured, 401 `missing_token` or `wrong_token` otherwise.
+ * @returns which token it was; `null` where everyone is served.
+ * @throws ApiError 503 `no_token` when none is configured, 401 `missing_token`, `wrong_token` or `retired_token`.
  */
-export async function authorize(headers: Headers, settings: Settings): Promise<void> {
-  const { API_TOKEN, API_TOKEN_NEXT } = settings.secrets;
-  const accepted = [API_TOKEN, API_TOKEN_NEXT].filter((token) => token !== undefined);
-  if (accepted.length === 0) {
-    if (settings.allowUnauthenticated) return;
+export async function authorize(
+  headers: Headers,
+  settings: Settings,
+  registry: Registry,
+): Promise<TokenCaller | null> {
+  if (settings.secrets.API_TOKEN === undefined) {
+    if (settings.allowUnauthenticated) return null;
     throw new ApiError({
       status: 503,
       code: "no_token",
@@ -61,6 +93,36 @@ export async function authorize(headers: Headers, settings: Settings): Promise<v
       code: "missing_token",
       message: "Send the API token as 'Authorization: Bearer <token>'.",
     });
-  if (!(await matches(given, accepted)))
+  const which = await recognise(given, settings);
+  if (which === null)
     throw new ApiError({ status: 401, code: "wrong_token", message: "This API token is not valid here." });
+  const deaths = await deathsOf(which, settings, registry);
+  if (isDead(deaths[which], Date.now())) throw retired();
+  return { which, previousUntil: deaths.previous };
+}
+
+/** What is known about the tokens; the instance is asked at the first use, and again when its answer may have changed. */
+async function deathsOf(used: Which, settings: Settings, registry: Registry): Promise<Deaths> {
+  const { current, previous } = await digestsOf(settings);
+  const known = told.get(settings);
+  // As long as the previous token has no end, each use of either may be the one that gives it one.
+  const open = previous !== null && known?.deaths.previous === null;
+  if (known !== undefined && !open && Date.now() - known.at < BELIEVED) return known.deaths;
+  const deaths = await registry({
+    used,
+    current: current === null ? "" : hex(current),
+    previous: previous === null ? null : hex(previous),
+  });
+  told.set(settings, { deaths, at: Date.now() });
+  return deaths;
+}
+
+function retired(): ApiError {
+  return new ApiError({
+    status: 401,
+    code: "retired_token",
+    message:
+      "This API token was replaced and is refused for ever. Use the one that replaced it; " +
+      "where the old one was configured again, configure a new one.",
+  });
 }

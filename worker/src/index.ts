@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Routes and exports. What is not exactly a public route needs the token, whatever its spelling. */
 import { type Context, Hono } from "hono";
-import { authorize } from "./auth.ts";
+import { authorize, type TokenCaller } from "./auth.ts";
 import { modelOf, readBody } from "./body.ts";
 import { ApiError, errorResponse, toApiError } from "./errors.ts";
 import type { HermesInstance } from "./instance.ts";
@@ -16,7 +16,7 @@ export { Providers } from "./providers.ts";
 
 interface App {
   Bindings: Env;
-  Variables: { requestId: string; settings: Settings };
+  Variables: { requestId: string; settings: Settings; caller: TokenCaller | null };
 }
 
 type Stub = DurableObjectStub<HermesInstance>;
@@ -42,7 +42,10 @@ app.get("/", (c) =>
 );
 
 app.use(async (c, next) => {
-  await authorize(c.req.raw.headers, c.var.settings);
+  const caller = await authorize(c.req.raw.headers, c.var.settings, (use) =>
+    hermes(c, (it) => it.tokenUsed(use)),
+  );
+  c.set("caller", caller);
   await next();
 });
 
@@ -52,6 +55,7 @@ app.get("/api/health", async (c) => {
   const { gateway, confined, ...instance } = await hermes(c, (it) => it.health());
   return c.json({
     status: "ok",
+    token: tokenView(c.var.caller),
     worker: { name, version: workerVersion, platform, engine },
     instance,
     hermes: { version: hermesVersion, gateway },
@@ -120,6 +124,17 @@ app.onError((error, c) => {
 /** The path exactly as the client sent it (the URL parser has resolved dot segments already). */
 function rawPath(request: Request): string {
   return /^[a-z]+:\/\/[^/?#]*([^?#]*)/i.exec(request.url)?.[1] || "/";
+}
+
+/** Where a rotation of the token stands. */
+function tokenView(caller: TokenCaller | null) {
+  if (caller === null) return null;
+  const { which, previousUntil } = caller;
+  return {
+    which,
+    previousUntil: previousUntil === null ? null : new Date(previousUntil).toISOString(),
+    proven: which === "current" || previousUntil !== null,
+  };
 }
 
 /** Asks the one instance of this deployment. */

@@ -11,6 +11,7 @@ import { Log, Redactor } from "./log.ts";
 import type { Memory } from "./memory.ts";
 import { type Env, type Settings, secretValues, settingsOf } from "./settings.ts";
 import { realTime } from "./time.ts";
+import { type Deaths, Tokens, type TokenUse } from "./tokens.ts";
 import { TURN, Turns } from "./turns.ts";
 import { type Generation, Vault } from "./vault.ts";
 
@@ -39,6 +40,7 @@ export class HermesInstance extends DurableObject<Env> {
   readonly #sandbox: Sandbox;
   readonly #lifecycle: Lifecycle;
   readonly #turns: Turns;
+  readonly #tokens: Tokens;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
@@ -64,6 +66,7 @@ export class HermesInstance extends DurableObject<Env> {
       log: this.#log,
       drainTimeout: this.#settings.drainTimeout,
     });
+    this.#tokens = new Tokens(ctx.storage.kv, this.#settings.tokenOverlap);
     // A sandbox that outlived this object's restart is looked for at once, not at the next request.
     if (this.#lifecycle.mustReattach) ctx.waitUntil(this.#lifecycle.reattach().catch(() => undefined));
   }
@@ -240,6 +243,11 @@ export class HermesInstance extends DurableObject<Env> {
     } catch (error) {
       return this.#refuse(error, requestId);
     }
+  }
+
+  /** A Worker that was given a valid API token tells so, and learns how long the tokens live. */
+  tokenUsed(use: TokenUse): Deaths {
+    return this.#tokens.use(use, Date.now());
   }
 
   /** SHA-256 of this boot's capability, for the `Providers` entrypoint; `null` when nothing runs. */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What the Worker holds, proved without showing it: HMAC-SHA256 over a nonce, keyed with each secret. */
 import * as z from "zod/mini";
+import { hex } from "./auth.ts";
 import { ApiError } from "./errors.ts";
 import type { Settings } from "./settings.ts";
 
@@ -38,5 +39,5 @@ async function hmac(value: string, nonce: string): Promise<string> {
   const algorithm = { name: "HMAC", hash: "SHA-256" };
   const key = await crypto.subtle.importKey("raw", encoder.encode(value), algorithm, false, ["sign"]);
   const signature = await crypto.subtle.sign("HMAC", key, encoder.encode(nonce));
-  return [...new Uint8Array(signature)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  return hex(signature);
 }

@@ -33,7 +33,7 @@ export interface Model {
 /** Names of the secrets the Worker may hold, in the order of the proof. */
 export const SECRETS = [
   "API_TOKEN",
-  "API_TOKEN_NEXT",
+  "API_TOKEN_PREVIOUS",
   "ANTHROPIC_API_KEY",
   "OPENROUTER_API_KEY",
   "OPENAI_API_KEY",
@@ -131,6 +131,7 @@ const schema = z.object({
   HERMES_PROVIDER_BASE_URL: httpUrl,
   HERMES_SLEEP_AFTER: duration("4h", 1000, 6 * 3600_000, "must be between 1 second and 6 hours"),
   HERMES_DRAIN_TIMEOUT: duration("60s", 0, 900_000, "must be at most 15 minutes"),
+  HERMES_TOKEN_OVERLAP: duration("10m", 0, 24 * 3600_000, "must be at most 24 hours"),
   HERMES_HOST_TOOLS: flag,
   HERMES_ALLOW_UNAUTHENTICATED: flag,
   PROVIDERS_ADDRESS: httpUrl.check(z.refine((value) => value !== "", "must not be empty")),
@@ -153,6 +154,8 @@ export interface Settings {
   providerBaseUrl: string;
   sleepAfter: number;
   drainTimeout: number;
+  /** How long a replaced API token outlives the first use of the one that replaced it. */
+  tokenOverlap: number;
   hostTools: boolean;
   allowUnauthenticated: boolean;
   /** Where the sandbox finds the `Providers` entrypoint. */
@@ -195,6 +198,7 @@ function parse(env: Env): Settings {
     providerBaseUrl: out.HERMES_PROVIDER_BASE_URL,
     sleepAfter: out.HERMES_SLEEP_AFTER,
     drainTimeout: out.HERMES_DRAIN_TIMEOUT,
+    tokenOverlap: out.HERMES_TOKEN_OVERLAP,
     hostTools: out.HERMES_HOST_TOOLS,
     allowUnauthenticated: out.HERMES_ALLOW_UNAUTHENTICATED,
     providersAddress: out.PROVIDERS_ADDRESS,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { runInDurableObject } from "cloudflare:test";
 import { env as bare, exports } from "cloudflare:workers";
+import app from "../src/index.ts";
 import type { HermesInstance } from "../src/instance.ts";
 import type { Env } from "../src/settings.ts";
 import type { Knobs, Seen } from "./stand-ins/machine.ts";
@@ -25,6 +26,17 @@ export function ask(path: string, init: RequestInit = {}): Promise<Response> {
 /** A request with exactly these headers. */
 export function askBare(path: string, init: RequestInit = {}): Promise<Response> {
   return worker.default.fetch(`http://worker${path}`, init);
+}
+
+/** A request to a Worker that is configured otherwise; the instance behind it is the same. */
+export function askWith(
+  change: Record<string, string | null>,
+  path: string,
+  headers: Record<string, string>,
+  init: RequestInit = {},
+): Promise<Response> {
+  const configured = { ...env, ...change } as Env;
+  return Promise.resolve(app.fetch(new Request(`http://worker${path}`, { ...init, headers }), configured));
 }
 
 /** A request to the `Providers` entrypoint. */

@@ -85,6 +85,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"hermes_sleep_after": "soon"}, "hermes_sleep_after", "duration"),
     ({"hermes_sleep_after": 14400}, "hermes_sleep_after", "s, m or h"),
     ({"hermes_drain_timeout": "11m"}, "hermes_drain_timeout", "10m"),
+    ({"hermes_token_overlap": "25h"}, "hermes_token_overlap", "24h"),
     ({"hermes_host_tools": "perhaps"}, "hermes_host_tools", "true nor false"),
     ({"hermes_allow_unauthenticated": 2}, "hermes_allow_unauthenticated", "true nor false"),
     ({"hermes_verify": "no"}, "hermes_verify", "auto, full"),

@@ -23,6 +23,7 @@ const SETTINGS: Settings = {
   providerBaseUrl: "",
   sleepAfter: 2 * HOUR,
   drainTimeout: 10_000,
+  tokenOverlap: 600_000,
   hostTools: false,
   allowUnauthenticated: false,
   providersAddress: "http://127.0.0.1:1",

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+import { runInDurableObject } from "cloudflare:test";
+import { beforeEach, describe, expect, it } from "vitest";
+import { anew, askWith, crash, instance, machine, refusal } from "./helpers.ts";
+
+const OLD = "the-old-token-of-this-test";
+const NEW = "the-new-token-of-this-test";
+const during = { API_TOKEN: NEW, API_TOKEN_PREVIOUS: OLD };
+const before = { API_TOKEN: OLD };
+
+interface TokenView {
+  which: string;
+  previousUntil: string | null;
+  proven: boolean;
+}
+
+const ask = (configured: Record<string, string>, token: string) =>
+  askWith(configured, "/api/health", { authorization: `Bearer ${token}` });
+
+async function told(configured: Record<string, string>, token: string): Promise<TokenView> {
+  const answer = await ask(configured, token);
+  expect(answer.status).toBe(200);
+  return ((await answer.json()) as { token: TokenView }).token;
+}
+
+/** As if the overlap had begun so long ago, in milliseconds. */
+async function later(ms: number): Promise<void> {
+  await runInDurableObject(instance(), (_, { storage }) => {
+    for (const [key, at] of storage.kv.list<number>({ prefix: "token-refused-from:" }))
+      storage.kv.put(key, at - ms);
+  });
+}
+
+beforeEach(anew);
+
+describe("a rotation of the token", () => {
+  it("leaves the old token alone until the new one was used", async () => {
+    expect(await told(during, OLD)).toEqual({ which: "previous", previousUntil: null, proven: false });
+    await later(24 * 3600_000);
+    expect(await told(during, OLD)).toEqual({ which: "previous", previousUntil: null, proven: false });
+  });
+
+  it("takes both for the overlap that the first use of the new one begins, then the new one only", async () => {
+    const { previousUntil } = await told(during, NEW);
+    const left = Date.parse(previousUntil ?? "") - Date.now();
+    expect(left).toBeGreaterThan(590_000);
+    expect(left).toBeLessThanOrEqual(600_000);
+    expect(await told(during, OLD)).toEqual({ which: "previous", previousUntil, proven: true });
+    expect(await told(during, NEW)).toEqual({ which: "current", previousUntil, proven: true });
+    await later(600_001);
+    expect(await refusal(await ask(during, OLD))).toMatchObject({ status: 401, code: "retired_token" });
+    expect((await told(during, NEW)).which).toBe("current");
+  });
+
+  it("refuses the old one for ever, even where an old version of the Worker comes back", async () => {
+    await told(during, NEW);
+    await later(600_001);
+    await crash();
+    expect(await refusal(await ask(before, OLD))).toMatchObject({ status: 401, code: "retired_token" });
+    // Nor does it take the new one with it when both are swapped.
+    const swapped = { API_TOKEN: OLD, API_TOKEN_PREVIOUS: NEW };
+    expect(await refusal(await ask(swapped, OLD))).toMatchObject({ code: "retired_token" });
+    expect(await told(swapped, NEW)).toMatchObject({ which: "previous", previousUntil: null });
+  });
+
+  it("is none when both are the same", async () => {
+    expect(await told({ API_TOKEN: NEW, API_TOKEN_PREVIOUS: NEW }, NEW)).toMatchObject({ which: "current" });
+    await later(600_001);
+    expect(await told({ API_TOKEN: NEW, API_TOKEN_PREVIOUS: NEW }, NEW)).toMatchObject({ which: "current" });
+  });
+
+  it("does not wake Hermes", async () => {
+    await told(during, OLD);
+    await told(during, NEW);
+    expect((await machine.look()).starts).toBe(0);
+  });
+});
