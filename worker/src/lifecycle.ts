@@ -4,35 +4,20 @@
  * it goes through here. It knows no HTTP of its own and asks the clock it was given, so that a simulator can
  * drive it.
  */
-import {
-  bootPause,
-  type Chores,
-  cronPause,
-  LONGEST_PAUSE,
-  maySleep,
-  nextDue,
-  type Policy,
-  policyFor,
-} from "./clock.ts";
-import {
-  EngineError,
-  type Exit,
-  engineReason,
-  isNotRunning,
-  Listener,
-  lastLine,
-  type Sandbox,
-} from "./engine.ts";
+import { Boot, READY_PATIENCE, redactKeys } from "./boot.ts";
+import { bootPause, type Chores, LONGEST_PAUSE, maySleep, nextDue, type Policy, policyFor } from "./clock.ts";
+import { type Exit, engineReason, type Sandbox } from "./engine.ts";
 import { ApiError } from "./errors.ts";
 import { API_PORT, Guest, SandboxGone, type Saved } from "./guest.ts";
 import { type BootKeys, buildGo, configDigest } from "./hermes-config.ts";
 import type { Log } from "./log.ts";
 import { type Memory, newMemory, type ProviderTrouble } from "./memory.ts";
+import { Reattach } from "./reattach.ts";
 import { Saving } from "./saving.ts";
 import type { Settings } from "./settings.ts";
-import { chooseSnapshot, type SnapshotRecord } from "./snapshots.ts";
 import { type Time, within } from "./time.ts";
 import type { Vault } from "./vault.ts";
+import { Watch } from "./watch.ts";
 
 /** What the lifecycle works with. */
 export interface Parts {
@@ -47,24 +32,12 @@ export interface Parts {
   setAlarm(at: number | null): void;
 }
 
-/** Until a Hermes that was told to go answers with this boot's key. */
-const READY_PATIENCE = 90_000;
-/** Until a running Hermes that we found again answers. */
-const REATTACH_PATIENCE = 30_000;
-/** Characters of a failed boot's log that are kept, and how long its last words are waited for, in ms. */
-const LOG_TAIL = 4000;
-const LOG_GRACE = 300;
 /** A lost engine is usually back after so long. */
 const LOOK_AGAIN = 1500;
 /** A sandbox that died has its appointments kept after so long: soon, but not in a circle. */
 const AFTER_DEATH = 45_000;
-/** How often, and after how long, the state of a Hermes that is given up is tried to be saved. */
-const LAST_SAVES = 3;
-const LAST_SAVES_PAUSE = 2000;
 /** How often a request sees its sandbox die before it is refused. */
 const MAX_DEATHS = 5;
-/** The platform ends a sandbox that nobody asked anything for so long. */
-const INACTIVITY_LIMIT = 6 * 3600_000;
 
 /** The life of one sandbox. */
 export class Lifecycle {
@@ -79,13 +52,10 @@ export class Lifecycle {
   #transition: Promise<unknown> | null = null;
   /** Finding a sandbox again after this object was restarted, or after its watch was lost. */
   #reattach: Promise<void> | null = null;
-  /** Whether somebody would tell us that the sandbox ended. */
-  #watched = false;
-  /** What the sandbox of the current boot prints until it is ready. */
-  #bootLog: Listener | null = null;
-  /** The boot whose sandbox is known to have ended. */
-  #ended: string | null = null;
+  readonly #watch: Watch;
   readonly #saving: Saving;
+  readonly #boots: Boot;
+  readonly #finding: Reattach;
   #inFlight = 0;
   #atHermes = 0;
   #drained: (() => void)[] = [];
@@ -96,14 +66,28 @@ export class Lifecycle {
     this.#parts = parts;
     this.#policy = policyFor(parts.settings.sleepAfter);
     this.#memory = { ...newMemory(parts.time.now()), ...parts.store.get() };
-    if (this.#memory.keys !== null) this.#redactKeys(this.#memory.keys);
-    this.#saving = new Saving({
+    if (this.#memory.keys !== null) redactKeys(parts.log, this.#memory.keys);
+    const shared = {
       ...parts,
       memory: this.#memory,
-      remember: (change) => this.#remember(change),
+      remember: (change: Partial<Memory>) => this.#remember(change),
+    };
+    const lookAgain = () => void this.#lookAgain().catch(() => undefined);
+    this.#watch = new Watch({ ...shared, onEnd: (exit) => this.#gone(exit), onLost: lookAgain });
+    this.#saving = new Saving({
+      ...shared,
       // A boot that is not through yet has nothing to save, whatever a save that waited believes.
       guest: () => (this.#memory.state === "booting" ? null : this.#guestOrNone()),
     });
+    const boot = {
+      ...shared,
+      watch: this.#watch,
+      guest: (bootId: string, keys: BootKeys) => this.#guest(bootId, keys),
+    };
+    const fallAsleep = (wakeAt: number | null, notBefore?: number) => this.#fallAsleep(wakeAt, notBefore);
+    this.#boots = new Boot({ ...boot, fallAsleep });
+    const [drain, died] = [() => this.#drain(), () => this.#died()];
+    this.#finding = new Reattach({ ...boot, saving: this.#saving, drain, died });
     this.#arm();
   }
 
@@ -125,7 +109,7 @@ export class Lifecycle {
   /** Whether a sandbox may run that this object has not looked at yet. */
   get mustReattach(): boolean {
     return (
-      this.#memory.state !== "asleep" && !this.#watched && this.#boot === null && this.#transition === null
+      this.#memory.state !== "asleep" && !this.#watch.kept && this.#boot === null && this.#transition === null
     );
   }
 
@@ -237,178 +221,12 @@ export class Lifecycle {
           retryAfter: left / 1000,
         }),
       );
-    this.#boot = this.#bootOnce(why).finally(() => {
+    this.#boot = this.#boots.run(why).finally(() => {
       this.#boot = null;
       this.#arm();
       this.#lookIfLost();
     });
     return this.#boot;
-  }
-
-  async #bootOnce(why: string): Promise<void> {
-    const { time, log, settings } = this.#parts;
-    const began = time.now();
-    // A boot that never gets ready leaves the appointments where they were.
-    this.#remember({ whyAwake: why, wakeAt: this.#memory.wakeAt ?? this.#memory.nextCron });
-    const passedOver: string[] = [];
-    const choice = chooseSnapshot(this.#memory, this.#parts.vault, settings.image, began);
-    if (choice !== null && "why" in choice) {
-      this.#passOver(passedOver, choice.why);
-      this.#remember({ snapshot: null });
-    }
-    const snapshot = choice !== null && "use" in choice ? choice.use : null;
-    await this.#bringSomehow(snapshot, passedOver);
-    const now = time.now();
-    this.#remember({
-      state: "awake",
-      since: now,
-      gatewayStopped: false,
-      wokenForCron: why === "cron",
-      lastActivity: now,
-      lastSave: now,
-      firstUnsaved: null,
-      lastUnsaved: null,
-      wakeAt: null,
-      notBefore: 0,
-      bootFailures: 0,
-      saveFailures: 0,
-      boots: this.#memory.boots + 1,
-      lastError: null,
-    });
-    log.info("awake", { boot: this.#memory.bootId, ms: now - began, restored: this.#memory.restored });
-  }
-
-  /** From the snapshot, else from the image and the vault; an image is tried twice when nothing started at all. */
-  async #bringSomehow(snapshot: SnapshotRecord | null, passedOver: string[]): Promise<void> {
-    if (snapshot !== null) {
-      try {
-        return await this.#attempt(snapshot, passedOver);
-      } catch (error) {
-        if (isNoEngine(error)) throw await this.#bootFailed(error);
-        this.#passOver(passedOver, `snapshot ${snapshot.id}: ${engineReason(error)}`);
-        await this.#destroyQuietly();
-        this.#remember({ snapshot: null });
-      }
-    }
-    for (let left = 1; ; left--) {
-      try {
-        return await this.#attempt(null, passedOver);
-      } catch (error) {
-        if (left === 0 || !isStartFailure(error)) throw await this.#bootFailed(error);
-        this.#parts.log.warn("started_again", { why: engineReason(error) });
-        await this.#destroyQuietly();
-      }
-    }
-  }
-
-  #passOver(passedOver: string[], why: string): void {
-    passedOver.push(why);
-    this.#parts.log.warn("snapshot_passed_over", { why });
-  }
-
-  /** One start, under a boot id of its own, so that no late news of another is taken for its own. */
-  async #attempt(snapshot: SnapshotRecord | null, passedOver: string[]): Promise<void> {
-    const { time, log, settings } = this.#parts;
-    const bootId = crypto.randomUUID();
-    const keys = { gatewayKey: randomKey(), capability: randomKey() };
-    this.#redactKeys(keys);
-    this.#bootLog = null;
-    this.#remember({
-      state: "booting",
-      since: time.now(),
-      bootId,
-      keys,
-      image: settings.image,
-      restored: null,
-      startedFrom: snapshot,
-    });
-    const from = snapshot === null ? "image" : `snapshot ${snapshot.id}`;
-    log.info("boot", { boot: bootId, why: this.#memory.whyAwake, image: settings.image, from });
-    await this.#bring(this.#guest(bootId, keys), snapshot, passedOver);
-  }
-
-  /** start -> commands work -> restore -> go -> ready, each raced against the sandbox's end. */
-  async #bring(guest: Guest, snapshot: SnapshotRecord | null, passedOver: string[]): Promise<void> {
-    const { bootId } = guest;
-    const { sandbox, settings } = this.#parts;
-    const found = await sandbox.inspect();
-    // Whatever runs there is of no boot that we remember: it must neither answer nor be saved.
-    if (found.running) await sandbox.destroy();
-    await sandbox.start({
-      ...(snapshot === null ? { image: settings.image } : { containerSnapshot: { id: snapshot.id } }),
-      env: { HERMES_BOOT_ID: bootId },
-      labels: { boot: bootId, name: settings.name },
-      enableInternet: true,
-    });
-    const ended = this.#watch(bootId);
-    this.#bootLog = new Listener(sandbox, ["sandbox", "logs", "--boot", bootId, "--follow"], LOG_TAIL);
-    const steps = async () => {
-      await guest.works();
-      const restored = snapshot === null ? await guest.restore() : await this.#keepSnapshot(guest, snapshot);
-      this.#remember({
-        restored: {
-          backup: restored.backup,
-          snapshot: snapshot?.id ?? null,
-          passedOver: [...passedOver, ...restored.passedOver],
-        },
-      });
-      await guest.go(buildGo(settings, guest.keys));
-      await guest.ready(READY_PATIENCE);
-      await sandbox.setInactivityTimeout(INACTIVITY_LIMIT);
-    };
-    this.#remember({ confined: found.confined, configDigest: await configDigest(settings) });
-    await Promise.race([steps(), ended]);
-    if (this.#ended === bootId) throw new SandboxGone(null);
-    this.#bootLog.stop();
-  }
-
-  async #keepSnapshot(
-    guest: Guest,
-    snapshot: SnapshotRecord,
-  ): Promise<{ backup: number; passedOver: string[] }> {
-    await guest.keep();
-    // The platform renews a snapshot that is started from.
-    this.#remember({ snapshot: { ...snapshot, renewed: this.#parts.time.now() } });
-    return { backup: snapshot.backup, passedOver: [] };
-  }
-
-  async #destroyQuietly(): Promise<void> {
-    await this.#parts.sandbox
-      .destroy()
-      .catch((error: unknown) => this.#parts.log.warn("destroy_failed", { why: engineReason(error) }));
-  }
-
-  /** Tells when the sandbox of a boot ends. The promise only ever rejects, with {@link SandboxGone}. */
-  #watch(bootId: string): Promise<never> {
-    this.#watched = true;
-    const ended = this.#parts.sandbox.monitor().then(
-      (exit) => this.#onExit(bootId, exit),
-      (error) => this.#onWatchLost(bootId, error),
-    );
-    ended.catch(() => undefined);
-    return ended;
-  }
-
-  #onExit(bootId: string, exit: Exit): never {
-    this.#ended = bootId;
-    if (this.#memory.bootId === bootId) this.#gone(exit);
-    throw new SandboxGone(exit);
-  }
-
-  /** The engine went away or the watch was cut: nobody knows, so the next one who needs Hermes looks. */
-  #onWatchLost(bootId: string, error: unknown): never {
-    const over = isNotRunning(error) || isStartFailure(error);
-    if (over) this.#ended = bootId;
-    if (this.#memory.bootId === bootId) {
-      this.#watched = false;
-      if (over) this.#gone(null);
-      else {
-        this.#parts.log.warn("watch_lost", { boot: bootId, why: engineReason(error) });
-        void this.#lookAgain().catch(() => undefined);
-      }
-    }
-    if (isStartFailure(error)) throw error;
-    throw new SandboxGone(null);
   }
 
   /** The next request would look as well, but the status page should not have to wait for one. */
@@ -425,7 +243,7 @@ export class Lifecycle {
   /** The sandbox ended. While we boot or stop, whoever does that draws the conclusions. */
   #gone(exit: Exit | null): void {
     const { log, time } = this.#parts;
-    this.#watched = false;
+    this.#watch.end();
     if (this.#transition !== null) return;
     const exitCode = exit?.exitCode ?? null;
     this.#remember({ lastExit: { at: time.now(), exitCode, logTail: null } });
@@ -444,7 +262,7 @@ export class Lifecycle {
 
   /** Nothing runs any more. */
   #fallAsleep(wakeAt: number | null, notBefore = 0): void {
-    this.#watched = false;
+    this.#watch.end();
     this.#remember({
       state: "asleep",
       since: this.#parts.time.now(),
@@ -462,59 +280,6 @@ export class Lifecycle {
     this.#arm();
   }
 
-  async #bootFailed(cause: unknown): Promise<ApiError> {
-    const { log, time } = this.#parts;
-    const { bootId, lastExit } = this.#memory;
-    if (isNoEngine(cause)) return this.#noEngine(cause);
-    const tail = await this.#tailOfBoot();
-    await this.#destroyQuietly();
-    const failures = this.#memory.bootFailures + 1;
-    const pause = bootPause(failures);
-    const error = bootError(cause, tail, pause);
-    log.error("boot_failed", {
-      boot: bootId,
-      code: error.code,
-      why: error.message,
-      log_tail: tail,
-      attempt: failures,
-    });
-    const now = time.now();
-    this.#remember({
-      lastExit: cause instanceof SandboxGone && lastExit !== null ? { ...lastExit, logTail: tail } : lastExit,
-      bootFailures: failures,
-      lastError: { at: now, code: error.code, message: error.message },
-    });
-    this.#fallAsleep(this.#appointmentAfter(cronPause(failures)), now + pause);
-    return error;
-  }
-
-  /** Nothing was wrong with Hermes, so the next request tries at once; what did run died with its engine. */
-  #noEngine(cause: ApiError): ApiError {
-    const now = this.#parts.time.now();
-    this.#parts.log.error("boot_failed", { code: cause.code, why: cause.message });
-    this.#remember({ lastError: { at: now, code: cause.code, message: cause.message } });
-    this.#fallAsleep(this.#appointmentAfter(bootPause(6)));
-    return cause;
-  }
-
-  /** A job that woke us, or is due soon, is tried again after a pause; nothing else needs a timer. */
-  #appointmentAfter(pause: number): number | null {
-    const { wakeAt, whyAwake } = this.#memory;
-    const soonest = this.#parts.time.now() + pause;
-    if (wakeAt === null) return whyAwake === "cron" ? soonest : null;
-    return Math.max(wakeAt, soonest);
-  }
-
-  /** The end of the boot's log, without secrets; it was listened to, for a dead sandbox tells nothing. */
-  async #tailOfBoot(): Promise<string | null> {
-    const log = this.#bootLog;
-    if (log === null) return null;
-    // What a dying sandbox printed last is still on its way.
-    await within(this.#parts.time, LOG_GRACE, log.done);
-    log.stop();
-    return this.#parts.log.redactor.clean(log.text()) || null;
-  }
-
   // Finding a running sandbox again
 
   /**
@@ -522,74 +287,11 @@ export class Lifecycle {
    * @throws ApiError `engine_unavailable` when nobody can tell.
    */
   reattach(): Promise<void> {
-    this.#reattach ??= this.#reattachOnce().finally(() => {
+    this.#reattach ??= this.#finding.run().finally(() => {
       this.#reattach = null;
       this.#arm();
     });
     return this.#reattach;
-  }
-
-  async #reattachOnce(): Promise<void> {
-    const { sandbox, log, time } = this.#parts;
-    const { bootId, keys, state } = this.#memory;
-    const found = await sandbox.inspect();
-    const label = found.labels?.["boot"];
-    const ours =
-      found.running && bootId !== null && keys !== null && (label === undefined || label === bootId);
-    if (!ours) {
-      if (found.running) await sandbox.destroy();
-      log.warn("sandbox_lost", { boot: bootId, running: found.running });
-      this.#remember({ lastExit: { at: time.now(), exitCode: null, logTail: null } });
-      return this.#died();
-    }
-    // A boot that was cut off cannot be taken up where it was; a stop that was has not happened.
-    const answers = state !== "booting" && (await this.#answersAgain(this.#guest(bootId, keys)));
-    if (this.#memory.bootId !== bootId) return;
-    if (!answers) return this.#giveUp(bootId, state !== "booting");
-    await sandbox.setInactivityTimeout(INACTIVITY_LIMIT);
-    const now = time.now();
-    this.#remember({
-      state: "awake",
-      firstUnsaved: this.#memory.firstUnsaved ?? now,
-      lastUnsaved: this.#memory.lastUnsaved ?? now,
-    });
-    void this.#watch(bootId).catch(() => undefined);
-    log.info("reattached", { boot: bootId });
-  }
-
-  /** Ends a sandbox whose Hermes does not answer; what it knows is saved as well as it can be. */
-  async #giveUp(bootId: string, save: boolean): Promise<void> {
-    const { sandbox, log, time } = this.#parts;
-    let saved = false;
-    // Turns under way may yet come to their end, and then belong to what is saved.
-    if (save) await this.#drain().catch(() => undefined);
-    for (let left = LAST_SAVES; save && !saved && left > 0; left--) {
-      saved = await this.#saving.save("before giving up").then(
-        () => true,
-        () => false,
-      );
-      if (!saved && left > 1) await time.sleep(LAST_SAVES_PAUSE);
-    }
-    await sandbox.destroy();
-    log.warn("sandbox_given_up", { boot: bootId, saved });
-    this.#died();
-  }
-
-  async #answersAgain(guest: Guest): Promise<boolean> {
-    try {
-      // A command may fail for once; what has to be given up is lost.
-      await guest.works();
-      const { state } = await guest.status();
-      if (this.#memory.gatewayStopped || state === "stopped") {
-        this.#remember({ gatewayStopped: true });
-        return true;
-      }
-      await guest.ready(REATTACH_PATIENCE);
-      return true;
-    } catch (error) {
-      this.#parts.log.warn("reattach_failed", { boot: guest.bootId, why: engineReason(error) });
-      return false;
-    }
   }
 
   // Saving
@@ -705,7 +407,7 @@ export class Lifecycle {
   }
 
   #guest(bootId: string, keys: BootKeys): Guest {
-    const isCurrent = () => this.#memory.bootId === bootId && this.#ended !== bootId;
+    const isCurrent = () => this.#memory.bootId === bootId && !this.#watch.hasEnded(bootId);
     return new Guest(this.#parts, bootId, keys, isCurrent);
   }
 
@@ -869,25 +571,6 @@ export class Lifecycle {
     Object.assign(this.#memory, change);
     this.#parts.store.put(this.#memory);
   }
-
-  #redactKeys(keys: BootKeys): void {
-    this.#parts.log.redactor.add([keys.gatewayKey, keys.capability]);
-  }
-}
-
-function randomKey(): string {
-  return [...crypto.getRandomValues(new Uint8Array(32))]
-    .map((byte) => byte.toString(16).padStart(2, "0"))
-    .join("");
-}
-
-/** Whether the engine said that what was to be started never began to run. */
-function isStartFailure(error: unknown): error is EngineError {
-  return error instanceof EngineError && error.code === "start_failed";
-}
-
-function isNoEngine(error: unknown): error is ApiError {
-  return error instanceof ApiError && error.code === "engine_unavailable";
 }
 
 /** The same trouble as people are told of it. */
@@ -909,21 +592,4 @@ function diedError(): ApiError {
     message: "The sandbox ended again and again while it was waited for. See GET /api/instance/logs.",
     retryAfter: 5,
   });
-}
-
-/** The refusal that a failed boot leaves behind. */
-function bootError(cause: unknown, tail: string | null, pause: number): ApiError {
-  const last = lastLine(tail ?? "");
-  const code = cause instanceof ApiError && !(cause instanceof SandboxGone) ? cause.code : codeOf(cause);
-  return new ApiError({
-    status: 503,
-    code,
-    message: `Hermes did not start: ${engineReason(cause)}${last === "" ? "" : ` Its log ends with: ${last}`}`,
-    retryAfter: Math.max(1, pause / 1000),
-    cause,
-  });
-}
-
-function codeOf(cause: unknown): string {
-  return cause instanceof EngineError && cause.status === 507 ? "disk_full" : "boot_failed";
 }
