@@ -8,9 +8,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from ansible_collections.hermes.workers.plugins.plugin_utils.action import CardAction
-
-FULL_TABLES = 3
-"""With more hosts than this, only their changes are listed."""
+from ansible_collections.hermes.workers.plugins.plugin_utils.table import FULL_CARDS
 
 
 class ActionModule(CardAction):
@@ -40,7 +38,7 @@ def lines(plans: dict[str, dict[str, Any]]) -> list[str]:
         kind.append(host)
         if any(change["restarts"] for change in changes):
             restarts.append(host)
-        if len(plans) <= FULL_TABLES:
+        if len(plans) <= FULL_CARDS:
             text += ["", f"Plan for {host}"]
             text += [
                 f"  {what:<13} {value:<34} ({source})" for what, value, source in plan["values"]

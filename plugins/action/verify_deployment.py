@@ -27,6 +27,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import (
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.plan import prune
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import Processes, health
+from ansible_collections.hermes.workers.plugins.plugin_utils.table import FULL_CARDS
 
 CHAT_SECONDS = 180.0
 QUESTION = "Reply with one short sentence: are you ready?"
@@ -53,6 +54,7 @@ class ActionModule(DeploymentAction):
         result: dict[str, Any] = {
             "changed": False,
             "version": self.rendered.version,
+            "url": self._url(),
             "verified": "health",
         }
         if self._full() and not self.check_mode:
@@ -61,8 +63,13 @@ class ActionModule(DeploymentAction):
             self.deployment.note_proof(self.rendered.version)
             self._prune()
             status = self._health()
-        self.show(self._summary(status, result))
+        result["health"] = health_words(status)
+        if len(self.task_vars.get("ansible_play_hosts_all", [])) <= FULL_CARDS:
+            self.show(self._summary(status, result))
         return result
+
+    def _url(self) -> str:
+        return f"http://127.0.0.1:{self.settings.port}"
 
     def _prune(self) -> None:
         """Remove what the version before left, now that this one is proved."""
@@ -205,12 +212,11 @@ class ActionModule(DeploymentAction):
         return found if isinstance(found, dict) and found.get("variable") else None
 
     def _summary(self, status: dict[str, Any], result: dict[str, Any]) -> list[str]:
-        url = f"http://127.0.0.1:{self.settings.port}"
-        instance = status.get("instance", {})
+        url = self._url()
         rows = [
             ("URL", url),
             ("version", f"{self.rendered.version}, Hermes {self.sources.hermes_version}"),
-            ("health", f"{status.get('status')}, Hermes is {instance.get('state')}"),
+            ("health", result["health"]),
         ]
         if "seconds_to_first_token" in result:
             rows.append(("first token", f"{result['seconds_to_first_token']} s"))
@@ -252,6 +258,11 @@ class ActionModule(DeploymentAction):
             self.command("logs"),
             self.command("destroy"),
         ]
+
+
+def health_words(status: dict[str, Any]) -> str:
+    """Return the answer of /api/health in a few words."""
+    return f"{status.get('status')}, Hermes is {status.get('instance', {}).get('state')}"
 
 
 def chat(text: str, *, stream: bool) -> dict[str, Any]:

@@ -42,3 +42,8 @@ class CallbackModule(Default):
         self._display.display(f"\n{host}: FAILED", color=constants.COLOR_ERROR)
         for line in content["msg"].splitlines():
             self._display.display(f"  {line}", color=constants.COLOR_ERROR)
+
+    def v2_playbook_on_include(self, included_file) -> None:
+        """Say which tasks were included only to those who asked for details: it is one line for each host."""
+        if self._display.verbosity:
+            super().v2_playbook_on_include(included_file)

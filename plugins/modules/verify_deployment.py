@@ -41,6 +41,16 @@ version:
   returned: success
   type: str
   sample: 91ab03f7c2d4e560
+url:
+  description: Where it is.
+  returned: success
+  type: str
+  sample: http://127.0.0.1:8787
+health:
+  description: Its health in a few words.
+  returned: success
+  type: str
+  sample: ok, Hermes is awake
 verified:
   description: V(chat), or V(health) for an unchanged deployment.
   returned: success

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from plays import Deployment, run_play
@@ -29,8 +30,28 @@ def test_one_failing_deployment_does_not_stop_the_other(
 ) -> None:
     good = make_deployment("good")
     bad = make_deployment("bad", hermes_default_model="acme/unknown")
-    play = run_play("deploy", [good, bad])
+    play = run_play("deploy", [bad, good])
     assert play.code != 0
     assert "hermes_default_model" in play.output
     assert good.chat("Hello").status == 200
     assert not bad.state.exists()
+
+    row = re.search(
+        rf"^good +{good.url} +\w{{16}} +yes +ok, Hermes is awake +[\d.]+ s$",
+        play.output,
+        re.MULTILINE,
+    )
+    assert row, play.output
+    assert re.search(r"^bad .* hermes_default_model: 'acme/unknown'", play.output, re.MULTILINE), (
+        play.output
+    )
+    assert "2 deployments: 1 changed, 1 failed." in play.output
+
+
+def test_the_table_is_shown_when_every_deployment_of_a_batch_fails(
+    make_deployment: Callable[..., Deployment],
+) -> None:
+    hosts = [make_deployment(f"bad-{n}", hermes_default_model="acme/unknown") for n in range(2)]
+    play = run_play("deploy", hosts, "-e", "hermes_serial=2")
+    assert play.code != 0
+    assert "2 deployments: 0 changed, 2 failed." in play.output
