@@ -51,11 +51,14 @@ def proof(value: str, nonce: str) -> str:
     return hmac.new(value.encode(), nonce.encode(), hashlib.sha256).hexdigest()
 
 
+def matches(value: str, nonce: str, claimed: str) -> bool:
+    """Whether a proof is that of this value, compared in constant time."""
+    return hmac.compare_digest(claimed.encode(), proof(value, nonce).encode())
+
+
 def differing(wanted: dict[str, str], proofs: dict[str, str], nonce: str) -> list[str]:
     """Return the names of secrets that the other side lacks, holds with another value, or should not hold."""
     changed = [
-        name
-        for name, value in wanted.items()
-        if not hmac.compare_digest(proofs.get(name, "").encode(), proof(value, nonce).encode())
+        name for name, value in wanted.items() if not matches(value, nonce, proofs.get(name, ""))
     ]
     return sorted(changed + [name for name in proofs if name not in wanted])

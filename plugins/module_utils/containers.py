@@ -1,0 +1,70 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Container applications of an account, and the images that its Workers start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ansible_collections.hermes.workers.plugins.module_utils import scripts
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
+    Cloudflare,
+    CloudflareError,
+    segment,
+)
+
+
+def limits(api: Cloudflare) -> dict[str, Any]:
+    """Return what the account may use of Containers. Raises CloudflareError where they are not available."""
+    return api.get(api.account("containers/me"))
+
+
+def applications(api: Cloudflare) -> list[dict[str, Any]]:
+    """Return all container applications of the account."""
+    return api.get(api.account("containers/applications")) or []
+
+
+def application(api: Cloudflare, application_id: str) -> dict[str, Any] | None:
+    """Return one application, or None. Under the durable_object policy its id is the namespace's."""
+    try:
+        return api.get(api.account(f"containers/applications/{segment(application_id)}"))
+    except CloudflareError as error:
+        if error.missing:
+            return None
+        raise
+
+
+def delete_application(api: Cloudflare, application_id: str) -> bool:
+    """Delete an application, which ends its instances and its cost; returns whether it was there."""
+    return api.delete(api.account(f"containers/applications/{segment(application_id)}"))
+
+
+def images_in_use(api: Cloudflare) -> set[str]:
+    """Return the references of all images that an application names, or a recent version of any Worker.
+
+    Recent are the versions of the latest deployments: those that a rollback goes back to.
+    """
+    named = {_image(one) for one in applications(api)}
+    for script in scripts.listing(api):
+        for version_id in _recent_versions(api, script["id"]):
+            named.update(images_of(scripts.version(api, script["id"], version_id)))
+    return named - {""}
+
+
+def images_of(version: dict[str, Any]) -> Iterator[str]:
+    """Return the references of the images that a version's containers start."""
+    runtime = (version.get("resources") or {}).get("script_runtime") or {}
+    for container in runtime.get("containers") or []:
+        yield from (container.get("images") or {}).values()
+        yield container.get("image") or ""
+
+
+def _image(application_: dict[str, Any]) -> str:
+    return (application_.get("configuration") or {}).get("image") or ""
+
+
+def _recent_versions(api: Cloudflare, name: str) -> set[str]:
+    found = scripts.deployments(api, name)
+    return {share["version_id"] for one in found for share in one["versions"]}

@@ -1,0 +1,35 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Custom domains: hostnames that a Worker serves as their origin, with DNS record and certificate of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import Cloudflare, segment
+
+
+def listing(api: Cloudflare) -> list[dict[str, Any]]:
+    """Return all custom domains of the account."""
+    return api.get(api.account("workers/domains")) or []
+
+
+def find(api: Cloudflare, hostname: str) -> dict[str, Any] | None:
+    """Return the custom domain of a hostname, or None."""
+    found = api.get(api.account("workers/domains"), hostname=hostname) or []
+    return next((one for one in found if one["hostname"].lower() == hostname.lower()), None)
+
+
+def attach(api: Cloudflare, hostname: str, worker: str, zone_id: str) -> dict[str, Any]:
+    """Let a Worker serve a hostname. Takes it from another Worker: ask whose it is before.
+
+    A DNS record of that name that Cloudflare did not make itself is refused (code 100117), not overwritten.
+    """
+    body = {"hostname": hostname, "service": worker, "environment": "production"}
+    return api.put(api.account("workers/domains"), body | {"zone_id": zone_id})
+
+
+def detach(api: Cloudflare, domain_id: str) -> bool:
+    """Remove a custom domain with its DNS record and certificate; returns whether it was there."""
+    return api.delete(api.account(f"workers/domains/{segment(domain_id)}"))

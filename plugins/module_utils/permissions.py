@@ -1,0 +1,96 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an API token may do, as far as it can be found out without changing anything.
+
+A token that may read its own policies tells exactly. Others are asked to read what belongs to each permission: that
+finds a missing permission and a wrong account; that a permission is "Read" where "Edit" is needed shows at the first
+write, whose refusal names the permission as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
+    Cloudflare,
+    CloudflareError,
+    segment,
+)
+
+
+@dataclass(frozen=True)
+class Permission:
+    """One permission in the dashboard's words, and how to see that it is there.
+
+    label: as the dashboard shows it; group: the API's name for it; path: what it lets one read, below the account
+    or the zone.
+    """
+
+    label: str
+    group: str
+    path: str
+
+
+SCRIPTS = Permission("Workers Scripts: Edit", "Workers Scripts Write", "workers/scripts")
+CONTAINERS = Permission("Containers: Edit", "Workers Containers Write", "containers/me")
+DNS = Permission("DNS: Edit", "DNS Write", "dns_records?per_page=1")
+ROUTES = Permission("Workers Routes: Edit", "Workers Routes Write", "workers/routes")
+
+
+def verify(api: Cloudflare) -> dict[str, Any]:
+    """Return the token's `id`, `status` and `expires_on`. Raises CloudflareError when it is not valid.
+
+    A token belongs to a user or to an account; each kind is verified at another place.
+    """
+    try:
+        return api.get("/user/tokens/verify")
+    except CloudflareError as error:
+        if not error.denied or not api.account_id:
+            raise
+        try:
+            return api.get(api.account("tokens/verify"))
+        except CloudflareError:
+            raise error from None
+
+
+def granted(api: Cloudflare, token_id: str) -> set[str] | None:
+    """Return the names of the token's permission groups; None where it may not read its own policies."""
+    for path in (f"/user/tokens/{segment(token_id)}", api.account(f"tokens/{segment(token_id)}")):
+        try:
+            policies = api.get(path).get("policies") or []
+        except CloudflareError as error:
+            if error.uncertain:
+                raise
+            continue
+        allowed = [policy for policy in policies if policy.get("effect") == "allow"]
+        return {group["name"] for policy in allowed for group in policy["permission_groups"]}
+    return None
+
+
+def missing(
+    api: Cloudflare,
+    account: Iterable[Permission] = (SCRIPTS, CONTAINERS),
+    zone: Iterable[Permission] = (),
+    zone_id: str = "",
+) -> list[Permission]:
+    """Return the permissions that the token lacks for its account and for one zone."""
+    denied = [one for one in account if _denied(api, api.account(one.path))]
+    return denied + [one for one in zone if _denied(api, f"/zones/{segment(zone_id)}/{one.path}")]
+
+
+def lacking(groups: set[str], needed: Iterable[Permission]) -> list[Permission]:
+    """Return the needed permissions that are not among a token's permission groups."""
+    return [one for one in needed if one.group not in groups]
+
+
+def _denied(api: Cloudflare, path: str) -> bool:
+    try:
+        api.get(path)
+    except CloudflareError as error:
+        if error.denied:
+            return True
+        raise
+    return False

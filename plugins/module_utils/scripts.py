@@ -1,0 +1,144 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Workers of an account: what they are set to, which version serves, and the tag by which ours are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
+    Cloudflare,
+    CloudflareError,
+    segment,
+)
+
+TAG = "hermes.workers"
+"""Tag of every Worker that this collection deploys; `hermes.workers:<name>` names the deployment."""
+
+
+def path(api: Cloudflare, name: str, rest: str = "") -> str:
+    """Return the path of a Worker's script, or of what belongs to it."""
+    return api.account(f"workers/scripts/{segment(name)}/{rest}").rstrip("/")
+
+
+def listing(api: Cloudflare) -> list[dict[str, Any]]:
+    """Return all Workers of the account."""
+    return api.get(api.account("workers/scripts")) or []
+
+
+def deployed(api: Cloudflare) -> list[dict[str, Any]]:
+    """Return the Workers that this collection deployed, each with its `tags`."""
+    found = api.get(api.account("workers/scripts"), tags=f"{TAG}:yes") or []
+    complete = [one if "tags" in one else {**one, "tags": tags(api, one["id"])} for one in found]
+    return [one for one in complete if TAG in (one["tags"] or [])]
+
+
+def settings(api: Cloudflare, name: str) -> dict[str, Any] | None:
+    """Return a Worker's bindings, compatibility date and tags; None when there is no such Worker."""
+    try:
+        return api.get(path(api, name, "settings"))
+    except CloudflareError as error:
+        if error.missing:
+            return None
+        raise
+
+
+def variables(settings_: Mapping[str, Any]) -> dict[str, str]:
+    """Return the plain text variables among a Worker's bindings."""
+    return {one["name"]: one["text"] for one in _bindings(settings_, "plain_text")}
+
+
+def secret_names(settings_: Mapping[str, Any]) -> set[str]:
+    """Return the names of the secrets among a Worker's bindings."""
+    return {one["name"] for one in _bindings(settings_, "secret_text")}
+
+
+def _bindings(settings_: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
+    return [one for one in settings_.get("bindings") or [] if one.get("type") == kind]
+
+
+def tags(api: Cloudflare, name: str) -> list[str]:
+    """Return a Worker's tags."""
+    return api.get(path(api, name, "script-settings")).get("tags") or []
+
+
+def set_tags(api: Cloudflare, name: str, wanted: list[str]) -> None:
+    """Replace a Worker's tags; makes no new version."""
+    api.patch(path(api, name, "script-settings"), {"tags": wanted})
+
+
+def our_tags(name: str) -> list[str]:
+    """Return the tags that a deployment of this collection carries. name: its hermes_name."""
+    return [TAG, f"{TAG}:{name}"]
+
+
+def deployment_name(script: Mapping[str, Any]) -> str:
+    """Return the hermes_name that a Worker's tags tell, or the Worker's own name."""
+    named = [tag for tag in script.get("tags") or [] if tag.startswith(f"{TAG}:")]
+    return named[0].removeprefix(f"{TAG}:") if named else script["id"]
+
+
+def versions(api: Cloudflare, name: str) -> list[dict[str, Any]]:
+    """Return the versions that can be deployed, the newest first."""
+    return list(api.pages(path(api, name, "versions"), inside="items", deployable=True))
+
+
+def version(api: Cloudflare, name: str, version_id: str) -> dict[str, Any]:
+    """Return one version with its bindings, its containers and their images."""
+    return api.get(path(api, name, f"versions/{segment(version_id)}"))
+
+
+def deployments(api: Cloudflare, name: str) -> list[dict[str, Any]]:
+    """Return the latest deployments, the one that serves first; empty when there is no such Worker."""
+    try:
+        return (api.get(path(api, name, "deployments")) or {}).get("deployments") or []
+    except CloudflareError as error:
+        if error.missing:
+            return []
+        raise
+
+
+def serving(api: Cloudflare, name: str) -> str:
+    """Return the id of the version that gets the most requests, or an empty string."""
+    found = deployments(api, name)
+    shares = found[0]["versions"] if found else []
+    return max(shares, key=lambda one: one["percentage"])["version_id"] if shares else ""
+
+
+def serve(api: Cloudflare, name: str, version_id: str, message: str) -> None:
+    """Send all requests to a version that exists. message: shown in the list of deployments."""
+    share = {"version_id": version_id, "percentage": 100}
+    body = {
+        "strategy": "percentage",
+        "versions": [share],
+        "annotations": {"workers/message": message},
+    }
+    api.post(path(api, name, "deployments"), body, repeatable=True)
+
+
+def account_subdomain(api: Cloudflare) -> str:
+    """Return the account's name below workers.dev, or an empty string when it has none yet."""
+    try:
+        return (api.get(api.account("workers/subdomain")) or {}).get("subdomain") or ""
+    except CloudflareError as error:
+        if error.missing:
+            return ""
+        raise
+
+
+def on_workers_dev(api: Cloudflare, name: str) -> bool:
+    """Whether a Worker is served below workers.dev."""
+    return bool(api.get(path(api, name, "subdomain")).get("enabled"))
+
+
+def set_workers_dev(api: Cloudflare, name: str, enabled: bool) -> None:
+    """Serve a Worker below workers.dev, or not; previews stay off."""
+    body = {"enabled": enabled, "previews_enabled": False}
+    api.post(path(api, name, "subdomain"), body, repeatable=True)
+
+
+def delete(api: Cloudflare, name: str) -> bool:
+    """Delete a Worker with its Durable Objects and what they store; returns whether it was there."""
+    return api.delete(api.account(f"workers/services/{segment(name)}"), force=True)
