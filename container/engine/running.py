@@ -167,6 +167,7 @@ class Running:
             "HERMES_MANAGED_DIR": os.path.join(run, "managed"),
             "SANDBOX_RUN": run,
             "SANDBOX_BIND": "127.0.0.1",
+            "SANDBOX_CONFINED": "1" if self._confined else "0",
             processes.MARK: self._disk.id,
         }
 

@@ -14,6 +14,7 @@ USAGE = """usage: sandbox init [-- COMMAND...]
        sandbox save --boot ID [--unless DIGEST]            archive on stdout
        sandbox restart-gateway --boot ID [--drain SECONDS] JSON on stdin, or nothing
        sandbox stop-gateway --boot ID [--drain SECONDS]
+       sandbox dashboard --boot ID [--host-tools]
        sandbox status --boot ID
        sandbox logs --boot ID [--lines N] [--follow]
 This is not a command of the sandbox."""
@@ -24,6 +25,7 @@ _FLAGS = {
     "save": {"--unless": ""},
     "restart-gateway": {"--drain": ""},
     "stop-gateway": {"--drain": ""},
+    "dashboard": {"--host-tools": False},
     "status": {},
     "logs": {"--lines": "100", "--follow": False},
 }
@@ -77,6 +79,11 @@ def _dispatch(command: str, places: Places, options: dict) -> int:
         from sandbox.logs import logs
 
         logs(places, int(_seconds(options["--lines"], 100)), options["--follow"])
+        return errors.OK
+    if command == "dashboard":
+        from sandbox.dashboard import dashboard
+
+        dashboard(places, options["--host-tools"])
         return errors.OK
     from sandbox import control
 

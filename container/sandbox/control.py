@@ -41,7 +41,7 @@ def go(places: Places, source: BinaryIO) -> None:
             raise SandboxError(TOO_LATE, "Hermes has been started; use restart-gateway.")
         _write_settings(places, settings)
         write_private(places.in_run("go"), "")
-        _tell(places, {"do": "go"})
+        tell(places, {"do": "go"})
 
 
 def restart_gateway(places: Places, source: BinaryIO, drain: "float | None") -> None:
@@ -56,7 +56,7 @@ def restart_gateway(places: Places, source: BinaryIO, drain: "float | None") -> 
     if text.strip():
         _write_settings(places, _settings(text))
     before = places.state()["generation"]
-    _tell(places, {"do": "restart", "drain": drain})
+    tell(places, {"do": "restart", "drain": drain})
     _await(
         places,
         _drain_limit(places, drain) + _START_TIME,
@@ -70,7 +70,7 @@ def stop_gateway(places: Places, drain: "float | None") -> None:
 
     Raises SandboxError 1 when it does not stop.
     """
-    _tell(places, {"do": "stop", "drain": drain})
+    tell(places, {"do": "stop", "drain": drain})
     _await(
         places,
         _drain_limit(places, drain),
@@ -122,7 +122,8 @@ def _write_settings(places: Places, settings: dict) -> None:
     write_private(places.in_run("env.json"), json.dumps(settings["env"]))
 
 
-def _tell(places: Places, message: dict) -> None:
+def tell(places: Places, message: dict) -> None:
+    """Give PID 1 an order. Raises SandboxError 75 when it is gone."""
     try:
         control = os.open(places.in_run("control"), os.O_WRONLY | os.O_NONBLOCK)
     except OSError as error:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """PID 1 of a sandbox: waits for the go, runs Hermes, restarts it, reaps, and ends with it.
 
+Hermes' dashboard is a second process, which comes and goes without touching the first.
+
 One thread and one `select`: signals, the control FIFO, Hermes' output and, where an engine
 started this process, the engine's line (see `line.py`).
 """
@@ -11,11 +13,12 @@ import os
 import selectors
 import signal
 import socket
-import subprocess
 import time
 
 from sandbox import processes
+from sandbox.child import Child
 from sandbox.errors import USAGE, SandboxError
+from sandbox.keeper import Keeper
 from sandbox.output import Output
 from sandbox.places import FOLLOWERS, Places, read_text, valid_boot, write_private
 from sandbox.swap import settle
@@ -55,7 +58,8 @@ class Init:
         self.environ = environ
         self.selector = selectors.DefaultSelector()
         self.output = Output(places.in_run("hermes.log"))
-        self.gateway: subprocess.Popen | None = None
+        self.gateway: Child | None = None
+        self.dashboard = Keeper(self)
         self.wanted = "run"
         self.kill_at: float | None = None
         self.crashes: list[float] = []
@@ -68,6 +72,8 @@ class Init:
             "restarts": 0,
             "lastExit": None,
             "everReady": False,
+            "dashboardPid": None,
+            "dashboardEnds": 0,
             "initPid": os.getpid(),
         }
 
@@ -145,7 +151,10 @@ class Init:
             elif message["do"] == "restart":
                 self._restart(message.get("drain"))
             elif message["do"] == "stop":
+                self.dashboard.stop()
                 self._stop("stop", message.get("drain"))
+            elif message["do"] == "dashboard" and self.state["state"] != "waiting":
+                self.dashboard.want()
 
     def parent_gone(self) -> None:
         """End at once: whoever started this sandbox is dead or wants it destroyed."""
@@ -164,8 +173,9 @@ class Init:
             code = os.waitstatus_to_exitcode(status)
             code = code if code >= 0 else 128 - code
             if self.gateway is not None and pid == self.gateway.pid:
-                self.gateway.returncode = code  # reaped here, not by subprocess
                 self._gateway_ended(code)
+            elif pid == self.dashboard.pid:
+                self.dashboard.ended(code)
             elif pid in self.execs:
                 self.execs.pop(pid)(code)
 
@@ -173,51 +183,30 @@ class Init:
 
     def _start(self) -> None:
         generation = self.state["generation"] + 1
-        environ = dict(self.environ)
-        environ.update(json.loads(read_text(self.places.in_run("env.json")) or "{}"))
-        environ["SANDBOX_GATEWAY"] = f"{self.boot}.{generation}"
-        os.makedirs(environ.get("HOME") or self.places.home, 0o700, exist_ok=True)
         script = os.path.join(self.places.image, "start-hermes.sh")
         command = self.entrypoint or ["/bin/sh", script]
-        reader, writer = os.pipe()
+        environ = self.settings()
+        environ.pop("HERMES_DASHBOARD_SESSION_TOKEN", None)
+        os.makedirs(environ.get("HOME") or self.places.home, 0o700, exist_ok=True)
+        mark = ("SANDBOX_GATEWAY", f"{self.boot}.{generation}")
         try:
-            self.gateway = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=writer,
-                stderr=writer,
-                env=environ,
-                start_new_session=True,
-            )
+            self.gateway = Child(command, environ, mark, self.selector, self.output)
         except OSError as error:
-            os.close(reader)
             self._say(f"{command[0]} cannot be started: {error.strerror}")
             self.exit_code = 127
             return
-        finally:
-            os.close(writer)
-        self._follow(reader)
         self.wanted = "run"
         self.kill_at = None
         self._publish(state="starting", pid=self.gateway.pid, generation=generation)
 
-    def _follow(self, reader: int) -> None:
-        os.set_blocking(reader, False)
-        still_open = True
-
-        def pump() -> None:
-            nonlocal still_open
-            if still_open and not self.output.pump(reader):
-                still_open = False
-                self.selector.unregister(reader)
-                os.close(reader)
-
-        self.pump = pump
-        self.selector.register(reader, selectors.EVENT_READ, pump)
+    def settings(self) -> "dict[str, str]":
+        """Return the environment of this boot, with what `go` brought."""
+        return {**self.environ, **json.loads(read_text(self.places.in_run("env.json")) or "{}")}
 
     def _restart(self, drain: "float | None") -> None:
         if self.state["state"] == "waiting":
             return
+        self.dashboard.renew()
         if self.gateway is None:
             self._start()
             return
@@ -237,7 +226,7 @@ class Init:
         self.wanted = wanted
         self.kill_at = time.monotonic() + drain + SHUTDOWN_MARGIN
         self._publish(state="stopping")
-        processes.kill({self.gateway.pid}, number)
+        self.gateway.signal(number)
 
     def _configured_drain(self) -> float:
         try:
@@ -252,16 +241,13 @@ class Init:
             return
         if self.entrypoint and self.gateway is not None:
             self.wanted = "end"
-            processes.kill_group(self.gateway.pid, signal.SIGTERM)
+            self.gateway.signal_group(signal.SIGTERM)
             return
         self._say("asked to stop")
         self._stop("end", None)
 
     def _gateway_ended(self, code: int) -> None:
-        mark = f"SANDBOX_GATEWAY={self.boot}.{self.state['generation']}"
-        processes.kill_group(self.gateway.pid, signal.SIGKILL)
-        processes.kill(processes.marked(mark))
-        self.pump()
+        self.gateway.bury(code)
         was_ready = self.state["state"] in ("running", "stopping")
         wanted, self.gateway, self.kill_at = self.wanted, None, None
         self._say(f"{'command' if self.entrypoint else 'Hermes'} ended with code {code}")
@@ -287,15 +273,15 @@ class Init:
     def _timeout(self) -> "float | None":
         if self.state["state"] == "starting" and not self.entrypoint:
             return PROBE_EVERY
-        if self.kill_at is not None:
-            return max(0.0, self.kill_at - time.monotonic())
-        return None
+        due = [at for at in (self.kill_at, self.dashboard.due) if at is not None]
+        return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _tick(self) -> None:
         if self.kill_at is not None and time.monotonic() >= self.kill_at:
             self._say("Hermes did not end in time and is killed")
             self.kill_at = None
-            processes.kill_group(self.gateway.pid, signal.SIGKILL)
+            self.gateway.signal_group(signal.SIGKILL)
+        self.dashboard.tick()
         if self.state["state"] == "starting" and not self.entrypoint and self._answers():
             self._publish(state="running", everReady=True)
 
@@ -310,6 +296,13 @@ class Init:
             return False
 
     # What others see
+
+    def note_dashboard(self, pid: "int | None", code: "int | None") -> None:
+        """Publish that the dashboard was started, or ended with `code`."""
+        if code is not None:
+            self._say(f"the dashboard ended with code {code}")
+            self.state["dashboardEnds"] += 1
+        self._publish(dashboardPid=pid)
 
     def _publish(self, **changes: object) -> None:
         self.state.update(changes)

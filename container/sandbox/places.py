@@ -14,7 +14,7 @@ _BOOT = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
 
 
 class Places:
-    """Paths and the port of this sandbox.
+    """Paths and ports of this sandbox, and whether anything confines it.
 
     `run` and what is below it lives in memory where the platform can; `home` is Hermes' state
     and lives on the disk.
@@ -25,6 +25,8 @@ class Places:
         self.home = _required(environ, "HERMES_HOME").rstrip("/")
         self.managed = environ.get("HERMES_MANAGED_DIR") or os.path.join(self.run, "managed")
         self.port = int(environ.get("PORT_18789") or "18789")
+        self.dashboard_port = int(environ.get("PORT_9119") or "9119")
+        self.confined = environ.get("SANDBOX_CONFINED") == "1"
         self.image = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
     def in_run(self, name: str) -> str:

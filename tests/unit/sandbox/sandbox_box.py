@@ -15,12 +15,16 @@ from pathlib import Path
 
 CONTAINER = Path(__file__).resolve().parents[3] / "container"
 KEY = "gateway-key-of-this-boot-0123456789"
+TOKEN = "dashboard-token-of-this-boot-0123456789"
 
 
 def lay_out(image: Path) -> Path:
     """Make an image folder whose `hermes` is the stand-in."""
     shutil.copytree(
         CONTAINER / "sandbox", image / "sandbox", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    shutil.copy(
+        Path(__file__).with_name("fake_dashboard.py"), image / "sandbox" / "serve_dashboard.py"
     )
     shutil.copy(CONTAINER / "start-hermes.sh", image / "start-hermes.sh")
     (image / "bin").mkdir()
@@ -92,6 +96,8 @@ class Box:
         self.home = folder / "disk" / "home" / ".hermes"
         self.run = folder / "run"
         self.port = free_port()
+        self.dashboard_port = free_port()
+        self.confined = True
         self.process: subprocess.Popen | None = None
         self.pipe = -1
         self.home.parent.mkdir(parents=True)
@@ -116,6 +122,8 @@ class Box:
             "SANDBOX_RUN": str(self.run),
             "HERMES_BOOT_ID": self.boot,
             "PORT_18789": str(self.port),
+            "PORT_9119": str(self.dashboard_port),
+            "SANDBOX_CONFINED": "1" if self.confined else "0",
         }
 
     # PID 1
@@ -164,13 +172,21 @@ class Box:
         """Start PID 1, begin empty, give the go and wait until the stand-in answers."""
         self.start()
         self.ok("restore", "--empty")
-        self.ok("go", stdin=json.dumps({"env": {"API_SERVER_KEY": KEY}, **settings}).encode())
+        environ = {"API_SERVER_KEY": KEY, "HERMES_DASHBOARD_SESSION_TOKEN": TOKEN}
+        self.ok("go", stdin=json.dumps({"env": environ, **settings}).encode())
         wait_for(lambda: self.state()["state"] == "running")
         return self
 
     def health(self) -> dict:
         """Ask the stand-in."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5) as answer:
+            return json.load(answer)
+
+    def page(self) -> dict:
+        """Ask the stand-in for the dashboard."""
+        url = f"http://127.0.0.1:{self.dashboard_port}/"
+        request = urllib.request.Request(url, headers={"X-Hermes-Session-Token": TOKEN})
+        with urllib.request.urlopen(request, timeout=5) as answer:
             return json.load(answer)
 
     # Commands

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """PID 1: one Hermes at a time, restarted where that loses nothing, and no survivor."""
 
+import contextlib
 import json
 import os
 import signal
@@ -186,9 +187,10 @@ def test_nothing_survives_and_no_key_is_left(box: Box, how: str) -> None:
 def descendants(pid: int) -> "list[int]":
     """Return every process below `pid`."""
     found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found += [int(child), *descendants(int(child))]
+    with contextlib.suppress(OSError):  # it has ended meanwhile
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                found += [int(child), *descendants(int(child))]
     return found
 
 

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A process that PID 1 runs, with everything that descends from it."""
+
+import os
+import selectors
+import signal
+import subprocess
+
+from sandbox import processes
+from sandbox.output import Output
+
+
+class Child:
+    """One run of a command in a session of its own. PID 1 reaps it and then calls `bury`."""
+
+    def __init__(
+        self,
+        command: "list[str]",
+        environ: "dict[str, str]",
+        mark: "tuple[str, str]",
+        selector: selectors.BaseSelector,
+        output: Output,
+    ) -> None:
+        """Start it; what it prints goes to `output`, from the `selector`'s events.
+
+        mark: a variable and its value, by which descendants that left the session are found.
+        Raises OSError when the command cannot be started.
+        """
+        self._mark = "=".join(mark)
+        self._selector = selector
+        self._output = output
+        self._reader, writer = os.pipe()
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=writer,
+                stderr=writer,
+                env={**environ, mark[0]: mark[1]},
+                start_new_session=True,
+            )
+        except OSError:
+            os.close(self._reader)
+            raise
+        finally:
+            os.close(writer)
+        os.set_blocking(self._reader, False)
+        selector.register(self._reader, selectors.EVENT_READ, self._pump)
+
+    @property
+    def pid(self) -> int:
+        """Return its process id, which is also its group's."""
+        return self._process.pid
+
+    def signal(self, number: int) -> None:
+        """Send a signal to it alone."""
+        processes.kill({self.pid}, number)
+
+    def signal_group(self, number: int) -> None:
+        """Send a signal to its whole group."""
+        processes.kill_group(self.pid, number)
+
+    def bury(self, code: int) -> None:
+        """It was reaped with `code`: end what it left behind and read its last words."""
+        self._process.returncode = code  # reaped by PID 1, not by subprocess
+        self.signal_group(signal.SIGKILL)
+        processes.kill(processes.marked(self._mark))
+        self._pump()
+
+    def _pump(self) -> None:
+        if self._reader >= 0 and not self._output.pump(self._reader):
+            self._selector.unregister(self._reader)
+            os.close(self._reader)
+            self._reader = -1

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps Hermes' dashboard up, once somebody has asked for it."""
+
+import os
+import signal
+import time
+
+from sandbox.child import Child
+
+TYPE_CHECKING = False  # `typing` would stay in PID 1's memory; checkers know this name
+if TYPE_CHECKING:
+    from sandbox.init import Init
+
+# Seconds before the first start after an unwanted end; each further one waits twice as long.
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 60.0
+# Who lived as long as this is in good health: the next end is the first one again.
+HEALTHY = 60.0
+# What it takes at most to end in an orderly way.
+STOP_TIME = 5.0
+
+
+class Keeper:
+    """The dashboard of one sandbox: wanted from `want` to `stop`. `due` is when to call `tick`."""
+
+    def __init__(self, init: "Init") -> None:
+        self._init = init
+        self._child: Child | None = None
+        self._wanted = False
+        self._renewing = False
+        self._runs = 0
+        self._started = 0.0
+        self._pause = FIRST_PAUSE
+        self.due: float | None = None
+
+    @property
+    def pid(self) -> "int | None":
+        """Return its process id; None while it does not run."""
+        return None if self._child is None else self._child.pid
+
+    def want(self) -> None:
+        """Start it, unless it runs or its next start is due anyway."""
+        self._wanted = True
+        if self._child is None and self.due is None:
+            self._start()
+
+    def renew(self) -> None:
+        """Let it come back with new settings, if it is there."""
+        self._renewing = self._child is not None
+        self._ask_to_end()
+
+    def stop(self) -> None:
+        """End it until it is wanted again."""
+        self._wanted, self.due = False, None
+        self._ask_to_end()
+
+    def tick(self) -> None:
+        """Do what is due: kill what did not end in time, or start it again."""
+        if self.due is None or time.monotonic() < self.due:
+            return
+        self.due = None
+        if self._child is not None:
+            self._child.signal_group(signal.SIGKILL)
+        else:
+            self._start()
+
+    def ended(self, code: int) -> None:
+        """Note that it was reaped, and when it is to come back."""
+        self._child.bury(code)
+        self._child, self.due = None, None
+        self._init.note_dashboard(None, code)
+        if self._wanted:
+            self.due = time.monotonic() + self._next_pause()
+
+    def _next_pause(self) -> float:
+        renewing, self._renewing = self._renewing, False
+        if renewing:
+            return 0.0
+        if time.monotonic() - self._started >= HEALTHY:
+            self._pause = FIRST_PAUSE
+        pause = self._pause
+        self._pause = min(2 * pause, LONGEST_PAUSE)
+        return pause
+
+    def _ask_to_end(self) -> None:
+        if self._child is not None:
+            self._child.signal_group(signal.SIGTERM)
+            self.due = time.monotonic() + STOP_TIME
+
+    def _start(self) -> None:
+        self._runs += 1
+        self._started = time.monotonic()
+        script = os.path.join(self._init.places.image, "start-hermes.sh")
+        self._child = Child(
+            ["/bin/sh", script, "dashboard"],
+            self._init.settings(),
+            ("SANDBOX_DASHBOARD", f"{self._init.boot}.{self._runs}"),
+            self._init.selector,
+            self._init.output,
+        )
+        self._init.note_dashboard(self.pid, None)
