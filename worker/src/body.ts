@@ -2,6 +2,7 @@
 /** Request bodies: read up to a limit, and looked into only where the model's name is needed. */
 import { ApiError } from "./errors.ts";
 import type { Settings } from "./settings.ts";
+import { realTime, within } from "./time.ts";
 
 /** The largest body, in bytes; Hermes' own limit. */
 export const BODY_LIMIT = 10 * 1024 * 1024;
@@ -24,6 +25,60 @@ export async function readBody(request: Request): Promise<ArrayBuffer | null> {
     chunks.push(chunk);
   }
   return new Blob(chunks).arrayBuffer();
+}
+
+/** An upload that sends nothing for so many milliseconds is given up: everything else waits for it. */
+const STALL = 30_000;
+
+/**
+ * An upload as a stream that fails when it stalls.
+ * @throws ApiError 400 `body_missing` when there is none; through the stream 408 `upload_stalled`.
+ */
+export function steady(request: Request, patience: number = STALL): ReadableStream<Uint8Array> {
+  if (request.body === null)
+    throw new ApiError({
+      status: 400,
+      code: "body_missing",
+      message: "Send the backup as the request's body.",
+    });
+  const reader = (request.body as ReadableStream<Uint8Array>).getReader();
+  return new ReadableStream({
+    type: "bytes",
+    async pull(controller) {
+      const next = await within(realTime, patience, reader.read());
+      if (next === undefined) {
+        await reader.cancel();
+        throw stalled(patience);
+      }
+      if (next.value !== undefined) controller.enqueue(next.value);
+      if (next.done) {
+        controller.close();
+        controller.byobRequest?.respond(0);
+      }
+    },
+    cancel: (why) => reader.cancel(why),
+  });
+}
+
+/**
+ * Hands a stream out once: what was begun to be read cannot be sent a second time.
+ * @throws ApiError 503 `upload_cut` the second time.
+ */
+export function once<T>(stream: T): () => T {
+  let rest: T | null = stream;
+  return () => {
+    if (rest === null)
+      throw new ApiError({
+        status: 503,
+        code: "upload_cut",
+        message:
+          "The instance was started over during the upload. Look at GET /api/instance/backups, then send it again.",
+        retryAfter: 3,
+      });
+    const now = rest;
+    rest = null;
+    return now;
+  };
 }
 
 /** What the Worker needs to know about a chat request. */
@@ -59,5 +114,13 @@ function tooLarge(): ApiError {
     status: 413,
     code: "body_too_large",
     message: `The request is larger than ${BODY_LIMIT / (1024 * 1024)} MB, which is Hermes' limit.`,
+  });
+}
+
+function stalled(patience: number): ApiError {
+  return new ApiError({
+    status: 408,
+    code: "upload_stalled",
+    message: `The upload sent nothing for ${patience / 1000} s and was given up; nothing was changed.`,
   });
 }

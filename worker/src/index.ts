@@ -2,7 +2,7 @@
 /** Routes and exports. What is not exactly a public route needs the token, whatever its spelling. */
 import { type Context, Hono } from "hono";
 import { authorize, type TokenCaller } from "./auth.ts";
-import { modelOf, readBody } from "./body.ts";
+import { modelOf, once, readBody, steady } from "./body.ts";
 import { ApiError, errorResponse, toApiError } from "./errors.ts";
 import type { HermesInstance } from "./instance.ts";
 import { Log, Redactor } from "./log.ts";
@@ -86,6 +86,10 @@ app.get("/api/instance/logs", (c) => {
 });
 app.get("/api/instance/backups", (c) => hermes(c, (it) => it.backups(c.var.requestId)));
 app.post("/api/instance/backups", (c) => hermes(c, (it) => it.backUp(c.var.requestId)));
+app.put("/api/instance/backups", (c) => {
+  const upload = once(steady(c.req.raw));
+  return hermes(c, (it) => it.putBack(c.var.requestId, upload()));
+});
 app.get("/api/instance/backups/:id{[0-9]{1,9}}", (c) =>
   hermes(c, (it) => it.backup(c.var.requestId, Number(c.req.param("id")))),
 );

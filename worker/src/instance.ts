@@ -204,6 +204,13 @@ export class HermesInstance extends DurableObject<Env> {
     }
   }
 
+  /** Puts an uploaded backup in the place of today's state, and wakes Hermes with it. */
+  putBack(requestId: string, upload: ReadableStream<Uint8Array>): Promise<Response> {
+    return this.#change(requestId, async () => ({
+      backup: backupView(await this.#lifecycle.putBack(upload)),
+    }));
+  }
+
   /** Processes, configuration and the log's tail, without secrets; never wakes Hermes. */
   logs(requestId: string, lines: number): Promise<Response> {
     return this.#answer(requestId, async () => {

@@ -16,7 +16,7 @@ import { Reattach } from "./reattach.ts";
 import { Saving } from "./saving.ts";
 import type { Settings } from "./settings.ts";
 import { type Time, within } from "./time.ts";
-import type { Vault } from "./vault.ts";
+import type { Generation, Vault } from "./vault.ts";
 import { Watch } from "./watch.ts";
 
 /** What the lifecycle works with. */
@@ -305,6 +305,51 @@ export class Lifecycle {
     await this.#settle();
     if (this.#memory.state === "asleep") return null;
     return this.#saving.save(why);
+  }
+
+  /**
+   * Puts a backup that was kept elsewhere in the place of today's state, which is saved before that.
+   * @returns the generation that Hermes runs with from now on.
+   * @throws ApiError 400 `bad_backup` when it is none, and then nothing was stopped; 422 `backup_not_restored` when
+   * Hermes could not be given it and runs with the state from before; 409 `busy`; the save's error.
+   */
+  async putBack(upload: ReadableStream<Uint8Array>): Promise<Generation> {
+    const generation = await this.#exclusively(async () => {
+      const { state, image, nextCron } = this.#memory;
+      if (state !== "asleep") {
+        await this.#drain();
+        await this.#saving.verified("restore");
+      }
+      const stored = await this.#store(upload, image ?? "");
+      if (state !== "asleep") await this.#end(nextCron);
+      return stored;
+    });
+    this.#remember({ notBefore: 0 });
+    await this.wake("restore");
+    const { restored } = this.#memory;
+    if (restored?.backup === generation.id) return generation;
+    throw new ApiError({
+      status: 422,
+      code: "backup_not_restored",
+      message:
+        `The backup was stored but could not be restored (${restored?.passedOver.join("; ") || "no reason was told"}); ` +
+        "Hermes runs with the state from before.",
+    });
+  }
+
+  async #store(upload: ReadableStream<Uint8Array>, image: string): Promise<Generation> {
+    const origin = { boot: null, reason: "upload", image };
+    try {
+      return await this.#parts.vault.write(upload, origin, async () => undefined);
+    } catch (error) {
+      if (error instanceof ApiError) throw error;
+      throw new ApiError({
+        status: 400,
+        code: "bad_backup",
+        message: `This is not a whole backup of Hermes: ${engineReason(error)} Send one as GET /api/instance/backups/ID gives it.`,
+        cause: error,
+      });
+    }
   }
 
   // Stopping

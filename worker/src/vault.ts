@@ -36,6 +36,13 @@ export interface Generation {
   note: string | null;
 }
 
+/** Where an archive comes from. */
+export interface Origin {
+  boot: string | null;
+  reason: string;
+  image: string;
+}
+
 /** Thrown when a generation's bytes are not what was written. */
 export class DamagedGeneration extends Error {
   constructor(
@@ -99,19 +106,20 @@ export class Vault {
   /**
    * Stores an archive as a new generation and lets the oldest go.
    * @param stream the archive: one line of JSON, then the bytes it announces.
+   * @param meta.boot the boot that must have written it; `null` accepts any, as of an archive that was kept elsewhere.
    * @param complete resolves when the producer has said that all went well; a rejection discards the bytes.
    * @throws ApiError 507 `state_too_large`; Error when the archive is not what its first line says.
    */
   async write(
     stream: ReadableStream<Uint8Array>,
-    meta: { boot: string; reason: string; image: string },
+    meta: Origin,
     complete: () => Promise<void>,
   ): Promise<Generation> {
     const source = new ArchiveReader(stream);
     let id: number | null = null;
     try {
       const { manifest, line } = await source.manifest();
-      if (manifest.boot !== meta.boot)
+      if (meta.boot !== null && manifest.boot !== meta.boot)
         throw new Error(`The archive is of boot ${manifest.boot}, not ${meta.boot}.`);
       if (manifest.bytes > this.cap) throw this.#tooLarge(manifest.bytes);
       id = this.#open(manifest, line, meta);
@@ -206,11 +214,11 @@ export class Vault {
     return undefined;
   }
 
-  #open(manifest: Manifest, line: string, meta: { boot: string; reason: string; image: string }): number {
+  #open(manifest: Manifest, line: string, meta: Origin): number {
     const [row] = this.#sql.exec<Row>(
       `INSERT INTO generations (boot, digest, sha256, bytes, created, reason, image, manifest, state)
        VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'writing') RETURNING id`,
-      meta.boot,
+      manifest.boot,
       manifest.digest,
       manifest.sha256,
       manifest.bytes,
@@ -310,7 +318,8 @@ class ArchiveReader {
         return { manifest: parseManifest(line), line };
       }
       searched = this.#size;
-      if (searched > MANIFEST_LIMIT || !(await this.#more())) throw new Error("The sandbox sent no archive.");
+      if (searched > MANIFEST_LIMIT || !(await this.#more()))
+        throw new Error("There is no archive in what was sent.");
     }
   }
 
@@ -354,15 +363,23 @@ class ArchiveReader {
 
 /** @throws Error when the line is not that of an archive we understand. */
 function parseManifest(line: string): Manifest {
-  const value = JSON.parse(line) as Partial<Manifest>;
+  const value = jsonOf(line);
   const sound =
-    value.format === 1 &&
+    value?.format === 1 &&
     typeof value.boot === "string" &&
     typeof value.digest === "string" &&
     typeof value.sha256 === "string" &&
     /^[0-9a-f]{64}$/.test(value.sha256) &&
     Number.isSafeInteger(value.bytes) &&
     (value.bytes ?? -1) >= 0;
-  if (!sound) throw new Error("The sandbox sent an archive with a first line that is not understood.");
+  if (sound !== true) throw new Error("The archive's first line is not understood.");
   return value as Manifest;
+}
+
+function jsonOf(line: string): Partial<Manifest> | null {
+  try {
+    return JSON.parse(line) as Partial<Manifest> | null;
+  } catch {
+    return null;
+  }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { runInDurableObject } from "cloudflare:test";
 import { beforeEach, describe, expect, it } from "vitest";
+import { digestOf } from "../src/auth.ts";
 import { anew, ask, chat, crash, instance, machine, refusal, said, until } from "./helpers.ts";
 
 beforeEach(anew);
@@ -255,6 +256,43 @@ describe("operating it", () => {
     expect(await refusal(await ask("/api/instance/backups/99"))).toMatchObject({ code: "no_such_backup" });
   });
 
+  it("puts a backup back that was kept elsewhere, and saves what was there before", async () => {
+    await said(await chat("old", "s"));
+    await post("backups");
+    const kept = await (await ask("/api/instance/backups/1")).arrayBuffer();
+    await said(await chat("new", "s"));
+    const answer = await ask("/api/instance/backups", { method: "PUT", body: kept });
+    expect(await answer.json()).toMatchObject({ state: "awake", backup: { id: 3, reason: "upload" } });
+    expect(await said(await chat("again", "s"))).toBe("old | again");
+    const before = await (await ask("/api/instance/backups/2")).arrayBuffer();
+    expect((await ask("/api/instance/backups", { method: "PUT", body: before })).status).toBe(200);
+    expect(await said(await chat("again", "s"))).toBe("old | new | again");
+  });
+
+  it("refuses an upload that is no whole backup, and stops nothing for it", async () => {
+    await said(await chat("one", "s"));
+    await post("backups");
+    const kept = await (await ask("/api/instance/backups/1")).arrayBuffer();
+    const flipped = new Uint8Array(kept.slice());
+    flipped[flipped.length - 1] = (flipped.at(-1) as number) ^ 1;
+    for (const body of ["", "garbage", "null\n", kept.slice(0, -1), flipped]) {
+      const answer = await ask("/api/instance/backups", { method: "PUT", body });
+      expect(await refusal(answer)).toMatchObject({ status: 400 });
+    }
+    expect((await machine.look()).destroys).toBe(0);
+    expect(await said(await chat("two", "s"))).toBe("one | two");
+  });
+
+  it("says so when Hermes cannot be given the backup, and goes on with the state from before", async () => {
+    await said(await chat("one", "s"));
+    await post("backups");
+    await post("sleep");
+    const body = await archiveOf("whole, but nothing that Hermes wrote");
+    const lost = await ask("/api/instance/backups", { method: "PUT", body });
+    expect(await refusal(lost)).toMatchObject({ status: 422, code: "backup_not_restored" });
+    expect(await said(await chat("two", "s"))).toBe("one | two");
+  });
+
   it("shows logs without secrets", async () => {
     await post("wake");
     const text = await (await ask("/api/instance/logs")).text();
@@ -277,3 +315,11 @@ describe("operating it", () => {
     expect((await machine.look()).restores.at(-1)?.bytes).toBeGreaterThan(5_000_000);
   });
 });
+
+/** A backup that is whole, of any content. */
+async function archiveOf(content: string): Promise<string> {
+  const bytes = new Uint8Array(await digestOf(content));
+  const digest = [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  const manifest = { format: 1, boot: "b", digest, sha256: digest, bytes: content.length };
+  return `${JSON.stringify(manifest)}\n${content}`;
+}

@@ -317,7 +317,9 @@ export class Machine {
       const manifest = JSON.parse(new TextDecoder().decode(stdin.subarray(0, cut))) as { sha256: string };
       const bytes = stdin.subarray(cut + 1);
       if ((await sha256(bytes)) !== manifest.sha256) return fails(70, "The archive is damaged.");
-      sandbox.home = (JSON.parse(new TextDecoder().decode(bytes)) as { home: Home }).home;
+      const home = homeIn(new TextDecoder().decode(bytes));
+      if (home === null) return fails(70, "The archive is damaged.");
+      sandbox.home = home;
     }
     sandbox.restored = true;
     return prints("");
@@ -464,4 +466,12 @@ function streamOf(chunks: Iterable<Uint8Array>): ReadableStream<Uint8Array> {
 async function sha256(bytes: Uint8Array): Promise<string> {
   const digest = await crypto.subtle.digest("SHA-256", bytes as Uint8Array<ArrayBuffer>);
   return [...new Uint8Array(digest)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function homeIn(text: string): Home | null {
+  try {
+    return (JSON.parse(text) as { home: Home }).home;
+  } catch {
+    return null;
+  }
 }
