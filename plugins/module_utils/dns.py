@@ -67,6 +67,8 @@ def normal(record: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, An
     kept["name"] = str(record["name"]).rstrip(".").lower()
     if record.get("type") == "CNAME":
         kept["content"] = str(record["content"]).rstrip(".").lower()
+    if record.get("type") == "TXT":
+        kept["content"] = str(record["content"]).removeprefix('"').removesuffix('"')
     if "ttl" in kept and record.get("proxied"):
         kept["ttl"] = 1  # a proxied record's is always automatic
     if "comment" in kept:

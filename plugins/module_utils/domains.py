@@ -21,6 +21,14 @@ def find(api: Cloudflare, hostname: str) -> dict[str, Any] | None:
     return next((one for one in found if one["hostname"].lower() == hostname.lower()), None)
 
 
+def by_worker(api: Cloudflare) -> dict[str, list[str]]:
+    """Return the hostnames of all custom domains, by the name of their Worker."""
+    found: dict[str, list[str]] = {}
+    for domain in listing(api):
+        found.setdefault(domain["service"], []).append(domain["hostname"])
+    return found
+
+
 def attach(api: Cloudflare, hostname: str, worker: str, zone_id: str) -> dict[str, Any]:
     """Let a Worker serve a hostname. Takes it from another Worker: ask whose it is before.
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
@@ -137,6 +137,17 @@ def set_workers_dev(api: Cloudflare, name: str, enabled: bool) -> None:
     """Serve a Worker below workers.dev, or not; previews stay off."""
     body = {"enabled": enabled, "previews_enabled": False}
     api.post(path(api, name, "subdomain"), body, repeatable=True)
+
+
+def url(api: Cloudflare, name: str, hostnames: Sequence[str], subdomain: str) -> str:
+    """Return an address that a Worker answers at, or an empty string.
+
+    hostnames: its custom domains; subdomain: the account's below workers.dev.
+    """
+    if hostnames:
+        return f"https://{hostnames[0]}"
+    served = subdomain and on_workers_dev(api, name)
+    return f"https://{name}.{subdomain}.workers.dev" if served else ""
 
 
 def delete(api: Cloudflare, name: str) -> bool:

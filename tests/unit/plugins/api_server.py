@@ -112,7 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._send(reply)
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_one_call  # noqa: N815
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = handle_one_call  # noqa: N815
 
     def _send(self, reply: Reply) -> None:
         text = reply.content if isinstance(reply.content, bytes) else _json(reply.content)

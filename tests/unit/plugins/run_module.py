@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a module as Ansible does: arguments in, one JSON document out."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import json
+from typing import Any
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+
+
+def run_module(name: str, /, check: bool = False, **arguments: Any) -> dict[str, Any]:
+    """Run plugins/modules/<name>.py in diff mode; returns what it printed."""
+    module = importlib.import_module(f"ansible_collections.hermes.workers.plugins.modules.{name}")
+    switches = {"_ansible_check_mode": check, "_ansible_diff": True}
+    output = io.StringIO()
+    with (
+        patch_module_args(arguments | switches),
+        contextlib.redirect_stdout(output),
+        pytest.raises(SystemExit),
+    ):
+        module.main()
+    return dict(json.loads(output.getvalue()))
