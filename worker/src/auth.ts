@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Who may come in. Tokens are compared as SHA-256 digests, in constant time. */
+import { digestOf, hex } from "./digests.ts";
 import { ApiError } from "./errors.ts";
 import type { Settings } from "./settings.ts";
 import { type Deaths, isDead, type TokenUse, type Which } from "./tokens.ts";
 
-const encoder = new TextEncoder();
 const digests = new Map<string, ArrayBuffer>();
 
-/** SHA-256 of a text. */
-export function digestOf(text: string): Promise<ArrayBuffer> {
-  return crypto.subtle.digest("SHA-256", encoder.encode(text));
+/** What a token is known by where it must not be kept. */
+export async function tokenDigest(token: string): Promise<string> {
+  return hex(await digestOf(token));
 }
 
 /** Our own tokens are few and fixed: their digests are kept. */
@@ -20,11 +20,6 @@ async function keptDigest(token: string): Promise<ArrayBuffer> {
   if (digests.size > 16) digests.clear();
   digests.set(token, digest);
   return digest;
-}
-
-/** Bytes as hexadecimal digits. */
-export function hex(bytes: ArrayBuffer): string {
-  return [...new Uint8Array(bytes)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 /** Which of the configured tokens `given` is, in time that tells nothing about how close it came. */
@@ -93,6 +88,18 @@ export async function authorize(
       code: "missing_token",
       message: "Send the API token as 'Authorization: Bearer <token>'.",
     });
+  return authorizeToken(given, settings, registry);
+}
+
+/**
+ * Lets a token pass that is valid, however it was sent.
+ * @throws ApiError 401 `wrong_token` or `retired_token`.
+ */
+export async function authorizeToken(
+  given: string,
+  settings: Settings,
+  registry: Registry,
+): Promise<TokenCaller> {
   const which = await recognise(given, settings);
   if (which === null)
     throw new ApiError({ status: 401, code: "wrong_token", message: "This API token is not valid here." });

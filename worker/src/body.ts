@@ -12,16 +12,16 @@ export const BODY_LIMIT = 10 * 1024 * 1024;
  * @returns `null` when there is none.
  * @throws ApiError 413 `body_too_large`.
  */
-export async function readBody(request: Request): Promise<ArrayBuffer | null> {
+export async function readBody(request: Request, limit = BODY_LIMIT): Promise<ArrayBuffer | null> {
   if (request.body === null) return null;
   const announced = request.headers.get("content-length");
-  if (announced !== null && Number(announced) > BODY_LIMIT) throw tooLarge();
+  if (announced !== null && Number(announced) > limit) throw tooLarge(limit);
   if (announced !== null) return request.arrayBuffer();
   const chunks: Uint8Array[] = [];
   let size = 0;
   for await (const chunk of request.body as ReadableStream<Uint8Array>) {
     size += chunk.byteLength;
-    if (size > BODY_LIMIT) throw tooLarge();
+    if (size > limit) throw tooLarge(limit);
     chunks.push(chunk);
   }
   return new Blob(chunks).arrayBuffer();
@@ -72,7 +72,7 @@ export function once<T>(stream: T): () => T {
         status: 503,
         code: "upload_cut",
         message:
-          "The instance was started over during the upload. Look at GET /api/instance/backups, then send it again.",
+          "The instance was started over during the upload. See whether it arrived, then send it again.",
         retryAfter: 3,
       });
     const now = rest;
@@ -109,11 +109,11 @@ function jsonOf(body: ArrayBuffer): Record<string, unknown> {
   }
 }
 
-function tooLarge(): ApiError {
+function tooLarge(limit: number): ApiError {
   return new ApiError({
     status: 413,
     code: "body_too_large",
-    message: `The request is larger than ${BODY_LIMIT / (1024 * 1024)} MB, which is Hermes' limit.`,
+    message: `The request is larger than ${Math.floor(limit / 1024)} KB, which is the limit here.`,
   });
 }
 

@@ -1,34 +1,45 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Routes and exports. What is not exactly a public route needs the token, whatever its spelling. */
 import { type Context, Hono } from "hono";
+import { cors } from "hono/cors";
 import { authorize, type TokenCaller } from "./auth.ts";
 import { modelOf, once, readBody, steady } from "./body.ts";
-import { ApiError, errorResponse, toApiError } from "./errors.ts";
+import { dashboard } from "./dashboard.ts";
+import { ApiError, errorResponse } from "./errors.ts";
+import { innerHeaders } from "./headers.ts";
 import type { HermesInstance } from "./instance.ts";
-import { Log, Redactor } from "./log.ts";
 import { prove } from "./proof.ts";
-import { type Env, type Settings, secretValues, settingsOf } from "./settings.ts";
+import { accompany, type Base, countFailure, noteFailure, rawPath, unwrap } from "./requests.ts";
+import type { Env, Settings } from "./settings.ts";
 import { askInstance } from "./stub.ts";
-import { innerHeaders, TURN } from "./turns.ts";
+import { TURN } from "./turns.ts";
 
+export { Dashboard } from "./dashboard.ts";
 export { HermesInstance } from "./instance.ts";
 export { Providers } from "./providers.ts";
 
-interface App {
-  Bindings: Env;
-  Variables: { requestId: string; settings: Settings; caller: TokenCaller | null };
+interface App extends Base {
+  Variables: Base["Variables"] & { caller: TokenCaller | null };
 }
+
+/** For the pages of the origins that were named. */
+const crossOrigin = cors({
+  origin: (origin) => origin,
+  allowMethods: ["GET", "POST", "PUT", "PATCH", "DELETE"],
+  exposeHeaders: ["x-request-id", "x-hermes-session-id", "x-hermes-model", "retry-after"],
+  maxAge: 600,
+});
 
 type Stub = DurableObjectStub<HermesInstance>;
 
-const app = new Hono<App>({ getPath: rawPath });
+const app = new Hono<App>({ getPath: (request) => rawPath(request) });
+
+app.use(accompany);
 
 app.use(async (c, next) => {
-  c.set("requestId", crypto.randomUUID());
-  const began = Date.now();
-  c.set("settings", settingsOf(c.env));
-  await next();
-  report(c, began);
+  const origin = c.req.header("origin");
+  if (origin === undefined || !c.var.settings.corsOrigins.includes(origin)) return next();
+  return crossOrigin(c, next);
 });
 
 app.get("/", (c) =>
@@ -42,9 +53,10 @@ app.get("/", (c) =>
 );
 
 app.use(async (c, next) => {
-  const caller = await authorize(c.req.raw.headers, c.var.settings, (use) =>
-    hermes(c, (it) => it.tokenUsed(use)),
-  );
+  const { settings } = c.var;
+  const caller = await authorize(c.req.raw.headers, settings, (use) => hermes(c, (it) => it.tokenUsed(use)));
+  // Where nothing else keeps strangers out, at least pages of other sites have to be named.
+  if (caller === null) refuseUnknownOrigin(c.req.raw, settings);
   c.set("caller", caller);
   await next();
 });
@@ -95,6 +107,10 @@ app.get("/api/instance/backups/:id{[0-9]{1,9}}", (c) =>
 );
 
 // Plain segments only: whatever would have to be decoded or normalised is no path of Hermes' API.
+app.post("/api/dashboard/sessions/revoke", (c) =>
+  hermes(c, (it) => it.revokeDashboardSessions(c.var.requestId)),
+);
+
 app.all("/v1/:rest{[A-Za-z0-9_][A-Za-z0-9_./:@~-]*}", async (c) => {
   if (/\/\.{0,2}(?:\/|$)/.test(rawPath(c.req.raw))) return c.notFound();
   const body = await readBody(c.req.raw);
@@ -105,8 +121,9 @@ app.all("/v1/:rest{[A-Za-z0-9_][A-Za-z0-9_./:@~-]*}", async (c) => {
     headers.set(TURN.model, named.model);
     if (named.stream) headers.set(TURN.stream, "1");
   }
-  const init = { method: c.req.method, headers, body, signal: c.req.raw.signal };
-  return hermes(c, (it) => it.fetch(c.req.url, init));
+  const { method, signal } = c.req.raw;
+  const init = { method, headers, body, signal, redirect: "manual" } as const;
+  return unwrap(c, await hermes(c, (it) => it.fetch(c.req.url, init)));
 });
 
 app.notFound(() => {
@@ -117,18 +134,9 @@ app.notFound(() => {
   });
 });
 
-app.onError((error, c) => {
-  const requestId = c.var.requestId ?? crypto.randomUUID();
-  const known = toApiError(error);
-  if (known.status >= 500)
-    logOf(c.env).error("refused", { request_id: requestId, code: known.code, why: detail(known) });
-  return errorResponse(known, requestId);
-});
-
-/** The path exactly as the client sent it (the URL parser has resolved dot segments already). */
-function rawPath(request: Request): string {
-  return /^[a-z]+:\/\/[^/?#]*([^?#]*)/i.exec(request.url)?.[1] || "/";
-}
+app.onError((error, c) =>
+  errorResponse(noteFailure(c, countFailure(c.req.raw, c.var.settings, error)), c.var.requestId),
+);
 
 /** Where a rotation of the token stands. */
 function tokenView(caller: TokenCaller | null) {
@@ -141,44 +149,35 @@ function tokenView(caller: TokenCaller | null) {
   };
 }
 
+/** @throws ApiError 403 `wrong_origin` for a page that HERMES_CORS_ORIGINS does not list. */
+function refuseUnknownOrigin(request: Request, settings: Settings): void {
+  const origin = request.headers.get("origin");
+  if (origin === null || settings.corsOrigins.includes(origin)) return;
+  throw new ApiError({
+    status: 403,
+    code: "wrong_origin",
+    message:
+      "This was sent by a web page that may not call this API. HERMES_CORS_ORIGINS lists those that may.",
+  });
+}
+
 /** Asks the one instance of this deployment. */
 function hermes<T>(c: Context<App>, work: (instance: Stub) => Promise<T>): Promise<T> {
   return askInstance(c.env, work, c.req.raw.signal);
 }
 
-/** One line for each request; the route, never the query. */
-function report(c: Context<App>, began: number): void {
-  logOf(c.env).info("request", {
-    request_id: c.var.requestId,
-    method: c.req.method,
-    route: rawPath(c.req.raw).slice(0, 200),
-    status: c.res.status,
-    ms: Date.now() - began,
-  });
-  if (!c.res.headers.has("x-request-id")) c.res.headers.set("x-request-id", c.var.requestId);
+const entry: ExportedHandler<Env> = {
+  fetch(request, env, ctx) {
+    if (isForDashboard(request, env)) return dashboard(request, env, ctx);
+    return app.fetch(request, env, ctx);
+  },
+};
+
+/** A configuration that cannot be read is reported by the API. */
+function isForDashboard(request: Request, env: Env): boolean {
+  const name = env["HERMES_DASHBOARD_HOSTNAME"];
+  if (typeof name !== "string" || name === "") return false;
+  return new URL(request.url).hostname === name.trim().toLowerCase();
 }
 
-const logs = new WeakMap<object, Log>();
-
-function logOf(env: Env): Log {
-  const kept = logs.get(env);
-  if (kept !== undefined) return kept;
-  const log = new Log(new Redactor(secretsOrNone(env)));
-  logs.set(env, log);
-  return log;
-}
-
-/** A configuration that cannot be read has to be reported, too. */
-function secretsOrNone(env: Env): string[] {
-  try {
-    return secretValues(settingsOf(env));
-  } catch {
-    return [];
-  }
-}
-
-function detail(error: ApiError): string {
-  return error.cause === undefined ? error.message : String(error.cause);
-}
-
-export default app satisfies ExportedHandler<Env>;
+export default entry;

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 /** `HermesInstance`, the Durable Object: the only place that starts, stops or asks the sandbox. */
 import { DurableObject } from "cloudflare:workers";
-import { digestOf } from "./auth.ts";
 import { ContainerSandbox } from "./container.ts";
+import { digestOf } from "./digests.ts";
 import { ProcessSandbox, run, type Sandbox } from "./engine.ts";
 import { ApiError, errorResponse, toApiError } from "./errors.ts";
+import { BOOT_CAUSE } from "./headers.ts";
 import { buildGo, configDigest, NO_KEYS } from "./hermes-config.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import { Log, Redactor } from "./log.ts";
 import type { Memory } from "./memory.ts";
+import { ASLEEP, PANEL, Panel, WAKING } from "./panel.ts";
+import { type Opened, Sessions } from "./sessions.ts";
 import { type Env, type Settings, secretValues, settingsOf } from "./settings.ts";
 import { realTime } from "./time.ts";
 import { type Deaths, Tokens, type TokenUse } from "./tokens.ts";
@@ -41,6 +44,8 @@ export class HermesInstance extends DurableObject<Env> {
   readonly #lifecycle: Lifecycle;
   readonly #turns: Turns;
   readonly #tokens: Tokens;
+  readonly #sessions: Sessions;
+  readonly #panel: Panel;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
@@ -67,17 +72,31 @@ export class HermesInstance extends DurableObject<Env> {
       drainTimeout: this.#settings.drainTimeout,
     });
     this.#tokens = new Tokens(ctx.storage.kv, this.#settings.tokenOverlap);
+    this.#sessions = new Sessions(ctx.storage, (token) => this.#tokens.isDead(token, Date.now()));
+    this.#panel = new Panel({
+      lifecycle: this.#lifecycle,
+      time: realTime,
+      log: this.#log,
+      idle: this.#settings.dashboardIdle,
+      isOpen: (session) => this.hasDashboardSession(session),
+    });
     // A sandbox that outlived this object's restart is looked for at once, not at the next request.
     if (this.#lifecycle.mustReattach) ctx.waitUntil(this.#lifecycle.reattach().catch(() => undefined));
   }
 
-  /** A request for Hermes' own API, sent on by the Worker. */
+  /** A request for Hermes' own API or dashboard, sent on by the Worker. */
   override async fetch(request: Request): Promise<Response> {
     const requestId = request.headers.get(TURN.requestId) ?? "";
+    const toPanel = request.headers.has(PANEL.by);
     try {
-      return await this.#turns.serve(request);
+      const answer = await (toPanel ? this.#panel.serve(request) : this.#turns.serve(request));
+      const { whyAwake } = this.#lifecycle.memory;
+      if (whyAwake !== null && answer.status !== 101) answer.headers.set(BOOT_CAUSE, whyAwake);
+      return answer;
     } catch (error) {
-      return this.#refuse(error, requestId);
+      const refusal = this.#refuse(error, requestId);
+      if (toPanel) refusal.headers.set(PANEL.refusal, toApiError(error).code);
+      return refusal;
     }
   }
 
@@ -257,6 +276,36 @@ export class HermesInstance extends DurableObject<Env> {
     return this.#tokens.use(use, Date.now());
   }
 
+  /** @param token digest of the API token that was given. */
+  openDashboardSession(token: string): Promise<Opened> {
+    return this.#sessions.open(token, Date.now());
+  }
+
+  hasDashboardSession(id: string): Promise<boolean> {
+    return this.#sessions.isOpen(id, Date.now());
+  }
+
+  /** Signs somebody out, of open sockets as well. */
+  async endDashboardSession(id: string): Promise<void> {
+    await this.#sessions.end(id);
+    this.#panel.hangUp(id);
+  }
+
+  /** Signs everybody out. */
+  revokeDashboardSessions(requestId: string): Promise<Response> {
+    return this.#answer(requestId, async () => {
+      const revoked = this.#sessions.endAll();
+      this.#panel.hangUp();
+      this.#log.info("sessions_revoked", { request_id: requestId, revoked });
+      return { revoked };
+    });
+  }
+
+  /** Signs the cookies of the dashboard's sessions. */
+  dashboardKey(): ArrayBuffer {
+    return this.#sessions.key;
+  }
+
   /** SHA-256 of this boot's capability, for the `Providers` entrypoint; `null` when nothing runs. */
   async capabilityDigest(): Promise<ArrayBuffer | null> {
     const capability = this.#lifecycle.capability;
@@ -303,7 +352,7 @@ export class HermesInstance extends DurableObject<Env> {
 
   #refuse(error: unknown, requestId: string): Response {
     const known = toApiError(error);
-    if (known.status >= 500)
+    if (known.status >= 500 && known.code !== WAKING && known.code !== ASLEEP)
       this.#log.error("request_failed", {
         request_id: requestId,
         code: known.code,

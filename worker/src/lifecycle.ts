@@ -8,7 +8,7 @@ import { Boot, READY_PATIENCE, redactKeys } from "./boot.ts";
 import { bootPause, type Chores, LONGEST_PAUSE, maySleep, nextDue, type Policy, policyFor } from "./clock.ts";
 import { type Exit, engineReason, type Sandbox } from "./engine.ts";
 import { ApiError } from "./errors.ts";
-import { API_PORT, Guest, SandboxGone, type Saved } from "./guest.ts";
+import { API_PORT, DASHBOARD_PORT, Guest, SandboxGone, type Saved } from "./guest.ts";
 import { type BootKeys, buildGo, configDigest } from "./hermes-config.ts";
 import type { Log } from "./log.ts";
 import { type Memory, newMemory, type ProviderTrouble } from "./memory.ts";
@@ -115,19 +115,33 @@ export class Lifecycle {
 
   // Requests
 
-  /** Counts a request from its arrival to the end of its answer; call the result once. */
-  arrive(): () => void {
+  /**
+   * Counts a request from its arrival to the end of its answer; call the result once.
+   * @param isActivity whether Hermes stays awake for it once it is over; what a page asks by itself is none.
+   */
+  arrive(isActivity = true): () => void {
     this.#inFlight++;
-    this.#memory.lastActivity = this.#parts.time.now();
-    this.#memory.wokenForCron = false;
+    if (isActivity) this.#noteActivity();
     let gone = false;
     return () => {
       if (gone) return;
       gone = true;
       this.#inFlight--;
-      this.#memory.lastActivity = this.#parts.time.now();
+      if (isActivity) this.#memory.lastActivity = this.#parts.time.now();
       this.#arm();
     };
+  }
+
+  /** Notes that somebody works with Hermes in a way that no request shows. */
+  touch(): void {
+    this.#noteActivity();
+    this.#turnBegins();
+    this.#turnEnds();
+  }
+
+  #noteActivity(): void {
+    this.#memory.lastActivity = this.#parts.time.now();
+    this.#memory.wokenForCron = false;
   }
 
   /**
@@ -151,6 +165,26 @@ export class Lifecycle {
       if (this.#atHermes === 0) for (const tell of this.#drained.splice(0)) tell();
     };
     return { keys, bootId, leave };
+  }
+
+  /** Whether a request would wake Hermes, instead of finding it awake or on its way. */
+  get isAsleep(): boolean {
+    return this.#memory.state === "asleep" && this.#boot === null && this.#transition === null;
+  }
+
+  /**
+   * Sees to it that Hermes' dashboard runs in the sandbox of a boot.
+   * @throws ApiError `dashboard_failed` when it does not; {@link SandboxGone} when that boot is over.
+   */
+  async startDashboard(bootId: string): Promise<void> {
+    const guest = this.#guestOrNone();
+    if (guest === null || guest.bootId !== bootId) throw new SandboxGone(null);
+    await guest.dashboard(this.#parts.settings.hostTools);
+  }
+
+  /** The port of Hermes' dashboard. */
+  get dashboardPort(): { fetch(url: string, init?: RequestInit): Promise<Response> } {
+    return this.#parts.sandbox.getTcpPort(DASHBOARD_PORT);
   }
 
   /** The port of Hermes' API. */

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What the Worker holds, proved without showing it: HMAC-SHA256 over a nonce, keyed with each secret. */
 import * as z from "zod/mini";
-import { hex } from "./auth.ts";
+import { hex } from "./digests.ts";
 import { ApiError } from "./errors.ts";
 import type { Settings } from "./settings.ts";
 

@@ -5,7 +5,8 @@
  * only the paths in the table pass.
  */
 import { WorkerEntrypoint } from "cloudflare:workers";
-import { bearerOf, digestOf } from "./auth.ts";
+import { bearerOf } from "./auth.ts";
+import { digestOf } from "./digests.ts";
 import { ApiError, reason } from "./errors.ts";
 import { Log, Redactor } from "./log.ts";
 import { rehearsalChat, rehearsalModels } from "./rehearsal.ts";

@@ -119,6 +119,37 @@ const httpUrl = z.pipe(
   z.transform((value) => value.replace(/\/+$/, "")),
 );
 
+/** Several values in one text, separated by commas. */
+const list = <T extends z.ZodMiniType<unknown, string>>(item: T) =>
+  z.pipe(
+    z.pipe(
+      text,
+      z.transform((value) =>
+        value
+          .split(",")
+          .map((one) => one.trim())
+          .filter((one) => one !== ""),
+      ),
+    ),
+    z.array(item),
+  );
+
+const origin = z
+  .string()
+  .check(
+    z.refine(
+      (value) => URL.canParse(value) && new URL(value).origin === value && /^https?:/.test(value),
+      "must list origins like https://app.example.com",
+    ),
+  );
+
+const hostname = z.pipe(
+  text.check(
+    z.refine((value) => /^(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.|$))*$/i.test(value), "must be a hostname"),
+  ),
+  z.transform((value) => value.toLowerCase()),
+);
+
 const schema = z.object({
   HERMES_NAME: required,
   WORKER_VERSION: text,
@@ -134,6 +165,12 @@ const schema = z.object({
   HERMES_TOKEN_OVERLAP: duration("10m", 0, 24 * 3600_000, "must be at most 24 hours"),
   HERMES_HOST_TOOLS: flag,
   HERMES_ALLOW_UNAUTHENTICATED: flag,
+  HERMES_CORS_ORIGINS: list(origin),
+  HERMES_DASHBOARD: text,
+  HERMES_DASHBOARD_HOSTNAME: hostname,
+  HERMES_DASHBOARD_IDLE: duration("1h", 0, 24 * 3600_000, "must be at most 24 hours"),
+  HERMES_ACCESS_TEAM_DOMAIN: hostname,
+  HERMES_ACCESS_AUDIENCES: list(z.string().check(z.regex(/^[\w-]{8,128}$/, "must list audience tags"))),
   PROVIDERS_ADDRESS: httpUrl.check(z.refine((value) => value !== "", "must not be empty")),
   HERMES_ENV: json(variables, "{}"),
   HERMES_SECRETS: json(variables, "{}"),
@@ -158,6 +195,16 @@ export interface Settings {
   tokenOverlap: number;
   hostTools: boolean;
   allowUnauthenticated: boolean;
+  /** Web pages that may call the API. */
+  corsOrigins: readonly string[];
+  /** Why there is no dashboard; `null` when there is one. */
+  dashboardOff: string | null;
+  /** Where the dashboard is; empty = on a socket of its own only. */
+  dashboardHostname: string;
+  /** How long what Hermes sends to an open dashboard counts as activity, after the last sign of a person. */
+  dashboardIdle: number;
+  /** Cloudflare Access before the dashboard, or `null`. */
+  access: { issuer: string; audiences: string[] } | null;
   /** Where the sandbox finds the `Providers` entrypoint. */
   providersAddress: string;
   /** Further settings for Hermes. */
@@ -201,6 +248,11 @@ function parse(env: Env): Settings {
     tokenOverlap: out.HERMES_TOKEN_OVERLAP,
     hostTools: out.HERMES_HOST_TOOLS,
     allowUnauthenticated: out.HERMES_ALLOW_UNAUTHENTICATED,
+    corsOrigins: out.HERMES_CORS_ORIGINS,
+    dashboardOff: dashboardOff(out.HERMES_DASHBOARD),
+    dashboardHostname: out.HERMES_DASHBOARD_HOSTNAME,
+    dashboardIdle: out.HERMES_DASHBOARD_IDLE,
+    access: accessOf(out.HERMES_ACCESS_TEAM_DOMAIN, out.HERMES_ACCESS_AUDIENCES),
     providersAddress: out.PROVIDERS_ADDRESS,
     hermesEnv: out.HERMES_ENV,
     hermesSecrets: out.HERMES_SECRETS,
@@ -210,6 +262,21 @@ function parse(env: Env): Settings {
   if (speaks.includes("custom") && settings.providerBaseUrl === "")
     throw configurationError("HERMES_PROVIDER_BASE_URL must be set to use the provider custom");
   return settings;
+}
+
+/** `on`, or `off: <why>`. */
+function dashboardOff(text: string): string | null {
+  if (text === "on") return null;
+  return text.replace(/^off:?\s*/, "") || "It is switched off.";
+}
+
+function accessOf(domain: string, audiences: string[]): Settings["access"] {
+  if (domain === "" && audiences.length === 0) return null;
+  if (domain === "")
+    throw configurationError("HERMES_ACCESS_AUDIENCES is set, but not HERMES_ACCESS_TEAM_DOMAIN");
+  if (audiences.length === 0)
+    throw configurationError("HERMES_ACCESS_TEAM_DOMAIN is set, but not HERMES_ACCESS_AUDIENCES");
+  return { issuer: `https://${domain}`, audiences };
 }
 
 function secretsOf(env: Env): Partial<Record<SecretName, string>> {

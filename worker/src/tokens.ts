@@ -44,6 +44,11 @@ export class Tokens {
     return { ...deaths, previous: now + this.overlap };
   }
 
+  /** Whether a token was replaced so long ago that it is refused. */
+  isDead(digest: string, now: number): boolean {
+    return isDead(this.#deathOf(digest), now);
+  }
+
   #deathOf(digest: string): number | null {
     return this.store.get(keyOf(digest)) ?? null;
   }

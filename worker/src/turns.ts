@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The way of one request to Hermes and back: order within a session, patience with restarts, streaming. */
 import { ApiError, reason, toApiError } from "./errors.ts";
+import { innerHeaders, outerHeaders } from "./headers.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import type { Log } from "./log.ts";
 import { type Time, within } from "./time.ts";
@@ -14,12 +15,6 @@ export const TURN = {
   stream: "x-hermes-worker-stream",
 } as const;
 
-/** Request headers that end at the Worker. */
-const PRIVATE =
-  /^(?:authorization|cookie|origin|host|connection|upgrade|forwarded|via|expect|te|trailer|transfer-encoding|content-length|keep-alive|proxy-.*|cf-.*|x-forwarded-.*|x-real-ip|x-hermes-worker-.*|x-request-id)$/;
-/** Response headers that end at the Worker. */
-const PRIVATE_ANSWER = /^(?:server|connection|keep-alive|transfer-encoding|set-cookie|access-control-.*)$/;
-
 /** A stream that waits longer than this for its first byte gets comments; earlier ones would freeze status and headers. */
 const BEARABLE = 10_000;
 /** Between comments. */
@@ -28,13 +23,6 @@ const COMMENT_EVERY = 5000;
 const RESTART_PATIENCE = 60_000;
 /** A request during which the sandbox dies this often is not tried again. */
 const MAX_DEATHS = 3;
-
-/** Copies the headers that Hermes may see. */
-export function innerHeaders(outer: Headers): Headers {
-  const inner = new Headers();
-  for (const [name, value] of outer) if (!PRIVATE.test(name)) inner.append(name, value);
-  return inner;
-}
 
 /** What the proxy works with. */
 export interface TurnsParts {
@@ -51,6 +39,8 @@ interface Turn {
   method: string;
   /** Path and query. */
   path: string;
+  /** The path alone, for whoever wants to know what Hermes was woken for. */
+  route: string;
   headers: Headers;
   body: ArrayBuffer | null;
   model: string | null;
@@ -130,7 +120,7 @@ export class Turns {
     let lastBoot: string | null = null;
     let deaths = 0;
     for (let pause = 50; ; pause = Math.min(pause * 2, 1000)) {
-      const { keys, bootId, leave } = await lifecycle.seat(turn.path, turn.writes);
+      const { keys, bootId, leave } = await lifecycle.seat(turn.route, turn.writes);
       if (lastBoot !== null && lastBoot !== bootId) deaths++;
       lastBoot = bootId;
       let why: string;
@@ -176,8 +166,7 @@ export class Turns {
 
   /** Hands an answer on untouched and notices its end, however it ends. */
   #pass(turn: Turn, answer: Response, leave: () => void, finish: () => void): Response {
-    const headers = new Headers();
-    for (const [name, value] of answer.headers) if (!PRIVATE_ANSWER.test(name)) headers.append(name, value);
+    const headers = outerHeaders(answer.headers);
     headers.set("x-request-id", turn.id);
     if (turn.model !== null) headers.set("x-hermes-model", turn.model);
     const over = () => {
@@ -243,6 +232,7 @@ async function turnOf(request: Request, aborted: AbortSignal): Promise<Turn> {
     id: headers.get(TURN.requestId) ?? crypto.randomUUID(),
     method,
     path: url.pathname + url.search,
+    route: url.pathname,
     headers: innerHeaders(headers),
     body,
     model: headers.get(TURN.model),

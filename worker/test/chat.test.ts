@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { runInDurableObject } from "cloudflare:test";
 import { beforeEach, describe, expect, it } from "vitest";
-import { digestOf } from "../src/auth.ts";
+import { digestOf } from "../src/digests.ts";
 import { anew, ask, chat, crash, instance, machine, refusal, said, until } from "./helpers.ts";
 
 beforeEach(anew);

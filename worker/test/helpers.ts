@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-import { runInDurableObject } from "cloudflare:test";
+import { createExecutionContext, runInDurableObject } from "cloudflare:test";
 import { env as bare, exports } from "cloudflare:workers";
-import app from "../src/index.ts";
+import entry from "../src/index.ts";
 import type { HermesInstance } from "../src/instance.ts";
 import type { Env } from "../src/settings.ts";
 import type { Knobs, Seen } from "./stand-ins/machine.ts";
@@ -9,7 +9,9 @@ import type { Knobs, Seen } from "./stand-ins/machine.ts";
 export const env = bare as unknown as Env & { PLAIN: DurableObjectNamespace; ENGINE: Fetcher };
 export const TOKEN = "correct-horse-battery-staple";
 
-const worker = exports as unknown as { default: Fetcher; Providers: Fetcher };
+type IncomingRequest = Parameters<NonNullable<ExportedHandler<Env>["fetch"]>>[0];
+
+const worker = exports as unknown as { default: Fetcher; Dashboard: Fetcher; Providers: Fetcher };
 
 /** The one instance. */
 export function instance(): DurableObjectStub<HermesInstance> {
@@ -34,9 +36,21 @@ export function askWith(
   path: string,
   headers: Record<string, string>,
   init: RequestInit = {},
+  base = "http://worker",
 ): Promise<Response> {
   const configured = { ...env, ...change } as Env;
-  return Promise.resolve(app.fetch(new Request(`http://worker${path}`, { ...init, headers }), configured));
+  const request = new Request(`${base}${path}`, { ...init, headers }) as IncomingRequest;
+  return Promise.resolve(entry.fetch?.(request, configured, createExecutionContext()) as Promise<Response>);
+}
+
+/** A request to the dashboard on its hostname. */
+export function askDashboard(path: string, init: RequestInit = {}): Promise<Response> {
+  return worker.default.fetch(`https://hermes.example${path}`, { redirect: "manual", ...init });
+}
+
+/** A request to the dashboard's own socket. */
+export function askDashboardSocket(url: string, init: RequestInit = {}): Promise<Response> {
+  return worker.Dashboard.fetch(url, { redirect: "manual", ...init });
 }
 
 /** A request to the `Providers` entrypoint. */

@@ -6,7 +6,7 @@
  */
 import { DurableObject, WorkerEntrypoint } from "cloudflare:workers";
 
-export { default, HermesInstance, Providers } from "../src/index.ts";
+export { Dashboard, default, HermesInstance, Providers } from "../src/index.ts";
 
 /** Storage, nothing else. */
 export class Plain extends DurableObject {}
@@ -29,9 +29,25 @@ export class EngineWire extends WorkerEntrypoint<Wires> {
 
 /** 127.0.0.1. */
 export class LoopbackWire extends WorkerEntrypoint<Wires> {
-  override fetch(request: Request): Promise<Response> {
-    return over(this.env.MACHINE_LOOPBACK, request);
+  override async fetch(request: Request): Promise<Response> {
+    if (request.headers.get("upgrade") !== "websocket") return over(this.env.MACHINE_LOOPBACK, request);
+    const headers = new Headers(request.headers);
+    headers.delete("upgrade");
+    const answer = await over(this.env.MACHINE_LOOPBACK, new Request(request.url, { headers }));
+    return answer.ok ? echo() : new Response(null, { status: 403 });
   }
+}
+
+/** A WebSocket that says everything again; the wire to the machine carries none. */
+function echo(): Response {
+  const { 0: outside, 1: inside } = new WebSocketPair();
+  inside.binaryType = "arraybuffer";
+  inside.addEventListener("message", ({ data }) => {
+    if (data === "bye") inside.close(4000, "as you wish");
+    else inside.send(data);
+  });
+  inside.accept();
+  return new Response(null, { status: 101, webSocket: outside });
 }
 
 /** A provider's network. */

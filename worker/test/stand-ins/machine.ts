@@ -36,12 +36,15 @@ export interface Seen {
   saves: number;
   restores: { empty: boolean; bytes: number }[];
   gatewayRestarts: number;
+  dashboardStarts: number;
   goes: unknown[];
   inactivity: number[];
   running: boolean;
   labels: Record<string, string> | null;
   /** Requests that reached Hermes. */
   hermes: { method: string; path: string; headers: Record<string, string> }[];
+  /** Requests that reached Hermes' dashboard. */
+  dashboard: { method: string; path: string; headers: Record<string, string>; bytes: number }[];
   /** Requests that reached the provider. */
   provider: { method: string; url: string; headers: Record<string, string>; body: string }[];
   busiest: number;
@@ -65,6 +68,8 @@ interface Running {
   restored: boolean;
   key: string | null;
   stopped: boolean;
+  dashboardToken: string | null;
+  dashboardRuns: boolean;
   home: Home;
   end(exitCode: number): void;
   ended: Promise<number>;
@@ -72,6 +77,8 @@ interface Running {
 
 const IMAGE = "image-1";
 const PORT = 43121;
+const DASHBOARD_PORT = 43122;
+const PORTS = { "18789": PORT, "9119": DASHBOARD_PORT };
 
 const quiet = (): Knobs => ({
   engineGone: false,
@@ -94,11 +101,13 @@ const unseen = (): Seen => ({
   saves: 0,
   restores: [],
   gatewayRestarts: 0,
+  dashboardStarts: 0,
   goes: [],
   inactivity: [],
   running: false,
   labels: null,
   hermes: [],
+  dashboard: [],
   provider: [],
   busiest: 0,
 });
@@ -143,6 +152,7 @@ export class Machine {
   /** Everything on 127.0.0.1. */
   async loopback(request: Request): Promise<Response> {
     const url = new URL(request.url);
+    if (url.hostname === "127.0.0.1" && url.port === String(DASHBOARD_PORT)) return this.#dashboard(request);
     if (url.hostname !== "127.0.0.1" || url.port !== String(PORT))
       return unreachable(`nobody listens on ${url.host}`);
     const sandbox = this.#sandbox;
@@ -156,6 +166,34 @@ export class Machine {
       return Response.json({ object: "list", data: [{ id: "hermes-agent" }] });
     if (url.pathname !== "/v1/chat/completions") return Response.json({ path, body: await request.text() });
     return this.#chat(request, sandbox);
+  }
+
+  /** Hermes' dashboard as it is on loopback: whoever has its token is in, and its page hands it out. */
+  async #dashboard(request: Request): Promise<Response> {
+    const token = this.#sandbox?.dashboardToken ?? null;
+    if (token === null || !this.#sandbox?.dashboardRuns) return unreachable("connection refused");
+    const url = new URL(request.url);
+    const bytes = (await request.arrayBuffer()).byteLength;
+    const path = url.pathname + url.search;
+    const headers = Object.fromEntries(request.headers);
+    this.#seen.dashboard.push({ method: request.method, path, headers, bytes });
+    const given = url.searchParams.get("token") ?? request.headers.get("x-hermes-session-token");
+    if (request.headers.get("origin") !== null) return new Response(null, { status: 403 });
+    if (url.pathname.startsWith("/api/")) {
+      if (given !== token) return Response.json({ detail: "Unauthorized" }, { status: 401 });
+      if (url.pathname === "/api/moved")
+        return new Response(null, { status: 307, headers: { location: `${url.origin}/api/there` } });
+      return Response.json(
+        { path, bytes },
+        { headers: { server: "uvicorn", "set-cookie": "hermes=1", "x-hermes-worker-refusal": "asleep" } },
+      );
+    }
+    if (url.pathname.startsWith("/assets/"))
+      return new Response("x".repeat(5000), { headers: { "content-type": "text/javascript", etag: '"1"' } });
+    const script = `window.__HERMES_SESSION_TOKEN__="${token}";window.__HERMES_AUTH_REQUIRED__=false;`;
+    return new Response(`<html><head><script>${script}</script></head></html>`, {
+      headers: { "content-type": "text/html; charset=utf-8", "cache-control": "no-store" },
+    });
   }
 
   /** A model provider. */
@@ -215,7 +253,7 @@ export class Machine {
       running: sandbox !== null,
       labels: sandbox?.labels ?? null,
       image: sandbox?.image ?? null,
-      ports: sandbox === null ? null : { "18789": PORT },
+      ports: sandbox === null ? null : PORTS,
     };
   }
 
@@ -238,11 +276,13 @@ export class Machine {
       restored: false,
       key: null,
       stopped: false,
+      dashboardToken: null,
+      dashboardRuns: false,
       home: { sessions: {} },
       ended: promise,
       end: resolve,
     };
-    return Response.json({ ports: { "18789": PORT } });
+    return Response.json({ ports: PORTS });
   }
 
   async #monitor(): Promise<Response> {
@@ -301,6 +341,10 @@ export class Machine {
         this.#seen.gatewayRestarts++;
         sandbox.stopped = false;
         return this.#go(sandbox, stdin);
+      case "dashboard":
+        this.#seen.dashboardStarts++;
+        sandbox.dashboardRuns = true;
+        return prints("");
       case "stop-gateway":
         sandbox.stopped = true;
         return prints("");
@@ -335,6 +379,7 @@ export class Machine {
       return prints("");
     }
     sandbox.key = go.env["API_SERVER_KEY"] ?? null;
+    sandbox.dashboardToken = go.env["HERMES_DASHBOARD_SESSION_TOKEN"] ?? null;
     return prints("");
   }
 

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Failed sign-ins, counted by address. Whoever fails too often is told to wait, and costs nothing more; what
+ * they send is still compared, so that nobody can lock the owner out, not even from the same address. The
+ * count lives with the isolate: tokens are long and random, so it spares work and logs rather than secrets.
+ */
+
+/** Failures that an address may have at once, and milliseconds after which one of them is forgiven. */
+const ALLOWED = 20;
+const FORGIVEN_AFTER = 15_000;
+/** Addresses that are remembered; beyond, the ones that failed longest ago are forgotten. */
+const REMEMBERED = 4096;
+
+/** Counts failures. */
+export class Attempts {
+  /** When the count of an address would be zero again, in milliseconds since the epoch; ordered by last failure. */
+  readonly #zeroAt = new Map<string, number>();
+
+  /**
+   * Notes a failure.
+   * @returns seconds to wait, or 0 while there were not too many.
+   */
+  fail(address: string, now: number): number {
+    const zeroAt = Math.max(this.#zeroAt.get(address) ?? 0, now);
+    const full = now + ALLOWED * FORGIVEN_AFTER;
+    this.#zeroAt.delete(address);
+    this.#zeroAt.set(address, Math.min(zeroAt + FORGIVEN_AFTER, full));
+    if (this.#zeroAt.size > REMEMBERED) this.#forgetOldest();
+    return zeroAt + FORGIVEN_AFTER <= full ? 0 : Math.ceil((zeroAt + FORGIVEN_AFTER - full) / 1000);
+  }
+
+  /** How many addresses are remembered. */
+  get size(): number {
+    return this.#zeroAt.size;
+  }
+
+  #forgetOldest(): void {
+    const oldest = this.#zeroAt.keys().next();
+    if (!oldest.done) this.#zeroAt.delete(oldest.value);
+  }
+}
+
+/** Who counts as one: an IPv4 address, or the /64 that a single IPv6 customer has. */
+export function addressOf(ip: string): string {
+  if (!ip.includes(":")) return ip;
+  const [head = "", tail] = ip.toLowerCase().split("%")[0]?.split("::") ?? [];
+  const before = head.split(":").filter((group) => group !== "");
+  const after = (tail ?? "").split(":").filter((group) => group !== "");
+  const mapped = after.at(-1) ?? "";
+  if (mapped.includes(".")) return mapped;
+  const zeros = tail === undefined ? 0 : Math.max(0, 8 - before.length - after.length);
+  const groups = [...before, ...Array<string>(zeros).fill("0"), ...after];
+  return `${groups
+    .slice(0, 4)
+    .map((group) => group.replace(/^0+(?=.)/, ""))
+    .join(":")}::/64`;
+}

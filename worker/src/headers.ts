@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+/** Which headers pass the gate, inwards and outwards. */
+
+/** Request headers that end at the Worker: credentials, and whatever describes the way here. */
+const PRIVATE =
+  /^(?:authorization|cookie|origin|referer|host|connection|upgrade|forwarded|via|expect|te|trailer|transfer-encoding|content-length|keep-alive|proxy-.*|cf-.*|cdn-loop|x-forwarded-.*|x-real-ip|true-client-ip|x-hermes-worker-.*|x-hermes-session-token|x-request-id|sec-websocket-(?:key|version|extensions|accept))$/;
+/** Response headers that end at the Worker: whatever names the stack, speaks for another host or sets cookies. */
+const PRIVATE_ANSWER =
+  /^(?:server|via|x-powered-by|x-aspnet-version|connection|keep-alive|transfer-encoding|upgrade|alt-svc|set-cookie|proxy-.*|cf-.*|x-hermes-worker-.*|x-hermes-session-token|access-control-.*|strict-transport-security|sec-websocket-(?:accept|extensions))$/;
+
+/** Header by which the instance tells the Worker what Hermes was woken for; it does not leave. */
+export const BOOT_CAUSE = "x-hermes-worker-boot-cause";
+
+/** Copies the headers that Hermes may see. */
+export function innerHeaders(outer: Headers): Headers {
+  return copy(outer, PRIVATE);
+}
+
+/** Copies the headers that a client may see. */
+export function outerHeaders(inner: Headers): Headers {
+  return copy(inner, PRIVATE_ANSWER);
+}
+
+function copy(from: Headers, without: RegExp): Headers {
+  const to = new Headers();
+  for (const [name, value] of from) if (!without.test(name)) to.append(name, value);
+  return to;
+}

@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * The instance's side of the dashboard: starts Hermes' own in the sandbox and passes requests and WebSockets
+ * to it. An open page polls and reconnects by itself for ever, so only what a person does wakes Hermes or
+ * keeps it awake: opening a page, changing something, typing.
+ */
+import { textOf } from "./engine.ts";
+import { ApiError, reason } from "./errors.ts";
+import { DASHBOARD_HEADER, DASHBOARD_PORT } from "./guest.ts";
+import { innerHeaders, outerHeaders } from "./headers.ts";
+import type { Lifecycle } from "./lifecycle.ts";
+import type { Log } from "./log.ts";
+import { type Time, within } from "./time.ts";
+import { TURN } from "./turns.ts";
+
+/** Headers by which the Worker tells what it found out about a request to the dashboard. */
+export const PANEL = {
+  /** Who asks: `person`, or `page` for what a page asks by itself. */
+  by: "x-hermes-worker-by",
+  /** Id of the session that let the request in; absent for other credentials. */
+  session: "x-hermes-worker-session",
+  /** `1` when somebody would rather see a waiting page than wait. */
+  impatient: "x-hermes-worker-impatient",
+  /** On the way back: the code of a refusal that is the instance's own, not Hermes'. */
+  refusal: "x-hermes-worker-refusal",
+} as const;
+
+/** Code of the refusal that a sleeping Hermes gives to what must not wake it. */
+export const ASLEEP = "asleep";
+/** Code of the refusal while Hermes and its dashboard start. */
+export const WAKING = "waking";
+
+/** How long somebody impatient waits, in milliseconds: a dashboard that runs answers at once. */
+const IMPATIENCE = 400;
+/** Between notes of activity of one socket, in milliseconds. */
+const TOUCH_EVERY = 1000;
+/** A dashboard that was started anew is asked again after so many milliseconds, so often. */
+const RETRY_PAUSE = 250;
+const RETRIES = 8;
+const HOST = `http://127.0.0.1:${DASHBOARD_PORT}`;
+/** WebSocket close codes: the session is over; this end goes away. */
+const SESSION_OVER = 4401;
+const GOING_AWAY = 1001;
+/** Pages of Hermes are small; the limit keeps a mistake from filling memory. */
+const PAGE_LIMIT = 2 * 1024 * 1024;
+
+/** What the panel works with. */
+export interface PanelParts {
+  lifecycle: Lifecycle;
+  time: Time;
+  log: Log;
+  /** How long frames from Hermes count as activity after the last sign of a person, in milliseconds. */
+  idle: number;
+  isOpen(session: string): Promise<boolean>;
+}
+
+/** Where a request goes. */
+interface Seat {
+  bootId: string;
+  /** What Hermes' dashboard knows its callers by in this boot. */
+  token: string;
+  leave: () => void;
+}
+
+/** Serves the dashboard of one instance. */
+export class Panel {
+  readonly #parts: PanelParts;
+  /** The start of the dashboard in the newest boot. */
+  #started: { bootId: string; done: Promise<void> } | null = null;
+  /** Open sockets by the session that let them in. */
+  readonly #sockets = new Map<WebSocket, string | null>();
+
+  constructor(parts: PanelParts) {
+    this.#parts = parts;
+  }
+
+  /** Answers one request that the Worker let in. */
+  async serve(request: Request): Promise<Response> {
+    const { lifecycle, time } = this.#parts;
+    const isPerson = request.headers.get(PANEL.by) === "person";
+    if (!isPerson && lifecycle.isAsleep) throw asleep();
+    const gone = lifecycle.arrive(isPerson);
+    const over = (seat?: Seat) => {
+      seat?.leave();
+      gone();
+    };
+    try {
+      const writes = isPerson && request.method !== "GET" && request.method !== "HEAD";
+      const seated = this.#seat(writes);
+      const impatient = request.headers.get(PANEL.impatient) === "1";
+      const seat = impatient ? await within(time, IMPATIENCE, seated) : await seated;
+      if (seat === undefined) {
+        // The boot goes on without whoever waits.
+        seated.then((late) => late.leave()).catch(() => undefined);
+        throw waking();
+      }
+      if (request.headers.get("upgrade")?.toLowerCase() === "websocket")
+        return await this.#connect(request, seat).finally(() => over(seat));
+      return await this.#pass(request, seat, () => over(seat));
+    } catch (error) {
+      over();
+      throw error;
+    }
+  }
+
+  /** Closes the sockets of one session, or all of them. */
+  hangUp(session?: string): void {
+    for (const [socket, owner] of this.#sockets)
+      if (session === undefined || owner === session) close(socket, SESSION_OVER, "The session is over.");
+  }
+
+  /** Waits until Hermes and its dashboard are there. */
+  async #seat(writes: boolean): Promise<Seat> {
+    const { keys, bootId, leave } = await this.#parts.lifecycle.seat("dashboard", writes);
+    try {
+      if (keys.dashboardToken === undefined) throw olderBoot();
+      await this.#start(bootId);
+      return { bootId, token: keys.dashboardToken, leave };
+    } catch (error) {
+      leave();
+      throw error;
+    }
+  }
+
+  /** One start for each boot, whoever asks; one that failed is tried again by the next. */
+  #start(bootId: string): Promise<void> {
+    if (this.#started?.bootId === bootId) return this.#started.done;
+    const done = this.#parts.lifecycle.startDashboard(bootId);
+    const started = { bootId, done };
+    this.#started = started;
+    done.catch(() => {
+      if (this.#started === started) this.#started = null;
+    });
+    return done;
+  }
+
+  async #pass(request: Request, seat: Seat, over: () => void): Promise<Response> {
+    const answer = await this.#ask(request, seat, {
+      method: request.method,
+      body: request.body,
+      signal: request.signal,
+    });
+    const headers = outerHeaders(answer.headers);
+    headers.set(TURN.requestId, request.headers.get(TURN.requestId) ?? "");
+    localise(headers);
+    const { status } = answer;
+    if (answer.body === null) {
+      over();
+      return new Response(null, { status, headers });
+    }
+    if (isPage(headers)) {
+      const page = await pageOf(answer.body, seat.token).finally(over);
+      headers.delete("content-length");
+      headers.delete("etag");
+      return new Response(page, { status, headers });
+    }
+    const { readable, writable } = new IdentityTransformStream();
+    answer.body.pipeTo(writable).then(over, over);
+    return new Response(readable, { status, headers });
+  }
+
+  /** One call; a dashboard that is just being started again is asked again when that does no harm. */
+  async #ask(request: Request, seat: Seat, init: RequestInit): Promise<Response> {
+    const { lifecycle, time, log } = this.#parts;
+    const url = new URL(request.url);
+    if (url.searchParams.has("ticket")) url.searchParams.delete("ticket");
+    if (request.headers.has("upgrade")) url.searchParams.set("token", seat.token);
+    const headers = innerHeaders(request.headers);
+    headers.set(DASHBOARD_HEADER, seat.token);
+    headers.set("accept-encoding", "identity");
+    if (request.headers.has("upgrade")) headers.set("upgrade", "websocket");
+    for (let left = init.body == null ? RETRIES : 0; ; left--) {
+      try {
+        const target = `${HOST}${url.pathname}${url.search}`;
+        return await lifecycle.dashboardPort.fetch(target, { ...init, headers, redirect: "manual" });
+      } catch (error) {
+        if (request.signal.aborted) throw error;
+        log.warn("dashboard_unreachable", { boot: seat.bootId, why: reason(error) });
+        if (left === 0) throw unreachable(error);
+        await time.sleep(RETRY_PAUSE);
+      }
+    }
+  }
+
+  /** Joins the browser's socket with Hermes'. */
+  async #connect(request: Request, seat: Seat): Promise<Response> {
+    const answer = await this.#ask(request, seat, {});
+    const inner = answer.webSocket;
+    if (inner === null) {
+      await answer.body?.cancel();
+      throw new ApiError({
+        status: answer.status >= 400 ? answer.status : 502,
+        code: "no_websocket",
+        message: "Hermes' dashboard takes no WebSocket here.",
+      });
+    }
+    const { 0: outside, 1: outer } = new WebSocketPair();
+    this.#join(outer, inner, request.headers.get(PANEL.session));
+    const headers = new Headers();
+    const protocol = answer.headers.get("sec-websocket-protocol");
+    if (protocol !== null) headers.set("sec-websocket-protocol", protocol);
+    return new Response(null, { status: 101, webSocket: outside, headers });
+  }
+
+  /** Passes frames both ways. Those of a person are activity; Hermes' own are for as long as a person was there lately. */
+  #join(outer: WebSocket, inner: WebSocket, session: string | null): void {
+    const { time, idle } = this.#parts;
+    let lastPerson = time.now();
+    let lastTouch = 0;
+    const touch = () => {
+      const now = time.now();
+      if (now - lastTouch < TOUCH_EVERY || now - lastPerson > idle) return;
+      lastTouch = now;
+      this.#parts.lifecycle.touch();
+      if (session !== null) void this.#mustBeOpen(outer, session);
+    };
+    this.#sockets.set(outer, session);
+    const forget = () => this.#sockets.delete(outer);
+    pump(outer, inner, forget, () => {
+      lastPerson = time.now();
+      touch();
+    });
+    pump(inner, outer, forget, touch);
+  }
+
+  async #mustBeOpen(socket: WebSocket, session: string): Promise<void> {
+    if (!(await this.#parts.isOpen(session))) close(socket, SESSION_OVER, "The session is over.");
+  }
+}
+
+/** Passes what one socket receives to another, its end as well. */
+function pump(from: WebSocket, to: WebSocket, ended: () => void, onFrame: () => void): void {
+  from.binaryType = "arraybuffer";
+  from.addEventListener("message", ({ data }) => {
+    onFrame();
+    try {
+      to.send(data);
+    } catch {
+      close(from, GOING_AWAY, "");
+    }
+  });
+  from.addEventListener("close", ({ code, reason: why }) => {
+    ended();
+    close(to, code, why);
+  });
+  from.addEventListener("error", () => {
+    ended();
+    close(to, GOING_AWAY, "");
+  });
+  from.accept();
+}
+
+/** Closes a socket that may be closed already; codes that mean "none" or "broken" cannot be sent. */
+function close(socket: WebSocket, code: number, why: string): void {
+  const sendable = code >= 1000 && code < 5000 && ![1004, 1005, 1006, 1015].includes(code);
+  try {
+    socket.close(sendable ? code : GOING_AWAY, sendable ? why : "");
+  } catch {
+    // It is closed.
+  }
+}
+
+/** A redirect of Hermes names the address that it knows itself by. */
+function localise(headers: Headers): void {
+  const location = headers.get("location");
+  if (location === null) return;
+  const inner = /^https?:\/\/(?:127\.0\.0\.1|localhost)(?::\d+)?(\/.*)?$/i.exec(location);
+  if (inner !== null) headers.set("location", inner[1] ?? "/");
+}
+
+/** Whether this is a page of Hermes' own, and no file of the owner's. */
+function isPage(headers: Headers): boolean {
+  return headers.get("content-type")?.startsWith("text/html") === true && !headers.has("content-disposition");
+}
+
+/**
+ * Hermes' page in the form that it has behind a gate: it asks the gate who is signed in, and gets no token.
+ * That of this boot is added to each request on its way in, so it never leaves.
+ */
+async function pageOf(body: ReadableStream<Uint8Array>, token: string): Promise<string> {
+  const html = await textOf(body, PAGE_LIMIT);
+  return html
+    .replace(/window\.__HERMES_SESSION_TOKEN__="[^"]*";/, "")
+    .replace("window.__HERMES_AUTH_REQUIRED__=false", "window.__HERMES_AUTH_REQUIRED__=true")
+    .replaceAll(token, "");
+}
+
+function asleep(): ApiError {
+  return new ApiError({
+    status: 503,
+    code: ASLEEP,
+    message: "Hermes is asleep. Open the dashboard again to wake it.",
+  });
+}
+
+function waking(): ApiError {
+  return new ApiError({ status: 503, code: WAKING, message: "Hermes is waking up.", retryAfter: 1 });
+}
+
+function olderBoot(): ApiError {
+  return new ApiError({
+    status: 503,
+    code: "dashboard_unavailable",
+    message:
+      "Hermes was started by an earlier version, which had no dashboard. POST /api/instance/restart starts it anew.",
+  });
+}
+
+function unreachable(cause: unknown): ApiError {
+  return new ApiError({
+    status: 502,
+    code: "dashboard_unreachable",
+    message: "Hermes' dashboard does not answer. See GET /api/instance/logs.",
+    retryAfter: 3,
+    cause,
+  });
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+/** What every route has in common: a request id, one line in the log, the address of who asks. */
+import type { Context, Next } from "hono";
+import { Attempts, addressOf } from "./attempts.ts";
+import { ApiError, toApiError } from "./errors.ts";
+import { BOOT_CAUSE } from "./headers.ts";
+import { Log, Redactor } from "./log.ts";
+import { type Env, type Settings, secretValues, settingsOf } from "./settings.ts";
+
+/** What all routes know. */
+export interface Base {
+  Bindings: Env;
+  Variables: { requestId: string; settings: Settings; bootCause?: string };
+}
+
+/** Gives a request its id and the settings, and reports it when it is answered. */
+export async function accompany<E extends Base>(c: Context<E>, next: Next): Promise<void> {
+  c.set("requestId", crypto.randomUUID());
+  const began = Date.now();
+  c.set("settings", settingsOf(c.env));
+  await next();
+  report(c, began);
+  const { status, headers } = c.res;
+  if (status !== 101 && !headers.has("x-request-id")) c.res.headers.set("x-request-id", c.var.requestId);
+}
+
+/** Notes what went wrong on our side; returns the error as it is told. */
+export function noteFailure<E extends Base>(c: Context<E>, error: unknown): ApiError {
+  const known = toApiError(error);
+  if (known.status >= 500 && known.code !== "waking" && known.code !== "asleep")
+    logOf(c.env).error("refused", {
+      request_id: c.var.requestId,
+      code: known.code,
+      why: known.cause === undefined ? known.message : String(known.cause),
+    });
+  return known;
+}
+
+/** The path exactly as the client sent it (the URL parser has resolved dot segments already). */
+export function rawPath(request: Request): string {
+  return /^[a-z]+:\/\/[^/?#]*([^?#]*)/i.exec(request.url)?.[1] || "/";
+}
+
+/** Whether a request asks for a WebSocket. */
+export function isUpgrade(request: Request): boolean {
+  return request.headers.get("upgrade")?.toLowerCase() === "websocket";
+}
+
+/** One line for each request; the route, never the query. */
+function report<E extends Base>(c: Context<E>, began: number): void {
+  // A flood of refused attempts must not become one of log lines.
+  if (c.error instanceof ApiError && c.error.code === TOO_MANY) return;
+  const { requestId, bootCause } = c.var;
+  logOf(c.env).info("request", {
+    request_id: requestId,
+    method: c.req.method,
+    route: rawPath(c.req.raw).slice(0, 200),
+    status: c.res.status,
+    ms: Date.now() - began,
+    ...(bootCause === undefined ? {} : { boot_cause: bootCause }),
+  });
+}
+
+/** Takes what is meant for the log off an answer of the instance. */
+export function unwrap<E extends Base>(c: Context<E>, answer: Response): Response {
+  const cause = answer.headers.get(BOOT_CAUSE);
+  if (cause === null) return answer;
+  c.set("bootCause", cause);
+  const bare = new Response(answer.body, answer);
+  bare.headers.delete(BOOT_CAUSE);
+  return bare;
+}
+
+const logs = new WeakMap<object, Log>();
+
+/** The Worker's log. */
+export function logOf(env: Env): Log {
+  const kept = logs.get(env);
+  if (kept !== undefined) return kept;
+  const log = new Log(new Redactor(secretsOrNone(env)));
+  logs.set(env, log);
+  return log;
+}
+
+/** A configuration that cannot be read has to be reported, too. */
+function secretsOrNone(env: Env): string[] {
+  try {
+    return secretValues(settingsOf(env));
+  } catch {
+    return [];
+  }
+}
+
+const TOO_MANY = "too_many_attempts";
+const attempts = new Attempts();
+
+/** Turns the refusal of a wrong credential into 429 when its address failed too often; others stay as they are. */
+export function countFailure(request: Request, settings: Settings, refusal: unknown): unknown {
+  if (!(refusal instanceof ApiError) || !WRONG.has(refusal.code)) return refusal;
+  const wait = attempts.fail(clientOf(request, settings), Date.now());
+  return wait === 0 ? refusal : tooMany(wait);
+}
+
+/** Codes of refusals that somebody gets who guesses. */
+const WRONG = new Set(["wrong_token", "retired_token", "wrong_session", "access_refused"]);
+
+function tooMany(wait: number): ApiError {
+  return new ApiError({
+    status: 429,
+    code: TOO_MANY,
+    message: `Too many wrong credentials came from this address. A right one is let in at any time; else wait ${wait} s.`,
+    retryAfter: wait,
+  });
+}
+
+/** The address of who asks. Only Cloudflare's own header is believed, and only there. */
+function clientOf(request: Request, settings: Settings): string {
+  const told =
+    settings.platform === "cloudflare"
+      ? request.headers.get("cf-connecting-ip")
+      : (request.cf as { clientIp?: unknown } | undefined)?.clientIp;
+  return typeof told === "string" && told !== "" ? addressOf(told) : "unknown";
+}

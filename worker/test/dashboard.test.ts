@@ -1,0 +1,355 @@
+// SPDX-License-Identifier: Apache-2.0
+import { runInDurableObject } from "cloudflare:test";
+import { beforeEach, describe, expect, it } from "vitest";
+import { anew, ask, askDashboard, askDashboardSocket, askWith, instance, machine, TOKEN } from "./helpers.ts";
+
+const ORIGIN = "https://hermes.example";
+const page = { accept: "text/html", "sec-fetch-mode": "navigate", "sec-fetch-site": "none" };
+
+beforeEach(anew);
+
+/** Signs in and returns the session's cookie. */
+async function signIn(): Promise<string> {
+  const answer = await submit({ token: TOKEN, next: "/sessions" });
+  expect(answer.status).toBe(303);
+  return cookieOf(answer);
+}
+
+function submit(fields: Record<string, string>, headers: Record<string, string> = {}): Promise<Response> {
+  return askDashboard("/login", {
+    method: "POST",
+    body: new URLSearchParams(fields),
+    headers: { origin: ORIGIN, ...headers },
+  });
+}
+
+function cookieOf(answer: Response): string {
+  return answer.headers.getSetCookie()[0]?.split(";")[0] ?? "";
+}
+
+async function wake(): Promise<void> {
+  expect((await ask("/api/instance/wake", { method: "POST" })).status).toBe(200);
+}
+
+async function socket(headers: Record<string, string>, path = "/api/ws?ticket=cookie"): Promise<Response> {
+  return askDashboard(path, { headers: { upgrade: "websocket", ...headers } });
+}
+
+/** The next thing that a socket says, or the code and reason of its end. */
+function next(ws: WebSocket): Promise<string | ArrayBuffer | { code: number; reason: string }> {
+  return new Promise((resolve) => {
+    ws.addEventListener("message", ({ data }) => resolve(data as string), { once: true });
+    ws.addEventListener("close", ({ code, reason }) => resolve({ code, reason }), { once: true });
+  });
+}
+
+async function open(cookie: string): Promise<WebSocket> {
+  const { webSocket } = await socket({ cookie, origin: ORIGIN });
+  if (webSocket === null) throw new Error("no socket");
+  webSocket.accept();
+  return webSocket;
+}
+
+describe("signing in", () => {
+  it("leads a browser to a page without scripts, and a program to an error it understands", async () => {
+    const led = await askDashboard("/sessions?x=1", { headers: page });
+    expect(led.status).toBe(303);
+    expect(led.headers.get("location")).toBe("/login?next=%2Fsessions%3Fx%3D1");
+    const form = await askDashboard("/login?next=%2Fsessions", { headers: page });
+    expect(form.status).toBe(200);
+    const policy = form.headers.get("content-security-policy") ?? "";
+    expect(policy).toContain("default-src 'none'");
+    expect(policy).not.toContain("script-src");
+    expect(form.headers.get("cache-control")).toBe("no-store");
+    const text = await form.text();
+    expect(text).not.toContain("<script");
+    expect(text).toContain('value="/sessions"');
+    expect(text).toContain('<label for="token">');
+    const refused = await askDashboard("/api/status", { headers: { referer: `${ORIGIN}/chat?a=1` } });
+    expect(refused.status).toBe(401);
+    expect(await refused.json()).toMatchObject({
+      error: "unauthenticated",
+      login_url: "/login?next=%2Fchat%3Fa%3D1",
+    });
+  });
+
+  it("trades the token for a cookie that holds none of it", async () => {
+    const answer = await submit({ token: TOKEN, next: "/sessions" });
+    expect(answer.headers.get("location")).toBe("/sessions");
+    const [cookie = ""] = answer.headers.getSetCookie();
+    expect(cookie).toMatch(/^__Host-hermes-test=[0-9a-f]{32}\.\d+\.[\w-]{43};/);
+    for (const word of ["HttpOnly", "Secure", "SameSite=Lax", "Path=/"]) expect(cookie).toContain(word);
+    expect(cookie).not.toContain(TOKEN);
+    const me = await askDashboard("/api/auth/me", { headers: { cookie: cookieOf(answer) } });
+    expect(await me.json()).toMatchObject({ user_id: "owner", display_name: "test" });
+  });
+
+  it("does without Secure on plain loopback, where not every browser would take it", async () => {
+    const url = "http://127.0.0.1:9787";
+    const answer = await askDashboardSocket(`${url}/login`, {
+      method: "POST",
+      body: new URLSearchParams({ token: TOKEN }),
+      headers: { origin: url, host: "127.0.0.1:9787" },
+    });
+    const [cookie = ""] = answer.headers.getSetCookie();
+    expect(cookie).toMatch(/^hermes-test=/);
+    expect(cookie).not.toContain("Secure");
+    expect(cookie).toContain("HttpOnly");
+  });
+
+  it("says what is wrong with a wrong token, in the page", async () => {
+    const answer = await submit({ token: "wrong", next: "/" });
+    expect(answer.status).toBe(401);
+    expect(answer.headers.getSetCookie()).toEqual([]);
+    expect(await answer.text()).toMatch(/role="alert"[^>]*>This API token is not valid here/);
+  });
+
+  it.each([
+    ["another site", { origin: "https://evil.example" }],
+    ["a hidden origin", { origin: "null" }],
+    ["another port", { origin: `${ORIGIN}:8443` }],
+  ])("takes no form from %s", async (_, headers) => {
+    expect((await submit({ token: TOKEN }, headers)).status).toBe(403);
+  });
+
+  it("takes no form that a browser marks as foreign though it hides where from", async () => {
+    const answer = await askDashboard("/login", {
+      method: "POST",
+      body: new URLSearchParams({ token: TOKEN }),
+      headers: { "sec-fetch-site": "cross-site" },
+    });
+    expect(answer.status).toBe(403);
+  });
+
+  it.each([
+    "//evil.example/x",
+    "/\\evil.example",
+    "https://evil.example/x",
+    "javascript:alert(1)",
+    "/login?next=/login",
+    "/auth/logout",
+  ])("leads nobody to %s", async (target) => {
+    const { headers } = await submit({ token: TOKEN, next: target });
+    expect(headers.get("location")).toMatch(/^\/(?:x|evil\.example)?$/);
+  });
+
+  it("takes the cookie that some have set by hand, once, for a session", async () => {
+    const answer = await askDashboard("/chat?a=1", { headers: { ...page, cookie: `hw_token=${TOKEN}` } });
+    expect(answer.status).toBe(303);
+    expect(answer.headers.get("location")).toBe("/chat?a=1");
+    const cookies = answer.headers.getSetCookie();
+    expect(cookies.find((one) => one.startsWith("hw_token="))).toMatch(/^hw_token=; Max-Age=0/);
+    const session = cookies.find((one) => one.startsWith("__Host-"))?.split(";")[0] ?? "";
+    expect((await askDashboard("/api/auth/me", { headers: { cookie: session } })).status).toBe(200);
+  });
+
+  it.each([
+    ["a wrong one", "/", { ...page, cookie: "hw_token=wrong" }, "GET", 303],
+    ["what a page loads", "/api/status", { cookie: `hw_token=${TOKEN}` }, "GET", 401],
+    ["a change", "/api/config", { cookie: `hw_token=${TOKEN}`, origin: ORIGIN }, "PUT", 401],
+    [
+      "a socket",
+      "/api/ws",
+      { cookie: `hw_token=${TOKEN}`, origin: ORIGIN, upgrade: "websocket" },
+      "GET",
+      401,
+    ],
+  ])("does not take that cookie for %s", async (_, path, headers, method, status) => {
+    const answer = await askDashboard(path, {
+      method,
+      headers: headers as unknown as Record<string, string>,
+    });
+    expect(answer.status).toBe(status);
+    expect(answer.headers.getSetCookie().join()).not.toContain("__Host-");
+    if (status === 303) expect(answer.headers.get("location")).toMatch(/^\/login/);
+  });
+});
+
+describe("sessions", () => {
+  it("end when somebody signs out, with the sockets they opened", async () => {
+    const [cookie, other] = [await signIn(), await signIn()];
+    await wake();
+    const [ws, otherWs] = [await open(cookie), await open(other)];
+    const ended = next(ws);
+    const out = await askDashboard("/auth/logout", { method: "POST", headers: { cookie, origin: ORIGIN } });
+    expect(out.status).toBe(303);
+    expect(out.headers.getSetCookie()[0]).toContain("Max-Age=0");
+    expect(await ended).toMatchObject({ code: 4401 });
+    expect((await askDashboard("/api/auth/me", { headers: { cookie } })).status).toBe(401);
+    expect((await askDashboard("/api/auth/me", { headers: { cookie: other } })).status).toBe(200);
+    otherWs.send("still here");
+    expect(await next(otherWs)).toBe("still here");
+  });
+
+  it("end all at once when they are revoked, and new ones work at once", async () => {
+    const cookie = await signIn();
+    await signIn();
+    const revoked = await ask("/api/dashboard/sessions/revoke", { method: "POST" });
+    expect(await revoked.json()).toEqual({ revoked: 2 });
+    expect((await askDashboard("/api/auth/me", { headers: { cookie } })).status).toBe(401);
+    await scheduler.wait(1001);
+    const fresh = await signIn();
+    expect((await askDashboard("/api/auth/me", { headers: { cookie: fresh } })).status).toBe(200);
+  });
+
+  it("end with the API token that opened them", async () => {
+    const rotated = { API_TOKEN: "the-token-that-comes-after", API_TOKEN_PREVIOUS: TOKEN };
+    const cookie = await signIn();
+    await askWith(rotated, "/api/health", { authorization: `Bearer ${rotated.API_TOKEN}` });
+    expect((await askDashboard("/api/auth/me", { headers: { cookie } })).status).toBe(200);
+    await runInDurableObject(instance(), (_, { storage }) => {
+      for (const [key] of storage.kv.list({ prefix: "token-refused-from:" })) storage.kv.put(key, 1);
+    });
+    expect((await askDashboard("/api/auth/me", { headers: { cookie } })).status).toBe(401);
+  });
+
+  it("are not more than a person needs", async () => {
+    await runInDurableObject(instance(), async (it, { storage }) => {
+      for (let at = 0; at < 120; at++) await it.openDashboardSession("x");
+      expect(storage.sql.exec("SELECT count(*) AS n FROM dashboard_sessions").one()["n"]).toBe(100);
+    });
+  });
+});
+
+describe("the way to Hermes' dashboard", () => {
+  it("shows a page that goes on by itself while Hermes wakes, then the dashboard without its token", async () => {
+    const cookie = await signIn();
+    let answer = await askDashboard("/sessions", { headers: { ...page, cookie } });
+    for (let round = 0; answer.status === 503 && round < 100; round++) {
+      expect(answer.headers.get("refresh")).toBe("1;url=/sessions");
+      expect(await answer.text()).toContain("is waking up");
+      await scheduler.wait(20);
+      answer = await askDashboard("/sessions", { headers: { ...page, cookie } });
+    }
+    expect(answer.status).toBe(200);
+    const { goes, dashboardStarts, starts } = await machine.look();
+    const token = (goes[0] as { env: Record<string, string> }).env["HERMES_DASHBOARD_SESSION_TOKEN"] ?? "";
+    expect(token).toHaveLength(64);
+    const html = await answer.text();
+    expect(html).toContain("window.__HERMES_AUTH_REQUIRED__=true");
+    expect(html).not.toContain(token);
+    expect(html).not.toContain("SESSION_TOKEN");
+    expect({ dashboardStarts, starts }).toEqual({ dashboardStarts: 1, starts: 1 });
+  });
+
+  it("passes requests on with Hermes' credentials instead of ours, and answers without what names the stack", async () => {
+    const cookie = await signIn();
+    const answer = await askDashboard("/api/config?a=b", {
+      method: "PUT",
+      body: "{}",
+      headers: {
+        cookie: `${cookie}; other=1`,
+        origin: ORIGIN,
+        referer: ORIGIN,
+        "x-forwarded-for": "1.2.3.4",
+      },
+    });
+    expect(await answer.json()).toEqual({ path: "/api/config?a=b", bytes: 2 });
+    for (const name of ["server", "set-cookie", "x-hermes-worker-refusal", "x-hermes-worker-boot-cause"])
+      expect(answer.headers.get(name)).toBeNull();
+    const { headers } = (await machine.look()).dashboard[0] ?? { headers: {} };
+    for (const name of ["cookie", "origin", "referer", "authorization", "x-forwarded-for"])
+      expect(headers).not.toHaveProperty(name);
+    expect(Object.keys(headers).filter((name) => name.startsWith("x-hermes-worker"))).toEqual([]);
+  });
+
+  it("names no inner address in redirects", async () => {
+    const cookie = await signIn();
+    await wake();
+    const { headers, status } = await askDashboard("/api/moved", { headers: { cookie } });
+    expect(status).toBe(307);
+    expect(headers.get("location")).toBe("/api/there");
+  });
+
+  it("lets assets be kept and compresses them", async () => {
+    const cookie = await signIn();
+    await wake();
+    const get = (path: string) => askDashboard(path, { headers: { cookie, "accept-encoding": "gzip, br" } });
+    const hashed = await get("/assets/index-DE8KfxAS.js");
+    expect(hashed.headers.get("cache-control")).toBe("private, max-age=31536000, immutable");
+    expect(hashed.headers.get("content-encoding")).toBe("gzip");
+    expect(hashed.headers.get("etag")).toBe('W/"1"');
+    expect(await hashed.text()).toBe("x".repeat(5000));
+    const plain = await get("/assets/plain.js");
+    expect(plain.headers.get("cache-control")).toBe("private, max-age=3600");
+    await plain.body?.cancel();
+  });
+
+  it("passes frames of sockets both ways, and how they end", async () => {
+    const cookie = await signIn();
+    await wake();
+    const ws = await open(cookie);
+    ws.send("hello");
+    expect(await next(ws)).toBe("hello");
+    ws.binaryType = "arraybuffer";
+    ws.send(new Uint8Array([1, 2, 3]));
+    expect(new Uint8Array((await next(ws)) as ArrayBuffer)).toEqual(new Uint8Array([1, 2, 3]));
+    ws.send("bye");
+    expect(await next(ws)).toEqual({ code: 4000, reason: "as you wish" });
+  });
+
+  it.each([
+    ["without a credential", { origin: ORIGIN }, 401],
+    ["from another site", { origin: "https://evil.example" }, 403],
+  ])("opens no socket %s", async (_, headers, status) => {
+    await wake();
+    const cookie = status === 403 ? await signIn() : "";
+    const answer = await socket({ ...(headers as Record<string, string>), cookie });
+    expect(answer.status).toBe(status);
+    expect(answer.webSocket).toBeNull();
+    expect((await machine.look()).dashboard).toEqual([]);
+  });
+
+  it("says why there is none where it is off", async () => {
+    const off = { HERMES_DASHBOARD: "off: The sandbox cannot be confined here." };
+    const answer = await askWith(
+      off,
+      "/",
+      { authorization: `Bearer ${TOKEN}` },
+      {},
+      "https://hermes.example",
+    );
+    expect(answer.status).toBe(404);
+    expect(await answer.json()).toMatchObject({
+      code: "dashboard_off",
+      detail: expect.stringContaining("confined here"),
+    });
+  });
+});
+
+describe("what keeps Hermes awake", () => {
+  const lastActivity = async () =>
+    Date.parse(((await (await ask("/api/instance/status")).json()) as { lastActivity: string }).lastActivity);
+
+  it("is not a page that polls or reconnects: asleep, it is told to say so", async () => {
+    const cookie = await signIn();
+    const poll = await askDashboard("/api/status", { headers: { cookie, referer: `${ORIGIN}/chat` } });
+    expect(poll.status).toBe(401);
+    expect(await poll.json()).toMatchObject({ code: "asleep", login_url: "/gate/asleep?next=%2Fchat" });
+    expect((await socket({ cookie, origin: ORIGIN })).status).toBe(401);
+    const shown = await askDashboard("/gate/asleep?next=%2Fchat", { headers: { ...page, cookie } });
+    expect(await shown.text()).toContain('href="/chat"');
+    const linked = await askDashboard("/chat", {
+      headers: { ...page, cookie, "sec-fetch-site": "cross-site" },
+    });
+    expect(await linked.text()).toContain("is asleep");
+    expect((await machine.look()).starts).toBe(0);
+  });
+
+  it("is not a page that polls: awake, it is answered and not counted", async () => {
+    const cookie = await signIn();
+    await wake();
+    const before = await lastActivity();
+    await scheduler.wait(5);
+    expect((await askDashboard("/api/status", { headers: { cookie } })).status).toBe(200);
+    const ws = await open(cookie);
+    expect(await lastActivity()).toBe(before);
+    ws.send("a person types");
+    await next(ws);
+    expect(await lastActivity()).toBeGreaterThan(before);
+    const status = (await (await ask("/api/instance/status")).json()) as Record<string, unknown>;
+    expect(status["unsavedSince"]).not.toBeNull();
+    expect(status["requestsInFlight"]).toBe(0);
+    ws.close();
+  });
+});
