@@ -240,7 +240,8 @@ export function redactKeys(log: Parts["log"], keys: BootKeys): void {
   log.redactor.add(Object.values(keys));
 }
 
-function randomKey(): string {
+/** A key of 256 random bits. */
+export function randomKey(): string {
   return [...crypto.getRandomValues(new Uint8Array(32))]
     .map((byte) => byte.toString(16).padStart(2, "0"))
     .join("");

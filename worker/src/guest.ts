@@ -144,17 +144,32 @@ export class Guest {
   /** Waits for an authenticated answer: only the Hermes of this boot knows the key. */
   async ready(patience: number): Promise<void> {
     const { time } = this.#parts;
-    const until = time.now() + patience;
-    for (let pause = 25; ; pause = Math.min(pause * 1.5, 250)) {
-      const status = await this.#ask();
-      if (status === 200) return;
-      this.#mustStillBe();
-      if (time.now() >= until)
-        throw new Error(
-          `Hermes did not get ready within ${patience / 1000} s (last answer: ${status ?? "none"}).`,
-        );
-      await time.sleep(pause);
+    // A timer and no time of day: a clock that is set back must not make us wait for so much longer.
+    const timer = new AbortController();
+    let late = false;
+    time.sleep(patience, timer.signal).then(
+      () => (late = true),
+      () => undefined,
+    );
+    try {
+      for (let pause = 25; ; pause = Math.min(pause * 1.5, 250)) {
+        const status = await this.#ask();
+        if (status === 200) return;
+        this.#mustStillBe();
+        if (late)
+          throw new Error(
+            `Hermes did not get ready within ${patience / 1000} s (last answer: ${status ?? "none"}).`,
+          );
+        await time.sleep(pause);
+      }
+    } finally {
+      timer.abort();
     }
+  }
+
+  /** Whether a Hermes that knows our key answers now. */
+  async answers(): Promise<boolean> {
+    return (await this.#ask()) === 200;
   }
 
   /** Status of an authenticated call, or `null` when nobody answers. */

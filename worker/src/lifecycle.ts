@@ -4,7 +4,7 @@
  * it goes through here. It knows no HTTP of its own and asks the clock it was given, so that a simulator can
  * drive it.
  */
-import { Boot, READY_PATIENCE, redactKeys } from "./boot.ts";
+import { Boot, READY_PATIENCE, randomKey, redactKeys } from "./boot.ts";
 import { bootPause, type Chores, LONGEST_PAUSE, maySleep, nextDue, type Policy, policyFor } from "./clock.ts";
 import { type Exit, engineReason, type Sandbox } from "./engine.ts";
 import { ApiError } from "./errors.ts";
@@ -32,6 +32,8 @@ export interface Parts {
   setAlarm(at: number | null): void;
 }
 
+/** A Hermes that runs answers within so long. */
+const ANSWER_PATIENCE = 3000;
 /** A lost engine is usually back after so long. */
 const LOOK_AGAIN = 1500;
 /** A sandbox that died has its appointments kept after so long: soon, but not in a circle. */
@@ -430,7 +432,10 @@ export class Lifecycle {
     await this.wake("restart");
   }
 
-  /** Restarts Hermes alone, with today's configuration; streams under way are drained. Who asks meanwhile shares it. */
+  /**
+   * Restarts Hermes alone, with today's configuration and a new gateway key; streams under way are drained.
+   * Who asks meanwhile shares it.
+   */
   restartGateway(): Promise<void> {
     this.#gatewayStart ??= this.#restartGatewayOnce().finally(() => {
       this.#gatewayStart = null;
@@ -439,17 +444,44 @@ export class Lifecycle {
   }
 
   async #restartGatewayOnce(): Promise<void> {
-    const { settings, log } = this.#parts;
+    const { settings, log, time } = this.#parts;
     const restarted = await this.#exclusively(async () => {
       const guest = this.#guestOrNone();
       if (guest === null) return false;
-      await guest.restartGateway(buildGo(settings, guest.keys), this.#drainSeconds);
+      const renewed = this.#renewed(guest);
+      try {
+        await renewed.restartGateway(buildGo(settings, renewed.keys), this.#drainSeconds);
+      } catch (error) {
+        // Nothing was restarted where the Hermes that answers still knows the key of before.
+        if (await within(time, ANSWER_PATIENCE, guest.answers())) this.#remember({ keys: guest.keys });
+        throw error;
+      }
       this.#remember({ gatewayStopped: false, configDigest: await configDigest(settings) });
-      await guest.ready(READY_PATIENCE);
+      await renewed.ready(READY_PATIENCE);
       log.info("gateway_restarted", { boot: guest.bootId });
       return true;
     });
     if (!restarted) await this.wake("restart-gateway");
+  }
+
+  /**
+   * Hermes answered a request with 401. A restart that was cut off can leave it with another key than ours.
+   * @returns whether the request should be sent again; `false` when the refusal is about the request itself.
+   */
+  async refused(gatewayKey: string): Promise<boolean> {
+    const guest = this.#guestOrNone();
+    if (guest === null || guest.keys.gatewayKey !== gatewayKey) return true;
+    if (await guest.answers()) return false;
+    await this.restartGateway();
+    return true;
+  }
+
+  /** The same sandbox with a new gateway key, remembered before Hermes knows it: who comes with the old one asks again. */
+  #renewed(guest: Guest): Guest {
+    const keys = { ...guest.keys, gatewayKey: randomKey() };
+    redactKeys(this.#parts.log, keys);
+    this.#remember({ keys });
+    return this.#guest(guest.bootId, keys);
   }
 
   /** Stops Hermes and leaves the sandbox; the next request starts Hermes again. */

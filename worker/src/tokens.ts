@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
  * The rotation of the API token. Old and new are valid side by side until the new one is used for the first
- * time, and for the overlap after that; then the old one is dead for ever, whatever is configured. Only its
- * digest is kept.
+ * time, and for the overlap after that; then the old one is dead for ever, whatever is configured. Until then
+ * the rotation can be taken back, by configuring the old one as the current one. Only its digest is kept.
  */
 
 /** Which of the two configured tokens. */
@@ -22,6 +22,7 @@ export type Deaths = Record<Which, number | null>;
 export interface TokenStore {
   get(key: string): number | undefined;
   put(key: string, at: number): void;
+  delete(key: string): void;
 }
 
 /** The record of replaced tokens. */
@@ -34,6 +35,7 @@ export class Tokens {
 
   /** Notes a use, and tells how long both tokens live. A token that was replaced once does not come back. */
   use({ used, current, previous }: TokenUse, now: number): Deaths {
+    this.#pardon(current, now);
     const deaths = {
       current: this.#deathOf(current),
       previous: previous === null ? null : this.#deathOf(previous),
@@ -47,6 +49,12 @@ export class Tokens {
   /** Whether a token was replaced so long ago that it is refused. */
   isDead(digest: string, now: number): boolean {
     return isDead(this.#deathOf(digest), now);
+  }
+
+  /** A token that is the current one again before its end was not replaced after all. */
+  #pardon(current: string, now: number): void {
+    const death = this.#deathOf(current);
+    if (death !== null && !isDead(death, now)) this.store.delete(keyOf(current));
   }
 
   #deathOf(digest: string): number | null {

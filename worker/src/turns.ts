@@ -126,7 +126,7 @@ export class Turns {
       let why: string;
       try {
         const answer = await this.#send(turn, keys.gatewayKey);
-        if (await this.#isStranger(answer, bootId)) why = "the sandbox was started anew";
+        if (await this.#isStranger(answer, keys.gatewayKey)) why = "Hermes was started anew";
         else if (await isDraining(answer)) why = "Hermes is restarting";
         else return this.#pass(turn, answer, leave, finish);
       } catch (error) {
@@ -142,9 +142,9 @@ export class Turns {
     }
   }
 
-  /** Whether a Hermes of a later boot refused the key of this one; its port may be the same. */
-  async #isStranger(answer: Response, bootId: string): Promise<boolean> {
-    if (answer.status !== 401 || this.#parts.lifecycle.memory.bootId === bootId) return false;
+  /** Whether a Hermes refused our key that was started later, or was not told it; its port may be the same. */
+  async #isStranger(answer: Response, gatewayKey: string): Promise<boolean> {
+    if (answer.status !== 401 || !(await this.#parts.lifecycle.refused(gatewayKey))) return false;
     await answer.body?.cancel();
     return true;
   }

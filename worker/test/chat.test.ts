@@ -183,7 +183,19 @@ describe("operating it", () => {
     const before = (await state())["bootId"];
     expect((await post("restart-gateway")).status).toBe(200);
     expect((await state())["bootId"]).toBe(before);
-    expect(await machine.look()).toMatchObject({ starts: 1, gatewayRestarts: 1 });
+    const look = await machine.look();
+    expect(look).toMatchObject({ starts: 1, gatewayRestarts: 1 });
+    const keys = (look.goes as { env: Record<string, string> }[]).map((go) => go.env["API_SERVER_KEY"]);
+    expect(new Set(keys).size, "a restarted Hermes has a new gateway key").toBe(2);
+    expect(await said(await chat("two", "s"))).toBe("one | two");
+  });
+
+  it("keeps the gateway key when Hermes could not be restarted", async () => {
+    await said(await chat("one", "s"));
+    await machine.set({ commandFails: { "restart-gateway": { exitCode: 1, message: "Not now." } } });
+    expect((await post("restart-gateway")).status).toBeGreaterThanOrEqual(500);
+    await machine.set({ commandFails: {} });
+    expect(await said(await chat("two", "s"))).toBe("one | two");
   });
 
   it("sleeps with a verified save and remembers", async () => {

@@ -63,6 +63,18 @@ describe("a rotation of the token", () => {
     expect(await told(swapped, NEW)).toMatchObject({ which: "previous", previousUntil: null });
   });
 
+  it("can be taken back before the old one's end, which then never comes", async () => {
+    const [mine, other] = ["taken-back-token", "token-that-did-not-last"];
+    await told({ API_TOKEN: other, API_TOKEN_PREVIOUS: mine }, other);
+    await later(300_000);
+    const back = { API_TOKEN: mine };
+    expect(await told(back, mine)).toEqual({ which: "current", previousUntil: null, proven: true });
+    await later(600_001);
+    await crash();
+    expect((await told(back, mine)).which).toBe("current");
+    expect(await refusal(await ask(back, other))).toMatchObject({ code: "wrong_token" });
+  });
+
   it("is none when both are the same", async () => {
     expect(await told({ API_TOKEN: NEW, API_TOKEN_PREVIOUS: NEW }, NEW)).toMatchObject({ which: "current" });
     await later(600_001);

@@ -6,6 +6,9 @@
     python supervisor.py ctl status --folder DIR
     python supervisor.py ctl restart --folder DIR    < changes.json
     python supervisor.py ctl set-secrets --folder DIR < secrets.json
+    python supervisor.py ctl change-secrets --folder DIR < changes.json
+    python supervisor.py ctl undo-secrets --folder DIR
+    python supervisor.py ctl settle-secrets --folder DIR
     python supervisor.py ctl stop --folder DIR
 
 It holds the listening sockets, so that workerd can be stopped and started while clients wait instead of being refused.
@@ -14,7 +17,8 @@ Secrets come in on standard input and go into workerd's environment, nowhere els
 Settings: {"name", "host", "kind": "process" or "docker", "ports": {"http", "providers"}, "workerd": [command],
 "helpers": {"engine" or "cleaner": [command]}, "drain": seconds, "environment": {for the helpers},
 "workerd_environment": {}, "secrets": {for workerd}}.
-Changes: any of "workerd", "drain", "secrets".
+Changes of restart: any of "workerd", "drain", "secrets". Changes of change-secrets: {name: value, or null to remove}; what
+was there before is remembered, in memory only, until it is settled or taken back.
 """
 
 import argparse
@@ -35,7 +39,8 @@ from typing import TextIO
 import psutil
 from circus.arbiter import Arbiter
 from circus.client import CircusClient
-from circus.exc import CallError, ConflictError
+from circus.commands.base import Command
+from circus.exc import CallError, ConflictError, MessageError
 from circus.sockets import CircusSocket
 from circus.stream import FileStream
 from circus.watcher import Watcher
@@ -55,6 +60,7 @@ ENGINE_STOP_SECONDS = 20
 BUSY_SECONDS = 60
 """How long a command waits for the one before it."""
 ALREADY_RUNNING = 3
+SECRET_ACTIONS = ("set-secrets", "change-secrets", "undo-secrets", "settle-secrets")
 
 
 def main(arguments: list[str]) -> int:
@@ -66,7 +72,7 @@ def main(arguments: list[str]) -> int:
     )
     run.add_argument("--folder", required=True, type=Path)
     ctl = commands.add_parser("ctl", help="speak to the running supervisor")
-    ctl.add_argument("action", choices=["status", "restart", "set-secrets", "stop"])
+    ctl.add_argument("action", choices=["status", "restart", *SECRET_ACTIONS, "stop"])
     ctl.add_argument("--folder", required=True, type=Path)
     options = parser.parse_args(arguments)
     os.umask(0o077)
@@ -224,6 +230,7 @@ class Process(Watcher):
         self, name: str, command: list[str], environment: dict, stop_seconds: float, **more
     ):
         self.spawned = self.not_before = 0.0
+        self.earlier_env: dict | None = None
         log = FileStream(f"logs/{name}.log", max_bytes=LOG_BYTES, backup_count=LOG_FILES)
         super().__init__(
             name,
@@ -239,11 +246,50 @@ class Process(Watcher):
             **more,
         )
 
+    def replace_env(self, environment: dict) -> None:
+        """Set what the next start gets; nothing is left to take back."""
+        self.env, self.earlier_env = environment, None
+
+    def change_env(self, changes: dict) -> None:
+        """Change single variables. Of several changes that nobody settled, the first one's beginning is kept."""
+        if self.earlier_env is None:
+            self.earlier_env = self.env
+        changed = self.env | changes
+        self.env = {name: value for name, value in changed.items() if value is not None}
+
+    def undo_env(self) -> None:
+        """Take back all changes that were not settled; raises MessageError when there are none."""
+        if self.earlier_env is None:
+            raise MessageError("there is no change of secrets to take back")
+        self.replace_env(self.earlier_env)
+
     @gen.coroutine
     def manage_processes(self):
         """Start the process when it has ended, but not in a tight loop."""
         if self.processes or time.monotonic() >= self.not_before:
             yield super().manage_processes()
+
+
+class Secrets(Command):
+    """\
+    Change the environment that workerd is started with next
+    """
+
+    name = "secrets"
+    properties = ["action"]  # noqa: RUF012 - circus' own convention
+
+    def execute(self, arbiter: Arbiter, props: dict) -> None:
+        """Carry out one of SECRET_ACTIONS; the values are in "content"."""
+        workerd, content = self._get_watcher(arbiter, "workerd"), props.get("content")
+        if props["action"] == "set-secrets":
+            own = json.loads(RECORD.read_text(encoding="utf-8"))["workerd_environment"]
+            workerd.replace_env(own | content)
+        elif props["action"] == "change-secrets":
+            workerd.change_env(content)
+        elif props["action"] == "undo-secrets":
+            workerd.undo_env()
+        else:
+            workerd.earlier_env = None
 
 
 def after_spawn(watcher: Process, pid: int, **_kwargs) -> bool:
@@ -333,9 +379,13 @@ def control(action: str) -> int:
             print(json.dumps(call(client, "status")["statuses"]))
         elif action == "stop":
             call(client, "quit", waiting=False)
+        elif action == "restart":
+            restart(client, json.load(sys.stdin))
+        elif action == "settle-secrets":
+            call(client, "secrets", action=action)
         else:
-            content = json.load(sys.stdin)
-            restart(client, {"secrets": content} if action == "set-secrets" else content)
+            content = None if action == "undo-secrets" else json.load(sys.stdin)
+            restart(client, {}, lambda: call(client, "secrets", action=action, content=content))
     except CallError as error:
         print(f"the supervisor did not carry out {action}: {error}", file=sys.stderr)
         return 1
@@ -357,30 +407,25 @@ def call(client, command: str, **properties) -> dict:
         time.sleep(0.05)
 
 
-def restart(client, changes: dict) -> None:
+def restart(client, changes: dict, change_secrets: Callable[[], object] | None = None) -> None:
     """Stop workerd, change what is asked for, start it.
 
     Never circus' own reload: it starts the new workerd before the old one has let go of the storage. The supervisor
     keeps the sockets, so clients that connect meanwhile wait.
     """
-    options: dict = {}
     if "drain" in changes:
-        options["graceful_timeout"] = float(changes["drain"]) + 1
-    if options:
-        call(client, "set", name="workerd", options=options, waiting=True)
+        timeout = {"graceful_timeout": float(changes["drain"]) + 1}
+        call(client, "set", name="workerd", options=timeout, waiting=True)
     call(client, "stop", name="workerd", waiting=True)
-    options = {}
-    if "workerd" in changes:
-        options["cmd"] = shlex.quote(changes["workerd"][0])
-        options["args"] = changes["workerd"][1:]
-    if "secrets" in changes:
-        options["env"] = (
-            json.loads(RECORD.read_text(encoding="utf-8"))["workerd_environment"]
-            | changes["secrets"]
-        )
     try:
-        if options:
+        if "workerd" in changes:
+            command, *arguments = changes["workerd"]
+            options = {"cmd": shlex.quote(command), "args": arguments}
             call(client, "set", name="workerd", options=options, waiting=True)
+        if "secrets" in changes:
+            call(client, "secrets", action="set-secrets", content=changes["secrets"])
+        if change_secrets is not None:
+            change_secrets()
     finally:
         # The engine too: it is stopped only if it could not be started before.
         call(client, "start", waiting=True)

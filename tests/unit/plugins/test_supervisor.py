@@ -226,6 +226,30 @@ def test_secrets_are_with_workerd_alone(running: Box) -> None:
             assert SECRET not in path.read_text(), path
 
 
+def test_changed_secrets_are_taken_back_as_one_until_they_are_settled(running: Box) -> None:
+    for value in ("second-value", "third-value"):
+        done = running.ctl("change-secrets", {"API_TOKEN": value, "UNKNOWN": None})
+        assert done.returncode == 0, done.stderr
+        assert running.get()[2] == value
+    assert running.ctl("undo-secrets").returncode == 0
+    assert running.get()[2] == SECRET
+
+    running.ctl("change-secrets", {"API_TOKEN": None})
+    assert running.get()[2] == "None"
+    assert running.ctl("settle-secrets").returncode == 0
+    refused = running.ctl("undo-secrets")
+    assert refused.returncode == 1
+    assert "take back" in refused.stderr
+    assert running.get()[2] == "None"
+
+
+def test_a_full_set_of_secrets_leaves_nothing_to_take_back(running: Box) -> None:
+    running.ctl("change-secrets", {"API_TOKEN": "second-value"})
+    assert running.ctl("set-secrets", {"API_TOKEN": "third-value"}).returncode == 0
+    assert running.ctl("undo-secrets").returncode == 1
+    assert running.get()[2] == "third-value"
+
+
 def test_a_second_supervisor_is_refused(running: Box) -> None:
     done = running.run()
     assert done.returncode == 3
