@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cloudflare's API v4, as far as wrangler and the collection use it; one module a part of it."""
+
+from tests.cloudflare.api import accounts, containers, dns, domains, scripts, secrets, versions
+from tests.cloudflare.api.front import Front
+
+__all__ = ["Front", "accounts", "containers", "dns", "domains", "scripts", "secrets", "versions"]

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tokens, accounts, zones and the account's workers.dev subdomain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.cloudflare.accounts import Account, Zone
+from tests.cloudflare.api.front import Call, Page, route
+from tests.cloudflare.errors import Refusal, authentication, unauthorized
+
+
+@route("GET", "/user/tokens/verify")
+def verify_token(call: Call) -> Any:
+    messages = {"active": "This API Token is valid and active"}
+    if call.token.status not in messages:
+        return {"id": call.token.id, "status": call.token.status}
+    return {"id": call.token.id, "status": call.token.status}
+
+
+@route("GET", "/user")
+def user(call: Call) -> Any:
+    if not call.token.may("User Details Read"):
+        raise unauthorized()
+    return {"id": call.token.id, "email": "owner@example.com"}
+
+
+@route("GET", "/memberships")
+def memberships(call: Call) -> Any:
+    if not call.token.may("Memberships Read"):
+        raise Refusal(400, 9106, "Authentication failed")
+    return Page([{"id": one.id, "account": _account(one)} for one in _visible(call)])
+
+
+@route("GET", "/accounts")
+def accounts(call: Call) -> Any:
+    if not call.token.may("Account Settings Read"):
+        return Page([])
+    return Page([_account(one) for one in _visible(call)])
+
+
+@route("GET", "/accounts/{account}", "Account Settings Read")
+def account(call: Call) -> Any:
+    return _account(call.account)
+
+
+@route("GET", "/zones")
+def zones(call: Call) -> Any:
+    if not call.token.may("Zone Read"):
+        raise authentication()
+    wanted = call.query.get("name")
+    owner = call.query.get("account.id")
+    found = [
+        zone
+        for zone in call.state.zones.values()
+        if zone.account in call.token.accounts
+        and wanted in (None, zone.name)
+        and owner in (None, zone.account)
+    ]
+    return Page([_zone(call, zone) for zone in found])
+
+
+@route("GET", "/zones/{zone}", "Zone Read")
+def zone(call: Call) -> Any:
+    return _zone(call, call.zone)
+
+
+@route("GET", "/accounts/{account}/workers/subdomain", "Workers Scripts Read")
+def subdomain(call: Call) -> Any:
+    if call.account.subdomain is None:
+        raise Refusal(404, 10007, "This account does not have a workers.dev subdomain registered.")
+    return {"subdomain": call.account.subdomain}
+
+
+@route("PUT", "/accounts/{account}/workers/subdomain", "Workers Scripts Write")
+def register_subdomain(call: Call) -> Any:
+    wanted = call.field("subdomain", str)
+    if call.account.subdomain not in (None, wanted):
+        raise Refusal(409, 10036, "Account already has an associated subdomain.")
+    if any(
+        one.subdomain == wanted for one in call.state.accounts.values() if one is not call.account
+    ):
+        raise Refusal(409, 10031, "Subdomain is unavailable, please try another subdomain.")
+    call.account.subdomain = wanted
+    return {"subdomain": wanted}
+
+
+@route("GET", "/accounts/{account}/workers/account-settings", "Workers Scripts Read")
+def account_settings(call: Call) -> Any:
+    usage = "standard" if call.account.plan == "paid" else "bundled"
+    return {"default_usage_model": usage, "green_compute": False}
+
+
+def _visible(call: Call) -> list[Account]:
+    return [one for one in call.state.accounts.values() if one.id in call.token.accounts]
+
+
+def _account(account: Account) -> dict[str, Any]:
+    return {"id": account.id, "name": account.name, "type": "standard"}
+
+
+def _zone(call: Call, zone: Zone) -> dict[str, Any]:
+    owner = call.state.accounts[zone.account]
+    return {
+        "id": zone.id,
+        "name": zone.name,
+        "status": zone.status,
+        "paused": False,
+        "type": "full",
+        "account": {"id": owner.id, "name": owner.name},
+    }

@@ -1,0 +1,372 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The data plane: requests for Workers reach a workerd that runs the version which is deployed now."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aiohttp import ClientError, ClientSession, ClientTimeout, WSMsgType, web
+
+from tests.cloudflare import workerd
+from tests.cloudflare.accounts import Account, State, Version, Worker
+
+ROOT = Path(__file__).resolve().parents[2]
+PORTS = "18789,9119"
+MOST = 24
+"""How many idle Workers may stay in memory; the platform evicts idle objects too."""
+START_SECONDS = 20.0
+HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+
+class Binaries:
+    """Where workerd and the process image are; made when they are first needed."""
+
+    def workerd(self) -> Path:
+        raise NotImplementedError
+
+    def image(self) -> Path:
+        raise NotImplementedError
+
+
+@dataclass
+class Served:
+    """The processes of one Worker. Its sockets stay while versions come and go."""
+
+    worker: Worker
+    folder: Path
+    http: socket.socket
+    providers: socket.socket
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    running: asyncio.subprocess.Process | None = None
+    engine: asyncio.subprocess.Process | None = None
+    shown: tuple[str, bool] | None = None
+    """The version that runs, and whether it can start containers."""
+    requests: int = 0
+    used: float = 0.0
+
+    @property
+    def port(self) -> int:
+        return int(self.http.getsockname()[1])
+
+
+class Edge:
+    """Serves Workers. `pids` are those of the processes it started, in DIR/pids as well."""
+
+    def __init__(
+        self, folder: Path, state: State, binaries: Binaries, clock: Callable[[], float]
+    ) -> None:
+        self.folder = folder
+        self.state = state
+        self.binaries = binaries
+        self.clock = clock
+        self._served: dict[str, Served] = {}
+        self._session: ClientSession | None = None
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def application(self) -> web.Application:
+        """Return the edge as a web application."""
+        application = web.Application(client_max_size=0)
+        application.router.add_route("*", "/{path:.*}", self._serve)
+        return application
+
+    def changed(self, worker: Worker) -> None:
+        """Cut a Worker off: a new version, or another container application. It starts again when it is asked."""
+        served = self._served.get(worker.tag)
+        if served and served.running:
+            _kill(served.running)
+            served.running = None
+
+    def deleted(self, worker: Worker) -> None:
+        """End a Worker, its sandbox and its objects' storage."""
+        served = self._served.pop(worker.tag, None)
+        if served is None:
+            return
+        for process in (served.running, served.engine):
+            if process:
+                _kill(process)
+        for listener in (served.http, served.providers):
+            listener.close()
+        shutil.rmtree(served.folder, ignore_errors=True)
+
+    def is_awake(self, worker: Worker | None) -> bool:
+        """Tell whether a Worker has something that runs containers."""
+        served = self._served.get(worker.tag) if worker else None
+        return served is not None and served.engine is not None
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the guards; whatever they run ends with them."""
+        processes = [one for s in self._served.values() for one in (s.running, s.engine)]
+        return [one.pid for one in processes if one and one.returncode is None]
+
+    async def close(self) -> None:
+        """End everything."""
+        ends = []
+        for served in self._served.values():
+            for process in (served.running, served.engine):
+                if process and process.returncode is None:
+                    process.stdin.close()
+                    ends.append(process.wait())
+            for listener in (served.http, served.providers):
+                listener.close()
+        await asyncio.gather(*ends)
+        if self._session:
+            await self._session.close()
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        host = request.host.partition(":")[0]
+        found = self.state.worker_at(host, request.path)
+        if found is None or found[1].current is None:
+            return web.Response(
+                status=404,
+                text="error code: 1042" if host.endswith(".workers.dev") else "error code: 522",
+            )
+        account, worker = found
+        served = self._served.get(worker.tag) or self._place(worker)
+        served.requests += 1
+        try:
+            if not await self._ready(served, account):
+                return web.Response(status=500, text="error code: 1101")
+            upgrade = request.headers.get("Upgrade", "").lower()
+            pass_on = _websocket if upgrade == "websocket" else _stream
+            return await pass_on(self._client(), served.port, request)
+        except (ClientError, OSError):
+            return web.Response(status=500, text="error code: 1101")
+        finally:
+            served.requests -= 1
+            served.used = self.clock()
+            self._evict()
+
+    def _client(self) -> ClientSession:
+        if self._session is None:
+            timeout = ClientTimeout(total=None)
+            self._session = ClientSession(timeout=timeout, auto_decompress=False)
+        return self._session
+
+    def _place(self, worker: Worker) -> Served:
+        folder = self.folder / worker.tag
+        for name in ("run", "storage", "logs", "disks", "snapshots"):
+            (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        served = Served(worker, folder, _listener(), _listener())
+        self._served[worker.tag] = served
+        return served
+
+    async def _ready(self, served: Served, account: Account) -> bool:
+        """Have the current version running; returns False when it does not start."""
+        async with served.lock:
+            worker = served.worker
+            version = worker.current
+            has_application = any(
+                namespace.id in account.applications for namespace in worker.namespaces.values()
+            )
+            wanted = (version.id, has_application)
+            alive = served.running is not None and served.running.returncode is None
+            if alive and served.shown == wanted:
+                return True
+            self.changed(worker)
+            if workerd.overlaid(version) and has_application:
+                await self._start_engine(served)
+            await self._start_workerd(served, version, has_application)
+            served.shown = wanted
+            return await _answers(served)
+
+    async def _start_workerd(self, served: Served, version: Version, engine: bool) -> None:
+        overlay = workerd.Overlay(engine=engine and workerd.overlaid(version))
+        if workerd.overlaid(version):
+            address = f"http://127.0.0.1:{served.providers.getsockname()[1]}"
+            overlay.variables = {"HERMES_ENGINE": "process", "PROVIDERS_ADDRESS": address}
+        build = served.folder / "build"
+        workerd.write(build, served.worker, version, overlay)
+        binary = await asyncio.to_thread(self.binaries.workerd)
+        sockets = {"http": served.http}
+        if workerd.has_providers(version):
+            sockets["providers"] = served.providers
+        words = [str(binary), "serve", "build/config.capnp", "--experimental"]
+        words += [f"--socket-fd={name}={one.fileno()}" for name, one in sockets.items()]
+        words += ["--directory-path=storage=storage"]
+        environment = {
+            **{name: os.environ[name] for name in ("SSL_CERT_FILE", "TZ") if name in os.environ},
+            **workerd.secret_environment(version),
+        }
+        served.running = await self._run(served, "workerd", words, environment, [*sockets.values()])
+
+    async def _start_engine(self, served: Served) -> None:
+        if served.engine and served.engine.returncode is None:
+            return
+        image = await asyncio.to_thread(self.binaries.image)
+        words = [
+            *(sys.executable, "-m", "tests.cloudflare.engine_process"),
+            *("--socket", "run/engine.sock", "--images", str(image), "--ports", PORTS),
+            *("--disks", "disks", "--snapshots", "snapshots"),
+        ]
+        kept = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "SSL_CERT_FILE")
+        environment = {name: os.environ[name] for name in kept if name in os.environ}
+        environment["PYTHONPATH"] = f"{ROOT}{os.pathsep}{ROOT / 'container'}"
+        served.engine = await self._run(served, "engine", words, environment, [])
+        end = self.clock() + START_SECONDS
+        while not (served.folder / "run" / "engine.sock").exists() and self.clock() < end:
+            await asyncio.sleep(0.02)
+
+    async def _run(
+        self,
+        served: Served,
+        name: str,
+        words: list[str],
+        environment: dict[str, str],
+        sockets: list[socket.socket],
+    ) -> asyncio.subprocess.Process:
+        guard = Path(__file__).with_name("guard.py")
+        with (served.folder / "logs" / f"{name}.log").open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", str(guard), *words),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                cwd=served.folder,
+                env=environment,
+                pass_fds=[one.fileno() for one in sockets],
+            )
+        (self.folder / "pids").write_text(json.dumps([*self.pids, process.pid]), encoding="utf-8")
+        return process
+
+    def _evict(self) -> None:
+        """Let go of the Worker that was idle longest, when too many are in memory."""
+        idle = [one for one in self._served.values() if one.running and one.requests == 0]
+        if len(idle) > MOST:
+            self.changed(min(idle, key=lambda one: one.used).worker)
+
+
+async def _answers(served: Served) -> bool:
+    """Wait until workerd serves its socket, or has ended."""
+    process = served.running
+    waiting = asyncio.create_task(process.wait())
+    asked = asyncio.create_task(_ask(served.port))
+    done, _ = await asyncio.wait(
+        [waiting, asked], timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED
+    )
+    for task in (waiting, asked):
+        task.cancel()
+    return asked in done and waiting not in done
+
+
+async def _ask(port: int) -> None:
+    """Say something that workerd answers by itself, without asking the Worker."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"NONSENSE\r\n\r\n")
+    await reader.read(1)
+    writer.close()
+
+
+async def _stream(session: ClientSession, port: int, request: web.Request) -> web.StreamResponse:
+    body = request.content if request.body_exists else None
+    async with session.request(
+        request.method,
+        f"http://127.0.0.1:{port}{request.raw_path}",
+        headers=_headers(request),
+        data=body,
+        allow_redirects=False,
+        skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
+    ) as answer:
+        response = web.StreamResponse(status=answer.status, reason=answer.reason)
+        for name, value in answer.headers.items():
+            if name.lower() not in HOP_BY_HOP:
+                response.headers.add(name, value)
+        await response.prepare(request)
+        try:
+            async for chunk in answer.content.iter_any():
+                await response.write(chunk)
+        except ClientError:
+            # The Worker was restarted in the middle of its answer: the client must see the cut.
+            if request.transport:
+                request.transport.abort()
+            raise
+        await response.write_eof()
+        return response
+
+
+async def _websocket(session: ClientSession, port: int, request: web.Request) -> web.StreamResponse:
+    names = request.headers.get("Sec-WebSocket-Protocol", "")
+    protocols = [one.strip() for one in names.split(",") if one.strip()]
+    kept = {
+        name: value
+        for name, value in _headers(request).items()
+        if not name.lower().startswith("sec-websocket")
+    }
+    url = f"ws://127.0.0.1:{port}{request.raw_path}"
+    async with session.ws_connect(
+        url, headers=kept, protocols=protocols, max_msg_size=0, autoclose=False
+    ) as there:
+        here = web.WebSocketResponse(
+            protocols=[there.protocol] if there.protocol else (), max_msg_size=0
+        )
+        await here.prepare(request)
+        ways = [
+            asyncio.create_task(_frames(here, there)),
+            asyncio.create_task(_frames(there, here)),
+        ]
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        for way in ways:
+            way.cancel()
+        await here.close()
+        return here
+
+
+async def _frames(source: object, target: object) -> None:
+    async for message in source:
+        if message.type == WSMsgType.TEXT:
+            await target.send_str(message.data)
+        elif message.type == WSMsgType.BINARY:
+            await target.send_bytes(message.data)
+    await target.close(code=source.close_code or 1000)
+
+
+def _headers(request: web.Request) -> dict[str, str]:
+    """Return a request's headers as the edge hands them on."""
+    kept = {
+        name: value
+        for name, value in request.headers.items()
+        if name.lower() not in HOP_BY_HOP and not name.lower().startswith("cf-")
+    }
+    return {
+        **kept,
+        "Host": request.host,
+        "CF-Connecting-IP": "127.0.0.1",
+        "CF-Ray": f"{secrets.token_hex(8)}-TST",
+        "X-Forwarded-Proto": "https",
+    }
+
+
+def _listener() -> socket.socket:
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(128)
+    listener.setblocking(False)
+    return listener
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    """End a guarded program at once, as the platform restarts an object: in the middle of what it does."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError, OSError):
+            process.send_signal(signal.SIGUSR1)

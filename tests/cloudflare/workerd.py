@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The configuration with which workerd serves an uploaded version."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.cloudflare.accounts import Module, Version, Worker
+
+CODE = {
+    "application/javascript+module": "esModule",
+    "application/javascript": "commonJsModule",
+    "text/plain": "text",
+    "application/octet-stream": "data",
+    "application/wasm": "wasm",
+}
+
+
+@dataclass
+class Overlay:
+    """What the process engine needs and Cloudflare has by itself."""
+
+    variables: dict[str, str] = field(default_factory=dict)
+    engine: bool = False
+    """Whether there is a container application, and with it something that runs containers."""
+    docker: str = ""
+    """Lines of a containerEngine, where Docker runs the containers."""
+    images: dict[str, str] = field(default_factory=dict)
+
+
+def secret_variable(number: int) -> str:
+    """Return the environment variable of workerd that holds a version's nth secret."""
+    return f"SECRET_{number}"
+
+
+def secret_environment(version: Version) -> dict[str, str]:
+    """Return the environment that hands a version's secrets to workerd."""
+    values = version.secrets().values()
+    return {secret_variable(number): value for number, value in enumerate(values)}
+
+
+def write(folder: Path, worker: Worker, version: Version, overlay: Overlay) -> None:
+    """Write a version's modules and its configuration into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    modules = [module for module in version.modules if kind_of(module)]
+    modules.sort(key=lambda module: module.name != version.metadata["main_module"])
+    for number, module in enumerate(modules):
+        (folder / f"module-{number}").write_bytes(module.content)
+    text = _configuration(worker, version, modules, overlay)
+    (folder / "config.capnp").write_text(text, encoding="utf-8")
+
+
+def kind_of(module: Module) -> str | None:
+    """Return what workerd calls such a module; None for source maps."""
+    return CODE.get(module.content_type.partition(";")[0])
+
+
+def has_providers(version: Version) -> bool:
+    """Tell whether the code exports the entrypoint by which a sandbox reaches model providers."""
+    main = next(one for one in version.modules if one.name == version.metadata["main_module"])
+    return b"Providers" in main.content and overlaid(version)
+
+
+def overlaid(version: Version) -> bool:
+    """Tell whether a version declares containers, which something has to run here."""
+    return bool(version.containers)
+
+
+def _configuration(
+    worker: Worker, version: Version, modules: list[Module], overlay: Overlay
+) -> str:
+    services = [
+        '(name = "main", worker = .worker)',
+        '(name = "internet", network = (allow = ["public"], tlsOptions = (trustBrowserCas = true)))',
+        '(name = "storage", disk = (path = "storage", writable = true))',
+    ]
+    sockets = [
+        (
+            '(name = "http", address = "127.0.0.1:0", service = "main",'
+            ' http = (forwardedProtoHeader = "X-Forwarded-Proto"))'
+        )
+    ]
+    if overlay.engine:
+        services += [
+            '(name = "engine", external = (address = "unix:run/engine.sock", http = ()))',
+            '(name = "loopback", network = (allow = ["127.0.0.1/32"]))',
+        ]
+    if has_providers(version):
+        sockets.append(
+            '(name = "providers", address = "127.0.0.1:0", http = (),'
+            ' service = (name = "main", entrypoint = "Providers"))'
+        )
+    code = [
+        f"(name = {text(module.name)}, {kind_of(module)} = embed {text(f'module-{number}')})"
+        for number, module in enumerate(modules)
+    ]
+    flags = version.metadata.get("compatibility_flags") or []
+    return f"""using Workerd = import "/workerd/workerd.capnp";
+
+const config :Workerd.Config = (
+  services = [{_lines(services)}],
+  sockets = [{_lines(sockets)}],
+);
+
+const worker :Workerd.Worker = (
+  modules = [{_lines(code)}],
+  compatibilityDate = {text(version.metadata["compatibility_date"])},
+  compatibilityFlags = [{", ".join(text(flag) for flag in flags)}],
+  durableObjectNamespaces = [{_lines(_namespaces(worker, version, overlay))}],
+  durableObjectStorage = (localDisk = "storage"),{overlay.docker}
+  globalOutbound = "internet",
+  bindings = [{_lines(_bindings(version, overlay))}],
+);
+"""
+
+
+def _namespaces(worker: Worker, version: Version, overlay: Overlay) -> Iterable[str]:
+    for namespace in worker.namespaces.values():
+        sqlite = ", enableSql = true" if namespace.sqlite else ""
+        container = ""
+        if overlay.docker and any(
+            one["class_name"] == namespace.class_name for one in version.containers
+        ):
+            images = ", ".join(
+                f"(name = {text(name)}, image = {text(image)})"
+                for name, image in overlay.images.items()
+            )
+            first = next(iter(overlay.images.values()))
+            container = f", preventEviction = true, container = (imageName = {text(first)}, images = [{images}])"
+        yield (
+            f"(className = {text(namespace.class_name)}, uniqueKey = {text(namespace.id)}{sqlite}{container})"
+        )
+
+
+def _bindings(version: Version, overlay: Overlay) -> Iterable[str]:
+    for name, value in {**version.variables(), **overlay.variables}.items():
+        yield f"(name = {text(name)}, text = {text(value)})"
+    for number, name in enumerate(version.secrets()):
+        yield f"(name = {text(name)}, fromEnvironment = {text(secret_variable(number))})"
+    for binding in version.bindings:
+        if binding["type"] == "durable_object_namespace":
+            target = text(binding["class_name"])
+            yield f"(name = {text(binding['name'])}, durableObjectNamespace = {target})"
+        elif binding["type"] == "json":
+            yield f"(name = {text(binding['name'])}, json = {text(json.dumps(binding['json']))})"
+    if overlay.engine:
+        yield '(name = "ENGINE", service = "engine")'
+        yield '(name = "LOOPBACK", service = "loopback")'
+
+
+def _lines(entries: Iterable[str]) -> str:
+    return "".join(f"\n    {entry}," for entry in entries) + "\n  "
+
+
+def text(value: str) -> str:
+    """Return a Cap'n Proto text literal."""
+    escaped = "".join(
+        f"\\x{ord(one):02x}"
+        if ord(one) < 32 or ord(one) == 127
+        else f"\\{one}"
+        if one in '"\\'
+        else one
+        for one in value
+    )
+    return f'"{escaped}"'
