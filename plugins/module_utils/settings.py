@@ -49,12 +49,16 @@ SECRET_VARIABLES = {name: variable for variable, name in KEY_NAMES.items()} | {
 KNOWN_VARIABLES = frozenset(
     f"hermes_{name}"
     for name in (
+        "access_audiences",
+        "access_team_domain",
         "account_id",
         "ai_gateway",
         "allow_unauthenticated",
         "api_token",
         "base_image",
+        "cors_origins",
         "dashboard_hostname",
+        "dashboard_idle",
         "default_model",
         "docker_socket",
         "drain_timeout",
@@ -102,6 +106,12 @@ NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 MODEL = re.compile(r"[\w.:@/+-]{1,200}", re.ASCII)
 # A name with an optional tag and digest; upper-case letters only in these.
 IMAGE = re.compile(r"[a-z0-9][a-z0-9._:/-]*(:[\w][\w.-]{0,127})?(@sha256:[0-9a-f]{64})?", re.ASCII)
+# As browsers write them: no path, no upper case, no default port.
+ORIGIN = re.compile(
+    r"(http://[a-z0-9.-]+(?!:80$)|https://[a-z0-9.-]+(?!:443$))(:[1-9]\d{0,4})?", re.ASCII
+)
+TEAM_DOMAIN = re.compile(r"([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}", re.ASCII)
+AUDIENCE = re.compile(r"[\w-]{8,128}", re.ASCII)
 DURATION = re.compile(r"(\d{1,6})\s*(s|m|h)")
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -126,6 +136,10 @@ class Settings:
     token_overlap: int = 600
     host_tools: bool = False
     allow_unauthenticated: bool = False
+    cors_origins: list[str] = field(default_factory=list)
+    access_team_domain: str = ""
+    access_audiences: list[str] = field(default_factory=list)
+    dashboard_idle: int = 3600
     env: dict[str, str] = field(default_factory=dict)
     verify: str = "auto"
     docker_socket: str = ""
@@ -172,6 +186,13 @@ class Checker:
         settings.token_overlap = self._duration(
             "hermes_token_overlap", 0, 24 * 3600, settings.token_overlap
         )
+        settings.dashboard_idle = self._duration(
+            "hermes_dashboard_idle", 0, 24 * 3600, settings.dashboard_idle
+        )
+        settings.cors_origins = self._texts(
+            "hermes_cors_origins", ORIGIN, "an origin like https://app.example.com"
+        )
+        self._access()
         settings.host_tools = self._boolean("hermes_host_tools")
         settings.allow_unauthenticated = self._boolean("hermes_allow_unauthenticated")
         settings.env = self._environment()
@@ -237,6 +258,54 @@ class Checker:
                 "set hermes_docker_socket (or DOCKER_HOST), for example to unix:/var/run/docker.sock.",
                 "docker",
             )
+
+    def _access(self) -> None:
+        """Read Cloudflare Access; it takes a team and at least one audience."""
+        settings = self.settings
+        settings.access_audiences = self._texts(
+            "hermes_access_audiences", AUDIENCE, "the audience tag of an application"
+        )
+        domain = str(self.raw.get("hermes_access_team_domain") or "").lower()
+        if domain and not TEAM_DOMAIN.fullmatch(domain):
+            self.problem(
+                "hermes_access_team_domain",
+                f"{show(domain)} is not a team's domain.",
+                "set hermes_access_team_domain, for example to my-team.cloudflareaccess.com.",
+                "access",
+            )
+            return
+        settings.access_team_domain = domain
+        if bool(domain) != bool(self.raw.get("hermes_access_audiences")):
+            missing, given = (
+                ("audiences", "team_domain") if domain else ("team_domain", "audiences")
+            )
+            self.problem(
+                f"hermes_access_{missing}",
+                f"not set, but hermes_access_{given} is.",
+                "set both, or neither.",
+                "access",
+            )
+
+    def _texts(self, variable: str, pattern: re.Pattern[str], wanted: str) -> list[str]:
+        """Read a list of texts that all match a pattern."""
+        values = self.raw.get(variable) or []
+        if isinstance(values, str) or not isinstance(values, Iterable):
+            self.problem(
+                variable,
+                "is not a list.",
+                f"write {variable} as a list, of {wanted} each.",
+                "inputs",
+            )
+            return []
+        good = []
+        for value in values:
+            if isinstance(value, str) and pattern.fullmatch(value):
+                good.append(value)
+            else:
+                self.problem(
+                    variable, f"{show(value)} is not {wanted}.", f"mend it in {variable}.", "inputs"
+                )
+        return good
 
     def _image(self, variable: str, default: str) -> str:
         value = self.raw.get(variable) or default

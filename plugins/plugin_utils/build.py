@@ -158,6 +158,10 @@ def variables(settings: Settings, sources: Sources, version: str) -> dict[str, s
         "HERMES_SLEEP_AFTER": duration(settings.sleep_after),
         "HERMES_DRAIN_TIMEOUT": str(settings.drain_timeout),
         "HERMES_TOKEN_OVERLAP": f"{settings.token_overlap}s",
+        "HERMES_CORS_ORIGINS": ",".join(settings.cors_origins),
+        "HERMES_ACCESS_TEAM_DOMAIN": settings.access_team_domain,
+        "HERMES_ACCESS_AUDIENCES": ",".join(settings.access_audiences),
+        "HERMES_DASHBOARD_IDLE": f"{settings.dashboard_idle}s",
         "HERMES_HOST_TOOLS": _boolean(settings.host_tools),
         "HERMES_ALLOW_UNAUTHENTICATED": _boolean(settings.allow_unauthenticated),
         "PROVIDERS_ADDRESS": PROVIDERS_IN_CONTAINER
