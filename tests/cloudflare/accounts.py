@@ -15,8 +15,8 @@ from typing import Any
 PERMISSIONS = frozenset(
     {
         "Account Settings Read",
-        "Containers Write",
         "DNS Write",
+        "Workers Containers Write",
         "Workers Routes Write",
         "Workers Scripts Write",
         "Zone Read",
@@ -40,6 +40,8 @@ class Token:
     """An API token. `id` is what logs may show; the value never leaves this object."""
 
     value: str = field(repr=False)
+    owner: str = "user"
+    """Whose it is: of a user, or of an account."""
     accounts: set[str] = field(default_factory=set)
     permissions: set[str] = field(default_factory=lambda: set(PERMISSIONS))
     id: str = field(default_factory=hex_id)

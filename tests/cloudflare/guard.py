@@ -28,7 +28,8 @@ def main() -> int:
 
 def end_with_stdin(child: "subprocess.Popen[bytes]") -> None:
     """Wait for the end of stdin, then end the program."""
-    sys.stdin.buffer.read()
+    while os.read(0, 1024):
+        pass
     child.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         child.wait(GRACE_SECONDS)

@@ -5,17 +5,35 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.cloudflare.accounts import Account, Zone
+from tests.cloudflare.accounts import Account, Zone, hex_id
 from tests.cloudflare.api.front import Call, Page, route
 from tests.cloudflare.errors import Refusal, authentication, unauthorized
 
 
 @route("GET", "/user/tokens/verify")
 def verify_token(call: Call) -> Any:
-    messages = {"active": "This API Token is valid and active"}
-    if call.token.status not in messages:
-        return {"id": call.token.id, "status": call.token.status}
+    if call.token.owner != "user":
+        raise Refusal(401, 1000, "Invalid API Token")
     return {"id": call.token.id, "status": call.token.status}
+
+
+@route("GET", "/accounts/{account}/tokens/verify")
+def verify_account_token(call: Call) -> Any:
+    if call.token.owner != "account":
+        raise Refusal(401, 1000, "Invalid API Token")
+    return {"id": call.token.id, "status": call.token.status}
+
+
+@route("GET", "/user/tokens/{token}")
+def user_token(call: Call) -> Any:
+    if call.token.owner != "user" or not call.token.may("API Tokens Read"):
+        raise unauthorized()
+    return _token(call)
+
+
+@route("GET", "/accounts/{account}/tokens/{token}", "Account API Tokens Read")
+def account_token(call: Call) -> Any:
+    return _token(call)
 
 
 @route("GET", "/user")
@@ -89,6 +107,16 @@ def register_subdomain(call: Call) -> Any:
 def account_settings(call: Call) -> Any:
     usage = "standard" if call.account.plan == "paid" else "bundled"
     return {"default_usage_model": usage, "green_compute": False}
+
+
+def _token(call: Call) -> dict[str, Any]:
+    """Return the caller's own token; the stand-in shows no other."""
+    if call.parts["token"] != call.token.id:
+        raise Refusal(404, 1003, "Token not found")
+    groups = [{"id": hex_id(), "name": name} for name in sorted(call.token.permissions)]
+    resources = {f"com.cloudflare.api.account.{one}": "*" for one in call.token.accounts}
+    policy = {"effect": "allow", "permission_groups": groups, "resources": resources}
+    return {"id": call.token.id, "status": call.token.status, "policies": [policy]}
 
 
 def _visible(call: Call) -> list[Account]:

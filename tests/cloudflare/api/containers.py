@@ -22,7 +22,7 @@ def require_containers(call: Call) -> None:
         raise Refusal(403, 1000, "UNAUTHORIZED: Containers are not available for this account.")
 
 
-@route("GET", A + "/me", "Containers Read")
+@route("GET", A + "/me", "Workers Containers Read")
 def me(call: Call) -> Any:
     require_containers(call)
     return {
@@ -48,7 +48,7 @@ def me(call: Call) -> Any:
     }
 
 
-@route("POST", A + "/registries/{registry}/credentials", "Containers Write")
+@route("POST", A + "/registries/{registry}/credentials", "Workers Containers Write")
 def registry_credentials(call: Call) -> Any:
     require_containers(call)
     host = call.parts["registry"]
@@ -67,13 +67,13 @@ def registry_credentials(call: Call) -> Any:
     }
 
 
-@route("GET", A + "/registries", "Containers Read")
+@route("GET", A + "/registries", "Workers Containers Read")
 def registries(call: Call) -> Any:
     require_containers(call)
     return []
 
 
-@route("POST", A + "/image-preparations", "Containers Write")
+@route("POST", A + "/image-preparations", "Workers Containers Write")
 def prepare_image(call: Call) -> Any:
     """Make an image ready for the runtime: pending at first where a test orders it, and then ready or error."""
     require_containers(call)
@@ -99,7 +99,7 @@ def require_image(call: Call, image: str) -> None:
         raise Refusal(400, 1000, f"IMAGE_NOT_FOUND: {image} does not exist in this account.")
 
 
-@route("GET", A + "/applications", "Containers Read")
+@route("GET", A + "/applications", "Workers Containers Read")
 def applications(call: Call) -> Any:
     require_containers(call)
     name = call.query.get("name")
@@ -107,7 +107,7 @@ def applications(call: Call) -> Any:
     return Page([_shown(call, one) for one in found], default_size=1000)
 
 
-@route("GET", A + "/dash/applications", "Containers Read")
+@route("GET", A + "/dash/applications", "Workers Containers Read")
 def dash_applications(call: Call) -> Any:
     require_containers(call)
     return Page(
@@ -115,12 +115,12 @@ def dash_applications(call: Call) -> Any:
     )
 
 
-@route("GET", A + "/applications/{application}", "Containers Read")
+@route("GET", A + "/applications/{application}", "Workers Containers Read")
 def application(call: Call) -> Any:
     return _shown(call, _existing(call))
 
 
-@route("POST", A + "/applications", "Containers Write")
+@route("POST", A + "/applications", "Workers Containers Write")
 def create_application(call: Call) -> Any:
     require_containers(call)
     name = call.field("name", str)
@@ -141,7 +141,7 @@ def create_application(call: Call) -> Any:
     return _shown(call, made)
 
 
-@route("PATCH", A + "/applications/{application}", "Containers Write")
+@route("PATCH", A + "/applications/{application}", "Workers Containers Write")
 def change_application(call: Call) -> Any:
     existing = _existing(call)
     if call.field("scheduling_policy", str, "durable_object") != "durable_object":
@@ -149,7 +149,7 @@ def change_application(call: Call) -> Any:
     return _shown(call, existing)
 
 
-@route("DELETE", A + "/applications/{application}", "Containers Write")
+@route("DELETE", A + "/applications/{application}", "Workers Containers Write")
 def delete_application(call: Call) -> Any:
     existing = _existing(call)
     del call.account.applications[existing.namespace_id]

@@ -57,10 +57,11 @@ class Call:
 
 @dataclass
 class Page:
-    """A list that is answered page by page. `named` wraps it, as some lists are."""
+    """A list that is answered page by page; `inside` names where in the result it lies, if not at its top."""
 
     items: list[Any]
     default_size: int = 20
+    inside: str = ""
 
 
 @dataclass
@@ -182,7 +183,7 @@ class Front:
         if account is None and not _is_id(account_id):
             raise no_route(f"/accounts/{account_id}")
         if account is None or account_id not in token.accounts:
-            raise authentication() if chosen.permission.startswith("Workers") else unauthorized()
+            raise authentication() if "/workers/" in chosen.path else unauthorized()
         if chosen.permission and not token.may(chosen.permission):
             raise authentication()
         if account.suspended and chosen.method not in ("GET", "HEAD"):
@@ -232,7 +233,9 @@ def answered(result: Any, query: Mapping[str, str]) -> web.Response:
     """Wrap a result as Cloudflare does."""
     envelope: dict[str, Any] = {"success": True, "errors": [], "messages": []}
     if isinstance(result, Page):
+        inside = result.inside
         result, envelope["result_info"] = _paged(result, query)
+        result = {inside: result} if inside else result
     return web.json_response({"result": result, **envelope})
 
 

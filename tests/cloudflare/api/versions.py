@@ -20,11 +20,7 @@ def versions(call: Call) -> Any:
     worker = existing(call)
     deployable = call.query.get("deployable") == "true"
     newest = worker.versions[::-1][: LATEST if deployable else None]
-    page = Page([_summary(one) for one in newest])
-    # The list lies inside the result, with the page's numbers beside it.
-    size = int(call.query.get("per_page") or page.default_size)
-    number = int(call.query.get("page") or 1)
-    return {"items": page.items[(number - 1) * size : number * size]}
+    return Page([_summary(one) for one in newest], inside="items")
 
 
 @route("GET", SCRIPT + "/versions/{version}", "Workers Scripts Read")
