@@ -32,6 +32,7 @@ class Checkout:
         self.folder = folder
         self.port = free_port()
         self.providers_port = free_port()
+        self.dashboard_port = free_port()
         self.state = folder / ".hermes" / "hermes"
         listed = subprocess.run(
             ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True
@@ -59,7 +60,10 @@ class Checkout:
 
         Raises RuntimeError with the output when it fails.
         """
-        ports = f"-e hermes_port={self.port} -e hermes_providers_port={self.providers_port}"
+        ports = (
+            f"-e hermes_port={self.port} -e hermes_providers_port={self.providers_port}"
+            f" -e hermes_dashboard_port={self.dashboard_port}"
+        )
         started = time.monotonic()
         done = subprocess.run(
             ["make", target, f"ARGS={ports}", *variables],

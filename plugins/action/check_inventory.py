@@ -16,6 +16,8 @@ VARIABLES = (
     "hermes_name",
     "hermes_port",
     "hermes_providers_port",
+    "hermes_dashboard",
+    "hermes_dashboard_port",
     "hermes_state_dir",
     "hermes_platform",
     "hermes_engine",
@@ -36,8 +38,7 @@ class ActionModule(CardAction):
             settings = Checker(raw, raw).check().settings
             folder = os.path.abspath(os.path.expanduser(settings.state_dir))
             name = settings.name or str(raw["hermes_name"])
-            second = settings.port if settings.engine == "docker" else settings.providers_port
-            found[host] = (folder, name, settings.port, second)
+            found[host] = (folder, name, settings.ports.values())
         problems = collisions(found)
         if problems:
             raise Card(problems)

@@ -51,7 +51,9 @@ class ActionModule(ExistingAction):
         record = self.deployment.supervisor()
         lines = ["", f"{self.settings.name}: {self._verdict(record, health)}"]
         if record:
-            lines.append(f"  {'URL':<12} http://127.0.0.1:{record['ports']['http']}")
+            for label, name in (("URL", "http"), ("dashboard", "dashboard")):
+                if name in record["ports"]:
+                    lines.append(f"  {label:<12} http://127.0.0.1:{record['ports'][name]}")
         worker = health.get("worker", {})
         hermes = health.get("hermes", {})
         rows = [

@@ -9,12 +9,14 @@ import os
 import shutil
 import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
 from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     KEY_NAMES,
+    PORT_VARIABLES,
     Checker,
     Settings,
     duration,
@@ -30,7 +32,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.container import (
     speaking,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
-from ansible_collections.hermes.workers.plugins.plugin_utils.plan import make_plan, wanted_ports
+from ansible_collections.hermes.workers.plugins.plugin_utils.plan import make_plan
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import free_port, port_taken
 from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import Runtime
 
@@ -185,18 +187,17 @@ class Machine:
     def _ports(self) -> list[Problem]:
         held = self._held_ports()
         problems = []
-        for name, port in wanted_ports(self.settings).items():
-            variable = "hermes_port" if name == "http" else "hermes_providers_port"
+        for name, port in self.settings.ports.items():
             if port in held or not port_taken(port):
                 continue
             other = self._other_deployment(port)
             owner = f"by the deployment {other}" if other else "by another program"
             problems.append(
                 Problem(
-                    variable,
+                    PORT_VARIABLES[name],
                     f"{port} is in use {owner}.",
                     f"set hermes_port, for example to {free_port(port + 1)}, or end that program"
-                    f" (hermes_providers_port follows hermes_port).",
+                    f" (hermes_dashboard_port and hermes_providers_port follow hermes_port).",
                     "port",
                 )
             )
@@ -212,7 +213,7 @@ class Machine:
         if record:
             return set(record.get("ports", {}).values())
         if self.deployment.orphans():
-            return {self.settings.port, self.settings.providers_port}
+            return set(self.settings.ports.values())
         return set()
 
     def _other_deployment(self, port: int) -> str | None:
@@ -315,6 +316,7 @@ def values(
         ["name", settings.name, source("hermes_name", "the host's name")],
         ["where", f"{settings.platform}, {settings.engine} engine", source("hermes_platform")],
         ["address", f"http://127.0.0.1:{settings.port}", source("hermes_port")],
+        ["dashboard", *_dashboard(settings, machine, source)],
         ["model", settings.default_model, source("hermes_default_model")],
     ]
     if settings.models:
@@ -345,6 +347,14 @@ def _token(checker: Checker, deployment: Deployment) -> tuple[str, str]:
     if checker.settings.allow_unauthenticated:
         return "none: anyone on this machine may use it", "hermes_allow_unauthenticated"
     return ("kept" if kept else "will be generated"), shown
+
+
+def _dashboard(settings: Settings, machine: Machine, source: Callable[..., str]) -> tuple[str, str]:
+    if not settings.dashboard:
+        return "off", source("hermes_dashboard")
+    if not (machine.bubblewrap or settings.host_tools or machine.containers):
+        return "not served: nothing confines it here", "bubblewrap not found"
+    return f"http://127.0.0.1:{settings.dashboard_port}", source("hermes_dashboard_port")
 
 
 def _sandbox(settings: Settings, machine: Machine) -> list[str]:

@@ -31,7 +31,6 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.plan import (
     observe,
     processes_change,
     prove_secrets,
-    wanted_ports,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import (
     Processes,
@@ -97,7 +96,7 @@ class ActionModule(DeploymentAction):
             record is not None
             and kind_of(record) == self.settings.engine
             and record.get("host") == self.sources.host
-            and record.get("ports") == wanted_ports(self.settings)
+            and record.get("ports") == self.settings.ports
             and self.deployment.containers() == self._containers()
         )
 
@@ -121,7 +120,7 @@ class ActionModule(DeploymentAction):
         processes.start(
             self.settings.engine,
             self._workerd(),
-            wanted_ports(self.settings),
+            self.settings.ports,
             self.settings.drain_timeout,
             wanted,
             self._helpers(processes),
@@ -147,9 +146,7 @@ class ActionModule(DeploymentAction):
     def _workerd(self) -> list[str]:
         """Return workerd's command; circus fills in the numbers of the sockets that the supervisor holds."""
         binary = str(self.runtime.workerd())
-        sockets = [
-            f"--socket-fd={name}=$(circus.sockets.{name})" for name in wanted_ports(self.settings)
-        ]
+        sockets = [f"--socket-fd={name}=$(circus.sockets.{name})" for name in self.settings.ports]
         return [binary, "serve", "build/config.capnp", "--experimental", *sockets]
 
     def _refresh_instance(self, client: WorkerClient, health: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ DEFAULT_MODEL = "anthropic/claude-sonnet-4-5"
 REHEARSAL_MODEL = "rehearsal/rehearsal"
 DEFAULT_PORT = 8787
 PROVIDERS_PORT_OFFSET = 10000
+DASHBOARD_PORT_OFFSET = 1000
 SIDECAR_IMAGE = "cloudflare/proxy-everything"
 """What workerd puts in front of a container's network, unless hermes_sidecar_image names another."""
 NAME_LENGTH = 54
@@ -46,6 +47,13 @@ SECRET_VARIABLES = {name: variable for variable, name in KEY_NAMES.items()} | {
 }
 """Name of a Worker's secret -> the inventory variable that people know it by."""
 
+PORT_VARIABLES = {
+    "http": "hermes_port",
+    "providers": "hermes_providers_port",
+    "dashboard": "hermes_dashboard_port",
+}
+"""Name of a socket -> the inventory variable with its port."""
+
 KNOWN_VARIABLES = frozenset(
     f"hermes_{name}"
     for name in (
@@ -57,8 +65,10 @@ KNOWN_VARIABLES = frozenset(
         "api_token",
         "base_image",
         "cors_origins",
+        "dashboard",
         "dashboard_hostname",
         "dashboard_idle",
+        "dashboard_port",
         "default_model",
         "docker_socket",
         "drain_timeout",
@@ -128,6 +138,8 @@ class Settings:
     state_dir: str = ".hermes"
     port: int = DEFAULT_PORT
     providers_port: int = DEFAULT_PORT + PROVIDERS_PORT_OFFSET
+    dashboard: bool = True
+    dashboard_port: int = DEFAULT_PORT + DASHBOARD_PORT_OFFSET
     default_model: str = REHEARSAL_MODEL
     models: list[str] = field(default_factory=list)
     provider_base_url: str = ""
@@ -150,6 +162,18 @@ class Settings:
     def provider(self) -> str:
         """The provider of the default model."""
         return self.default_model.split("/", 1)[0]
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """The ports of 127.0.0.1 that the deployment takes, by the name of the socket."""
+        if self.platform != "workerd":
+            return {}
+        ports = {"http": self.port}
+        if self.engine == "process":  # from a container, Hermes reaches its providers otherwise
+            ports["providers"] = self.providers_port
+        if self.dashboard:
+            ports["dashboard"] = self.dashboard_port
+        return ports
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for a task's result."""
@@ -338,17 +362,28 @@ class Checker:
 
     def _ports(self) -> None:
         self.settings.port = self._port("hermes_port", DEFAULT_PORT)
-        default = self.settings.port + PROVIDERS_PORT_OFFSET
-        if default > 65535:
-            default = self.settings.port - PROVIDERS_PORT_OFFSET
-        self.settings.providers_port = self._port("hermes_providers_port", default)
-        if self.settings.port == self.settings.providers_port:
-            self.problem(
-                "hermes_providers_port",
-                f"{self.settings.port} is hermes_port already.",
-                "give the two different ports, or leave hermes_providers_port out.",
-                "port",
-            )
+        self.settings.providers_port = self._port(
+            "hermes_providers_port", self._beside(PROVIDERS_PORT_OFFSET)
+        )
+        self.settings.dashboard = self._boolean("hermes_dashboard", default=True)
+        self.settings.dashboard_port = self._port(
+            "hermes_dashboard_port", self._beside(DASHBOARD_PORT_OFFSET)
+        )
+        taken: dict[int, str] = {}
+        for name, port in self.settings.ports.items():
+            other = taken.setdefault(port, PORT_VARIABLES[name])
+            if other != PORT_VARIABLES[name]:
+                self.problem(
+                    PORT_VARIABLES[name],
+                    f"{port} is {other} already.",
+                    f"give the two different ports, or leave {PORT_VARIABLES[name]} out.",
+                    "port",
+                )
+
+    def _beside(self, offset: int) -> int:
+        """Return the port that goes with hermes_port: above it, or below where there is none above."""
+        port = self.settings.port + offset
+        return port if port <= 65535 else self.settings.port - offset
 
     def _port(self, variable: str, default: int) -> int:
         value = self.raw.get(variable)
@@ -635,8 +670,10 @@ class Checker:
         )
         return default
 
-    def _boolean(self, variable: str) -> bool:
-        value = self.raw.get(variable, False)
+    def _boolean(self, variable: str, *, default: bool = False) -> bool:
+        value = self.raw.get(variable, default)
+        if value is None:
+            return default
         if isinstance(value, bool):
             return value
         text = str(value).strip().lower()
@@ -692,15 +729,15 @@ def later_variables(raw: Mapping[str, Any]) -> list[Problem]:
     ]
 
 
-def collisions(deployments: Mapping[str, tuple[str, str, int, int]]) -> list[Problem]:
+def collisions(deployments: Mapping[str, tuple[str, str, Iterable[int]]]) -> list[Problem]:
     """Return the problems between hosts of one inventory.
 
-    deployments: host -> (state folder, name, port, providers port).
+    deployments: host -> (state folder, name, ports).
     """
     names: dict[tuple[str, str], str] = {}
     ports: dict[int, str] = {}
     problems = []
-    for host, (state_dir, name, port, providers_port) in deployments.items():
+    for host, (state_dir, name, numbers) in deployments.items():
         other = names.setdefault((state_dir, name), host)
         if other != host:
             problems.append(
@@ -712,7 +749,7 @@ def collisions(deployments: Mapping[str, tuple[str, str, int, int]]) -> list[Pro
                 )
             )
             continue
-        for number in (port, providers_port):
+        for number in numbers:
             other = ports.setdefault(number, host)
             if other != host:
                 problems.append(
@@ -720,7 +757,8 @@ def collisions(deployments: Mapping[str, tuple[str, str, int, int]]) -> list[Pro
                         "hermes_port",
                         f"{other} and {host} both use port {number}.",
                         f"set another hermes_port for {host}"
-                        f" (its second port, hermes_providers_port, is {PROVIDERS_PORT_OFFSET} above).",
+                        f" (hermes_dashboard_port is {DASHBOARD_PORT_OFFSET} above,"
+                        f" hermes_providers_port {PROVIDERS_PORT_OFFSET}).",
                         "port",
                     )
                 )

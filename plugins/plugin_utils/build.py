@@ -164,6 +164,7 @@ def variables(settings: Settings, sources: Sources, version: str) -> dict[str, s
         "HERMES_DASHBOARD_IDLE": f"{settings.dashboard_idle}s",
         "HERMES_HOST_TOOLS": _boolean(settings.host_tools),
         "HERMES_ALLOW_UNAUTHENTICATED": _boolean(settings.allow_unauthenticated),
+        "HERMES_DASHBOARD": _dashboard(settings),
         "PROVIDERS_ADDRESS": PROVIDERS_IN_CONTAINER
         if settings.engine == "docker"
         else f"http://127.0.0.1:{settings.providers_port}",
@@ -178,6 +179,11 @@ def session_of(settings: Settings) -> str:
     """
     folder = Deployment(settings.state_dir, settings.name).folder
     return f"{settings.name}-{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
+
+
+def _dashboard(settings: Settings) -> str:
+    """Return "on", or "off: " and why."""
+    return "on" if settings.dashboard else "off: hermes_dashboard is false."
 
 
 def _boolean(value: bool) -> str:
@@ -212,6 +218,11 @@ def _configuration(settings: Settings, sources: Sources, version: str) -> str:
         sockets.append(
             f'(name = "providers", address = "127.0.0.1:{settings.providers_port}", http = (),'
             ' service = (name = "main", entrypoint = "Providers"))'
+        )
+    if settings.dashboard:
+        sockets.append(
+            f'(name = "dashboard", address = "127.0.0.1:{settings.dashboard_port}", http = (),'
+            ' service = (name = "main", entrypoint = "Dashboard"))'
         )
     container, engine = _container(settings, sources)
     if networks:

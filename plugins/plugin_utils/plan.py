@@ -103,13 +103,6 @@ def prove_secrets(client: WorkerClient | None, wanted: dict[str, str]) -> list[s
     return [SECRET_VARIABLES.get(name, name) for name in differing(wanted, proofs, nonce)]
 
 
-def wanted_ports(settings: Settings) -> dict[str, int]:
-    """Return the sockets that the supervisor holds; from a container, Hermes reaches its providers otherwise."""
-    if settings.engine == "docker":
-        return {"http": settings.port}
-    return {"http": settings.port, "providers": settings.providers_port}
-
-
 def worker_built(deployment: Deployment, rendered: Rendered) -> bool:
     """Tell whether the build folder holds this version's configuration and bundle."""
     try:
@@ -134,11 +127,11 @@ def processes_change(
         return Change("update", "processes", f"{settings.engine} engine", restarts=True)
     if actual.supervisor.get("host") != sources.host:
         return Change("update", "processes", "another supervisor or engine", restarts=True)
-    if actual.supervisor.get("ports") != wanted_ports(settings):
+    if actual.supervisor.get("ports") != settings.ports:
         return Change(
             "update",
             "processes",
-            f"ports {', '.join(map(str, wanted_ports(settings).values()))}",
+            f"ports {', '.join(map(str, settings.ports.values()))}",
             restarts=True,
         )
     if actual.version != rendered.version:

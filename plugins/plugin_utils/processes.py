@@ -20,6 +20,10 @@ from ansible_collections.hermes.workers.plugins.module_utils.client import (
     WorkerClient,
 )
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.module_utils.settings import (
+    DASHBOARD_PORT_OFFSET,
+    PROVIDERS_PORT_OFFSET,
+)
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
 
 START_SECONDS = 30.0
@@ -264,9 +268,10 @@ def port_taken(port: int) -> bool:
 
 
 def free_port(start: int) -> int:
-    """Return the next free port from start on whose providers port is free too."""
+    """Return the next free port from start on whose neighbours are free too."""
+    offsets = (0, DASHBOARD_PORT_OFFSET, PROVIDERS_PORT_OFFSET)
     for port in range(start, 55535):
-        if not port_taken(port) and not port_taken(port + 10000):
+        if not any(port_taken(port + offset) for offset in offsets):
             return port
     return start
 

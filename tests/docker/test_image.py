@@ -25,6 +25,7 @@ from tests.standins.provider import Provider
 LARGEST = 450_000_000
 CANARY = "canary-5be1f0c2-not-in-any-image"
 GATEWAY_KEY = "gateway-key-0123456789abcdef"
+DASHBOARD_TOKEN = "dashboard-token-0123456789abcdef"
 _numbers = itertools.count()
 
 
@@ -63,11 +64,25 @@ class Sandbox:
         }
         go = {
             "config": {"model": model, "security": {"tirith_enabled": False}},
-            "env": {"API_SERVER_KEY": GATEWAY_KEY, "API_SERVER_ENABLED": "true"},
+            "env": {
+                "API_SERVER_KEY": GATEWAY_KEY,
+                "API_SERVER_ENABLED": "true",
+                "HERMES_DASHBOARD_SESSION_TOKEN": DASHBOARD_TOKEN,
+            },
         }
         self.sandbox("restore", "--empty")
         self.sandbox("go", text=json.dumps(go))
         until(lambda: self.status["state"] == "running", "Hermes is running", 60)
+
+    def page(self, path: str, token: str) -> tuple[int, str]:
+        """Ask the dashboard from outside the container, as the platform does."""
+        address = self.docker.inspect(self.name)["NetworkSettings"]["IPAddress"]
+        connection = http.client.HTTPConnection(address, 9119, timeout=60)
+        connection.request(
+            "GET", path, headers={"Host": "127.0.0.1", "X-Hermes-Session-Token": token}
+        )
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
 
     def chat(self, text: str) -> dict[str, Any]:
         address = self.docker.inspect(self.name)["NetworkSettings"]["IPAddress"]
@@ -194,6 +209,21 @@ def test_hermes_answers_a_chat(start: Callable[..., Sandbox], provider: Provider
     answer = sandbox.chat("Is anybody there?")
     assert "Is anybody there?" in answer["choices"][0]["message"]["content"]
     assert answer["choices"][0]["finish_reason"] == "stop"
+
+
+def test_the_dashboard_is_reached_from_outside_with_its_token_only(
+    start: Callable[..., Sandbox], provider: Provider
+) -> None:
+    sandbox = start()
+    sandbox.go(provider.url, provider.key)
+    sandbox.chat("Is anybody there?")
+    before = sandbox.sh("ls /proc | grep -c '^[0-9]'")
+    sandbox.sandbox("dashboard")
+    assert int(sandbox.sh("ls /proc | grep -c '^[0-9]'")) == int(before) + 1
+    assert sandbox.page("/", DASHBOARD_TOKEN)[0] == 200
+    assert "Is anybody there?" in sandbox.page("/api/sessions", DASHBOARD_TOKEN)[1]
+    assert sandbox.page("/", "wrong") == (401, "")
+    assert "node: ok" in sandbox.sh("node -e 'console.log(\"node: ok\")'")
 
 
 def test_keys_are_in_no_snapshot(

@@ -78,6 +78,7 @@ class Deployment:
     home: Path
     port: int = field(default_factory=free_port)
     providers_port: int = field(default_factory=free_port)
+    dashboard_port: int = field(default_factory=free_port)
     variables: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -101,6 +102,7 @@ class Deployment:
             "hermes_state_dir": str(self.home),
             "hermes_port": self.port,
             "hermes_providers_port": self.providers_port,
+            "hermes_dashboard_port": self.dashboard_port,
             **self.variables,
         }
 

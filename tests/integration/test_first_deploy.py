@@ -32,6 +32,7 @@ class Clone:
     def make(self, target: str, *variables: str) -> subprocess.CompletedProcess[str]:
         ports = (
             f"-e hermes_port={self.local.port} -e hermes_providers_port={self.local.providers_port}"
+            f" -e hermes_dashboard_port={self.local.dashboard_port}"
         )
         return subprocess.run(
             ["make", target, f"ARGS={ports}", *variables],

@@ -70,6 +70,18 @@ def test_a_container_is_reached_through_its_engine(sources: Sources) -> None:
         assert name not in text.replace("HERMES_ENGINE", "")
 
 
+@pytest.mark.parametrize("engine", ["process", "docker"])
+def test_the_dashboard_has_a_socket_of_its_own(sources: Sources, engine: str) -> None:
+    more = IN_CONTAINER if engine == "docker" else {}
+    text = render(Settings(name="alice", dashboard_port=9123, **more), sources).text
+    assert texts(text)["HERMES_DASHBOARD"] == "on"
+    assert 'address = "127.0.0.1:9123"' in text
+    assert 'entrypoint = "Dashboard"' in text
+    text = render(Settings(name="alice", dashboard=False, **more), sources).text
+    assert texts(text)["HERMES_DASHBOARD"].startswith("off: ")
+    assert "Dashboard" not in text
+
+
 def test_deployments_are_told_apart_in_one_engine() -> None:
     homes = [Settings(name="alice", state_dir=folder, **IN_CONTAINER) for folder in ("/a", "/b")]
     assert session_of(homes[0]) != session_of(homes[1])
@@ -94,6 +106,8 @@ def test_the_version_follows_every_setting_and_nothing_else(sources: Sources) ->
         Settings(name="bob"),
         Settings(name="alice", port=9000),
         Settings(name="alice", host_tools=True),
+        Settings(name="alice", dashboard=False),
+        Settings(name="alice", dashboard_port=9123),
         Settings(name="alice", sleep_after=60),
         Settings(name="alice", env={"A": "b"}),
         Settings(name="alice", models=["rehearsal/rehearsal"]),

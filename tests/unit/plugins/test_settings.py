@@ -55,6 +55,9 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"hermes_port": 8787.5}, "hermes_port", "whole number"),
     ({"hermes_port": True}, "hermes_port", "whole number"),
     ({"hermes_port": 9000, "hermes_providers_port": 9000}, "hermes_providers_port", "9000"),
+    ({"hermes_port": 9000, "hermes_dashboard_port": 9000}, "hermes_dashboard_port", "9000"),
+    ({"hermes_dashboard_port": 18787}, "hermes_dashboard_port", "hermes_providers_port"),
+    ({"hermes_dashboard": "perhaps"}, "hermes_dashboard", "neither true nor false"),
     ({"hermes_default_model": "acme/large"}, "hermes_default_model", "known provider"),
     ({"hermes_default_model": "antropic/x"}, "hermes_default_model", "anthropic/x"),
     ({"hermes_default_model": "claude"}, "hermes_default_model", "known provider"),
@@ -219,6 +222,14 @@ def test_a_custom_endpoint_needs_no_key() -> None:
 
 def test_the_highest_ports_keep_their_second_port_in_range() -> None:
     assert check(hermes_port="60000").settings.providers_port == 50000
+    assert check(hermes_port="65000").settings.dashboard_port == 64000
+
+
+def test_each_engine_takes_the_ports_that_it_needs() -> None:
+    three = {"http": 8787, "providers": 18787, "dashboard": 9787}
+    assert check().settings.ports == three
+    assert check(hermes_dashboard=False).settings.ports == {"http": 8787, "providers": 18787}
+    assert check(**DOCKER).settings.ports == {"http": 8787, "dashboard": 9787}
 
 
 @pytest.mark.parametrize("value", ["yes", "true", True, "1", "On"])
@@ -260,10 +271,10 @@ def test_what_this_release_cannot_do_is_refused() -> None:
 
 def test_hosts_that_take_each_others_place() -> None:
     hosts = {
-        "a": ("/s", "one", 8787, 18787),
-        "b": ("/s", "one", 9000, 19000),
-        "c": ("/s", "two", 18787, 28787),
-        "d": ("/t", "one", 9100, 19100),
+        "a": ("/s", "one", (8787, 18787)),
+        "b": ("/s", "one", (9000, 19000)),
+        "c": ("/s", "two", (18787, 28787)),
+        "d": ("/t", "one", (9100, 19100)),
     }
     assert [str(problem) for problem in collisions(hosts)] == [
         "hermes_name: a and b both are one.",
