@@ -11,6 +11,25 @@ mkdir -p "$HERMES_HOME"
 # Nothing is installed at run time: the image is complete and pinned.
 export HERMES_DISABLE_LAZY_INSTALLS=1
 
+# Where only some hosts may be reached, the Worker looks at what leaves. The authority that vouches
+# for those hosts then is new in each container, and there a moment after its start; the list of
+# all that are trusted is kept in memory, where no snapshot finds it.
+if [ -n "${SANDBOX_EXTRA_CA-}" ]; then
+    tries=100
+    until [ -s "$SANDBOX_EXTRA_CA" ] || [ "$tries" -eq 0 ]; do
+        tries=$((tries - 1))
+        sleep 0.1
+    done
+    if [ -s "$SANDBOX_EXTRA_CA" ]; then
+        trusted="$SANDBOX_RUN/trusted.pem"
+        cat "${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}" "$SANDBOX_EXTRA_CA" >"$trusted"
+        export SSL_CERT_FILE="$trusted" REQUESTS_CA_BUNDLE="$trusted" CURL_CA_BUNDLE="$trusted"
+        export GIT_SSL_CAINFO="$trusted" NODE_EXTRA_CA_CERTS="$trusted"
+    else
+        echo "sandbox: $SANDBOX_EXTRA_CA did not appear: no allowed host can be reached by TLS" >&2
+    fi
+fi
+
 if [ "${1-}" = dashboard ]; then
     cd "${HOME:-$HERMES_HOME}"
     # -P: the modules beside the program are none of Hermes'.

@@ -217,9 +217,9 @@ def test_the_dashboard_is_reached_from_outside_with_its_token_only(
     sandbox = start()
     sandbox.go(provider.url, provider.key)
     sandbox.chat("Is anybody there?")
-    before = sandbox.sh("ls /proc | grep -c '^[0-9]'")
+    with pytest.raises(ConnectionRefusedError):  # it costs memory: only who wants it gets it
+        sandbox.page("/", DASHBOARD_TOKEN)
     sandbox.sandbox("dashboard")
-    assert int(sandbox.sh("ls /proc | grep -c '^[0-9]'")) == int(before) + 1
     assert sandbox.page("/", DASHBOARD_TOKEN)[0] == 200
     assert "Is anybody there?" in sandbox.page("/api/sessions", DASHBOARD_TOKEN)[1]
     assert sandbox.page("/", "wrong") == (401, "")

@@ -141,7 +141,7 @@ export class Boot {
       ...(snapshot === null ? { image: settings.image } : { containerSnapshot: { id: snapshot.id } }),
       env: { HERMES_BOOT_ID: bootId },
       labels: { boot: bootId, name: settings.name },
-      enableInternet: true,
+      enableInternet: settings.egress === "open",
     });
     const ended = watch.over(bootId);
     this.#bootLog = new Listener(sandbox, ["sandbox", "logs", "--boot", bootId, "--follow"], LOG_TAIL);

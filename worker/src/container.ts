@@ -22,6 +22,8 @@ export interface ContainerParts {
   providers: Fetcher;
   /** Host (and port, unless 80) at which Hermes finds its model providers. */
   providersHost: string;
+  /** Where all of its other calls go instead; `null` lets them out. */
+  egress: Fetcher | null;
   /** Size of the machine, for platforms that offer several. */
   instance: string;
   /** Added to the environment of every start. */
@@ -114,9 +116,14 @@ export class ContainerSandbox implements Sandbox {
 
   /** Leads the container's model calls to the Worker; what the platform remembers of it does not outlive a restart. */
   async #detour(): Promise<void> {
-    const { container, providers, providersHost, heal } = this.parts;
+    const { container, providers, providersHost, egress, heal } = this.parts;
     try {
+      // The specific one first: what is led away later does not get what was led away before.
       await container.interceptOutboundHttp(providersHost, providers);
+      if (egress !== null) {
+        await container.interceptAllOutboundHttp(egress);
+        await container.interceptOutboundHttps("*", egress);
+      }
       this.#detoured = true;
     } catch (error) {
       // This object's connection to the engine or to the container's network is broken for good.

@@ -1,9 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
  * What Hermes is told at `go`: pins for its managed configuration and its environment. Both stay in memory
- * there. The only "provider key" among them is this boot's capability for the `Providers` entrypoint.
+ * there. The only "provider key" among them is this boot's capability for the `Providers` entrypoint, unless
+ * the owner chose to hand out the keys themselves.
  */
-import { type Model, ownBaseUrl, type ProviderName, type Settings } from "./settings.ts";
+import {
+  type Model,
+  ownBaseUrl,
+  type ProviderName,
+  providersOf,
+  type SecretName,
+  type Settings,
+} from "./settings.ts";
 
 /** Input of `sandbox go`. */
 export interface Go {
@@ -35,7 +43,7 @@ const HOST_TOOLSETS = [
   "vision",
 ];
 
-/** Named by the entries under `providers`, which read their key from this variable. */
+/** What the entries under `providers` read the capability from. */
 const CAPABILITY_VARIABLE = "HERMES_PROVIDER_CAPABILITY";
 
 /** Models that no table knows; the number also spares Hermes its probing of the endpoint. */
@@ -51,12 +59,33 @@ const PATHS: Record<ProviderName, string> = {
   rehearsal: "/rehearsal/v1",
 };
 
-/** Hermes' own variables for the providers that it knows by name. */
-const VARIABLES: Partial<Record<ProviderName, { key: string; base: string }>> = {
-  anthropic: { key: "ANTHROPIC_API_KEY", base: "ANTHROPIC_BASE_URL" },
-  openrouter: { key: "OPENROUTER_API_KEY", base: "OPENROUTER_BASE_URL" },
-  openai: { key: "OPENAI_API_KEY", base: "OPENAI_BASE_URL" },
+/** Where Hermes finds a provider that it speaks to by itself; the custom one is at the owner's address. */
+const OWN_BASES: Record<ProviderName, string> = {
+  anthropic: "https://api.anthropic.com",
+  openrouter: "https://openrouter.ai/api/v1",
+  openai: "https://api.openai.com/v1",
+  custom: "",
+  rehearsal: "",
 };
+
+/** The variable with a provider's key: its secret's name is also what Hermes knows it by. */
+const KEYS = {
+  anthropic: "ANTHROPIC_API_KEY",
+  openrouter: "OPENROUTER_API_KEY",
+  openai: "OPENAI_API_KEY",
+  custom: "CUSTOM_API_KEY",
+  rehearsal: CAPABILITY_VARIABLE,
+} as const satisfies Record<ProviderName, string>;
+
+/** Hermes' variables with the addresses of the providers that it knows by name. */
+const BASES: Partial<Record<ProviderName, string>> = {
+  anthropic: "ANTHROPIC_BASE_URL",
+  openrouter: "OPENROUTER_BASE_URL",
+  openai: "OPENAI_BASE_URL",
+};
+
+/** What Hermes is given for an endpoint that takes no key: without any it would not call. */
+const NO_KEY = "none";
 
 /**
  * Whether Hermes may have tools that touch the machine: always in a container; as a process only when the
@@ -93,12 +122,13 @@ export function buildGo(settings: Settings, keys: BootKeys): Go {
   };
 }
 
-/** Providers that a configured model speaks through. */
-function providersOf(settings: Settings): ProviderName[] {
-  return [...new Set([settings.defaultModel, ...settings.models].map((model) => model.provider))];
+/** Whether Hermes speaks to a provider by itself, with the real key. */
+function isDirect(settings: Settings, provider: ProviderName): boolean {
+  return settings.keysInEnvironment && provider !== "rehearsal";
 }
 
 function baseUrl(settings: Settings, provider: ProviderName): string {
+  if (isDirect(settings, provider)) return ownBaseUrl(settings, provider) || OWN_BASES[provider];
   return settings.providersAddress + PATHS[provider];
 }
 
@@ -134,11 +164,16 @@ function namedProviders(settings: Settings): Record<string, unknown> {
     sealed(provider),
     {
       base_url: baseUrl(settings, provider),
-      key_env: CAPABILITY_VARIABLE,
+      key_env: keyVariable(settings, provider),
       api_mode: apiMode(settings, provider),
     },
   ]);
   return Object.fromEntries(entries);
+}
+
+/** The variable in which Hermes finds what it authenticates with. */
+function keyVariable(settings: Settings, provider: ProviderName): string {
+  return isDirect(settings, provider) ? KEYS[provider] : CAPABILITY_VARIABLE;
 }
 
 /** OpenAI's newer models take tools only over its Responses API; compatible endpoints know Chat Completions. */
@@ -158,10 +193,11 @@ function routes(settings: Settings): Record<string, unknown> {
 function providerEnvironment(settings: Settings, capability: string): Record<string, string> {
   const env: Record<string, string> = { [CAPABILITY_VARIABLE]: capability };
   for (const provider of providersOf(settings)) {
-    const variables = VARIABLES[provider];
-    if (variables === undefined) continue;
-    env[variables.key] = capability;
-    env[variables.base] = baseUrl(settings, provider);
+    const key = KEYS[provider];
+    if (isDirect(settings, provider)) env[key] = settings.secrets[key as SecretName] ?? NO_KEY;
+    else if (provider in BASES) env[key] = capability;
+    const base = BASES[provider];
+    if (base !== undefined) env[base] = baseUrl(settings, provider);
   }
   return env;
 }

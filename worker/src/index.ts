@@ -15,6 +15,7 @@ import { askInstance } from "./stub.ts";
 import { TURN } from "./turns.ts";
 
 export { Dashboard } from "./dashboard.ts";
+export { Egress } from "./egress.ts";
 export { HermesInstance } from "./instance.ts";
 export { Providers } from "./providers.ts";
 

@@ -375,15 +375,23 @@ function sandboxOf(ctx: DurableObjectState, env: Env, settings: Settings): Sandb
   });
 }
 
+/** Where the platform puts the authority that vouches for intercepted hosts, in each container anew. */
+const INTERCEPTION_CA = "/etc/cloudflare/certs/cloudflare-containers-ca.crt";
+
 function containerOf(ctx: DurableObjectState, container: Container, settings: Settings): Sandbox {
-  const entrypoints = ctx.exports as unknown as { Providers(options: object): Fetcher };
+  const entrypoints = ctx.exports as unknown as Record<"Providers" | "Egress", (options: object) => Fetcher>;
+  const open = settings.egress === "open";
   return new ContainerSandbox({
     container,
     providers: entrypoints.Providers({}),
     providersHost: new URL(settings.providersAddress).host,
+    egress: open ? null : entrypoints.Egress({}),
     instance: "standard-1",
     // Docker's neighbours on the bridge must not reach Hermes; the runtime comes from inside.
-    env: settings.engine === "docker" ? { SANDBOX_BIND: "127.0.0.1" } : {},
+    env: {
+      ...(settings.engine === "docker" ? { SANDBOX_BIND: "127.0.0.1" } : {}),
+      ...(open ? {} : { SANDBOX_EXTRA_CA: INTERCEPTION_CA }),
+    },
     heal: async () => {
       const last = ctx.storage.kv.get<number>(HEALED) ?? 0;
       if (Math.abs(Date.now() - last) < HEAL_PAUSE) return;

@@ -13,8 +13,8 @@ import { rehearsalChat, rehearsalModels } from "./rehearsal.ts";
 import {
   type Env,
   ownBaseUrl,
-  PROVIDERS,
   type ProviderName,
+  providersOf,
   type SecretName,
   type Settings,
   secretValues,
@@ -95,7 +95,7 @@ export class Providers extends WorkerEntrypoint<Env> {
     try {
       const settings = settingsOf(this.env);
       checkOrigin(request, settings);
-      const call = callOf(request);
+      const call = callOf(request, settings);
       shape = call.provider === "rehearsal" ? "openai" : TABLE[call.provider].errors;
       await this.#checkCapability(request);
       if (call.provider === "rehearsal") return await rehearse(call, request);
@@ -134,13 +134,19 @@ export class Providers extends WorkerEntrypoint<Env> {
     settings: Settings,
   ): Promise<Response> {
     const provider = TABLE[name];
-    const replaced = ownBaseUrl(settings, name);
+    const gateway = gatewayOf(settings, name);
+    const replaced = ownBaseUrl(settings, name) || gateway;
     const target = targetOf(replaced || provider.base, path, new URL(request.url).search);
     const key = provider.variable === null ? undefined : settings.secrets[provider.variable];
-    if (key === undefined && provider.keyNeeded) throw this.#noKey(name, provider.variable ?? "");
+    const gatewayToken = gateway === "" ? undefined : settings.secrets.AI_GATEWAY_TOKEN;
+    // A gateway that knows who asks may hold the provider's key itself.
+    if (key === undefined && provider.keyNeeded && gatewayToken === undefined)
+      throw this.#noKey(name, provider.variable ?? "");
+    const headers = outerHeaders(request.headers, name, key);
+    if (gatewayToken !== undefined) headers.set("cf-aig-authorization", `Bearer ${gatewayToken}`);
     const init: RequestInit = {
       method: request.method,
-      headers: outerHeaders(request.headers, name, key),
+      headers,
       body: request.body,
       redirect: "manual",
       signal: request.signal,
@@ -151,14 +157,16 @@ export class Providers extends WorkerEntrypoint<Env> {
       throw new ApiError({
         status: 502,
         code: "provider_redirected",
-        message: `The provider ${name} answered with a redirect, which is not followed. Mend HERMES_PROVIDER_BASE_URL.`,
+        message:
+          `The provider ${name} answered with a redirect, which is not followed. ` +
+          `Mend ${gateway === "" ? "HERMES_PROVIDER_BASE_URL" : "HERMES_AI_GATEWAY"}.`,
       });
     }
     if (answer.status === 401 || answer.status === 403)
       this.#report(name, answer.status, provider.variable ?? "");
-    const headers = new Headers(answer.headers);
-    headers.delete("set-cookie");
-    return new Response(answer.body, { status: answer.status, headers });
+    const told = new Headers(answer.headers);
+    told.delete("set-cookie");
+    return new Response(answer.body, { status: answer.status, headers: told });
   }
 
   async #reach(replaced: string, target: string, init: RequestInit): Promise<Response> {
@@ -218,10 +226,10 @@ function checkOrigin(request: Request, settings: Settings): void {
  * Finds the provider and checks method and path against the table. Only plain segments are understood:
  * what needs decoding, normalising or guessing is refused.
  */
-function callOf(request: Request): Call {
+function callOf(request: Request, settings: Settings): Call {
   const raw = /^https?:\/\/[^/?#]*([^?#]*)/i.exec(request.url)?.[1] ?? "";
   const parts = /^\/([a-z]+)((?:\/[a-z0-9_-]+)+)$/.exec(raw);
-  const provider = PROVIDERS.find((name) => name === parts?.[1]);
+  const provider = providersOf(settings).find((name) => name === parts?.[1]);
   const inner = parts?.[2] ?? "";
   if (provider === undefined) throw notServed();
   if (provider === "rehearsal") return { provider, path: inner };
@@ -233,6 +241,12 @@ function callOf(request: Request): Call {
 
 function notServed(): ApiError {
   return new ApiError({ status: 404, code: "not_served", message: "No provider is served under this path." });
+}
+
+/** A provider's place behind the AI Gateway, or an empty text; endpoints of the owner's own have none. */
+function gatewayOf(settings: Settings, provider: ProviderName): string {
+  if (settings.aiGateway === "" || provider === "custom" || provider === "rehearsal") return "";
+  return ownBaseUrl(settings, provider) === "" ? `${settings.aiGateway}/${provider}` : "";
 }
 
 /** The fixed base plus an allowed path; the result must still be below that base. */

@@ -38,6 +38,7 @@ export const SECRETS = [
   "OPENROUTER_API_KEY",
   "OPENAI_API_KEY",
   "CUSTOM_API_KEY",
+  "AI_GATEWAY_TOKEN",
   "HERMES_SECRETS",
 ] as const;
 /** One of {@link SECRETS}. */
@@ -150,6 +151,20 @@ const hostname = z.pipe(
   z.transform((value) => value.toLowerCase()),
 );
 
+/** `open`, `providers`, or hosts separated by commas. */
+const egress = z.pipe(
+  text.check(
+    z.refine(
+      (value) => /^(?:[a-z0-9.-]+(?:,[a-z0-9.-]+)*)?$/.test(value),
+      "must be open, providers, or hosts separated by commas",
+    ),
+  ),
+  z.transform((value): Settings["egress"] => {
+    if (value === "" || value === "open") return "open";
+    return value === "providers" ? [] : value.split(",");
+  }),
+);
+
 const schema = z.object({
   HERMES_NAME: required,
   WORKER_VERSION: text,
@@ -171,6 +186,12 @@ const schema = z.object({
   HERMES_DASHBOARD_IDLE: duration("1h", 0, 24 * 3600_000, "must be at most 24 hours"),
   HERMES_ACCESS_TEAM_DOMAIN: hostname,
   HERMES_ACCESS_AUDIENCES: list(z.string().check(z.regex(/^[\w-]{8,128}$/, "must list audience tags"))),
+  HERMES_PROVIDER_KEYS: z._default(
+    z.enum(["sealed", "environment"], "must be sealed or environment"),
+    "sealed",
+  ),
+  HERMES_AI_GATEWAY: httpUrl,
+  HERMES_EGRESS: egress,
   PROVIDERS_ADDRESS: httpUrl.check(z.refine((value) => value !== "", "must not be empty")),
   HERMES_ENV: json(variables, "{}"),
   HERMES_SECRETS: json(variables, "{}"),
@@ -205,6 +226,12 @@ export interface Settings {
   dashboardIdle: number;
   /** Cloudflare Access before the dashboard, or `null`. */
   access: { issuer: string; audiences: string[] } | null;
+  /** Whether Hermes gets the providers' keys themselves instead of a capability. */
+  keysInEnvironment: boolean;
+  /** Cloudflare's AI Gateway before the known providers, or an empty text. */
+  aiGateway: string;
+  /** The hosts that a container may reach besides the providers. */
+  egress: "open" | readonly string[];
   /** Where the sandbox finds the `Providers` entrypoint. */
   providersAddress: string;
   /** Further settings for Hermes. */
@@ -253,6 +280,9 @@ function parse(env: Env): Settings {
     dashboardHostname: out.HERMES_DASHBOARD_HOSTNAME,
     dashboardIdle: out.HERMES_DASHBOARD_IDLE,
     access: accessOf(out.HERMES_ACCESS_TEAM_DOMAIN, out.HERMES_ACCESS_AUDIENCES),
+    keysInEnvironment: out.HERMES_PROVIDER_KEYS === "environment",
+    aiGateway: out.HERMES_AI_GATEWAY,
+    egress: out.HERMES_EGRESS,
     providersAddress: out.PROVIDERS_ADDRESS,
     hermesEnv: out.HERMES_ENV,
     hermesSecrets: out.HERMES_SECRETS,
@@ -299,6 +329,11 @@ function configurationError(problem: string): ApiError {
     code: "bad_configuration",
     message: `The Worker's configuration is not usable: ${problem}. Mend it and deploy again.`,
   });
+}
+
+/** The providers that a configured model speaks through. */
+export function providersOf(settings: Settings): ProviderName[] {
+  return [...new Set([settings.defaultModel, ...settings.models].map((model) => model.provider))];
 }
 
 /**

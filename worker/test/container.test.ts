@@ -13,6 +13,7 @@ function sandbox(given: Container, more: Partial<ContainerParts> = {}): Containe
     container: given,
     providers: {} as Fetcher,
     providersHost: "198.51.100.1",
+    egress: null,
     instance: "standard-1",
     env: { SANDBOX_BIND: "127.0.0.1" },
     heal: async () => undefined,
@@ -43,6 +44,28 @@ describe("a container's start", () => {
         env: { SANDBOX_BIND: "127.0.0.1", HERMES_BOOT_ID: "b" },
         labels: { boot: "b", name: "n".repeat(63) },
       },
+    ]);
+  });
+
+  it("leads all other calls away after those of the models, when not every host is allowed", async () => {
+    const calls: unknown[] = [];
+    const providers = {} as Fetcher;
+    const egress = {} as Fetcher;
+    const note = (name: string) => async (host: unknown, to?: unknown) =>
+      void calls.push(to === undefined ? [name, host] : [name, host, to]);
+    const it = sandbox(
+      container({
+        interceptOutboundHttp: note("http"),
+        interceptAllOutboundHttp: note("all"),
+        interceptOutboundHttps: note("https"),
+      }),
+      { providers, egress },
+    );
+    await it.inspect();
+    expect(calls).toEqual([
+      ["http", "198.51.100.1", providers],
+      ["all", egress],
+      ["https", "*", egress],
     ]);
   });
 

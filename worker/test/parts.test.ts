@@ -71,6 +71,31 @@ describe("Hermes' configuration", () => {
     expect(tools({ HERMES_ENGINE: "docker" })).toBe(true);
   });
 
+  it("hands out the keys themselves only when the owner says so, and then to those who use them", () => {
+    const direct = {
+      HERMES_PROVIDER_KEYS: "environment",
+      HERMES_MODELS: '["openai/gpt-5-mini", "rehearsal/rehearsal"]',
+      ANTHROPIC_API_KEY: "sk-ant-real",
+      OPENAI_API_KEY: "sk-openai-real",
+      OPENROUTER_API_KEY: "sk-or-unused",
+    };
+    const { config, env: variables } = go(direct);
+    expect(variables).toMatchObject({
+      ANTHROPIC_API_KEY: "sk-ant-real",
+      ANTHROPIC_BASE_URL: "https://api.anthropic.com",
+      OPENAI_API_KEY: "sk-openai-real",
+    });
+    expect(JSON.stringify(variables)).not.toContain("sk-or-unused");
+    expect(JSON.stringify(config)).not.toContain("-real");
+    expect(config).toMatchObject({
+      providers: {
+        "sealed-openai": { base_url: "https://api.openai.com/v1", key_env: "OPENAI_API_KEY" },
+        "sealed-rehearsal": { base_url: "http://127.0.0.1:8799/rehearsal/v1" },
+      },
+    });
+    expect(JSON.stringify(go({ ...direct, HERMES_PROVIDER_KEYS: "sealed" }))).not.toContain("-real");
+  });
+
   it("lets no setting of the owner replace our keys", () => {
     const hostile = { API_SERVER_KEY: "mine", ANTHROPIC_API_KEY: "mine", TELEGRAM_BOT_TOKEN: "kept" };
     expect(go({ HERMES_ENV: JSON.stringify(hostile) }).env).toMatchObject({

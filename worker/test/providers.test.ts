@@ -74,11 +74,53 @@ describe("what passes", () => {
       url: "https://api.openai.com/v1/responses",
       headers: { authorization: "Bearer sk-openai-real" },
     });
-    await callWith({ OPENROUTER_API_KEY: "sk-or-real" }, "/openrouter/v1/chat/completions");
+    const router = { HERMES_MODELS: '["openrouter/a/b"]', OPENROUTER_API_KEY: "sk-or-real" };
+    await callWith(router, "/openrouter/v1/chat/completions");
     expect(await lastCall()).toMatchObject({
       url: "https://openrouter.ai/api/v1/chat/completions",
       headers: { authorization: "Bearer sk-or-real" },
     });
+  });
+
+  it("leads through the AI Gateway: each provider by its own path, signed in when there is a token", async () => {
+    const gateway = {
+      HERMES_AI_GATEWAY: "https://gateway.ai.cloudflare.com/v1/acc/gw",
+      HERMES_MODELS: '["openai/gpt-5-mini", "openrouter/a/b"]',
+      OPENAI_API_KEY: "sk-openai-real",
+    };
+    const ways = {
+      "/anthropic/v1/messages": "/anthropic/v1/messages",
+      "/openai/v1/responses": "/openai/responses",
+    };
+    for (const [inner, outer] of Object.entries(ways)) {
+      await callWith(gateway, inner);
+      const seen = await lastCall();
+      expect(seen?.url).toBe(`${gateway.HERMES_AI_GATEWAY}${outer}`);
+      expect(seen?.headers).not.toHaveProperty("cf-aig-authorization");
+    }
+    // The gateway holds OpenRouter's key: we need none.
+    await callWith({ ...gateway, AI_GATEWAY_TOKEN: "aig-real" }, "/openrouter/v1/chat/completions");
+    const seen = await lastCall();
+    expect(seen).toMatchObject({
+      url: `${gateway.HERMES_AI_GATEWAY}/openrouter/chat/completions`,
+      headers: { "cf-aig-authorization": "Bearer aig-real" },
+    });
+    expect(seen?.headers).not.toHaveProperty("authorization");
+  });
+
+  it("sends the gateway's token to nobody else", async () => {
+    const own = {
+      HERMES_AI_GATEWAY: "https://gateway.ai.cloudflare.com/v1/acc/gw",
+      HERMES_PROVIDER_BASE_URL: "https://proxy.example",
+      AI_GATEWAY_TOKEN: "aig-real",
+    };
+    await callWith(own, "/anthropic/v1/messages");
+    expect((await lastCall())?.headers).not.toHaveProperty("cf-aig-authorization");
+  });
+
+  it("serves the providers of this deployment's models only", async () => {
+    const answer = await callWith({ OPENROUTER_API_KEY: "sk-or" }, "/openrouter/v1/chat/completions");
+    expect(answer.status).toBe(404);
   });
 
   it("sends the default model's provider to a base URL of one's own, with its path", async () => {

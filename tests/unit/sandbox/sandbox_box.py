@@ -98,6 +98,7 @@ class Box:
         self.port = free_port()
         self.dashboard_port = free_port()
         self.confined = True
+        self.more: dict[str, str] = {}
         self.process: subprocess.Popen | None = None
         self.pipe = -1
         self.home.parent.mkdir(parents=True)
@@ -124,6 +125,7 @@ class Box:
             "PORT_18789": str(self.port),
             "PORT_9119": str(self.dashboard_port),
             "SANDBOX_CONFINED": "1" if self.confined else "0",
+            **self.more,
         }
 
     # PID 1

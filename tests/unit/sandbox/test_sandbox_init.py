@@ -265,3 +265,18 @@ def test_an_id_that_cannot_be_one_is_refused(box: Box) -> None:
         box.boot = boot
         done = box.command("init", boot="x")
         assert done.returncode == 64
+
+
+def test_an_authority_of_the_platform_is_trusted_beside_the_systems(box: Box) -> None:
+    system, extra = box.folder / "system.pem", box.folder / "extra.pem"
+    system.write_text("SYSTEM\n")
+    box.more = {"SANDBOX_EXTRA_CA": str(extra), "SSL_CERT_FILE": str(system)}
+    box.start()
+    box.ok("restore", "--empty")
+    go(box)
+    extra.write_text("EXTRA\n")  # it comes a moment after the start
+    wait_for(lambda: box.state()["state"] == "running")
+    environ = box.health()["env"]
+    assert Path(environ["REQUESTS_CA_BUNDLE"]).read_text() == "SYSTEM\nEXTRA\n"
+    assert environ["SSL_CERT_FILE"] == environ["NODE_EXTRA_CA_CERTS"]
+    assert Path(environ["SSL_CERT_FILE"]).is_relative_to(box.run)

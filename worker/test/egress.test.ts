@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+import { createExecutionContext } from "cloudflare:test";
+import { beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
+import { Egress } from "../src/egress.ts";
+import type { Env } from "../src/settings.ts";
+import { anew, env, machine } from "./helpers.ts";
+
+beforeAll(anew);
+beforeEach(() => machine.provider(null));
+
+/** A call of the container, with some hosts allowed. */
+function reach(url: string, allowed: string): Promise<Response> {
+  const entrypoint = new Egress(createExecutionContext(), { ...env, HERMES_EGRESS: allowed } as Env);
+  return entrypoint.fetch(new Request(url));
+}
+
+describe("what a container may reach", () => {
+  it.each([
+    ["https://pypi.org/simple/", "pypi.org"],
+    ["http://pypi.org/simple/", "github.com,pypi.org"],
+    ["https://PyPI.org./simple/", "pypi.org"],
+    ["https://files.pythonhosted.org/a", ".pythonhosted.org"],
+  ])("%s is let through by %s", async (url, allowed) => {
+    const answer = await reach(url, allowed);
+    expect(answer.status).toBe(200);
+    await answer.body?.cancel();
+    expect(new URL((await machine.look()).provider.at(-1)?.url ?? "").hostname).toMatch(/py/);
+  });
+
+  it.each([
+    ["https://evil.example/?key=1", "providers"],
+    ["https://evil.example/", "pypi.org"],
+    ["https://pypi.org.evil.example/", "pypi.org"],
+    ["https://notpypi.org/", "pypi.org"],
+    ["https://sub.pypi.org/", "pypi.org"],
+    ["https://pythonhosted.org/", ".pythonhosted.org"],
+    ["http://127.0.0.1/", "pypi.org"],
+  ])("%s is not, by %s; the log says which host", async (url, allowed) => {
+    const log = vi.spyOn(console, "warn").mockImplementation(() => undefined);
+    const before = (await machine.look()).provider.length;
+    const answer = await reach(url, allowed);
+    expect(answer.status).toBe(403);
+    expect(await answer.text()).toContain("hermes_egress");
+    expect((await machine.look()).provider.length).toBe(before);
+    const lines = log.mock.calls.map(([line]) => JSON.stringify(line));
+    expect(
+      lines.some((line) => line.includes("egress_blocked") && line.includes(new URL(url).hostname)),
+    ).toBe(true);
+    expect(lines.join()).not.toContain("key=1");
+    log.mockRestore();
+  });
+});
