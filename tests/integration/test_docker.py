@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from plays import Deployment
+from plays import Deployment, wait_until
 
 from tests.docker.engine import Docker
 
@@ -186,6 +186,30 @@ def test_a_new_image_takes_over_with_the_state_and_the_old_one_goes(contained: C
     answer = deployment.chat("And now?", session="upgrade")
     assert "Turn 3" in answer.said and "Rex" in answer.said
     engine("rmi", f"{old}-somebody-0123456789ab", again)
+
+
+def test_an_image_without_hermes_is_told(contained: Contained) -> None:
+    deployment, engine = contained.deployment, contained.engine
+    deployment.chat("My cat is called Ink.", session="foreign")
+    image, kept = contained.image(), "hermes-tests/hermes:kept"
+    engine("tag", image, kept)
+    engine("tag", deployment.variables["hermes_base_image"], image)
+    try:
+        answer = deployment.call("POST", "/api/instance/restart?force=true")
+        assert answer.status == 503
+        message = answer.json["error"]["message"]
+        assert message.startswith("Hermes did not start: ")
+        assert f"{image} is probably not Hermes' image" in message
+        assert "deploy again" in message
+        play = deployment.play("verify")
+        assert play.code != 0
+        assert "Hermes did not start" in play.output
+        assert deployment.instance_state() == "asleep"
+    finally:
+        engine("tag", kept, image)
+        engine("rmi", kept)
+    wait_until(lambda: deployment.chat("Are you there?").status == 200, "a chat after all")
+    assert "Ink" in deployment.chat("Who is my cat?", session="foreign").said
 
 
 def test_without_an_engine_nothing_is_begun(

@@ -35,6 +35,8 @@ export class Boot {
   readonly #parts: BootParts;
   /** What the sandbox of the current boot prints until it is ready. */
   #bootLog: Listener | null = null;
+  /** Whether a command ever worked in the sandbox of the current boot. */
+  #answered = false;
 
   constructor(parts: BootParts) {
     this.#parts = parts;
@@ -116,6 +118,7 @@ export class Boot {
     };
     redactKeys(log, keys);
     this.#bootLog = null;
+    this.#answered = false;
     remember({
       state: "booting",
       since: time.now(),
@@ -147,6 +150,7 @@ export class Boot {
     this.#bootLog = new Listener(sandbox, ["sandbox", "logs", "--boot", bootId, "--follow"], LOG_TAIL);
     const steps = async () => {
       await guest.works();
+      this.#answered = true;
       const restored = snapshot === null ? await guest.restore() : await this.#keepSnapshot(guest, snapshot);
       remember({
         restored: {
@@ -182,14 +186,15 @@ export class Boot {
   }
 
   async #failed(cause: unknown): Promise<ApiError> {
-    const { log, time, memory, remember, fallAsleep } = this.#parts;
+    const { log, time, settings, memory, remember, fallAsleep } = this.#parts;
     const { bootId, lastExit } = memory;
     if (isNoEngine(cause)) return this.#noEngine(cause);
     const tail = await this.#tailOfBoot();
     await this.#destroyQuietly();
     const failures = memory.bootFailures + 1;
     const pause = bootPause(failures);
-    const error = bootError(cause, tail, pause);
+    const remedy = this.#answered ? lastWords(tail) : wrongImage(settings.image);
+    const error = bootError(cause, remedy, pause);
     log.error("boot_failed", {
       boot: bootId,
       code: error.code,
@@ -252,16 +257,25 @@ function isNoEngine(error: unknown): error is ApiError {
 }
 
 /** The refusal that a failed boot leaves behind. */
-function bootError(cause: unknown, tail: string | null, pause: number): ApiError {
-  const last = lastLine(tail ?? "");
+function bootError(cause: unknown, more: string, pause: number): ApiError {
   const code = cause instanceof ApiError && !(cause instanceof SandboxGone) ? cause.code : codeOf(cause);
   return new ApiError({
     status: 503,
     code,
-    message: `Hermes did not start: ${engineReason(cause)}${last === "" ? "" : ` Its log ends with: ${last}`}`,
+    message: `Hermes did not start: ${engineReason(cause)}${more}`,
     retryAfter: Math.max(1, pause / 1000),
     cause,
   });
+}
+
+function lastWords(tail: string | null): string {
+  const last = lastLine(tail ?? "");
+  return last === "" ? "" : ` Its log ends with: ${last}`;
+}
+
+/** What to do about a sandbox in which nothing could be asked: its log is only the engine's own noise. */
+function wrongImage(image: string): string {
+  return ` No command worked in it, so ${image} is probably not Hermes' image, or damaged: remove it and deploy again.`;
 }
 
 function codeOf(cause: unknown): string {

@@ -14,6 +14,7 @@ import {
   textOf,
 } from "./engine.ts";
 import { ApiError, reason } from "./errors.ts";
+import { realTime, type Time, within } from "./time.ts";
 
 /** What a container is driven by. */
 export interface ContainerParts {
@@ -38,6 +39,15 @@ export interface ContainerParts {
 /** Bytes that the value of a label may have. */
 const LABEL_LIMIT = 64;
 const SIGKILL = 9;
+/**
+ * The runtime makes one call after the other, and one that never comes back (a command that was about to begin when
+ * its container ended) holds up all later ones, the news of that end among them. So long is waited, and so long
+ * while the disk is copied; in milliseconds.
+ */
+const CALL_PATIENCE = 20_000;
+const COPY_PATIENCE = 120_000;
+/** The last words of a command in a container that ended are waited for so long, in milliseconds. */
+const LAST_WORDS = 1000;
 
 /**
  * A container. After a restart of the runtime it may run although nothing is known of it: labels are not
@@ -46,8 +56,15 @@ const SIGKILL = 9;
 export class ContainerSandbox implements Sandbox {
   /** Whether the detour is laid for what runs now. */
   #detoured = false;
+  /** Copies of the disk under way. */
+  #copies = 0;
+  /** Aborted when what runs now has ended and nothing more will be heard of it. */
+  #over = new AbortController();
 
-  constructor(readonly parts: ContainerParts) {}
+  constructor(
+    readonly parts: ContainerParts,
+    readonly time: Time = realTime,
+  ) {}
 
   async inspect(): Promise<SandboxInfo> {
     const { container } = this.parts;
@@ -58,6 +75,7 @@ export class ContainerSandbox implements Sandbox {
   async start(options: StartOptions): Promise<void> {
     const { container, instance, env } = this.parts;
     await this.#detour();
+    this.#over = new AbortController();
     container.start({
       ...options,
       instance,
@@ -69,10 +87,10 @@ export class ContainerSandbox implements Sandbox {
   async exec(cmd: readonly string[], options: ExecOptions = {}): Promise<SandboxProcess> {
     const { stdin, signal } = options;
     this.#mustRun();
-    const process = await this.parts.container.exec([...cmd], {
+    const call = this.parts.container.exec([...cmd], {
       ...(stdin === undefined ? {} : { stdin: typeof stdin === "string" ? streamOf(stdin) : stdin }),
     });
-    return containerProcess(process, signal);
+    return containerProcess(await this.#inTime(call), signal, this.#over.signal);
   }
 
   getTcpPort(port: number): { fetch(url: string, init?: RequestInit): Promise<Response> } {
@@ -86,11 +104,12 @@ export class ContainerSandbox implements Sandbox {
 
   async destroy(): Promise<void> {
     this.#detoured = false;
-    if (this.parts.container.running) await this.parts.container.destroy();
+    if (this.parts.container.running) await this.#inTime(this.parts.container.destroy());
   }
 
   async monitor(): Promise<Exit> {
     this.#mustRun();
+    const over = this.#over;
     try {
       await this.parts.container.monitor();
       return { exitCode: 0, labels: null };
@@ -101,16 +120,19 @@ export class ContainerSandbox implements Sandbox {
       throw error;
     } finally {
       this.#detoured = false;
+      void this.time.sleep(LAST_WORDS).then(() => over.abort());
     }
   }
 
   async setInactivityTimeout(ms: number): Promise<void> {
-    await this.parts.container.setInactivityTimeout(ms);
+    await this.#inTime(this.parts.container.setInactivityTimeout(ms));
   }
 
   async snapshotContainer(options: { name?: string }): Promise<Snapshot> {
     this.#mustRun();
-    const { id, size } = await this.parts.container.snapshotContainer(options);
+    this.#copies++;
+    const copy = this.parts.container.snapshotContainer(options).finally(() => this.#copies--);
+    const { id, size } = await copy;
     return { id, size };
   }
 
@@ -119,17 +141,33 @@ export class ContainerSandbox implements Sandbox {
     const { container, providers, providersHost, egress, heal } = this.parts;
     try {
       // The specific one first: what is led away later does not get what was led away before.
-      await container.interceptOutboundHttp(providersHost, providers);
+      await this.#inTime(container.interceptOutboundHttp(providersHost, providers));
       if (egress !== null) {
-        await container.interceptAllOutboundHttp(egress);
-        await container.interceptOutboundHttps("*", egress);
+        await this.#inTime(container.interceptAllOutboundHttp(egress));
+        await this.#inTime(container.interceptOutboundHttps("*", egress));
       }
       this.#detoured = true;
     } catch (error) {
+      if (error instanceof ApiError) throw error;
       // This object's connection to the engine or to the container's network is broken for good.
       await heal();
       throw engineUnavailable(error);
     }
+  }
+
+  /** @throws ApiError `engine_unavailable` when the call does not come back and a new way to the engine did not help. */
+  async #inTime<T>(call: Promise<T>): Promise<T> {
+    const patience = this.#copies > 0 ? COPY_PATIENCE : CALL_PATIENCE;
+    const done = await within(
+      this.time,
+      patience,
+      call.then((value) => ({ value })),
+    );
+    if (done !== undefined) return done.value;
+    const stuck = new Error(`A call to the container engine did not come back within ${patience / 1000} s.`);
+    // Only with this object does the call go that blocks the others.
+    await this.parts.heal();
+    throw engineUnavailable(stuck);
   }
 
   #mustRun(): void {
@@ -141,9 +179,20 @@ export class ContainerSandbox implements Sandbox {
 /**
  * Wraps a process so that it is never abandoned: output that nobody reads holds up the container engine, and
  * a client that leaves ends nothing. Whoever cancels kills, and the rest is read in the background.
+ * @param over is aborted when the container has ended: an engine may never end the output of what died with it.
  */
-function containerProcess(process: ExecProcess, signal: AbortSignal | undefined): SandboxProcess {
-  const stderr = process.stderr === null ? Promise.resolve("") : textOf(process.stderr, STDERR_TAIL);
+function containerProcess(
+  process: ExecProcess,
+  signal: AbortSignal | undefined,
+  over: AbortSignal,
+): SandboxProcess {
+  const cut = Promise.withResolvers<never>();
+  const onOver = () => cut.reject(new Error("The process was cut off: its container has ended."));
+  if (over.aborted) onOver();
+  else over.addEventListener("abort", onOver, { once: true });
+  const unlessCut = <T>(promise: Promise<T>): Promise<T> => Promise.race([promise, cut.promise]);
+  const stderr =
+    process.stderr === null ? Promise.resolve("") : unlessCut(textOf(process.stderr, STDERR_TAIL));
   const reader = (process.stdout ?? streamOf("")).getReader();
   const drain = async () => {
     while (!(await reader.read()).done);
@@ -155,15 +204,16 @@ function containerProcess(process: ExecProcess, signal: AbortSignal | undefined)
       // It has ended already.
     }
   };
-  const exitCode = process.exitCode;
+  const exitCode = unlessCut(process.exitCode);
   // Nobody may be interested; that must not become an unhandled rejection.
-  for (const promise of [exitCode, stderr]) promise.catch(() => undefined);
+  for (const promise of [cut.promise, exitCode, stderr]) promise.catch(() => undefined);
+  exitCode.finally(() => over.removeEventListener("abort", onOver)).catch(() => undefined);
   if (signal?.aborted) kill();
   else signal?.addEventListener("abort", kill, { once: true });
   const stdout = new ReadableStream<Uint8Array>(
     {
       async pull(controller) {
-        const { done, value } = await reader.read();
+        const { done, value } = await unlessCut(reader.read());
         if (done) controller.close();
         else controller.enqueue(value);
       },

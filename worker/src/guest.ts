@@ -6,7 +6,7 @@ import { ApiError } from "./errors.ts";
 import type { BootKeys, Go } from "./hermes-config.ts";
 import type { Log } from "./log.ts";
 import type { Restored } from "./memory.ts";
-import type { Time } from "./time.ts";
+import { type Time, within } from "./time.ts";
 import { DamagedGeneration, type Generation, type Vault } from "./vault.ts";
 
 /** Result of a save. */
@@ -77,13 +77,16 @@ export class Guest {
     const { time } = this.#parts;
     const until = time.now() + EXEC_PATIENCE;
     for (let pause = 20; ; pause = Math.min(pause * 2, 500)) {
-      const why = await this.status().then(
+      const status = this.status().then(
         () => null,
         (error: unknown) => engineReason(error),
       );
+      // A command that was begun in a dying sandbox may never be answered.
+      const why = await within(time, Math.max(0, until - time.now()), status);
       if (why === null) return;
       this.#mustStillBe();
-      if (time.now() >= until) throw new Error(`no command works in the sandbox (${why}).`);
+      if (time.now() >= until)
+        throw new Error(`no command works in the sandbox (${why ?? "the last one was not answered"}).`);
       await time.sleep(pause);
     }
   }

@@ -2,14 +2,16 @@
 import { describe, expect, it, vi } from "vitest";
 import { type ContainerParts, ContainerSandbox } from "../src/container.ts";
 import { run } from "../src/engine.ts";
+import type { Time } from "../src/time.ts";
+import { ManualTime } from "./stand-ins/sandbox.ts";
 
 /** STAND-IN for `ctx.container`: only what a test gives it works. */
 function container(parts: Partial<Record<keyof Container, unknown>>): Container {
   return { running: true, interceptOutboundHttp: async () => undefined, ...parts } as unknown as Container;
 }
 
-function sandbox(given: Container, more: Partial<ContainerParts> = {}): ContainerSandbox {
-  return new ContainerSandbox({
+function sandbox(given: Container, more: Partial<ContainerParts> = {}, time?: Time): ContainerSandbox {
+  const parts = {
     container: given,
     providers: {} as Fetcher,
     providersHost: "198.51.100.1",
@@ -18,7 +20,8 @@ function sandbox(given: Container, more: Partial<ContainerParts> = {}): Containe
     env: { SANDBOX_BIND: "127.0.0.1" },
     heal: async () => undefined,
     ...more,
-  });
+  };
+  return new ContainerSandbox(parts, time);
 }
 
 const bytes = (text: string) => new TextEncoder().encode(text);
@@ -151,7 +154,51 @@ describe("a command in a container", () => {
     expect(seen.killed).toBe(1);
   });
 
+  it("is cut off when its container ended and its output does not", async () => {
+    const time = new ManualTime();
+    const end = Promise.withResolvers<void>();
+    const { process: it } = process(["a"], 0, { exitCode: new Promise(() => undefined) });
+    const held = new ReadableStream<Uint8Array>({}, { highWaterMark: 0 });
+    const given = container({ exec: async () => ({ ...it, stdout: held }), monitor: () => end.promise });
+    const mine = sandbox(given, {}, time);
+    void mine.monitor();
+    const running = run(mine, ["x"]).catch((error: unknown) => error);
+    end.resolve();
+    await time.pass(2000);
+    expect(String(await running)).toMatch(/cut off/);
+  });
+
   it("is refused when nothing runs", async () => {
     await expect(sandbox(container({ running: false })).exec(["x"])).rejects.toMatchObject({ status: 409 });
+  });
+});
+
+describe("a call that never comes back", () => {
+  const never = () => new Promise<never>(() => undefined);
+
+  it.each([
+    ["exec", (it: ContainerSandbox) => it.exec(["x"])],
+    ["destroy", (it: ContainerSandbox) => it.destroy()],
+    ["setInactivityTimeout", (it: ContainerSandbox) => it.setInactivityTimeout(1)],
+    ["interceptOutboundHttp", (it: ContainerSandbox) => it.inspect()],
+  ])("makes the object start over instead of holding up all others: %s", async (name, call) => {
+    const time = new ManualTime();
+    const heal = vi.fn(async () => undefined);
+    const error = call(sandbox(container({ [name]: never }), { heal }, time)).catch((why: unknown) => why);
+    await time.pass(19_000);
+    expect(heal).not.toHaveBeenCalled();
+    await time.pass(2000);
+    expect(heal).toHaveBeenCalledOnce();
+    expect(await error).toMatchObject({ code: "engine_unavailable" });
+  });
+
+  it("is waited for longer while the disk is copied", async () => {
+    const time = new ManualTime();
+    const heal = vi.fn(async () => undefined);
+    const it = sandbox(container({ snapshotContainer: never, exec: never }), { heal }, time);
+    void it.snapshotContainer({});
+    void it.exec(["x"]).catch(() => undefined);
+    await time.pass(100_000);
+    expect(heal).not.toHaveBeenCalled();
   });
 });
