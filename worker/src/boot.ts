@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** One boot: from the snapshot, else from the image and the vault, until Hermes answers; or why it did not. */
 import { bootPause, cronPause } from "./clock.ts";
-import { EngineError, engineReason, Listener, lastLine } from "./engine.ts";
+import { EngineError, engineReason, INACTIVITY_LIMIT, Listener, lastLine } from "./engine.ts";
 import { ApiError } from "./errors.ts";
 import { type Guest, SandboxGone } from "./guest.ts";
 import { type BootKeys, buildGo, configDigest } from "./hermes-config.ts";
@@ -24,8 +24,6 @@ export interface BootParts extends Parts {
 
 /** Until a Hermes that was told to go answers with this boot's key, in milliseconds. */
 export const READY_PATIENCE = 90_000;
-/** The platform ends a sandbox that nobody asked anything for so long. */
-export const INACTIVITY_LIMIT = 6 * 3600_000;
 /** Characters of a failed boot's log that are kept, and how long its last words are waited for, in ms. */
 const LOG_TAIL = 4000;
 const LOG_GRACE = 300;

@@ -27,6 +27,8 @@ export interface ContainerParts {
   egress: Fetcher | null;
   /** Size of the machine, for platforms that offer several. */
   instance: string;
+  /** Whether workerd itself drives the container, by Docker; what is different then is in docs/docker-engine.md. */
+  local: boolean;
   /** Added to the environment of every start. */
   env: Readonly<Record<string, string>>;
   /**
@@ -34,6 +36,11 @@ export interface ContainerParts {
    * that was tried a moment ago and did not help.
    */
   heal(): Promise<void>;
+}
+
+/** What only an experimental workerd has: it takes its turn after a start, and settles when that is through. */
+interface Inspectable {
+  inspect(): Promise<unknown>;
 }
 
 /** Bytes that the value of a label may have. */
@@ -46,6 +53,8 @@ const SIGKILL = 9;
  */
 const CALL_PATIENCE = 20_000;
 const COPY_PATIENCE = 120_000;
+/** One that ends at once has done so after this long, in milliseconds; PID 1 takes as long to get ready. */
+const FIRST_BREATH = 100;
 /** The last words of a command in a container that ended are waited for so long, in milliseconds. */
 const LAST_WORDS = 1000;
 
@@ -73,7 +82,7 @@ export class ContainerSandbox implements Sandbox {
   }
 
   async start(options: StartOptions): Promise<void> {
-    const { container, instance, env } = this.parts;
+    const { container, instance, env, local } = this.parts;
     await this.#detour();
     this.#over = new AbortController();
     container.start({
@@ -82,6 +91,13 @@ export class ContainerSandbox implements Sandbox {
       env: { ...env, ...options.env },
       labels: Object.fromEntries(Object.entries(options.labels).map(([key, value]) => [key, clip(value)])),
     } as ContainerStartupOptions);
+    if (local) await this.#firstBreath();
+  }
+
+  /** A command that meets its container's end may never come back, so one that ends at once is given the time to. */
+  async #firstBreath(): Promise<void> {
+    await this.#inTime((this.parts.container as Container & Inspectable).inspect());
+    await this.time.sleep(FIRST_BREATH);
   }
 
   async exec(cmd: readonly string[], options: ExecOptions = {}): Promise<SandboxProcess> {
@@ -125,6 +141,8 @@ export class ContainerSandbox implements Sandbox {
   }
 
   async setInactivityTimeout(ms: number): Promise<void> {
+    // Locally nothing ends it; the call would only keep the way to the engine, broken or not, beyond this object.
+    if (this.parts.local) return;
     await this.#inTime(this.parts.container.setInactivityTimeout(ms));
   }
 

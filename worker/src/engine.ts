@@ -68,10 +68,13 @@ export interface Sandbox {
   destroy(): Promise<void>;
   /** Settles when the sandbox has ended. */
   monitor(): Promise<Exit>;
-  /** @param ms at most 6 h; without a call for so long the platform ends the sandbox. */
+  /** @param ms at most {@link INACTIVITY_LIMIT}; without a call for so long the platform ends the sandbox. */
   setInactivityTimeout(ms: number): Promise<void>;
   snapshotContainer(options: { name?: string }): Promise<Snapshot>;
 }
+
+/** The platform ends a sandbox that nobody asked anything for so long; no longer time can be set. Milliseconds. */
+export const INACTIVITY_LIMIT = 6 * 3600_000;
 
 /** A refusal of the engine. */
 export class EngineError extends Error {

@@ -387,6 +387,7 @@ function containerOf(ctx: DurableObjectState, container: Container, settings: Se
     providersHost: new URL(settings.providersAddress).host,
     egress: open ? null : entrypoints.Egress({}),
     instance: "standard-1",
+    local: settings.engine === "docker",
     // Docker's neighbours on the bridge must not reach Hermes; the runtime comes from inside.
     env: {
       ...(settings.engine === "docker" ? { SANDBOX_BIND: "127.0.0.1" } : {}),

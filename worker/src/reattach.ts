@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Finding a sandbox again that this object remembers: ours and answering, ours and given up, or gone. */
-import { INACTIVITY_LIMIT } from "./boot.ts";
-import { engineReason } from "./engine.ts";
+import { engineReason, INACTIVITY_LIMIT } from "./engine.ts";
 import type { Guest } from "./guest.ts";
 import type { BootKeys } from "./hermes-config.ts";
 import type { Parts } from "./lifecycle.ts";

@@ -6,7 +6,7 @@ import type { Time } from "../src/time.ts";
 import { ManualTime } from "./stand-ins/sandbox.ts";
 
 /** STAND-IN for `ctx.container`: only what a test gives it works. */
-function container(parts: Partial<Record<keyof Container, unknown>>): Container {
+function container(parts: Partial<Record<keyof Container | "inspect", unknown>>): Container {
   return { running: true, interceptOutboundHttp: async () => undefined, ...parts } as unknown as Container;
 }
 
@@ -17,6 +17,7 @@ function sandbox(given: Container, more: Partial<ContainerParts> = {}, time?: Ti
     providersHost: "198.51.100.1",
     egress: null,
     instance: "standard-1",
+    local: false,
     env: { SANDBOX_BIND: "127.0.0.1" },
     heal: async () => undefined,
     ...more,
@@ -70,6 +71,17 @@ describe("a container's start", () => {
       ["all", egress],
       ["https", "*", egress],
     ]);
+  });
+
+  it("on this machine is through before anything else is asked, and keeps nothing alive beyond the object", async () => {
+    const inspect = vi.fn(async () => null);
+    const setInactivityTimeout = vi.fn(async () => undefined);
+    const given = container({ running: false, start: () => undefined, inspect, setInactivityTimeout });
+    const it = sandbox(given, { local: true });
+    await it.start(START);
+    await it.setInactivityTimeout(1);
+    expect(inspect).toHaveBeenCalledOnce();
+    expect(setInactivityTimeout).not.toHaveBeenCalled();
   });
 
   it("is told by the watch alone when it fails", async () => {
