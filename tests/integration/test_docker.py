@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import subprocess
 from collections.abc import Callable
@@ -11,45 +10,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from contained import SESSION, Contained, in_container
 from plays import Deployment, wait_until
 
 from tests.docker.engine import Docker
 
-SESSION = "dev.workerd.session"
 KEY = "sk-ant-canary-" + secrets.token_hex(16)
-
-
-class Contained:
-    """A deployment and what it has in the engine."""
-
-    def __init__(self, deployment: Deployment, engine: Docker) -> None:
-        self.deployment = deployment
-        self.engine = engine
-
-    @property
-    def session(self) -> str:
-        place = json.loads((self.deployment.state / "containers.json").read_text())
-        return str(place["session"])
-
-    def containers(self, what: str = "{{.ID}}") -> list[str]:
-        """Every container that was made for this deployment, Hermes' first."""
-        mine = f"label={SESSION}={self.session}"
-        return self.engine("ps", "--all", "--filter", mine, "--format", what).splitlines()
-
-    @property
-    def hermes(self) -> str:
-        """Name of the container that Hermes runs in."""
-        (name,) = [n for n in self.containers("{{.Names}}") if not n.endswith("-proxy")]
-        return name
-
-    def images(self) -> list[str]:
-        """The images of Hermes and of snapshots, by name."""
-        listed = self.engine("images", "--format", "{{.Repository}}:{{.Tag}}").splitlines()
-        return [n for n in listed if n.startswith(("hermes-workers:", "workerd-container-snap-"))]
-
-    def image(self) -> str:
-        """The image that Hermes runs from, or would."""
-        return str(self.deployment.call("GET", "/api/health").json["image"])
 
 
 @pytest.fixture(scope="module")
@@ -59,15 +25,10 @@ def contained(
     base: str,
     sidecar: str,
 ) -> Contained:
+    # A key that no model uses: wherever it is found, it should not be.
+    variables = in_container(docker, base, sidecar)
     made = make_deployment(
-        "contained",
-        hermes_engine="docker",
-        hermes_docker_socket=f"unix:{docker.socket}",
-        hermes_base_image=base,
-        hermes_sidecar_image=sidecar,
-        # A key that no model uses: wherever it is found, it should not be.
-        hermes_provider="rehearsal",
-        anthropic_api_key=KEY,
+        "contained", **variables, hermes_provider="rehearsal", anthropic_api_key=KEY
     )
     play = made.deploy()
     assert "container (docker)" in play.output

@@ -3,13 +3,16 @@
 
 Strict where the real ones are strict: a request without the exact key is refused with 401 in the
 provider's own error shape, an unknown path with 404, a malformed body with 400. It answers with
-one sentence that repeats the last user message, and remembers what it was sent.
+one sentence that repeats the last user message, and remembers what it was sent. Told "call TOOL
+{...}", OpenAI's side calls that tool with these arguments first, as a model would.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -27,6 +30,17 @@ def last_user_text(messages: list[dict[str, Any]]) -> str:
     return ""
 
 
+def wanted_call(messages: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the tool call that the last message asks for, unless its result is there already."""
+    if messages[-1].get("role") != "user":
+        return None
+    order = re.search(r"call (\w+) (\{.*\})", last_user_text(messages), re.DOTALL)
+    if order is None:
+        return None
+    function = {"name": order.group(1), "arguments": order.group(2)}
+    return {"index": 0, "id": "call_1", "type": "function", "function": function}
+
+
 @dataclass
 class Seen:
     """One request as the provider got it."""
@@ -38,9 +52,13 @@ class Seen:
 
 @dataclass
 class Provider:
-    """A running stand-in. `url` has no trailing slash; `seen` grows with every request."""
+    """A running stand-in. `url` has no trailing slash; `seen` grows with every request.
+
+    `pause` is how many seconds it takes for each word.
+    """
 
     key: str
+    pause: float = 0.0
     seen: list[Seen] = field(default_factory=list)
 
     def __enter__(self) -> Provider:
@@ -133,6 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write((f"event: {name}\n" if name else "").encode())
             self.wfile.write(f"data: {text}\n\n".encode())
             self.wfile.flush()
+            time.sleep(self.provider.pause)
         self.close_connection = True
 
     def _openai(self, body: dict[str, Any]) -> None:
@@ -145,13 +164,16 @@ class _Handler(BaseHTTPRequestHandler):
             answer = {**base, "object": "chat.completion", "choices": [choice], "usage": usage}
             return self._json(200, answer)
 
-        def chunk(delta: dict[str, str], finish: str | None = None) -> tuple[None, Any]:
+        def chunk(delta: dict[str, Any], finish: str | None = None) -> tuple[None, Any]:
             choice = {"index": 0, "delta": delta, "finish_reason": finish}
             return None, {**base, "object": "chat.completion.chunk", "choices": [choice]}
 
         events: list[tuple[str | None, Any]] = [chunk({"role": "assistant", "content": ""})]
-        events += [chunk({"content": word + " "}) for word in words]
-        events.append(chunk({}, "stop"))
+        if call := wanted_call(body["messages"]):
+            events += [chunk({"tool_calls": [call]}), chunk({}, "tool_calls")]
+        else:
+            events += [chunk({"content": word + " "}) for word in words]
+            events.append(chunk({}, "stop"))
         final = {**base, "object": "chat.completion.chunk", "choices": [], "usage": usage}
         events += [(None, final), (None, "[DONE]")]
         return self._events(events)

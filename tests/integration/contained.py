@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Deployments whose Hermes runs in a container, and a look at what they have in the engine."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+from plays import Answer, Deployment, wait_until
+
+from tests.docker.engine import Docker
+
+SESSION = "dev.workerd.session"
+HOME = "/root/.hermes"
+
+
+def in_container(docker: Docker, base: str, sidecar: str) -> dict[str, str]:
+    """The variables of a deployment that runs in an engine of the tests."""
+    return {
+        "hermes_engine": "docker",
+        "hermes_docker_socket": f"unix:{docker.socket}",
+        "hermes_base_image": base,
+        "hermes_sidecar_image": sidecar,
+    }
+
+
+class Contained:
+    """A deployment and what it has in the engine."""
+
+    def __init__(self, deployment: Deployment, engine: Docker) -> None:
+        self.deployment = deployment
+        self.engine = engine
+
+    @property
+    def session(self) -> str:
+        place = json.loads((self.deployment.state / "containers.json").read_text())
+        return str(place["session"])
+
+    def containers(self, what: str = "{{.ID}}") -> list[str]:
+        """Every container that was made for this deployment, Hermes' first."""
+        mine = f"label={SESSION}={self.session}"
+        return self.engine("ps", "--all", "--filter", mine, "--format", what).splitlines()
+
+    @property
+    def hermes(self) -> str:
+        """Name of the container that Hermes runs in."""
+        (name,) = [n for n in self.containers("{{.Names}}") if not n.endswith("-proxy")]
+        return name
+
+    def images(self) -> list[str]:
+        """The images of Hermes and of snapshots, by name."""
+        listed = self.engine("images", "--format", "{{.Repository}}:{{.Tag}}").splitlines()
+        return [n for n in listed if n.startswith(("hermes-workers:", "workerd-container-snap-"))]
+
+    def snapshots(self) -> list[str]:
+        """The snapshots of this deployment, by name."""
+        mine = ("--filter", f"label={SESSION}={self.session}")
+        listed = self.engine("images", *mine, "--format", "{{.Repository}}:{{.Tag}}").splitlines()
+        return [name for name in listed if name.startswith("workerd-container-snap-")]
+
+    def image(self) -> str:
+        """The image that Hermes runs from, or would."""
+        return str(self.deployment.call("GET", "/api/health").json["image"])
+
+    def is_running(self) -> bool:
+        """Whether the container of Hermes is there and runs."""
+        running = self.engine(
+            *("ps", "--filter", f"label={SESSION}={self.session}", "--format", "{{.Names}}")
+        ).splitlines()
+        return any(not name.endswith("-proxy") for name in running)
+
+    def inside(self, *command: str, check: bool = True) -> str:
+        """Run a command in Hermes' container and return what it printed."""
+        return self.engine("exec", self.hermes, *command, check=check)
+
+    def runs(self, command: str) -> bool:
+        """Whether a command is under way in Hermes' container."""
+        if not self.is_running():
+            return False
+        return command in self.engine("top", self.hermes, "-eo", "pid,args", check=False)
+
+    def workerd(self) -> psutil.Process:
+        """The process of this deployment's workerd."""
+        children = self.deployment.supervisor().children()
+        (found,) = [child for child in children if "build/config.capnp" in child.cmdline()]
+        return found
+
+    def sleep(self) -> None:
+        answer = self.deployment.call("POST", "/api/instance/sleep")
+        assert answer.status == 200, answer.text
+        assert not self.is_running()
+
+    def while_(self, asked: Callable[[], Answer], reached: Callable[[], bool]) -> Background:
+        """Ask something in the background, and return once something is reached meanwhile."""
+        background = Background(asked)
+        wait_until(lambda: reached() or background.is_over, "the moment to strike")
+        return background
+
+
+class Background:
+    """A request that is under way."""
+
+    def __init__(self, ask: Callable[[], Answer]) -> None:
+        self._answer: Any = None
+        self._thread = threading.Thread(target=self._run, args=(ask,), daemon=True)
+        self._thread.start()
+
+    def _run(self, ask: Callable[[], Answer]) -> None:
+        try:
+            self._answer = ask()
+        except OSError as error:  # the connection broke
+            self._answer = error
+
+    @property
+    def is_over(self) -> bool:
+        return not self._thread.is_alive()
+
+    def answer(self) -> Any:
+        """What it was answered, or how its connection broke."""
+        self._thread.join(120)
+        assert self.is_over, "never answered"
+        return self._answer
