@@ -17,11 +17,34 @@ const passes =
     return `${ms / SECOND} s pass`;
   };
 
+/** Somebody comes just as it falls asleep, perhaps behind an order that has to be waited for. */
+const atTheLastMoment: Step = async (world, dice) => {
+  const due = world.life.due;
+  if (due?.what !== "sleep") return "nobody is about to fall asleep";
+  world.engine.slow = dice.next();
+  world.lateAlarms(0);
+  await world.pass(Math.max(0, due.at - world.time.now()));
+  await world.pass(dice.between(0, 30 * SECOND));
+  const order = dice.pick([
+    [2, null],
+    [1, "save"],
+    [2, "gateway"],
+    [2, "stop"],
+  ] as const);
+  if (order !== null) world.order(order);
+  for (let more = dice.between(1, 3); more > 0; more--) {
+    await world.pass(dice.between(0, 10 * SECOND));
+    world.request(false, null);
+  }
+  return `a request as it falls asleep${order === null ? "" : `, after an order: ${order}`}`;
+};
+
 const STEPS: readonly (readonly [number, Step])[] = [
   [14, passes(0, 10 * SECOND)],
   [10, passes(10 * SECOND, 3 * MINUTE)],
   [4, passes(3 * MINUTE, 30 * MINUTE)],
   [3, passes(HOUR, 6 * HOUR)],
+  [4, atTheLastMoment],
   [
     18,
     (world, dice) => {
