@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+import { describe, expect, it } from "vitest";
+import type { Env } from "../src/settings.ts";
+import { askInstance } from "../src/stub.ts";
+
+/** A namespace whose n-th stub is `n`. */
+function numbered(): Env {
+  let stubs = 0;
+  return { INSTANCE: { getByName: () => ++stubs } } as unknown as Env;
+}
+
+/** Work that fails until its stub is the n-th. */
+const failsBefore = (n: number, error: unknown) => async (stub: unknown) => {
+  if ((stub as number) < n) throw error;
+  return `answered by ${stub}`;
+};
+
+describe("a call to the instance", () => {
+  const torn = new Error("The object was torn down.");
+
+  it("is made again, by a new stub, when the object was torn down under it", async () => {
+    expect(await askInstance(numbered(), failsBefore(2, torn))).toBe("answered by 2");
+  });
+
+  it("is made twice at most, and then says why", async () => {
+    await expect(askInstance(numbered(), failsBefore(3, torn))).rejects.toMatchObject({
+      status: 503,
+      code: "instance_unavailable",
+      cause: torn,
+    });
+  });
+
+  it("is not made again for a client that left", async () => {
+    await expect(askInstance(numbered(), failsBefore(2, torn), AbortSignal.abort())).rejects.toBe(torn);
+  });
+
+  it("is not made again when the object has too much to do already", async () => {
+    const overloaded = Object.assign(new Error("Too many requests."), { overloaded: true });
+    await expect(askInstance(numbered(), failsBefore(2, overloaded))).rejects.toBe(overloaded);
+  });
+});
