@@ -28,11 +28,12 @@ def in_container(docker: Docker, base: str, sidecar: str) -> dict[str, str]:
 
 
 class Contained:
-    """A deployment and what it has in the engine."""
+    """A deployment and what it has in the engine; to be made before it is deployed."""
 
     def __init__(self, deployment: Deployment, engine: Docker) -> None:
         self.deployment = deployment
         self.engine = engine
+        self._foreign = set(self._images())
 
     @property
     def session(self) -> str:
@@ -51,7 +52,10 @@ class Contained:
         return name
 
     def images(self) -> list[str]:
-        """The images of Hermes and of snapshots, by name."""
+        """The images of Hermes and of snapshots that this deployment brought, by name."""
+        return [name for name in self._images() if name not in self._foreign]
+
+    def _images(self) -> list[str]:
         listed = self.engine("images", "--format", "{{.Repository}}:{{.Tag}}").splitlines()
         return [n for n in listed if n.startswith(("hermes-workers:", "workerd-container-snap-"))]
 

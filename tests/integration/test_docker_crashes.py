@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Crashes at the worst moments: nothing is lost but what came after the last save, and the next chat is answered."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from contained import HOME, SESSION, Contained, in_container
+from plays import Deployment, wait_until
+
+from tests.docker.engine import Docker
+from tests.standins.provider import Provider
+
+BULK = f"{HOME}/skills/bulk.bin"
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[Provider]:
+    with Provider(key="sk-canary-" + secrets.token_hex(16)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def crashing(
+    make_deployment: Callable[..., Deployment],
+    docker: Docker,
+    base: str,
+    sidecar: str,
+    provider: Provider,
+) -> Contained:
+    made = make_deployment(
+        "crashing",
+        **in_container(docker, base, sidecar),
+        custom_api_key=provider.key,
+        hermes_default_model="custom/stand-in",
+        hermes_provider_base_url=provider.url + "/v1",
+    )
+    crashing = Contained(made, docker)
+    made.deploy()
+    return crashing
+
+
+@pytest.fixture(autouse=True)
+def memory(crashing: Contained, provider: Provider) -> Iterator[None]:
+    """What was said and saved before a crash is known after it, and one container runs."""
+    deployment = crashing.deployment
+    word, session = secrets.token_hex(8), secrets.token_hex(8)
+    assert deployment.chat(f"The word is {word}.", session=session).status == 200
+    taken = deployment.call("POST", "/api/instance/backups")
+    assert taken.status == 200, taken.text
+    yield
+    answer = deployment.chat("What is the word?", session=session)
+    assert answer.status == 200, answer.text
+    asked = [seen.body["messages"] for seen in provider.seen if seen.body]
+    assert word in str(asked[-1]), "the conversation is lost"
+    assert deployment.instance_state() == "awake"
+    assert len(crashing.containers()) == 2, "Hermes and its sidecar"
+
+
+def kill(crashing: Contained) -> None:
+    crashing.engine("kill", crashing.hermes)
+
+
+def events(crashing: Contained) -> str:
+    return (crashing.deployment.state / "logs" / "workerd.log").read_text()
+
+
+def test_a_container_that_dies_during_a_stream(crashing: Contained, provider: Provider) -> None:
+    text = "word " * 100
+    body = {"model": "hermes", "stream": True, "messages": [{"role": "user", "content": text}]}
+    provider.pause = 0.1
+    try:
+        with crashing.deployment.open("POST", "/v1/chat/completions", body) as response:
+            assert b"data:" in response.readline()
+            kill(crashing)
+            rest = response.read().decode()
+    except OSError:
+        rest = ""
+    finally:
+        provider.pause = 0.0
+    assert "[DONE]" not in rest, "a cut answer must not look complete"
+    wait_until(lambda: crashing.deployment.instance_state() == "asleep", "the death is noticed", 20)
+    assert crashing.deployment.status()["lastExit"]["exitCode"] == 137
+    assert "sandbox_ended" in events(crashing)
+
+
+def test_a_container_that_dies_during_a_save(crashing: Contained) -> None:
+    deployment = crashing.deployment
+    crashing.inside("dd", "if=/dev/urandom", f"of={BULK}", "bs=1M", "count=120")
+    newest = newest_backup(deployment)
+    save = crashing.while_(
+        lambda: deployment.call("POST", "/api/instance/backups"),
+        lambda: crashing.runs("sandbox save"),
+    )
+    kill(crashing)
+    answer = save.answer()
+    assert answer.status == 503, answer.text
+    assert newest_backup(deployment) == newest, "half a backup must not count"
+    assert deployment.status()["lastSaveError"] is not None
+    assert "save_failed" in events(crashing)
+
+
+def test_a_container_that_dies_during_a_restore(crashing: Contained) -> None:
+    deployment = crashing.deployment
+    deployment.call("POST", "/api/instance/wake")
+    crashing.inside("dd", "if=/dev/urandom", f"of={BULK}", "bs=1M", "count=120")
+    crashing.sleep()
+    newest = newest_backup(deployment)
+    crashing.engine("rmi", *crashing.snapshots())
+    wake = crashing.while_(
+        lambda: deployment.call("POST", "/api/instance/wake"),
+        lambda: crashing.runs("sandbox restore"),
+    )
+    kill(crashing)
+    answer = wake.answer()
+    assert answer.status == 503, answer.text
+    assert answer.json["error"]["message"].startswith("Hermes did not start: ")
+    assert "boot_failed" in events(crashing)
+    assert newest_backup(deployment) == newest
+    wait_until(lambda: deployment.call("POST", "/api/instance/wake").status == 200, "a boot", 60)
+    assert deployment.status()["restored"]["backup"] == newest
+    crashing.inside("rm", BULK)
+
+
+def newest_backup(deployment: Deployment) -> Any:
+    backups = deployment.call("GET", "/api/instance/backups").json["backups"]
+    assert all(backup["state"] == "good" for backup in backups)
+    return backups[0]["id"]
+
+
+def test_workerd_that_dies_during_a_boot(crashing: Contained) -> None:
+    crashing.sleep()
+    wake = crashing.while_(
+        lambda: crashing.deployment.call("POST", "/api/instance/wake"), crashing.is_running
+    )
+    crashing.workerd().kill()
+    wake.answer()
+
+
+def test_fifty_requests_at_once_start_one_container(crashing: Contained) -> None:
+    crashing.sleep()
+    since = str(datetime.now(UTC).timestamp())
+
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(lambda n: crashing.deployment.chat(f"I am number {n}."), range(50)))
+
+    assert [answer.status for answer in answers] == [200] * 50
+    until = str(datetime.now(UTC).timestamp())
+    mine = ("--filter", f"label={SESSION}={crashing.session}", "--filter", "event=start")
+    what = ("--format", "{{.Actor.Attributes.name}}")
+    started = crashing.engine("events", "--since", since, "--until", until, *mine, *what)
+    assert len([n for n in started.splitlines() if not n.endswith("-proxy")]) == 1

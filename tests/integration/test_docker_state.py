@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Hermes knows outlives its container: sleeps, image changes, a lost snapshot, a damaged backup."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from contained import HOME, Contained, in_container
+from plays import Deployment, wait_until
+
+from tests.docker.engine import Docker
+from tests.standins.provider import Provider
+
+MEMORY = "The owner collects barometers."
+WISH = "Wish a happy new year."
+FILE = "/root/notes.txt"
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[Provider]:
+    with Provider(key="sk-canary-" + secrets.token_hex(16)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def lasting(
+    make_deployment: Callable[..., Deployment],
+    docker: Docker,
+    base: str,
+    sidecar: str,
+    provider: Provider,
+) -> Contained:
+    """A Hermes that was told something, and made to write a memory, a file and a cron job."""
+    made = make_deployment(
+        "lasting",
+        **in_container(docker, base, sidecar),
+        custom_api_key=provider.key,
+        hermes_default_model="custom/stand-in",
+        hermes_provider_base_url=provider.url + "/v1",
+    )
+    lasting = Contained(made, docker)
+    made.deploy()
+    made.chat("My boat is called Halcyon.", session="first")
+    use(made, "memory", action="add", target="memory", content=MEMORY)
+    use(made, "write_file", path=FILE, content="Barometers rise.\n")
+    use(made, "cronjob", action="create", name="yearly", schedule="0 0 1 1 *", prompt=WISH)
+    return lasting
+
+
+def use(deployment: Deployment, tool: str, **arguments: Any) -> None:
+    """Make Hermes' model call one of its tools."""
+    answer = deployment.chat(f"Please call {tool} {json.dumps(arguments)}")
+    assert answer.json["choices"][0]["finish_reason"] == "stop", answer.text
+
+
+def told(provider: Provider, said: str) -> str:
+    """All that the model was told by the request in which somebody said this last."""
+    asked = [seen.body["messages"] for seen in provider.seen if seen.body]
+    found = [messages for messages in asked if said in json.dumps(messages[-1])]
+    assert found, f"nobody said {said!r} to the model"
+    return json.dumps(found[-1])
+
+
+def assert_all_is_there(lasting: Contained, provider: Provider) -> None:
+    question = f"Do you remember? {secrets.token_hex(4)}"
+    assert lasting.deployment.chat(question, session="first").status == 200
+    assert "Halcyon" in told(provider, question), "the conversation is lost"
+    question = f"What do I collect? {secrets.token_hex(4)}"
+    assert lasting.deployment.chat(question).status == 200
+    assert MEMORY in told(provider, question), "the memory is lost"
+    assert WISH in lasting.inside("cat", f"{HOME}/cron/jobs.json"), "the cron job is lost"
+
+
+def has_file(lasting: Contained) -> bool:
+    return "Barometers rise." in lasting.inside("cat", FILE, check=False)
+
+
+def test_all_of_it_outlives_a_sleep(lasting: Contained, provider: Provider) -> None:
+    lasting.sleep()
+    assert_all_is_there(lasting, provider)
+    assert has_file(lasting)
+    assert lasting.deployment.status()["restored"]["snapshot"] is not None
+
+
+def test_a_job_that_is_due_in_its_sleep_is_done_once_and_in_time(
+    lasting: Contained, provider: Provider
+) -> None:
+    errand = f"Water the orchids {secrets.token_hex(4)}."
+    due = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=15)
+    use(lasting.deployment, "cronjob", action="create", schedule=due.isoformat(), prompt=errand)
+    before = len(runs_of(provider, errand))
+    lasting.sleep()
+
+    wait_until(lambda: len(runs_of(provider, errand)) > before, "the job", 15 + 90)
+    assert datetime.now(UTC) >= due
+    assert lasting.deployment.status()["whyAwake"] == "cron"
+    lasting.sleep()
+    lasting.deployment.call("POST", "/api/instance/wake")
+    assert len(runs_of(provider, errand)) == before + 1
+
+
+def runs_of(provider: Provider, errand: str) -> list[Any]:
+    """The times that the model was asked to do an errand (and not only to note it down)."""
+    asked = [seen.body["messages"] for seen in provider.seen if seen.body]
+    return [
+        messages
+        for messages in asked
+        if errand in str(messages[-1]) and "call cronjob" not in str(messages)
+    ]
+
+
+def test_a_new_image_takes_over_with_the_state_and_the_old_one_goes(
+    lasting: Contained, provider: Provider
+) -> None:
+    deployment, engine = lasting.deployment, lasting.engine
+    old = lasting.image()
+    again = "hermes-tests/base:again"
+    engine("tag", deployment.variables["hermes_base_image"], again)
+    # Somebody else in this engine goes on with the old image.
+    claimed = f"{old}-somebody-0123456789ab"
+    engine("tag", old, claimed)
+    try:
+        play = deployment.deploy("-e", f"hermes_base_image={again}")
+        assert "restarting Hermes from the new image" in play.output
+        assert lasting.image() != old
+        assert engine.inspect(lasting.hermes)["Config"]["Image"] == lasting.image()
+        assert_all_is_there(lasting, provider)
+        assert not has_file(lasting), "the disk is of the old image"
+        assert engine.inspect(old), "somebody still claims it"
+
+        play = deployment.deploy()
+        assert lasting.image() == old
+        assert "building" not in play.output, "it was still there"
+        assert_all_is_there(lasting, provider)
+    finally:
+        engine("rmi", claimed, again)
+
+
+def test_without_its_snapshot_it_wakes_from_the_vault(
+    lasting: Contained, provider: Provider
+) -> None:
+    lasting.sleep()
+    lasting.engine("rmi", *lasting.snapshots())
+    assert_all_is_there(lasting, provider)
+    restored = lasting.deployment.status()["restored"]
+    assert restored["snapshot"] is None and restored["backup"] is not None
+    assert "snapshot" in restored["passedOver"][0]
+
+
+def test_a_damaged_backup_is_passed_over_and_said_so(
+    lasting: Contained, provider: Provider
+) -> None:
+    deployment = lasting.deployment
+    deployment.call("POST", "/api/instance/backups")
+    deployment.chat("This is in the damaged backup alone.", session="damaged")
+    lasting.sleep()
+    lasting.engine("rmi", *lasting.snapshots())
+    newest = deployment.call("GET", "/api/instance/backups").json["backups"][0]["id"]
+    damage(deployment, newest)
+
+    assert_all_is_there(lasting, provider)
+    restored = deployment.status()["restored"]
+    assert restored["backup"] < newest
+    assert f"backup {newest}" in " ".join(restored["passedOver"])
+    backups = deployment.call("GET", "/api/instance/backups").json["backups"]
+    assert [b["state"] for b in backups if b["id"] == newest] == ["damaged"]
+    assert "backup_passed_over" in (deployment.state / "logs" / "workerd.log").read_text()
+
+
+def damage(deployment: Deployment, backup: int) -> None:
+    """Overwrite the bytes of a backup where workerd keeps them."""
+    folder = deployment.state / "storage" / "hermes-instance"
+    (path,) = [p for p in folder.glob("*.sqlite") if p.name != "metadata.sqlite"]
+    with closing(sqlite3.connect(path, timeout=20)) as database:
+        order = "UPDATE chunks SET data = zeroblob(length(data)) WHERE generation = ?"
+        assert database.execute(order, (backup,)).rowcount > 0
+        database.commit()
