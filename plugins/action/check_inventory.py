@@ -1,16 +1,26 @@
 # Copyright: hermes.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Checks that the hosts of one inventory do not take each other's name or port. Runs once for all."""
+"""Checks that the hosts of one inventory do not take each other's place, and asks once about each account they are on.
+
+Runs once for all hosts: what is an account's is asked once for all its deployments, not by each of them.
+"""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
-from ansible_collections.hermes.workers.plugins.module_utils.settings import Checker, collisions
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
+from ansible_collections.hermes.workers.plugins.module_utils.settings import (
+    Checker,
+    Settings,
+    collisions,
+)
 from ansible_collections.hermes.workers.plugins.plugin_utils.action import CardAction
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import account as accounts
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.place import open_api
+from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
 
 VARIABLES = (
     "hermes_name",
@@ -22,6 +32,12 @@ VARIABLES = (
     "hermes_platform",
     "hermes_engine",
 )
+ACCOUNT = {
+    "hermes_account_id": "CLOUDFLARE_ACCOUNT_ID",
+    "cloudflare_api_token": "CLOUDFLARE_API_TOKEN",
+    "cloudflare_api_base_url": "CLOUDFLARE_API_BASE_URL",
+}
+"""Inventory variable -> the environment variable that stands in for it."""
 
 
 class ActionModule(CardAction):
@@ -42,4 +58,61 @@ class ActionModule(CardAction):
         problems = collisions(found)
         if problems:
             raise Card(problems)
-        return {"changed": False, "deployments": len(found)}
+        return {"changed": False, "deployments": len(found), "accounts": self._accounts()}
+
+    def _accounts(self) -> dict[str, dict[str, Any]]:
+        """Return what each account of the inventory has, by accounts.key()."""
+        hostnames: dict[tuple[str, str, str], set[str]] = {}
+        places: dict[tuple[str, str, str], Settings] = {}
+        taken: dict[str, str] = {}
+        problems = []
+        for host in self.task_vars.get("ansible_play_hosts_all", []):
+            checker = self._on_cloudflare(host)
+            if checker is None:
+                continue
+            settings = checker.settings
+            place = (settings.account_id, checker.cloudflare_token, settings.api_base_url)
+            places[place] = settings
+            names = hostnames.setdefault(place, set())
+            if settings.dashboard_hostname:
+                names.add(settings.dashboard_hostname)
+                problems += _shared(taken, settings.dashboard_hostname, host)
+        if problems:
+            raise Card(problems)
+        return {
+            accounts.key(*place): self._survey(places[place], place[1], names)
+            for place, names in hostnames.items()
+        }
+
+    def _on_cloudflare(self, host: str) -> Checker | None:
+        """Return the inputs of a host on Cloudflare that name an account and a token; its own check tells the rest."""
+        variables = self.task_vars["hostvars"][host]
+        if (variables.get("hermes_platform") or "cloudflare") != "cloudflare":
+            return None
+        raw = {name: variables.get(name) or os.environ.get(env) for name, env in ACCOUNT.items()}
+        raw["hermes_dashboard_hostname"] = variables.get("hermes_dashboard_hostname")
+        raw["hermes_name"] = variables.get("hermes_name") or host
+        raw["hermes_state_dir"] = variables.get("hermes_state_dir")
+        checker = Checker(raw, raw).check()
+        known = checker.settings.account_id and checker.cloudflare_token
+        return checker if known else None
+
+    def _survey(self, settings: Settings, token: str, hostnames: set[str]) -> dict[str, Any]:
+        deployment = Deployment(settings.state_dir, settings.name or "unnamed")
+        api = open_api(settings, token, deployment, self.progress)
+        return accounts.survey(api, hostnames).as_dict()
+
+
+def _shared(taken: dict[str, str], hostname: str, host: str) -> list[Problem]:
+    """Return the problem of a hostname that another host of the inventory has."""
+    other = taken.setdefault(hostname, host)
+    if other == host:
+        return []
+    return [
+        Problem(
+            "hermes_dashboard_hostname",
+            f"{other} and {host} both are {hostname}.",
+            "give each host its own hostname.",
+            "hostname",
+        )
+    ]

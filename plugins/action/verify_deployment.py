@@ -19,70 +19,70 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     SECRET_VARIABLES,
     canonical,
 )
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import render
-from ansible_collections.hermes.workers.plugins.plugin_utils.container import ContainerImage
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.service import (
+    CloudflareService,
+)
 from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import (
+    SECRETS_OPTION,
     SETTINGS_OPTION,
     DeploymentAction,
 )
-from ansible_collections.hermes.workers.plugins.plugin_utils.plan import prune
-from ansible_collections.hermes.workers.plugins.plugin_utils.processes import Processes, health
+from ansible_collections.hermes.workers.plugins.plugin_utils.processes import health
+from ansible_collections.hermes.workers.plugins.plugin_utils.service import LocalService
 from ansible_collections.hermes.workers.plugins.plugin_utils.table import FULL_CARDS
 
 CHAT_SECONDS = 180.0
 QUESTION = "Reply with one short sentence: are you ready?"
 COUNTING = "Count from one to ten in words, separated by spaces."
 
+Service = LocalService | CloudflareService
+"""Where a deployment is served."""
+
 
 class ActionModule(DeploymentAction):
     """hermes.workers.verify_deployment"""
 
-    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = SETTINGS_OPTION | {
-        "changed_before": {"type": "bool", "default": False}
-    }
+    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = (
+        SETTINGS_OPTION | SECRETS_OPTION | {"changed_before": {"type": "bool", "default": False}}
+    )
 
     def deploy(self) -> dict[str, Any]:
-        self.rendered = render(self.settings, self.sources)
+        self.service = self._service()
         if self.check_mode and self.options["changed_before"]:
             return {
                 "changed": False,
                 "skipped": True,
                 "msg": "Not verified: nothing was deployed in check mode.",
             }
-        self.client = WorkerClient(self.settings.port, self.deployment.token())
+        self.client = self.service.client(self.deployment.token())
         status = self._health()
         result: dict[str, Any] = {
             "changed": False,
-            "version": self.rendered.version,
-            "url": self._url(),
+            "version": self.service.version,
+            "url": self.service.url,
             "verified": "health",
         }
         if self._full() and not self.check_mode:
             self._refuses_strangers()
             result |= self._chats()
-            self.deployment.note_proof(self.rendered.version)
-            self._prune()
+            self.deployment.note_proof(self.service.version)
+            self.service.prune()
             status = self._health()
         result["health"] = health_words(status)
         if len(self.task_vars.get("ansible_play_hosts_all", [])) <= FULL_CARDS:
             self.show(self._summary(status, result))
         return result
 
-    def _url(self) -> str:
-        return f"http://127.0.0.1:{self.settings.port}"
-
-    def _prune(self) -> None:
-        """Remove what the version before left, now that this one is proved."""
-        prune(self.deployment, self.runtime)
-        if self.settings.engine == "docker":
-            image = ContainerImage(
-                self.settings, self.sources, self.deployment.runtime, self.progress
-            )
-            image.prune(keep=image.name)
+    def _service(self) -> Service:
+        """Return where the deployment is served."""
+        if self.settings.platform == "workerd":
+            return LocalService(self.settings, self.deployment, self.runtime)
+        token = self.options["secrets"].get("cloudflare_api_token") or ""
+        return CloudflareService(self.settings, self.deployment, self.runtime, token)
 
     def _full(self) -> bool:
         wanted = self.options["changed_before"] or self.settings.verify == "full"
-        return wanted or not self.deployment.is_proved(self.rendered.version)
+        return wanted or not self.deployment.is_proved(self.service.version)
 
     def _health(self) -> dict[str, Any]:
         """Return /api/health of the version that was deployed. Raises a Card."""
@@ -90,11 +90,9 @@ class ActionModule(DeploymentAction):
         if (
             answer is None
             or answer.status != 200
-            or answer.json()["worker"]["version"] != self.rendered.version
+            or answer.json()["worker"]["version"] != self.service.version
         ):
-            raise Processes(self.deployment, self.sources.host).not_served(
-                answer, self.rendered.version
-            )
+            raise self.service.not_served(answer)
         return answer.json()
 
     def _refuses_strangers(self) -> None:
@@ -102,7 +100,7 @@ class ActionModule(DeploymentAction):
         if self.settings.allow_unauthenticated:
             return
         for token, words in ((None, "no token"), ("hw_wrong", "a wrong token")):
-            answer = self._request(WorkerClient(self.settings.port, token), "GET", "/api/health")
+            answer = self._request(self.service.client(token), "GET", "/api/health")
             if answer.status != 401:
                 raise Card.of(
                     self.settings.name,
@@ -212,10 +210,10 @@ class ActionModule(DeploymentAction):
         return found if isinstance(found, dict) and found.get("variable") else None
 
     def _summary(self, status: dict[str, Any], result: dict[str, Any]) -> list[str]:
-        url = self._url()
+        url = self.service.url
         rows = [
             ("URL", url),
-            ("version", f"{self.rendered.version}, Hermes {self.sources.hermes_version}"),
+            ("version", f"{self.service.version}, Hermes {self.sources.hermes_version}"),
             ("health", result["health"]),
         ]
         if "seconds_to_first_token" in result:
@@ -223,7 +221,7 @@ class ActionModule(DeploymentAction):
         rows += [
             ("dashboard", self._dashboard_words(status.get("confined"))),
             ("model", self._model_words()),
-            self._sandbox(status.get("confined")),
+            *self.service.rows(status),
             ("token", self._token_words()),
         ]
         verdict = "deployed and verified"
@@ -246,17 +244,10 @@ class ActionModule(DeploymentAction):
             return "rehearsal: answers come from this machine, no provider is called; set a provider key to change that"
         return ", ".join([self.settings.default_model, *self.settings.models])
 
-    def _sandbox(self, confined: Any) -> tuple[str, str]:
-        if self.settings.engine == "docker":
-            return "sandbox", "container (docker)"
-        tools = "host tools on" if self.settings.host_tools else "no host tools"
-        words = {True: "by bubblewrap", False: "no (bubblewrap missing or not usable)"}
-        return "confined", f"{words.get(confined, 'decided when Hermes wakes')}, {tools}"
-
     def _token_words(self) -> str:
         if self.deployment.token():
             return self.deployment.shown(self.deployment.token_file)
-        return "none: anyone on this machine may use it (hermes_allow_unauthenticated)"
+        return f"none: {self.service.audience} may use it (hermes_allow_unauthenticated)"
 
     def _next(self, url: str) -> list[str]:
         shown = self.deployment.shown(self.deployment.token_file)

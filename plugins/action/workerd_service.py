@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.module_utils.client import Unreachable, WorkerClient
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.module_utils.client import WorkerClient
 from ansible_collections.hermes.workers.plugins.plugin_utils import installer
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import (
     CONTAINER_PORTS,
@@ -35,10 +34,9 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.plan import (
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import (
     Processes,
     drain_and_save,
+    refresh_instance,
     save_and_sleep,
 )
-
-RESTART_SECONDS = 240.0
 
 
 class ActionModule(DeploymentAction):
@@ -88,7 +86,8 @@ class ActionModule(DeploymentAction):
             self.deployment.keep_token(wanted["API_TOKEN"])
         client = WorkerClient(self.settings.port, wanted.get("API_TOKEN"))
         answer = processes.wait_until_served(client, version)
-        self._refresh_instance(client, answer.json())
+        wanted = self.sources.image_for(self.settings)
+        refresh_instance(client, answer.json(), wanted, self.settings.name, self.progress)
 
     def _same_supervisor(self, actual: Actual) -> bool:
         record = actual.supervisor
@@ -148,27 +147,3 @@ class ActionModule(DeploymentAction):
         binary = str(self.runtime.workerd())
         sockets = [f"--socket-fd={name}=$(circus.sockets.{name})" for name in self.settings.ports]
         return [binary, "serve", "build/config.capnp", "--experimental", *sockets]
-
-    def _refresh_instance(self, client: WorkerClient, health: dict[str, Any]) -> None:
-        """Have a Hermes that runs from another image started again from the new one; its state is carried over."""
-        instance = health.get("instance", {})
-        wanted = self.sources.image_for(self.settings)
-        if instance.get("image") in (None, wanted) or instance.get("state") == "asleep":
-            return
-        done = installer.timed(
-            self.progress, "restarting Hermes from the new image; its state is carried over"
-        )
-        try:
-            answer = client.request("POST", "/api/instance/restart", timeout=RESTART_SECONDS)
-            complaint = "" if answer.status < 400 else answer.complaint()
-        except Unreachable as error:
-            complaint = str(error)
-        if complaint:
-            raise Card.of(
-                self.settings.name,
-                f"Hermes did not restart from the new image: {complaint}",
-                "see `make logs`, then run it again.",
-                "restart",
-                changed="Changed: image, worker, processes. Not changed: the running Hermes.",
-            )
-        done()

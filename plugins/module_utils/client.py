@@ -1,16 +1,21 @@
 # Copyright: hermes.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""HTTP client for a Worker that is served on this machine."""
+"""HTTP clients for a Worker: one on this machine, one at an https address."""
 
 from __future__ import annotations
 
 import http.client
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+
+try:
+    import requests
+except ImportError:
+    requests = None
 
 
 class Unreachable(Exception):
@@ -110,6 +115,99 @@ class WorkerClient:
             data = json.dumps(body).encode()
         connection.request(method, path, body=data, headers=sent)
         return connection.getresponse()
+
+
+class RemoteClient(WorkerClient):
+    """Speaks to https://<host>; proxies and certificates are the environment's, as for every HTTPS call."""
+
+    def __init__(self, host: str, token: str | None, timeout: float = 20.0) -> None:
+        """host: of the Worker; token: bearer or None; timeout: seconds without a byte."""
+        super().__init__(443, token, timeout)
+        self.url = f"https://{host}"
+        self._session = requests.Session()
+        # As a callable, because requests would let a ~/.netrc win over a plain header.
+        self._session.auth = self._sign
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        timeout: float | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Answer:
+        """Send one request and read the whole answer. Raises Unreachable."""
+        try:
+            response = self._call(method, path, body, timeout, headers)
+            return Answer(response.status_code, _lowered(response), response.content)
+        except requests.exceptions.RequestException as error:
+            raise Unreachable(cause(error)) from error
+
+    def stream(
+        self, path: str, body: Any, timeout: float | None = None
+    ) -> Iterator[tuple[float, Answer | str]]:
+        """POST and yield (seconds since the request, item), as WorkerClient does. Raises Unreachable."""
+        started = time.monotonic()
+        try:
+            with self._call("POST", path, body, timeout, None, stream=True) as response:
+                content = response.content if response.status_code != 200 else b""
+                head = Answer(response.status_code, _lowered(response), content)
+                yield time.monotonic() - started, head
+                for line in response.iter_lines(chunk_size=None):
+                    if line.startswith(b"data:"):
+                        yield (
+                            time.monotonic() - started,
+                            line[5:].strip().decode("utf-8", "replace"),
+                        )
+        except requests.exceptions.RequestException as error:
+            raise Unreachable(cause(error)) from error
+
+    def download(self, path: str, write: Callable[[bytes], Any], timeout: float) -> Answer:
+        """GET and hand the body on piece by piece; the answer's body is empty unless it was refused."""
+        try:
+            with self._call("GET", path, None, timeout, None, stream=True) as response:
+                if response.status_code != 200:
+                    return Answer(response.status_code, _lowered(response), response.content)
+                for piece in response.iter_content(1 << 20):
+                    write(piece)
+                return Answer(200, _lowered(response), b"")
+        except requests.exceptions.RequestException as error:
+            raise Unreachable(cause(error)) from error
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: Any,
+        timeout: float | None,
+        headers: dict[str, str] | None,
+        stream: bool = False,
+    ) -> requests.Response:
+        return self._session.request(
+            method,
+            self.url + path,
+            json=body,
+            headers={"User-Agent": "hermes.workers"} | (headers or {}),
+            timeout=(10.0, timeout or self.timeout),
+            allow_redirects=False,
+            stream=stream,
+        )
+
+    def _sign(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self.token:
+            request.headers["Authorization"] = f"Bearer {self.token}"
+        return request
+
+
+def cause(error: BaseException) -> str:
+    """Return what lies at the bottom of an error, in one line."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _lowered(response: requests.Response) -> dict[str, str]:
+    return {name.lower(): value for name, value in response.headers.items()}
 
 
 def _lower(response: http.client.HTTPResponse) -> dict[str, str]:

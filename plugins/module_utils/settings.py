@@ -24,6 +24,9 @@ PROVIDERS_PORT_OFFSET = 10000
 DASHBOARD_PORT_OFFSET = 1000
 SIDECAR_IMAGE = "cloudflare/proxy-everything"
 """What workerd puts in front of a container's network, unless hermes_sidecar_image names another."""
+API_BASE_URL = "https://api.cloudflare.com/client/v4"
+INSTANCE_TYPES = ("standard-1", "lite", "basic", "standard-2", "standard-3", "standard-4")
+"""Sizes of Cloudflare's containers; the first is the default."""
 NAME_LENGTH = 54
 """A Worker's name may have 63 characters; 54 leave room for the suffixes that preview addresses add."""
 
@@ -44,6 +47,7 @@ KEY_NAMES = {variable: variable.upper() for variable in KEY_VARIABLES.values()}
 SECRET_VARIABLES = {name: variable for variable, name in KEY_NAMES.items()} | {
     "API_TOKEN": "hermes_api_token",
     "HERMES_SECRETS": "hermes_secrets",
+    "API_TOKEN_PREVIOUS": "hermes_api_token (the one before)",
 }
 """Name of a Worker's secret -> the inventory variable that people know it by."""
 
@@ -66,6 +70,7 @@ KNOWN_VARIABLES = frozenset(
         "base_image",
         "cors_origins",
         "dashboard",
+        "check_provider_key",
         "dashboard_hostname",
         "dashboard_idle",
         "dashboard_port",
@@ -87,6 +92,7 @@ KNOWN_VARIABLES = frozenset(
         "provider_base_url",
         "provider_keys",
         "providers_port",
+        "prune_images",
         "route_mode",
         "secrets",
         "serial",
@@ -101,7 +107,6 @@ KNOWN_VARIABLES = frozenset(
 )
 LATER_VARIABLES = (
     "hermes_ai_gateway",
-    "hermes_dashboard_hostname",
     "hermes_gateway_token",
     "hermes_version",
 )
@@ -122,6 +127,11 @@ ORIGIN = re.compile(
 )
 TEAM_DOMAIN = re.compile(r"([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}", re.ASCII)
 AUDIENCE = re.compile(r"[\w-]{8,128}", re.ASCII)
+ACCOUNT_ID = re.compile(r"[0-9a-f]{32}")
+# Labels of letters, digits and inner dashes; at least two of them.
+HOSTNAME = re.compile(
+    r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]"
+)
 DURATION = re.compile(r"(\d{1,6})\s*(s|m|h)")
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -157,6 +167,16 @@ class Settings:
     docker_socket: str = ""
     base_image: str = ""
     sidecar_image: str = SIDECAR_IMAGE
+    host: str = ""
+    """Where Cloudflare serves the API; empty on this machine."""
+    account_id: str = ""
+    api_base_url: str = API_BASE_URL
+    instance_type: str = INSTANCE_TYPES[0]
+    dashboard_hostname: str = ""
+    route_mode: str = "custom_domain"
+    take_over_hostname: bool = False
+    check_provider_key: bool = False
+    prune_images: bool = False
 
     @property
     def provider(self) -> str:
@@ -191,6 +211,7 @@ class Checker:
         self.settings = Settings()
         self.secrets: dict[str, str] = {}
         self.sources: dict[str, str] = {}
+        self.cloudflare_token = ""
 
     def check(self) -> Checker:
         """Check everything; returns self."""
@@ -222,6 +243,7 @@ class Checker:
         settings.env = self._environment()
         settings.verify = self._choice("hermes_verify", ("auto", "full"))
         self._docker()
+        self._cloudflare()
         self._state_dir()
         return self
 
@@ -251,21 +273,80 @@ class Checker:
     def _platform(self) -> None:
         self.settings.platform = self._choice("hermes_platform", ("cloudflare", "workerd"))
         self.settings.engine = self._choice("hermes_engine", ("process", "docker"))
-        known = self.raw.get("hermes_platform") in (None, "", self.settings.platform)
-        if known and self.settings.platform == "cloudflare":
+        if self.settings.platform == "cloudflare":
+            self.settings.engine = "cloudflare"
+
+    def _cloudflare(self) -> None:
+        """Read what only matters on Cloudflare."""
+        settings = self.settings
+        settings.instance_type = self._choice("hermes_instance_type", INSTANCE_TYPES)
+        settings.route_mode = self._choice("hermes_route_mode", ("custom_domain", "zone_route"))
+        settings.take_over_hostname = self._boolean("hermes_take_over_hostname")
+        settings.check_provider_key = self._boolean("hermes_check_provider_key")
+        settings.prune_images = self._boolean("hermes_prune_images")
+        settings.dashboard_hostname = self._hostname("hermes_dashboard_hostname")
+        if settings.platform != "cloudflare":
+            return
+        self._account()
+        if special_networks(settings.provider_base_url):
             self.problem(
-                "hermes_platform",
-                "cloudflare is not available in this release.",
-                "set hermes_platform: workerd.",
-                "platform",
+                "hermes_provider_base_url",
+                "is an address of this machine or a private network, which Cloudflare does not reach.",
+                "set hermes_provider_base_url to a public https address, or hermes_platform: workerd.",
+                "provider-url",
             )
+
+    def _account(self) -> None:
+        """Read who deploys, and where to."""
+        settings = self.settings
+        value = str(self.raw.get("hermes_account_id") or "").strip().lower()
+        if ACCOUNT_ID.fullmatch(value):
+            settings.account_id = value
+        else:
+            self.problem(
+                "hermes_account_id",
+                f"{show(value)} is not an account id: 32 hexadecimal digits."
+                if value
+                else "not set.",
+                "copy it from the dashboard (Workers & Pages, right-hand column) and set hermes_account_id,"
+                " or export CLOUDFLARE_ACCOUNT_ID. To run Hermes on this machine instead:"
+                " hermes_platform: workerd.",
+                "account",
+            )
+        settings.api_base_url = str(self.raw.get("cloudflare_api_base_url") or API_BASE_URL).rstrip(
+            "/"
+        )
+        token = self.raw.get("cloudflare_api_token")
+        flaw = secret_flaw(token) if token not in (None, "") else "not set"
+        if flaw:
+            self.problem(
+                "cloudflare_api_token",
+                f"{flaw} (the value is not shown)." if token else "not set.",
+                "make an API token at https://dash.cloudflare.com/profile/api-tokens and export"
+                " CLOUDFLARE_API_TOKEN, or set cloudflare_api_token in the inventory (vaulted).",
+                "cloudflare-token",
+            )
+        else:
+            self.cloudflare_token = token
+
+    def _hostname(self, variable: str) -> str:
+        value = str(self.raw.get(variable) or "").strip().lower().rstrip(".")
+        if not value or HOSTNAME.fullmatch(value):
+            return value
+        self.problem(
+            variable,
+            f"{show(value)} is not a hostname.",
+            f"set {variable} to a name in one of your zones, for example hermes.example.com.",
+            "hostname",
+        )
+        return ""
 
     def _docker(self) -> None:
         """Read what only matters where Hermes runs in a container."""
         settings = self.settings
         settings.base_image = self._image("hermes_base_image", "")
         settings.sidecar_image = self._image("hermes_sidecar_image", SIDECAR_IMAGE)
-        if settings.engine != "docker":
+        if settings.engine == "process":
             return
         value = self.raw.get("hermes_docker_socket") or ""
         path = str(value).removeprefix("unix:")
@@ -275,6 +356,9 @@ class Checker:
             settings.docker_socket = find_socket()
         elif path.startswith("/") and not re.search(r"[\0-\x1f\x7f\"\\$]", path):
             settings.docker_socket = path
+        elif settings.engine == "cloudflare":
+            # Only a build needs one, and whoever names an engine elsewhere may never build.
+            settings.docker_socket = find_socket()
         else:
             self.problem(
                 "hermes_docker_socket",

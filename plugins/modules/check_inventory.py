@@ -10,6 +10,7 @@ module: check_inventory
 short_description: Check that the hosts of an inventory do not take each other's name or port
 description:
   - Compares C(hermes_name), C(hermes_state_dir) and C(hermes_port) of all hosts in the play.
+  - Asks Cloudflare once for each account and token what is the whole account's.
   - Run it once for all hosts.
 attributes:
   diff_mode:
@@ -31,4 +32,9 @@ deployments:
   returned: success
   type: int
   sample: 2
+accounts:
+  description: What each account on Cloudflare has, under a name that tells nothing of its token.
+  returned: success
+  type: dict
+  sample: {0e7fd2c59c1b64aa: {subdomain: acme, scripts: {alice: 5e0f7a1c}}}
 """

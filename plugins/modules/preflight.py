@@ -28,6 +28,16 @@ options:
       - Keys and tokens by the name of their inventory variable; values are never shown.
     type: dict
     required: true
+  accounts:
+    description:
+      - What M(hermes.workers.check_inventory) found out about Cloudflare, or else it is asked for again.
+    type: dict
+    default: {}
+  api_base_url:
+    description:
+      - Address of Cloudflare's API, where it is not the usual one.
+    type: str
+    default: ''
 extends_documentation_fragment:
   - hermes.workers.deployment
 """

@@ -26,6 +26,7 @@ options:
 extends_documentation_fragment:
   - hermes.workers.deployment
   - hermes.workers.deployment.settings
+  - hermes.workers.deployment.secrets
 """
 
 EXAMPLES = r"""

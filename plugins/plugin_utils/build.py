@@ -29,6 +29,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deplo
 
 COMPATIBILITY_DATE = "2026-08-15"
 SECRET_BINDINGS = ("API_TOKEN", "API_TOKEN_PREVIOUS", *KEY_NAMES.values(), "HERMES_SECRETS")
+NPM_FILES = ("package.json", "package-lock.json")
 CONTAINER_PORTS = "18789,9119"
 INSTANCE_CLASS = "HermesInstance"
 # Part of the address of every Durable Object's storage: changing it would lose the memory of all deployments.
@@ -50,6 +51,7 @@ class Sources:
         self.hermes_lock = self.container / "requirements.lock"
         self.host_lock = self.root / "roles" / "workerd" / "files" / "host.lock"
         self.node_lock = self.root / "roles" / "worker" / "files" / "node.lock"
+        self.wrangler_lock = self.root / "roles" / "worker" / "files" / "wrangler"
         self.supervisor = self.root / "roles" / "workerd" / "files" / "supervisor.py"
         self.cleaner = self.root / "roles" / "workerd" / "files" / "cleaner.py"
         self.docker = self.root / "plugins" / "module_utils" / "docker.py"
@@ -74,7 +76,7 @@ class Sources:
 
     def image_for(self, settings: Settings) -> str:
         """Return the name of the image that a deployment runs Hermes from, as the Worker knows it."""
-        if settings.engine == "docker":
+        if settings.engine != "process":
             return f"{REPOSITORY}:{self.container_image(settings.base_image)}"
         return self.image
 
@@ -89,6 +91,11 @@ class Sources:
     def tools(self) -> str:
         """Digest of what npm installs for the Worker; tools of its developers do not count."""
         return digest_of(self.root, [], *self.production_packages.values())
+
+    @cached_property
+    def wrangler(self) -> str:
+        """Digest of what npm installs to upload a Worker to Cloudflare."""
+        return digest_of(self.root, [self.wrangler_lock / name for name in NPM_FILES])
 
     @cached_property
     def production_packages(self) -> dict[str, str]:
@@ -166,8 +173,10 @@ def variables(settings: Settings, sources: Sources, version: str) -> dict[str, s
         "HERMES_ALLOW_UNAUTHENTICATED": _boolean(settings.allow_unauthenticated),
         "HERMES_DASHBOARD": _dashboard(settings),
         "PROVIDERS_ADDRESS": PROVIDERS_IN_CONTAINER
-        if settings.engine == "docker"
+        if settings.engine != "process"
         else f"http://127.0.0.1:{settings.providers_port}",
+        "HERMES_INSTANCE_TYPE": settings.instance_type,
+        "HERMES_DASHBOARD_HOSTNAME": settings.dashboard_hostname,
         "HERMES_ENV": canonical(settings.env),
     }
 

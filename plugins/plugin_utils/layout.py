@@ -77,6 +77,17 @@ class Deployment:
         else:
             write_private(self.build / PROOF, version + "\n")
 
+    def note(self, name: str) -> str:
+        """Return what was noted under a name when this deployment was last changed, or an empty text."""
+        try:
+            return (self.folder / f"{name}.note").read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return ""
+
+    def keep_note(self, name: str, text: str) -> None:
+        """Note something that the next run compares with."""
+        write_private(self.folder / f"{name}.note", text + "\n")
+
     def containers(self) -> dict[str, str] | None:
         """Return where this deployment has containers: {"socket", "session"}; None when it has none."""
         try:

@@ -89,6 +89,17 @@ def observe(settings: Settings, deployment: Deployment, wanted: dict[str, str]) 
 
 def prove_secrets(client: WorkerClient | None, wanted: dict[str, str]) -> list[str] | None:
     """Return the variables of the secrets that differ from what the Worker holds; None when it gives no proof."""
+    names = differing_secrets(client, wanted)
+    return None if names is None else variables_of(names)
+
+
+def variables_of(names: list[str]) -> list[str]:
+    """Return the inventory variables that people know secrets by."""
+    return [SECRET_VARIABLES.get(name, name) for name in names]
+
+
+def differing_secrets(client: WorkerClient | None, wanted: dict[str, str]) -> list[str] | None:
+    """Return the names of the secrets that differ from what the Worker holds; None when it gives no proof."""
     if client is None:
         return None
     nonce = random.token_hex(32)
@@ -100,7 +111,7 @@ def prove_secrets(client: WorkerClient | None, wanted: dict[str, str]) -> list[s
     proofs = content.get("proofs") if isinstance(content, dict) else None
     if answer.status != 200 or not isinstance(proofs, dict):
         return None
-    return [SECRET_VARIABLES.get(name, name) for name in differing(wanted, proofs, nonce)]
+    return differing(wanted, proofs, nonce)
 
 
 def worker_built(deployment: Deployment, rendered: Rendered) -> bool:
@@ -242,7 +253,7 @@ def prune(deployment: Deployment, runtime: Runtime) -> list[str]:
             return []
         used |= theirs
     removed = []
-    for pattern in ("images/*", "host-*", "worker-*", "bundle-*"):
+    for pattern in ("images/*", "host-*", "worker-*", "wrangler-*", "bundle-*"):
         for folder in deployment.runtime.glob(pattern):
             name = folder.relative_to(deployment.runtime).as_posix()
             if name not in used and folder.is_dir():

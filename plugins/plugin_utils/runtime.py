@@ -16,7 +16,7 @@ from ansible_collections.hermes.workers.plugins.module_utils import build_contex
 from ansible_collections.hermes.workers.plugins.module_utils.digests import clean_bytes, files_below
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.plugin_utils import installer
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
+from ansible_collections.hermes.workers.plugins.plugin_utils.build import NPM_FILES, Sources
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
 
 IMAGE_MARKER = "image.json"
@@ -45,11 +45,13 @@ class Runtime:
         self.image = self.folder / "images" / sources.image
         self.host = self.folder / f"host-{sources.host}"
         self.tools = self.folder / f"worker-{sources.tools}"
+        self.wrangler = self.folder / f"wrangler-{sources.wrangler}"
         self.bundle = self.folder / f"bundle-{sources.code}"
 
     def parts(self) -> set[str]:
         """Return the names of the parts, relative to the runtime's folder."""
-        parts = [self.host, self.tools, self.bundle]
+        parts = [self.tools, self.bundle]
+        parts.append(self.wrangler if self.engine == "cloudflare" else self.host)
         if self.engine == "process":
             parts.append(self.image)
         return {part.relative_to(self.folder).as_posix() for part in parts}
@@ -118,25 +120,45 @@ class Runtime:
         with installer.installing(self.tools, "workerd", self.progress) as needed:
             if not needed:
                 return
-            npm, path = self._npm()
             done = installer.timed(self.progress, "installing workerd and the bundler from npm")
             for name, text in self.sources.production_packages.items():
                 (self.tools / name).write_text(text, encoding="utf-8")
-            options = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-            env = installer.clean_environment(PATH=path)
-            installer.run([*npm, "ci", *options], "workerd", cwd=self.tools, env=env)
+            self._npm_ci("workerd", self.tools)
             self.workerd()
             installer.finish(self.tools, {"tools": self.sources.tools})
             done()
 
-    def _npm(self) -> tuple[list[str], str]:
-        """Return npm's command, and the PATH with the node that it needs in front."""
+    def install_wrangler(self) -> list[str]:
+        """Install wrangler from npm; return the command that starts it."""
+        if not installer.is_complete(self.wrangler):
+            with installer.installing(self.wrangler, "wrangler", self.progress) as needed:
+                if needed:
+                    done = installer.timed(self.progress, "installing wrangler from npm")
+                    for name in NPM_FILES:
+                        content = clean_bytes(self.sources.wrangler_lock / name)
+                        (self.wrangler / name).write_bytes(content)
+                    self._npm_ci("wrangler", self.wrangler)
+                    installer.finish(self.wrangler, {"wrangler": self.sources.wrangler})
+                    done()
+        program = self.wrangler / "node_modules" / "wrangler" / "bin" / "wrangler.js"
+        return [self._node()[0], str(program)]
+
+    def _npm_ci(self, label: str, folder: Path) -> None:
+        """Install exactly what the folder's lock names; no package may run a program of its own."""
+        _node, npm, path = self._node()
+        options = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+        env = installer.clean_environment(PATH=path)
+        installer.run([*npm, "ci", *options], label, cwd=folder, env=env)
+
+    def _node(self) -> tuple[str, list[str], str]:
+        """Return node, npm's command, and the PATH with that node in front."""
         path = os.environ.get("PATH", os.defpath)
-        if installer.system_node()[0]:
-            return ["npm"], path
+        node, _words = installer.system_node()
+        if node:
+            return node, ["npm"], path
         folder = installer.install_node(self.folder, self.sources.node_lock, self.progress)
         command, binaries = installer.packaged_npm(folder)
-        return command, f"{binaries}{os.pathsep}{path}"
+        return command[0], command, f"{binaries}{os.pathsep}{path}"
 
     def install_bundle(self) -> Path:
         """Bundle the Worker with the installed tools; return the bundle."""

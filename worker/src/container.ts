@@ -85,8 +85,11 @@ export class ContainerSandbox implements Sandbox {
     const { container, instance, env, local } = this.parts;
     await this.#detour();
     this.#over = new AbortController();
+    // Cloudflare starts the images that the configuration names, by the names that it gave them.
+    const named = local ? undefined : (container as { images?: Record<string, string> }).images?.hermes;
     container.start({
       ...options,
+      ...(options.image === undefined ? {} : { image: named ?? options.image }),
       instance,
       env: { ...env, ...options.env },
       labels: Object.fromEntries(Object.entries(options.labels).map(([key, value]) => [key, clip(value)])),

@@ -386,7 +386,7 @@ function containerOf(ctx: DurableObjectState, container: Container, settings: Se
     providers: entrypoints.Providers({}),
     providersHost: new URL(settings.providersAddress).host,
     egress: open ? null : entrypoints.Egress({}),
-    instance: "standard-1",
+    instance: settings.instanceType,
     local: settings.engine === "docker",
     // Docker's neighbours on the bridge must not reach Hermes; the runtime comes from inside.
     env: {

@@ -179,6 +179,7 @@ const schema = z.object({
   HERMES_DRAIN_TIMEOUT: duration("60s", 0, 900_000, "must be at most 15 minutes"),
   HERMES_TOKEN_OVERLAP: duration("10m", 0, 24 * 3600_000, "must be at most 24 hours"),
   HERMES_HOST_TOOLS: flag,
+  HERMES_INSTANCE_TYPE: text,
   HERMES_ALLOW_UNAUTHENTICATED: flag,
   HERMES_CORS_ORIGINS: list(origin),
   HERMES_DASHBOARD: text,
@@ -215,6 +216,8 @@ export interface Settings {
   /** How long a replaced API token outlives the first use of the one that replaced it. */
   tokenOverlap: number;
   hostTools: boolean;
+  /** Size of the container, where the platform offers several. */
+  instanceType: string;
   allowUnauthenticated: boolean;
   /** Web pages that may call the API. */
   corsOrigins: readonly string[];
@@ -274,6 +277,7 @@ function parse(env: Env): Settings {
     drainTimeout: out.HERMES_DRAIN_TIMEOUT,
     tokenOverlap: out.HERMES_TOKEN_OVERLAP,
     hostTools: out.HERMES_HOST_TOOLS,
+    instanceType: out.HERMES_INSTANCE_TYPE || "standard-1",
     allowUnauthenticated: out.HERMES_ALLOW_UNAUTHENTICATED,
     corsOrigins: out.HERMES_CORS_ORIGINS,
     dashboardOff: dashboardOff(out.HERMES_DASHBOARD),

@@ -21,6 +21,11 @@ from hypothesis import strategies as st
 
 GOOD: dict[str, Any] = {"hermes_name": "alice", "hermes_platform": "workerd"}
 DOCKER: dict[str, Any] = {"hermes_engine": "docker"}
+CLOUD: dict[str, Any] = {
+    "hermes_platform": "cloudflare",
+    "hermes_account_id": "0123456789abcdef0123456789abcdef",
+    "cloudflare_api_token": "cf-token",
+}
 KEY = "sk-canary-5b0c"
 
 
@@ -41,9 +46,6 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"hermes_name": ""}, "hermes_name", "lower-case"),
     ({"hermes_name": "../x"}, "hermes_name", "lower-case"),
     ({"hermes_name": 7}, "hermes_name", "lower-case"),
-    ({"hermes_platform": "cloudflare"}, "hermes_platform", "not available in this release"),
-    ({"hermes_platform": None}, "hermes_platform", "not available in this release"),
-    ({"hermes_platform": "worker"}, "hermes_platform", "Did you mean workerd?"),
     ({"hermes_engine": "podman"}, "hermes_engine", "process, docker"),
     (DOCKER | {"hermes_docker_socket": "tcp://10.0.0.1:2375"}, "hermes_docker_socket", "unix"),
     (DOCKER | {"hermes_docker_socket": 'unix:/a"b'}, "hermes_docker_socket", "unix"),
@@ -108,6 +110,20 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"hermes_secrets": {"A": "b\nc"}}, "hermes_secrets.A", "line break"),
     ({"hermes_secrets": "x"}, "hermes_secrets", "mapping"),
     ({"hermes_api_token": "short"}, "hermes_api_token", "16"),
+    ({"hermes_instance_type": "huge"}, "hermes_instance_type", "standard-1, lite"),
+    ({"hermes_route_mode": "dns"}, "hermes_route_mode", "custom_domain, zone_route"),
+    ({"hermes_dashboard_hostname": "https://a.example"}, "hermes_dashboard_hostname", "hostname"),
+    ({"hermes_dashboard_hostname": "localhost"}, "hermes_dashboard_hostname", "hostname"),
+    (CLOUD | {"hermes_account_id": "acme"}, "hermes_account_id", "32 hexadecimal digits"),
+    (CLOUD | {"hermes_account_id": ""}, "hermes_account_id", "CLOUDFLARE_ACCOUNT_ID"),
+    (CLOUD | {"cloudflare_api_token": None}, "cloudflare_api_token", "CLOUDFLARE_API_TOKEN"),
+    (CLOUD | {"cloudflare_api_token": "cf\n"}, "cloudflare_api_token", "line break"),
+    (
+        CLOUD
+        | {"hermes_default_model": "custom/m", "hermes_provider_base_url": "http://127.0.0.1:1/v1"},
+        "hermes_provider_base_url",
+        "Cloudflare does not reach",
+    ),
     ({"hermes_state_dir": "a\nb"}, "hermes_state_dir", "character"),
     ({"hermes_state_dir": 'a"b'}, "hermes_state_dir", "character"),
 ]
@@ -265,8 +281,22 @@ def test_names_of_images_are_taken(name: str) -> None:
 
 
 def test_what_this_release_cannot_do_is_refused() -> None:
-    found = later_variables({"hermes_dashboard_hostname": "a.example", "hermes_version": ""})
-    assert [problem.subject for problem in found] == ["hermes_dashboard_hostname"]
+    found = later_variables({"hermes_gateway_token": "x", "hermes_version": ""})
+    assert [problem.subject for problem in found] == ["hermes_gateway_token"]
+
+
+def test_a_misspelled_platform_is_named_with_what_was_meant() -> None:
+    checker = check(hermes_platform="worker")
+    assert subjects(checker)[0] == "hermes_platform"
+    assert "Did you mean workerd?" in Card(checker.problems).render()
+
+
+def test_cloudflare_is_where_it_runs_by_default() -> None:
+    checker = Checker(CLOUD | {"hermes_name": "alice", "hermes_platform": None}, []).check()
+    assert checker.problems == []
+    assert (checker.settings.platform, checker.settings.engine) == ("cloudflare", "cloudflare")
+    assert checker.settings.ports == {}
+    assert checker.cloudflare_token not in str(checker.settings.as_dict())
 
 
 def test_hosts_that_take_each_others_place() -> None:

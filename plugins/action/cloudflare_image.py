@@ -1,0 +1,43 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Finds the image of Hermes in the account's registry, or builds and pushes it, once for all deployments there."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.action import (
+    CloudflareAction,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.image import PushedImage
+from ansible_collections.hermes.workers.plugins.plugin_utils.plan import note_use
+
+
+class ActionModule(CloudflareAction):
+    """hermes.workers.cloudflare_image"""
+
+    STEP: ClassVar[str] = "image"
+    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = CloudflareAction.OPTIONS | {
+        "planned": {"type": "bool", "default": False}
+    }
+
+    def deploy(self) -> dict[str, Any]:
+        """Return the image's reference; hosts share it, so the plan for a host counts, not who came first."""
+        result: dict[str, Any] = {
+            "changed": self.options["planned"],
+            "hermes_version": self.sources.hermes_version,
+        }
+        if self.check_mode and self.options["planned"]:
+            return result | {"reference": ""}
+        if self.deployed.has_image(self.sources.image_for(self.settings)):
+            return result | {"reference": self.deployed.reference}
+        image = PushedImage(
+            self.settings, self.sources, self.deployment.runtime, self.progress, self.api
+        )
+        reference = image.reference()
+        if not reference:
+            self.deployment.create()
+            note_use(self.deployment, self.runtime)
+            reference = image.publish()
+        return result | {"reference": reference}

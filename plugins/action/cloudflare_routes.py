@@ -1,0 +1,72 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Gives a deployment on Cloudflare its hostname, and takes away what the inventory no longer names."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, ClassVar
+
+from ansible_collections.hermes.workers.plugins.module_utils.client import RemoteClient
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.plugin_utils import installer
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.action import (
+    CloudflareAction,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.hostname import Hostnames
+from ansible_collections.hermes.workers.plugins.plugin_utils.processes import health
+
+SECONDS = 600.0
+"""How long a certificate may take."""
+TOLD_EVERY = 15.0
+
+
+class ActionModule(CloudflareAction):
+    """hermes.workers.cloudflare_routes"""
+
+    STEP: ClassVar[str] = "routes"
+    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = CloudflareAction.OPTIONS | {
+        "planned": {"type": "bool", "default": False}
+    }
+
+    def deploy(self) -> dict[str, Any]:
+        """Do what the plan said."""
+        planned = self.options["planned"]
+        if not planned or self.check_mode:
+            return {"changed": planned}
+        if self.account.problems:
+            raise Card.of(
+                "cloudflare_api_token",
+                self.account.problems[0]["sentence"],
+                self.account.problems[0]["remedy"],
+                "cloudflare-token",
+            )
+        hostnames = Hostnames(
+            self.api, self.settings, self.account, self.deployed.tags, self.progress
+        )
+        steps = hostnames.settle()
+        if any(step.kind in ("attach", "route") for step in steps):
+            self._wait(self.settings.dashboard_hostname)
+        return {"changed": True, "steps": [step.words for step in steps]}
+
+    def _wait(self, hostname: str) -> None:
+        """Wait until the hostname answers over TLS: its certificate may take minutes."""
+        client = RemoteClient(hostname, self.deployment.token())
+        done = installer.timed(self.progress, f"waiting for the certificate of {hostname}")
+        deadline = time.monotonic() + SECONDS
+        told = time.monotonic()
+        while health(client, timeout=20.0) is None:
+            if time.monotonic() > deadline:
+                raise Card.of(
+                    "hermes_dashboard_hostname",
+                    f"{hostname} does not answer over https after {SECONDS / 60:.0f} minutes.",
+                    "look at its certificate in the dashboard (SSL/TLS, Edge Certificates), then run it again.",
+                    "hostname",
+                    changed="Changed: worker, hostname.",
+                )
+            if time.monotonic() - told > TOLD_EVERY:
+                told = time.monotonic()
+                self.progress(f"still no certificate for {hostname}; Cloudflare is making one")
+            time.sleep(2.0)
+        done()

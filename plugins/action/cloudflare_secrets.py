@@ -1,0 +1,84 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Brings the secrets of a Worker on Cloudflare to what the inventory says: one call, one new version."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, ClassVar
+
+from ansible_collections.hermes.workers.plugins.module_utils import secrets as worker_secrets
+from ansible_collections.hermes.workers.plugins.module_utils.client import RemoteClient
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.action import (
+    CloudflareAction,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.deployed import (
+    client_for,
+    drain,
+    secret_changes,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.plan import (
+    differing_secrets,
+    variables_of,
+)
+
+SECONDS = 120.0
+"""How long a new version may take until it answers everywhere."""
+
+
+class ActionModule(CloudflareAction):
+    """hermes.workers.cloudflare_secrets"""
+
+    STEP: ClassVar[str] = "secrets"
+    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = CloudflareAction.OPTIONS | {
+        "planned": {"type": "bool", "default": False}
+    }
+
+    def deploy(self) -> dict[str, Any]:
+        """Write what differs; a deploy of the Worker in this play has brought its secrets along."""
+        if not self.options["planned"]:
+            return {"changed": False, "names": []}
+        client = client_for(self.settings.host, self.deployment, self.wanted_secrets)
+        names = secret_changes(self.deployed, self.wanted_secrets, client)
+        if names is None:
+            raise Card.of(
+                self.settings.name,
+                "the Worker does not prove what secrets it holds.",
+                "run the deploy again: it uploads the Worker with today's secrets.",
+                "secrets",
+            )
+        shown = variables_of(names)
+        result: dict[str, Any] = {"changed": bool(names), "names": shown}
+        if self.diff_mode:
+            result["diff"] = {"prepared": "".join(f"changed {name}\n" for name in shown)}
+        if names and not self.check_mode:
+            self._deliver(client, names)
+        return result | {"msg": f"changed {', '.join(shown)}"}
+
+    def _deliver(self, client: RemoteClient, names: list[str]) -> None:
+        self.deployment.take("deploy")
+        self.deployment.note_proof(None)
+        wanted = self.wanted_secrets
+        self.progress(f"changing {', '.join(variables_of(names))}; requests under way come first")
+        drain(client, self.settings.drain_timeout)
+        values = {name: wanted.get(name) for name in names}
+        worker_secrets.write(self.api, self.settings.name, values)
+        if "API_TOKEN" in wanted:
+            self.deployment.keep_token(wanted["API_TOKEN"])
+        self._wait(RemoteClient(self.settings.host, wanted.get("API_TOKEN")))
+
+    def _wait(self, client: RemoteClient) -> None:
+        """Wait until the Worker proves that it holds them."""
+        deadline = time.monotonic() + SECONDS
+        while differing_secrets(client, self.wanted_secrets) != []:
+            if time.monotonic() > deadline:
+                raise Card.of(
+                    self.settings.name,
+                    f"the Worker does not prove its new secrets within {SECONDS:.0f} s.",
+                    "run the deploy again; it goes on where this one stopped.",
+                    "secrets",
+                    changed="Changed: secrets, as far as Cloudflare answered.",
+                )
+            time.sleep(1.0)

@@ -1,0 +1,164 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Deploys the Worker on Cloudflare: code, configuration and secrets as one version, by wrangler."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any, ClassVar
+
+from ansible_collections.hermes.workers.plugins.module_utils import scripts
+from ansible_collections.hermes.workers.plugins.module_utils import secrets as worker_secrets
+from ansible_collections.hermes.workers.plugins.module_utils.budget import Budget
+from ansible_collections.hermes.workers.plugins.module_utils.client import RemoteClient
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.plugin_utils import installer
+from ansible_collections.hermes.workers.plugins.plugin_utils.build import Rendered
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.action import (
+    CloudflareAction,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.config import (
+    BUILD_FILE,
+    render,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.deployed import (
+    client_for,
+    drain,
+    read,
+    wait_until_served,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.wrangler import (
+    CALLS,
+    Wrangler,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.layout import (
+    disk_card,
+    new_token,
+    write_private,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.plan import note_use
+from ansible_collections.hermes.workers.plugins.plugin_utils.processes import (
+    health,
+    refresh_instance,
+)
+
+PREVIOUS = "API_TOKEN_PREVIOUS"
+"""Set and removed by a rotation only."""
+
+
+class ActionModule(CloudflareAction):
+    """hermes.workers.cloudflare_worker"""
+
+    STEP: ClassVar[str] = "worker"
+    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = CloudflareAction.OPTIONS | {
+        "planned": {"type": "bool", "default": False},
+        "image": {"type": "str", "default": ""},
+    }
+
+    def deploy(self) -> dict[str, Any]:
+        """Upload what the plan said differs."""
+        if not self.options["planned"]:
+            return {"changed": False}
+        wanted = self.wanted_secrets
+        if "API_TOKEN" not in wanted and not self.settings.allow_unauthenticated:
+            wanted["API_TOKEN"] = new_token()
+        rendered = render(self.settings, self.sources, self.options["image"], wanted)
+        result: dict[str, Any] = {"changed": True, "version": rendered.version}
+        if self.diff_mode:
+            result["diff"] = self._diff(rendered)
+        if not self.check_mode:
+            result["version_id"] = self._deploy(rendered, wanted)
+        return result
+
+    def _diff(self, rendered: Rendered) -> dict[str, str]:
+        path = self.deployment.build / BUILD_FILE
+        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        shown = self.deployment.shown(path)
+        return {
+            "before": before,
+            "after": rendered.text,
+            "before_header": shown,
+            "after_header": shown,
+        }
+
+    def _deploy(self, rendered: Rendered, wanted: dict[str, str]) -> str:
+        self.deployment.create()
+        self.deployment.take("deploy")
+        note_use(self.deployment, self.runtime)
+        self.deployment.note_proof(None)
+        wrangler = self._build(rendered)
+        token = wanted.get("API_TOKEN")
+        client = client_for(self.settings.host, self.deployment, wanted)
+        if token and not self.deployment.token():
+            # Kept before it is sent: a run that is cut can be taken up by whoever has this folder.
+            self.deployment.keep_token(token)
+        if self.deployed.exists:
+            self.progress("waiting for requests under way, then deploying")
+            drain(client, self.settings.drain_timeout)
+        done = installer.timed(self.progress, f"deploying the Worker {self.settings.name}")
+        version_id = self._upload(wrangler, wanted)
+        done()
+        if token:
+            self.deployment.keep_token(token)
+        self._tidy(version_id, wanted)
+        self._serve(RemoteClient(self.settings.host, token), rendered.version)
+        return version_id
+
+    def _build(self, rendered: Rendered) -> Wrangler:
+        """Fill the build folder, and install what uploads it."""
+        self.runtime.install_tools()
+        bundle = self.runtime.install_bundle()
+        command = self.runtime.install_wrangler()
+        build = self.deployment.build
+        try:
+            shutil.copyfile(bundle, build / "worker.js")
+            write_private(build / BUILD_FILE, rendered.text)
+        except OSError as error:
+            raise disk_card(error, build) from error
+        return Wrangler(command, self.settings, self.deployment)
+
+    def _upload(self, wrangler: Wrangler, wanted: dict[str, str]) -> str:
+        Budget(self.deployment.runtime, self.cloudflare_token).take(CALLS, tell=self.progress)
+        try:
+            return wrangler.deploy(self.cloudflare_token, wanted)
+        except Card as card:
+            card.changed = self._halfway()
+            raise
+
+    def _halfway(self) -> str | None:
+        """Return what a deploy that was cut has changed; None when that was nothing."""
+        there = read(self.api, self.settings.name)
+        if not there.exists or there.variables == self.deployed.variables:
+            return None
+        return (
+            f"Changed: Worker (version {there.version} is uploaded). Not finished: its container application,"
+            " address or hostname."
+        )
+
+    def _tidy(self, version_id: str, wanted: dict[str, str]) -> None:
+        """Mark the Worker as ours, and take away what it should not hold: an upload keeps old secrets."""
+        tags = self.deployed.tags
+        ours = scripts.our_tags(self.settings.name)
+        if not set(ours) <= set(tags):
+            scripts.set_tags(
+                self.api, self.settings.name, [*ours, *(t for t in tags if t not in ours)]
+            )
+        extra = self.deployed.secrets - wanted.keys() - {PREVIOUS}
+        if extra:
+            worker_secrets.write(self.api, self.settings.name, dict.fromkeys(sorted(extra)))
+        version = scripts.version(self.api, self.settings.name, version_id)
+        etag = ((version.get("resources") or {}).get("script") or {}).get("etag")
+        self.deployment.keep_note("etag", etag or "")
+
+    def _serve(self, client: RemoteClient, version: str) -> None:
+        self.progress("waiting until the new version answers")
+        wait_until_served(self.settings, client, version)
+        answer = health(client, timeout=20.0)
+        refresh_instance(
+            client,
+            answer.json() if answer is not None else {},
+            self.sources.image_for(self.settings),
+            self.settings.name,
+            self.progress,
+        )

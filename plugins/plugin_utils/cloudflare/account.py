@@ -1,0 +1,182 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is asked once for a whole account: its token, its Workers, container applications, domains, zones and routes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ansible_collections.hermes.workers.plugins.module_utils import (
+    containers,
+    domains,
+    permissions,
+    routes,
+    scripts,
+    zones,
+)
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
+    Cloudflare,
+    CloudflareError,
+)
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Problem
+
+TOKENS_PAGE = "https://dash.cloudflare.com/profile/api-tokens"
+REMEDY_TOKEN = f"make an API token at {TOKENS_PAGE} and export CLOUDFLARE_API_TOKEN, or set cloudflare_api_token."
+
+
+@dataclass
+class Account:
+    """One account as one token sees it. Plain data: it travels as the result of a task."""
+
+    problems: list[dict[str, str]] = field(default_factory=list)
+    """What stands against every deployment there; the rest may then be empty."""
+    subdomain: str = ""
+    """The account's name below workers.dev."""
+    scripts: dict[str, str] = field(default_factory=dict)
+    """Name of each Worker -> digest of its code."""
+    applications: list[str] = field(default_factory=list)
+    """Names of the container applications."""
+    domains: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Hostname of each custom domain -> {id, service, zone_id}."""
+    zones: list[dict[str, str]] = field(default_factory=list)
+    """{id, name, status} of each zone; empty when no deployment has a hostname."""
+    routes: dict[str, list[dict[str, str]]] = field(default_factory=dict)
+    """Zone id -> its routes, for the zones in which a deployment has a hostname."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for a task's result."""
+        return asdict(self)
+
+    def zone_of(self, hostname: str) -> dict[str, str] | None:
+        """Return the zone that a hostname lies in, or None."""
+        return zones.covering(hostname, self.zones)
+
+
+def key(account_id: str, token: str, base_url: str) -> str:
+    """Return the name under which an account's survey is kept; tells nothing about the token."""
+    text = "\0".join(("hermes.workers survey", account_id, token, base_url))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def survey(api: Cloudflare, hostnames: Iterable[str]) -> Account:
+    """Ask for everything that is the account's. hostnames: of all deployments there.
+
+    What is wrong with the token or the account is in the result, so that it comes in one message with all else.
+    """
+    found = Account()
+    hostnames = sorted(set(hostnames))
+    try:
+        _check_token(api, found)
+        if not found.problems:
+            _check_permissions(api, found, hostnames)
+        if not found.problems:
+            _read(api, found, hostnames)
+    except CloudflareError as error:
+        found.problems += [
+            asdict(problem) for problem in error.card("cloudflare_api_token").problems
+        ]
+    return found
+
+
+def _check_token(api: Cloudflare, found: Account) -> None:
+    try:
+        status = permissions.verify(api).get("status")
+    except CloudflareError as error:
+        if error.uncertain:
+            raise
+        _note(found, "cloudflare_api_token", f"not valid: {error.message}", REMEDY_TOKEN)
+        return
+    if status != "active":
+        _note(found, "cloudflare_api_token", f"the token is {status}, not active.", REMEDY_TOKEN)
+
+
+def _check_permissions(api: Cloudflare, found: Account, hostnames: list[str]) -> None:
+    """Note each permission that is missing, by the dashboard's name for it."""
+    denied = []
+    for permission in (permissions.SCRIPTS, permissions.CONTAINERS):
+        try:
+            api.get(api.account(permission.path))
+        except CloudflareError as error:
+            if not error.denied:
+                raise
+            denied.append(permission)
+    if permissions.SCRIPTS in denied and permissions.CONTAINERS in denied:
+        _note(
+            found,
+            "hermes_account_id",
+            "the token sees nothing of this account: it belongs to another one, or lacks the permissions"
+            " Workers Scripts: Edit and Containers: Edit.",
+            f"mend hermes_account_id, or give the token these permissions at {TOKENS_PAGE}.",
+            "account",
+        )
+    elif permissions.SCRIPTS in denied:
+        _missing(found, permissions.SCRIPTS.label, "to upload the Worker and its secrets")
+    elif permissions.CONTAINERS in denied:
+        _note(
+            found,
+            "cloudflare_api_token",
+            "Containers are refused: the token lacks the permission Containers: Edit, or the account is not on the"
+            " Workers Paid plan.",
+            f"give the token Containers: Edit at {TOKENS_PAGE}, and subscribe to Workers Paid in the dashboard"
+            " (Workers & Pages, Plans).",
+            "account",
+        )
+    if hostnames:
+        _check_zones(api, found)
+
+
+def _check_zones(api: Cloudflare, found: Account) -> None:
+    try:
+        listed = zones.listing(api)
+    except CloudflareError as error:
+        if not error.denied:
+            raise
+        _missing(found, "Zone: Read", "to find the zone of a hostname")
+        return
+    found.zones = [{name: zone[name] for name in ("id", "name", "status")} for zone in listed]
+
+
+def _read(api: Cloudflare, found: Account, hostnames: list[str]) -> None:
+    found.subdomain = scripts.account_subdomain(api)
+    found.scripts = {one["id"]: one.get("etag") or "" for one in scripts.listing(api)}
+    found.applications = [one["name"] for one in containers.applications(api)]
+    found.domains = {
+        one["hostname"].lower(): {name: one[name] for name in ("id", "service", "zone_id")}
+        for one in domains.listing(api)
+    }
+    wanted = {zone["id"] for zone in map(found.zone_of, hostnames) if zone}
+    for zone_id in sorted(wanted):
+        found.routes[zone_id] = _routes(api, found, zone_id)
+
+
+def _routes(api: Cloudflare, found: Account, zone_id: str) -> list[dict[str, str]]:
+    try:
+        listed = routes.listing(api, zone_id)
+    except CloudflareError as error:
+        if not error.denied:
+            raise
+        _missing(found, permissions.ROUTES.label, "to see and set the routes of a hostname")
+        return []
+    return [
+        {"id": one["id"], "pattern": one["pattern"], "script": one.get("script") or ""}
+        for one in listed
+    ]
+
+
+def _missing(found: Account, label: str, purpose: str) -> None:
+    _note(
+        found,
+        "cloudflare_api_token",
+        f"lacks the permission {label}, {purpose}.",
+        f"add it to the token at {TOKENS_PAGE}.",
+    )
+
+
+def _note(
+    found: Account, subject: str, sentence: str, remedy: str, code: str = "cloudflare-token"
+) -> None:
+    found.problems.append(asdict(Problem(subject, sentence, remedy, code)))

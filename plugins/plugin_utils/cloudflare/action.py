@@ -1,0 +1,66 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the actions on a deployment at Cloudflare share."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, ClassVar
+
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
+    Cloudflare,
+    CloudflareError,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import account as accounts
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import hostname
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.deployed import (
+    Deployed,
+    read,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.place import open_api
+from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import (
+    SECRETS_OPTION,
+    SETTINGS_OPTION,
+    DeploymentAction,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.plan import effective_secrets
+
+
+class CloudflareAction(DeploymentAction):
+    """An action that speaks to Cloudflare. STEP names it in an error."""
+
+    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = SETTINGS_OPTION | SECRETS_OPTION
+    STEP: ClassVar[str] = "cloudflare"
+
+    def execute(self, options: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return super().execute(options)
+        except CloudflareError as error:
+            raise error.card(f"{self.STEP} of {self.settings.name}") from error
+
+    @cached_property
+    def api(self) -> Cloudflare:
+        """The client of the deployment's account."""
+        return open_api(self.settings, self.cloudflare_token, self.deployment, self.progress)
+
+    @property
+    def cloudflare_token(self) -> str:
+        """The API token; it opens the account, and never reaches the Worker."""
+        return self.options["secrets"].get("cloudflare_api_token") or ""
+
+    @cached_property
+    def account(self) -> accounts.Account:
+        """What the account has now: steps before this one may have changed it."""
+        owned = hostname.owned(self.deployed.tags)
+        return accounts.survey(self.api, filter(None, [self.settings.dashboard_hostname, *owned]))
+
+    @cached_property
+    def deployed(self) -> Deployed:
+        """The Worker as it is at the beginning of this step."""
+        return read(self.api, self.settings.name)
+
+    @cached_property
+    def wanted_secrets(self) -> dict[str, str]:
+        """The secrets that the Worker should hold, by name."""
+        return effective_secrets(self.settings, self.given_secrets, self.deployment)

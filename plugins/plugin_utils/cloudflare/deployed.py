@@ -1,0 +1,250 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a deployment on Cloudflare is now, and what has to change."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from ansible_collections.hermes.workers.plugins.module_utils import scripts
+from ansible_collections.hermes.workers.plugins.module_utils.client import (
+    RemoteClient,
+    Unreachable,
+    WorkerClient,
+)
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import Cloudflare
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
+from ansible_collections.hermes.workers.plugins.plugin_utils.build import (
+    COMPATIBILITY_DATE,
+    SECRET_BINDINGS,
+    Sources,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import hostname
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.account import Account
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.config import (
+    REFERENCE,
+    application_name,
+    version_of,
+    worker_variables,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
+from ansible_collections.hermes.workers.plugins.plugin_utils.plan import (
+    Change,
+    differing_secrets,
+    variables_of,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.processes import health
+
+SERVED_SECONDS = 180.0
+DRAIN_STEP = 0.5
+
+
+@dataclass
+class Deployed:
+    """The Worker as Cloudflare's API tells it. Secrets by name only: nobody can read their values back."""
+
+    exists: bool = False
+    variables: dict[str, str] = field(default_factory=dict)
+    secrets: set[str] = field(default_factory=set)
+    tags: list[str] = field(default_factory=list)
+    compatibility_date: str = ""
+
+    @property
+    def version(self) -> str:
+        """The version that marks its code and configuration."""
+        return self.variables.get("WORKER_VERSION", "")
+
+    @property
+    def reference(self) -> str:
+        """The image that it runs Hermes from, by its digest."""
+        return self.variables.get(REFERENCE, "")
+
+    def has_image(self, wanted: str) -> bool:
+        """Tell whether it runs the image of these sources. wanted: their digest's name."""
+        return bool(self.reference) and self.variables.get("HERMES_IMAGE") == wanted
+
+
+def read(api: Cloudflare, name: str) -> Deployed:
+    """Ask what is there: one call."""
+    found = scripts.settings(api, name)
+    if found is None:
+        return Deployed()
+    return Deployed(
+        exists=True,
+        variables=scripts.variables(found),
+        secrets=scripts.secret_names(found),
+        tags=list(found.get("tags") or []),
+        compatibility_date=found.get("compatibility_date") or "",
+    )
+
+
+def host_of(settings: Settings, account: Account) -> str:
+    """Return the host of a deployment's API."""
+    return f"{settings.name}.{account.subdomain}.workers.dev"
+
+
+def is_ours(deployed: Deployed) -> bool:
+    """Tell whether a Worker of this name was made by this collection; tags may have been cut off."""
+    return scripts.TAG in deployed.tags or deployed.variables.get("HERMES_PLATFORM") == "cloudflare"
+
+
+def client_for(host: str, deployment: Deployment, wanted: dict[str, str]) -> WorkerClient | None:
+    """Return a client whose token the Worker accepts; None when it does not answer, or knows none of our tokens.
+
+    The token in the state folder is the one that was last delivered, so it is tried before a new one.
+    """
+    for token in dict.fromkeys((deployment.token(), wanted.get("API_TOKEN"))):
+        client = RemoteClient(host, token)
+        answer = health(client, timeout=20.0)
+        if answer is None:
+            return None
+        if answer.status == 200:
+            return client
+    return None
+
+
+def secret_changes(
+    deployed: Deployed, wanted: dict[str, str], client: WorkerClient | None
+) -> list[str] | None:
+    """Return the names of the secrets to write or delete; None when the Worker does not prove what it holds."""
+    foreign = sorted(deployed.secrets - set(SECRET_BINDINGS))
+    proved = differing_secrets(client, wanted)
+    return None if proved is None else proved + foreign
+
+
+def worker_changes(
+    settings: Settings, sources: Sources, account: Account, deployed: Deployed
+) -> list[str]:
+    """Return in words what of the Worker differs from the inventory, apart from its secrets."""
+    wanted = worker_variables(settings, sources, deployed.reference)
+    if deployed.version != wanted["WORKER_VERSION"]:
+        return [f"version {deployed.version or 'unknown'} -> {wanted['WORKER_VERSION']}"]
+    names = sorted(
+        name
+        for name in wanted.keys() | deployed.variables.keys()
+        if wanted.get(name) != deployed.variables.get(name)
+    )
+    words = [f"{name} was changed by hand" for name in names]
+    if deployed.compatibility_date != COMPATIBILITY_DATE:
+        words.append("its compatibility date was changed by hand")
+    if application_name(settings.name) not in account.applications:
+        words.append("its container application is missing")
+    return words
+
+
+def code_changed(deployment: Deployment, account: Account, name: str) -> bool:
+    """Tell whether somebody put other code there since this controller uploaded its own."""
+    noted = deployment.note("etag")
+    return bool(noted) and account.scripts.get(name) not in ("", None, noted)
+
+
+@dataclass
+class Plan:
+    """What a deploy will do, with what it was judged by."""
+
+    changes: list[Change]
+    reference: str
+    """The image by its digest; empty as long as it is not in the registry."""
+
+
+def make_plan(
+    settings: Settings,
+    sources: Sources,
+    account: Account,
+    deployed: Deployed,
+    deployment: Deployment,
+    wanted: dict[str, str],
+    reference: str,
+) -> Plan:
+    """Return the changes that a deploy will make, in the order in which it makes them.
+
+    wanted: secrets by name; reference: of the image, empty when it has to be built.
+    """
+    changes = []
+    if not reference:
+        words = f"Hermes {sources.hermes_version}, image {sources.image_for(settings)}"
+        changes.append(Change("create", "image", words))
+    changes += _worker_plan(settings, sources, account, deployed, deployment, wanted, reference)
+    steps = hostname.steps(settings, account, deployed.tags)
+    changes += [Change(step.action, "routes", step.words) for step in steps]
+    if not steps and deployed.exists and not _tagged(settings, deployed):
+        changes.append(Change("update", "routes", "tags that mark the Worker as this deployment"))
+    return Plan(changes, reference)
+
+
+def _worker_plan(
+    settings: Settings,
+    sources: Sources,
+    account: Account,
+    deployed: Deployed,
+    deployment: Deployment,
+    wanted: dict[str, str],
+    reference: str,
+) -> list[Change]:
+    if not deployed.exists:
+        version = version_of(settings, sources)
+        return [Change("create", "worker", f"version {version} on {settings.host}")]
+    words = worker_changes(settings, sources, account, deployed)
+    if not words and deployed.reference != reference:
+        words = ["another image"]
+    if not words and code_changed(deployment, account, settings.name):
+        words = ["its code was changed by hand"]
+    if not words:
+        client = client_for(settings.host, deployment, wanted)
+        names = secret_changes(deployed, wanted, client)
+        if names is not None:
+            shown = ", ".join(variables_of(names))
+            return [Change("update", "secrets", shown, restarts=True)] if names else []
+        words = ["it does not answer to our token, or not with its version"]
+    return [Change("update", "worker", "; ".join(words), restarts=True)]
+
+
+def _tagged(settings: Settings, deployed: Deployed) -> bool:
+    return set(scripts.our_tags(settings.name)) <= set(deployed.tags)
+
+
+def drain(client: WorkerClient | None, seconds: float) -> None:
+    """Wait until no request is under way, at most so long: a new version cuts what is in flight."""
+    deadline = time.monotonic() + seconds
+    while client is not None and time.monotonic() < deadline:
+        try:
+            status = client.request("GET", "/api/instance/status", timeout=10).json()
+        except Unreachable:
+            return
+        if not isinstance(status, dict) or not status.get("requestsInFlight"):
+            return
+        time.sleep(DRAIN_STEP)
+
+
+def wait_until_served(settings: Settings, client: WorkerClient, version: str) -> None:
+    """Wait until the Worker answers with this version; raises a Card with its last answer."""
+    deadline = time.monotonic() + SERVED_SECONDS
+    while True:
+        answer = health(client, timeout=20.0)
+        found = answer.json() if answer is not None and answer.status == 200 else {}
+        running = found.get("worker", {}).get("version") if isinstance(found, dict) else None
+        if running == version:
+            return
+        if time.monotonic() > deadline:
+            raise not_served(settings, answer, version)
+        time.sleep(1.0)
+
+
+def not_served(settings: Settings, answer, version: str) -> Card:
+    """Return the card for a Worker that does not answer as it should."""
+    if answer is None:
+        sentence = "the Worker's address does not answer."
+    elif answer.status == 200:
+        running = answer.json().get("worker", {}).get("version")
+        sentence = f"version {running} is running, and the inventory makes version {version}."
+    else:
+        sentence = f"/api/health is answered with {answer.status}: {answer.complaint()}"
+    return Card.of(
+        settings.name,
+        sentence,
+        "run the deploy again; `npx wrangler tail` shows what the Worker says.",
+        "not-served",
+    )

@@ -1,0 +1,188 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Cloudflare as the place where a deployment runs: what stands against it there, and what has to change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+from ansible_collections.hermes.workers.plugins.module_utils.budget import Budget
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
+    Cloudflare,
+    CloudflareError,
+)
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
+from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import (
+    account as accounts,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import (
+    cost,
+    deployed,
+    hostname,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.image import PushedImage
+from ansible_collections.hermes.workers.plugins.plugin_utils.installer import Progress
+from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
+from ansible_collections.hermes.workers.plugins.plugin_utils.machine import (
+    ContainerEngine,
+    Controller,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.plan import Change, effective_secrets
+from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import Runtime
+
+
+def open_api(
+    settings: Settings, token: str, deployment: Deployment, progress: Progress
+) -> Cloudflare:
+    """Return a client of the deployment's account. Raises a Card."""
+    # Counting the calls needs a file, and before a first deploy there is no folder for it.
+    budget = Budget(deployment.runtime, token) if deployment.runtime.is_dir() else None
+    try:
+        return Cloudflare(token, settings.account_id, settings.api_base_url, budget, progress)
+    except CloudflareError as error:
+        raise error.card("cloudflare_api_token") from error
+
+
+class CloudflarePlace(Controller):
+    """One deployment on Cloudflare, seen before anything is changed."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        deployment: Deployment,
+        runtime: Runtime,
+        token: str,
+        known: Callable[[str], dict[str, Any] | None],
+    ) -> None:
+        """known: returns what was found out about an account already, by accounts.key()."""
+        super().__init__(settings, deployment, runtime)
+        self.token = token
+        self.known = known
+        self.image: ContainerEngine | None = None
+
+    @cached_property
+    def api(self) -> Cloudflare:
+        """The client."""
+        return open_api(self.settings, self.token, self.deployment, self.runtime.progress)
+
+    @cached_property
+    def account(self) -> accounts.Account:
+        """What the account has; asked for here where nobody did so for all hosts."""
+        settings = self.settings
+        found = self.known(accounts.key(settings.account_id, self.token, settings.api_base_url))
+        if found is not None:
+            return accounts.Account(**found)
+        return accounts.survey(self.api, filter(None, [settings.dashboard_hostname]))
+
+    @cached_property
+    def deployed(self) -> deployed.Deployed:
+        """What is there under the deployment's name."""
+        if self.settings.name not in self.account.scripts:
+            return deployed.Deployed()
+        return deployed.read(self.api, self.settings.name)
+
+    @cached_property
+    def reference(self) -> str:
+        """The image by its digest; empty when it has to be built."""
+        if self.deployed.has_image(self.runtime.sources.image_for(self.settings)):
+            return self.deployed.reference
+        return self._pushed().reference()
+
+    @property
+    def address(self) -> str:
+        """Where the API will be served."""
+        return f"https://{self.settings.host}"
+
+    def _pushed(self) -> PushedImage:
+        runtime = self.runtime
+        return PushedImage(
+            self.settings, runtime.sources, runtime.folder, runtime.progress, self.api
+        )
+
+    def problems(self) -> list[Problem]:
+        """Return everything that stands against the deployment, on this machine and on Cloudflare."""
+        found = super().problems()
+        if not self.token or not self.settings.account_id or not self.settings.name:
+            return found  # the inputs' own problems say so
+        try:
+            return found + self._account_problems()
+        except CloudflareError as error:
+            return found + error.card("cloudflare").problems
+        except Card as card:
+            return found + card.problems
+
+    def _account_problems(self) -> list[Problem]:
+        if self.account.problems:
+            return [Problem(**entry) for entry in self.account.problems]
+        self.settings.host = deployed.host_of(self.settings, self.account)
+        return [
+            *self._subdomain(),
+            *self._name(),
+            *hostname.problems(self.api, self.settings, self.account),
+            *self._build(),
+        ]
+
+    def _subdomain(self) -> list[Problem]:
+        if self.account.subdomain:
+            return []
+        return [
+            Problem(
+                "hermes_account_id",
+                "the account has no workers.dev subdomain yet, at which the Worker would be served.",
+                "open Workers & Pages in the dashboard once: it makes one.",
+                "account",
+            )
+        ]
+
+    def _name(self) -> list[Problem]:
+        if not self.deployed.exists or deployed.is_ours(self.deployed):
+            return []
+        return [
+            Problem(
+                "hermes_name",
+                f"{self.settings.name} is the name of a Worker that was not deployed by this collection.",
+                "set another hermes_name, or delete that Worker in the dashboard.",
+                "name",
+            )
+        ]
+
+    def _build(self) -> list[Problem]:
+        """A container engine is needed only where the image is not in the registry."""
+        if self.reference:
+            return []
+        self.image = ContainerEngine(self.settings, self.runtime, self._pushed())
+        return self.image.problems()
+
+    def changes(self, secrets: dict[str, str]) -> list[Change]:
+        """Return what a deploy will change. secrets: the Worker's, by name."""
+        wanted = effective_secrets(self.settings, secrets, self.deployment)
+        try:
+            return deployed.make_plan(
+                self.settings,
+                self.runtime.sources,
+                self.account,
+                self.deployed,
+                self.deployment,
+                wanted,
+                self.reference,
+            ).changes
+        except CloudflareError as error:
+            raise error.card(self.settings.name) from error
+
+    def rows(self, source: Callable[[str], str]) -> list[list[str]]:
+        """Return what the plan's table says of the place: what, value, source. source: of a variable's value."""
+        settings = self.settings
+        rows = [["size", settings.instance_type, source("hermes_instance_type")]]
+        if settings.dashboard_hostname:
+            mode = settings.route_mode.replace("_", " ")
+            rows.append(["hostname", f"{settings.dashboard_hostname} ({mode})", "inventory"])
+        image = "in the registry" if self.reference else "will be built and pushed"
+        rows += [
+            ["image", image, "found"],
+            ["cost", cost.words(settings.instance_type, settings.sleep_after), "estimate"],
+        ]
+        return rows

@@ -1,0 +1,72 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A deployment that Cloudflare serves: its address and version, and what a proof of it permits to remove."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.hermes.workers.plugins.module_utils.client import Answer, RemoteClient
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import CloudflareError
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import cost
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.config import version_of
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.deployed import (
+    not_served,
+    read,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.image import (
+    prune as prune_images,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.place import open_api
+from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
+from ansible_collections.hermes.workers.plugins.plugin_utils.plan import prune
+from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import Runtime
+
+
+class CloudflareService:
+    """Served by Cloudflare."""
+
+    audience = "anyone on the internet"
+
+    def __init__(
+        self, settings: Settings, deployment: Deployment, runtime: Runtime, token: str
+    ) -> None:
+        """token: Cloudflare's, for pruning images."""
+        self.settings = settings
+        self.deployment = deployment
+        self.runtime = runtime
+        self.token = token
+        self.url = f"https://{settings.host}"
+        self.version = version_of(settings, runtime.sources)
+
+    def client(self, token: str | None) -> RemoteClient:
+        """Return a client with this token."""
+        return RemoteClient(self.settings.host, token)
+
+    def not_served(self, answer: Answer | None) -> Card:
+        """Return the card for a Worker that does not answer as it should."""
+        return not_served(self.settings, answer, self.version)
+
+    def prune(self) -> None:
+        """Remove what the version before left here and, when that is wanted, in the registry."""
+        prune(self.deployment, self.runtime)
+        if not self.settings.prune_images:
+            return
+        api = open_api(self.settings, self.token, self.deployment, self.runtime.progress)
+        try:
+            deleted = prune_images(api, keep=read(api, self.settings.name).reference)
+        except CloudflareError as error:
+            raise error.card("hermes_prune_images") from error
+        if deleted:
+            self.runtime.progress(f"deleted old images from the registry: {', '.join(deleted)}")
+
+    def rows(self, status: dict[str, Any]) -> list[tuple[str, str]]:
+        """Return what the summary says of the place. status: the answer of /api/health."""
+        settings = self.settings
+        rows = [("sandbox", f"Cloudflare container, {settings.instance_type}")]
+        if settings.dashboard_hostname:
+            rows.append(("hostname", f"https://{settings.dashboard_hostname}"))
+        return [*rows, ("cost", cost.words(settings.instance_type, settings.sleep_after))]

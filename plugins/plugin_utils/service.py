@@ -1,0 +1,58 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A deployment that is served, wherever that is: its address and version, and what a proof of it permits to remove."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.hermes.workers.plugins.module_utils.client import Answer, WorkerClient
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
+from ansible_collections.hermes.workers.plugins.plugin_utils.build import render
+from ansible_collections.hermes.workers.plugins.plugin_utils.container import ContainerImage
+from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
+from ansible_collections.hermes.workers.plugins.plugin_utils.plan import prune
+from ansible_collections.hermes.workers.plugins.plugin_utils.processes import Processes
+from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import Runtime
+
+
+class LocalService:
+    """Served by workerd on this machine."""
+
+    audience = "anyone on this machine"
+
+    def __init__(self, settings: Settings, deployment: Deployment, runtime: Runtime) -> None:
+        self.settings = settings
+        self.deployment = deployment
+        self.runtime = runtime
+        self.url = f"http://127.0.0.1:{settings.port}"
+        self.version = render(settings, runtime.sources).version
+
+    def client(self, token: str | None) -> WorkerClient:
+        """Return a client with this token."""
+        return WorkerClient(self.settings.port, token)
+
+    def not_served(self, answer: Answer | None) -> Card:
+        """Return the card for a Worker that does not answer as it should."""
+        processes = Processes(self.deployment, self.runtime.sources.host)
+        return processes.not_served(answer, self.version)
+
+    def prune(self) -> None:
+        """Remove what the version before left, now that this one is proved."""
+        prune(self.deployment, self.runtime)
+        if self.settings.engine == "docker":
+            image = ContainerImage(
+                self.settings, self.runtime.sources, self.deployment.runtime, self.runtime.progress
+            )
+            image.prune(keep=image.name)
+
+    def rows(self, status: dict[str, Any]) -> list[tuple[str, str]]:
+        """Return what the summary says of the place. status: the answer of /api/health."""
+        if self.settings.engine == "docker":
+            return [("sandbox", "container (docker)")]
+        tools = "host tools on" if self.settings.host_tools else "no host tools"
+        words = {True: "by bubblewrap", False: "no (bubblewrap missing or not usable)"}
+        confined = words.get(status.get("confined"), "decided when Hermes wakes")
+        return [("confined", f"{confined}, {tools}")]
