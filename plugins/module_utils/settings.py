@@ -46,6 +46,7 @@ KEY_NAMES = {variable: variable.upper() for variable in KEY_VARIABLES.values()}
 """Inventory variable of a provider's key -> name of the Worker's secret and of the environment variable."""
 SECRET_VARIABLES = {name: variable for variable, name in KEY_NAMES.items()} | {
     "API_TOKEN": "hermes_api_token",
+    "AI_GATEWAY_TOKEN": "hermes_ai_gateway_token",
     "HERMES_SECRETS": "hermes_secrets",
     "API_TOKEN_PREVIOUS": "hermes_api_token (the one before)",
 }
@@ -65,6 +66,7 @@ KNOWN_VARIABLES = frozenset(
         "access_team_domain",
         "account_id",
         "ai_gateway",
+        "ai_gateway_token",
         "allow_unauthenticated",
         "api_token",
         "base_image",
@@ -77,6 +79,7 @@ KNOWN_VARIABLES = frozenset(
         "default_model",
         "docker_socket",
         "drain_timeout",
+        "egress",
         "engine",
         "env",
         "forget",
@@ -106,7 +109,6 @@ KNOWN_VARIABLES = frozenset(
     )
 )
 LATER_VARIABLES = (
-    "hermes_ai_gateway",
     "hermes_gateway_token",
     "hermes_version",
 )
@@ -125,6 +127,10 @@ IMAGE = re.compile(r"[a-z0-9][a-z0-9._:/-]*(:[\w][\w.-]{0,127})?(@sha256:[0-9a-f
 ORIGIN = re.compile(
     r"(http://[a-z0-9.-]+(?!:80$)|https://[a-z0-9.-]+(?!:443$))(:[1-9]\d{0,4})?", re.ASCII
 )
+AI_GATEWAY = "https://gateway.ai.cloudflare.com/v1"
+GATEWAY = re.compile(r"[0-9a-f]{32}/[a-z0-9_-]{1,64}", re.ASCII)
+# A name; one that begins with a dot stands for everything below it.
+EGRESS_HOST = re.compile(r"\.?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z0-9-]*[a-z]", re.ASCII)
 TEAM_DOMAIN = re.compile(r"([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}", re.ASCII)
 AUDIENCE = re.compile(r"[\w-]{8,128}", re.ASCII)
 ACCOUNT_ID = re.compile(r"[0-9a-f]{32}")
@@ -153,6 +159,10 @@ class Settings:
     default_model: str = REHEARSAL_MODEL
     models: list[str] = field(default_factory=list)
     provider_base_url: str = ""
+    provider_keys: str = "sealed"
+    ai_gateway: str = ""
+    egress: str = "open"
+    """open, providers, or hosts separated by commas."""
     sleep_after: int = 4 * 3600
     drain_timeout: int = 60
     token_overlap: int = 600
@@ -222,6 +232,9 @@ class Checker:
         self._models()
         self._base_url()
         settings = self.settings
+        settings.provider_keys = self._choice("hermes_provider_keys", ("sealed", "environment"))
+        self._ai_gateway()
+        self._egress()
         settings.sleep_after = self._duration(
             "hermes_sleep_after", 60, 6 * 3600, settings.sleep_after
         )
@@ -367,6 +380,63 @@ class Checker:
                 "docker",
             )
 
+    def _ai_gateway(self) -> None:
+        """Read Cloudflare's AI Gateway: account/gateway, or the address of one."""
+        value = str(self.raw.get("hermes_ai_gateway") or "").rstrip("/")
+        if not value:
+            return
+        url = f"{AI_GATEWAY}/{value}" if GATEWAY.fullmatch(value) else value
+        if url_flaw(url):
+            self.problem(
+                "hermes_ai_gateway",
+                f"{show(value)} is no gateway." if "@" not in value else "is no gateway.",
+                "set hermes_ai_gateway to account-id/gateway-name.",
+                "ai-gateway",
+            )
+        elif self.settings.provider_base_url or self.settings.provider_keys != "sealed":
+            other = (
+                "hermes_provider_base_url"
+                if self.settings.provider_base_url
+                else "hermes_provider_keys"
+            )
+            self.problem(
+                "hermes_ai_gateway",
+                f"cannot stand beside {other}: the Worker speaks to the gateway, with the keys that it holds.",
+                f"remove one of the two: hermes_ai_gateway or {other}.",
+                "ai-gateway",
+            )
+        else:
+            self.settings.ai_gateway = url
+
+    def _egress(self) -> None:
+        """Read what a container may reach; nothing can hold a process to it, which shares our network."""
+        value = self.raw.get("hermes_egress") or "open"
+        hosts = (
+            [value]
+            if value in ("open", "providers")
+            else self._texts(
+                "hermes_egress",
+                EGRESS_HOST,
+                "open, providers or a list of hosts, like pypi.org or .example.com",
+            )
+        )
+        if hosts and hosts != ["open"] and self.settings.engine == "process":
+            self.problem(
+                "hermes_egress",
+                "cannot be kept by the process engine: Hermes shares this machine's network there.",
+                "set hermes_engine: docker, or leave hermes_egress out.",
+                "egress",
+            )
+        elif hosts not in ([], ["open"]) and self.settings.provider_keys == "environment":
+            self.problem(
+                "hermes_egress",
+                "needs sealed keys: with hermes_provider_keys: environment Hermes speaks to the providers by itself.",
+                "set hermes_provider_keys: sealed, or leave hermes_egress out.",
+                "egress",
+            )
+        else:
+            self.settings.egress = ",".join(hosts) or "open"
+
     def _access(self) -> None:
         """Read Cloudflare Access; it takes a team and at least one audience."""
         settings = self.settings
@@ -507,6 +577,12 @@ class Checker:
                 "leave it out and one is generated, or set a longer one.",
                 "api-token",
             )
+        self._secret(
+            "hermes_ai_gateway_token",
+            "AI_GATEWAY_TOKEN",
+            self.raw.get("hermes_ai_gateway_token"),
+            "hermes_ai_gateway_token",
+        )
         self._further_secrets()
 
     def _secret(self, variable: str, name: str, value: Any, shown: str) -> None:
@@ -676,6 +752,8 @@ class Checker:
             or provider == "custom"
             or KEY_NAMES[key] in self.secrets
             or self.raw.get(key)
+            # The gateway may hold the providers' keys.
+            or (self.raw.get("hermes_ai_gateway") and "AI_GATEWAY_TOKEN" in self.secrets)
         ):
             return
         self.problem(

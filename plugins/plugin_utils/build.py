@@ -28,7 +28,13 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.installer import (
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
 
 COMPATIBILITY_DATE = "2026-08-15"
-SECRET_BINDINGS = ("API_TOKEN", "API_TOKEN_PREVIOUS", *KEY_NAMES.values(), "HERMES_SECRETS")
+SECRET_BINDINGS = (
+    "API_TOKEN",
+    "API_TOKEN_PREVIOUS",
+    *KEY_NAMES.values(),
+    "AI_GATEWAY_TOKEN",
+    "HERMES_SECRETS",
+)
 NPM_FILES = ("package.json", "package-lock.json")
 CONTAINER_PORTS = "18789,9119"
 INSTANCE_CLASS = "HermesInstance"
@@ -162,6 +168,9 @@ def variables(settings: Settings, sources: Sources, version: str) -> dict[str, s
         "HERMES_DEFAULT_MODEL": settings.default_model,
         "HERMES_MODELS": canonical(settings.models),
         "HERMES_PROVIDER_BASE_URL": settings.provider_base_url,
+        "HERMES_PROVIDER_KEYS": settings.provider_keys,
+        "HERMES_AI_GATEWAY": settings.ai_gateway,
+        "HERMES_EGRESS": settings.egress,
         "HERMES_SLEEP_AFTER": duration(settings.sleep_after),
         "HERMES_DRAIN_TIMEOUT": str(settings.drain_timeout),
         "HERMES_TOKEN_OVERLAP": f"{settings.token_overlap}s",
@@ -192,7 +201,11 @@ def session_of(settings: Settings) -> str:
 
 def _dashboard(settings: Settings) -> str:
     """Return "on", or "off: " and why."""
-    return "on" if settings.dashboard else "off: hermes_dashboard is false."
+    if not settings.dashboard:
+        return "off: hermes_dashboard is false."
+    if settings.platform == "cloudflare" and not settings.dashboard_hostname:
+        return "off: hermes_dashboard_hostname is not set."
+    return "on"
 
 
 def _boolean(value: bool) -> str:
@@ -201,7 +214,7 @@ def _boolean(value: bool) -> str:
 
 def _configuration(settings: Settings, sources: Sources, version: str) -> str:
     texts = variables(settings, sources, version)
-    networks = special_networks(settings.provider_base_url)
+    networks = special_networks(settings.provider_base_url or settings.ai_gateway)
     bindings = [f"(name = {_text(name)}, text = {_text(value)})" for name, value in texts.items()]
     bindings += [
         f"(name = {_text(name)}, fromEnvironment = {_text(name)})" for name in SECRET_BINDINGS

@@ -27,6 +27,7 @@ CLOUD: dict[str, Any] = {
     "cloudflare_api_token": "cf-token",
 }
 KEY = "sk-canary-5b0c"
+GATEWAY = f"{'0a' * 16}/hermes"
 
 
 def check(**inputs: Any) -> Checker:
@@ -60,6 +61,22 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"hermes_port": 9000, "hermes_dashboard_port": 9000}, "hermes_dashboard_port", "9000"),
     ({"hermes_dashboard_port": 18787}, "hermes_dashboard_port", "hermes_providers_port"),
     ({"hermes_dashboard": "perhaps"}, "hermes_dashboard", "neither true nor false"),
+    ({"hermes_provider_keys": "open"}, "hermes_provider_keys", "environment"),
+    ({"hermes_ai_gateway": "my gateway"}, "hermes_ai_gateway", "no gateway"),
+    ({"hermes_ai_gateway": "http://gateway.example/v1"}, "hermes_ai_gateway", "no gateway"),
+    (
+        {"hermes_ai_gateway": GATEWAY, "hermes_provider_keys": "environment"},
+        "hermes_ai_gateway",
+        "hermes_provider_keys",
+    ),
+    ({"hermes_egress": "providers"}, "hermes_egress", "process engine"),
+    ({"hermes_egress": "everything", **DOCKER}, "hermes_egress", "list"),
+    ({"hermes_egress": ["http://pypi.org"], **DOCKER}, "hermes_egress", "http://pypi.org"),
+    (
+        {"hermes_egress": "providers", "hermes_provider_keys": "environment", **DOCKER},
+        "hermes_egress",
+        "sealed",
+    ),
     ({"hermes_default_model": "acme/large"}, "hermes_default_model", "known provider"),
     ({"hermes_default_model": "antropic/x"}, "hermes_default_model", "anthropic/x"),
     ({"hermes_default_model": "claude"}, "hermes_default_model", "known provider"),
@@ -239,6 +256,28 @@ def test_a_custom_endpoint_needs_no_key() -> None:
 def test_the_highest_ports_keep_their_second_port_in_range() -> None:
     assert check(hermes_port="60000").settings.providers_port == 50000
     assert check(hermes_port="65000").settings.dashboard_port == 64000
+
+
+def test_a_gateway_is_an_address_and_may_hold_the_keys() -> None:
+    checker = check(
+        hermes_ai_gateway=GATEWAY,
+        hermes_ai_gateway_token="aig-canary-token",
+        hermes_default_model="openai/gpt-5-mini",
+    )
+    assert checker.settings.ai_gateway == f"https://gateway.ai.cloudflare.com/v1/{GATEWAY}"
+    assert checker.secrets == {"AI_GATEWAY_TOKEN": "aig-canary-token"}
+
+
+@pytest.mark.parametrize(
+    ("value", "rendered"),
+    [
+        ("open", "open"),
+        ("providers", "providers"),
+        (["pypi.org", ".github.com"], "pypi.org,.github.com"),
+    ],
+)
+def test_what_a_container_may_reach(value: object, rendered: str) -> None:
+    assert check(hermes_egress=value, **DOCKER).settings.egress == rendered
 
 
 def test_each_engine_takes_the_ports_that_it_needs() -> None:
