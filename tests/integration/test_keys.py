@@ -62,6 +62,12 @@ def test_the_key_is_in_no_file_no_argv_and_not_with_hermes(
         assert provider.key not in " ".join(process.cmdline())
     holders = {p.name() for p in everyone if provider.key in "".join(p.environ().values())}
     assert holders == {"workerd"}, "workerd alone may hold the key"
+    # What a sandbox keeps in memory, as its own processes see it.
+    runs = {Path(f"/proc/{p.pid}/root/run/hermes") for p in everyone}
+    runs |= set(Path("/dev/shm").glob("hermes-run-*"))
+    kept = [path for run in runs if run.is_dir() for path in files_below(run)]
+    assert any(path.name == "env.json" for path in kept)
+    assert [str(path) for path in kept if canary in path.read_bytes()] == []
 
 
 def test_no_play_prints_the_key_or_the_token(keyed: Deployment, provider: Provider) -> None:
@@ -113,3 +119,24 @@ def test_a_request_may_choose_among_the_further_models(
     assert chosen.headers["x-hermes-model"] == "custom/stand-in-large"
     asked = [seen.body["model"] for seen in provider.seen if seen.body]
     assert asked[-1] == "stand-in-large"
+
+
+def test_keys_in_the_environment_are_with_hermes_and_in_no_file(
+    make_deployment: Callable[..., Deployment], provider: Provider
+) -> None:
+    """The owner's choice: Hermes speaks to the provider by itself."""
+    direct = make_deployment(
+        "direct",
+        custom_api_key=provider.key,
+        hermes_provider_keys="environment",
+        hermes_default_model="custom/stand-in",
+        hermes_provider_base_url=provider.url + "/v1",
+    )
+    direct.deploy()
+    assert direct.chat("By yourself?").said.strip() == "The stand-in heard: By yourself?"
+    direct.call("POST", "/api/instance/backups")
+    everyone = direct.supervisor().children(recursive=True)
+    holders = {p.name() for p in everyone if provider.key in "".join(p.environ().values())}
+    assert holders - {"workerd"}
+    canary = provider.key.encode()
+    assert [str(p) for p in files_below(direct.state) if canary in p.read_bytes()] == []
