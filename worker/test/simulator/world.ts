@@ -31,6 +31,7 @@ const SETTINGS: Settings = {
   access: null,
   hostTools: false,
   allowUnauthenticated: false,
+  instanceType: "standard-1",
   keysInEnvironment: false,
   aiGateway: "",
   egress: "open",
