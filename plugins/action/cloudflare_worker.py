@@ -101,6 +101,7 @@ class ActionModule(CloudflareAction):
         done()
         if token:
             self.deployment.keep_token(token)
+        self.deployment.keep_note("host", self.settings.host)
         self._tidy(version_id, wanted)
         self._serve(RemoteClient(self.settings.host, token), rendered.version)
         return version_id

@@ -50,6 +50,9 @@ class ActionModule(ExistingAction):
     def _card(self, health: dict[str, Any], status: dict[str, Any]) -> list[str]:
         record = self.deployment.supervisor()
         lines = ["", f"{self.settings.name}: {self._verdict(record, health)}"]
+        host = self.deployment.note("host")
+        if host:
+            lines.append(f"  {'URL':<12} https://{host}")
         if record:
             for label, name in (("URL", "http"), ("dashboard", "dashboard")):
                 if name in record["ports"]:
@@ -78,6 +81,8 @@ class ActionModule(ExistingAction):
     def _verdict(self, record: dict[str, Any] | None, health: dict[str, Any]) -> str:
         if health:
             return "running"
+        if self.deployment.note("host"):
+            return "deployed, but the Worker does not answer to the token in the state folder"
         if record:
             return (
                 f"its processes run, but the Worker does not answer; see `{self.command('logs')}`"
@@ -90,7 +95,7 @@ class ActionModule(ExistingAction):
 
     def _logs(self, client: WorkerClient | None, lines: int) -> list[str]:
         shown = []
-        for name in LOGS:
+        for name in () if self.deployment.note("host") else LOGS:
             path = self.deployment.folder / "logs" / f"{name}.log"
             if name in LOGS[2:] and not path.exists():
                 continue

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import tarfile
 import time
@@ -19,6 +18,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.container import (
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import ExistingAction
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import disk_card
+from ansible_collections.hermes.workers.plugins.plugin_utils.plan import others, remove_runtime
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import (
     Processes,
     save_and_sleep,
@@ -62,7 +62,7 @@ class ActionModule(ExistingAction):
             containers.remove_all()
         backup = self._back_up() if stored and not self.options["forget"] else None
         shutil.rmtree(self.deployment.folder)
-        self._remove_runtime()
+        remove_runtime(self.deployment)
         self.show(self._card(backup))
         return {"changed": True, "backup": str(backup) if backup else None}
 
@@ -91,7 +91,7 @@ class ActionModule(ExistingAction):
             lines.append(
                 f"  remove  its containers, snapshots and images at unix:{place['socket']}"
             )
-        if not self._others():
+        if not others(self.deployment):
             lines.append(
                 f"  remove  {self.deployment.shown(self.deployment.runtime)} (no other deployment uses it)"
             )
@@ -130,26 +130,6 @@ class ActionModule(ExistingAction):
                 error, folder, "Changed: processes stopped. Not changed: files and memory."
             ) from error
         return path
-
-    def _others(self) -> list[Path]:
-        """Return the folders of other deployments beside this one."""
-        try:
-            entries = list(self.deployment.state_dir.iterdir())
-        except FileNotFoundError:
-            return []
-        return [
-            entry
-            for entry in entries
-            if entry != self.deployment.folder and (entry / "build").is_dir()
-        ]
-
-    def _remove_runtime(self) -> None:
-        if self._others():
-            return
-        shutil.rmtree(self.deployment.runtime, ignore_errors=True)
-        # Not when backups, or something of the owner's own, are in it.
-        with contextlib.suppress(OSError):
-            self.deployment.state_dir.rmdir()
 
     def _card(self, backup: Path | None) -> list[str]:
         lines = ["", f"{self.settings.name}: destroyed"]

@@ -11,7 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.module_utils.client import WorkerClient
+from ansible_collections.hermes.workers.plugins.module_utils.client import (
+    RemoteClient,
+    WorkerClient,
+)
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.module_utils.settings import Checker, Settings
 from ansible_collections.hermes.workers.plugins.plugin_utils.action import CardAction
@@ -86,5 +89,8 @@ class ExistingAction(DeploymentAction):
 
     def client(self) -> WorkerClient | None:
         """Return a client for the running Worker, or None when nothing runs."""
+        host = self.deployment.note("host")
+        if host:
+            return RemoteClient(host, self.deployment.token())
         record = self.deployment.supervisor()
         return WorkerClient(record["ports"]["http"], self.deployment.token()) if record else None

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets as random
 import shutil
@@ -260,3 +261,22 @@ def prune(deployment: Deployment, runtime: Runtime) -> list[str]:
                 shutil.rmtree(folder, ignore_errors=True)
                 removed.append(name)
     return removed
+
+
+def others(deployment: Deployment) -> list[Path]:
+    """Return the folders of other deployments beside this one."""
+    try:
+        entries = list(deployment.state_dir.iterdir())
+    except FileNotFoundError:
+        return []
+    return [entry for entry in entries if entry != deployment.folder and (entry / "build").is_dir()]
+
+
+def remove_runtime(deployment: Deployment) -> None:
+    """Remove the shared runtime and the folder around it, when no other deployment is there."""
+    if others(deployment):
+        return
+    shutil.rmtree(deployment.runtime, ignore_errors=True)
+    # Not when backups, or something of the owner's own, are in it.
+    with contextlib.suppress(OSError):
+        deployment.state_dir.rmdir()

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.hermes.workers.plugins.module_utils import dns, domains
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import Cloudflare
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
 from plays import PLAYBOOK, ROOT, Play, clean_environment
 
 from tests.cloudflare import ControlPlane
+from tests.cloudflare.uploading import upload
 
 ACCOUNT = "0123456789abcdef0123456789abcdef"
 TOKEN = "cf-canary-" + secrets.token_hex(16)
@@ -82,7 +85,7 @@ def add_image(plane: ControlPlane) -> str:
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[Cloud]:
     folder = tmp_path_factory.mktemp("cloudflare")
-    with ControlPlane(folder / "plane", runtime=home) as plane:
+    with ControlPlane(folder / "plane") as plane:
         plane.add_account(ACCOUNT, TOKEN, zones=["example.com", "example.net"])
         add_image(plane)
         yield Cloud(plane, home)
@@ -102,4 +105,131 @@ def test_a_first_deploy_ends_in_a_verified_chat_and_a_second_writes_nothing(clou
     again = cloud.deploy("first")
     assert again.changed("first") == 0
     assert "No changes. 0 calls written." in again.output
+    assert cloud.writes(start) == []
+
+
+def test_changes_change_exactly_that(cloud: Cloud) -> None:
+    """A check predicts them and writes nothing; the run after it makes them and nothing else."""
+    upload = "PUT workers/scripts/changing"
+    cloud.deploy("changing")
+    changes: list[tuple[dict[str, Any], str, set[str]]] = [
+        ({"hermes_sleep_after": "1h"}, "update  worker", {upload}),
+        (
+            {"anthropic_api_key": KEY + "2"},
+            "update  secrets",
+            {"PATCH workers/scripts/changing/secrets-bulk"},
+        ),
+        (
+            {"hermes_dashboard_hostname": "changing.example.com"},
+            "create  routes",
+            {upload, "PUT workers/domains"},
+        ),
+    ]
+    variables: dict[str, Any] = {}
+    for change, planned, expected in changes:
+        variables |= change
+        start = len(cloud.plane.calls)
+        check = cloud.deploy("changing", "--check", "--diff", **variables)
+        assert planned in check.output
+        assert cloud.writes(start) == []
+        play = cloud.deploy("changing", **variables)
+        assert "deployed and verified" in play.output
+        assert expected <= set(cloud.writes(start))
+        assert upload in expected or upload not in cloud.writes(start)
+        assert play.changed("changing") == check.changed("changing")
+    assert cloud.worker("changing").current.secrets()["ANTHROPIC_API_KEY"] == KEY + "2"
+
+    start = len(cloud.plane.calls)
+    moved = variables | {"hermes_dashboard_hostname": "moved.example.net"}
+    cloud.deploy("changing", **moved)
+    assert set(cloud.plane.state.accounts[ACCOUNT].domains) == {"moved.example.net"}
+    start = len(cloud.plane.calls)
+    assert cloud.deploy("changing", **moved).changed("changing") == 0
+    assert cloud.writes(start) == []
+
+
+def test_what_was_changed_by_hand_is_seen_and_mended(cloud: Cloud) -> None:
+    cloud.deploy("drifting")
+    bindings = cloud.worker("drifting").current.bindings
+    bindings.append({"type": "secret_text", "name": "STRANGER", "text": "x"})
+    for one in bindings:
+        if one["name"] == "HERMES_SLEEP_AFTER":
+            one["text"] = "5h"
+    play = cloud.deploy("drifting")
+    assert "HERMES_SLEEP_AFTER was changed by hand" in play.output
+    current = cloud.worker("drifting").current
+    assert current.variables()["HERMES_SLEEP_AFTER"] == "4h"
+    assert "STRANGER" not in current.secrets()
+    assert cloud.deploy("drifting").changed("drifting") == 0
+
+
+def test_destroy_keeps_a_backup_and_leaves_nothing_else(cloud: Cloud) -> None:
+    hostname = {
+        "hermes_dashboard_hostname": "leaving.example.com",
+        "hermes_route_mode": "zone_route",
+    }
+    cloud.deploy("leaving", **hostname)
+    account = cloud.plane.state.accounts[ACCOUNT]
+    zone = next(zone for zone in cloud.plane.state.zones.values() if zone.name == "example.com")
+    assert zone.routes and zone.records
+    start = len(cloud.plane.calls)
+    listed = cloud.play(
+        "destroy", "leaving", "--check", "-e", "confirm=yes", "-e", "hermes_forget=no"
+    )
+    assert "delete  Worker leaving" in listed.output
+    assert cloud.writes(start) == []
+
+    gone = cloud.play("destroy", "leaving", "-e", "confirm=yes", "-e", "hermes_forget=no")
+    assert gone.code == 0, gone.output
+    assert "leaving" not in account.workers
+    assert not any("leaving" in one.name for one in account.applications.values())
+    assert not zone.routes
+    assert not any("leaving" in record["name"] for record in zone.records.values())
+    assert not (cloud.home / "leaving").exists()
+    assert list((cloud.home / "backups").glob("leaving-*.hermes"))
+
+
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("a token of nobody", {"cloudflare_api_token": "cf-wrong"}, "cloudflare_api_token"),
+    ("another account", {"hermes_account_id": "f" * 32}, "hermes_account_id"),
+    ("a missing zone", {"hermes_dashboard_hostname": "a.example.org"}, "lies in no zone"),
+    ("a name too long", {"hermes_name": "n" * 60}, "hermes_name"),
+    (
+        "no Docker",
+        {"hermes_base_image": "elsewhere:1", "hermes_docker_socket": "unix:/nowhere"},
+        "none answers",
+    ),
+    ("somebody's record", {"hermes_dashboard_hostname": "taken.example.com"}, "has a DNS record"),
+    ("somebody's Worker", {"hermes_name": "blog"}, "not deployed by this collection"),
+    (
+        "a hostname elsewhere",
+        {"hermes_dashboard_hostname": "blog.example.com"},
+        'belongs to Worker "blog"',
+    ),
+]
+
+
+@pytest.fixture
+def strangers(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Worker, a hostname and a record that somebody else made."""
+    for name, value in cloud.plane.env.items():
+        monkeypatch.setenv(name, value)
+    client = Cloudflare(TOKEN, ACCOUNT)
+    zone = next(zone for zone in cloud.plane.state.zones.values() if zone.name == "example.com")
+    if "blog" not in cloud.plane.state.accounts[ACCOUNT].workers:
+        upload(client, "blog")
+        domains.attach(client, "blog.example.com", "blog", zone.id)
+        record = {"type": "A", "name": "taken.example.com", "content": "192.0.2.1", "ttl": 1}
+        dns.create(client, zone.id, record)
+
+
+@pytest.mark.parametrize(("what", "variables", "words"), REFUSED, ids=[one[0] for one in REFUSED])
+def test_refusals_come_before_the_first_change(
+    cloud: Cloud, strangers: None, what: str, variables: dict[str, Any], words: str
+) -> None:
+    start = len(cloud.plane.calls)
+    play = cloud.play("deploy", "refused", **variables)
+    assert play.code != 0
+    assert words in play.output, play.output
+    assert "Nothing was changed." in play.output
     assert cloud.writes(start) == []

@@ -38,8 +38,8 @@ class Account:
     """The account's name below workers.dev."""
     scripts: dict[str, str] = field(default_factory=dict)
     """Name of each Worker -> digest of its code."""
-    applications: list[str] = field(default_factory=list)
-    """Names of the container applications."""
+    applications: dict[str, str] = field(default_factory=dict)
+    """Name of each container application -> its id."""
     domains: dict[str, dict[str, str]] = field(default_factory=dict)
     """Hostname of each custom domain -> {id, service, zone_id}."""
     zones: list[dict[str, str]] = field(default_factory=list)
@@ -143,7 +143,7 @@ def _check_zones(api: Cloudflare, found: Account) -> None:
 def _read(api: Cloudflare, found: Account, hostnames: list[str]) -> None:
     found.subdomain = scripts.account_subdomain(api)
     found.scripts = {one["id"]: one.get("etag") or "" for one in scripts.listing(api)}
-    found.applications = [one["name"] for one in containers.applications(api)]
+    found.applications = {one["name"]: one["id"] for one in containers.applications(api)}
     found.domains = {
         one["hostname"].lower(): {name: one[name] for name in ("id", "service", "zone_id")}
         for one in domains.listing(api)

@@ -1,0 +1,256 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Takes a deployment away from Cloudflare: Worker, container application, hostname, and its state folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ansible_collections.hermes.workers.plugins.module_utils import containers, scripts
+from ansible_collections.hermes.workers.plugins.module_utils.client import (
+    RemoteClient,
+    Unreachable,
+)
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
+    Cloudflare,
+    CloudflareError,
+)
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.module_utils.settings import Checker
+from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import account as accounts
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import hostname
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.config import (
+    application_name,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.deployed import (
+    Deployed,
+    host_of,
+    is_ours,
+    read,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.image import prune
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.place import open_api
+from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import DeploymentAction
+from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment, disk_card
+from ansible_collections.hermes.workers.plugins.plugin_utils.plan import remove_runtime
+from ansible_collections.hermes.workers.plugins.plugin_utils.processes import save_and_sleep
+
+BACKUPS = "backups"
+BACKUP_SECONDS = 300.0
+
+
+class ActionModule(DeploymentAction):
+    """hermes.workers.cloudflare_destroy"""
+
+    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = {
+        "name": {"type": "str", "required": True},
+        "state_dir": {"type": "path", "default": ".hermes"},
+        "account_id": {"type": "str", "default": ""},
+        "api_base_url": {"type": "str", "default": ""},
+        "token": {"type": "str", "default": "", "no_log": True},
+        "confirmed": {"type": "bool", "default": False},
+        "forget": {"type": "bool", "default": False},
+        "only_plan": {"type": "bool", "default": False},
+        "prune_images": {"type": "bool", "default": False},
+    }
+
+    def execute(self, options: dict[str, Any]) -> dict[str, Any]:
+        self.options = options
+        raw = {f"hermes_{name}": options[name] for name in ("name", "state_dir", "account_id")}
+        raw |= {
+            "hermes_platform": "cloudflare",
+            "cloudflare_api_token": options["token"],
+            "cloudflare_api_base_url": options["api_base_url"],
+        }
+        checker = Checker(raw, raw).check()
+        if checker.problems:
+            raise Card(checker.problems)
+        self.settings = checker.settings
+        self.token = checker.cloudflare_token
+        self.deployment = Deployment(self.settings.state_dir, self.settings.name)
+        self.sources = Sources()
+        try:
+            return self.deploy()
+        except CloudflareError as error:
+            raise error.card(f"destroying {self.settings.name}", self._so_far()) from error
+
+    @cached_property
+    def api(self) -> Cloudflare:
+        """The client of the account."""
+        return open_api(self.settings, self.token, self.deployment, self.progress)
+
+    @cached_property
+    def deployed(self) -> Deployed:
+        """The Worker."""
+        return read(self.api, self.settings.name)
+
+    @cached_property
+    def account(self) -> accounts.Account:
+        """The account, with the zones of the deployment's hostnames."""
+        return accounts.survey(self.api, hostname.owned(self.deployed.tags))
+
+    def deploy(self) -> dict[str, Any]:
+        self.done: list[str] = []
+        self._judge()
+        lines = self._plan()
+        if self.options["only_plan"]:
+            self.show(lines)
+            return {"changed": False, "exists": self._exists()}
+        if not self._exists() or self.check_mode:
+            return {"changed": self._exists()}
+        if not self.options["confirmed"]:
+            raise Card.of(
+                self.settings.name,
+                "not destroyed: nobody confirmed it.",
+                "answer yes, or run `make destroy CONFIRM=yes` (-e confirm=yes).",
+                "confirm",
+            )
+        self.deployment.create()
+        self.deployment.take("destroy")
+        backup = None if self.options["forget"] or not self.deployed.exists else self._back_up()
+        self._remove()
+        self.show(self._card(backup))
+        return {"changed": True, "backup": str(backup) if backup else None}
+
+    def _judge(self) -> None:
+        """Refuse what cannot be judged, and what is not ours."""
+        if self.account.problems:
+            problem = self.account.problems[0]
+            raise Card.of(
+                problem["subject"], problem["sentence"], problem["remedy"], "cloudflare-token"
+            )
+        if self.deployed.exists and not is_ours(self.deployed):
+            raise Card.of(
+                "hermes_name",
+                f"{self.settings.name} is the name of a Worker that was not deployed by this collection.",
+                "delete it in the dashboard, if it is yours.",
+                "name",
+            )
+
+    @property
+    def _application(self) -> str | None:
+        """The id of the container application."""
+        return self.account.applications.get(application_name(self.settings.name))
+
+    @property
+    def _hostnames(self) -> list[str]:
+        """What leads to the Worker: by its tags, and custom domains that would dangle without it."""
+        domains = [
+            name
+            for name, domain in self.account.domains.items()
+            if domain["service"] == self.settings.name
+        ]
+        return list(dict.fromkeys([*hostname.owned(self.deployed.tags), *domains]))
+
+    def _exists(self) -> bool:
+        there = self.deployed.exists or self._application is not None
+        return there or self.deployment.folder.is_dir()
+
+    def _plan(self) -> list[str]:
+        name = self.settings.name
+        if not self._exists():
+            return ["", f"{name}: nothing to remove."]
+        lines = ["", f"Plan to destroy {name}"]
+        if self.deployed.exists:
+            lines.append(f"  delete  Worker {name} with its memory (account {self.api.account_id})")
+        if self._application:
+            lines.append(f"  delete  container application {application_name(name)}")
+        lines += [f"  delete  {one}: custom domain or route, and record" for one in self._hostnames]
+        if self.deployment.folder.is_dir():
+            shown = self.deployment.shown(self.deployment.folder)
+            lines.append(f"  remove  {shown} (token, build, logs)")
+        if self.options["prune_images"]:
+            lines.append("  delete  images of Hermes that no other Worker names")
+        if self.deployed.exists:
+            shown = self.deployment.shown(self._backups())
+            lines.append(f"  keep    a last backup in {shown}, unless you say otherwise")
+        return lines
+
+    def _backups(self) -> Path:
+        return self.deployment.state_dir / BACKUPS
+
+    def _back_up(self) -> Path | None:
+        """Have Hermes' state saved, and download it; None when there never was any."""
+        client = RemoteClient(host_of(self.settings, self.account), self.deployment.token())
+        self.progress("saving Hermes' state and downloading it")
+        try:
+            if not save_and_sleep(client, self.settings.name, "it is destroyed"):
+                raise Unreachable("the Worker does not answer")
+            answer = client.request("GET", "/api/instance/backups", timeout=60)
+            kept = answer.json().get("backups") or []
+            return self._download(client, kept[0]["id"]) if kept else None
+        except Unreachable as error:
+            raise Card.of(
+                self.settings.name,
+                f"its last backup cannot be taken: {error}.",
+                "run `deploy` first to mend it; or destroy it without a backup (-e hermes_forget=true).",
+                "save",
+            ) from error
+
+    def _download(self, client: RemoteClient, identity: int) -> Path:
+        folder = self._backups()
+        path = folder / f"{self.settings.name}-{time.strftime('%Y%m%d-%H%M%S')}.hermes"
+        partial = path.with_suffix(".partial")
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                target = f"/api/instance/backups/{identity}"
+                answer = client.download(target, file.write, BACKUP_SECONDS)
+            if answer.status != 200:
+                partial.unlink()
+                raise Unreachable(answer.complaint())
+            partial.replace(path)
+        except OSError as error:
+            raise disk_card(error, folder) from error
+        return path
+
+    def _remove(self) -> None:
+        """Take everything away; the Worker last, because its tags tell what else is ours."""
+        name = self.settings.name
+        names = hostname.Hostnames(
+            self.api, self.settings, self.account, self.deployed.tags, self.progress
+        )
+        for one in self._hostnames:
+            self.progress(f"deleting {one}")
+            names.detach(one)
+            self.done.append(one)
+        if self._application:
+            self.progress(f"deleting the container application {application_name(name)}")
+            containers.delete_application(self.api, self._application)
+            self.done.append("container application")
+        if self.deployed.exists:
+            self.progress(f"deleting the Worker {name}")
+            scripts.delete(self.api, name)
+            self.done.append("Worker")
+        if self.options["prune_images"]:
+            deleted = prune(self.api, keep="")
+            self.progress(f"deleted images: {', '.join(deleted) or 'none'}")
+        shutil.rmtree(self.deployment.folder, ignore_errors=True)
+        remove_runtime(self.deployment)
+
+    def _so_far(self) -> str | None:
+        return f"Deleted: {', '.join(self.done)}." if getattr(self, "done", None) else None
+
+    def _card(self, backup: Path | None) -> list[str]:
+        lines = ["", f"{self.settings.name}: destroyed"]
+        if backup is None:
+            return [*lines, "  no backup was kept"]
+        token = self.deployment.shown(self.deployment.token_file)
+        url = f"https://{host_of(self.settings, self.account)}/api/instance/backups"
+        upload = f"--data-binary @{self.deployment.shown(backup)} {url}"
+        return [
+            *lines,
+            f"  backup  {self.deployment.shown(backup)}",
+            "",
+            "To have it back:",
+            f"  {self.command('deploy')}",
+            f'  curl -X PUT -H "Authorization: Bearer $(cat {token})" {upload}',
+        ]

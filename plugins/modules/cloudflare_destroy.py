@@ -1,0 +1,78 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documentation of the action cloudflare_destroy; the work is done in plugins/action/cloudflare_destroy.py."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: cloudflare_destroy
+short_description: Take a deployment away from Cloudflare
+description:
+  - Downloads a last backup, then deletes hostname, container application and Worker, and removes the state folder.
+  - What was not made by this collection stays.
+attributes:
+  diff_mode:
+    description: Changes nothing that a diff could show.
+    support: none
+options:
+  confirmed:
+    description:
+      - Whether somebody agreed to the removal; without it nothing is removed.
+    type: bool
+    default: false
+  forget:
+    description:
+      - Whether Hermes' memory may go without a last backup.
+    type: bool
+    default: false
+  only_plan:
+    description:
+      - Show what would be removed, and do nothing.
+    type: bool
+    default: false
+  account_id:
+    description:
+      - Id of the account.
+    type: str
+    default: ''
+  api_base_url:
+    description:
+      - Address of Cloudflare's API, where it is not the usual one.
+    type: str
+    default: ''
+  token:
+    description:
+      - API token of the account.
+    type: str
+    default: ''
+  prune_images:
+    description:
+      - Whether images of Hermes that no other Worker names are deleted from the registry.
+    type: bool
+    default: false
+extends_documentation_fragment:
+  - hermes.workers.deployment
+  - hermes.workers.deployment.existing
+"""
+
+EXAMPLES = r"""
+- name: Remove a deployment and keep a backup
+  hermes.workers.cloudflare_destroy:
+    name: alice
+    account_id: "{{ account_id }}"
+    token: "{{ vaulted_cloudflare_api_token }}"
+    confirmed: true
+"""
+
+RETURN = r"""
+exists:
+  description: Whether there is anything to remove.
+  returned: when O(only_plan=true)
+  type: bool
+backup:
+  description: Path of the last backup, or null.
+  returned: changed
+  type: str
+  sample: /home/me/.hermes/backups/alice-20261123-120000.hermes
+"""
