@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+/** Every route by every credential. */
+import { runInDurableObject } from "cloudflare:test";
+import { beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { sign } from "../src/session-cookie.ts";
+import { SESSION_LIFE } from "../src/sessions.ts";
+import { Team } from "./access.ts";
+import { anew, askWith, instance, machine } from "./helpers.ts";
+
+const OLD = "the-old-token-of-the-table";
+const NEW = "the-new-token-of-the-table";
+const ROTATED = { API_TOKEN: NEW, API_TOKEN_PREVIOUS: OLD };
+const HOST = "hermes.example";
+const team = await Team.create();
+
+/** What a request carries, by what it is called. */
+type Credential = () => Promise<Record<string, string>> | Record<string, string>;
+
+const bearer = (token: string) => () => ({ authorization: `Bearer ${token}` });
+const assertion = (order: Parameters<Team["token"]>[0]) => async () => ({
+  "cf-access-jwt-assertion": await team.token(order),
+});
+const cookie = (value: string) => ({ cookie: `__Host-hermes-test=${value}` });
+const opened = () =>
+  runInDurableObject(instance(), async (it) => it.openDashboardSession("digest of the token"));
+const signingKey = () => runInDurableObject(instance(), (it) => it.dashboardKey());
+
+const BAD: Record<string, Credential> = {
+  none: () => ({}),
+  "a wrong token": bearer("wrong"),
+  "a prefix of the token": bearer(NEW.slice(0, -1)),
+  "another scheme": () => ({ authorization: `Basic ${btoa(`x:${NEW}`)}` }),
+  "the token in the query's place": () => ({ "x-api-key": NEW }),
+  "the token as a cookie": () => ({ cookie: `__Host-hermes-test=${NEW}; token=${NEW}` }),
+  "a forged cookie": () => cookie(`${"0".repeat(32)}.${Date.now() + 60_000}.${"A".repeat(43)}`),
+  "a cookie signed with another key": async () => {
+    const ticket = { id: "0".repeat(32), expires: Date.now() + 60_000 };
+    return cookie(await sign(ticket, new Uint8Array(32).buffer));
+  },
+  "a signed cookie of no session": async () => {
+    const ticket = { id: "0".repeat(32), expires: Date.now() + 60_000 };
+    return cookie(await sign(ticket, await signingKey()));
+  },
+  "a cookie with another expiry": async () => {
+    const [id = "", expires = "", mac = ""] = (await opened()).cookie.split(".");
+    return cookie(`${id}.${Number(expires) + 1}.${mac}`);
+  },
+  "an expired cookie": async () => {
+    const { id } = await opened();
+    return cookie(await sign({ id, expires: Date.now() - 1 }, await signingKey()));
+  },
+  "a cookie whose session has expired": async () => {
+    const { cookie: value } = await opened();
+    await runInDurableObject(instance(), (_, { storage }) => {
+      storage.sql.exec("UPDATE dashboard_sessions SET expires = expires - ?", SESSION_LIFE + 1);
+    });
+    return cookie(value);
+  },
+  "a revoked cookie": async () => {
+    const { cookie: value } = await opened();
+    await runInDurableObject(instance(), (it) => it.revokeDashboardSessions("x"));
+    return cookie(value);
+  },
+  "a signed out cookie": async () => {
+    const { cookie: value, id } = await opened();
+    await runInDurableObject(instance(), (it) => it.endDashboardSession(id));
+    return cookie(value);
+  },
+  "Access of another issuer": assertion({ issuer: "https://other.cloudflareaccess.example" }),
+  "Access for another audience": assertion({ audience: ["audience-three"] }),
+  "Access, expired": assertion({ expiresIn: -60 }),
+  "Access, signed by a stranger": assertion({ stranger: true }),
+  "Access, unsigned": () => ({
+    "cf-access-jwt-assertion": `${btoa('{"alg":"none"}')}.${btoa('{"email":"a@b"}')}.`.replaceAll("=", ""),
+  }),
+  "Access, no token at all": () => ({ "cf-access-jwt-assertion": "x" }),
+  "Access by its user's header alone": () => ({ "cf-access-authenticated-user-email": "alice@team.example" }),
+  "the instance's own headers": () => ({ "x-hermes-worker-by": "person", "x-hermes-worker-session": "x" }),
+};
+
+/** Who is let in where. */
+const GOOD: Record<string, { api: boolean; dashboard: boolean; credential: Credential }> = {
+  "the new token": { api: true, dashboard: true, credential: bearer(NEW) },
+  "the old token in the overlap": { api: true, dashboard: true, credential: bearer(OLD) },
+  "a session": { api: false, dashboard: true, credential: async () => cookie((await opened()).cookie) },
+  Access: { api: false, dashboard: true, credential: assertion({}) },
+  "Access with several audiences": {
+    api: false,
+    dashboard: true,
+    credential: assertion({ audience: ["audience-three", "audience-one"] }),
+  },
+  "a session beside a bad Access": {
+    api: false,
+    dashboard: true,
+    credential: async () => ({ ...cookie((await opened()).cookie), "cf-access-jwt-assertion": "x" }),
+  },
+};
+
+interface Route {
+  method: string;
+  path: string;
+  /** Status for whoever is let in. */
+  ok: number;
+  upgrade?: true;
+}
+
+const API: Route[] = [
+  { method: "GET", path: "/api/health", ok: 200 },
+  { method: "POST", path: "/api/secrets/proof", ok: 400 },
+  { method: "GET", path: "/api/instance/status", ok: 200 },
+  { method: "POST", path: "/api/instance/wake", ok: 200 },
+  { method: "POST", path: "/api/instance/sleep", ok: 200 },
+  { method: "POST", path: "/api/instance/restart", ok: 200 },
+  { method: "POST", path: "/api/instance/restart-gateway", ok: 200 },
+  { method: "POST", path: "/api/instance/stop", ok: 200 },
+  { method: "GET", path: "/api/instance/logs", ok: 200 },
+  { method: "GET", path: "/api/instance/backups", ok: 200 },
+  { method: "POST", path: "/api/instance/backups", ok: 200 },
+  { method: "PUT", path: "/api/instance/backups", ok: 400 },
+  { method: "GET", path: "/api/instance/backups/999", ok: 404 },
+  { method: "POST", path: "/api/dashboard/sessions/revoke", ok: 200 },
+  { method: "GET", path: "/v1/models", ok: 200 },
+  { method: "POST", path: "/v1/runs", ok: 200 },
+  { method: "DELETE", path: "/v1/responses/x", ok: 200 },
+  { method: "GET", path: "/api/nothing", ok: 404 },
+  { method: "OPTIONS", path: "/v1/models", ok: 200 },
+];
+
+const DASHBOARD: Route[] = [
+  { method: "GET", path: "/api/auth/me", ok: 200 },
+  { method: "POST", path: "/api/auth/ws-ticket", ok: 200 },
+  { method: "GET", path: "/gate/asleep", ok: 200 },
+  { method: "GET", path: "/assets/index-DE8KfxAS.js", ok: 200 },
+  { method: "GET", path: "/api/sessions", ok: 200 },
+  { method: "PUT", path: "/api/config", ok: 200 },
+  { method: "GET", path: "/api/ws", ok: 101, upgrade: true },
+  { method: "GET", path: "/v1/models", ok: 200 },
+  { method: "GET", path: "/login/x", ok: 200 },
+];
+
+beforeAll(async () => {
+  const headers = { "content-type": "application/json" };
+  await anew();
+  await machine.provider({ status: 200, headers, body: team.certs });
+});
+
+/** A request under a rotation; each from an address of its own, so that none is refused for the others. */
+let address = 0;
+async function send(route: Route, host: string, credential: Record<string, string>): Promise<number> {
+  const headers: Record<string, string> = {
+    ...credential,
+    "cf-connecting-ip": `198.18.0.${address++ % 250}`,
+  };
+  if (route.upgrade) Object.assign(headers, { upgrade: "websocket", origin: `https://${host}` });
+  const configured = { ...ROTATED, HERMES_PLATFORM: "cloudflare" };
+  const answer = await askWith(configured, route.path, headers, { method: route.method }, `https://${host}`);
+  await answer.body?.cancel();
+  answer.webSocket?.accept();
+  answer.webSocket?.close();
+  return answer.status;
+}
+
+describe.each(Object.entries(BAD))("with %s", (_, credential) => {
+  it("nobody gets in anywhere, and nothing is woken", async () => {
+    const before = await machine.look();
+    for (const route of API)
+      expect([route.path, await send(route, "worker", await credential())]).toEqual([route.path, 401]);
+    for (const route of DASHBOARD) {
+      const status = await send(route, HOST, await credential());
+      expect([route.path, [401, 403].includes(status)]).toEqual([route.path, true]);
+    }
+    const { starts, hermes, dashboard } = await machine.look();
+    expect({ starts, hermes: hermes.length, dashboard: dashboard.length }).toEqual({
+      starts: before.starts,
+      hermes: before.hermes.length,
+      dashboard: before.dashboard.length,
+    });
+  });
+});
+
+describe.each(Object.entries(GOOD))("with %s", (_, { api, dashboard, credential }) => {
+  beforeEach(async () => {
+    await send({ method: "POST", path: "/api/instance/wake", ok: 200 }, "worker", await bearer(NEW)());
+  });
+
+  it.each(API)("$method $path", async (route) => {
+    expect(await send(route, "worker", await credential())).toBe(api ? route.ok : 401);
+  });
+
+  it.each(DASHBOARD)("$method $path of the dashboard", async (route) => {
+    expect(await send(route, HOST, await credential())).toBe(dashboard ? route.ok : 401);
+  });
+});
+
+describe("after the overlap", () => {
+  it("the old token is as good as none", async () => {
+    await runInDurableObject(instance(), (_, { storage }) => {
+      for (const [key] of storage.kv.list({ prefix: "token-refused-from:" })) storage.kv.put(key, 1);
+    });
+    for (const route of API) expect(await send(route, "worker", await bearer(OLD)())).toBe(401);
+    for (const route of DASHBOARD) expect(await send(route, HOST, await bearer(OLD)())).toBe(401);
+  });
+});
+
+describe("too many wrong credentials", () => {
+  const wrong = (ip: string, token = "wrong") =>
+    askWith(
+      { ...ROTATED, HERMES_PLATFORM: "cloudflare" },
+      "/api/health",
+      { authorization: `Bearer ${token}`, "cf-connecting-ip": ip },
+      {},
+      "https://worker",
+    );
+
+  it("are answered with 429 for that address, while a right one passes from there and from elsewhere", async () => {
+    const statuses: number[] = [];
+    for (let at = 0; at < 25; at++) statuses.push((await wrong(`2001:db8:1:2::${at.toString(16)}`)).status);
+    expect(statuses.slice(0, 20)).toEqual(Array(20).fill(401));
+    expect(statuses.slice(-4)).toEqual(Array(4).fill(429));
+    const limited = await wrong("2001:db8:1:2:ffff::1");
+    expect(Number(limited.headers.get("retry-after"))).toBeGreaterThan(0);
+    expect(await limited.json()).toMatchObject({ error: { code: "too_many_attempts" } });
+    expect((await wrong("2001:db8:1:2::7", NEW)).status).toBe(200);
+    expect((await wrong("2001:db8:1:3::7")).status).toBe(401);
+  });
+});
+
+describe("public routes", () => {
+  it.each([
+    ["worker", "GET", "/", 200],
+    ["worker", "HEAD", "/", 200],
+    ["worker", "POST", "/", 401],
+    [HOST, "GET", "/login", 200],
+    [HOST, "POST", "/login", 401],
+    [HOST, "GET", "/", 401],
+  ])("%s %s %s are these and no others", async (host, method, path, status) => {
+    expect(await send({ method, path, ok: 200 }, host, {})).toBe(status);
+  });
+});
