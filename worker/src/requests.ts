@@ -119,5 +119,7 @@ function clientOf(request: Request, settings: Settings): string {
     settings.platform === "cloudflare"
       ? request.headers.get("cf-connecting-ip")
       : (request.cf as { clientIp?: unknown } | undefined)?.clientIp;
-  return typeof told === "string" && told !== "" ? addressOf(told) : "unknown";
+  if (typeof told !== "string" || told === "") return "unknown";
+  // workerd tells the port as well: 192.0.2.1:50000, [2001:db8::1]:50000.
+  return addressOf(told.replace(/^(?:\[(.*)\]|([\d.]+)):\d+$/, "$1$2"));
 }

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""STAND-IN for the process engine and the Hermes in it, so small that what remains to be measured is the Worker.
+
+    python -m tests.standins.sandbox SOCKET API_PORT DASHBOARD_PORT
+
+It speaks the engine's protocol on the unix socket SOCKET and HTTP/1.1 on the two ports. A chat that is asked for
+`"stream": true` is a stream of `chunks` events, one in `every` seconds, each with the time it was sent. GET /seen on
+the engine's socket tells what arrived.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+import sys
+import time
+
+SEEN = {"starts": 0, "requests": 0, "streams": 0, "cut": 0, "dashboard": 0, "paths": []}
+PORTS: dict[str, int] = {}
+BOOT: dict[str, object] = {"running": False, "labels": None}
+
+
+def frame(kind: int, payload: bytes) -> bytes:
+    """One frame of an exec's output."""
+    return bytes([kind]) + struct.pack(">I", len(payload)) + payload
+
+
+def exec_answer(command: list[str]) -> bytes:
+    """What a `sandbox` command prints; `save` says that nothing changed."""
+    out = b""
+    if command[1] == "status":
+        out = b'{"state": "running", "nextCron": null, "cronRunning": 0}'
+    code = b"3" if command[1] == "save" else b"0"
+    return frame(0, b"1") + (frame(1, out) if out else b"") + frame(3, code)
+
+
+async def read_request(reader: asyncio.StreamReader) -> tuple[str, str, dict[str, str], bytes] | None:
+    """Read one request; None at the end of the connection."""
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None
+    first, *lines = head.decode("latin-1").split("\r\n")
+    method, path, _version = first.split(" ")
+    headers = {}
+    for line in filter(None, lines):
+        name, _colon, value = line.partition(":")
+        headers[name.lower()] = value.strip()
+    if headers.get("transfer-encoding") == "chunked":
+        return method, path, headers, await read_chunked(reader)
+    return method, path, headers, await reader.readexactly(int(headers.get("content-length", 0)))
+
+
+async def read_chunked(reader: asyncio.StreamReader) -> bytes:
+    """Read a chunked body."""
+    body = b""
+    while size := int(await reader.readuntil(b"\r\n"), 16):
+        body += (await reader.readexactly(size + 2))[:-2]
+    await reader.readexactly(2)
+    return body
+
+
+def answer(body: bytes, kind: str = "application/json", status: str = "200 OK") -> bytes:
+    """A whole answer."""
+    return (
+        f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        + body
+    )
+
+
+async def engine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Serve one connection to the engine."""
+    while request := await read_request(reader):
+        method, path, _headers, body = request
+        if path == "/monitor":
+            await reader.read()
+            break
+        if path == "/seen":
+            out = json.dumps(SEEN).encode()
+        elif path == "/start":
+            SEEN["starts"] += 1
+            BOOT.update(running=True, labels=json.loads(body)["labels"])
+            out = json.dumps({"ports": PORTS}).encode()
+        elif path == "/exec":
+            out = exec_answer(json.loads(body.split(b"\n", 1)[0])["cmd"])
+        elif path == "/destroy":
+            BOOT.update(running=False, labels=None)
+            out = b"{}"
+        elif method == "GET":
+            ports = PORTS if BOOT["running"] else None
+            out = json.dumps({**BOOT, "image": "stand-in", "confined": True, "ports": ports}).encode()
+        else:
+            out = b"{}"
+        writer.write(answer(out))
+        await writer.drain()
+    writer.close()
+
+
+async def hermes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Serve one connection to Hermes' API."""
+    while request := await read_request(reader):
+        _method, path, headers, body = request
+        SEEN["requests"] += 1
+        SEEN["paths"] = [*SEEN["paths"][-200:], path]
+        asked = json.loads(body) if body and "completions" in path else {}
+        if asked.get("stream"):
+            await stream(writer, asked.get("chunks", 10), asked.get("every", 0.01))
+            continue
+        echoed = {"path": path, "bytes": len(body), "headers": headers}
+        writer.write(answer(json.dumps(echoed).encode()))
+        await writer.drain()
+    writer.close()
+
+
+async def stream(writer: asyncio.StreamWriter, chunks: int, every: float) -> None:
+    """Send events that say when they were sent."""
+    SEEN["streams"] += 1
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    writer.write(head)
+    try:
+        for _ in range(chunks):
+            event = b"data: %d\n\n" % time.monotonic_ns()
+            writer.write(b"%x\r\n%b\r\n" % (len(event), event))
+            await writer.drain()
+            await asyncio.sleep(every)
+        writer.write(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
+        await writer.drain()
+    except ConnectionError:
+        SEEN["cut"] += 1
+        raise
+
+
+async def dashboard(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Serve one connection to Hermes' dashboard."""
+    while request := await read_request(reader):
+        SEEN["dashboard"] += 1
+        writer.write(answer(json.dumps({"path": request[1]}).encode()))
+        await writer.drain()
+    writer.close()
+
+
+async def main(socket: str, api_port: int, dashboard_port: int) -> None:
+    PORTS.update({"18789": api_port, "9119": dashboard_port})
+    servers = [
+        await asyncio.start_unix_server(engine, socket),
+        await asyncio.start_server(hermes, "127.0.0.1", api_port, backlog=4096),
+        await asyncio.start_server(dashboard, "127.0.0.1", dashboard_port),
+    ]
+    await asyncio.gather(*(server.serve_forever() for server in servers))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
