@@ -161,7 +161,10 @@ def measure() -> list[Figure]:
         figures += added("streamed chunk, added at the median", *streamed(worker), 0.2)
         lost, memory = asyncio.run(many_streams(worker))
     quarter = len(memory) // 4
-    early, late = statistics.median(memory[quarter : 2 * quarter]), statistics.median(memory[-quarter:])
+    early, late = (
+        statistics.median(memory[quarter : 2 * quarter]),
+        statistics.median(memory[-quarter:]),
+    )
     figures += [
         Figure(f"of {STREAMS} streams for {SECONDS} s, lost or cut", lost, "streams", 0),
         Figure("memory at their end against their beginning", round(late / early, 3), "ratio", 1.1),

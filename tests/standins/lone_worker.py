@@ -20,7 +20,7 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKER = ROOT / "worker"
-TOKEN = "the-token-of-the-lone-worker"  # noqa: S105 - it guards nothing
+TOKEN = "the-token-of-the-lone-worker"
 
 BARE = """
 import { DurableObject } from "cloudflare:workers";
@@ -111,11 +111,10 @@ class LoneWorker:
         self._bundle()
         self._sandbox = self._start(
             "sandbox",
-            [sys.executable, "-m", "tests.standins.sandbox"]
-            + [str(self.folder / "engine.sock"), str(api_port), str(free_port())],
+            [sys.executable, "-m", "tests.standins.sandbox", *self._places(api_port)],
             cwd=ROOT,
         )
-        wait_for(lambda: (self.folder / "engine.sock").exists())
+        wait_for((self.folder / "engine.sock").exists)
         addresses = {"http": self.port, "dashboard": self.dashboard_port, "bare": self.bare_port}
         self._workerd = self._start(
             "workerd",
@@ -166,6 +165,9 @@ class LoneWorker:
         result = answer.status, told, answer.read()
         connection.close()
         return result
+
+    def _places(self, api_port: int) -> list[str]:
+        return [str(self.folder / "engine.sock"), str(api_port), str(free_port())]
 
     def _bundle(self) -> None:
         scripts = json.loads((WORKER / "package.json").read_text())["scripts"]

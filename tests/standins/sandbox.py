@@ -35,7 +35,9 @@ def exec_answer(command: list[str]) -> bytes:
     return frame(0, b"1") + (frame(1, out) if out else b"") + frame(3, code)
 
 
-async def read_request(reader: asyncio.StreamReader) -> tuple[str, str, dict[str, str], bytes] | None:
+async def read_request(
+    reader: asyncio.StreamReader,
+) -> tuple[str, str, dict[str, str], bytes] | None:
     """Read one request; None at the end of the connection."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -89,7 +91,9 @@ async def engine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
             out = b"{}"
         elif method == "GET":
             ports = PORTS if BOOT["running"] else None
-            out = json.dumps({**BOOT, "image": "stand-in", "confined": True, "ports": ports}).encode()
+            out = json.dumps(
+                {**BOOT, "image": "stand-in", "confined": True, "ports": ports}
+            ).encode()
         else:
             out = b"{}"
         writer.write(answer(out))
@@ -116,7 +120,9 @@ async def hermes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 async def stream(writer: asyncio.StreamWriter, chunks: int, every: float) -> None:
     """Send events that say when they were sent."""
     SEEN["streams"] += 1
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = (
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
     writer.write(head)
     try:
         for _ in range(chunks):

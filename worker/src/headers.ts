@@ -8,7 +8,7 @@ const PRIVATE =
 const PRIVATE_ANSWER =
   /^(?:server|via|x-powered-by|x-aspnet-version|connection|keep-alive|transfer-encoding|upgrade|alt-svc|set-cookie|proxy-.*|cf-.*|x-hermes-worker-.*|x-hermes-session-token|access-control-.*|strict-transport-security|sec-websocket-(?:accept|extensions))$/;
 
-/** Header by which the instance tells the Worker what Hermes was woken for; it does not leave. */
+/** Header by which the instance tells the Worker what Hermes was woken for while a request waited; it does not leave. */
 export const BOOT_CAUSE = "x-hermes-worker-boot-cause";
 
 /** Copies the headers that Hermes may see. */

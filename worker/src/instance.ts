@@ -88,10 +88,11 @@ export class HermesInstance extends DurableObject<Env> {
   override async fetch(request: Request): Promise<Response> {
     const requestId = request.headers.get(TURN.requestId) ?? "";
     const toPanel = request.headers.has(PANEL.by);
+    const waits = !this.#lifecycle.isReady;
     try {
       const answer = await (toPanel ? this.#panel.serve(request) : this.#turns.serve(request));
       const { whyAwake } = this.#lifecycle.memory;
-      if (whyAwake !== null && answer.status !== 101) answer.headers.set(BOOT_CAUSE, whyAwake);
+      if (waits && whyAwake !== null && answer.status !== 101) answer.headers.set(BOOT_CAUSE, whyAwake);
       return answer;
     } catch (error) {
       const refusal = this.#refuse(error, requestId);

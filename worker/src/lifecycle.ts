@@ -169,6 +169,11 @@ export class Lifecycle {
     return { keys, bootId, leave };
   }
 
+  /** Whether Hermes can be asked at this very moment. */
+  get isReady(): boolean {
+    return this.#readyNow() !== null;
+  }
+
   /** Whether a request would wake Hermes, instead of finding it awake or on its way. */
   get isAsleep(): boolean {
     return this.#memory.state === "asleep" && this.#boot === null && this.#transition === null;
