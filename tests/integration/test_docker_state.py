@@ -8,12 +8,11 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from contained import HOME, Contained, in_container
-from plays import Deployment, wait_until
+from plays import Deployment
 
 from tests.docker.engine import Docker
 from tests.standins.provider import Provider
@@ -89,37 +88,11 @@ def test_all_of_it_outlives_a_sleep(lasting: Contained, provider: Provider) -> N
     assert lasting.deployment.status()["restored"]["snapshot"] is not None
 
 
-def test_a_job_that_is_due_in_its_sleep_is_done_once_and_in_time(
-    lasting: Contained, provider: Provider
-) -> None:
-    errand = f"Water the orchids {secrets.token_hex(4)}."
-    due = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=15)
-    use(lasting.deployment, "cronjob", action="create", schedule=due.isoformat(), prompt=errand)
-    before = len(runs_of(provider, errand))
-    lasting.sleep()
-
-    wait_until(lambda: len(runs_of(provider, errand)) > before, "the job", 15 + 90)
-    assert datetime.now(UTC) >= due
-    assert lasting.deployment.status()["whyAwake"] == "cron"
-    lasting.sleep()
-    lasting.deployment.call("POST", "/api/instance/wake")
-    assert len(runs_of(provider, errand)) == before + 1
-
-
-def runs_of(provider: Provider, errand: str) -> list[Any]:
-    """The times that the model was asked to do an errand (and not only to note it down)."""
-    asked = [seen.body["messages"] for seen in provider.seen if seen.body]
-    return [
-        messages
-        for messages in asked
-        if errand in str(messages[-1]) and "call cronjob" not in str(messages)
-    ]
-
-
 def test_a_new_image_takes_over_with_the_state_and_the_old_one_goes(
     lasting: Contained, provider: Provider
 ) -> None:
     deployment, engine = lasting.deployment, lasting.engine
+    deployment.call("POST", "/api/instance/wake")
     old = lasting.image()
     again = "hermes-tests/base:again"
     engine("tag", deployment.variables["hermes_base_image"], again)
