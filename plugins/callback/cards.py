@@ -5,15 +5,12 @@
 
 from __future__ import annotations
 
-from ansible import constants
-from ansible.plugins.callback.default import CallbackModule as Default
-
 DOCUMENTATION = """
 name: cards
 type: stdout
 short_description: Shows failures of this collection as error cards
 version_added: 1.0.0
-author: hermes.workers contributors
+author: hermes.workers contributors (!UNKNOWN)
 description:
   - Like P(ansible.builtin.default#callback), but a failure that carries an error card is shown as that card alone,
     without the task's source lines and without its JSON.
@@ -23,6 +20,9 @@ extends_documentation_fragment:
 requirements:
   - set as stdout_callback in the configuration
 """
+
+from ansible import constants
+from ansible.plugins.callback.default import CallbackModule as Default
 
 
 class CallbackModule(Default):

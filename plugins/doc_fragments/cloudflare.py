@@ -11,7 +11,7 @@ class ModuleDocFragment:
 
     DOCUMENTATION = r"""
 author:
-  - hermes.workers contributors
+  - hermes.workers contributors (!UNKNOWN)
 version_added: 1.0.0
 requirements:
   - requests

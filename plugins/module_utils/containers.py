@@ -36,6 +36,13 @@ def application(api: Cloudflare, application_id: str) -> dict[str, Any] | None:
         raise
 
 
+def workers_with_application(api: Cloudflare) -> set[str]:
+    """Return the names of the Workers whose Durable Objects have a container application."""
+    served = {(one.get("durable_objects") or {}).get("namespace_id") for one in applications(api)}
+    namespaces = api.pages(api.account("workers/durable_objects/namespaces"), per_page=1000)
+    return {one["script"] for one in namespaces if one["id"] in served}
+
+
 def delete_application(api: Cloudflare, application_id: str) -> bool:
     """Delete an application, which ends its instances and its cost; returns whether it was there."""
     return api.delete(api.account(f"containers/applications/{segment(application_id)}"))

@@ -10,6 +10,7 @@ module: worker_info
 short_description: Tell about the Workers of an account
 description:
   - Returns the settings, the serving version and the addresses of Workers on Cloudflare; never a secret's value.
+  - For a whole fleet, the inventory plugin P(hermes.workers.deployments#inventory) needs fewer calls.
 options:
   name:
     description:

@@ -54,6 +54,7 @@ class FakeAccount:
         f"{BASE}/containers/applications": "all_applications",
         f"{BASE}/containers/registries/.+/credentials": "credentials",
         f"{BASE}/workers/subdomain": "subdomain",
+        f"{BASE}/workers/durable_objects/namespaces": "namespaces",
         f"{BASE}/workers/domains": "all_domains",
         f"{BASE}/workers/domains/(.+)": "one_domain",
         f"{BASE}/workers/scripts": "all_scripts",
@@ -78,6 +79,9 @@ class FakeAccount:
 
     def credentials(self, _call: Call) -> Reply:
         return ok({"username": "v1", "password": "canary-password"})
+
+    def namespaces(self, _call: Call) -> Reply:
+        return ok([{"id": "n", "script": "alice", "class": "HermesInstance"}])
 
     def subdomain(self, _call: Call) -> Reply:
         return ok({"subdomain": "acme"})
