@@ -17,8 +17,8 @@ Secrets come in on standard input and go into workerd's environment, nowhere els
 Settings: {"name", "host", "kind": "process" or "docker", "ports": {"http", "providers"}, "workerd": [command],
 "helpers": {"engine" or "cleaner": [command]}, "drain": seconds, "environment": {for the helpers},
 "workerd_environment": {}, "secrets": {for workerd}}.
-Changes of restart: any of "workerd", "drain", "secrets". Changes of change-secrets: {name: value, or null to remove}; what
-was there before is remembered, in memory only, until it is settled or taken back.
+Changes of restart: any of "workerd", "drain", "secrets". Changes of change-secrets: {name: value, or null to remove};
+what was there before is remembered, in memory only, until it is settled or taken back.
 """
 
 import argparse
