@@ -10,10 +10,7 @@ import pytest
 from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import Cloudflare
 
 from tests.cloudflare import ControlPlane
-
-ACCOUNT = "0123456789abcdef0123456789abcdef"
-OTHER = "fedcba9876543210fedcba9876543210"
-TOKEN = "token-of-the-account"
+from tests.cloudflare.uploading import ACCOUNT, TOKEN
 
 
 @pytest.fixture

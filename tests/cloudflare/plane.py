@@ -147,8 +147,7 @@ class ControlPlane:
         context = self._authority.server_context(API, self._has_certificate)
         for name, application in inside.items():
             application.middlewares.insert(0, self._watching(control=name != "edge"))
-            # The real API cuts nobody off for being slow to send an image.
-            runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.5)
+            runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.05)
             await runner.setup()
             self._runners.append(runner)
             site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)

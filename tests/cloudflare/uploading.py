@@ -8,6 +8,10 @@ from typing import Any
 
 from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import Cloudflare
 
+ACCOUNT = "0123456789abcdef0123456789abcdef"
+OTHER = "fedcba9876543210fedcba9876543210"
+TOKEN = "token-of-the-account"
+
 CODE = """
 import { DurableObject } from "cloudflare:workers";
 export class Box extends DurableObject {

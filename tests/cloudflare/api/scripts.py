@@ -63,8 +63,10 @@ def upload(call: Call) -> Any:
 def _reconciled(version: Version) -> dict[str, Any]:
     if "exports" not in version.metadata:
         return {}
-    lists = {name: [] for name in ("updated", "deleted", "renamed", "transferred")}
+    names = ("updated", "deleted", "renamed", "transferred", "transfer_pending")
+    notes = ("warnings", "info", "removable_entries")
     created = list(version.metadata["exports"]) if version.number == 1 else []
+    lists = {name: [] for name in (*names, *notes)}
     return {"exports_reconciliation": {"created": created, **lists}}
 
 
