@@ -392,6 +392,7 @@ def test_the_sandbox_knows_nothing_of_the_engine_s_environment(either: Server) -
             "HERMES_BOOT_ID",
             "SANDBOX_RUN",
             "SANDBOX_BIND",
+            "SANDBOX_CONFINED",
             "SANDBOX_ID",
             "PORT_18789",
             "PORT_9119",
