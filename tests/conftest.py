@@ -30,6 +30,18 @@ def link_checkout() -> None:
         link.symlink_to("../../../..")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group the tests for `pytest -n 2 --dist loadgroup`: one module, or all that share the Docker engine, one process.
+
+    Deployments are shared within a module, and the engine with its images within the run.
+    """
+    for item in items:
+        shares_engine = "docker" in getattr(item, "fixturenames", ())
+        group = "docker" if shares_engine else item.path.relative_to(ROOT).as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 link_checkout()
 sys.path.insert(0, str(COLLECTIONS))
 
