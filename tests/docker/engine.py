@@ -67,6 +67,11 @@ class Docker:
         assert not check or done.returncode == 0, done.stdout
         return done.stdout.strip()
 
+    def answers(self) -> bool:
+        """Whether the engine serves its API: what the command prints says "Version" without an engine too."""
+        words = ["docker", "--host", f"unix://{self.socket}", "info"]
+        return subprocess.run(words, capture_output=True).returncode == 0
+
     def inspect(self, name: str) -> dict[str, Any]:
         return dict(json.loads(self("inspect", name))[0])
 
@@ -132,8 +137,8 @@ def _dockerd(folder: Path, bridge: str, gateway: str) -> Iterator[Docker]:
         )
     engine = Docker(folder / "socket", gateway)
     try:
-        end = time.monotonic() + 30
-        while "Version" not in engine("version", "--format", "Version {{.Server}}", check=False):
+        end = time.monotonic() + 60
+        while not engine.answers():
             if process.poll() is not None or time.monotonic() > end:
                 without("dockerd does not start: " + log.read_text()[-1500:])
             time.sleep(0.2)
