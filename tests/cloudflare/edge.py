@@ -27,6 +27,8 @@ MOST = 24
 """How many idle Workers may stay in memory; the platform evicts idle objects too."""
 START_SECONDS = 60.0
 """For a cold disk and a busy machine; what ends earlier is not waited for."""
+REPEATABLE_BYTES = 1024 * 1024
+"""Bodies up to this size are kept, so that a request can be sent again."""
 HOP_BY_HOP = frozenset(
     {
         "connection",
@@ -149,15 +151,32 @@ class Edge:
         try:
             if not await self._ready(served, account):
                 return web.Response(status=500, text="error code: 1101")
-            upgrade = request.headers.get("Upgrade", "").lower()
-            pass_on = _websocket if upgrade == "websocket" else _stream
-            return await pass_on(self._client(), served.port, request)
+            if request.headers.get("Upgrade", "").lower() == "websocket":
+                return await _websocket(self._client(), served.port, request)
+            return await self._patiently(served, account, request)
         except (ClientError, OSError):
             return web.Response(status=500, text="error code: 1101")
         finally:
             served.requests -= 1
             served.used = self.clock()
             self._evict()
+
+    async def _patiently(
+        self, served: Served, account: Account, request: web.Request
+    ) -> web.StreamResponse:
+        """Pass a request on, and once more when a new version ended the Worker before it answered.
+
+        At Cloudflare a Worker that was asked outlives its Durable Object and asks the new one; here both are one process.
+        """
+        small = (request.content_length or 0) <= REPEATABLE_BYTES
+        body = await request.read() if small and request.body_exists else None
+        asked = served.worker.current
+        try:
+            return await _stream(self._client(), served.port, request, body)
+        except Unanswered:
+            if not small or served.worker.current is asked or not await self._ready(served, account):
+                raise
+            return await _stream(self._client(), served.port, request, body)
 
     def _client(self) -> ClientSession:
         if self._session is None:
@@ -279,16 +298,27 @@ async def _ask(port: int) -> None:
     writer.close()
 
 
-async def _stream(session: ClientSession, port: int, request: web.Request) -> web.StreamResponse:
-    body = request.content if request.body_exists else None
-    async with session.request(
-        request.method,
-        f"http://127.0.0.1:{port}{request.raw_path}",
-        headers=_headers(request),
-        data=body,
-        allow_redirects=False,
-        skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
-    ) as answer:
+class Unanswered(ClientError):
+    """The Worker ended before it began to answer."""
+
+
+async def _stream(
+    session: ClientSession, port: int, request: web.Request, body: bytes | None
+) -> web.StreamResponse:
+    """Pass a request on; body: what was read of it already."""
+    rest = request.content if request.body_exists and body is None else body
+    try:
+        answer = await session.request(
+            request.method,
+            f"http://127.0.0.1:{port}{request.raw_path}",
+            headers=_headers(request),
+            data=rest,
+            allow_redirects=False,
+            skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
+        )
+    except (ClientError, OSError) as error:
+        raise Unanswered(str(error)) from error
+    async with answer:
         response = web.StreamResponse(status=answer.status, reason=answer.reason)
         for name, value in answer.headers.items():
             if name.lower() not in HOP_BY_HOP:

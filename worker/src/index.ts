@@ -89,6 +89,7 @@ app.post("/api/instance/restart", (c) =>
   hermes(c, (it) => it.restart(c.var.requestId, c.req.query("force") === "true")),
 );
 app.post("/api/instance/restart-gateway", (c) => hermes(c, (it) => it.restartGateway(c.var.requestId)));
+app.post("/api/instance/hold", (c) => hermes(c, (it) => it.hold(c.var.requestId)));
 app.post("/api/instance/stop", (c) => hermes(c, (it) => it.stop(c.var.requestId)));
 app.get("/api/instance/logs", (c) => {
   const lines = Math.min(Number(c.req.query("lines")) || 200, 5000);

@@ -186,6 +186,14 @@ export class HermesInstance extends DurableObject<Env> {
     });
   }
 
+  /** Lets what is under way end and holds back what comes, until a new version starts or half a minute is over. */
+  hold(requestId: string): Promise<Response> {
+    return this.#answer(requestId, async () => {
+      await this.#lifecycle.hold();
+      return { held: true };
+    });
+  }
+
   /** Hermes alone; the sandbox stays. */
   stop(requestId: string): Promise<Response> {
     return this.#change(requestId, async () => {

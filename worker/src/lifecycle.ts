@@ -40,6 +40,8 @@ const LOOK_AGAIN = 1500;
 const AFTER_DEATH = 45_000;
 /** How often a request sees its sandbox die before it is refused. */
 const MAX_DEATHS = 5;
+/** How long new turns are held back for a new version of the Worker, in milliseconds. */
+const HOLD = 30_000;
 
 /** The life of one sandbox. */
 export class Lifecycle {
@@ -487,6 +489,22 @@ export class Lifecycle {
     redactKeys(this.#parts.log, keys);
     this.#remember({ keys });
     return this.#guest(guest.bootId, keys);
+  }
+
+  /**
+   * Lets the turns under way come to their end and holds new ones back, so that a new version of the Worker cuts
+   * none: it starts this object over, and what was held back is sent again. Without one it goes on after a while.
+   * @returns when nothing is under way.
+   * @throws ApiError 409 `busy` when turns outlast the drain timeout; nothing is held back then.
+   */
+  hold(): Promise<void> {
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    this.#exclusively(async () => {
+      await this.#drain();
+      resolve();
+      await this.#parts.time.sleep(HOLD);
+    }).catch(reject);
+    return promise;
   }
 
   /** Stops Hermes and leaves the sandbox; the next request starts Hermes again. */

@@ -190,6 +190,33 @@ describe("operating it", () => {
     expect(await said(await chat("two", "s"))).toBe("one | two");
   });
 
+  it("cuts no turn for a new version: what is under way ends, what comes waits and is sent again", async () => {
+    await post("wake");
+    await machine.set({ hold: true });
+    const first = chat("one", "s");
+    await until(async () => (await machine.look()).busiest === 1);
+    const held = post("hold");
+    await until(async () => (await state())["state"] === "stopping");
+    const second = chat("two", "s");
+    await until(async () => (await state())["requestsInFlight"] === 2);
+    await machine.release();
+    expect(await said(await first)).toBe("one");
+    expect((await held).status).toBe(200);
+    expect((await machine.look()).busiest, "the second was held back").toBe(1);
+    await crash();
+    expect(await said(await second)).toBe("one | two");
+  });
+
+  it("holds nothing back when a turn does not end", async () => {
+    await post("wake");
+    await machine.set({ hold: true });
+    const slow = chat("one", "s");
+    await until(async () => (await machine.look()).busiest === 1);
+    expect(await refusal(await post("hold"))).toMatchObject({ status: 409, code: "busy" });
+    await machine.release();
+    expect(await said(await slow)).toBe("one");
+  });
+
   it("keeps the gateway key when Hermes could not be restarted", async () => {
     await said(await chat("one", "s"));
     await machine.set({ commandFails: { "restart-gateway": { exitCode: 1, message: "Not now." } } });

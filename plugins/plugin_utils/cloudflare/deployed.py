@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, field
 
@@ -39,7 +40,6 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.plan import (
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import health
 
 SERVED_SECONDS = 180.0
-DRAIN_STEP = 0.5
 
 
 @dataclass
@@ -207,16 +207,14 @@ def _tagged(settings: Settings, deployed: Deployed) -> bool:
 
 
 def drain(client: WorkerClient | None, seconds: float) -> None:
-    """Wait until no request is under way, at most so long: a new version cuts what is in flight."""
-    deadline = time.monotonic() + seconds
-    while client is not None and time.monotonic() < deadline:
-        try:
-            status = client.request("GET", "/api/instance/status", timeout=10).json()
-        except Unreachable:
-            return
-        if not isinstance(status, dict) or not status.get("requestsInFlight"):
-            return
-        time.sleep(DRAIN_STEP)
+    """Let what is under way end, at most so long, and have what comes wait for the new version that follows.
+
+    A new version cuts answers that have begun; requests that were not answered yet are sent again by the Worker.
+    """
+    if client is None:
+        return
+    with contextlib.suppress(Unreachable):
+        client.request("POST", "/api/instance/hold", timeout=seconds + 10)
 
 
 def wait_until_served(settings: Settings, client: WorkerClient, version: str) -> None:
