@@ -36,8 +36,11 @@ export function chooseSnapshot(
 ): { use: SnapshotRecord } | { why: string } | null {
   const { snapshot } = memory;
   if (snapshot === null) return null;
-  const why = whyNot(snapshot, vault.list()[0]?.digest, image, now);
-  return why === null ? { use: snapshot } : { why: `snapshot ${snapshot.id}: ${why}` };
+  const newest = vault.list()[0];
+  const why = whyNot(snapshot, newest?.digest, image, now);
+  if (why !== null) return { why: `snapshot ${snapshot.id}: ${why}` };
+  // An upload may have brought the same state again, as a generation of its own.
+  return { use: { ...snapshot, backup: newest?.id ?? snapshot.backup } };
 }
 
 function whyNot(

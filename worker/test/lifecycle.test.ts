@@ -472,6 +472,17 @@ describe("snapshots", () => {
     }),
   );
 
+  it("serve for a backup that is put back and has the same state", () =>
+    world(async ({ sandbox, vault, life, turn }) => {
+      snapshots(sandbox);
+      await turn("a");
+      await life.sleep();
+      const kept = await new Response(vault.read(1)).arrayBuffer();
+      expect(await life.putBack(new Response(kept).body as ReadableStream<Uint8Array>)).toMatchObject({ id: 2 });
+      expect(sandbox.state).toBe("a");
+      expect(life.memory.restored).toEqual({ backup: 2, snapshot: "snap-1", passedOver: [] });
+    }));
+
   it("hold back nothing where the platform refuses them", () =>
     world(async ({ sandbox, life, turn }) => {
       await turn("a");
