@@ -5,6 +5,7 @@ PYTHON ?= python3
 INVENTORY ?= inventories/local
 ARGS ?=
 LINES ?= 40
+BACKUP ?= newest
 CONFIRM ?=
 FORGET ?= no
 PART ?=
@@ -23,7 +24,7 @@ IN_CHECKOUT := $(WITH_TOOLS) ANSIBLE_CONFIG="$(CURDIR)/ansible.cfg" \
 PACKED := .ansible/packed
 
 .DEFAULT_GOAL := help
-.PHONY: help deploy verify status logs destroy test test-python test-worker test-molecule lint bench lock tools test-tools worker-tools
+.PHONY: help deploy verify status logs backup restore destroy test test-python test-worker test-molecule lint bench lock tools test-tools worker-tools
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -40,6 +41,12 @@ status: tools ## Tell what the deployment does now
 
 logs: tools ## Show the ends of the logs (LINES=40)
 	@$(PLAY) playbooks/logs.yml -e lines=$(LINES) $(ARGS)
+
+backup: tools ## Keep a backup of Hermes' state in .hermes/backups
+	@$(PLAY) playbooks/backup.yml $(ARGS)
+
+restore: tools ## Put a backup back (BACKUP=newest, or a file)
+	@$(PLAY) playbooks/restore.yml -e hermes_backup=$(BACKUP) $(ARGS)
 
 destroy: tools ## Take the deployment away; asks first (CONFIRM=yes does not, FORGET=yes drops the memory too)
 	@$(PLAY) playbooks/destroy.yml $(if $(CONFIRM),-e confirm=$(CONFIRM) -e hermes_forget=$(FORGET)) $(ARGS)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from ansible_collections.hermes.workers.plugins.module_utils.client import Unreachable, WorkerClient
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import ExistingAction
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import tail
 
@@ -23,13 +22,7 @@ class ActionModule(ExistingAction):
     }
 
     def deploy(self) -> dict[str, Any]:
-        if not self.deployment.folder.is_dir():
-            raise Card.of(
-                self.settings.name,
-                f"not deployed: there is no {self.deployment.shown(self.deployment.folder)}.",
-                f"run `{self.command('deploy')}`, or set hermes_state_dir to where it was deployed.",
-                "not-deployed",
-            )
+        self.require()
         client = self.client()
         health = self._get(client, "/api/health")
         status = self._get(client, "/api/instance/status")

@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 try:
     import requests
 except ImportError:
     requests = None
+
+
+BYTES = "application/octet-stream"
+PIECE = 1 << 20
+"""Bytes that a download hands on at once."""
 
 
 class Unreachable(Exception):
@@ -95,6 +101,40 @@ class WorkerClient:
         finally:
             connection.close()
 
+    def download(self, path: str, write: Callable[[bytes], Any], timeout: float) -> Answer:
+        """GET and hand the body on piece by piece; the answer's body is empty unless it was refused.
+
+        Raises Unreachable.
+        """
+        connection = self._connection(timeout)
+        try:
+            response = self._send(connection, "GET", path, None, None)
+            if response.status != 200:
+                return Answer(response.status, _lower(response), response.read())
+            while piece := response.read(PIECE):
+                write(piece)
+            return Answer(200, _lower(response), b"")
+        except http.client.HTTPException as error:
+            raise Unreachable(str(error) or type(error).__name__) from error
+        except (ConnectionError, TimeoutError) as error:
+            # Any other OSError is the writer's: its disk may be full.
+            raise Unreachable(str(error) or type(error).__name__) from error
+        finally:
+            connection.close()
+
+    def upload(self, path: str, content: BinaryIO, timeout: float) -> Answer:
+        """PUT a file, read piece by piece. Raises Unreachable."""
+        connection = self._connection(timeout)
+        try:
+            headers = self._headers({"Content-Type": BYTES, "Content-Length": str(_size(content))})
+            connection.request("PUT", path, body=content, headers=headers)
+            response = connection.getresponse()
+            return Answer(response.status, _lower(response), response.read())
+        except (OSError, http.client.HTTPException) as error:
+            raise Unreachable(str(error) or type(error).__name__) from error
+        finally:
+            connection.close()
+
     def _connection(self, timeout: float | None) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout or self.timeout)
 
@@ -106,15 +146,19 @@ class WorkerClient:
         body: Any,
         headers: dict[str, str] | None,
     ) -> http.client.HTTPResponse:
-        sent = {"User-Agent": "hermes.workers"} | (headers or {})
-        if self.token:
-            sent["Authorization"] = f"Bearer {self.token}"
+        sent = self._headers(headers)
         data = None
         if body is not None:
             sent["Content-Type"] = "application/json"
             data = json.dumps(body).encode()
         connection.request(method, path, body=data, headers=sent)
         return connection.getresponse()
+
+    def _headers(self, more: dict[str, str] | None) -> dict[str, str]:
+        sent = {"User-Agent": "hermes.workers"} | (more or {})
+        if self.token:
+            sent["Authorization"] = f"Bearer {self.token}"
+        return sent
 
 
 class RemoteClient(WorkerClient):
@@ -168,9 +212,17 @@ class RemoteClient(WorkerClient):
             with self._call("GET", path, None, timeout, None, stream=True) as response:
                 if response.status_code != 200:
                     return Answer(response.status_code, _lowered(response), response.content)
-                for piece in response.iter_content(1 << 20):
+                for piece in response.iter_content(PIECE):
                     write(piece)
                 return Answer(200, _lowered(response), b"")
+        except requests.exceptions.RequestException as error:
+            raise Unreachable(cause(error)) from error
+
+    def upload(self, path: str, content: BinaryIO, timeout: float) -> Answer:
+        """PUT a file, read piece by piece. Raises Unreachable."""
+        try:
+            response = self._call("PUT", path, None, timeout, {"Content-Type": BYTES}, data=content)
+            return Answer(response.status, _lowered(response), response.content)
         except requests.exceptions.RequestException as error:
             raise Unreachable(cause(error)) from error
 
@@ -181,12 +233,15 @@ class RemoteClient(WorkerClient):
         body: Any,
         timeout: float | None,
         headers: dict[str, str] | None,
+        *,
         stream: bool = False,
+        data: BinaryIO | None = None,
     ) -> requests.Response:
         return self._session.request(
             method,
             self.url + path,
             json=body,
+            data=data,
             headers={"User-Agent": "hermes.workers"} | (headers or {}),
             timeout=(10.0, timeout or self.timeout),
             allow_redirects=False,
@@ -212,3 +267,7 @@ def _lowered(response: requests.Response) -> dict[str, str]:
 
 def _lower(response: http.client.HTTPResponse) -> dict[str, str]:
     return {name.lower(): value for name, value in response.getheaders()}
+
+
+def _size(content: BinaryIO) -> int:
+    return os.fstat(content.fileno()).st_size

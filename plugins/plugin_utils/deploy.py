@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from ansible_collections.hermes.workers.plugins.module_utils.client import (
     RemoteClient,
+    Unreachable,
     WorkerClient,
 )
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
@@ -43,10 +44,15 @@ class DeploymentAction(CardAction):
 
     def command(self, target: str) -> str:
         """Return what a person types for another playbook of this collection."""
-        if Path.cwd() == self.sources.root:
+        if self.in_checkout:
             return f"make {target}"
         inventories = " ".join(f"-i {shlex.quote(source)}" for source in self.inventories)
         return f"ansible-playbook hermes.workers.{target} {inventories}".rstrip()
+
+    @property
+    def in_checkout(self) -> bool:
+        """Whether the play was started where `make` works."""
+        return Path.cwd() == self.sources.root
 
     @property
     def inventories(self) -> list[str]:
@@ -86,6 +92,49 @@ class ExistingAction(DeploymentAction):
         self.deployment = Deployment(self.settings.state_dir, self.settings.name)
         self.sources = Sources()
         return self.deploy()
+
+    def require(self) -> None:
+        """Make sure that there is a deployment. Raises a Card."""
+        if self.deployment.folder.is_dir():
+            return
+        raise Card.of(
+            self.settings.name,
+            f"not deployed: there is no {self.deployment.shown(self.deployment.folder)}.",
+            f"run `{self.command('deploy')}`, or set hermes_state_dir to where it was deployed.",
+            "not-deployed",
+        )
+
+    def ask(self, method: str, path: str, seconds: float) -> dict[str, Any]:
+        """Return the JSON that the running Worker answers. seconds: without a byte. Raises a Card."""
+        try:
+            answer = self.running().request(method, path, timeout=seconds)
+        except Unreachable as error:
+            raise self.silent(str(error)) from error
+        if answer.status != 200:
+            raise self.silent(answer.complaint())
+        return dict(answer.json())
+
+    def running(self) -> WorkerClient:
+        """Return a client for the Worker. Raises a Card when there is none, or nothing runs."""
+        self.require()
+        client = self.client()
+        if client is None:
+            raise Card.of(
+                self.settings.name,
+                "its processes do not run.",
+                f"run `{self.command('deploy')}`; it starts them, and changes nothing else that is as it should be.",
+                "not-running",
+            )
+        return client
+
+    def silent(self, complaint: str) -> Card:
+        """Return the card for a Worker that did not do what it was asked."""
+        return Card.of(
+            self.settings.name,
+            complaint,
+            f"see `{self.command('logs')}`, mend the cause and run it again.",
+            "instance",
+        )
 
     def client(self) -> WorkerClient | None:
         """Return a client for the running Worker, or None when nothing runs."""

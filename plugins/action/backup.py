@@ -1,0 +1,64 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Takes a backup of a deployment's Hermes and keeps it on the controller."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ansible_collections.hermes.workers.plugins.module_utils.client import Unreachable
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.plugin_utils import backups
+from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import ExistingAction
+
+
+class ActionModule(ExistingAction):
+    """hermes.workers.backup"""
+
+    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = ExistingAction.OPTIONS | {
+        "folder": {"type": "path", "default": ""},
+    }
+
+    def deploy(self) -> dict[str, Any]:
+        """Have the state saved and download it, unless the same state is in the folder already."""
+        client = self.running()
+        if self.check_mode:
+            return {"changed": True}
+        self.deployment.take("backup")
+        self.progress("saving Hermes' state")
+        backup = self.ask("POST", backups.PATH, backups.SECONDS)["backup"]
+        if backup is None:
+            raise Card.of(
+                self.settings.name,
+                "there is nothing to back up: Hermes has never been awake.",
+                f"run `{self.command('verify')}`, or talk to it, and run it again.",
+                "backup",
+            )
+        folder = Path(self.options["folder"] or backups.folder_of(self.deployment))
+        path = backups.path_for(self.settings.name, backup, folder.absolute())
+        is_new = not path.exists()
+        if is_new:
+            self.progress(f"downloading {backup['bytes'] / 1e6:.1f} MB")
+            try:
+                backups.download(client, backup, path)
+            except Unreachable as error:
+                raise self.silent(f"the backup broke off: {error}") from error
+        self._tell(path, is_new)
+        return {"changed": is_new, "path": str(path), "backup": backup}
+
+    def _tell(self, path: Path, is_new: bool) -> None:
+        shown = self.deployment.shown(path)
+        self.show(
+            [
+                "",
+                f"{self.settings.name}: {'backed up' if is_new else 'backed up already, nothing has changed since'}",
+                f"  backup  {shown}",
+                "",
+                "To have it back:",
+                f"  {self.command('restore')} -e hermes_backup={shown}"
+                if not self.in_checkout
+                else f"  make restore BACKUP={shown}",
+            ]
+        )

@@ -1,0 +1,87 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Puts a backup in the place of a deployment's state, which is saved before that."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ansible_collections.hermes.workers.plugins.module_utils.client import Unreachable
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.plugin_utils import backups
+from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import ExistingAction
+
+NEWEST = "newest"
+CAP = 256 * 1024 * 1024
+"""What the Worker takes at most, in bytes."""
+
+
+class ActionModule(ExistingAction):
+    """hermes.workers.restore"""
+
+    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = ExistingAction.OPTIONS | {
+        "backup": {"type": "str", "required": True},
+    }
+
+    def deploy(self) -> dict[str, Any]:
+        """Upload the backup; the Worker checks it before it stops anything."""
+        self.require()
+        path = self._path()
+        client = self.running()
+        self.ask("GET", "/api/health", 20)
+        if self.check_mode:
+            return {"changed": True, "path": str(path)}
+        self.deployment.take("restore")
+        self.progress(f"restoring {self.deployment.shown(path)}; today's state is saved first")
+        try:
+            with path.open("rb") as file:
+                answer = client.upload(backups.PATH, file, backups.SECONDS)
+        except Unreachable as error:
+            raise self.silent(f"the upload broke off: {error}") from error
+        if answer.status != 200:
+            raise self.silent(f"it was not restored: {answer.complaint()}")
+        self.show(
+            ["", f"{self.settings.name}: restored, Hermes runs with {self.deployment.shown(path)}"]
+        )
+        return {"changed": True, "path": str(path), "backup": answer.json().get("backup")}
+
+    def _path(self) -> Path:
+        """Return the backup's file. Raises a Card that names hermes_backup."""
+        named = self.options["backup"].strip()
+        kept = backups.on_disk(self.deployment)
+        if named == NEWEST and kept:
+            return kept[0]
+        path = Path(named).expanduser().absolute()
+        flaw = None if named and named != NEWEST else "not set"
+        if flaw is None:
+            flaw = flaw_of(path)
+        if flaw is None:
+            return path
+        shown = [self.deployment.shown(one) for one in kept[:5]]
+        there = (
+            f"There is {', '.join(shown)}." if shown else f"`{self.command('backup')}` makes one."
+        )
+        raise Card.of(
+            "hermes_backup",
+            f"{flaw}.",
+            f"set hermes_backup to a backup's file, or to {NEWEST}. {there}",
+            "backup",
+        )
+
+
+def flaw_of(path: Path) -> str | None:
+    """Return why a file is no backup, as far as its outside tells; None when nothing speaks against it."""
+    if not path.is_file():
+        return f"there is no file {path}"
+    if not os.access(path, os.R_OK):
+        return f"{path} cannot be read"
+    size = path.stat().st_size
+    if size > CAP:
+        return f"{path} has {size / 1e6:.0f} MB, and a backup has at most {CAP / 1e6:.0f}"
+    with path.open("rb") as file:
+        if file.read(1) != b"{":
+            return f"{path} is not a backup of Hermes"
+    return None

@@ -1,0 +1,70 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Backups of Hermes' state as files on the controller."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.hermes.workers.plugins.module_utils.client import (
+    Unreachable,
+    WorkerClient,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment, disk_card
+
+SUFFIX = ".hermes"
+SECONDS = 300.0
+"""Longest silence while a backup travels; the largest is 256 MB."""
+PATH = "/api/instance/backups"
+
+
+def folder_of(deployment: Deployment) -> Path:
+    """Return where a deployment's backups are kept by default; it outlives the deployment."""
+    return deployment.state_dir / "backups"
+
+
+def newest(client: WorkerClient) -> dict[str, Any] | None:
+    """Return the newest whole backup that the Worker keeps, as it describes it; None when it has none.
+
+    Raises Unreachable.
+    """
+    answer = client.request("GET", PATH, timeout=60)
+    kept = answer.json().get("backups") if answer.status == 200 else None
+    if kept is None:
+        raise Unreachable(answer.complaint())
+    return next((one for one in kept if one["state"] == "good"), None)
+
+
+def path_for(name: str, backup: dict[str, Any], folder: Path) -> Path:
+    """Return the file that a backup is kept in: the same one for the same state. name: of the deployment."""
+    moment = re.sub(r"[^0-9]", "", str(backup["created"]))[:14]
+    return folder / f"{name}-{moment[:8]}-{moment[8:]}-{str(backup['sha256'])[:8]}{SUFFIX}"
+
+
+def download(client: WorkerClient, backup: dict[str, Any], path: Path) -> None:
+    """Download a backup into a file of mode 0600, whole or not at all. Raises Unreachable, or a Card."""
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            answer = client.download(f"{PATH}/{backup['id']}", file.write, SECONDS)
+        if answer.status != 200:
+            raise Unreachable(answer.complaint())
+        partial.replace(path)
+    except OSError as error:
+        raise disk_card(error, path.parent) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def on_disk(deployment: Deployment) -> list[Path]:
+    """Return a deployment's backups in the default folder, newest first."""
+    mine = re.compile(rf"{re.escape(deployment.name)}-\d{{8}}-\d{{6}}-[0-9a-f]{{8}}{SUFFIX}")
+    folder = folder_of(deployment)
+    names = (path.name for path in folder.iterdir()) if folder.is_dir() else ()
+    return [folder / name for name in sorted(filter(mine.fullmatch, names), reverse=True)]
