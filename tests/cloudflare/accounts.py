@@ -65,6 +65,7 @@ class Zone:
     id: str = field(default_factory=hex_id)
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     routes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    created_on: str = field(default_factory=now)
 
     def covers(self, hostname: str) -> bool:
         """Tell whether a hostname lies in this zone."""

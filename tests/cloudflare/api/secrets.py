@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.cloudflare.accounts import Version, Worker
 from tests.cloudflare.api.front import Call, Page, route
-from tests.cloudflare.api.scripts import SCRIPT, existing, shown_settings
+from tests.cloudflare.api.scripts import SCRIPT, existing
 from tests.cloudflare.api.uploads import (
     BINDINGS,
     check_value,
@@ -53,7 +53,8 @@ def change_secrets(call: Call) -> Any:
         raise Refusal(415, 10026, "Content-Type must be application/merge-patch+json.")
     worker = existing(call)
     _change(call, worker, call.field("secrets", dict))
-    return shown_settings(worker)
+    names = worker.versions[-1].secrets()
+    return {name: {"name": name, "type": "secret_text"} for name in names}
 
 
 def _change(call: Call, worker: Worker, changes: dict[str, dict[str, Any] | None]) -> None:

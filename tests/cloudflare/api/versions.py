@@ -94,7 +94,7 @@ def _summary(version: Version) -> dict[str, Any]:
             "source": version.source,
             "author_id": "owner",
             "author_email": "owner@example.com",
-            "has_preview": True,
+            "hasPreview": True,
         },
         "annotations": {
             "workers/triggered_by": version.trigger,
