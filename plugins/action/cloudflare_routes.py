@@ -45,6 +45,8 @@ class ActionModule(CloudflareAction):
         hostnames = Hostnames(
             self.api, self.settings, self.account, self.deployed.tags, self.progress
         )
+        # Shared, so that a card of a step that fails tells those before it.
+        self.done = hostnames.done
         steps = hostnames.settle()
         if any(step.kind in ("attach", "route") for step in steps):
             self._wait(self.settings.dashboard_hostname)

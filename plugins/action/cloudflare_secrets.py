@@ -65,6 +65,7 @@ class ActionModule(CloudflareAction):
         drain(client, self.settings.drain_timeout)
         values = {name: wanted.get(name) for name in names}
         worker_secrets.write(self.api, self.settings.name, values)
+        self.done = ["secrets"]
         if "API_TOKEN" in wanted:
             self.deployment.keep_token(wanted["API_TOKEN"])
         self._wait(RemoteClient(self.settings.host, wanted.get("API_TOKEN")))

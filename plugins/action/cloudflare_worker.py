@@ -12,6 +12,7 @@ from ansible_collections.hermes.workers.plugins.module_utils import scripts
 from ansible_collections.hermes.workers.plugins.module_utils import secrets as worker_secrets
 from ansible_collections.hermes.workers.plugins.module_utils.budget import Budget
 from ansible_collections.hermes.workers.plugins.module_utils.client import RemoteClient
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import CloudflareError
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.plugin_utils import installer
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import Rendered
@@ -98,6 +99,7 @@ class ActionModule(CloudflareAction):
             drain(client, self.settings.drain_timeout)
         done = installer.timed(self.progress, f"deploying the Worker {self.settings.name}")
         version_id = self._upload(wrangler, wanted)
+        self.done = ["worker"]
         done()
         if token:
             self.deployment.keep_token(token)
@@ -129,7 +131,10 @@ class ActionModule(CloudflareAction):
 
     def _halfway(self) -> str | None:
         """Return what a deploy that was cut has changed; None when that was nothing."""
-        there = read(self.api, self.settings.name)
+        try:
+            there = read(self.api, self.settings.name)
+        except CloudflareError:
+            return "Whether the Worker was changed is not known: Cloudflare does not answer that either."
         if not there.exists or there.variables == self.deployed.variables:
             return None
         return (

@@ -34,7 +34,7 @@ def lines(plans: dict[str, dict[str, Any]]) -> list[str]:
     created, updated, unchanged, restarts = [], [], [], []
     for host, plan in plans.items():
         changes = plan["changes"]
-        kind = created if _is_new(changes) else updated if changes else unchanged
+        kind = created if _is_new(plan) else updated if changes else unchanged
         kind.append(host)
         if any(change["restarts"] for change in changes):
             restarts.append(host)
@@ -59,5 +59,9 @@ def lines(plans: dict[str, dict[str, Any]]) -> list[str]:
     return text
 
 
-def _is_new(changes: list[dict[str, Any]]) -> bool:
-    return any(change["what"] == "processes" and change["action"] == "create" for change in changes)
+def _is_new(plan: dict[str, Any]) -> bool:
+    """Tell whether there was no such deployment: on this machine no process, on Cloudflare no Worker."""
+    what = "worker" if plan["settings"]["platform"] == "cloudflare" else "processes"
+    return any(
+        change["what"] == what and change["action"] == "create" for change in plan["changes"]
+    )

@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -21,7 +22,7 @@ except ImportError:
     requests = None
 
 from ansible_collections.hermes.workers.plugins.module_utils.budget import Budget
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
 
 BASE_URL = "https://api.cloudflare.com/client/v4"
 USER_AGENT = "hermes.workers"
@@ -121,6 +122,12 @@ class CloudflareError(Exception):
             "message": self.message,
             "details": details,
         }
+
+    def problem(self, subject: str) -> Problem:
+        """Return the failure as one of several, with the call. subject: what leads its line."""
+        (problem,) = self.card(subject).problems
+        call = f" ({self.method} {self.path})" if self.path else ""
+        return replace(problem, sentence=problem.sentence + call)
 
     def card(self, subject: str, changed: str | None = None) -> Card:
         """Return the error card. subject: the variable or the cause that leads its first line."""

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 from ansible.plugins.action import ActionBase
@@ -21,7 +21,10 @@ STEPS = {
     "worker_result": "worker",
     "workerd_result": "processes",
     "secrets_result": "secrets",
+    "routes_result": "hostname",
 }
+ELSEWHERE = {"cloudflare": "processes", "workerd": "hostname"}
+"""Platform -> the step that it does not have."""
 
 
 class CardAction(ActionBase):
@@ -31,6 +34,8 @@ class CardAction(ActionBase):
     _supports_check_mode = True
     _supports_diff = True
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = {}
+    done: Sequence[str] = ()
+    """What this task has changed so far, for the card of a failure."""
 
     def run(
         self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
@@ -81,7 +86,7 @@ class CardAction(ActionBase):
         display.display("\n".join(lines))
 
     def changed_so_far(self) -> str | None:
-        """Return the card's sentence on what earlier tasks of this play changed; None when that was nothing."""
+        """Return the card's sentence on what this play changed so far; None when that was nothing."""
         if self.check_mode:
             return None
         done = [
@@ -89,9 +94,12 @@ class CardAction(ActionBase):
             for name, words in STEPS.items()
             if isinstance(self.task_vars.get(name), dict) and self.task_vars[name].get("changed")
         ]
+        done += self.done
         if not done:
             return None
-        rest = [words for words in STEPS.values() if words not in done]
+        settings = (self.task_vars.get("preflight_result") or {}).get("settings") or {}
+        not_there = ELSEWHERE.get(settings.get("platform"))
+        rest = [words for words in STEPS.values() if words not in done and words != not_there]
         left = f" Not changed: {', '.join(rest)}." if rest else ""
         return f"Changed: {', '.join(done)}.{left}"
 

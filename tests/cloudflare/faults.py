@@ -28,6 +28,9 @@ KINDS = {
     "timeout": Kind(0, hangs=True),
     "cut-before": Kind(0),
     "cut-after": Kind(0, after_effect=True),
+    # For the end of a run at an exact call: nobody sends these again.
+    "refused": Kind(400),
+    "refused-after": Kind(400, after_effect=True),
 }
 
 
@@ -42,10 +45,14 @@ class Order:
     """Matching calls that pass first."""
     every: int = 1
     times: int = FOREVER
+    token: str = ""
+    """Id of the API token whose calls are meant; empty: all."""
 
-    def meets(self, method: str, where: str) -> bool:
+    def meets(self, method: str, where: str, token: str) -> bool:
         """Count a call, and tell whether it is to fail."""
         if self.times <= 0 or (self.method and self.method != method):
+            return False
+        if self.token and self.token != token:
             return False
         if not re.search(self.pattern, where):
             return False
@@ -58,15 +65,15 @@ class Order:
 
 
 class Faults:
-    """The orders in force. Kinds: rate-limit, error, unavailable, error-after, timeout, cut-before, cut-after."""
+    """The orders in force, by the names of KINDS."""
 
     def __init__(self) -> None:
         self._orders: list[Order] = []
         self._lock = threading.Lock()
 
-    def after(self, n_calls: int, kind: str, times: int = FOREVER) -> None:
-        """Let n calls of the API and the registry pass; from then on fail, so many times."""
-        self._add(Order(KINDS[kind], skip=n_calls, times=times))
+    def after(self, n_calls: int, kind: str, times: int = FOREVER, token: str = "") -> None:
+        """Let n calls of the API and the registry pass; from then on fail, so many times. token: id of whose calls."""
+        self._add(Order(KINDS[kind], skip=n_calls, times=times, token=token))
 
     def every(self, nth: int, kind: str) -> None:
         """Fail every nth call."""
@@ -85,12 +92,12 @@ class Faults:
         with self._lock:
             self._orders.append(order)
 
-    def meet(self, method: str, where: str, edge: bool = False) -> Kind | None:
+    def meet(self, method: str, where: str, edge: bool = False, token: str = "") -> Kind | None:
         """Return how a call is to fail, if it is. Requests for Workers (`edge`) fail only where a pattern says so."""
         with self._lock:
             met = [
                 order
                 for order in self._orders
-                if (order.pattern or not edge) and order.meets(method, where)
+                if (order.pattern or not edge) and order.meets(method, where, token)
             ]
         return met[0].kind if met else None

@@ -228,6 +228,12 @@ class ControlPlane:
         zone = self.state.zone_of(host)
         return zone is not None and host.removesuffix(zone.name).count(".") <= 1
 
+    def _token_of(self, request: web.Request) -> str:
+        """Return the id of the API token that a call was sent with, or an empty text."""
+        scheme, _, value = request.headers.get("Authorization", "").partition(" ")
+        token = self.state.token(value) if scheme == "Bearer" else None
+        return token.id if token else ""
+
     def _watching(self, control: bool) -> Callable[..., Any]:
         """Return what logs a host's calls and lets them fail; control: false for the hosts of Workers."""
 
@@ -235,7 +241,8 @@ class ControlPlane:
         async def watch(
             request: web.Request, handler: Callable[[web.Request], Any]
         ) -> web.StreamResponse:
-            kind = self.faults.meet(request.method, f"{request.host}{request.path}", not control)
+            where = f"{request.host}{request.path}"
+            kind = self.faults.meet(request.method, where, not control, self._token_of(request))
             status = 0
             try:
                 if kind is None or kind.after_effect:

@@ -76,9 +76,8 @@ def survey(api: Cloudflare, hostnames: Iterable[str]) -> Account:
         if not found.problems:
             _read(api, found, hostnames)
     except CloudflareError as error:
-        found.problems += [
-            asdict(problem) for problem in error.card("cloudflare_api_token").problems
-        ]
+        subject = "cloudflare_api_token" if error.denied else "preflight"
+        found.problems.append(asdict(error.problem(subject)))
     return found
 
 

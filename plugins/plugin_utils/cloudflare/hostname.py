@@ -171,6 +171,8 @@ class Hostnames:
         self.account = account
         self.tags = tags
         self.progress = progress
+        self.done: list[str] = []
+        """The steps that are through, in words."""
 
     def settle(self) -> list[Step]:
         """Do what has to be done; return it."""
@@ -185,6 +187,7 @@ class Hostnames:
                 "detach": self.detach,
                 "note": lambda _hostname: None,
             }[step.kind](step.hostname)
+            self.done.append(step.words)
         wanted = self.settings.dashboard_hostname
         self._note([wanted] if wanted else [])
         return todo
@@ -198,6 +201,7 @@ class Hostnames:
         if set(wanted) != set(self.tags):
             scripts.set_tags(self.api, self.settings.name, wanted)
             self.tags = wanted
+            self.done.append("its tags")
 
     def _attach(self, hostname: str) -> None:
         self._remove_route(hostname)

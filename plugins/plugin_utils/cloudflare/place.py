@@ -111,7 +111,7 @@ class CloudflarePlace(Controller):
         try:
             return found + self._account_problems()
         except CloudflareError as error:
-            return found + error.card("cloudflare").problems
+            return [*found, error.problem(f"preflight of {self.settings.name}")]
         except Card as card:
             return found + card.problems
 
@@ -171,7 +171,7 @@ class CloudflarePlace(Controller):
                 self.reference,
             ).changes
         except CloudflareError as error:
-            raise error.card(self.settings.name) from error
+            raise error.card(f"preflight of {self.settings.name}") from error
 
     def rows(self, source: Callable[[str], str]) -> list[list[str]]:
         """Return what the plan's table says of the place: what, value, source. source: of a variable's value."""

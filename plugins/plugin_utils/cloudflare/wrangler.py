@@ -112,14 +112,18 @@ def _version(output: Path) -> str:
     return next((one for one in ids if one), "")
 
 
+def telling(line: str) -> bool:
+    """Tell whether a line says something of this failure: not the advice that ends every one."""
+    return bool(line) and not line.startswith(("If you think this is a bug", "🪵"))
+
+
 def telling_lines(output: str, secrets: list[str], count: int = 8) -> list[str]:
     """Return the lines in which wrangler says what is wrong, without a secret, the cause first."""
-    lines = [
-        COLOURS.sub("", line).strip().removeprefix("✘").replace("[ERROR]", "").strip()
-        for line in output.splitlines()
-    ]
-    marked = [number for number, line in enumerate(output.splitlines()) if "[ERROR]" in line]
-    kept = [line for line in lines[marked[0] if marked else 0 :] if line]
+    # Colours come even where none are wanted, in the middle of the mark.
+    raw = [COLOURS.sub("", line).strip() for line in output.splitlines()]
+    marked = [number for number, line in enumerate(raw) if "[ERROR]" in line]
+    lines = [line.removeprefix("✘").removeprefix("X").replace("[ERROR]", "").strip() for line in raw]
+    kept = [line for line in lines[marked[0] if marked else 0 :] if telling(line)]
     for value in sorted(filter(None, secrets), key=len, reverse=True):
         kept = [line.replace(value, HIDDEN) for line in kept]
     return [line[:300] for line in (kept[:count] if marked else kept[-count:])]
