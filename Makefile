@@ -9,6 +9,7 @@ BACKUP ?= newest
 CONFIRM ?=
 FORGET ?= no
 PART ?=
+IMAGE ?= auto
 
 VENV := .venv
 TEST_VENV := .venv-test
@@ -20,11 +21,12 @@ BOOTSTRAP := $(PYTHON) requirements/bootstrap.py
 WITH_TOOLS := PATH="$(CURDIR)/$(TEST_VENV)/bin:$$PATH"
 IN_CHECKOUT := $(WITH_TOOLS) ANSIBLE_CONFIG="$(CURDIR)/ansible.cfg" \
 	ANSIBLE_COLLECTIONS_PATH="$(CURDIR)/.ansible/collections"
+WITH_STAND_IN := $(WITH_TOOLS) PYTHONPATH="$(CURDIR)/.ansible/collections"
 # What users would install, for the checks of its documentation.
 PACKED := .ansible/packed
 
 .DEFAULT_GOAL := help
-.PHONY: help deploy verify status logs backup restore destroy test test-python test-worker test-molecule lint bench lock tools test-tools worker-tools
+.PHONY: help deploy verify status logs backup restore destroy test test-python test-worker test-molecule lint bench rehearse live lock tools test-tools worker-tools
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -75,6 +77,13 @@ lint: test-tools worker-tools ## Run every static check
 
 bench: tools test-tools worker-tools ## Measure (PART=gate, wake, memory, fleet or fresh); writes benchmarks/results
 	@$(WITH_TOOLS) python benchmarks/run.py $(PART)
+
+rehearse: INVENTORY = inventories/single
+rehearse: tools test-tools ## Rehearse a deployment to Cloudflare on this machine; no account (IMAGE=given builds none)
+	@$(WITH_STAND_IN) python -m tests.cloudflare.rehearse --inventory $(INVENTORY) --image $(IMAGE) -- $(ARGS)
+
+live: tools test-tools ## Prove it on a real account, which costs cents; only with HERMES_LIVE_* set
+	@$(WITH_STAND_IN) python -m tests.cloudflare.live
 
 lock: ## Compile every lock file again, with hashes
 	@for name in requirements/deploy requirements/test roles/workerd/files/host roles/worker/files/node; do \

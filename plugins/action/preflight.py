@@ -11,6 +11,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     KEY_NAMES,
     Checker,
+    Settings,
     duration,
     later_variables,
     unknown_variables,
@@ -92,7 +93,7 @@ def values(
 
     rows = [
         ["name", settings.name, source("hermes_name", "the host's name")],
-        ["where", f"{settings.platform}, {settings.engine} engine", source("hermes_platform")],
+        ["where", _where(settings), source("hermes_platform")],
         ["address", place.address, source("hermes_port")],
         ["model", settings.default_model, source("hermes_default_model")],
     ]
@@ -112,6 +113,12 @@ def values(
         ["state", deployment.shown(deployment.folder), source("hermes_state_dir")],
     ]
     return rows
+
+
+def _where(settings: Settings) -> str:
+    if settings.platform == "cloudflare":
+        return "Cloudflare"
+    return f"{settings.platform}, {settings.engine} engine"
 
 
 def _token(checker: Checker, deployment: Deployment) -> tuple[str, str]:

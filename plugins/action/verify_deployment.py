@@ -219,7 +219,7 @@ class ActionModule(DeploymentAction):
         if "seconds_to_first_token" in result:
             rows.append(("first token", f"{result['seconds_to_first_token']} s"))
         rows += [
-            ("dashboard", self._dashboard_words(status.get("confined"))),
+            ("dashboard", self.service.dashboard(status)),
             ("model", self._model_words()),
             *self.service.rows(status),
             ("token", self._token_words()),
@@ -230,14 +230,6 @@ class ActionModule(DeploymentAction):
         lines = ["", f"{self.settings.name}: {verdict}"]
         lines += [f"  {name:<12} {value}" for name, value in rows]
         return [*lines, "", "Next:", *(f"  {line}" for line in self._next(url))]
-
-    def _dashboard_words(self, confined: bool | None) -> str:
-        """confined: what the engine said; None where a container confines in any case."""
-        if not self.settings.dashboard:
-            return "off (hermes_dashboard)"
-        if confined is False and not self.settings.host_tools:
-            return "not served: bubblewrap is not installed, and hermes_host_tools is off"
-        return f"http://127.0.0.1:{self.settings.dashboard_port} (sign in with the token)"
 
     def _model_words(self) -> str:
         if self.settings.default_model == REHEARSAL_MODEL:

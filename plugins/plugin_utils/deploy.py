@@ -24,6 +24,8 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deplo
 from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import Runtime
 
 SETTINGS_OPTION = {"settings": {"type": "dict", "required": True}}
+MAKE_INVENTORY = "inventories/local"
+"""The inventory that the Makefile's targets take when none is named."""
 SECRETS_OPTION = {"secrets": {"type": "dict", "default": {}, "no_log": True}}
 
 
@@ -44,9 +46,11 @@ class DeploymentAction(CardAction):
 
     def command(self, target: str) -> str:
         """Return what a person types for another playbook of this collection."""
-        if self.in_checkout:
-            return f"make {target}"
-        inventories = " ".join(f"-i {shlex.quote(source)}" for source in self.inventories)
+        sources = self.inventories
+        if self.in_checkout and len(sources) == 1:
+            chosen = "" if sources[0] == MAKE_INVENTORY else f" INVENTORY={shlex.quote(sources[0])}"
+            return f"make {target}{chosen}"
+        inventories = " ".join(f"-i {shlex.quote(source)}" for source in sources)
         return f"ansible-playbook hermes.workers.{target} {inventories}".rstrip()
 
     @property

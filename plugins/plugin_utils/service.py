@@ -48,6 +48,15 @@ class LocalService:
             )
             image.prune(keep=image.name)
 
+    def dashboard(self, status: dict[str, Any]) -> str:
+        """Return where Hermes' dashboard is, or why it is nowhere. status: the answer of /api/health."""
+        if not self.settings.dashboard:
+            return "off (hermes_dashboard)"
+        # Nothing is told where a container confines in any case.
+        if status.get("confined") is False and not self.settings.host_tools:
+            return "not served: bubblewrap is not installed, and hermes_host_tools is off"
+        return f"http://127.0.0.1:{self.settings.dashboard_port} (sign in with the token)"
+
     def rows(self, status: dict[str, Any]) -> list[tuple[str, str]]:
         """Return what the summary says of the place. status: the answer of /api/health."""
         if self.settings.engine == "docker":

@@ -48,4 +48,8 @@ class Installed(Binaries):
 
         deployment = Deployment(str(self.state_dir), "none")
         deployment.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return Runtime(deployment, Sources(), lambda line: print(line, file=sys.stderr, flush=True))
+        return Runtime(
+            deployment,
+            Sources(),
+            lambda line: print(f"  stand-in | {line}", file=sys.stderr, flush=True),
+        )

@@ -63,10 +63,18 @@ class CloudflareService:
         if deleted:
             self.runtime.progress(f"deleted old images from the registry: {', '.join(deleted)}")
 
+    def dashboard(self, status: dict[str, Any]) -> str:
+        """Return where Hermes' dashboard is, or why it is nowhere. status: the answer of /api/health."""
+        if not self.settings.dashboard:
+            return "off (hermes_dashboard)"
+        if not self.settings.dashboard_hostname:
+            return "off (hermes_dashboard_hostname is not set)"
+        return f"https://{self.settings.dashboard_hostname} (sign in with the token)"
+
     def rows(self, status: dict[str, Any]) -> list[tuple[str, str]]:
         """Return what the summary says of the place. status: the answer of /api/health."""
         settings = self.settings
-        rows = [("sandbox", f"Cloudflare container, {settings.instance_type}")]
-        if settings.dashboard_hostname:
-            rows.append(("hostname", f"https://{settings.dashboard_hostname}"))
-        return [*rows, ("cost", cost.words(settings.instance_type, settings.sleep_after))]
+        return [
+            ("sandbox", f"Cloudflare container, {settings.instance_type}"),
+            ("cost", cost.words(settings.instance_type, settings.sleep_after)),
+        ]
