@@ -28,6 +28,7 @@ import json
 import logging
 import logging.handlers
 import os
+import resource
 import shlex
 import signal
 import sys
@@ -57,6 +58,10 @@ SHORT_LIFE = 5.0
 """A process that lived shorter (seconds) failed to start; the next attempt then waits RETRY_DELAY."""
 RETRY_DELAY = 1.0
 ENGINE_STOP_SECONDS = 20
+MOST_FILES = 65536
+"""Open files for workerd, where the system allows as many: a connection takes two."""
+FILES_WITHOUT_LIMIT = 10240
+"""The same where the system names no limit but has one: macOS' own constant."""
 BUSY_SECONDS = 60
 """How long a command waits for the one before it."""
 ALREADY_RUNNING = 3
@@ -323,6 +328,7 @@ def supervise(settings: dict, record: TextIO, started: Callable[[], None]) -> No
         float(settings["drain"]) + 1,
         priority=1,
         use_sockets=True,
+        rlimits={"nofile": open_files()},
         # Asked to end, workerd ends its containers too, unsaved; killed, it finds them again at its next start.
         stop_signal=signal.SIGKILL if settings["kind"] == "docker" else signal.SIGTERM,
     )
@@ -360,6 +366,12 @@ def supervise(settings: dict, record: TextIO, started: Callable[[], None]) -> No
         for name in (CONTROL.removeprefix("ipc://"), EVENTS.removeprefix("ipc://"), str(PROCESSES)):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name)
+
+
+def open_files() -> int:
+    """Return how many files workerd may open: with the usual 1024, 500 idle connections would keep the owner out."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return FILES_WITHOUT_LIMIT if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
 
 
 def write_record(record: TextIO, settings: dict) -> None:

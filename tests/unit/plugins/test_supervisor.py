@@ -8,6 +8,7 @@ import contextlib
 import http.client
 import json
 import os
+import resource
 import signal
 import socket
 import stat
@@ -165,6 +166,17 @@ def test_it_serves_and_outlives_its_caller(running: Box) -> None:
 def test_only_its_owner_can_speak_to_it(running: Box) -> None:
     for path in (running.folder / "run").iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path.name
+
+
+def test_workerd_may_open_more_files_than_a_shell(box: Box) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        box.run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    workerd = wait_for(lambda: psutil.Process(box.pids()["workerd"]))
+    assert workerd.rlimit(psutil.RLIMIT_NOFILE)[0] == min(hard, 65536)
 
 
 @pytest.mark.parametrize("victim", ["workerd", "engine"])
