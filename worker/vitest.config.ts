@@ -10,6 +10,7 @@ const workerd = cloudflareTest({
   main: "./test/main.ts",
   miniflare: {
     compatibilityDate: "2026-08-15",
+    compatibilityFlags: ["enable_request_signal"],
     durableObjects: {
       INSTANCE: { className: "HermesInstance", useSQLite: true },
       PLAIN: { className: "Plain", useSQLite: true },
@@ -58,6 +59,7 @@ export default defineConfig({
         test: {
           name: "workerd",
           include: ["test/*.test.ts"],
+          disableConsoleIntercept: true,
           // The stand-in is one machine: files take turns with it.
           fileParallelism: false,
         },

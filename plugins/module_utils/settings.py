@@ -92,6 +92,7 @@ KNOWN_VARIABLES = frozenset(
         "max_fail_percentage",
         "models",
         "name",
+        "on_disconnect",
         "platform",
         "port",
         "provider",
@@ -169,6 +170,7 @@ class Settings:
     sleep_after: int = 4 * 3600
     drain_timeout: int = 60
     token_overlap: int = 600
+    on_disconnect: str = "stop"
     host_tools: bool = False
     allow_unauthenticated: bool = False
     cors_origins: list[str] = field(default_factory=list)
@@ -254,6 +256,7 @@ class Checker:
             "hermes_cors_origins", ORIGIN, "an origin like https://app.example.com"
         )
         self._access()
+        settings.on_disconnect = self._choice("hermes_on_disconnect", ("stop", "finish"))
         settings.host_tools = self._boolean("hermes_host_tools")
         settings.allow_unauthenticated = self._boolean("hermes_allow_unauthenticated")
         settings.env = self._environment()

@@ -178,6 +178,7 @@ def variables(settings: Settings, sources: Sources, version: str) -> dict[str, s
         "HERMES_ACCESS_TEAM_DOMAIN": settings.access_team_domain,
         "HERMES_ACCESS_AUDIENCES": ",".join(settings.access_audiences),
         "HERMES_DASHBOARD_IDLE": f"{settings.dashboard_idle}s",
+        "HERMES_ON_DISCONNECT": settings.on_disconnect,
         "HERMES_HOST_TOOLS": _boolean(settings.host_tools),
         "HERMES_ALLOW_UNAUTHENTICATED": _boolean(settings.allow_unauthenticated),
         "HERMES_DASHBOARD": _dashboard(settings),
@@ -188,6 +189,15 @@ def variables(settings: Settings, sources: Sources, version: str) -> dict[str, s
         "HERMES_DASHBOARD_HOSTNAME": settings.dashboard_hostname,
         "HERMES_ENV": canonical(settings.env),
     }
+
+
+def compatibility_flags(settings: Settings) -> list[str]:
+    """Return what the Worker asks of the runtime beyond its date.
+
+    Clients that leave are told of; an object that finishes a turn alone is not evicted during it.
+    """
+    alone = ["durable_object_io_tasks_prevent_eviction"]
+    return ["enable_request_signal", *(alone if settings.on_disconnect == "finish" else [])]
 
 
 def session_of(settings: Settings) -> str:
@@ -270,6 +280,7 @@ const config :Workerd.Config = (
 const worker :Workerd.Worker = (
   modules = [(name = "worker.js", esModule = embed "worker.js")],
   compatibilityDate = {_text(COMPATIBILITY_DATE)},
+  compatibilityFlags = [{", ".join(_text(flag) for flag in compatibility_flags(settings))}],
   durableObjectNamespaces = [
     (className = {_text(INSTANCE_CLASS)}, uniqueKey = {_text(STORAGE_KEY)}, enableSql = true{container}),
   ],

@@ -70,6 +70,7 @@ export class HermesInstance extends DurableObject<Env> {
       time: realTime,
       log: this.#log,
       drainTimeout: this.#settings.drainTimeout,
+      finishesAlone: this.#settings.finishesAlone,
     });
     this.#tokens = new Tokens(ctx.storage.kv, this.#settings.tokenOverlap);
     this.#sessions = new Sessions(ctx.storage, (token) => this.#tokens.isDead(token, Date.now()));

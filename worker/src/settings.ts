@@ -178,6 +178,7 @@ const schema = z.object({
   HERMES_SLEEP_AFTER: duration("4h", 1000, 6 * 3600_000, "must be between 1 second and 6 hours"),
   HERMES_DRAIN_TIMEOUT: duration("60s", 0, 900_000, "must be at most 15 minutes"),
   HERMES_TOKEN_OVERLAP: duration("10m", 0, 24 * 3600_000, "must be at most 24 hours"),
+  HERMES_ON_DISCONNECT: z._default(z.enum(["stop", "finish"], "must be stop or finish"), "stop"),
   HERMES_HOST_TOOLS: flag,
   HERMES_INSTANCE_TYPE: text,
   HERMES_ALLOW_UNAUTHENTICATED: flag,
@@ -215,6 +216,8 @@ export interface Settings {
   drainTimeout: number;
   /** How long a replaced API token outlives the first use of the one that replaced it. */
   tokenOverlap: number;
+  /** Whether a turn that Hermes has begun goes on without the client that asked for it. */
+  finishesAlone: boolean;
   hostTools: boolean;
   /** Size of the container, where the platform offers several. */
   instanceType: string;
@@ -276,6 +279,7 @@ function parse(env: Env): Settings {
     sleepAfter: out.HERMES_SLEEP_AFTER,
     drainTimeout: out.HERMES_DRAIN_TIMEOUT,
     tokenOverlap: out.HERMES_TOKEN_OVERLAP,
+    finishesAlone: out.HERMES_ON_DISCONNECT === "finish",
     hostTools: out.HERMES_HOST_TOOLS,
     instanceType: out.HERMES_INSTANCE_TYPE || "standard-1",
     allowUnauthenticated: out.HERMES_ALLOW_UNAUTHENTICATED,

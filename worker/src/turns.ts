@@ -21,6 +21,8 @@ const BEARABLE = 10_000;
 const COMMENT_EVERY = 5000;
 /** How long a Hermes that restarts in place is waited for, beyond the drain timeout. */
 const RESTART_PATIENCE = 60_000;
+/** A whole answer up to so many bytes is taken whole: that is quicker than to watch a stream's end. */
+const SHORT = 64 * 1024;
 /** A request during which the sandbox dies this often is not tried again. */
 const MAX_DEATHS = 3;
 
@@ -31,6 +33,8 @@ export interface TurnsParts {
   log: Log;
   /** Milliseconds that a restart of Hermes may take at most to drain. */
   drainTimeout: number;
+  /** Whether a turn that Hermes has begun goes on without the client that asked for it. */
+  finishesAlone: boolean;
 }
 
 /** A request on its way; the body is held so that it can be sent again. */
@@ -48,6 +52,9 @@ interface Turn {
   /** Session whose turns are served in order, or `null`. */
   session: string | null;
   writes: boolean;
+  /** Whether Hermes is to finish it though nobody listens any more. */
+  finishesAlone: boolean;
+  /** Aborted when the client is gone. */
   signal: AbortSignal;
 }
 
@@ -67,7 +74,9 @@ export class Turns {
    */
   async serve(request: Request): Promise<Response> {
     const aborted = new AbortController();
-    const turn = await turnOf(request, aborted.signal);
+    // By hand: the runtime takes the request's own signal for a call's, and then does not heed it.
+    request.signal.addEventListener("abort", () => aborted.abort(clientGone()), { once: true });
+    const turn = await turnOf(request, aborted.signal, this.#parts.finishesAlone);
     const answer = this.#answer(turn);
     if (!turn.stream) return answer;
     const early = await within(this.#parts.time, BEARABLE, answer);
@@ -128,7 +137,7 @@ export class Turns {
         const answer = await this.#send(turn, keys.gatewayKey);
         if (await this.#isStranger(answer, keys.gatewayKey)) why = "Hermes was started anew";
         else if (await isDraining(answer)) why = "Hermes is restarting";
-        else return this.#pass(turn, answer, leave, finish);
+        else return await this.#pass(turn, answer, leave, finish);
       } catch (error) {
         leave();
         if (turn.signal.aborted) throw clientGone();
@@ -150,7 +159,7 @@ export class Turns {
   }
 
   #send(turn: Turn, gatewayKey: string): Promise<Response> {
-    const headers = new Headers(turn.headers);
+    const headers = innerHeaders(turn.headers);
     headers.set("authorization", `Bearer ${gatewayKey}`);
     headers.set("x-request-id", turn.id);
     // A request that is sent again must not be answered twice by the same Hermes.
@@ -160,12 +169,12 @@ export class Turns {
       headers,
       body: turn.body,
       redirect: "manual",
-      signal: turn.signal,
+      ...(turn.finishesAlone ? {} : { signal: turn.signal }),
     });
   }
 
   /** Hands an answer on untouched and notices its end, however it ends. */
-  #pass(turn: Turn, answer: Response, leave: () => void, finish: () => void): Response {
+  async #pass(turn: Turn, answer: Response, leave: () => void, finish: () => void): Promise<Response> {
     const headers = outerHeaders(answer.headers);
     headers.set("x-request-id", turn.id);
     if (turn.model !== null) headers.set("x-hermes-model", turn.model);
@@ -178,8 +187,14 @@ export class Turns {
       over();
       return new Response(null, { status, headers });
     }
+    if (isShort(answer)) {
+      const whole = await answer.arrayBuffer();
+      over();
+      return new Response(whole, { status, headers });
+    }
     const { readable, writable } = new IdentityTransformStream();
-    body.pipeTo(writable).then(over, over);
+    const passed = turn.finishesAlone ? passToTheEnd(body, writable, turn.signal) : body.pipeTo(writable);
+    passed.then(over, over);
     return new Response(readable, { status, headers });
   }
 
@@ -223,7 +238,7 @@ export class Turns {
   }
 }
 
-async function turnOf(request: Request, aborted: AbortSignal): Promise<Turn> {
+async function turnOf(request: Request, signal: AbortSignal, finishesAlone: boolean): Promise<Turn> {
   const url = new URL(request.url);
   const { headers, method } = request;
   const turns = method === "POST" && /^\/v1\/(?:chat\/completions|responses)$/.test(url.pathname);
@@ -233,14 +248,39 @@ async function turnOf(request: Request, aborted: AbortSignal): Promise<Turn> {
     method,
     path: url.pathname + url.search,
     route: url.pathname,
-    headers: innerHeaders(headers),
+    headers,
     body,
     model: headers.get(TURN.model),
     stream: headers.get(TURN.stream) === "1",
     session: turns ? headers.get("x-hermes-session-id") : null,
     writes: method !== "GET" && method !== "HEAD",
-    signal: AbortSignal.any([request.signal, aborted]),
+    finishesAlone: turns && finishesAlone,
+    signal,
   };
+}
+
+/** Reads an answer to its end, whether somebody still takes it or not. */
+async function passToTheEnd(
+  body: ReadableStream<Uint8Array>,
+  writable: WritableStream<Uint8Array>,
+  signal: AbortSignal,
+): Promise<void> {
+  const writer = writable.getWriter();
+  const gone = abortOf(signal);
+  let isTaken = true;
+  // What is written to somebody who is gone may neither arrive nor fail.
+  const written = async (writing: Promise<void>) => {
+    isTaken = await Promise.race([writing, gone]).then(
+      () => true,
+      () => false,
+    );
+  };
+  try {
+    for await (const chunk of body) if (isTaken) await written(writer.write(chunk));
+    if (isTaken) await written(writer.close());
+  } catch (error) {
+    await writer.abort(error);
+  }
 }
 
 /** Rejects when the client is gone. */
@@ -269,6 +309,10 @@ async function isDraining(answer: Response): Promise<boolean> {
   if (body?.error?.code !== "gateway_draining") return false;
   await answer.body?.cancel();
   return true;
+}
+
+function isShort({ headers }: Response): boolean {
+  return Number(headers.get("content-length") ?? Infinity) <= SHORT && !headers.has("content-encoding");
 }
 
 function isStream(response: Response): boolean {

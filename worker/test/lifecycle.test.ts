@@ -88,7 +88,13 @@ function world(work: (world: World) => Promise<void>, change: Record<string, unk
         gone();
       },
     };
-    w.turns = new Turns({ lifecycle: w.life, time, log, drainTimeout: settings.drainTimeout });
+    w.turns = new Turns({
+      lifecycle: w.life,
+      time,
+      log,
+      drainTimeout: settings.drainTimeout,
+      finishesAlone: false,
+    });
     await work(w);
   });
 }

@@ -15,6 +15,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.build import (
     INSTANCE_CLASS,
     Rendered,
     Sources,
+    compatibility_flags,
     variables,
 )
 
@@ -60,6 +61,7 @@ account_id = {quoted(settings.account_id)}
 main = "worker.js"
 no_bundle = true
 compatibility_date = {quoted(COMPATIBILITY_DATE)}
+compatibility_flags = [{", ".join(quoted(flag) for flag in compatibility_flags(settings))}]
 workers_dev = true
 preview_urls = false
 send_metrics = false

@@ -55,6 +55,16 @@ def test_bindings(sources: Sources) -> None:
     assert '"private"' not in rendered.text
 
 
+@pytest.mark.parametrize(("wanted", "stays"), [("stop", False), ("finish", True)])
+def test_the_runtime_tells_of_clients_that_leave(
+    sources: Sources, wanted: str, stays: bool
+) -> None:
+    text = render(Settings(name="alice", on_disconnect=wanted), sources).text
+    assert texts(text)["HERMES_ON_DISCONNECT"] == wanted
+    assert 'compatibilityFlags = ["enable_request_signal"' in text
+    assert ("durable_object_io_tasks_prevent_eviction" in text) is stays
+
+
 def test_a_container_is_reached_through_its_engine(sources: Sources) -> None:
     settings = Settings(name="alice", state_dir="/home/a/.hermes", **IN_CONTAINER)
     text = render(settings, sources).text

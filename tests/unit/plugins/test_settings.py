@@ -116,6 +116,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"hermes_access_audiences": ["audience-1"]}, "hermes_access_team_domain", "not set"),
     ({"hermes_access_team_domain": "https://t.example"}, "hermes_access_team_domain", "domain"),
     ({"hermes_dashboard_idle": "25h"}, "hermes_dashboard_idle", "24h"),
+    ({"hermes_on_disconnect": "end"}, "hermes_on_disconnect", "stop, finish"),
     ({"hermes_host_tools": "perhaps"}, "hermes_host_tools", "true nor false"),
     ({"hermes_allow_unauthenticated": 2}, "hermes_allow_unauthenticated", "true nor false"),
     ({"hermes_verify": "no"}, "hermes_verify", "auto, full"),

@@ -29,6 +29,7 @@ const SETTINGS: Settings = {
   dashboardHostname: "",
   dashboardIdle: HOUR,
   access: null,
+  finishesAlone: false,
   hostTools: false,
   allowUnauthenticated: false,
   instanceType: "standard-1",
@@ -159,7 +160,13 @@ export class World implements Witness {
         if (alive()) this.#alarm = at;
       },
     });
-    object.turns = new Turns({ lifecycle: object.life, time, log, drainTimeout: SETTINGS.drainTimeout });
+    object.turns = new Turns({
+      lifecycle: object.life,
+      time,
+      log,
+      drainTimeout: SETTINGS.drainTimeout,
+      finishesAlone: false,
+    });
     if (object.life.mustReattach) void object.life.reattach().catch(() => undefined);
     return object;
   }
