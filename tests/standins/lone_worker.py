@@ -6,6 +6,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import resource
 import shlex
 import socket
 import subprocess
@@ -53,6 +54,7 @@ const config :Workerd.Config = (
 const gate :Workerd.Worker = (
   modules = [(name = "worker.js", esModule = embed "worker.js")],
   compatibilityDate = "2026-08-15",
+  compatibilityFlags = ["enable_request_signal"],
   durableObjectNamespaces = [(className = "HermesInstance", uniqueKey = "gate", enableSql = true)],
   durableObjectStorage = (localDisk = "storage"),
   globalOutbound = "internet",
@@ -123,6 +125,7 @@ class LoneWorker:
             + [f"--socket-addr={name}=127.0.0.1:{port}" for name, port in addresses.items()],
             cwd=self.folder,
             env={**os.environ, "API_TOKEN": TOKEN},
+            preexec_fn=as_many_sockets_as_supervised,
         )
         self.workerd = psutil.Process(self._workerd.pid)
         wait_for(lambda: is_open(self.bare_port) and is_open(self.port))
@@ -138,6 +141,10 @@ class LoneWorker:
             process.kill()
             process.wait()
         self._folder.cleanup()
+
+    def memory(self) -> float:
+        """Memory of workerd in MB."""
+        return float(self.workerd.memory_info().rss / 1e6)
 
     def log(self) -> str:
         """What workerd printed."""
@@ -179,6 +186,12 @@ class LoneWorker:
     def _start(self, name: str, command: list[str], **options: Any) -> subprocess.Popen[bytes]:
         with (self.folder / f"{name}.log").open("wb") as log:
             return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, **options)
+
+
+def as_many_sockets_as_supervised() -> None:
+    """Raise the limit of open files, as the supervisor does for workerd."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def free_port() -> int:

@@ -4,8 +4,9 @@
     python -m tests.standins.sandbox SOCKET API_PORT DASHBOARD_PORT
 
 It speaks the engine's protocol on the unix socket SOCKET and HTTP/1.1 on the two ports. A chat that is asked for
-`"stream": true` is a stream of `chunks` events, one in `every` seconds, each with the time it was sent. GET /seen on
-the engine's socket tells what arrived.
+`"stream": true` is a stream of `chunks` events, one in `every` seconds, each with the time it was sent; asked for
+`"flood": bytes` it is as many bytes as anybody takes, and asked to `"think": seconds` it takes that long unless who
+asked goes away. GET /seen on the engine's socket tells what arrived.
 """
 
 from __future__ import annotations
@@ -15,8 +16,20 @@ import json
 import struct
 import sys
 import time
+from typing import Any
 
-SEEN = {"starts": 0, "requests": 0, "streams": 0, "cut": 0, "dashboard": 0, "paths": []}
+COUNTS = [
+    "starts",
+    "requests",
+    "dashboard",
+    "streams",
+    "cut",
+    "thinking",
+    "left",
+    "finished",
+    "flooded",
+]
+SEEN: dict[str, Any] = {**dict.fromkeys(COUNTS, 0), "paths": []}
 PORTS: dict[str, int] = {}
 BOOT: dict[str, object] = {"running": False, "labels": None}
 
@@ -111,6 +124,11 @@ async def hermes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         if asked.get("stream"):
             await stream(writer, asked.get("chunks", 10), asked.get("every", 0.01))
             continue
+        if asked.get("flood"):
+            await flood(writer, asked["flood"])
+            continue
+        if asked.get("think") and not await think(reader, asked["think"]):
+            break
         echoed = {"path": path, "bytes": len(body), "headers": headers}
         writer.write(answer(json.dumps(echoed).encode()))
         await writer.drain()
@@ -132,9 +150,37 @@ async def stream(writer: asyncio.StreamWriter, chunks: int, every: float) -> Non
             await asyncio.sleep(every)
         writer.write(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
         await writer.drain()
+        SEEN["finished"] += 1
     except ConnectionError:
         SEEN["cut"] += 1
         raise
+
+
+async def flood(writer: asyncio.StreamWriter, size: int) -> None:
+    """Send as much as is taken, and note how much that is."""
+    SEEN["flooded"] = 0
+    piece = b"x" * 65536
+    head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n"
+    writer.write((head % size).encode())
+    while SEEN["flooded"] < size:
+        writer.write(piece[: size - SEEN["flooded"]])
+        await writer.drain()
+        SEEN["flooded"] += min(len(piece), size - SEEN["flooded"])
+
+
+async def think(reader: asyncio.StreamReader, seconds: float) -> bool:
+    """Take some time; tell whether the one who asked is still there then."""
+    SEEN["thinking"] += 1
+    try:
+        # Whoever asked says nothing more, so this ends early only when they leave.
+        await asyncio.wait_for(reader.read(1), seconds)
+    except TimeoutError:
+        SEEN["finished"] += 1
+        return True
+    except ConnectionError:
+        pass
+    SEEN["left"] += 1
+    return False
 
 
 async def dashboard(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

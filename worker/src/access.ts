@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Cloudflare Access before the dashboard: its token names who is there, and is checked in full. */
-import { createRemoteJWKSet, type JWTVerifyGetKey, jwtVerify } from "jose";
+import { createRemoteJWKSet, errors, type JWTVerifyGetKey, jwtVerify } from "jose";
 import * as z from "zod/mini";
 import { ApiError } from "./errors.ts";
 import type { Settings } from "./settings.ts";
@@ -29,7 +29,7 @@ const keySets = new Map<string, JWTVerifyGetKey>();
 
 /**
  * Checks signature, issuer, audience and expiry.
- * @throws ApiError 403 `access_refused`.
+ * @throws ApiError 403 `access_refused`; 503 `access_unreachable` when nobody can tell.
  */
 export async function visitorOf(token: string, access: NonNullable<Settings["access"]>): Promise<Visitor> {
   const { issuer, audiences } = access;
@@ -44,6 +44,7 @@ export async function visitorOf(token: string, access: NonNullable<Settings["acc
     const { exp, email, common_name, sub } = claims.parse(payload);
     return { name: email || common_name || sub || "a visitor", expires: exp * 1000 };
   } catch (error) {
+    if (!isVerdict(error)) throw keysMissing(issuer, error);
     throw new ApiError({
       status: 403,
       code: "access_refused",
@@ -51,6 +52,24 @@ export async function visitorOf(token: string, access: NonNullable<Settings["acc
       cause: error,
     });
   }
+}
+
+/** Whether an error says something about the token, and not about the way to the keys. */
+function isVerdict(error: unknown): boolean {
+  if (error instanceof errors.JWKSTimeout || error instanceof errors.JWKSInvalid) return false;
+  // The library's plain error is what it throws when the keys are answered with anything but 200.
+  if (error instanceof errors.JOSEError) return error.constructor !== errors.JOSEError;
+  return error instanceof z.core.$ZodError;
+}
+
+function keysMissing(issuer: string, cause: unknown): ApiError {
+  return new ApiError({
+    status: 503,
+    code: "access_unreachable",
+    message: `The keys of Cloudflare Access cannot be fetched from ${issuer}. Check HERMES_ACCESS_TEAM_DOMAIN, then try again.`,
+    retryAfter: 5,
+    cause,
+  });
 }
 
 /** The team's keys; fetched when one is needed that is not known, and not again at once. */

@@ -64,7 +64,7 @@ export type Registry = (use: TokenUse) => Promise<Deaths>;
 /**
  * Lets a request pass that carries a valid token.
  * @returns which token it was; `null` where everyone is served.
- * @throws ApiError 503 `no_token` when none is configured, 401 `missing_token`, `wrong_token` or `retired_token`.
+ * @throws ApiError 503 `no_token` when none is configured, 403 `wrong_host` where a page may have been led here, 401 `missing_token`, `wrong_token` or `retired_token`.
  */
 export async function authorize(
   headers: Headers,
@@ -72,7 +72,10 @@ export async function authorize(
   registry: Registry,
 ): Promise<TokenCaller | null> {
   if (settings.secrets.API_TOKEN === undefined) {
-    if (settings.allowUnauthenticated) return null;
+    if (settings.allowUnauthenticated) {
+      refuseRebound(headers, settings);
+      return null;
+    }
     throw new ApiError({
       status: 503,
       code: "no_token",
@@ -122,6 +125,21 @@ async function deathsOf(used: Which, settings: Settings, registry: Registry): Pr
   });
   told.set(settings, { deaths, at: Date.now() });
   return deaths;
+}
+
+/** A page whose name was made to lead to this machine speaks to its own origin, as its browser sees it. */
+function refuseRebound(headers: Headers, settings: Settings): void {
+  const host = headers.get("host");
+  if (settings.platform !== "workerd" || host === null) return;
+  const name = host.toLowerCase().replace(/:\d+$/, "");
+  if (/^(?:localhost|127(?:\.\d+){3}|\[::1\])$/.test(name) || name === settings.dashboardHostname) return;
+  throw new ApiError({
+    status: 403,
+    code: "wrong_host",
+    message:
+      "Without an API token this Worker is served under 127.0.0.1 and localhost only. Use one of these, or " +
+      "configure a token.",
+  });
 }
 
 function retired(): ApiError {

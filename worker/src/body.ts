@@ -2,7 +2,7 @@
 /** Request bodies: read up to a limit, and looked into only where the model's name is needed. */
 import { ApiError } from "./errors.ts";
 import type { Settings } from "./settings.ts";
-import { realTime, within } from "./time.ts";
+import { realTime, type Time, within } from "./time.ts";
 
 /** The largest body, in bytes; Hermes' own limit. */
 export const BODY_LIMIT = 10 * 1024 * 1024;
@@ -16,15 +16,39 @@ export async function readBody(request: Request, limit = BODY_LIMIT): Promise<Ar
   if (request.body === null) return null;
   const announced = request.headers.get("content-length");
   if (announced !== null && Number(announced) > limit) throw tooLarge(limit);
-  if (announced !== null) return request.arrayBuffer();
+  try {
+    return await (announced === null ? gathered(request.body, limit) : request.arrayBuffer());
+  } catch (error) {
+    throw error instanceof ApiError ? error : broken(error);
+  }
+}
+
+async function gathered(body: ReadableStream<Uint8Array>, limit: number): Promise<ArrayBuffer> {
   const chunks: Uint8Array[] = [];
   let size = 0;
-  for await (const chunk of request.body as ReadableStream<Uint8Array>) {
+  for await (const chunk of body) {
     size += chunk.byteLength;
     if (size > limit) throw tooLarge(limit);
     chunks.push(chunk);
   }
   return new Blob(chunks).arrayBuffer();
+}
+
+/** What a person types arrives at once; who dribbles it holds a connection open, and is nobody yet. Milliseconds. */
+const SOON = 10_000;
+
+/**
+ * Waits for what a stranger sends, but not for long.
+ * @throws ApiError 408 `too_slow`.
+ */
+export async function soon<T>(read: Promise<T>, time: Time = realTime): Promise<T> {
+  const result = await within(
+    time,
+    SOON,
+    read.then((value) => ({ value })),
+  );
+  if (result === undefined) throw tooSlow();
+  return result.value;
 }
 
 /** An upload that sends nothing for so many milliseconds is given up: everything else waits for it. */
@@ -114,6 +138,23 @@ function tooLarge(limit: number): ApiError {
     status: 413,
     code: "body_too_large",
     message: `The request is larger than ${Math.floor(limit / 1024)} KB, which is the limit here.`,
+  });
+}
+
+function broken(cause: unknown): ApiError {
+  return new ApiError({
+    status: 400,
+    code: "body_broken",
+    message: "The request's body is broken: its length or its chunks are not what they say.",
+    cause,
+  });
+}
+
+function tooSlow(): ApiError {
+  return new ApiError({
+    status: 408,
+    code: "too_slow",
+    message: `The form took longer than ${SOON / 1000} s to arrive. Send it again.`,
   });
 }
 

@@ -9,13 +9,13 @@ import { type Context, Hono } from "hono";
 import { deleteCookie, getCookie, setCookie } from "hono/cookie";
 import { ACCESS_HEADER, ACCESS_SIGN_OUT, visitorOf } from "./access.ts";
 import { authorize, authorizeToken, bearerOf, tokenDigest } from "./auth.ts";
-import { once, readBody } from "./body.ts";
+import { once, readBody, soon } from "./body.ts";
 import { ApiError, errorResponse } from "./errors.ts";
 import { innerHeaders } from "./headers.ts";
 import type { HermesInstance } from "./instance.ts";
 import { asleepPage, problemPage, signInPage, waitingPage } from "./pages.ts";
 import { ASLEEP, PANEL, WAKING } from "./panel.ts";
-import { accompany, type Base, countFailure, isUpgrade, noteFailure, unwrap } from "./requests.ts";
+import { accompany, addressed, type Base, countFailure, isUpgrade, noteFailure, unwrap } from "./requests.ts";
 import { verify } from "./session-cookie.ts";
 import type { Opened } from "./sessions.ts";
 import type { Env, Settings } from "./settings.ts";
@@ -66,7 +66,7 @@ desk.get("/login", async (c) => {
 
 desk.post("/login", async (c) => {
   const form = new URLSearchParams(
-    new TextDecoder().decode((await readBody(c.req.raw, FORM_LIMIT)) ?? undefined),
+    new TextDecoder().decode((await soon(readBody(c.req.raw, FORM_LIMIT))) ?? undefined),
   );
   const next = inside(form.get("next") ?? undefined);
   try {
@@ -155,7 +155,8 @@ desk.onError((error, c) => {
 /** The dashboard's socket, where it has one of its own. */
 export class Dashboard extends WorkerEntrypoint<Env> {
   override fetch(request: Request): Response | Promise<Response> {
-    return dashboard(request, this.env, this.ctx);
+    const url = addressed(request);
+    return url instanceof Response ? url : dashboard(request, this.env, this.ctx);
   }
 }
 

@@ -18,7 +18,17 @@ export function innerHeaders(outer: Headers): Headers {
 
 /** Copies the headers that a client may see. */
 export function outerHeaders(inner: Headers): Headers {
-  return copy(inner, PRIVATE_ANSWER);
+  const outer = copy(inner, PRIVATE_ANSWER);
+  for (const name of ["location", "content-location"]) localise(outer, name);
+  return outer;
+}
+
+/** Hermes names the address that it knows itself by. */
+function localise(headers: Headers, name: string): void {
+  const inner = /^https?:\/\/(?:127\.0\.0\.1|localhost|hermes)(?::\d+)?(\/.*)?$/i.exec(
+    headers.get(name) ?? "",
+  );
+  if (inner !== null) headers.set(name, inner[1] ?? "/");
 }
 
 function copy(from: Headers, without: RegExp): Headers {

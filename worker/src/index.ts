@@ -9,7 +9,7 @@ import { ApiError, errorResponse } from "./errors.ts";
 import { innerHeaders } from "./headers.ts";
 import type { HermesInstance } from "./instance.ts";
 import { prove } from "./proof.ts";
-import { accompany, type Base, countFailure, noteFailure, rawPath, unwrap } from "./requests.ts";
+import { accompany, addressed, type Base, countFailure, noteFailure, rawPath, unwrap } from "./requests.ts";
 import type { Env, Settings } from "./settings.ts";
 import { askInstance } from "./stub.ts";
 import { TURN } from "./turns.ts";
@@ -92,7 +92,7 @@ app.post("/api/instance/restart-gateway", (c) => hermes(c, (it) => it.restartGat
 app.post("/api/instance/hold", (c) => hermes(c, (it) => it.hold(c.var.requestId)));
 app.post("/api/instance/stop", (c) => hermes(c, (it) => it.stop(c.var.requestId)));
 app.get("/api/instance/logs", (c) => {
-  const lines = Math.min(Number(c.req.query("lines")) || 200, 5000);
+  const lines = Math.min(Math.max(1, Math.trunc(Number(c.req.query("lines"))) || 200), 5000);
   const follow = c.req.query("follow");
   if (follow !== undefined && follow !== "false")
     return hermes(c, (it) => it.followLogs(c.var.requestId, lines));
@@ -170,16 +170,18 @@ function hermes<T>(c: Context<App>, work: (instance: Stub) => Promise<T>): Promi
 
 const entry: ExportedHandler<Env> = {
   fetch(request, env, ctx) {
-    if (isForDashboard(request, env)) return dashboard(request, env, ctx);
+    const url = addressed(request);
+    if (url instanceof Response) return url;
+    if (isForDashboard(url, env)) return dashboard(request, env, ctx);
     return app.fetch(request, env, ctx);
   },
 };
 
 /** A configuration that cannot be read is reported by the API. */
-function isForDashboard(request: Request, env: Env): boolean {
+function isForDashboard({ hostname }: URL, env: Env): boolean {
   const name = env["HERMES_DASHBOARD_HOSTNAME"];
   if (typeof name !== "string" || name === "") return false;
-  return new URL(request.url).hostname === name.trim().toLowerCase();
+  return hostname === name.trim().toLowerCase();
 }
 
 export default entry;

@@ -9,9 +9,10 @@ const SHAPES: readonly RegExp[] = [
   /\b[Bb]earer\s+[A-Za-z0-9._~+/=-]{8,}/g,
 ];
 
-/** Replaces secrets in text: the values it was told, and whatever looks like a key. */
+/** Replaces secrets in text: the values it was told, however they are written, and whatever looks like a key. */
 export class Redactor {
-  readonly #values = new Set<string>();
+  /** The longest first: one may be the beginning of another. */
+  #values: readonly string[] = [];
 
   /** @param secrets values never to be shown; those under 6 characters are ignored, they would eat words. */
   constructor(secrets: Iterable<string> = []) {
@@ -20,7 +21,8 @@ export class Redactor {
 
   /** Adds values, for example the keys of a new boot. */
   add(secrets: Iterable<string>): void {
-    for (const secret of secrets) if (secret.length >= 6) this.#values.add(secret);
+    const forms = [...secrets].flatMap(formsOf).filter((form) => form.length >= 6);
+    this.#values = [...new Set([...this.#values, ...forms])].sort((a, b) => b.length - a.length);
   }
 
   /** The text with every secret replaced by `[redacted]`. */
@@ -31,7 +33,7 @@ export class Redactor {
     return out;
   }
 
-  /** Redacts a stream of text line by line; a secret never spans a line. */
+  /** Redacts a stream of text line by line; of a secret of several lines each is one. */
   stream(): TransformStream<Uint8Array, Uint8Array> {
     const decoder = new TextDecoder();
     const encoder = new TextEncoder();
@@ -50,6 +52,13 @@ export class Redactor {
       },
     });
   }
+}
+
+/** How a value may stand in a log: as it is, line by line, inside of JSON, in a URL. */
+function formsOf(secret: string): string[] {
+  const lines = [secret, ...secret.split(/\r?\n/)];
+  const written = lines.flatMap((line) => [line, JSON.stringify(line).slice(1, -1)]);
+  return secret.isWellFormed() ? [...written, encodeURIComponent(secret)] : written;
 }
 
 /** Writes one JSON line per event to the Worker's log. */

@@ -32,6 +32,8 @@ export const WAKING = "waking";
 
 /** How long somebody impatient waits, in milliseconds: a dashboard that runs answers at once. */
 const IMPATIENCE = 400;
+/** WebSockets that may be open at once: a page opens a handful, and each costs memory here and in Hermes. */
+const MOST_SOCKETS = 100;
 /** Between notes of activity of one socket, in milliseconds. */
 const TOUCH_EVERY = 1000;
 /** A dashboard that was started anew is asked again after so many milliseconds, so often. */
@@ -142,7 +144,6 @@ export class Panel {
     });
     const headers = outerHeaders(answer.headers);
     headers.set(TURN.requestId, request.headers.get(TURN.requestId) ?? "");
-    localise(headers);
     const { status } = answer;
     if (answer.body === null) {
       over();
@@ -184,6 +185,7 @@ export class Panel {
 
   /** Joins the browser's socket with Hermes'. */
   async #connect(request: Request, seat: Seat): Promise<Response> {
+    if (this.#sockets.size >= MOST_SOCKETS) throw tooManySockets();
     const answer = await this.#ask(request, seat, {});
     const inner = answer.webSocket;
     if (inner === null) {
@@ -260,14 +262,6 @@ function close(socket: WebSocket, code: number, why: string): void {
   }
 }
 
-/** A redirect of Hermes names the address that it knows itself by. */
-function localise(headers: Headers): void {
-  const location = headers.get("location");
-  if (location === null) return;
-  const inner = /^https?:\/\/(?:127\.0\.0\.1|localhost)(?::\d+)?(\/.*)?$/i.exec(location);
-  if (inner !== null) headers.set("location", inner[1] ?? "/");
-}
-
 /** Whether this is a page of Hermes' own, and no file of the owner's. */
 function isPage(headers: Headers): boolean {
   return headers.get("content-type")?.startsWith("text/html") === true && !headers.has("content-disposition");
@@ -295,6 +289,15 @@ function asleep(): ApiError {
 
 function waking(): ApiError {
   return new ApiError({ status: 503, code: WAKING, message: "Hermes is waking up.", retryAfter: 1 });
+}
+
+function tooManySockets(): ApiError {
+  return new ApiError({
+    status: 503,
+    code: "too_many_sockets",
+    message: `The dashboard has ${MOST_SOCKETS} WebSockets open already. Close some of its pages.`,
+    retryAfter: 5,
+  });
 }
 
 function olderBoot(): ApiError {

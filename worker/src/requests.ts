@@ -2,7 +2,7 @@
 /** What every route has in common: a request id, one line in the log, the address of who asks. */
 import type { Context, Next } from "hono";
 import { Attempts, addressOf } from "./attempts.ts";
-import { ApiError, toApiError } from "./errors.ts";
+import { ApiError, errorResponse, toApiError } from "./errors.ts";
 import { BOOT_CAUSE } from "./headers.ts";
 import { Log, Redactor } from "./log.ts";
 import { type Env, type Settings, secretValues, settingsOf } from "./settings.ts";
@@ -10,7 +10,13 @@ import { type Env, type Settings, secretValues, settingsOf } from "./settings.ts
 /** What all routes know. */
 export interface Base {
   Bindings: Env;
-  Variables: { requestId: string; settings: Settings; bootCause?: string };
+  Variables: {
+    requestId: string;
+    settings: Settings;
+    bootCause?: string;
+    /** A refused attempt too many: a flood of these must not become one of log lines. */
+    unlogged?: true;
+  };
 }
 
 /** Gives a request its id and the settings, and reports it when it is answered. */
@@ -19,7 +25,7 @@ export async function accompany<E extends Base>(c: Context<E>, next: Next): Prom
   const began = Date.now();
   c.set("settings", settingsOf(c.env));
   await next();
-  report(c, began);
+  report(c, Date.now() - began);
   const { status, headers } = c.res;
   if (status !== 101 && !headers.has("x-request-id")) c.res.headers.set("x-request-id", c.var.requestId);
 }
@@ -27,6 +33,7 @@ export async function accompany<E extends Base>(c: Context<E>, next: Next): Prom
 /** Notes what went wrong on our side; returns the error as it is told. */
 export function noteFailure<E extends Base>(c: Context<E>, error: unknown): ApiError {
   const known = toApiError(error);
+  if (known.code === TOO_MANY) c.set("unlogged", true);
   if (known.status >= 500 && known.code !== "waking" && known.code !== "asleep")
     logOf(c.env).error("refused", {
       request_id: c.var.requestId,
@@ -36,9 +43,27 @@ export function noteFailure<E extends Base>(c: Context<E>, error: unknown): ApiE
   return known;
 }
 
-/** The path exactly as the client sent it (the URL parser has resolved dot segments already). */
+/**
+ * The path exactly as the client sent it (the URL parser has resolved dot segments already). What is no address
+ * of this Worker's has none that any route knows.
+ */
 export function rawPath(request: Request): string {
-  return /^[a-z]+:\/\/[^/?#]*([^?#]*)/i.exec(request.url)?.[1] || "/";
+  const parts = /^https?:\/\/[^/?#]*([^?#]*)/i.exec(request.url);
+  return parts === null ? "*" : parts[1] || "/";
+}
+
+/**
+ * The URL of a request.
+ * @returns an answer to hand out where a strange target or `Host` makes none.
+ */
+export function addressed(request: Request): URL | Response {
+  if (URL.canParse(request.url)) return new URL(request.url);
+  const refusal = new ApiError({
+    status: 400,
+    code: "bad_address",
+    message: "The request's target and its Host header make no address.",
+  });
+  return errorResponse(refusal, crypto.randomUUID());
 }
 
 /** Whether a request asks for a WebSocket. */
@@ -46,19 +71,19 @@ export function isUpgrade(request: Request): boolean {
   return request.headers.get("upgrade")?.toLowerCase() === "websocket";
 }
 
-/** One line for each request; the route, never the query. */
-function report<E extends Base>(c: Context<E>, began: number): void {
-  // A flood of refused attempts must not become one of log lines.
-  if (c.error instanceof ApiError && c.error.code === TOO_MANY) return;
-  const { requestId, bootCause } = c.var;
-  logOf(c.env).info("request", {
+/** One line for each request; the route, never the query. It is written once the answer is under way. */
+function report<E extends Base>(c: Context<E>, ms: number): void {
+  const { requestId, bootCause, unlogged } = c.var;
+  if (unlogged) return;
+  const line = {
     request_id: requestId,
     method: c.req.method,
     route: rawPath(c.req.raw).slice(0, 200),
     status: c.res.status,
-    ms: Date.now() - began,
+    ms,
     ...(bootCause === undefined ? {} : { boot_cause: bootCause }),
-  });
+  };
+  c.executionCtx.waitUntil(scheduler.wait(0).then(() => logOf(c.env).info("request", line)));
 }
 
 /** Takes what is meant for the log off an answer of the instance. */

@@ -1,7 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 import { runInDurableObject } from "cloudflare:test";
 import { beforeEach, describe, expect, it } from "vitest";
-import { anew, ask, askDashboard, askDashboardSocket, askWith, instance, machine, TOKEN } from "./helpers.ts";
+import {
+  anew,
+  ask,
+  askDashboard,
+  askDashboardSocket,
+  askWith,
+  instance,
+  machine,
+  TOKEN,
+  until,
+} from "./helpers.ts";
 
 const ORIGIN = "https://hermes.example";
 const page = { accept: "text/html", "sec-fetch-mode": "navigate", "sec-fetch-site": "none" };
@@ -286,6 +296,15 @@ describe("the way to Hermes' dashboard", () => {
     expect(new Uint8Array((await next(ws)) as ArrayBuffer)).toEqual(new Uint8Array([1, 2, 3]));
     ws.send("bye");
     expect(await next(ws)).toEqual({ code: 4000, reason: "as you wish" });
+  });
+
+  it("has a limit of open sockets, and room again when some are closed", async () => {
+    const cookie = await signIn();
+    await wake();
+    const sockets = await Promise.all(Array.from({ length: 100 }, () => open(cookie)));
+    expect((await socket({ cookie, origin: ORIGIN })).status).toBe(503);
+    for (const ws of sockets) ws.close();
+    await until(async () => (await socket({ cookie, origin: ORIGIN })).status === 101);
   });
 
   it.each([

@@ -195,6 +195,27 @@ describe.each(Object.entries(GOOD))("with %s", (_, { api, dashboard, credential 
   });
 });
 
+describe("Access whose keys cannot be had", () => {
+  it("is told apart from a bad token, and not counted against anybody", async () => {
+    await machine.provider({ status: 500, headers: {}, body: "no keys" });
+    const elsewhere = { ...ROTATED, HERMES_ACCESS_TEAM_DOMAIN: "silent.cloudflareaccess.example" };
+    const token = await team.token({ issuer: "https://silent.cloudflareaccess.example" });
+    for (let at = 0; at < 25; at++) {
+      const headers = { "cf-access-jwt-assertion": token, "cf-connecting-ip": "198.18.1.1" };
+      const answer = await askWith(elsewhere, "/api/auth/me", headers, {}, `https://${HOST}`);
+      expect([answer.status, ((await answer.json()) as { code: string }).code]).toEqual([
+        503,
+        "access_unreachable",
+      ]);
+    }
+    await machine.provider({
+      status: 200,
+      headers: { "content-type": "application/json" },
+      body: team.certs,
+    });
+  });
+});
+
 describe("after the overlap", () => {
   it("the old token is as good as none", async () => {
     await runInDurableObject(instance(), (_, { storage }) => {

@@ -193,6 +193,16 @@ describe("the redactor", () => {
     expect(clean).toBe("abc [redacted] [redacted] Authorization: [redacted]");
   });
 
+  it("hides it in JSON and in a URL, line by line, and the longer of two that begin alike", () => {
+    const quoted = 'quo"ted\\back/slash+';
+    const pem = "-----BEGIN-----\nfirst-line-of-it\r\nsecond-line-of-it";
+    const redactor = new Redactor(["common", "common-and-more", quoted, pem]);
+    const logged = JSON.stringify({ quoted, url: encodeURIComponent(quoted), pem, both: "common-and-more" });
+    const clean = redactor.clean(`${logged}\nfirst-line-of-it\n  second-line-of-it`);
+    for (const rest of ["quo", "back", "slash", "line-of-it", "and-more"])
+      expect(clean.replaceAll("quoted", "")).not.toContain(rest);
+  });
+
   it("hides a secret that is cut in two by chunks", async () => {
     const stream = new Response("a hunter2-hun").body as ReadableStream<Uint8Array>;
     const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import { beforeAll, describe, expect, it } from "vitest";
 import { authorize } from "../src/auth.ts";
+import { soon } from "../src/body.ts";
 import { type Env, settingsOf } from "../src/settings.ts";
 import { anew, ask, askBare, env, machine, refusal, TOKEN } from "./helpers.ts";
+import { ManualTime } from "./stand-ins/sandbox.ts";
 
 beforeAll(anew);
 
@@ -42,6 +44,18 @@ describe("who may come in", () => {
       HERMES_ALLOW_UNAUTHENTICATED: "true",
     } as unknown as Env);
     await authorize(new Headers(), open, nobody);
+    for (const host of ["127.0.0.1:8787", "localhost", "[::1]:8787", "hermes.example"])
+      await authorize(new Headers({ host }), open, nobody);
+    // A page of evil.example that its owner led here is of the same origin to its browser.
+    for (const host of [
+      "evil.example:8787",
+      "127.0.0.1.evil.example",
+      "localhost.evil.example",
+      "[::1].evil",
+    ])
+      await expect(authorize(new Headers({ host }), open, nobody)).rejects.toMatchObject({
+        code: "wrong_host",
+      });
   });
 });
 
@@ -127,6 +141,15 @@ describe("bodies", () => {
     const chunked = await ask("/v1/responses", { method: "POST", body: streamed ?? null });
     expect(await refusal(chunked)).toMatchObject({ status: 413, code: "body_too_large" });
     expect((await machine.look()).starts).toBe(0);
+  });
+
+  it("waits for a stranger's form, but not for long", async () => {
+    const time = new ManualTime();
+    const dribbled = soon(new Promise(() => undefined), time).catch((error: unknown) => error);
+    await time.pass(10_000);
+    expect(await dribbled).toMatchObject({ status: 408, code: "too_slow" });
+    expect(await soon(Promise.resolve(null), time)).toBeNull();
+    expect(time.timers).toBe(0);
   });
 });
 
