@@ -57,8 +57,6 @@ class ActionModule(ExistingAction):
                 f"  backup  {shown}",
                 "",
                 "To have it back:",
-                f"  {self.command('restore')} -e hermes_backup={shown}"
-                if not self.in_checkout
-                else f"  make restore BACKUP={shown}",
+                f"  {self.restore_command(path)}",
             ]
         )

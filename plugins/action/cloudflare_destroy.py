@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import time
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,6 +21,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
 )
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.module_utils.settings import Checker
+from ansible_collections.hermes.workers.plugins.plugin_utils import backups
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import account as accounts
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import hostname
@@ -38,12 +37,9 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.deployed
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.image import prune
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.place import open_api
 from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import DeploymentAction
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment, disk_card
+from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
 from ansible_collections.hermes.workers.plugins.plugin_utils.plan import remove_runtime
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import save_and_sleep
-
-BACKUPS = "backups"
-BACKUP_SECONDS = 300.0
 
 
 class ActionModule(DeploymentAction):
@@ -174,7 +170,7 @@ class ActionModule(DeploymentAction):
         return lines
 
     def _backups(self) -> Path:
-        return self.deployment.state_dir / BACKUPS
+        return backups.folder_of(self.deployment)
 
     def _back_up(self) -> Path | None:
         """Have Hermes' state saved, and download it; None when there never was any."""
@@ -183,9 +179,12 @@ class ActionModule(DeploymentAction):
         try:
             if not save_and_sleep(client, self.settings.name, "it is destroyed"):
                 raise Unreachable("the Worker does not answer")
-            answer = client.request("GET", "/api/instance/backups", timeout=60)
-            kept = answer.json().get("backups") or []
-            return self._download(client, kept[0]["id"]) if kept else None
+            backup = backups.newest(client)
+            if backup is None:
+                return None
+            path = backups.path_for(self.settings.name, backup, self._backups())
+            backups.download(client, backup, path)
+            return path
         except Unreachable as error:
             raise Card.of(
                 self.settings.name,
@@ -193,24 +192,6 @@ class ActionModule(DeploymentAction):
                 "run `deploy` first to mend it; or destroy it without a backup (-e hermes_forget=true).",
                 "save",
             ) from error
-
-    def _download(self, client: RemoteClient, identity: int) -> Path:
-        folder = self._backups()
-        path = folder / f"{self.settings.name}-{time.strftime('%Y%m%d-%H%M%S')}.hermes"
-        partial = path.with_suffix(".partial")
-        try:
-            folder.mkdir(mode=0o700, exist_ok=True)
-            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                target = f"/api/instance/backups/{identity}"
-                answer = client.download(target, file.write, BACKUP_SECONDS)
-            if answer.status != 200:
-                partial.unlink()
-                raise Unreachable(answer.complaint())
-            partial.replace(path)
-        except OSError as error:
-            raise disk_card(error, folder) from error
-        return path
 
     def _remove(self) -> None:
         """Take everything away; the Worker last, because its tags tell what else is ours."""
@@ -243,14 +224,11 @@ class ActionModule(DeploymentAction):
         lines = ["", f"{self.settings.name}: destroyed"]
         if backup is None:
             return [*lines, "  no backup was kept"]
-        token = self.deployment.shown(self.deployment.token_file)
-        url = f"https://{host_of(self.settings, self.account)}/api/instance/backups"
-        upload = f"--data-binary @{self.deployment.shown(backup)} {url}"
         return [
             *lines,
             f"  backup  {self.deployment.shown(backup)}",
             "",
             "To have it back:",
             f"  {self.command('deploy')}",
-            f'  curl -X PUT -H "Authorization: Bearer $(cat {token})" {upload}',
+            f"  {self.restore_command(backup)}",
         ]

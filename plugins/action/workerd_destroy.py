@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.plugin_utils.backups import folder_of
 from ansible_collections.hermes.workers.plugins.plugin_utils.container import (
     Containers,
     speaking,
@@ -23,8 +24,6 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.processes import (
     Processes,
     save_and_sleep,
 )
-
-BACKUPS = "backups"
 
 
 class ActionModule(ExistingAction):
@@ -96,9 +95,8 @@ class ActionModule(ExistingAction):
                 f"  remove  {self.deployment.shown(self.deployment.runtime)} (no other deployment uses it)"
             )
         if self._has_memory():
-            lines.append(
-                f"  keep    a last backup in {self.deployment.shown(self._backups())}, unless you say otherwise"
-            )
+            folder = self.deployment.shown(folder_of(self.deployment))
+            lines.append(f"  keep    a last backup in {folder}, unless you say otherwise")
         return lines
 
     def _save(self) -> None:
@@ -111,12 +109,9 @@ class ActionModule(ExistingAction):
         storage = self.deployment.folder / "storage"
         return storage.is_dir() and any(storage.iterdir())
 
-    def _backups(self) -> Path:
-        return self.deployment.state_dir / BACKUPS
-
     def _back_up(self) -> Path:
         """Pack the stopped Durable Object's files and return the archive."""
-        folder = self._backups()
+        folder = folder_of(self.deployment)
         path = folder / f"{self.settings.name}-{time.strftime('%Y%m%d-%H%M%S')}.tar.gz"
         try:
             folder.mkdir(mode=0o700, exist_ok=True)

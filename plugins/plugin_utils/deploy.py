@@ -53,6 +53,16 @@ class DeploymentAction(CardAction):
         inventories = " ".join(f"-i {shlex.quote(source)}" for source in sources)
         return f"ansible-playbook hermes.workers.{target} {inventories}".rstrip()
 
+    def restore_command(self, backup: Path) -> str:
+        """Return what a person types to put a backup back."""
+        shown = shlex.quote(self.deployment.shown(backup))
+        is_one_of_many = len(self.task_vars.get("groups", {}).get("all", [])) > 1
+        limit = f"-l {self.host}" if is_one_of_many else ""
+        command = self.command("restore")
+        if command.startswith("make "):
+            return f"{command} BACKUP={shown}" + (f' ARGS="{limit}"' if limit else "")
+        return " ".join(filter(None, [command, limit, f"-e hermes_backup={shown}"]))
+
     @property
     def in_checkout(self) -> bool:
         """Whether the play was started where `make` works."""

@@ -166,7 +166,8 @@ class Edge:
     ) -> web.StreamResponse:
         """Pass a request on, and once more when a new version ended the Worker before it answered.
 
-        At Cloudflare a Worker that was asked outlives its Durable Object and asks the new one; here both are one process.
+        At Cloudflare a Worker that was asked outlives its Durable Object and asks the new one; here both are one
+        process.
         """
         small = (request.content_length or 0) <= REPEATABLE_BYTES
         body = await request.read() if small and request.body_exists else None
@@ -174,7 +175,11 @@ class Edge:
         try:
             return await _stream(self._client(), served.port, request, body)
         except Unanswered:
-            if not small or served.worker.current is asked or not await self._ready(served, account):
+            if (
+                not small
+                or served.worker.current is asked
+                or not await self._ready(served, account)
+            ):
                 raise
             return await _stream(self._client(), served.port, request, body)
 

@@ -186,7 +186,8 @@ def test_destroy_keeps_a_backup_and_leaves_nothing_else(cloud: Cloud) -> None:
     assert not zone.routes
     assert not any("leaving" in record["name"] for record in zone.records.values())
     assert not (cloud.home / "leaving").exists()
-    assert list((cloud.home / "backups").glob("leaving-*.hermes"))
+    (backup,) = (cloud.home / "backups").glob("leaving-*.hermes")
+    assert f"BACKUP={backup}" in gone.output
 
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [

@@ -28,7 +28,9 @@ import { DurableObject } from "cloudflare:workers";
 export class HermesInstance extends DurableObject {}
 export default { fetch: () => new Response() };
 """
-HOSTILE = "quote \" backslash \\ tab \t delete \x7f nul-like \\u0000 umlaut ü emoji 😀 $HOME ${x} ''' # ;"
+HOSTILE = (
+    "quote \" backslash \\ tab \t delete \x7f nul-like \\u0000 umlaut ü emoji 😀 $HOME ${x} ''' # ;"
+)
 # Every option that reaches the rendered file takes each kind of its values at least once.
 OPTIONS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "bare": ({"hermes_allow_unauthenticated": True, "hermes_provider": "rehearsal"}, []),

@@ -122,7 +122,9 @@ def telling_lines(output: str, secrets: list[str], count: int = 8) -> list[str]:
     # Colours come even where none are wanted, in the middle of the mark.
     raw = [COLOURS.sub("", line).strip() for line in output.splitlines()]
     marked = [number for number, line in enumerate(raw) if "[ERROR]" in line]
-    lines = [line.removeprefix("✘").removeprefix("X").replace("[ERROR]", "").strip() for line in raw]
+    lines = [
+        line.removeprefix("✘").removeprefix("X").replace("[ERROR]", "").strip() for line in raw
+    ]
     kept = [line for line in lines[marked[0] if marked else 0 :] if telling(line)]
     for value in sorted(filter(None, secrets), key=len, reverse=True):
         kept = [line.replace(value, HIDDEN) for line in kept]
