@@ -17,6 +17,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """One state folder for the whole run, so that its runtime is installed once."""
     folder = tmp_path_factory.mktemp("hermes-home")
     folder.chmod(0o700)
+    # The last deployment takes the runtime with it when it is destroyed: there is always another one.
+    (folder / "neighbour" / "build").mkdir(parents=True)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
