@@ -9,6 +9,7 @@ import base64
 import http.client
 import json
 import os
+import re
 import socket
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +18,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 DOCKER_SOCKET = "/var/run/docker.sock"
+PUSHED = re.compile(r"digest: (sha256:[0-9a-f]{64})")
 LONG = 900.0
 """Seconds without a byte that a pull or a build may take."""
 
@@ -157,7 +159,9 @@ class DockerEngine:
         path = f"/images/{quote(name, safe='/:')}/push?{urlencode({'tag': tag})}"
         digest = ""
         for line in self._lines("POST", path, headers={"X-Registry-Auth": encoded}):
-            digest = (line.get("aux") or {}).get("Digest") or digest
+            # Docker names the digest in a field of its own, Podman in words alone.
+            said = PUSHED.search(line.get("status") or "")
+            digest = (line.get("aux") or {}).get("Digest") or (said[1] if said else digest)
             parts = (line.get("id"), line.get("status"), line.get("progress"))
             tell(" ".join(filter(None, parts)))
         if not digest:

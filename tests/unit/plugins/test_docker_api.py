@@ -45,6 +45,7 @@ class StandIn(socketserver.ThreadingUnixStreamServer):
         self.refused: dict[str, tuple[int, Any]] = {}
         self.seen: list[tuple[str, str]] = []
         self.body = b""
+        self.pushed = b""
 
     def add(self, identity: str, *names: str, created: int = 0, session: str | None = None) -> None:
         labels = {docker.SESSION_LABEL: session} if session else None
@@ -89,6 +90,8 @@ class Handler(BaseHTTPRequestHandler):
         elif path.startswith("/containers/") and self.command == "DELETE":
             del self.server.containers[path.removeprefix("/containers/")]
             self.answer(204, None, b"")
+        elif path.endswith("/push"):
+            self.answer(200, None, self.server.pushed)
         elif path == "/build":
             self.server.body = self.chunked()
             self.answer(200, None, b'{"stream":"Step 1"}\r\n{"error":"no space"}\r\n')
@@ -141,6 +144,28 @@ def stand_in(tmp_path: Path) -> Iterator[StandIn]:
 @pytest.fixture
 def engine(stand_in: StandIn) -> DockerEngine:
     return DockerEngine(stand_in.path)
+
+
+DIGEST = "sha256:" + "0a" * 32
+IN_WORDS = {"status": f"one: digest: {DIGEST} size: 425"}
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [{"status": "Pushed"}, IN_WORDS, {"aux": {"Tag": "one", "Digest": DIGEST}}],
+        [{"status": "Copying config"}, IN_WORDS],
+    ],
+    ids=["docker", "podman"],
+)
+def test_a_push_tells_the_digest_whichever_way_the_engine_does(
+    stand_in: StandIn, engine: DockerEngine, lines: list[dict[str, Any]]
+) -> None:
+    stand_in.pushed = b"".join(json.dumps(line).encode() + b"\r\n" for line in lines)
+    told: list[str] = []
+    found = engine.push("r/i", "one", "user", "canary", told.append)
+    assert found == DIGEST
+    assert "canary" not in str(told + stand_in.seen)
 
 
 def test_a_folder_is_sent_whole_and_a_failed_build_is_an_error(
