@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What an API token may do, as far as it can be found out without changing anything.
 
-A token that may read its own policies tells exactly. Others are asked to read what belongs to each permission: that
-finds a missing permission and a wrong account; that a permission is "Read" where "Edit" is needed shows at the first
-write, whose refusal names the permission as well.
+A token is asked to read what belongs to each permission: that finds a missing permission and a wrong account. That a
+permission is "Read" where "Edit" is needed is told by a token that may read its own policies; with any other it shows
+at the first write, whose refusal names the call.
 """
 
 from __future__ import annotations
@@ -70,27 +70,13 @@ def granted(api: Cloudflare, token_id: str) -> set[str] | None:
     return None
 
 
-def missing(
-    api: Cloudflare,
-    account: Iterable[Permission] = (SCRIPTS, CONTAINERS),
-    zone: Iterable[Permission] = (),
-    zone_id: str = "",
-) -> list[Permission]:
-    """Return the permissions that the token lacks for its account and for one zone."""
-    denied = [one for one in account if _denied(api, api.account(one.path))]
-    return denied + [one for one in zone if _denied(api, f"/zones/{segment(zone_id)}/{one.path}")]
+def read_only(groups: set[str], needed: Iterable[Permission]) -> list[Permission]:
+    """Return the needed permissions of which a token has the reading half alone. groups: those that it has.
 
-
-def lacking(groups: set[str], needed: Iterable[Permission]) -> list[Permission]:
-    """Return the needed permissions that are not among a token's permission groups."""
-    return [one for one in needed if one.group not in groups]
-
-
-def _denied(api: Cloudflare, path: str) -> bool:
-    try:
-        api.get(path)
-    except CloudflareError as error:
-        if error.denied:
-            return True
-        raise
-    return False
+    A group that is not there at all shows where it is used: its name here may be out of date, and prove nothing.
+    """
+    return [
+        one
+        for one in needed
+        if one.group not in groups and one.group.replace(" Write", " Read") in groups
+    ]

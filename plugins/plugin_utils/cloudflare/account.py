@@ -70,9 +70,11 @@ def survey(api: Cloudflare, hostnames: Iterable[str]) -> Account:
     found = Account()
     hostnames = sorted(set(hostnames))
     try:
-        _check_token(api, found)
+        token_id = _check_token(api, found)
         if not found.problems:
             _check_permissions(api, found, hostnames)
+        if not found.problems:
+            _check_policies(api, found, token_id, hostnames)
         if not found.problems:
             _read(api, found, hostnames)
     except CloudflareError as error:
@@ -81,16 +83,19 @@ def survey(api: Cloudflare, hostnames: Iterable[str]) -> Account:
     return found
 
 
-def _check_token(api: Cloudflare, found: Account) -> None:
+def _check_token(api: Cloudflare, found: Account) -> str:
+    """Note what is wrong with the token; returns its id."""
     try:
-        status = permissions.verify(api).get("status")
+        verified = permissions.verify(api)
     except CloudflareError as error:
         if error.uncertain:
             raise
         _note(found, "cloudflare_api_token", f"not valid: {error.message}", REMEDY_TOKEN)
-        return
+        return ""
+    status = verified.get("status")
     if status != "active":
         _note(found, "cloudflare_api_token", f"the token is {status}, not active.", REMEDY_TOKEN)
+    return verified.get("id") or ""
 
 
 def _check_permissions(api: Cloudflare, found: Account, hostnames: list[str]) -> None:
@@ -126,6 +131,16 @@ def _check_permissions(api: Cloudflare, found: Account, hostnames: list[str]) ->
         )
     if hostnames:
         _check_zones(api, found)
+
+
+def _check_policies(api: Cloudflare, found: Account, token_id: str, hostnames: list[str]) -> None:
+    """Note each permission that is "Read" where "Edit" is needed, if the token may tell."""
+    groups = permissions.granted(api, token_id)
+    needed = [permissions.SCRIPTS, permissions.CONTAINERS]
+    if hostnames:
+        needed += [permissions.ROUTES, permissions.DNS]
+    for one in permissions.read_only(groups or set(), needed):
+        _missing(found, one.label, "of which it has the reading half only")
 
 
 def _check_zones(api: Cloudflare, found: Account) -> None:
