@@ -83,6 +83,8 @@ class Edge:
         self.state = state
         self.binaries = binaries
         self.clock = clock
+        self.internet = ""
+        """host:port of a test's own server, which then answers for the whole internet of all Workers."""
         self._served: dict[str, Served] = {}
         self._session: ClientSession | None = None
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -217,7 +219,8 @@ class Edge:
             return await _answers(served)
 
     async def _start_workerd(self, served: Served, version: Version, engine: bool) -> None:
-        overlay = workerd.Overlay(engine=engine and workerd.overlaid(version))
+        running = engine and workerd.overlaid(version)
+        overlay = workerd.Overlay(engine=running, internet=self.internet)
         if workerd.overlaid(version):
             address = f"http://127.0.0.1:{served.providers.getsockname()[1]}"
             overlay.variables = {"HERMES_ENGINE": "process", "PROVIDERS_ADDRESS": address}

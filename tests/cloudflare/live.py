@@ -84,7 +84,8 @@ class Account:
     def leftovers(self) -> list[str]:
         """Return the names of throw-away deployments of which something is there."""
         api = Cloudflare(self.token, self.id)
-        names = {one["id"] for one in scripts.deployed(api)}
+        # By its name, since what was cut early has no tags yet.
+        names = {one["id"] for one in scripts.listing(api)}
         names |= {one["name"].removesuffix("-hermes") for one in containers.applications(api)}
         return sorted(name for name in names if name.startswith(PREFIX))
 

@@ -29,6 +29,8 @@ class Overlay:
     docker: str = ""
     """Lines of a containerEngine, where Docker runs the containers."""
     images: dict[str, str] = field(default_factory=dict)
+    internet: str = ""
+    """host:port of what answers for every host on the internet; empty: the internet itself."""
 
 
 def secret_variable(number: int) -> str:
@@ -74,7 +76,7 @@ def _configuration(
 ) -> str:
     services = [
         '(name = "main", worker = .worker)',
-        '(name = "internet", network = (allow = ["public"], tlsOptions = (trustBrowserCas = true)))',
+        _internet(overlay),
         '(name = "storage", disk = (path = "storage", writable = true))',
     ]
     sockets = [
@@ -115,6 +117,14 @@ const worker :Workerd.Worker = (
   bindings = [{_lines(_bindings(version, overlay))}],
 );
 """
+
+
+def _internet(overlay: Overlay) -> str:
+    if overlay.internet:
+        return f'(name = "internet", external = (address = {text(overlay.internet)}, http = ()))'
+    return (
+        '(name = "internet", network = (allow = ["public"], tlsOptions = (trustBrowserCas = true)))'
+    )
 
 
 def _namespaces(worker: Worker, version: Version, overlay: Overlay) -> Iterable[str]:

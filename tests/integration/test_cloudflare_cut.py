@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A deploy to Cloudflare that is cut at every step in turn: the error names the step, the next run converges.
+
+One play deploys many hosts, each with a token of its own, and each token's calls fail from another call on. What such
+a run left at Cloudflare differs only by the writes before it, so a cut before each write and one after its effect tell
+all; with HERMES_TESTS_EVERY_CALL=1 each read is cut as well.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+
+import pytest
+from fleets import ACCOUNT, KEY, Fleet
+
+from tests.cloudflare import ControlPlane
+
+STEPS = ("api_token", "preflight", "image", "worker", "routes", "wrangler")
+"""What an error may name: the step, or wrangler within the step that runs it."""
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    folder = tmp_path_factory.mktemp("cut")
+    with ControlPlane(folder / "plane") as plane:
+        yield Fleet(plane, folder)
+
+
+def cuts(fleet: Fleet) -> dict[str, tuple[int, str]]:
+    """Deploy one host whole; returns a name for each moment to cut at, with the calls before it and the kind."""
+    fleet.add("whole")
+    play = fleet.play()
+    assert play.code == 0, play.output
+    calls = fleet.calls("whole")
+    every = os.environ.get("HERMES_TESTS_EVERY_CALL") == "1"
+    found: dict[str, tuple[int, str]] = {}
+    for number, call in enumerate(calls):
+        if call.write:
+            found[f"before-{number:02}"] = (number, "refused")
+            found[f"after-{number:02}"] = (number, "refused-after")
+        elif every or number in (0, 8):
+            found[f"reading-{number:02}"] = (number, "refused")
+    assert sum(call.write for call in calls) >= 6, "script, application, address, tags, hostname"
+    return found
+
+
+def test_a_run_that_is_cut_anywhere_says_where_and_the_next_one_converges(fleet: Fleet) -> None:
+    plane = fleet.plane
+    moments = cuts(fleet)
+    for name, (calls, kind) in moments.items():
+        plane.faults.after(calls, kind, token=fleet.add(name))
+    cut = fleet.play()
+    plane.faults.clear()
+    for name in moments:
+        said = card(cut.output, name)
+        assert any(step in said.splitlines()[0] for step in STEPS), said
+        # Of what happens after its upload wrangler tells the step alone.
+        assert "An ordered fault" in said or "not fully applied" in said, said
+        if fleet.worker(name):
+            assert "Nothing was changed." not in said, said
+    assert KEY not in cut.output
+
+    again = fleet.play()
+    assert again.code == 0, again.output
+    account = plane.state.accounts[ACCOUNT]
+    for name in fleet.tokens:
+        worker = fleet.worker(name)
+        assert worker and worker.subdomain_enabled, name
+        assert {"hermes.workers", f"hermes.workers:{name}"} <= set(worker.tags)
+        assert account.domains[f"{name}.example.com"].service == name
+        for version in worker.versions:
+            held = version.secrets()
+            assert set(held) == {"API_TOKEN", "ANTHROPIC_API_KEY"}, "never half of the secrets"
+        kept = (fleet.home / name / "api_token").read_text().strip()
+        assert worker.current.secrets()["API_TOKEN"] == kept
+    assert len(account.workers) == len(account.applications) == len(account.domains)
+    assert len(account.workers) == len(fleet.tokens), "nothing is there twice"
+
+    start = len(plane.calls)
+    settled = fleet.play()
+    assert f"0 to update, {len(fleet.tokens)} unchanged" in settled.output or (
+        "No changes. 0 calls written." in settled.output
+    ), settled.output
+    assert plane.writes(start) == []
+
+
+def card(output: str, host: str) -> str:
+    """Return the error card of one host."""
+    found = re.search(rf"^{host}: FAILED\n((?:  .*\n)+?  Docs: .*)", output, re.MULTILINE)
+    assert found, f"{host} did not fail:\n{output}"
+    return found[1]
