@@ -21,6 +21,8 @@ import psutil
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = ("ANTHROPIC_API_KEY", "OPENROUTER_API_KEY", "OPENAI_API_KEY", "HERMES_API_TOKEN")
 """What an environment may hold that would make it another deployment than the one that is wanted."""
+SETTINGS = {"hermes_provider": "rehearsal", "hermes_prune_images": True}
+"""No provider is paid, and no image is left."""
 CHANGED = re.compile(r"^\S+ +: ok=.* changed=(\d+)", re.MULTILINE)
 Show = Callable[[str], None]
 

@@ -28,7 +28,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
     CloudflareError,
 )
 
-from tests.cloudflare.acceptance import ROOT, Acceptance, Failed, end, table
+from tests.cloudflare.acceptance import ROOT, SETTINGS, Acceptance, Failed, end, table
 from tests.cloudflare.comparison import differences, report
 from tests.cloudflare.recorder import Recorder, read
 from tests.cloudflare.rehearse import Rehearsal, names_of, state_folder
@@ -64,9 +64,8 @@ class Account:
             "hermes_account_id": self.id,
             "cloudflare_api_token": self.token,
             "hermes_state_dir": str(self.state),
-            "hermes_provider": "rehearsal",
             "hermes_sleep_after": "60s",
-            "hermes_prune_images": True,
+            **SETTINGS,
         }
         if self.hostname:
             variables["hermes_dashboard_hostname"] = self.hostname

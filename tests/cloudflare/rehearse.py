@@ -26,7 +26,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.docker import (
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import REPOSITORY, Sources
 
-from tests.cloudflare.acceptance import ROOT, Acceptance, Failed, table
+from tests.cloudflare.acceptance import ROOT, SETTINGS, Acceptance, Failed, table
 from tests.cloudflare.accounts import hex_id
 from tests.cloudflare.plane import API, ControlPlane
 from tests.cloudflare.recorder import Recorder, write
@@ -78,7 +78,7 @@ class Rehearsal:
             "hermes_account_id": self.account,
             "cloudflare_api_token": self.token,
             "hermes_state_dir": str(state),
-            "hermes_provider": "rehearsal",
+            **SETTINGS,
         }
         if hostname:
             self.variables["hermes_dashboard_hostname"] = hostname
