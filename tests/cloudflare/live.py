@@ -193,6 +193,7 @@ def guard() -> int:
             end(int(pid))
     with state_folder(None) as state, tempfile.TemporaryDirectory() as place:
         Account(os.environ, state, Path(place)).sweep()
+    print("The guard is done.", flush=True)
     return 0
 
 
