@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make rehearse` and `make live` as somebody runs them; here the stand-in poses as the real account too."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from ansible_collections.hermes.workers.plugins.plugin_utils.build import REPOSITORY, Sources
+from plays import ROOT, clean_environment, wait_until
+
+from tests.cloudflare import ControlPlane
+from tests.cloudflare.live import PREFIX
+
+ACCOUNT = "0123456789abcdef0123456789abcdef"
+TOKEN = "cf-canary-of-a-real-account"
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith("HERMES_LIVE_")
+    }
+    return clean_environment(PYTHONPATH=str(ROOT / ".ansible" / "collections")) | kept | more
+
+
+def command(program: str, *words: object) -> list[str]:
+    return [sys.executable, "-m", f"tests.cloudflare.{program}", *map(str, words)]
+
+
+def run(program: str, *words: object, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(program, *words),
+        cwd=ROOT,
+        env=environment(**more),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=900,
+    )
+
+
+@pytest.fixture(scope="module")
+def baseline(home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A rehearsal: what it printed, and what it recorded."""
+    recorded = tmp_path_factory.mktemp("rehearsal") / "baseline.jsonl"
+    words = ("--state", home, "--image", "given", "--hostname", "live.example.com")
+    done = run("rehearse", *words, "--record", recorded)
+    assert done.returncode == 0, done.stdout
+    return done.stdout, recorded
+
+
+def test_a_rehearsal_ends_in_a_verified_chat_and_leaves_nothing(
+    baseline: tuple[str, Path], home: Path
+) -> None:
+    output, recorded = baseline
+    assert "hermes: deployed and verified" in output
+    assert "No changes. 0 calls written." in output
+    assert "hermes: destroyed" in output
+    assert "Rehearsed: deployed, proved by a chat, unchanged by a second deploy" in output
+    assert "was not built, but taken as pushed" in output
+    assert not (home / "hermes").exists()
+    assert running(home) == []
+    assert "rehearsal-" not in recorded.read_text(), "answers are kept without their values"
+
+
+def running(home: Path) -> list[psutil.Process]:
+    """Processes that run from a state folder."""
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if any(str(home) in word for word in process.info["cmdline"] or [])
+    ]
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[ControlPlane]:
+    """A stand-in that poses as the real account."""
+    folder = tmp_path_factory.mktemp("real")
+    with ControlPlane(folder / "plane", home / "stand-in") as plane:
+        plane.add_account(ACCOUNT, TOKEN, zones=["example.com"])
+        yield plane
+
+
+@pytest.fixture
+def pushed(real: ControlPlane) -> None:
+    """The image is in the account's registry; a run takes it away at its end."""
+    real.registry.add_image(f"{ACCOUNT}/{REPOSITORY}", Sources().container_image(""))
+
+
+def account(plane: ControlPlane) -> dict[str, str]:
+    own = {"HERMES_LIVE_ACCOUNT_ID": ACCOUNT, "HERMES_LIVE_API_TOKEN": TOKEN}
+    return plane.env | own | {"HERMES_LIVE_HOSTNAME": "live.example.com"}
+
+
+def test_a_live_run_is_never_an_accident(real: ControlPlane) -> None:
+    done = run("live", **real.env, CLOUDFLARE_ACCOUNT_ID=ACCOUNT, CLOUDFLARE_API_TOKEN=TOKEN)
+    assert done.returncode == 2
+    assert (
+        "Not set: HERMES_LIVE_ACCOUNT_ID, HERMES_LIVE_API_TOKEN. Nothing was done." in done.stdout
+    )
+    assert real.calls == []
+
+
+@pytest.mark.usefixtures("pushed")
+def test_a_live_run_that_is_killed_leaves_nothing_behind(
+    real: ControlPlane, home: Path, tmp_path: Path, baseline: tuple[str, Path]
+) -> None:
+    words = ("--state", home, "--baseline", baseline[1], "--report", tmp_path / "report.md")
+    workers = real.state.accounts[ACCOUNT].workers
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            command("live", *words),
+            cwd=ROOT,
+            env=environment(**account(real)),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+        wait_until(lambda: any(one.startswith(PREFIX) for one in workers), "an upload", 300)
+        process.send_signal(signal.SIGKILL)
+        process.wait(30)
+        log_text = (tmp_path / "log").read_text
+        wait_until(lambda: "The guard is done." in log_text(), "the guard's work", 300)
+    assert nothing_left(real), log_text()
+
+
+@pytest.mark.usefixtures("pushed")
+def test_a_live_run_proves_compares_and_takes_away(
+    real: ControlPlane, home: Path, tmp_path: Path, baseline: tuple[str, Path]
+) -> None:
+    report = tmp_path / "report.md"
+    words = ("--state", home, "--baseline", baseline[1], "--report", report)
+    done = run("live", *words, **account(real))
+    assert done.returncode == 0, done.stdout
+    assert "deployed and verified" in done.stdout
+    assert "Accepted; nothing was left behind." in done.stdout
+    assert nothing_left(real)
+    text = report.read_text()
+    assert "kinds of calls were answered as the stand-in answers them." in text, text
+    assert TOKEN not in done.stdout + text
+
+
+def nothing_left(plane: ControlPlane) -> bool:
+    held = plane.state.accounts[ACCOUNT]
+    zones = plane.state.zones.values()
+    return not (
+        held.workers or held.applications or held.domains or any(zone.records for zone in zones)
+    )
