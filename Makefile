@@ -9,6 +9,7 @@ BACKUP ?= newest
 CONFIRM ?=
 FORGET ?= no
 PART ?=
+KEYS ?=
 IMAGE ?= auto
 
 VENV := .venv
@@ -26,10 +27,10 @@ WITH_STAND_IN := $(WITH_TOOLS) PYTHONPATH="$(CURDIR)/.ansible/collections"
 PACKED := .ansible/packed
 
 .DEFAULT_GOAL := help
-.PHONY: help deploy verify status logs backup restore destroy test test-python test-worker test-molecule lint bench rehearse live lock tools test-tools worker-tools
+.PHONY: help deploy verify rotate-keys status logs backup restore destroy test test-python test-worker test-molecule lint bench rehearse live lock tools test-tools worker-tools
 
 help: ## Show the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  %-10s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  %-11s %s\n", $$1, $$2}'
 	@echo '  Further variables for a play: make deploy ARGS="-e hermes_port=9000"'
 
 deploy: tools ## Deploy Hermes on this machine and prove it by a chat
@@ -37,6 +38,9 @@ deploy: tools ## Deploy Hermes on this machine and prove it by a chat
 
 verify: tools ## Prove the deployment by a chat, even when nothing changed
 	@$(PLAY) playbooks/verify.yml $(ARGS)
+
+rotate-keys: tools ## Rotate keys without a failed request (KEYS=api_token,provider_keys; all by default)
+	@$(PLAY) playbooks/rotate_keys.yml $(if $(KEYS),-e keys=$(KEYS)) $(ARGS)
 
 status: tools ## Tell what the deployment does now
 	@$(PLAY) playbooks/status.yml $(ARGS)

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from figure import Figure
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = ("fresh", "gate", "memory")
+PARTS = ("fleet", "fresh", "gate", "memory")
 
 
 def machine() -> dict[str, object]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from ansible.errors import AnsibleError
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
 from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     Checker,
@@ -58,7 +59,32 @@ class ActionModule(CardAction):
         problems = collisions(found)
         if problems:
             raise Card(problems)
-        return {"changed": False, "deployments": len(found), "accounts": self._accounts()}
+        accounts_ = self._accounts()
+        return {
+            "changed": False,
+            "deployments": len(found),
+            "accounts": accounts_,
+            "strangers": self._strangers(),
+        }
+
+    def _strangers(self) -> list[dict[str, str]]:
+        """Return the deployments of ours in these accounts that no host of the whole inventory is."""
+        named = set(map(self._identity, self.task_vars.get("groups", {}).get("all", [])))
+        found = {}
+        for (account_id, _token, _url), survey in self.surveys.items():
+            for name in survey.ours:
+                if not {(account_id, name), ("", name)} & named:
+                    found[account_id, name] = {"name": name, "account_id": account_id}
+        return [found[one] for one in sorted(found)]
+
+    def _identity(self, host: str) -> tuple[str, str]:
+        """Return account and name of a host, also of one that this play leaves out; an account may be unknown."""
+        variables = self.task_vars["hostvars"][host]
+        try:
+            account = variables.get("hermes_account_id") or os.environ.get("CLOUDFLARE_ACCOUNT_ID")
+            return str(account or "").strip().lower(), str(variables.get("hermes_name") or host)
+        except AnsibleError:
+            return "", host
 
     def _accounts(self) -> dict[str, dict[str, Any]]:
         """Return what each account of the inventory has, by accounts.key()."""
@@ -79,10 +105,11 @@ class ActionModule(CardAction):
                 problems += _shared(taken, settings.dashboard_hostname, host)
         if problems:
             raise Card(problems)
-        return {
-            accounts.key(*place): self._survey(places[place], place[1], names)
+        self.surveys = {
+            place: self._survey(places[place], place[1], names)
             for place, names in hostnames.items()
         }
+        return {accounts.key(*place): found.as_dict() for place, found in self.surveys.items()}
 
     def _on_cloudflare(self, host: str) -> Checker | None:
         """Return the inputs of a host on Cloudflare that name an account and a token; its own check tells the rest."""
@@ -97,10 +124,10 @@ class ActionModule(CardAction):
         known = checker.settings.account_id and checker.cloudflare_token
         return checker if known else None
 
-    def _survey(self, settings: Settings, token: str, hostnames: set[str]) -> dict[str, Any]:
+    def _survey(self, settings: Settings, token: str, hostnames: set[str]) -> accounts.Account:
         deployment = Deployment(settings.state_dir, settings.name or "unnamed")
         api = open_api(settings, token, deployment, self.progress)
-        return accounts.survey(api, hostnames).as_dict()
+        return accounts.survey(api, hostnames)
 
 
 def _shared(taken: dict[str, str], hostname: str, host: str) -> list[Problem]:

@@ -1,7 +1,7 @@
 # Copyright: hermes.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Deploys the Worker on Cloudflare: code, configuration and secrets as one version, by wrangler."""
+"""Deploys the Worker on Cloudflare: code, configuration and secrets as one version, by wrangler or by plain calls."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.action i
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.config import (
     BUILD_FILE,
     render,
+    worker_variables,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.deployed import (
     client_for,
@@ -29,6 +30,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.deployed
     read,
     wait_until_served,
 )
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.upload import Upload
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.wrangler import (
     CALLS,
     Wrangler,
@@ -38,14 +40,14 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.layout import (
     new_token,
     write_private,
 )
-from ansible_collections.hermes.workers.plugins.plugin_utils.plan import note_use
+from ansible_collections.hermes.workers.plugins.plugin_utils.plan import PREVIOUS, note_use
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import (
     health,
     refresh_instance,
 )
 
-PREVIOUS = "API_TOKEN_PREVIOUS"
-"""Set and removed by a rotation only."""
+MANY = 10
+"""In a play of more deployments, a process of wrangler for each costs more than its being the original is worth."""
 
 
 class ActionModule(CloudflareAction):
@@ -88,7 +90,7 @@ class ActionModule(CloudflareAction):
         self.deployment.take("deploy")
         note_use(self.deployment, self.runtime)
         self.deployment.note_proof(None)
-        wrangler = self._build(rendered)
+        self._build(rendered)
         token = wanted.get("API_TOKEN")
         client = client_for(self.settings.host, self.deployment, wanted)
         if token and not self.deployment.token():
@@ -98,7 +100,7 @@ class ActionModule(CloudflareAction):
             self.progress("waiting for requests under way, then deploying")
             drain(client, self.settings.drain_timeout)
         done = installer.timed(self.progress, f"deploying the Worker {self.settings.name}")
-        version_id = self._upload(wrangler, wanted)
+        version_id = self._upload(wanted)
         self.done = ["worker"]
         done()
         if token:
@@ -108,26 +110,41 @@ class ActionModule(CloudflareAction):
         self._serve(RemoteClient(self.settings.host, token), rendered.version)
         return version_id
 
-    def _build(self, rendered: Rendered) -> Wrangler:
-        """Fill the build folder, and install what uploads it."""
+    def _build(self, rendered: Rendered) -> None:
+        """Fill the build folder."""
         self.runtime.install_tools()
         bundle = self.runtime.install_bundle()
-        command = self.runtime.install_wrangler()
         build = self.deployment.build
         try:
             shutil.copyfile(bundle, build / "worker.js")
             write_private(build / BUILD_FILE, rendered.text)
         except OSError as error:
             raise disk_card(error, build) from error
-        return Wrangler(command, self.settings, self.deployment)
 
-    def _upload(self, wrangler: Wrangler, wanted: dict[str, str]) -> str:
-        Budget(self.deployment.runtime, self.cloudflare_token).take(CALLS, tell=self.progress)
+    def _upload(self, wanted: dict[str, str]) -> str:
         try:
-            return wrangler.deploy(self.cloudflare_token, wanted)
+            return self._by_wrangler(wanted) if self._uses_wrangler() else self._by_calls(wanted)
+        except CloudflareError as error:
+            raise error.card(f"worker of {self.settings.name}", self._halfway()) from error
         except Card as card:
             card.changed = self._halfway()
             raise
+
+    def _uses_wrangler(self) -> bool:
+        if self.settings.uploader != "auto":
+            return self.settings.uploader == "wrangler"
+        return len(self.task_vars.get("ansible_play_hosts_all", [])) <= MANY
+
+    def _by_wrangler(self, wanted: dict[str, str]) -> str:
+        wrangler = Wrangler(self.runtime.install_wrangler(), self.settings, self.deployment)
+        Budget(self.deployment.runtime, self.cloudflare_token).take(CALLS, tell=self.progress)
+        return wrangler.deploy(self.cloudflare_token, wanted)
+
+    def _by_calls(self, wanted: dict[str, str]) -> str:
+        image = self.options["image"]
+        variables = worker_variables(self.settings, self.sources, image)
+        upload = Upload(self.api, self.settings, self.deployment.build)
+        return upload.deploy(variables, wanted, image, self.deployed.exists)
 
     def _halfway(self) -> str | None:
         """Return what a deploy that was cut has changed; None when that was nothing."""

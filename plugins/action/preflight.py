@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
 from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     KEY_NAMES,
     Checker,
@@ -24,6 +24,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.place im
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
 from ansible_collections.hermes.workers.plugins.plugin_utils.machine import Machine
 from ansible_collections.hermes.workers.plugins.plugin_utils.provider_check import refused_keys
+from ansible_collections.hermes.workers.plugins.plugin_utils.rotation import Rotation, read_keys
 from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import Runtime
 
 Place = Machine | CloudflarePlace
@@ -38,10 +39,11 @@ class ActionModule(CardAction):
         "secrets": {"type": "dict", "required": True, "no_log": True},
         "accounts": {"type": "dict", "default": {}},
         "api_base_url": {"type": "str", "default": ""},
+        "rotate": {"type": "raw"},
     }
 
     def execute(self, options: dict[str, Any]) -> dict[str, Any]:
-        self.survey = options["accounts"]
+        self.options, self.survey = options, options["accounts"]
         raw = {f"hermes_{name}": value for name, value in options["inputs"].items()} | options[
             "secrets"
         ]
@@ -56,8 +58,14 @@ class ActionModule(CardAction):
         deployment = Deployment(checker.settings.state_dir, checker.settings.name or "unnamed")
         runtime = Runtime(deployment, sources, self.progress, checker.settings.engine)
         place = self._place(checker, deployment, runtime)
+        if options["rotate"] is not None:
+            return self._rotation(checker, deployment, place)
         refused = {problem.subject for problem in checker.problems}
-        found = place.problems() + refused_keys(checker.settings, checker.secrets)
+        found = (
+            place.problems()
+            + unfinished(deployment)
+            + refused_keys(checker.settings, checker.secrets)
+        )
         checker.problems += [problem for problem in found if problem.subject not in refused]
         if checker.problems:
             raise Card(checker.problems)
@@ -67,6 +75,26 @@ class ActionModule(CardAction):
             "settings": checker.settings.as_dict(),
             "changes": [vars(change) for change in changes],
             "values": values(checker, deployment, sources, place, given),
+        }
+
+    def _rotation(self, checker: Checker, deployment: Deployment, place: Place) -> dict[str, Any]:
+        """Check and plan a rotation of keys, of which code and configuration are no part."""
+        keys, problems = read_keys(self.options["rotate"])
+        problems += checker.problems
+        problems += [] if problems else place.problems_of_keys()
+        problems += refused_keys(checker.settings, checker.secrets)
+        if problems:
+            raise Card(problems)
+        rotation = Rotation(checker.settings, deployment, checker.secrets, keys, place.connect)
+        problems = rotation.problems()
+        if problems:
+            raise Card(problems)
+        return {
+            "changed": False,
+            "settings": checker.settings.as_dict(),
+            "changes": [vars(change) for change in rotation.changes()],
+            "values": rotation.rows(place.address),
+            "keys": sorted(rotation.keys),
         }
 
     def _place(self, checker: Checker, deployment: Deployment, runtime: Runtime) -> Place:
@@ -80,6 +108,20 @@ class ActionModule(CardAction):
     def _account(self, name: str) -> dict[str, Any] | None:
         """Return what the inventory's check found out about an account, if it asked."""
         return self.survey.get(name)
+
+
+def unfinished(deployment: Deployment) -> list[Problem]:
+    """Return the problem of a rotation that was interrupted: a deploy would not know which token is the good one."""
+    if deployment.rotation() is None:
+        return []
+    return [
+        Problem(
+            deployment.name,
+            "a rotation of its keys was interrupted.",
+            "run rotate_keys again: it finishes it.",
+            "rotation",
+        )
+    ]
 
 
 def values(

@@ -15,7 +15,8 @@ class ActionModule(CardAction):
     """hermes.workers.show_plan"""
 
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = {
-        "register": {"type": "str", "default": "preflight_result"}
+        "register": {"type": "str", "default": "preflight_result"},
+        "strangers": {"type": "list", "elements": "dict", "default": []},
     }
 
     def execute(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -24,7 +25,7 @@ class ActionModule(CardAction):
             plan = self.task_vars["hostvars"][host].get(options["register"])
             if plan and "changes" in plan:
                 plans[host] = plan
-        self.show(lines(plans))
+        self.show([*lines(plans), *others(options["strangers"])])
         return {"changed": False}
 
 
@@ -57,6 +58,14 @@ def lines(plans: dict[str, dict[str, Any]]) -> list[str]:
             f" Restarts: {', '.join(restarts) or 'none'}."
         )
     return text
+
+
+def others(strangers: list[dict[str, str]]) -> list[str]:
+    """Return what is said of deployments that no host of the inventory is."""
+    names = [f"{one['name']} (account {one['account_id']})" for one in strangers]
+    if not names:
+        return []
+    return [f"Not in this inventory: {', '.join(names)}. Nothing is done to them."]
 
 
 def _is_new(plan: dict[str, Any]) -> bool:

@@ -5,20 +5,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.module_utils.client import (
-    Answer,
-    Unreachable,
-    WorkerClient,
-)
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.module_utils.errors import NOTHING_CHANGED, Card
 from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     REHEARSAL_MODEL,
-    SECRET_VARIABLES,
     canonical,
 )
+from ansible_collections.hermes.workers.plugins.plugin_utils.chats import Chats, health_words
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.service import (
     CloudflareService,
 )
@@ -30,10 +24,6 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import (
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import health
 from ansible_collections.hermes.workers.plugins.plugin_utils.service import LocalService
 from ansible_collections.hermes.workers.plugins.plugin_utils.table import FULL_CARDS
-
-CHAT_SECONDS = 180.0
-QUESTION = "Reply with one short sentence: are you ready?"
-COUNTING = "Count from one to ten in words, separated by spaces."
 
 Service = LocalService | CloudflareService
 """Where a deployment is served."""
@@ -55,6 +45,7 @@ class ActionModule(DeploymentAction):
                 "msg": "Not verified: nothing was deployed in check mode.",
             }
         self.client = self.service.client(self.deployment.token())
+        self.chats = Chats(self.client, self.settings, self.command("logs"), self._changed)
         status = self._health()
         result: dict[str, Any] = {
             "changed": False,
@@ -64,7 +55,10 @@ class ActionModule(DeploymentAction):
         }
         if self._full() and not self.check_mode:
             self._refuses_strangers()
-            result |= self._chats()
+            self.progress("asking Hermes; a sleeping one wakes first")
+            model = self.chats.ask()
+            first = round(self.chats.stream(), 2)
+            result |= {"verified": "chat", "model": model, "seconds_to_first_token": first}
             self.deployment.note_proof(self.service.version)
             self.service.prune()
             status = self._health()
@@ -79,6 +73,9 @@ class ActionModule(DeploymentAction):
             return LocalService(self.settings, self.deployment, self.runtime)
         token = self.options["secrets"].get("cloudflare_api_token") or ""
         return CloudflareService(self.settings, self.deployment, self.runtime, token)
+
+    def _changed(self) -> str:
+        return f"{self.changed_so_far() or NOTHING_CHANGED} Deployed, not verified."
 
     def _full(self) -> bool:
         wanted = self.options["changed_before"] or self.settings.verify == "full"
@@ -100,7 +97,7 @@ class ActionModule(DeploymentAction):
         if self.settings.allow_unauthenticated:
             return
         for token, words in ((None, "no token"), ("hw_wrong", "a wrong token")):
-            answer = self._request(self.service.client(token), "GET", "/api/health")
+            answer = self.chats.request(self.service.client(token), "GET", "/api/health")
             if answer.status != 401:
                 raise Card.of(
                     self.settings.name,
@@ -108,106 +105,6 @@ class ActionModule(DeploymentAction):
                     "run `make destroy` and report it: the deployment is not safe.",
                     "verify",
                 )
-
-    def _chats(self) -> dict[str, Any]:
-        self.progress("asking Hermes; a sleeping one wakes first")
-        answer = self._request(
-            self.client, "POST", "/v1/chat/completions", chat(QUESTION, stream=False)
-        )
-        model = answer.headers.get("x-hermes-model")
-        self._judge_chat(answer)
-        first = self._judge_stream()
-        return {"verified": "chat", "model": model, "seconds_to_first_token": round(first, 2)}
-
-    def _judge_chat(self, answer: Answer) -> None:
-        content = answer.json()
-        choices = content.get("choices") if isinstance(content, dict) else None
-        if answer.status != 200 or not choices:
-            raise self._failed(answer.complaint(), answer.headers)
-        choice = choices[0]
-        text = (choice.get("message") or {}).get("content") or ""
-        if choice.get("finish_reason") != "stop":
-            complaint = (
-                answer.headers.get("x-hermes-error")
-                or text
-                or f"finish_reason {choice.get('finish_reason')}"
-            )
-            raise self._failed(complaint, answer.headers)
-        usage = content.get("usage") or {}
-        if not text.strip() or not usage.get("total_tokens", 0) > 0:
-            raise self._failed("an empty answer without tokens came back", answer.headers)
-
-    def _judge_stream(self) -> float:
-        """Stream a chat and return the seconds to its first text. Raises a Card."""
-        texts, first, finish, ended = [], None, None, False
-        head: Answer | None = None
-        try:
-            for seconds, item in self.client.stream(
-                "/v1/chat/completions", chat(COUNTING, stream=True), CHAT_SECONDS
-            ):
-                if isinstance(item, Answer):
-                    head = item
-                elif item == "[DONE]":
-                    ended = True
-                else:
-                    text, reason = delta(item)
-                    finish = reason or finish
-                    if text:
-                        first = seconds if first is None else first
-                        texts.append(text)
-        except Unreachable as error:
-            raise self._failed(f"the stream broke: {error}", {}) from error
-        if head is None or head.status != 200:
-            raise self._failed(
-                head.complaint() if head else "no answer", head.headers if head else {}
-            )
-        if finish != "stop" or first is None:
-            raise self._failed(
-                head.headers.get("x-hermes-error") or f"the stream ended with {finish}",
-                head.headers,
-            )
-        if not ended or len(texts) < 2:
-            raise self._failed("the stream came in one piece, or without its end", head.headers)
-        return first
-
-    def _request(self, client: WorkerClient, method: str, path: str, body: Any = None) -> Answer:
-        try:
-            return client.request(method, path, body, timeout=CHAT_SECONDS)
-        except Unreachable as error:
-            raise self._failed(f"no answer: {error}", {}) from error
-
-    def _failed(self, complaint: str, headers: dict[str, str]) -> Card:
-        """Return the card for a failed chat: the provider's refusal with the variable to mend, if it was that."""
-        complaint = " ".join(complaint.split())[:400]
-        request = f" (request {headers['x-request-id']})" if headers.get("x-request-id") else ""
-        refused = self._provider_error()
-        done = self.changed_so_far() or "Nothing was changed."
-        if refused:
-            variable = SECRET_VARIABLES.get(refused["variable"], refused["variable"])
-            return Card.of(
-                variable,
-                f"{refused['provider']} refuses it with {refused['status']}: {complaint}{request}",
-                f"set {variable} (or export {refused['variable']}) to a key that is valid for"
-                f" {self.settings.default_model}, then run it again.",
-                "provider-refused",
-                changed=f"{done} Deployed, not verified.",
-            )
-        return Card.of(
-            self.settings.name,
-            f"the chat failed: {complaint}{request}",
-            f"see `{self.command('logs')}`, mend the cause and run it again.",
-            "verify",
-            changed=f"{done} Deployed, not verified.",
-        )
-
-    def _provider_error(self) -> dict[str, Any] | None:
-        """Return what the Worker noted of a provider that refused our key, or None."""
-        try:
-            content = self.client.request("GET", "/api/instance/status", timeout=10).json()
-        except Unreachable:
-            return None
-        found = content.get("lastProviderError") if isinstance(content, dict) else None
-        return found if isinstance(found, dict) and found.get("variable") else None
 
     def _summary(self, status: dict[str, Any], result: dict[str, Any]) -> list[str]:
         url = self.service.url
@@ -250,29 +147,3 @@ class ActionModule(DeploymentAction):
             self.command("logs"),
             self.command("destroy"),
         ]
-
-
-def health_words(status: dict[str, Any]) -> str:
-    """Return the answer of /api/health in a few words."""
-    return f"{status.get('status')}, Hermes is {status.get('instance', {}).get('state')}"
-
-
-def chat(text: str, *, stream: bool) -> dict[str, Any]:
-    """Return the body of a chat with one user message."""
-    body: dict[str, Any] = {
-        "model": "hermes",
-        "messages": [{"role": "user", "content": text}],
-        "stream": stream,
-    }
-    if stream:
-        body["stream_options"] = {"include_usage": True}
-    return body
-
-
-def delta(event: str) -> tuple[str, str | None]:
-    """Return the text and the finish reason of one streamed chunk."""
-    try:
-        choices = json.loads(event).get("choices") or [{}]
-    except (ValueError, AttributeError):
-        return "", None
-    return (choices[0].get("delta") or {}).get("content") or "", choices[0].get("finish_reason")

@@ -36,6 +36,28 @@ def application(api: Cloudflare, application_id: str) -> dict[str, Any] | None:
         raise
 
 
+def create_application(api: Cloudflare, name: str, namespace_id: str) -> None:
+    """Have the Durable Objects of a namespace start containers, as they choose. Twice does no harm."""
+    body = {
+        "name": name,
+        "scheduling_policy": "durable_object",
+        "durable_objects": {"namespace_id": namespace_id},
+    }
+    try:
+        api.post(api.account("containers/applications"), body)
+    except CloudflareError as error:
+        # An answer that was lost may have been a good one.
+        known = application(api, namespace_id) if error.uncertain or error.status == 409 else None
+        if known is None:
+            raise
+
+
+def prepare_image(api: Cloudflare, image: str) -> str:
+    """Have an image of the registry made ready to start; return its status: pending, ready or error."""
+    path = api.account("containers/image-preparations")
+    return api.post(path, {"image": image}, repeatable=True)["status"]
+
+
 def workers_with_application(api: Cloudflare) -> set[str]:
     """Return the names of the Workers whose Durable Objects have a container application."""
     served = {(one.get("durable_objects") or {}).get("namespace_id") for one in applications(api)}

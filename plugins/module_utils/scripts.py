@@ -80,6 +80,13 @@ def deployment_name(script: Mapping[str, Any]) -> str:
     return named[0].removeprefix(f"{TAG}:") if named else script["id"]
 
 
+def migration_tag(api: Cloudflare, name: str) -> str:
+    """Return the tag of the last migration of a Worker's Durable Objects, or an empty string."""
+    service = api.get(api.account(f"workers/services/{segment(name)}"))
+    script = (service.get("default_environment") or {}).get("script") or {}
+    return script.get("migration_tag") or ""
+
+
 def versions(api: Cloudflare, name: str) -> list[dict[str, Any]]:
     """Return the versions that can be deployed, the newest first."""
     return list(api.pages(path(api, name, "versions"), inside="items", deployable=True))
@@ -107,15 +114,21 @@ def serving(api: Cloudflare, name: str) -> str:
     return max(shares, key=lambda one: one["percentage"])["version_id"] if shares else ""
 
 
-def serve(api: Cloudflare, name: str, version_id: str, message: str) -> None:
-    """Send all requests to a version that exists. message: shown in the list of deployments."""
+def serve(
+    api: Cloudflare, name: str, version_id: str, message: str, *, force: bool = False
+) -> None:
+    """Send all requests to a version that exists.
+
+    message: shown in the list of deployments; force: although the version holds other secrets than today's.
+    """
     share = {"version_id": version_id, "percentage": 100}
     body = {
         "strategy": "percentage",
         "versions": [share],
         "annotations": {"workers/message": message},
     }
-    api.post(path(api, name, "deployments"), body, repeatable=True)
+    query = {"force": True} if force else {}
+    api.call("POST", path(api, name, "deployments"), body, query, repeatable=True)
 
 
 def account_subdomain(api: Cloudflare) -> str:

@@ -27,6 +27,7 @@ SIDECAR_IMAGE = "cloudflare/proxy-everything"
 API_BASE_URL = "https://api.cloudflare.com/client/v4"
 INSTANCE_TYPES = ("standard-1", "lite", "basic", "standard-2", "standard-3", "standard-4")
 """Sizes of Cloudflare's containers; the first is the default."""
+UPLOADERS = ("auto", "wrangler", "plain")
 NAME_LENGTH = 54
 """A Worker's name may have 63 characters; 54 leave room for the suffixes that preview addresses add."""
 
@@ -107,7 +108,10 @@ KNOWN_VARIABLES = frozenset(
         "sleep_after",
         "state_dir",
         "take_over_hostname",
+        "token_command",
         "token_overlap",
+        "token_vault_file",
+        "uploader",
         "verify",
         "version",
     )
@@ -171,6 +175,9 @@ class Settings:
     drain_timeout: int = 60
     token_overlap: int = 600
     on_disconnect: str = "stop"
+    token_vault_file: str = ""
+    """Where a rotation writes the API token that the inventory gives; one of these two, or neither."""
+    token_command: list[str] = field(default_factory=list)
     host_tools: bool = False
     allow_unauthenticated: bool = False
     cors_origins: list[str] = field(default_factory=list)
@@ -190,6 +197,8 @@ class Settings:
     dashboard_hostname: str = ""
     route_mode: str = "custom_domain"
     take_over_hostname: bool = False
+    uploader: str = "auto"
+    """What uploads to Cloudflare: wrangler, plain calls, or what suits the number of deployments."""
     check_provider_key: bool = False
     prune_images: bool = False
 
@@ -249,6 +258,7 @@ class Checker:
         settings.token_overlap = self._duration(
             "hermes_token_overlap", 0, 24 * 3600, settings.token_overlap
         )
+        self._token_store()
         settings.dashboard_idle = self._duration(
             "hermes_dashboard_idle", 0, 24 * 3600, settings.dashboard_idle
         )
@@ -301,6 +311,7 @@ class Checker:
         settings.instance_type = self._choice("hermes_instance_type", INSTANCE_TYPES)
         settings.route_mode = self._choice("hermes_route_mode", ("custom_domain", "zone_route"))
         settings.take_over_hostname = self._boolean("hermes_take_over_hostname")
+        settings.uploader = self._choice("hermes_uploader", UPLOADERS)
         settings.check_provider_key = self._boolean("hermes_check_provider_key")
         settings.prune_images = self._boolean("hermes_prune_images")
         settings.dashboard_hostname = self._hostname("hermes_dashboard_hostname")
@@ -469,6 +480,28 @@ class Checker:
                 "set both, or neither.",
                 "access",
             )
+
+    def _token_store(self) -> None:
+        """Read where a rotation writes the API token that the inventory gives."""
+        settings = self.settings
+        settings.token_vault_file = str(self.raw.get("hermes_token_vault_file") or "")
+        command = self.raw.get("hermes_token_command") or []
+        if isinstance(command, str) or not all(isinstance(word, str) for word in command):
+            self.problem(
+                "hermes_token_command",
+                "is not a list of words.",
+                "write the program and its arguments as a list; the token comes on its standard input.",
+                "token-store",
+            )
+        elif command and settings.token_vault_file:
+            self.problem(
+                "hermes_token_command",
+                "stands beside hermes_token_vault_file: the token has one home.",
+                "remove one of the two.",
+                "token-store",
+            )
+        else:
+            settings.token_command = list(command)
 
     def _texts(self, variable: str, pattern: re.Pattern[str], wanted: str) -> list[str]:
         """Read a list of texts that all match a pattern."""

@@ -38,6 +38,10 @@ options:
       - Address of Cloudflare's API, where it is not the usual one.
     type: str
     default: ''
+  rotate:
+    description:
+      - Plan a rotation of these keys instead of a deploy; a list, or words separated by commas.
+    type: raw
 extends_documentation_fragment:
   - hermes.workers.deployment
 """
@@ -66,6 +70,12 @@ changes:
   type: list
   elements: dict
   sample: [{action: create, what: image, detail: Hermes 0.19.0, restarts: false}]
+keys:
+  description: The keys that a rotation is for.
+  returned: when O(rotate) is given
+  type: list
+  elements: str
+  sample: [api_token]
 values:
   description: The plan's table of value and source.
   returned: success

@@ -21,6 +21,12 @@ options:
       - Name of the variable in which each host registered the result of M(hermes.workers.preflight).
     type: str
     default: preflight_result
+  strangers:
+    description:
+      - Deployments that the inventory does not name, as M(hermes.workers.check_inventory) found them.
+    type: list
+    elements: dict
+    default: []
 extends_documentation_fragment:
   - hermes.workers.deployment
 """

@@ -21,6 +21,7 @@ SUPERVISOR_RECORD = "run/supervisor.json"
 PROCESSES_RECORD = "run/processes.json"
 LOCK = "lock.json"
 PROOF = "verified"
+ROTATION = "rotation.json"
 CONTAINERS = "containers.json"
 TOKEN_PREFIX = "hw_"  # noqa: S105 - a prefix, not a token
 
@@ -61,7 +62,22 @@ class Deployment:
 
     def keep_token(self, token: str) -> None:
         """Write the API token, readable by its owner only, in one step."""
-        write_private(self.token_file, token + "\n")
+        write_private(self.token_file, token + "\n", durable=True)
+
+    def rotation(self) -> dict[str, Any] | None:
+        """Return what a rotation of keys noted that has not come to its end, or None."""
+        try:
+            return json.loads((self.folder / ROTATION).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+
+    def keep_rotation(self, record: dict[str, Any]) -> None:
+        """Note a rotation, the new API token among it, before the Worker learns of it: whoever holds this gets in."""
+        write_private(self.folder / ROTATION, json.dumps(record) + "\n", durable=True)
+
+    def end_rotation(self) -> None:
+        """Drop the note: the rotation is through, or was taken back."""
+        (self.folder / ROTATION).unlink(missing_ok=True)
 
     def is_proved(self, version: str) -> bool:
         """Tell whether a chat has proved this version, and nothing was changed since."""
@@ -209,13 +225,19 @@ def started_at(pid: int) -> str:
     return done.stdout.strip()
 
 
-def write_private(path: Path, text: str) -> None:
-    """Write a file of mode 0600 so that a reader sees the old or the new content, never a part."""
+def write_private(path: Path, text: str, *, durable: bool = False) -> None:
+    """Write a file of mode 0600 so that a reader sees the old or the new content, never a part.
+
+    durable: return only when a loss of power cannot undo it.
+    """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
             handle.write(text)
+            if durable:
+                handle.flush()
+                os.fsync(handle.fileno())
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from ansible_collections.hermes.workers.plugins.module_utils.client import WorkerClient
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
 from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     PORT_VARIABLES,
@@ -51,6 +52,10 @@ class Controller:
     def problems(self) -> list[Problem]:
         """Return everything about this machine that stands against the deployment."""
         return [*self._platform(), *self._folder(), *self._disk(), *self._lock()]
+
+    def problems_of_keys(self) -> list[Problem]:
+        """Return what stands against changing the keys of what runs already."""
+        return [*self._folder(), *self._lock()]
 
     def installs(self) -> bool:
         """Tell whether something has to be installed below the state folder."""
@@ -144,6 +149,11 @@ class Machine(Controller):
         """Tell whether something has to be installed below the state folder."""
         has_image = self.containers is not None or self.runtime.has_image()
         return super().installs() or not has_image
+
+    def connect(self, token: str | None) -> WorkerClient:
+        """Return a client of the running deployment with this token."""
+        record = self.deployment.supervisor()
+        return WorkerClient(record["ports"]["http"] if record else self.settings.port, token)
 
     def changes(self, secrets: dict[str, str]) -> list[Change]:
         """Return what a deploy will change. secrets: the Worker's, by name."""

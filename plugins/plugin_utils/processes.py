@@ -125,6 +125,18 @@ class Processes:
         """Give workerd other secrets; it drains and starts again."""
         self._control("set-secrets", secrets)
 
+    def change_secrets(self, changes: dict[str, str]) -> None:
+        """Give workerd other values of some secrets; what was before is remembered until it is settled."""
+        self._control("change-secrets", changes)
+
+    def undo_secrets(self) -> None:
+        """Give workerd the secrets of before the changes that nobody settled."""
+        self._control("undo-secrets", None)
+
+    def settle_secrets(self) -> None:
+        """Forget the secrets of before."""
+        self._control("settle-secrets", None)
+
     def statuses(self) -> dict[str, str]:
         """Return what the supervisor says of its processes: name -> active, stopped, ..."""
         return json.loads(self._control("status", None) or "{}")

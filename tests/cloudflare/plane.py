@@ -41,8 +41,11 @@ class ControlPlane:
     Leaving it fails when a call was made that it does not know, unless `unknown` was emptied.
     """
 
-    def __init__(self, state: Path, runtime: Path | None = None) -> None:
-        """state: folder for its files; runtime: state folder of deployments whose installed runtime is used."""
+    def __init__(self, state: Path, runtime: Path | None = None, edge: type[Edge] = Edge) -> None:
+        """state: folder for its files; runtime: state folder of deployments whose installed runtime is used.
+
+        edge: what serves the Workers; StubEdge where what they do inside does not matter.
+        """
         self.folder = state
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.state = State()
@@ -58,7 +61,7 @@ class ControlPlane:
         """How many further times a version that was just uploaded is not readable yet."""
         self.registry_port = 0
         self.registry = Registry(state / "registry", self.clock)
-        self.edge = Edge(
+        self.edge = edge(
             state / "workers", self.state, Installed(runtime or state / "runtime"), self.clock
         )
         self._ahead = 0.0

@@ -261,3 +261,61 @@ def test_destroy_keeps_a_backup_and_leaves_nothing_else(cloud: Cloud) -> None:
     assert not (cloud.home / "leaving").exists()
     (backup,) = (cloud.home / "backups").glob("leaving-*.hermes")
     assert f"BACKUP={backup}" in gone.output
+
+
+def chat_at(cloud: Cloud, name: str, token: str) -> bool:
+    """One chat as a client has it; tells whether it was answered."""
+    env = cloud.plane.env
+    try:
+        answer = requests.post(
+            f"https://{name}.acme.workers.dev/v1/chat/completions",
+            json={"model": "hermes", "messages": [{"role": "user", "content": "And on."}]},
+            headers={"Authorization": f"Bearer {token}"},
+            proxies={"https": env["HTTPS_PROXY"]},
+            verify=env["REQUESTS_CA_BUNDLE"],
+            timeout=180,
+        )
+        return bool(answer.json()["choices"][0]["finish_reason"] == "stop")
+    except (requests.exceptions.RequestException, ValueError, KeyError):
+        return False
+
+
+def test_keys_rotate_without_a_failed_request(cloud: Cloud) -> None:
+    cloud.deploy("turning")
+    path = cloud.home / "turning" / "api_token"
+    old = path.read_text().strip()
+    answers: list[bool] = []
+    over = threading.Event()
+
+    def go_on() -> None:
+        while not over.is_set():
+            answers.append(chat_at(cloud, "turning", old))
+
+    client = threading.Thread(target=go_on)
+    client.start()
+    start = len(cloud.plane.calls)
+    keys = {"anthropic_api_key": KEY + "3"}
+    play = cloud.play("rotate_keys", "turning", "-e", "keys=api_token,provider_keys", **keys)
+    count = len(answers)
+    while len(answers) < count + 2:
+        over.wait(0.1)
+    over.set()
+    client.join()
+    assert play.code == 0, play.output
+    assert all(answers)
+    assert cloud.writes(start) == ["PATCH workers/scripts/turning/secrets-bulk"]
+    held = cloud.worker("turning").current.secrets()
+    assert held["ANTHROPIC_API_KEY"] == KEY + "3"
+    assert held["API_TOKEN"] == path.read_text().strip() != old
+    assert held["API_TOKEN_PREVIOUS"] == old
+    assert cloud.deploy("turning", **keys).changed("turning") == 0
+
+
+def test_a_rotation_that_is_not_proved_goes_back_to_the_version_before(cloud: Cloud) -> None:
+    cloud.deploy("turning", anthropic_api_key=KEY + "3")
+    cloud.plane.faults.on("POST", r"turning\..*/v1/chat/completions", "error", times=1)
+    keys = {"anthropic_api_key": KEY + "4"}
+    play = cloud.play("rotate_keys", "turning", "-e", "keys=api_token,provider_keys", **keys)
+    cloud.plane.faults.clear()
+    assert play.code != 0
+    assert "Taken back: anthropic_api_key, hermes_api_token." in play.output, play.output

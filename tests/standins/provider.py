@@ -54,10 +54,11 @@ class Seen:
 class Provider:
     """A running stand-in. `url` has no trailing slash; `seen` grows with every request.
 
-    `pause` is how many seconds it takes for each word.
+    `also` is a second key that is good; `pause` is how many seconds it takes for each word.
     """
 
     key: str
+    also: str | None = None
     pause: float = 0.0
     seen: list[Seen] = field(default_factory=list)
 
@@ -116,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _authorised(self) -> bool:
         given = self.headers.get("x-api-key") or self.headers.get("Authorization", "")
-        return given.removeprefix("Bearer ") == self.provider.key
+        return given.removeprefix("Bearer ") in (self.provider.key, self.provider.also)
 
     def _refuse(self) -> None:
         if self.path.startswith("/v1/messages"):

@@ -38,6 +38,8 @@ class Account:
     """The account's name below workers.dev."""
     scripts: dict[str, str] = field(default_factory=dict)
     """Name of each Worker -> digest of its code."""
+    ours: list[str] = field(default_factory=list)
+    """Names of the Workers that this collection deployed, by their tag."""
     applications: dict[str, str] = field(default_factory=dict)
     """Name of each container application -> its id."""
     domains: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -156,7 +158,9 @@ def _check_zones(api: Cloudflare, found: Account) -> None:
 
 def _read(api: Cloudflare, found: Account, hostnames: list[str]) -> None:
     found.subdomain = scripts.account_subdomain(api)
-    found.scripts = {one["id"]: one.get("etag") or "" for one in scripts.listing(api)}
+    listed = scripts.listing(api)
+    found.scripts = {one["id"]: one.get("etag") or "" for one in listed}
+    found.ours = [one["id"] for one in listed if scripts.TAG in (one.get("tags") or [])]
     found.applications = {one["name"]: one["id"] for one in containers.applications(api)}
     found.domains = {
         one["hostname"].lower(): {name: one[name] for name in ("id", "service", "zone_id")}

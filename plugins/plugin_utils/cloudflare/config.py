@@ -23,6 +23,7 @@ IMAGE_NAME = "hermes"
 """What the Worker calls its image: ctx.container.images.hermes."""
 REFERENCE = "HERMES_IMAGE_REFERENCE"
 """Variable that keeps the image's reference, so that an unchanged deployment need not ask the registry."""
+MIGRATION_TAG = "v1"
 BUILD_FILE = "wrangler.toml"
 
 
@@ -80,7 +81,7 @@ name = "INSTANCE"
 class_name = {quoted(INSTANCE_CLASS)}
 
 [[migrations]]
-tag = "v1"
+tag = {quoted(MIGRATION_TAG)}
 new_sqlite_classes = [{quoted(INSTANCE_CLASS)}]
 
 [[containers]]

@@ -112,16 +112,33 @@ def secret_changes(
     """Return the names of the secrets to write or delete; None when the Worker does not prove what it holds."""
     foreign = sorted(deployed.secrets - set(SECRET_BINDINGS))
     proved = differing_secrets(client, wanted)
-    return None if proved is None else proved + foreign
+    return None if proved is None else list(dict.fromkeys(proved + foreign))
+
+
+def secret_words(names: list[str], deployed: Deployed) -> str:
+    """Return secrets that differ as people know them, with what somebody did to them by hand."""
+    words = []
+    for name, variable in zip(names, variables_of(names), strict=True):
+        if name not in SECRET_BINDINGS:
+            words.append(f"{name} (added by hand)")
+        else:
+            words.append(variable if name in deployed.secrets else f"{variable} (missing)")
+    return ", ".join(words)
 
 
 def worker_changes(
-    settings: Settings, sources: Sources, account: Account, deployed: Deployed
+    settings: Settings,
+    sources: Sources,
+    account: Account,
+    deployed: Deployed,
+    deployment: Deployment,
 ) -> list[str]:
     """Return in words what of the Worker differs from the inventory, apart from its secrets."""
     wanted = worker_variables(settings, sources, deployed.reference)
     if deployed.version != wanted["WORKER_VERSION"]:
-        return [f"version {deployed.version or 'unknown'} -> {wanted['WORKER_VERSION']}"]
+        by_hand = " (changed by hand)" if deployment.is_proved(wanted["WORKER_VERSION"]) else ""
+        found = f"{deployed.version or 'unknown'}{by_hand}"
+        return [f"version {found} -> {wanted['WORKER_VERSION']}"]
     names = sorted(
         name
         for name in wanted.keys() | deployed.variables.keys()
@@ -187,7 +204,7 @@ def _worker_plan(
     if not deployed.exists:
         version = version_of(settings, sources)
         return [Change("create", "worker", f"version {version} on {settings.host}")]
-    words = worker_changes(settings, sources, account, deployed)
+    words = worker_changes(settings, sources, account, deployed, deployment)
     if not words and deployed.reference != reference:
         words = ["another image"]
     if not words and code_changed(deployment, account, settings.name):
@@ -196,7 +213,7 @@ def _worker_plan(
         client = client_for(settings.host, deployment, wanted)
         names = secret_changes(deployed, wanted, client)
         if names is not None:
-            shown = ", ".join(variables_of(names))
+            shown = secret_words(names, deployed)
             return [Change("update", "secrets", shown, restarts=True)] if names else []
         words = ["it does not answer to our token, or not with its version"]
     return [Change("update", "worker", "; ".join(words), restarts=True)]

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from ansible_collections.hermes.workers.plugins.module_utils.budget import Budget
+from ansible_collections.hermes.workers.plugins.module_utils.client import RemoteClient
 from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
     Cloudflare,
     CloudflareError,
@@ -114,6 +115,21 @@ class CloudflarePlace(Controller):
             return [*found, error.problem(f"preflight of {self.settings.name}")]
         except Card as card:
             return found + card.problems
+
+    def problems_of_keys(self) -> list[Problem]:
+        """Return what stands against changing the keys of what runs already."""
+        try:
+            found = [Problem(**entry) for entry in self.account.problems]
+            if not found:
+                self.settings.host = deployed.host_of(self.settings, self.account)
+                found = self._name()
+        except CloudflareError as error:
+            found = error.card("cloudflare").problems
+        return super().problems_of_keys() + found
+
+    def connect(self, token: str | None) -> RemoteClient:
+        """Return a client of the deployment with this token."""
+        return RemoteClient(self.settings.host, token)
 
     def _account_problems(self) -> list[Problem]:
         if self.account.problems:

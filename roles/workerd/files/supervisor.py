@@ -23,6 +23,7 @@ what was there before is remembered, in memory only, until it is settled or take
 
 import argparse
 import contextlib
+import ctypes
 import fcntl
 import json
 import logging
@@ -31,6 +32,8 @@ import os
 import resource
 import shlex
 import signal
+import socket
+import struct
 import sys
 import time
 from collections.abc import Callable
@@ -62,9 +65,18 @@ MOST_FILES = 65536
 """Open files for workerd, where the system allows as many: a connection takes two."""
 FILES_WITHOUT_LIMIT = 10240
 """The same where the system names no limit but has one: macOS' own constant."""
+DEFER_SECONDS = 30
+SETTLE_SECONDS = 0.1
+"""How long a workerd takes to accept what waits already."""
+DEAF_SECONDS = 10.0
+"""How long beyond the drain arrivals are turned away at most, when nobody starts workerd again."""
+SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
+DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)
+"""A program of the kernel's packet filter: return 0 bytes of everything."""
 BUSY_SECONDS = 60
 """How long a command waits for the one before it."""
 ALREADY_RUNNING = 3
+PREVIOUS = "API_TOKEN_PREVIOUS"
 SECRET_ACTIONS = ("set-secrets", "change-secrets", "undo-secrets", "settle-secrets")
 
 
@@ -288,7 +300,7 @@ class Secrets(Command):
         workerd, content = self._get_watcher(arbiter, "workerd"), props.get("content")
         if props["action"] == "set-secrets":
             own = json.loads(RECORD.read_text(encoding="utf-8"))["workerd_environment"]
-            workerd.replace_env(own | content)
+            workerd.replace_env(own | with_previous(workerd.env, content))
         elif props["action"] == "change-secrets":
             workerd.change_env(content)
         elif props["action"] == "undo-secrets":
@@ -297,8 +309,17 @@ class Secrets(Command):
             workerd.earlier_env = None
 
 
-def after_spawn(watcher: Process, pid: int, **_kwargs) -> bool:
+def with_previous(before: dict, secrets: dict) -> dict:
+    """Keep the API token that a rotation replaced for as long as the one that replaced it."""
+    if PREVIOUS in before and before.get("API_TOKEN") == secrets.get("API_TOKEN"):
+        return {PREVIOUS: before[PREVIOUS]} | secrets
+    return secrets
+
+
+def after_spawn(watcher: Process, pid: int, arbiter: Arbiter, **_kwargs) -> bool:
     """circus calls this when a process was started."""
+    if watcher.name == "workerd":
+        let_arrivals_in(arbiter.sockets["http"])
     note_process(watcher.name, pid, watcher.stop_signal)
     watcher.spawned = time.monotonic()
     return True
@@ -336,6 +357,8 @@ def supervise(settings: dict, record: TextIO, started: Callable[[], None]) -> No
         CircusSocket(name=name, host="127.0.0.1", port=port, backlog=1024, blocking=False)
         for name, port in settings["ports"].items()
     ]
+    for one in sockets:
+        only_with_data(one)
     supervisor = Supervisor(
         [*helpers, workerd],
         CONTROL,
@@ -372,6 +395,70 @@ def open_files() -> int:
     """Return how many files workerd may open: with the usual 1024, 500 idle connections would keep the owner out."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     return FILES_WITHOUT_LIMIT if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+
+
+def only_with_data(listener: socket.socket) -> None:
+    """Have connections wait in the kernel until their request begins to arrive, where the kernel can.
+
+    A workerd that ends closes those it has accepted and read nothing from, and their clients would see that.
+    """
+    if hasattr(socket, "TCP_DEFER_ACCEPT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER_SECONDS)
+
+
+def turn_arrivals_away(listener: socket.socket) -> None:
+    """Have the kernel drop what arrives for a listening socket; clients send it again, after a second at most."""
+    code = ctypes.create_string_buffer(DROP_ALL)
+    listener.setsockopt(
+        socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(code))
+    )
+
+
+def let_arrivals_in(listener: socket.socket) -> None:
+    """Undo turn_arrivals_away()."""
+    with contextlib.suppress(OSError):  # nothing was turned away
+        listener.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+
+
+class Arrivals(Command):
+    """\
+    Turn away what arrives for the Worker, until workerd is started again or a time is over
+    """
+
+    name = "arrivals"
+    properties = ["seconds"]  # noqa: RUF012 - circus' own convention
+
+    def execute(self, arbiter: Arbiter, props: dict) -> None:
+        """Turn away; whoever asked for it may die."""
+        listener = arbiter.sockets["http"]
+        turn_arrivals_away(listener)
+        arbiter.loop.call_later(props["seconds"], let_arrivals_in, listener)
+
+
+def finish_requests(client, seconds: float) -> None:
+    """Let workerd answer what is under way, at most so long; what arrives meanwhile tries again, soon after.
+
+    A workerd that is told to end accepts nothing more, from Hermes neither: a request that has yet to ask its provider
+    would never end. So it is told only when none is under way. A connection that stays busy is not waited for longer.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    deadline = time.monotonic() + seconds
+    pid = read_processes().get("workerd", {}).get("pid")
+    port = json.loads(RECORD.read_text(encoding="utf-8"))["ports"]["http"]
+    call(client, "arrivals", seconds=seconds + DEAF_SECONDS)
+    time.sleep(SETTLE_SECONDS)
+    with contextlib.suppress(psutil.Error):
+        while time.monotonic() < deadline and connections(psutil.Process(pid), port):
+            time.sleep(0.05)
+
+
+def connections(process: psutil.Process, port: int) -> int:
+    """Return how many clients a process serves on a port."""
+    return sum(
+        one.laddr.port == port and one.status == psutil.CONN_ESTABLISHED
+        for one in process.net_connections("tcp4")
+    )
 
 
 def write_record(record: TextIO, settings: dict) -> None:
@@ -428,6 +515,10 @@ def restart(client, changes: dict, change_secrets: Callable[[], object] | None =
     if "drain" in changes:
         timeout = {"graceful_timeout": float(changes["drain"]) + 1}
         call(client, "set", name="workerd", options=timeout, waiting=True)
+    if json.loads(RECORD.read_text(encoding="utf-8"))["kind"] == "process":
+        keys = ["graceful_timeout"]
+        options = call(client, "get", name="workerd", keys=keys)["options"]
+        finish_requests(client, max(0.0, float(options["graceful_timeout"]) - 1))
     call(client, "stop", name="workerd", waiting=True)
     try:
         if "workerd" in changes:

@@ -1,0 +1,163 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Real chats through a Worker, judged as a person would: an answer with text, tokens and an end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from ansible_collections.hermes.workers.plugins.module_utils.client import (
+    Answer,
+    Unreachable,
+    WorkerClient,
+)
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.module_utils.settings import (
+    SECRET_VARIABLES,
+    Settings,
+)
+
+CHAT_SECONDS = 180.0
+QUESTION = "Reply with one short sentence: are you ready?"
+COUNTING = "Count from one to ten in words, separated by spaces."
+
+
+class Chats:
+    """Chats with one deployment. Each method raises a Card that names the cause when it fails."""
+
+    def __init__(
+        self, client: WorkerClient, settings: Settings, logs: str, changed: Callable[[], str]
+    ) -> None:
+        """logs: the command that shows its logs; changed: returns a card's sentence on what was changed."""
+        self.client = client
+        self.settings = settings
+        self.logs = logs
+        self.changed = changed
+
+    def ask(self) -> str | None:
+        """Ask one question; return the model that answered."""
+        answer = self.request(
+            self.client, "POST", "/v1/chat/completions", chat(QUESTION, stream=False)
+        )
+        self._judge(answer)
+        return answer.headers.get("x-hermes-model")
+
+    def _judge(self, answer: Answer) -> None:
+        content = answer.json()
+        choices = content.get("choices") if isinstance(content, dict) else None
+        if answer.status != 200 or not choices:
+            raise self._failed(answer.complaint(), answer.headers)
+        choice = choices[0]
+        text = (choice.get("message") or {}).get("content") or ""
+        if choice.get("finish_reason") != "stop":
+            complaint = (
+                answer.headers.get("x-hermes-error")
+                or text
+                or f"finish_reason {choice.get('finish_reason')}"
+            )
+            raise self._failed(complaint, answer.headers)
+        usage = content.get("usage") or {}
+        if not text.strip() or not usage.get("total_tokens", 0) > 0:
+            raise self._failed("an empty answer without tokens came back", answer.headers)
+
+    def stream(self) -> float:
+        """Stream a chat and return the seconds to its first text."""
+        texts, first, finish, ended = [], None, None, False
+        head: Answer | None = None
+        try:
+            for seconds, item in self.client.stream(
+                "/v1/chat/completions", chat(COUNTING, stream=True), CHAT_SECONDS
+            ):
+                if isinstance(item, Answer):
+                    head = item
+                elif item == "[DONE]":
+                    ended = True
+                else:
+                    text, reason = delta(item)
+                    finish = reason or finish
+                    if text:
+                        first = seconds if first is None else first
+                        texts.append(text)
+        except Unreachable as error:
+            raise self._failed(f"the stream broke: {error}", {}) from error
+        if head is None or head.status != 200:
+            raise self._failed(
+                head.complaint() if head else "no answer", head.headers if head else {}
+            )
+        if finish != "stop" or first is None:
+            raise self._failed(
+                head.headers.get("x-hermes-error") or f"the stream ended with {finish}",
+                head.headers,
+            )
+        if not ended or len(texts) < 2:
+            raise self._failed("the stream came in one piece, or without its end", head.headers)
+        return first
+
+    def request(self, client: WorkerClient, method: str, path: str, body: Any = None) -> Answer:
+        """Send one request with a patience that outlasts a boot."""
+        try:
+            return client.request(method, path, body, timeout=CHAT_SECONDS)
+        except Unreachable as error:
+            raise self._failed(f"no answer: {error}", {}) from error
+
+    def _failed(self, complaint: str, headers: dict[str, str]) -> Card:
+        """Return the card for a failed chat: the provider's refusal with the variable to mend, if it was that."""
+        complaint = " ".join(complaint.split())[:400]
+        request = f" (request {headers['x-request-id']})" if headers.get("x-request-id") else ""
+        refused = self._provider_error()
+        done = self.changed()
+        if refused:
+            variable = SECRET_VARIABLES.get(refused["variable"], refused["variable"])
+            return Card.of(
+                variable,
+                f"{refused['provider']} refuses it with {refused['status']}: {complaint}{request}",
+                f"set {variable} (or export {refused['variable']}) to a key that is valid for"
+                f" {self.settings.default_model}, then run it again.",
+                "provider-refused",
+                changed=done,
+            )
+        return Card.of(
+            self.settings.name,
+            f"the chat failed: {complaint}{request}",
+            f"see `{self.logs}`, mend the cause and run it again.",
+            "verify",
+            changed=done,
+        )
+
+    def _provider_error(self) -> dict[str, Any] | None:
+        """Return what the Worker noted of a provider that refused our key, or None."""
+        try:
+            content = self.client.request("GET", "/api/instance/status", timeout=10).json()
+        except Unreachable:
+            return None
+        found = content.get("lastProviderError") if isinstance(content, dict) else None
+        return found if isinstance(found, dict) and found.get("variable") else None
+
+
+def chat(text: str, *, stream: bool) -> dict[str, Any]:
+    """Return the body of a chat with one user message."""
+    body: dict[str, Any] = {
+        "model": "hermes",
+        "messages": [{"role": "user", "content": text}],
+        "stream": stream,
+    }
+    if stream:
+        body["stream_options"] = {"include_usage": True}
+    return body
+
+
+def delta(event: str) -> tuple[str, str | None]:
+    """Return the text and the finish reason of one streamed chunk."""
+    try:
+        choices = json.loads(event).get("choices") or [{}]
+    except (ValueError, AttributeError):
+        return "", None
+    return (choices[0].get("delta") or {}).get("content") or "", choices[0].get("finish_reason")
+
+
+def health_words(status: dict[str, Any]) -> str:
+    """Return the answer of /api/health in a few words."""
+    return f"{status.get('status')}, Hermes is {status.get('instance', {}).get('state')}"

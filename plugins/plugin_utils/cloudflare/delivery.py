@@ -1,0 +1,91 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Gives a Worker on Cloudflare other secrets as a new version, so that the version before can be gone back to."""
+
+from __future__ import annotations
+
+import time
+
+from ansible_collections.hermes.workers.plugins.module_utils import scripts
+from ansible_collections.hermes.workers.plugins.module_utils import secrets as worker_secrets
+from ansible_collections.hermes.workers.plugins.module_utils.client import (
+    RemoteClient,
+    WorkerClient,
+)
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import Cloudflare
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.deployed import drain
+from ansible_collections.hermes.workers.plugins.plugin_utils.plan import differing_secrets
+
+SECONDS = 120.0
+"""How long a new version may take until it answers everywhere."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
+TRIGGER = "workers/triggered_by"
+
+
+class CloudflareDelivery:
+    """Through Cloudflare's API; the Worker itself proves what it holds."""
+
+    def __init__(self, settings: Settings, api: Cloudflare) -> None:
+        self.settings = settings
+        self.api = api
+        self.url = f"https://{settings.host}"
+
+    def connect(self, token: str | None) -> RemoteClient:
+        """Return a client with this token."""
+        return RemoteClient(self.settings.host, token)
+
+    def before(self) -> str:
+        """Return what undo() has to be told later: the version that serves now."""
+        return scripts.serving(self.api, self.settings.name)
+
+    def deliver(self, values: dict[str, str], client: WorkerClient) -> None:
+        """Give the Worker these secrets in one call; client: whose token it takes before and after."""
+        drain(client, self.settings.drain_timeout)
+        worker_secrets.write(self.api, self.settings.name, values)
+        self._wait(values, client, held=True)
+
+    def undo(self, before: str, values: dict[str, str], client: WorkerClient) -> None:
+        """Serve the version of before deliver(values) again. Raises a Card when somebody deployed since."""
+        since = []
+        for deployment in scripts.deployments(self.api, self.settings.name):
+            if before in [share["version_id"] for share in deployment["versions"]]:
+                break
+            since.append((deployment.get("annotations") or {}).get(TRIGGER))
+        if not before or any(trigger != "secret" for trigger in since):
+            raise Card.of(
+                self.settings.name,
+                "something was deployed since the keys were changed, so that they cannot be taken back alone.",
+                "set the keys in the inventory to ones that work and run this again.",
+                "rotation",
+            )
+        if since:
+            drain(client, self.settings.drain_timeout)
+            message = "A rotation of keys was taken back"
+            scripts.serve(self.api, self.settings.name, before, message, force=True)
+            self._wait(values, client, held=False)
+
+    def settle(self) -> None:
+        """Nothing is kept that could be forgotten."""
+
+    def _wait(self, values: dict[str, str], client: WorkerClient, *, held: bool) -> None:
+        """Wait until the Worker proves that it holds these secrets, or none of them. Raises a Card."""
+        deadline, pause = time.monotonic() + SECONDS, FIRST_PAUSE
+        while True:
+            differing = differing_secrets(client, values)
+            if differing is not None:
+                wrong = values.keys() & set(differing)
+                if wrong == (set() if held else values.keys()):
+                    return
+            if time.monotonic() > deadline:
+                raise Card.of(
+                    self.settings.name,
+                    f"the Worker does not prove its new secrets within {SECONDS:.0f} s.",
+                    "run it again; it goes on where this run stopped.",
+                    "secrets",
+                    changed="Changed: secrets, as far as Cloudflare answered. The API token of before is valid.",
+                )
+            time.sleep(pause)
+            pause = min(pause * 1.5, LONGEST_PAUSE)

@@ -1,0 +1,132 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Uploads a Worker with its secrets as one version by plain calls: what wrangler does, without a process for each."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.hermes.workers.plugins.module_utils import containers, scripts
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
+    Cloudflare,
+    CloudflareError,
+)
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
+from ansible_collections.hermes.workers.plugins.plugin_utils.build import (
+    COMPATIBILITY_DATE,
+    INSTANCE_CLASS,
+    compatibility_flags,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.config import (
+    IMAGE_NAME,
+    MIGRATION_TAG,
+    application_name,
+)
+
+MODULE = "worker.js"
+READY_SECONDS = 300.0
+POLL_SECONDS = 2.0
+NOT_READY = 100146
+
+
+def metadata(
+    settings: Settings,
+    variables: Mapping[str, str],
+    secrets: Mapping[str, str],
+    image: str,
+    migration_tag: str,
+) -> dict[str, Any]:
+    """Return what is said of an upload. image: by its digest; migration_tag: of the Worker that is there, or empty."""
+    plain = [{"name": n, "type": "plain_text", "text": text} for n, text in variables.items()]
+    secret = [{"name": n, "type": "secret_text", "text": text} for n, text in secrets.items()]
+    instance = {
+        "name": "INSTANCE",
+        "type": "durable_object_namespace",
+        "class_name": INSTANCE_CLASS,
+    }
+    made: dict[str, Any] = {
+        "main_module": MODULE,
+        "bindings": [*plain, *secret, instance],
+        "containers": [
+            {
+                "name": application_name(settings.name),
+                "class_name": INSTANCE_CLASS,
+                "images": {IMAGE_NAME: image},
+            }
+        ],
+        "compatibility_date": COMPATIBILITY_DATE,
+        "compatibility_flags": compatibility_flags(settings),
+        "code_update_strategy": {"mode": "deferred", "max_delay": 300},
+        # Secrets that are not in this upload stay.
+        "keep_bindings": ["secret_text", "secret_key"],
+        "observability": {"enabled": True},
+    }
+    if migration_tag != MIGRATION_TAG:
+        steps = [{"new_sqlite_classes": [INSTANCE_CLASS]}]
+        made["migrations"] = {"new_tag": MIGRATION_TAG, "steps": steps}
+    return made
+
+
+class Upload:
+    """An upload of one deployment. Raises CloudflareError, and a Card where an image does not get ready."""
+
+    def __init__(self, api: Cloudflare, settings: Settings, build: Path) -> None:
+        """build: folder with the bundle."""
+        self.api = api
+        self.settings = settings
+        self.build = build
+
+    def deploy(
+        self, variables: Mapping[str, str], secrets: Mapping[str, str], image: str, exists: bool
+    ) -> str:
+        """Upload, and see to the container application and the address; return the version's id."""
+        self.api.hide(*secrets.values())
+        self._prepare(image)
+        tag = scripts.migration_tag(self.api, self.settings.name) if exists else ""
+        told = metadata(self.settings, variables, secrets, image, tag)
+        parts = {
+            "metadata": (None, json.dumps(told), "application/json"),
+            MODULE: (MODULE, (self.build / MODULE).read_bytes(), "application/javascript+module"),
+        }
+        path = scripts.path(self.api, self.settings.name)
+        made = self.api.upload("PUT", path, parts, excludeScript=True, bindings_inherit="strict")
+        version_id = str(uuid.UUID(made["deployment_id"]))
+        self._application(version_id)
+        scripts.set_workers_dev(self.api, self.settings.name, True)
+        return version_id
+
+    def _prepare(self, image: str) -> None:
+        """Wait until the image can be started."""
+        deadline = time.monotonic() + READY_SECONDS
+        while (status := containers.prepare_image(self.api, image)) != "ready":
+            if status == "error" or time.monotonic() > deadline:
+                raise Card.of(
+                    self.settings.name,
+                    f"Cloudflare does not get the image ready (status {status}).",
+                    "run it again; if it persists, delete the image's tag from the registry, which has it built anew.",
+                    "image",
+                )
+            time.sleep(POLL_SECONDS)
+
+    def _application(self, version_id: str) -> None:
+        """Make the container application of the Worker's Durable Object, where there is none."""
+        deadline = time.monotonic() + READY_SECONDS
+        while True:
+            try:
+                version = scripts.version(self.api, self.settings.name, version_id)
+                break
+            except CloudflareError as error:
+                if NOT_READY not in error.codes or time.monotonic() > deadline:
+                    raise
+                time.sleep(POLL_SECONDS)
+        bindings = (version.get("resources") or {}).get("bindings") or []
+        namespace = next(one["namespace_id"] for one in bindings if one["name"] == "INSTANCE")
+        if containers.application(self.api, namespace) is None:
+            containers.create_application(self.api, application_name(self.settings.name), namespace)

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A data plane for fleets: Workers answer as ours does, but nothing of theirs is run.
+
+Where fifty deployments are looked at from outside, what is in the sandbox does not matter and would cost minutes. The
+gate, the proof of secrets, the hold before a new version and the cut by it are those of the real Worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from aiohttp import web
+
+from tests.cloudflare.accounts import Version, Worker
+from tests.cloudflare.edge import Edge
+
+HOLD_SECONDS = 30.0
+
+
+@dataclass
+class Stub:
+    """One deployment's object."""
+
+    thinks: float
+    in_flight: int = 0
+    idle: asyncio.Condition = field(default_factory=asyncio.Condition)
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+    cut: asyncio.Event = field(default_factory=asyncio.Event)
+    ends: dict[str, float] = field(default_factory=dict)
+    """When a replaced token is refused, by its digest."""
+
+    def __post_init__(self) -> None:
+        self.go.set()
+
+
+class StubEdge(Edge):
+    """Answers for all Workers itself. `thinks` is how many seconds a chat takes."""
+
+    thinks: ClassVar[float] = 0.0
+
+    def changed(self, worker: Worker) -> None:
+        """Restart a Worker's object: streams are cut, what was held back goes on."""
+        stub = self._stub(worker)
+        stub.cut.set()
+        stub.cut = asyncio.Event()
+        stub.go.set()
+
+    def deleted(self, worker: Worker) -> None:
+        """Forget a Worker's object."""
+        self._stubs.pop(worker.tag, None)
+
+    @property
+    def _stubs(self) -> dict[str, Stub]:
+        return self.__dict__.setdefault("stubs", {})
+
+    def _stub(self, worker: Worker) -> Stub:
+        return self._stubs.setdefault(worker.tag, Stub(self.thinks))
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        found = self.state.worker_at(request.host.partition(":")[0], request.path)
+        if found is None or found[1].current is None:
+            return web.Response(status=404, text="error code: 1042")
+        worker = found[1]
+        version = worker.current
+        if request.path == "/":
+            return web.json_response({"name": worker.name})
+        stub = self._stub(worker)
+        which = self._which(request, version, stub)
+        if which is None:
+            error = {"code": "wrong_token", "message": "This API token is not valid here."}
+            return web.json_response({"error": error}, status=401)
+        route = ROUTES.get((request.method, request.path))
+        if route is None:
+            return web.json_response({"error": {"code": "not_found"}}, status=404)
+        return await route(self, request, worker, stub, which)
+
+    def _which(self, request: web.Request, version: Version, stub: Stub) -> str | None:
+        """Tell which token a request has, and begin the overlap at the first use of a new one."""
+        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        secrets = version.secrets()
+        previous = secrets.get("API_TOKEN_PREVIOUS")
+        if given and given == secrets.get("API_TOKEN"):
+            stub.ends.pop(digest(given), None)
+            if previous and previous != given:
+                overlap = float(version.variables()["HERMES_TOKEN_OVERLAP"].removesuffix("s"))
+                stub.ends.setdefault(digest(previous), self.clock() + overlap)
+            return "current"
+        if (
+            given
+            and given == previous
+            and self.clock() < stub.ends.get(digest(given), float("inf"))
+        ):
+            return "previous"
+        return None
+
+    async def _health(
+        self, _request: web.Request, worker: Worker, _stub: Stub, which: str
+    ) -> web.Response:
+        variables = worker.current.variables()
+        told = {
+            "status": "ok",
+            "token": {"which": which, "previousUntil": None, "proven": which == "current"},
+            "worker": {"name": worker.name, "version": variables["WORKER_VERSION"]},
+            "instance": {"state": "awake", "image": variables["HERMES_IMAGE"], "bootId": "stub"},
+            "hermes": {"version": variables["HERMES_VERSION"], "gateway": "running"},
+            "models": {"default": variables["HERMES_DEFAULT_MODEL"], "further": []},
+        }
+        return web.json_response(told)
+
+    async def _proof(
+        self, request: web.Request, worker: Worker, _stub: Stub, _which: str
+    ) -> web.Response:
+        nonce = (await request.json())["nonce"].encode()
+        made = {
+            name: hmac.new(value.encode(), nonce, hashlib.sha256).hexdigest()
+            for name, value in worker.current.secrets().items()
+        }
+        return web.json_response({"proofs": made})
+
+    async def _status(
+        self, _request: web.Request, _worker: Worker, stub: Stub, _which: str
+    ) -> web.Response:
+        told = {
+            "state": "awake",
+            "requestsInFlight": stub.in_flight,
+            "configurationIsCurrent": True,
+        }
+        return web.json_response(told)
+
+    async def _hold(
+        self, _request: web.Request, _worker: Worker, stub: Stub, _which: str
+    ) -> web.Response:
+        stub.go.clear()
+        async with stub.idle:
+            await stub.idle.wait_for(lambda: stub.in_flight == 0)
+        asyncio.get_running_loop().call_later(HOLD_SECONDS, stub.go.set)
+        return web.json_response({"held": True})
+
+    async def _done(self, *_: Any) -> web.Response:
+        return web.json_response({"state": "awake"})
+
+    async def _chat(
+        self, request: web.Request, _worker: Worker, stub: Stub, _which: str
+    ) -> web.StreamResponse:
+        body = await request.json()
+        await stub.go.wait()
+        stub.in_flight += 1
+        try:
+            if body.get("stream"):
+                return await self._stream(request, stub)
+            await asyncio.sleep(stub.thinks)
+            message = {"role": "assistant", "content": "A stub's answer."}
+            choice = {"index": 0, "message": message, "finish_reason": "stop"}
+            return web.json_response({"choices": [choice], "usage": {"total_tokens": 4}})
+        finally:
+            stub.in_flight -= 1
+            async with stub.idle:
+                stub.idle.notify_all()
+
+    async def _stream(self, request: web.Request, stub: Stub) -> web.StreamResponse:
+        cut = stub.cut
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for word, reason in (("one", None), (" two", None), (None, "stop")):
+            await asyncio.sleep(stub.thinks / 3)
+            if cut.is_set():
+                request.transport.abort()
+                return response
+            choice = {
+                "index": 0,
+                "delta": {"content": word} if word else {},
+                "finish_reason": reason,
+            }
+            await response.write(f"data: {json.dumps({'choices': [choice]})}\n\n".encode())
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+
+Route = Callable[[StubEdge, web.Request, Worker, Stub, str], Awaitable[web.StreamResponse]]
+ROUTES: dict[tuple[str, str], Route] = {
+    ("GET", "/api/health"): StubEdge._health,
+    ("POST", "/api/secrets/proof"): StubEdge._proof,
+    ("GET", "/api/instance/status"): StubEdge._status,
+    ("POST", "/api/instance/hold"): StubEdge._hold,
+    ("POST", "/api/instance/restart"): StubEdge._done,
+    ("POST", "/api/instance/restart-gateway"): StubEdge._done,
+    ("POST", "/api/dashboard/sessions/revoke"): StubEdge._done,
+    ("POST", "/v1/chat/completions"): StubEdge._chat,
+}
+
+
+def digest(token: str) -> str:
+    """What a token is remembered by."""
+    return hashlib.sha256(token.encode()).hexdigest()

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page that walks through the example of many tenants, word for word, against the stand-in for Cloudflare."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
+from plays import ROOT, clean_environment, free_port
+
+from tests.cloudflare import ControlPlane
+from tests.cloudflare.stub import StubEdge
+
+PAGE = (ROOT / "docs" / "multi-tenant.md").read_text()
+ACME, GLOBEX = "0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210"
+KEYS = {
+    "ACME_CLOUDFLARE_API_TOKEN": "cf-canary-acme-" + secrets.token_hex(8),
+    "ACME_ANTHROPIC_API_KEY": "sk-canary-acme-" + secrets.token_hex(8),
+    "GLOBEX_CLOUDFLARE_API_TOKEN": "cf-canary-globex-" + secrets.token_hex(8),
+    "GLOBEX_ANTHROPIC_API_KEY": "sk-canary-globex-" + secrets.token_hex(8),
+}
+
+
+class Walk:
+    """A reader at the page, in a folder like a checkout."""
+
+    def __init__(self, plane: ControlPlane, folder: Path) -> None:
+        self.plane = plane
+        self.folder = folder
+        self.before = "set -eu"
+        self.env = clean_environment(
+            **plane.env,
+            **KEYS,
+            ANSIBLE_CONFIG=str(ROOT / "ansible.cfg"),
+            ANSIBLE_HOME=str(folder / "ansible"),
+        )
+        self.env["ANSIBLE_COLLECTIONS_PATH"] = str(ROOT / ".ansible" / "collections")
+
+    def sections(self) -> Iterator[tuple[str, str]]:
+        """Title and commands of each section that has any."""
+        for section in re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]:
+            commands = "\n".join(
+                re.findall(r"^```sh\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+            )
+            if commands:
+                yield section.partition("\n")[0], commands
+
+    def type(self, commands: str) -> str:
+        """Type commands into the shell that the earlier ones were typed into; return what was printed."""
+        exports = "\n".join(re.findall(r"^(?:export .*|\. .*)$", self.before, re.MULTILINE))
+        done = subprocess.run(
+            ["bash", "-c", f"set -eu\n{exports}\n{commands}"],
+            cwd=self.folder,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=900,
+            check=False,
+        )
+        self.before += f"\n{commands}"
+        assert done.returncode == 0, f"{commands}\n{done.stdout}"
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[Walk]:
+    folder = tmp_path_factory.mktemp("walk")
+    shutil.copytree(ROOT / "inventories" / "multi_tenant", folder / "inventories" / "multi_tenant")
+    for name in ("dave", "erin"):
+        # Ports of the page may be taken on this machine.
+        path = folder / "inventories" / "multi_tenant" / "host_vars" / f"{name}.yml"
+        ports = f"hermes_port: {free_port()}\nhermes_providers_port: {free_port()}\nhermes_dashboard: false"
+        path.write_text(re.sub(r"hermes_port: \d+", ports, path.read_text()))
+    (folder / ".venv").symlink_to(ROOT / ".venv")
+    (folder / ".hermes").symlink_to(home)
+    with ControlPlane(folder / "plane", edge=StubEdge) as plane:
+        for account, who in ((ACME, "acme"), (GLOBEX, "globex")):
+            token = KEYS[f"{who.upper()}_CLOUDFLARE_API_TOKEN"]
+            plane.add_account(account, token, subdomain=who, zones=[f"{who}.example"])
+            plane.registry.add_image(f"{account}/hermes-workers", Sources().container_image(""))
+        yield Walk(plane, folder)
+
+
+@pytest.fixture(scope="module")
+def printed(walk: Walk, home: Path) -> Iterator[dict[str, str]]:
+    """What each section's commands printed, typed one after the other."""
+    found = {}
+    for title, commands in walk.sections():
+        if title == "See what was changed by hand":
+            change_by_hand(walk)
+        if title == "Rotate keys":
+            found["before"] = (home / "alice" / "api_token").read_text()
+        found[title] = walk.type(commands)
+    yield found
+    forget = "-e confirm=yes -e hermes_forget=true"
+    walk.type(f"ansible-playbook hermes.workers.destroy -i inventories/mine {forget}")
+
+
+def change_by_hand(walk: Walk) -> None:
+    """What somebody might do in the dashboard."""
+    acme = walk.plane.state.accounts[ACME]
+    bindings = acme.workers["alice"].current.bindings
+    bindings[:] = [one for one in bindings if one["name"] != "ANTHROPIC_API_KEY"]
+    bindings.append({"type": "secret_text", "name": "STRANGER", "text": "x"})
+    for one in acme.workers["bob"].current.bindings:
+        if one["name"] == "HERMES_SLEEP_AFTER":
+            one["text"] = "5h"
+    globex = walk.plane.state.accounts[GLOBEX]
+    # Cloudflare takes a custom domain's record along.
+    globex.domains.clear()
+    for zone in walk.plane.state.zones.values():
+        if zone.account == GLOBEX:
+            zone.records.clear()
+    stray = acme.workers["bob"].current
+    worker = type(acme.workers["bob"])(
+        "mallory", versions=[stray], tags=["hermes.workers", "hermes.workers:mallory"]
+    )
+    acme.workers["mallory"] = worker
+
+
+def test_what_was_changed_by_hand_is_told_and_nothing_is_written(
+    printed: dict[str, str], walk: Walk
+) -> None:
+    output = printed["See what was changed by hand"]
+    assert "anthropic_api_key (missing)" in output
+    assert "STRANGER (added by hand)" in output
+    assert "HERMES_SLEEP_AFTER was changed by hand" in output
+    assert re.search(r"create  routes +.*carol\.globex\.example", output)
+    assert f"Not in this inventory: mallory (account {ACME}). Nothing is done to them." in output
+
+
+def test_a_deploy_mends_it_and_leaves_strangers_alone(printed: dict[str, str], walk: Walk) -> None:
+    output = walk.type(
+        "ansible-playbook hermes.workers.deploy -i inventories/mine --limit cloudflare"
+    )
+    assert "3 deployments: 3 changed, 0 failed." in output
+    acme, globex = (walk.plane.state.accounts[one] for one in (ACME, GLOBEX))
+    alice = acme.workers["alice"].current
+    assert "STRANGER" not in alice.secrets()
+    assert alice.secrets()["ANTHROPIC_API_KEY"] == KEYS["ACME_ANTHROPIC_API_KEY"]
+    assert acme.workers["bob"].current.variables()["HERMES_SLEEP_AFTER"] == "1h"
+    assert set(globex.domains) == {"carol.globex.example"}
+    assert "mallory" in acme.workers
+    start = len(walk.plane.calls)
+    again = walk.type(
+        "ansible-playbook hermes.workers.deploy -i inventories/mine --limit cloudflare"
+    )
+    assert "No changes. 0 calls written." in again
+    assert walk.plane.writes(start) == []
+
+
+def test_the_page_rotates_a_token_and_takes_one_away(
+    printed: dict[str, str], walk: Walk, home: Path
+) -> None:
+    assert printed["Rotate keys"].count("2 deployments: 2 would change, 0 failed.") == 1
+    assert printed["Rotate keys"].count("2 deployments: 2 changed, 0 failed.") == 1
+    assert (home / "alice" / "api_token").read_text() != printed["before"]
+    assert not (home / "erin").exists()
+    assert (home / "dave").exists()
+
+
+def test_one_account_that_is_suspended_does_not_stop_the_others(
+    printed: dict[str, str], walk: Walk
+) -> None:
+    token = walk.plane.state.tokens[KEYS["GLOBEX_CLOUDFLARE_API_TOKEN"]]
+    token.status = "disabled"
+    play = "ansible-playbook hermes.workers.deploy -i inventories/mine -e hermes_sleep_after=20m"
+    output = walk.type(f"{play} --limit cloudflare || true")
+    token.status = "active"
+    assert "3 deployments: 2 changed, 1 failed." in output
+    assert re.search(r"^carol .*cloudflare_api_token", output, re.MULTILINE)
+    assert "3 deployments: 1 changed, 0 failed." in walk.type(f"{play} --limit cloudflare")

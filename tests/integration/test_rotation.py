@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keys that rotate on this machine: under a client that never pauses, cut off anywhere, and when they are wrong."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from plays import Deployment, wait_until
+
+from tests.standins.provider import Provider
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[Provider]:
+    with Provider(key="sk-" + secrets.token_hex(16)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def rotating(make_deployment: Callable[..., Deployment], provider: Provider) -> Deployment:
+    made = make_deployment(
+        "rotating",
+        openai_api_key=provider.key,
+        hermes_default_model="openai/gpt-5-mini",
+        hermes_provider_base_url=provider.url + "/v1",
+        hermes_secrets={"TELEGRAM_BOT_TOKEN": "canary-telegram-1"},
+    )
+    made.deploy()
+    return made
+
+
+@contextmanager
+def chatting(deployment: Deployment, token: str) -> Iterator[list[int]]:
+    """A client that chats without a pause, with one token; yields the statuses of its answers."""
+    statuses: list[int] = []
+    over = threading.Event()
+
+    def chat() -> None:
+        body = {"model": "hermes", "messages": [{"role": "user", "content": "And on."}]}
+        while not over.is_set():
+            try:
+                answer = deployment.call("POST", "/v1/chat/completions", body, token)
+            except OSError:
+                statuses.append(-1)
+                continue
+            good = answer.status == 200 and answer.json["choices"][0]["finish_reason"] == "stop"
+            statuses.append(answer.status if good else 0)
+
+    client = threading.Thread(target=chat)
+    client.start()
+    wait_until(lambda: bool(statuses), "the client got an answer")
+    yield statuses
+    over.set()
+    client.join()
+
+
+def rotate(deployment: Deployment, keys: str = "all", *arguments: str):
+    return deployment.play("rotate_keys", "-e", f"keys={keys}", *arguments)
+
+
+def test_a_client_that_chats_without_a_pause_sees_nothing_of_it(
+    rotating: Deployment, provider: Provider
+) -> None:
+    old_token, old_key = rotating.token, provider.key
+    new_key = "sk-" + secrets.token_hex(16)
+    provider.also = new_key
+    rotating.variables |= {
+        "openai_api_key": new_key,
+        "hermes_secrets": {"TELEGRAM_BOT_TOKEN": "canary-telegram-2"},
+    }
+    boot = rotating.status()["bootId"]
+    check = rotate(rotating, "all", "--check", "--diff")
+    for line in ("api_token", "openai_api_key", "hermes_secrets", "gateway_token"):
+        assert f"rotate  {line}" in check.output
+    assert check.changed("rotating") == 1
+    assert rotating.token == old_token
+    assert rotating.call("GET", "/api/health").json["token"]["previousUntil"] is None
+
+    with chatting(rotating, old_token) as statuses:
+        play = rotate(rotating, "all", "-vvv", "--diff")
+        assert play.code == 0, play.output
+        after = len(statuses)
+        wait_until(lambda: len(statuses) > after + 2, "the old token goes on in the overlap")
+    assert set(statuses) == {200}
+    assert play.changed("rotating") == 1
+    new_token = rotating.token
+    assert new_token != old_token
+    for secret in (old_token, new_token, old_key, new_key, "canary-telegram-2"):
+        assert secret not in play.output
+    assert rotating.call("GET", "/api/health").json["token"]["proven"]
+    assert rotating.status()["configurationIsCurrent"], "Hermes has the new secrets"
+    assert rotating.status()["bootId"] == boot
+    provider.key = new_key
+    provider.also = None
+    assert rotating.chat("With the new key alone").status == 200
+    assert not (rotating.state / "rotation.json").exists()
+    assert rotating.deploy().changed("rotating") == 0
+    assert rotating.call("GET", "/api/health", token=old_token).status == 200
+
+
+def processes(deployment: Deployment) -> list[tuple[int, str]]:
+    """What runs in the sandbox."""
+    found = deployment.call("GET", "/api/instance/logs").json["processes"]
+    return [(one["pid"], one["name"]) for one in found]
+
+
+def test_sealed_keys_change_without_hermes_and_a_second_run_changes_nothing(
+    rotating: Deployment, provider: Provider
+) -> None:
+    rotating.call("POST", "/api/instance/wake")
+    running = processes(rotating)
+    provider.key = "sk-" + secrets.token_hex(16)
+    rotating.variables["openai_api_key"] = provider.key
+    play = rotate(rotating, "provider_keys")
+    assert play.code == 0, play.output
+    assert "Restarts: none." in play.output
+    assert processes(rotating) == running
+    assert rotating.chat("Still there?").status == 200
+    assert rotate(rotating, "provider_keys").changed("rotating") == 0
+
+
+def test_a_wrong_key_is_taken_back(rotating: Deployment, provider: Provider) -> None:
+    token = rotating.token
+    right = rotating.variables["openai_api_key"]
+    rotating.variables["openai_api_key"] = "sk-wrong-" + secrets.token_hex(8)
+    play = rotate(rotating, "api_token,provider_keys")
+    assert play.code != 0
+    assert "openai_api_key: openai refuses it with 401" in play.output
+    assert "Taken back: hermes_api_token, openai_api_key." in play.output
+    assert rotating.variables["openai_api_key"] not in play.output
+    assert rotating.token == token
+    assert rotating.chat("As before?").status == 200
+    rotating.variables["openai_api_key"] = right
+    assert rotating.deploy().changed("rotating") == 0
+    assert rotate(rotating, "api_token").code == 0
+    assert rotating.call("GET", "/api/health", token=token).json["token"]["which"] == "previous"

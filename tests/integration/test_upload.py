@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plain calls leave at Cloudflare what real wrangler leaves; and what a fleet of them does where things go wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
+from plays import PLAYBOOK, ROOT, clean_environment
+
+from tests.cloudflare import ControlPlane
+from tests.cloudflare.accounts import Worker
+from tests.cloudflare.stub import StubEdge
+
+ACCOUNTS = {"wrangler": "1" * 32, "plain": "2" * 32}
+
+
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    with ControlPlane(tmp_path_factory.mktemp("plane"), edge=StubEdge) as plane:
+        for name, account in ACCOUNTS.items():
+            plane.add_account(account, f"token-of-{name}", subdomain=name)
+            tag = Sources().container_image("")
+            plane.registry.add_image(f"{account}/hermes-workers", tag)
+        yield plane
+
+
+def command(home: Path, uploader: str, *names: str, **variables: Any) -> list[str]:
+    """A deploy of some hosts by plain calls or by wrangler, each in an account of its own."""
+    host = {
+        "ansible_connection": "local",
+        "ansible_python_interpreter": "{{ ansible_playbook_python }}",
+        "hermes_uploader": uploader,
+        "hermes_account_id": ACCOUNTS[uploader],
+        "cloudflare_api_token": f"token-of-{uploader}",
+        "hermes_state_dir": str(home),
+        "anthropic_api_key": "the-same-key-for-both",
+        "hermes_env": {"QUOTED": 'a "quote", an \u00e4 and a \\ backslash'},
+        **variables,
+    }
+    inventory = home / f"inventory-{uploader}.json"
+    hosts = {name: {} for name in names}
+    inventory.write_text(json.dumps({"all": {"hosts": hosts, "vars": host}}))
+    return [str(PLAYBOOK), "playbooks/deploy.yml", "-i", str(inventory)]
+
+
+def run(plane: ControlPlane, words: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        words,
+        cwd=ROOT,
+        env=clean_environment(**plane.env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+def deploy(plane: ControlPlane, home: Path, uploader: str, *names: str, **variables: Any) -> None:
+    done = run(plane, command(home, uploader, *names, **variables))
+    assert done.returncode == 0, done.stdout
+
+
+def told(plane: ControlPlane, uploader: str, **more: Any) -> dict[str, Any]:
+    """What the account holds of the Worker, without what differs between any two accounts."""
+    account = plane.state.accounts[ACCOUNTS[uploader]]
+    worker: Worker = account.workers["same"]
+    version = worker.current
+    # The version is a digest of the configuration, which names the account.
+    bindings = [one for one in version.bindings if one["name"] != "WORKER_VERSION"]
+    metadata = {**version.metadata, "bindings": sorted(bindings, key=lambda one: one["name"])}
+    (application,) = [one for one in account.applications.values() if one.name == "same-hermes"]
+    seen = {
+        "metadata": metadata,
+        "modules": [(one.name, one.content_type, one.content) for one in version.modules],
+        "namespaces": [(one.class_name, one.sqlite) for one in worker.namespaces.values()],
+        "migration": worker.migration_tag,
+        "versions": len(worker.versions),
+        "tags": worker.tags,
+        "address": (worker.subdomain_enabled, worker.previews_enabled),
+        "application": application.name,
+        **more,
+    }
+    return json.loads(json.dumps(seen, default=repr).replace(account.id, "ACCOUNT"))
+
+
+def test_plain_calls_leave_what_wrangler_leaves(plane: ControlPlane, home: Path) -> None:
+    """The state folder is the same for both, so that the rendered paths are."""
+    for change in ({}, {"hermes_sleep_after": "1h", "anthropic_api_key": "another-key"}):
+        for uploader in ACCOUNTS:
+            token = {"hermes_api_token": "the-same-token-for-both"}
+            deploy(plane, home, uploader, "same", **token, **change)
+            shutil.rmtree(home / "same")
+        plain, original = told(plane, "plain"), told(plane, "wrangler")
+        for part in original.keys() | plain.keys():
+            assert plain.get(part) == original.get(part), part
+
+
+def test_plain_calls_are_few(plane: ControlPlane, home: Path) -> None:
+    """Fifty first deployments have to stay far below Cloudflare's 1,200 calls in five minutes."""
+    start = len(plane.calls)
+    deploy(plane, home, "plain", "few")
+    shutil.rmtree(home / "few")
+    calls = [one for one in plane.calls[start:] if one.host == "api.cloudflare.com"]
+    of_the_account = 10
+    assert len(calls) <= of_the_account + 12, [str(one) for one in calls]
+
+
+FLEET = [f"fleet-{number}" for number in range(6)]
+
+
+@pytest.fixture
+def fleet(plane: ControlPlane, home: Path) -> Iterator[list[str]]:
+    """The words of a deploy of six, which were never deployed before."""
+    yield command(home, "plain", *FLEET)
+    plane.faults.clear()
+    account = plane.state.accounts[ACCOUNTS["plain"]]
+    for name in FLEET:
+        account.workers.pop(name, None)
+        shutil.rmtree(home / name, ignore_errors=True)
+    account.applications = {
+        key: one for key, one in account.applications.items() if not one.name.startswith("fleet-")
+    }
+
+
+def is_whole(plane: ControlPlane, home: Path) -> None:
+    """Each has one Worker, one application, and the token that its owner finds."""
+    account = plane.state.accounts[ACCOUNTS["plain"]]
+    names = [one.name for one in account.applications.values() if one.name.startswith("fleet-")]
+    assert sorted(names) == [f"{name}-hermes" for name in FLEET]
+    for name in FLEET:
+        kept = (home / name / "api_token").read_text().strip()
+        assert account.workers[name].current.secrets()["API_TOKEN"] == kept
+        assert set(account.workers[name].tags) == {"hermes.workers", f"hermes.workers:{name}"}
+
+
+def test_where_every_tenth_answer_is_lost_the_next_run_is_through(
+    plane: ControlPlane, home: Path, fleet: list[str]
+) -> None:
+    plane.faults.every(10, "cut-after")
+    for _ in range(3):
+        if run(plane, fleet).returncode == 0:
+            break
+    is_whole(plane, home)
+    plane.faults.clear()
+    assert "No changes. 0 calls written." in run(plane, fleet).stdout
+
+
+def test_a_controller_that_is_killed_half_way_leaves_nothing_that_the_next_run_does_twice(
+    plane: ControlPlane, home: Path, fleet: list[str]
+) -> None:
+    account = plane.state.accounts[ACCOUNTS["plain"]]
+    with subprocess.Popen(
+        fleet,
+        cwd=ROOT,
+        env=clean_environment(**plane.env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as play:
+        while play.poll() is None and sum(name in account.workers for name in FLEET) < 3:
+            time.sleep(0.02)
+        os.killpg(play.pid, signal.SIGKILL)
+    uploaded = {name for name in FLEET if name in account.workers}
+    assert uploaded
+    tokens = {name: account.workers[name].current.secrets()["API_TOKEN"] for name in uploaded}
+    for name, token in tokens.items():
+        assert (home / name / "api_token").read_text().strip() == token, "the owner gets in"
+    done = run(plane, fleet)
+    assert done.returncode == 0, done.stdout
+    is_whole(plane, home)
+    for name, token in tokens.items():
+        assert account.workers[name].current.secrets()["API_TOKEN"] == token

@@ -1,0 +1,352 @@
+# Copyright: hermes.workers contributors
+# SPDX-License-Identifier: Apache-2.0
+"""A rotation that dies after any of its steps: the owner is never locked out, and the next run finishes."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ansible.parsing.dataloader import DataLoader
+from ansible.parsing.vault import VaultLib, VaultSecret
+from ansible_collections.hermes.workers.plugins.action.rotate_keys import ActionModule
+from ansible_collections.hermes.workers.plugins.module_utils.client import Answer
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
+from ansible_collections.hermes.workers.plugins.plugin_utils import rotation as rotations
+from ansible_collections.hermes.workers.plugins.plugin_utils import token_store
+from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
+from ansible_collections.hermes.workers.plugins.plugin_utils.rotation import read_keys
+
+OLD = "hw_the-old-token-of-this-test"
+
+
+class Killed(BaseException):
+    """The controller died."""
+
+
+class Worker:
+    """A Worker in memory: what it holds, and whom it lets in."""
+
+    def __init__(self) -> None:
+        self.secrets = {"API_TOKEN": OLD, "OPENAI_API_KEY": "old-key"}
+        self.undone: dict[str, str] | None = None
+        self.good_keys = {"old-key", "new-key"}
+        self.dead: set[str] = set()
+        self.overlap_is_over = False
+
+    def lets_in(self, token: str | None) -> str | None:
+        if token is None or token in self.dead:
+            return None
+        if token == self.secrets["API_TOKEN"]:
+            if self.overlap_is_over and "API_TOKEN_PREVIOUS" in self.secrets:
+                self.dead.add(self.secrets["API_TOKEN_PREVIOUS"])
+            return "current"
+        return "previous" if token == self.secrets.get("API_TOKEN_PREVIOUS") else None
+
+
+class Client:
+    """Asks the Worker in memory."""
+
+    def __init__(self, worker: Worker, token: str | None) -> None:
+        self.worker = worker
+        self.token = token
+
+    def request(self, method: str, path: str, body: Any = None, **_more: Any) -> Answer:
+        which = self.worker.lets_in(self.token)
+        if which is None:
+            return answer(401, {})
+        if path == "/api/secrets/proof":
+            made = {
+                name: hmac.new(value.encode(), body["nonce"].encode(), hashlib.sha256).hexdigest()
+                for name, value in self.worker.secrets.items()
+            }
+            return answer(200, {"proofs": made})
+        instance = {"state": "awake"}
+        return answer(200, {"token": {"which": which}, "instance": instance, "worker": {}})
+
+    def stream(self, _path: str, _body: Any, _timeout: float) -> Iterator[tuple[float, Any]]:
+        if self.worker.lets_in(self.token) is None:
+            yield 0.0, answer(401, {})
+            return
+        good = self.worker.secrets["OPENAI_API_KEY"] in self.worker.good_keys
+        yield 0.0, answer(200, {})
+        for text in ("one", "two"):
+            yield 0.1, json.dumps({"choices": [{"delta": {"content": text}}]})
+        yield 0.2, json.dumps({"choices": [{"finish_reason": "stop" if good else "error"}]})
+        yield 0.3, "[DONE]"
+
+
+def answer(status: int, content: Any) -> Answer:
+    return Answer(status, {}, json.dumps(content).encode())
+
+
+class Delivery:
+    """Brings secrets to the Worker in memory."""
+
+    url = "http://worker"
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+
+    def connect(self, token: str | None) -> Client:
+        return Client(self.worker, token)
+
+    def before(self) -> str:
+        return ""
+
+    def deliver(self, values: dict[str, str], _client: Client) -> None:
+        self.worker.undone = self.worker.undone or dict(self.worker.secrets)
+        self.worker.secrets |= values
+
+    def undo(self, _before: str, _values: dict[str, str], _client: Client) -> None:
+        assert self.worker.undone is not None
+        self.worker.secrets, self.worker.undone = self.worker.undone, None
+
+    def settle(self) -> None:
+        self.worker.undone = None
+
+
+class Run(ActionModule):
+    """The action on its own, without a play around it."""
+
+    def __init__(
+        self, worker: Worker, settings: Settings, given: dict[str, str], *keys: str
+    ) -> None:
+        self.options = {"keys": list(keys), "secrets": {}}
+        self.settings = settings
+        self.deployment = Deployment(settings.state_dir, settings.name)
+        self.delivery = Delivery(worker)
+        self.given_secrets = given
+        self.task_vars: dict[str, Any] = {}
+        self._task = SimpleNamespace(check_mode=False, diff=False)
+        self._loader = DataLoader()
+        self.sources = SimpleNamespace(root=Path("/nowhere"))
+
+    def progress(self, text: str) -> None:
+        """Say nothing."""
+
+    def show(self, lines: Any) -> None:
+        """Show nothing."""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    made = Settings(name="alice", state_dir=str(tmp_path / "state"))
+    deployment = Deployment(made.state_dir, made.name)
+    deployment.create()
+    deployment.keep_token(OLD)
+    return made
+
+
+def on_disk(settings: Settings) -> set[str]:
+    """The tokens that an owner finds in the state folder."""
+    deployment = Deployment(settings.state_dir, settings.name)
+    record = deployment.rotation() or {}
+    return {token for token in (deployment.token(), record.get("token")) if token}
+
+
+def killing(monkeypatch: pytest.MonkeyPatch, where: tuple[Any, str], before: bool) -> None:
+    """Have the controller die once, before or after a step."""
+    owner, name = where
+    step = getattr(owner, name)
+    killed: list[bool] = []
+
+    def run(*arguments: Any, **more: Any) -> Any:
+        if killed:
+            return step(*arguments, **more)
+        killed.append(True)
+        if not before:
+            step(*arguments, **more)
+        raise Killed
+
+    monkeypatch.setattr(owner, name, run)
+
+
+STEPS = [
+    (Deployment, "keep_rotation"),
+    (Delivery, "deliver"),
+    (Client, "stream"),
+    (token_store, "write"),
+    (Deployment, "keep_token"),
+    (Delivery, "settle"),
+    (Deployment, "end_rotation"),
+]
+
+
+@pytest.mark.parametrize("overlap_is_over", [False, True])
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step[1])
+@pytest.mark.parametrize("given", [False, True], ids=["generated", "given"])
+def test_killed_at_any_step_the_owner_gets_in_and_the_next_run_finishes(
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    given: bool,
+    step: tuple[Any, str],
+    before: bool,
+    overlap_is_over: bool,
+) -> None:
+    worker = Worker()
+    worker.overlap_is_over = overlap_is_over
+    stored = tmp_path / "stored"
+    stored.write_text(OLD)
+    settings.token_command = ["sh", "-c", f"cat > {stored}"] if given else []
+
+    def inventory() -> dict[str, str]:
+        """What a play would read now."""
+        kept = {"API_TOKEN": stored.read_text()} if given else {}
+        return {"OPENAI_API_KEY": "new-key"} | kept
+
+    killing(monkeypatch, step, before)
+    keys = ("api_token", "provider_keys")
+    try:
+        Run(worker, settings, inventory(), *keys).deploy()
+    except Killed:
+        known = on_disk(settings)
+        assert any(worker.lets_in(token) for token in known), "the owner is locked out"
+        noted = (Deployment(settings.state_dir, "alice").rotation() or {}).get("token")
+        Run(worker, settings, inventory(), *keys).deploy()
+        assert noted is None or worker.secrets["API_TOKEN"] == noted
+    else:
+        assert step == (token_store, "write") and not given, "nobody was killed"
+    deployment = Deployment(settings.state_dir, settings.name)
+    assert deployment.rotation() is None
+    assert worker.lets_in(deployment.token()) == "current"
+    assert worker.secrets["OPENAI_API_KEY"] == "new-key"
+    assert worker.undone is None
+    if given:
+        assert stored.read_text() == deployment.token()
+
+
+def test_a_key_that_fails_is_taken_back_by_the_next_run_too(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = Worker()
+    given = {"OPENAI_API_KEY": "wrong-key"}
+    killing(monkeypatch, (Delivery, "deliver"), before=False)
+    with pytest.raises(Killed):
+        Run(worker, settings, given, "api_token", "provider_keys").deploy()
+    with pytest.raises(Card, match="the stream ended with error") as failed:
+        Run(worker, settings, given, "api_token", "provider_keys").deploy()
+    assert "Taken back: hermes_api_token, openai_api_key." in failed.value.render()
+    assert worker.secrets == {"API_TOKEN": OLD, "OPENAI_API_KEY": "old-key"}
+    assert on_disk(settings) == {OLD}
+
+
+def test_where_the_overlap_is_over_the_new_token_is_kept(settings: Settings) -> None:
+    worker = Worker()
+    worker.overlap_is_over = True
+    with pytest.raises(Card) as failed:
+        Run(worker, settings, {"OPENAI_API_KEY": "wrong"}, "api_token", "provider_keys").deploy()
+    assert "Not taken back" in failed.value.render()
+    deployment = Deployment(settings.state_dir, settings.name)
+    assert worker.lets_in(deployment.token()) == "current"
+    assert deployment.rotation() is None
+
+
+def test_a_token_of_the_inventory_needs_a_home_before_anything_is_changed(
+    settings: Settings,
+) -> None:
+    worker = Worker()
+    with pytest.raises(Card, match="does not know where to write"):
+        Run(worker, settings, {"API_TOKEN": OLD}, "api_token").deploy()
+    assert worker.secrets["API_TOKEN"] == OLD
+    fresh = "hw_a-new-one-of-the-owner"
+    Run(worker, settings, {"API_TOKEN": fresh}, "api_token").deploy()
+    assert worker.secrets["API_TOKEN"] == fresh
+    assert worker.secrets["API_TOKEN_PREVIOUS"] == OLD
+
+
+def test_a_token_that_was_replaced_elsewhere_is_not_replaced_again(settings: Settings) -> None:
+    worker = Worker()
+    worker.secrets |= {"API_TOKEN": "hw_of-somebody-else", "API_TOKEN_PREVIOUS": OLD}
+    with pytest.raises(Card, match="replaced by a rotation from elsewhere"):
+        Run(worker, settings, {}, "api_token").deploy()
+    assert worker.secrets["API_TOKEN"] == "hw_of-somebody-else"
+
+
+def test_without_anything_to_do_nothing_is_asked_of_hermes(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = Worker()
+    monkeypatch.setattr(Client, "stream", None)
+    done = Run(worker, settings, {"OPENAI_API_KEY": "old-key"}, "provider_keys").deploy()
+    assert done["changed"] is False
+
+
+@pytest.mark.parametrize("words", ["all", "", None, [], ["all"], "api_token,all"])
+def test_all_keys_are_meant_when_nothing_is_said(words: Any) -> None:
+    assert read_keys(words) == (set(rotations.KEYS), [])
+
+
+def test_unknown_keys_are_named() -> None:
+    keys, problems = read_keys("api_token, provider-keys")
+    assert keys == set()
+    assert "provider-keys" in str(problems[0])
+
+
+@pytest.fixture
+def loader() -> DataLoader:
+    made = DataLoader()
+    made.set_vault_secrets([("team", VaultSecret(b"the password"))])
+    return made
+
+
+def read_back(loader: DataLoader, path: Path) -> dict[str, str]:
+    """The variables of a file as a play gets them."""
+
+    def clear(value: Any) -> str:
+        ciphertext = getattr(value, "_ciphertext", None)
+        return loader._vault.decrypt(ciphertext).decode() if ciphertext else str(value)
+
+    return {name: clear(value) for name, value in loader.load_from_file(str(path)).items()}
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole file", "single values"])
+def test_a_vault_file_gets_the_token_and_keeps_the_rest(
+    settings: Settings, loader: DataLoader, tmp_path: Path, whole: bool
+) -> None:
+    path = tmp_path / "vault.yml"
+    vault: VaultLib = loader._vault
+    secret = loader._vault.secrets[0][1]
+    old = "# A comment.\nfirst: 1\nhermes_api_token: hw_old\nlast: two\n"
+    if whole:
+        path.write_bytes(vault.encrypt(old, secret, "team"))
+    else:
+        inline = vault.encrypt("hw_old", secret, "team").decode().splitlines()
+        path.write_text(old.replace("hw_old", "!vault |\n" + "\n".join(f"    {x}" for x in inline)))
+    path.chmod(0o600)
+    settings.token_vault_file = str(path)
+    token_store.write(settings, "hw_new", loader)
+    assert "hw_new" not in path.read_text()
+    assert read_back(loader, path) == {"first": "1", "hermes_api_token": "hw_new", "last": "two"}
+    assert path.stat().st_mode & 0o777 == 0o600
+    text = path.read_text()
+    assert (
+        ("team" in text.splitlines()[0]) if whole else text.startswith("# A comment.\nfirst: 1\n")
+    )
+
+
+def test_a_vault_that_this_play_cannot_open_is_found_out_before(
+    settings: Settings, loader: DataLoader, tmp_path: Path
+) -> None:
+    path = tmp_path / "vault.yml"
+    path.write_bytes(VaultLib([]).encrypt("a: 1\n", VaultSecret(b"another"), "other"))
+    settings.token_vault_file = str(path)
+    with pytest.raises(Card, match="cannot be decrypted"):
+        token_store.check(settings, loader)
+
+
+def test_a_command_that_fails_is_named_without_the_token(settings: Settings) -> None:
+    settings.token_command = ["sh", "-c", "cat >&2; exit 7"]
+    with pytest.raises(Card) as failed:
+        token_store.write(settings, "hw_secret", DataLoader())
+    assert "exit code 7" in failed.value.render()
+    assert "hw_secret" not in failed.value.render()
