@@ -56,8 +56,8 @@ def test_a_run_that_is_cut_anywhere_says_where_and_the_next_one_converges(fleet:
     for name in moments:
         said = card(cut.output, name)
         assert any(step in said.splitlines()[0] for step in STEPS), said
-        # Of what happens after its upload wrangler tells the step alone.
-        assert "An ordered fault" in said or "not fully applied" in said, said
+        # wrangler tells some refusals in words of its own.
+        assert "An ordered fault" in said or "wrangler could not deploy" in said, said
         if fleet.worker(name):
             assert "Nothing was changed." not in said, said
     assert KEY not in cut.output
