@@ -7,6 +7,9 @@ import { realTime, type Time, within } from "./time.ts";
 /** The largest body, in bytes; Hermes' own limit. */
 export const BODY_LIMIT = 10 * 1024 * 1024;
 
+/** What is too large is read and dropped up to this size: a client that is cut off in the middle of sending sees no answer. */
+const DROPPED = 64 * 1024 * 1024;
+
 /**
  * Reads a body so that it can be sent again.
  * @returns `null` when there is none.
@@ -15,22 +18,26 @@ export const BODY_LIMIT = 10 * 1024 * 1024;
 export async function readBody(request: Request, limit = BODY_LIMIT): Promise<ArrayBuffer | null> {
   if (request.body === null) return null;
   const announced = request.headers.get("content-length");
-  if (announced !== null && Number(announced) > limit) throw tooLarge(limit);
+  const isSmall = announced !== null && Number(announced) <= limit;
   try {
-    return await (announced === null ? gathered(request.body, limit) : request.arrayBuffer());
+    return await (isSmall ? request.arrayBuffer() : gathered(request.body, limit));
   } catch (error) {
     throw error instanceof ApiError ? error : broken(error);
   }
 }
 
+/** Reads what has no length, or too great a one. */
 async function gathered(body: ReadableStream<Uint8Array>, limit: number): Promise<ArrayBuffer> {
+  const patience = limit === BODY_LIMIT ? DROPPED : limit;
   const chunks: Uint8Array[] = [];
   let size = 0;
   for await (const chunk of body) {
     size += chunk.byteLength;
-    if (size > limit) throw tooLarge(limit);
-    chunks.push(chunk);
+    if (size <= limit) chunks.push(chunk);
+    else chunks.length = 0;
+    if (size > patience) break;
   }
+  if (size > limit) throw tooLarge(limit);
   return new Blob(chunks).arrayBuffer();
 }
 

@@ -484,7 +484,9 @@ describe("snapshots", () => {
       await turn("a");
       await life.sleep();
       const kept = await new Response(vault.read(1)).arrayBuffer();
-      expect(await life.putBack(new Response(kept).body as ReadableStream<Uint8Array>)).toMatchObject({ id: 2 });
+      expect(await life.putBack(new Response(kept).body as ReadableStream<Uint8Array>)).toMatchObject({
+        id: 2,
+      });
       expect(sandbox.state).toBe("a");
       expect(life.memory.restored).toEqual({ backup: 2, snapshot: "snap-1", passedOver: [] });
     }));
