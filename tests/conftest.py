@@ -20,6 +20,7 @@ __all__ = ["base", "build_hermes", "docker", "image", "sidecar", "sources"]
 
 ROOT = Path(__file__).resolve().parents[1]
 COLLECTIONS = ROOT / ".ansible" / "collections"
+UNIT = ROOT / "tests" / "unit"
 
 
 def link_checkout() -> None:
@@ -30,16 +31,18 @@ def link_checkout() -> None:
         link.symlink_to("../../../..")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group the tests for `pytest -n 2 --dist loadgroup`: one module, or all that share the Docker engine, one process.
+def group(item: pytest.Item) -> str:
+    """Name those that one process must run in turn: they share an engine, the marks of a sandbox, or a deployment."""
+    if "docker" in getattr(item, "fixturenames", ()):
+        return "docker"
+    if item.path.parent in (UNIT / "engine", UNIT / "sandbox"):
+        return "sandbox"
+    return item.path.relative_to(ROOT).as_posix()
 
-    Deployments are shared within a module, and the engine with its images within the run.
-    """
-    for item in items:
-        shares_engine = "docker" in getattr(item, "fixturenames", ())
-        group = "docker" if shares_engine else item.path.relative_to(ROOT).as_posix()
-        item.add_marker(pytest.mark.xdist_group(group))
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Group the tests for `pytest -n 2 --dist loadgroup`, before pytest-xdist reads the marks."""
+    item.add_marker(pytest.mark.xdist_group(group(item)))
 
 
 link_checkout()

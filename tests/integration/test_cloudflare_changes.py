@@ -161,6 +161,7 @@ def test_a_line_of_the_worker_changes_its_code_and_a_file_of_the_image_the_image
     edit(checkout / "worker" / "src" / "index.ts", r"\n$", "\nconsole.debug('another line');\n")
     assert fleet_change(fleet, checkout, "update  worker") == {"code", f"variable {MARK}"}
 
+    fleet.variables = {"nothing": CHANGES["nothing"].variables}
     edit(checkout / "container" / "start-hermes.sh", r"\n$", "\n# another line\n")
     missing = fleet.play(hosts=["nothing"], root=checkout)
     assert missing.code != 0

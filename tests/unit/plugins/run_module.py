@@ -10,6 +10,7 @@ import json
 from typing import Any
 
 import pytest
+from ansible.module_utils import _internal
 from ansible.module_utils.testing import patch_module_args
 
 
@@ -22,6 +23,9 @@ def run_module(name: str, /, check: bool = False, **arguments: Any) -> dict[str,
         patch_module_args(arguments | switches),
         contextlib.redirect_stdout(output),
         pytest.raises(SystemExit),
+        # Another test may have imported the controller here, whose modules hand their warnings over otherwise.
+        pytest.MonkeyPatch.context() as patch,
     ):
+        patch.setattr(_internal, "is_controller", False)
         module.main()
     return dict(json.loads(output.getvalue()))
