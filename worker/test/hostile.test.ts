@@ -200,7 +200,8 @@ describe("header lists", () => {
         ]);
         expect([inner.get("x-hermes-worker-by"), outer.get("x-hermes-worker-by")]).toEqual([null, null]);
         expect([outer.get("server"), outer.get("set-cookie"), outer.get("via")]).toEqual([null, null, null]);
-        for (const [key, text] of inner) expect(all.get(key)).toBe(text);
+        // What is read is trimmed, and so is what is set: a list that ends with nothing loses its last space.
+        for (const [key, text] of inner) expect(all.get(key)?.trim()).toBe(text.trim());
       }),
       RUNS,
     );

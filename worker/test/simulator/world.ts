@@ -178,9 +178,9 @@ export class World implements Witness {
     if (event === "saved") this.#confirm();
   }
 
-  /** Whatever the newest good generation holds is confirmed from now on. */
+  /** Whatever the newest good generation holds is confirmed from now on; the vault may not know yet which is damaged. */
   #confirm(): void {
-    const [newest] = this.#object.vault.good();
+    const newest = this.#object.vault.good().find(({ id }) => !this.#damaged.has(id));
     if (newest === undefined || newest.id === this.#newest) return;
     this.#newest = newest.id;
     if (this.#unrestored.has(newest.boot))
