@@ -44,6 +44,8 @@ export interface Witness {
   went(box: Box): void;
   /** `save` read this state. */
   read(box: Box, digest: string): void;
+  /** Somebody asks to end what runs; that may take a while. */
+  askedToDestroy(): void;
   /** It was told to end a living sandbox. */
   destroying(box: Box): void;
   /** It died by itself. */
@@ -121,14 +123,16 @@ export class SimulatedEngine {
       exec: (cmd, options) => guarded(() => this.#exec(cmd, options, alive)),
       getTcpPort: () => ({ fetch: (url, init) => guarded(() => this.#fetch(url, init), true) }),
       signal: () => guarded(() => undefined),
-      destroy: () =>
-        guarded(async () => {
+      destroy: () => {
+        if (alive()) this.witness.askedToDestroy();
+        return guarded(async () => {
           const { box } = this;
           if (box === null) return;
           this.witness.destroying(box);
           this.#end(box, 137);
           await this.#delay();
-        }),
+        });
+      },
       monitor: () => guarded(() => this.#monitor(), true),
       setInactivityTimeout: () => guarded(() => undefined),
       snapshotContainer: () => guarded(() => this.#snapshot()),

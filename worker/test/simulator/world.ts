@@ -81,6 +81,8 @@ export class World implements Witness {
   readonly #unrestored = new Set<string>();
   /** Turns that went with a sandbox that was ended on purpose, by its boot. */
   readonly #ended = new Map<string, string[]>();
+  /** Whether somebody waited for an answer when the sandbox was last asked to end, and no order explains that. */
+  #disturbed = false;
   #newest = 0;
   readonly #damaged = new Set<number>();
   #forced = false;
@@ -109,6 +111,11 @@ export class World implements Witness {
   read(box: Box, digest: string): void {
     this.#read.set(digest, [...box.home.turns]);
     if (!box.restored) this.#unrestored.add(box.boot);
+  }
+
+  askedToDestroy(): void {
+    const isOrdered = [...this.#open].some((what) => /^(sleep|restart|force) /.test(what));
+    this.#disturbed = this.life.inFlight > 0 && !isOrdered;
   }
 
   destroying(box: Box): void {
@@ -176,6 +183,7 @@ export class World implements Witness {
     const givenUp = event === "sandbox_given_up" && fields["saved"] === false;
     if (givenUp) for (const turn of this.#ended.get(String(fields["boot"])) ?? []) this.#excused.add(turn);
     if (event === "saved") this.#confirm();
+    if (event === "asleep" && this.#disturbed) this.wrong("it fell asleep by itself under a request");
   }
 
   /** Whatever the newest good generation holds is confirmed from now on; the vault may not know yet which is damaged. */
