@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -97,7 +98,14 @@ class Image:
 
 @pytest.fixture(scope="session")
 def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
-    """The engine that HERMES_TEST_DOCKER_SOCKET names, else one that is started for the tests."""
+    """The engine of this run."""
+    with running_engine(tmp_path_factory.mktemp("docker")) as engine:
+        yield engine
+
+
+@contextmanager
+def running_engine(folder: Path) -> Iterator[Docker]:
+    """The engine that HERMES_TEST_DOCKER_SOCKET names, else one of our own with its data in `folder`."""
     given = os.environ.get("HERMES_TEST_DOCKER_SOCKET")
     if not shutil.which("docker"):
         without("the docker command is not installed")
@@ -116,7 +124,7 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
         )
     with_bridge = _bridge()
     try:
-        yield from _dockerd(tmp_path_factory.mktemp("docker"), *with_bridge)
+        yield from _dockerd(folder, *with_bridge)
     finally:
         _ip("link", "delete", with_bridge[0])
 
@@ -189,6 +197,11 @@ def _system_path() -> str:
 @pytest.fixture(scope="session")
 def base(docker: Docker) -> str:
     """The base image: the one that HERMES_TEST_BASE_IMAGE names, else one of Debian's packages."""
+    return load_base(docker)
+
+
+def load_base(docker: Docker) -> str:
+    """Bring the base image into an engine; return its name."""
     if given := os.environ.get("HERMES_TEST_BASE_IMAGE"):
         return given
     if not shutil.which("debootstrap", path=_system_path()):
@@ -200,6 +213,11 @@ def base(docker: Docker) -> str:
 @pytest.fixture(scope="session")
 def sidecar(docker: Docker, base: str) -> str:
     """The stand-in for workerd's network sidecar."""
+    return build_sidecar(docker, base)
+
+
+def build_sidecar(docker: Docker, base: str) -> str:
+    """Build the stand-in for workerd's network sidecar in an engine; return its name."""
     return docker.build(SIDECAR, "hermes-tests/sidecar:stand-in", BASE_IMAGE=base)
 
 

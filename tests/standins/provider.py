@@ -54,17 +54,19 @@ class Seen:
 class Provider:
     """A running stand-in. `url` has no trailing slash; `seen` grows with every request.
 
-    `also` is a second key that is good; `pause` is how many seconds it takes for each word.
+    `also` is a second key that is good; `pause` is how many seconds it takes for each word; `host` is
+    the address that it listens on.
     """
 
     key: str
     also: str | None = None
     pause: float = 0.0
+    host: str = "127.0.0.1"
     seen: list[Seen] = field(default_factory=list)
 
     def __enter__(self) -> Provider:
         handler = type("Handler", (_Handler,), {"provider": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server = ThreadingHTTPServer((self.host, 0), handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
@@ -76,7 +78,7 @@ class Provider:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"http://{self.host}:{self._server.server_port}"
 
 
 class _Handler(BaseHTTPRequestHandler):
