@@ -56,7 +56,7 @@ export class Reattach {
     // A boot that was cut off cannot be taken up where it was; a stop that was has not happened.
     const answers = state !== "booting" && (await this.#answers(guest(bootId, keys)));
     if (memory.bootId !== bootId) return;
-    if (!answers) return this.#giveUp(bootId, state !== "booting");
+    if (!answers) return this.#giveUp(guest(bootId, keys), state !== "booting");
     await sandbox.setInactivityTimeout(INACTIVITY_LIMIT);
     const now = time.now();
     remember({
@@ -69,11 +69,14 @@ export class Reattach {
   }
 
   /** Ends a sandbox whose Hermes does not answer; what it knows is saved as well as it can be. */
-  async #giveUp(bootId: string, save: boolean): Promise<void> {
+  async #giveUp(guest: Guest, save: boolean): Promise<void> {
     const { sandbox, log, time, saving, drain, died } = this.#parts;
     let saved = false;
-    // Turns under way may yet come to their end, and then belong to what is saved.
-    if (save) await drain().catch(() => undefined);
+    // Turns under way may yet come to their end, and then belong to what is saved; none ends after that.
+    if (save) {
+      await drain().catch(() => undefined);
+      await guest.stopGateway(0).catch(() => undefined);
+    }
     for (let left = LAST_SAVES; save && !saved && left > 0; left--) {
       saved = await saving.save("before giving up").then(
         () => true,
@@ -82,7 +85,7 @@ export class Reattach {
       if (!saved && left > 1) await time.sleep(LAST_SAVES_PAUSE);
     }
     await sandbox.destroy();
-    log.warn("sandbox_given_up", { boot: bootId, saved });
+    log.warn("sandbox_given_up", { boot: guest.bootId, saved });
     died();
   }
 

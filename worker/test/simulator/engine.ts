@@ -272,7 +272,7 @@ export class SimulatedEngine {
     if (pathname !== "/v1/chat/completions") return Response.json({});
     const turn = headers.get("x-request-id") ?? "";
     if (this.dice.chance(0.3)) await this.time.sleep(this.dice.between(100, 90_000));
-    if (!box.alive || init.signal?.aborted) throw new Error("Network connection lost.");
+    if (!box.alive || box.stopped || init.signal?.aborted) throw new Error("Network connection lost.");
     if (!box.known.has(turn)) box.home.turns.push(turn);
     box.known.add(turn);
     return new Response(JSON.stringify(box.home.turns));
