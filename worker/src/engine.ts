@@ -92,6 +92,8 @@ export class EngineError extends Error {
 export const STDERR_TAIL = 16 * 1024;
 /** How long a missing engine socket is waited for, in milliseconds. */
 const ENGINE_PATIENCE = 5000;
+/** Between two attempts to reach it, in milliseconds. */
+const ENGINE_PAUSE = 150;
 
 /** Reads a text stream to its end; what exceeds `limit` bytes is dropped from the front. */
 export async function textOf(stream: ReadableStream<Uint8Array>, limit = 1024 * 1024): Promise<string> {
@@ -209,16 +211,15 @@ export class ProcessSandbox implements Sandbox {
    * @throws ApiError 503 `engine_unavailable`; EngineError for the engine's own refusals.
    */
   async #send(path: string, init: RequestInit, patience = ENGINE_PATIENCE): Promise<Response> {
-    const until = this.time.now() + patience;
     const once = init.body instanceof ReadableStream;
-    for (;;) {
+    for (let left = patience; ; left -= ENGINE_PAUSE) {
       let answer: Response;
       try {
         answer = await this.engine.fetch(`http://engine/${path}`, init);
       } catch (error) {
         if (init.signal?.aborted) throw error;
-        if (once || this.time.now() >= until) throw engineUnavailable(error);
-        await this.time.sleep(150);
+        if (once || left <= 0) throw engineUnavailable(error);
+        await this.time.sleep(ENGINE_PAUSE);
         continue;
       }
       if (answer.ok) return answer;

@@ -6,7 +6,7 @@ import { ApiError } from "./errors.ts";
 import type { BootKeys, Go } from "./hermes-config.ts";
 import type { Log } from "./log.ts";
 import type { Restored } from "./memory.ts";
-import { type Time, within } from "./time.ts";
+import { Deadline, type Time } from "./time.ts";
 import { DamagedGeneration, type Generation, type Vault } from "./vault.ts";
 
 /** Result of a save. */
@@ -75,19 +75,23 @@ export class Guest {
   /** Waits until commands work in a sandbox that was just started. */
   async works(): Promise<void> {
     const { time } = this.#parts;
-    const until = time.now() + EXEC_PATIENCE;
-    for (let pause = 20; ; pause = Math.min(pause * 2, 500)) {
-      const status = this.status().then(
-        () => null,
-        (error: unknown) => engineReason(error),
-      );
-      // A command that was begun in a dying sandbox may never be answered.
-      const why = await within(time, Math.max(0, until - time.now()), status);
-      if (why === null) return;
-      this.#mustStillBe();
-      if (time.now() >= until)
-        throw new Error(`no command works in the sandbox (${why ?? "the last one was not answered"}).`);
-      await time.sleep(pause);
+    const deadline = new Deadline(time, EXEC_PATIENCE);
+    try {
+      for (let pause = 20; ; pause = Math.min(pause * 2, 500)) {
+        const status = this.status().then(
+          () => null,
+          (error: unknown) => engineReason(error),
+        );
+        // A command that was begun in a dying sandbox may never be answered.
+        const why = await Promise.race([status, deadline.over]);
+        if (why === null) return;
+        this.#mustStillBe();
+        if (deadline.isOver)
+          throw new Error(`no command works in the sandbox (${why ?? "the last one was not answered"}).`);
+        await time.sleep(pause);
+      }
+    } finally {
+      deadline.stop();
     }
   }
 
@@ -147,26 +151,20 @@ export class Guest {
   /** Waits for an authenticated answer: only the Hermes of this boot knows the key. */
   async ready(patience: number): Promise<void> {
     const { time } = this.#parts;
-    // A timer and no time of day: a clock that is set back must not make us wait for so much longer.
-    const timer = new AbortController();
-    let late = false;
-    time.sleep(patience, timer.signal).then(
-      () => (late = true),
-      () => undefined,
-    );
+    const deadline = new Deadline(time, patience);
     try {
       for (let pause = 25; ; pause = Math.min(pause * 1.5, 250)) {
-        const status = await this.#ask();
+        const status = await Promise.race([this.#ask(), deadline.over]);
         if (status === 200) return;
         this.#mustStillBe();
-        if (late)
+        if (deadline.isOver)
           throw new Error(
             `Hermes did not get ready within ${patience / 1000} s (last answer: ${status ?? "none"}).`,
           );
         await time.sleep(pause);
       }
     } finally {
-      timer.abort();
+      deadline.stop();
     }
   }
 

@@ -14,15 +14,40 @@ export interface Time {
  * @returns `undefined` when it took too long.
  */
 export async function within<T>(time: Time, ms: number, promise: Promise<T>): Promise<T | undefined> {
-  const timer = new AbortController();
-  const late = time.sleep(ms, timer.signal).then(
-    () => undefined,
-    () => undefined,
-  );
+  const deadline = new Deadline(time, ms);
   try {
-    return await Promise.race([promise, late]);
+    return await Promise.race([promise, deadline.over]);
   } finally {
-    timer.abort();
+    deadline.stop();
+  }
+}
+
+/**
+ * The end of somebody's patience. It is a timer, not a time of day: a clock that is set back must not make
+ * anybody wait for so much longer. Call {@link stop} when nobody waits any more.
+ */
+export class Deadline {
+  /** Resolves when it is over, or stopped. */
+  readonly over: Promise<undefined>;
+  readonly #timer = new AbortController();
+  #isOver = false;
+
+  constructor(time: Time, ms: number) {
+    this.over = time.sleep(ms, this.#timer.signal).then(
+      () => {
+        this.#isOver = true;
+        return undefined;
+      },
+      () => undefined,
+    );
+  }
+
+  get isOver(): boolean {
+    return this.#isOver;
+  }
+
+  stop(): void {
+    this.#timer.abort();
   }
 }
 

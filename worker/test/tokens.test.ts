@@ -19,14 +19,14 @@ const ask = (configured: Record<string, string>, token: string) =>
 
 async function told(configured: Record<string, string>, token: string): Promise<TokenView> {
   const answer = await ask(configured, token);
-  expect(answer.status).toBe(200);
+  expect(answer.status, await answer.clone().text()).toBe(200);
   return ((await answer.json()) as { token: TokenView }).token;
 }
 
 /** As if the overlap had begun so long ago, in milliseconds. */
 async function later(ms: number): Promise<void> {
   await runInDurableObject(instance(), (_, { storage }) => {
-    for (const [key, at] of storage.kv.list<number>({ prefix: "token-refused-from:" }))
+    for (const [key, at] of [...storage.kv.list<number>({ prefix: "token-refused-from:" })])
       storage.kv.put(key, at - ms);
   });
 }
