@@ -208,7 +208,7 @@ describe("sessions", () => {
     await askWith(rotated, "/api/health", { authorization: `Bearer ${rotated.API_TOKEN}` });
     expect((await askDashboard("/api/auth/me", { headers: { cookie } })).status).toBe(200);
     await runInDurableObject(instance(), (_, { storage }) => {
-      for (const [key] of storage.kv.list({ prefix: "token-refused-from:" })) storage.kv.put(key, 1);
+      for (const [key] of [...storage.kv.list({ prefix: "token-refused-from:" })]) storage.kv.put(key, 1);
     });
     expect((await askDashboard("/api/auth/me", { headers: { cookie } })).status).toBe(401);
   });

@@ -219,7 +219,7 @@ describe("Access whose keys cannot be had", () => {
 describe("after the overlap", () => {
   it("the old token is as good as none", async () => {
     await runInDurableObject(instance(), (_, { storage }) => {
-      for (const [key] of storage.kv.list({ prefix: "token-refused-from:" })) storage.kv.put(key, 1);
+      for (const [key] of [...storage.kv.list({ prefix: "token-refused-from:" })]) storage.kv.put(key, 1);
     });
     for (const route of API) expect(await send(route, "worker", await bearer(OLD)())).toBe(401);
     for (const route of DASHBOARD) expect(await send(route, HOST, await bearer(OLD)())).toBe(401);
