@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import re
+import secrets
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 from plays import Deployment
@@ -78,6 +82,103 @@ def test_nobody_gets_in_without_the_token(page: Page, deployment: Deployment) ->
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_role("alert")).to_be_visible()
     assert page.request.get(page.url.split("/login")[0] + "/api/sessions").status == 401
+
+
+CONTRAST = """() => {
+    const channels = (color) => color.match(/[\\d.]+/g).slice(0, 3).map(Number);
+    const light = (rgb) => {
+        const [r, g, b] = rgb.map((channel) => {
+            const part = channel / 255;
+            return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+        });
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const behind = (element) => {
+        const { backgroundColor } = getComputedStyle(element);
+        return /, 0\\)$/.test(backgroundColor) ? behind(element.parentElement) : channels(backgroundColor);
+    };
+    return [...document.querySelectorAll("h1, p, label, input, button, small")]
+        .filter((element) => element.checkVisibility())
+        .map((element) => {
+            const { color, opacity } = getComputedStyle(element);
+            const back = behind(element);
+            const ink = channels(color).map((channel, at) => channel * opacity + back[at] * (1 - opacity));
+            const [low, high] = [light(back), light(ink)].sort((one, other) => one - other);
+            return [element.tagName, (high + 0.05) / (low + 0.05)];
+        });
+}"""
+"""The contrast of each text with what is behind it, by the formula of WCAG 2."""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_one_signs_in_by_keyboard_alone_and_can_read_everything(
+    page: Page, deployment: Deployment, scheme: Literal["light", "dark"]
+) -> None:
+    complaints: list[str] = []
+    page.on("console", lambda said: complaints.append(said.text))
+    page.emulate_media(color_scheme=scheme)
+    visit(page, deployment, "/sessions")
+    expect(page.get_by_label("API token")).to_be_focused()
+    page.keyboard.type("hw_wrong")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_be_visible()
+    field = page.get_by_label("API token")
+    expect(field).to_be_focused()
+    expect(field).to_have_accessible_description(
+        re.compile("not valid here.*The token was made", re.DOTALL)
+    )
+    for element, contrast in page.evaluate(CONTRAST):
+        assert contrast >= 4.5, element
+    assert not [text for text in complaints if "Content Security Policy" in text]
+    page.keyboard.type(deployment.token)
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Sign in")).to_be_focused()
+    page.keyboard.press("Space")
+    expect(page.get_by_text("via API token")).to_be_visible()
+
+
+def test_assets_are_fetched_once_and_compressed(page: Page, deployment: Deployment) -> None:
+    sign_in(page, deployment, "/sessions")
+    traffic = page.context.new_cdp_session(page)
+    traffic.send("Network.enable")
+    answers: dict[str, dict[str, Any]] = {}
+    cached: set[str] = set()
+
+    def arrived(got: dict[str, Any]) -> None:
+        # A font of the page before may still be on its way.
+        if got["type"] in ("Script", "Stylesheet") and "/assets/" in got["response"]["url"]:
+            answers[got["requestId"]] = got["response"]
+
+    traffic.on("Network.responseReceived", arrived)
+    traffic.on("Network.requestServedFromCache", lambda got: cached.add(got["requestId"]))
+    visit(page, deployment, "/models")
+    expect(page.get_by_text("via API token")).to_be_visible()
+    for key, answer in answers.items():
+        assert key in cached or answer["fromDiskCache"], answer
+    script = next(answer for answer in answers.values() if answer["url"].endswith(".js"))
+    told = {name.lower(): value for name, value in script["headers"].items()}
+    assert told["content-encoding"] in ("gzip", "br")
+
+
+def test_a_file_goes_up_and_comes_down_whole(
+    page: Page, deployment: Deployment, tmp_path: Path
+) -> None:
+    sent = tmp_path / "sent.bin"
+    sent.write_bytes(secrets.token_bytes(12_000_000))
+    sign_in(page, deployment, "/files")
+    page.locator("input[type=file]").first.set_input_files(sent)
+    row = page.get_by_text("sent.bin").first
+    expect(row).to_be_visible()
+    with page.expect_download() as download:
+        page.evaluate(
+            """() => {
+                const link = document.createElement("a");
+                link.href = "/api/files/download?path=~/sent.bin";
+                link.download = "";
+                link.click();
+            }"""
+        )
+    assert Path(download.value.path()).read_bytes() == sent.read_bytes()
 
 
 def test_a_chat_is_held_and_found_again_after_sleep_and_wake(
