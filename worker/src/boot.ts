@@ -145,11 +145,13 @@ export class Boot {
       enableInternet: settings.egress === "open",
     });
     const ended = watch.over(bootId);
-    this.#bootLog = new Listener(sandbox, ["sandbox", "logs", "--boot", bootId, "--follow"], LOG_TAIL);
     const steps = async () => {
-      await guest.works();
+      const works = snapshot === null ? guest.works() : guest.keep();
+      // Behind the first command, which nobody who waits for Hermes should have to wait for.
+      this.#bootLog = new Listener(sandbox, ["sandbox", "logs", "--boot", bootId, "--follow"], LOG_TAIL);
+      await works;
       this.#answered = true;
-      const restored = snapshot === null ? await guest.restore() : await this.#keepSnapshot(guest, snapshot);
+      const restored = snapshot === null ? await guest.restore() : this.#keptSnapshot(snapshot);
       remember({
         restored: {
           backup: restored.backup,
@@ -164,14 +166,10 @@ export class Boot {
     remember({ confined: found.confined, configDigest: await configDigest(settings) });
     await Promise.race([steps(), ended]);
     if (watch.hasEnded(bootId)) throw new SandboxGone(null);
-    this.#bootLog.stop();
+    this.#bootLog?.stop();
   }
 
-  async #keepSnapshot(
-    guest: Guest,
-    snapshot: SnapshotRecord,
-  ): Promise<{ backup: number; passedOver: string[] }> {
-    await guest.keep();
+  #keptSnapshot(snapshot: SnapshotRecord): { backup: number; passedOver: string[] } {
     // The platform renews a snapshot that is started from.
     this.#parts.remember({ snapshot: { ...snapshot, renewed: this.#parts.time.now() } });
     return { backup: snapshot.backup, passedOver: [] };

@@ -218,7 +218,11 @@ function containerProcess(
   const drain = async () => {
     while (!(await reader.read()).done);
   };
+  let killed = false;
   const kill = () => {
+    // Each is a command of its own in the container.
+    if (killed) return;
+    killed = true;
     try {
       process.kill(SIGKILL);
     } catch {

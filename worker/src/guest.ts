@@ -24,9 +24,12 @@ export const DASHBOARD_HEADER = "x-hermes-session-token";
 
 /** Until commands work in a started sandbox, in milliseconds. */
 const EXEC_PATIENCE = 30_000;
+/** Between looks whether Hermes is ready at most, in milliseconds: a look costs less than somebody's waiting. */
+const LONGEST_PAUSE = 50;
 /** Exit codes of the `sandbox` command that mean something to us. */
 const UNCHANGED = 3;
 const OTHER_BOOT = 65;
+const NOT_YET = 75;
 const DAMAGED_ARCHIVE = 70;
 const DAMAGED_STATE = 71;
 const REFUSED = 77;
@@ -73,17 +76,33 @@ export class Guest {
   }
 
   /** Waits until commands work in a sandbox that was just started. */
-  async works(): Promise<void> {
+  works(): Promise<void> {
+    return this.#untilItWorks(() => this.status());
+  }
+
+  /**
+   * Accepts the home that a snapshot brought, unless a database in it is damaged. As the first command of a boot it
+   * waits until commands work.
+   */
+  keep(): Promise<void> {
+    return this.#untilItWorks(() => this.#command("restore", ["--keep"]), "restore_failed");
+  }
+
+  /** @param final code of the error that no other attempt would mend. */
+  async #untilItWorks(command: () => Promise<unknown>, final?: string): Promise<void> {
     const { time } = this.#parts;
     const deadline = new Deadline(time, EXEC_PATIENCE);
     try {
       for (let pause = 20; ; pause = Math.min(pause * 2, 500)) {
-        const status = this.status().then(
+        const done = command().then(
           () => null,
-          (error: unknown) => engineReason(error),
+          (error: unknown) => {
+            if (error instanceof ApiError && error.code === final) throw error;
+            return engineReason(error);
+          },
         );
         // A command that was begun in a dying sandbox may never be answered.
-        const why = await Promise.race([status, deadline.over]);
+        const why = await Promise.race([done, deadline.over]);
         if (why === null) return;
         this.#mustStillBe();
         if (deadline.isOver)
@@ -93,11 +112,6 @@ export class Guest {
     } finally {
       deadline.stop();
     }
-  }
-
-  /** Accepts the home that a snapshot brought, unless a database in it is damaged. */
-  async keep(): Promise<void> {
-    await this.#command("restore", ["--keep"]);
   }
 
   /** Puts the newest good generation back, or says that there never was one. */
@@ -153,7 +167,7 @@ export class Guest {
     const { time } = this.#parts;
     const deadline = new Deadline(time, patience);
     try {
-      for (let pause = 25; ; pause = Math.min(pause * 1.5, 250)) {
+      for (let pause = 25; ; pause = Math.min(pause * 1.5, LONGEST_PAUSE)) {
         const status = await Promise.race([this.#ask(), deadline.over]);
         if (status === 200) return;
         this.#mustStillBe();
@@ -293,7 +307,7 @@ function commandError(name: string, result: { exitCode: number; why: string }): 
   const why = result.why === "" ? `exit code ${result.exitCode}` : result.why;
   return new ApiError({
     status: 503,
-    code: `${name.replaceAll("-", "_")}_failed`,
+    code: result.exitCode === NOT_YET ? "sandbox_not_ready" : `${name.replaceAll("-", "_")}_failed`,
     message: `'sandbox ${name}' failed: ${why}`,
     retryAfter: 10,
   });
