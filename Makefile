@@ -79,7 +79,7 @@ lint: test-tools worker-tools ## Run every static check
 	@$(IN_CHECKOUT) antsibull-docs lint-collection-docs --plugin-docs --skip-rstcheck $(PACKED)
 	@cd worker && PATH="$$(../$(TEST_VENV)/bin/python ../requirements/node_path.py):$$PATH" && npm run --silent lint && npm run --silent typecheck
 
-bench: tools test-tools worker-tools ## Measure (PART=gate, wake, memory, fleet or fresh); writes benchmarks/results
+bench: tools test-tools worker-tools ## Measure (PART=gate, wake, soak, memory, fleet or fresh); writes benchmarks/results
 	@$(WITH_TOOLS) python benchmarks/run.py $(PART)
 
 rehearse: INVENTORY = inventories/single

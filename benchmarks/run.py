@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from figure import Figure
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = ("fleet", "fresh", "gate", "memory")
+PARTS = ("fleet", "fresh", "gate", "memory", "soak", "wake")
 
 
 def machine() -> dict[str, object]:

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A deployment whose Hermes runs in a container, and the provider that it speaks to."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from parts.checkout import ROOT
+
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "integration")]
+# ruff: noqa: E402 - what follows is found by the paths above
+from contained import HOME, Contained, in_container
+from plays import Deployment
+
+from tests.docker.engine import Docker, build_sidecar, load_base, running_engine
+from tests.standins.provider import Provider
+
+__all__ = ["HOME", "Contained", "contained", "docker", "provider"]
+
+
+@contextmanager
+def docker() -> Iterator[Docker]:
+    """The engine that HERMES_TEST_DOCKER_SOCKET names, else one of our own."""
+    with (
+        tempfile.TemporaryDirectory(prefix="hermes-bench-") as folder,
+        running_engine(Path(folder)) as engine,
+    ):
+        yield engine
+
+
+@contextmanager
+def contained(engine: Docker, provider: Provider) -> Iterator[Contained]:
+    """A verified deployment in an engine; it is destroyed at the end."""
+    with tempfile.TemporaryDirectory(prefix="hermes-bench-") as folder:
+        variables = {
+            **in_container(engine, base := load_base(engine), build_sidecar(engine, base)),
+            "custom_api_key": provider.key,
+            "hermes_default_model": "custom/stand-in",
+            "hermes_provider_base_url": provider.url + "/v1",
+        }
+        deployment = Deployment("bench", Path(folder), variables=variables)
+        made = Contained(deployment, engine)
+        try:
+            deployment.deploy()
+            yield made
+        finally:
+            play = deployment.play("destroy", "-e", "confirm=yes", "-e", "hermes_forget=true")
+            if play.code:
+                raise RuntimeError(f"destroy failed:\n{play.output}")
+
+
+@contextmanager
+def provider(host: str = "127.0.0.1") -> Iterator[Provider]:
+    """A provider that answers at once."""
+    with Provider(key="sk-bench-" + secrets.token_hex(16), host=host) as running:
+        yield running
