@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import subprocess
 from collections.abc import Callable
@@ -124,6 +125,41 @@ def streamed(engine: Docker, command: str, name: str, without: str) -> bytes:
                 head += piece
     assert process.returncode == 0
     return head
+
+
+ASK = """
+import sys, urllib.error, urllib.request
+address, host = sys.argv[1:]
+request = urllib.request.Request(f"http://{address}/", headers={"Host": host})
+try:
+    print(urllib.request.urlopen(request, timeout=30).status)
+except urllib.error.HTTPError as error:
+    print(error.code, error.read().decode())
+except OSError as error:
+    print(error)
+"""
+
+
+def test_a_container_reaches_no_host_that_is_not_allowed(contained: Contained) -> None:
+    deployment = contained.deployment
+
+    def ask(address: str, host: str) -> str:
+        return contained.inside("/opt/hermes/bin/python", "-c", ASK, address, host)
+
+    allowed = "allowed.example.com"
+    deployment.deploy("-e", json.dumps({"hermes_egress": [allowed]}))
+    assert deployment.call("POST", "/api/instance/restart").status == 200
+    refused = ask("198.51.100.7", "elsewhere.example.com")
+    assert refused.startswith("403") and "egress_blocked" in refused, refused
+    # Nobody is there, but Hermes was not kept from asking.
+    assert "egress_blocked" not in ask("198.51.100.7", allowed)
+    assert "unreachable" in ask("192.0.2.8:22", "elsewhere.example.com"), "past the way out"
+    assert deployment.chat("Still there?").status == 200
+
+    log = (deployment.state / "logs" / "workerd.log").read_text()
+    blocked = [json.loads(line) for line in log.splitlines() if '"egress_blocked"' in line]
+    assert [one["host"] for one in blocked] == ["elsewhere.example.com"]
+    deployment.deploy()
 
 
 def test_an_image_without_hermes_is_told(contained: Contained) -> None:

@@ -8,9 +8,9 @@ services that workerd asks for, on the port that it publishes:
     PUT /egress                      where workerd listens, and whether the internet is open
     GET /ca                          the certificate of this instance's authority
 
-and the way out: plain HTTP to 198.51.100.1, an address that no network uses. It is added to this
-namespace's loopback, so connections to it end here, and each is carried through a CONNECT to
-workerd's listener, as the real sidecar does for every address. While the internet is closed
+and the way out: plain HTTP to 198.51.100.0/24, addresses that no network uses. They are added to
+this namespace's loopback, so connections to them end here, and each is carried through a CONNECT
+to workerd's listener, as the real sidecar does for every address. While the internet is closed
 nothing else leaves the namespace: routing rules make every destination unreachable, except for
 answers on the published port and for connections to workerd's listener. The sandbox cannot change
 them: this container has CAP_NET_ADMIN, the sandbox has not.
@@ -36,7 +36,7 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-INTERCEPTED = "198.51.100.1"
+INTERCEPTED = ipaddress.ip_network("198.51.100.0/24")
 WORKERD = "host.docker.internal"
 HEAD_LIMIT = 16 * 1024
 BODY_LIMIT = 64 * 1024
@@ -65,10 +65,11 @@ class RefusedError(Exception):
 # The namespace
 
 
-def add_loopback_address(address: str) -> None:
-    """Give the loopback interface a second address. Needs CAP_NET_ADMIN."""
+def add_loopback_network(network: ipaddress.IPv4Network) -> None:
+    """Have connections to a network end at the loopback interface. Needs CAP_NET_ADMIN."""
+    values = (SIOCSIFADDR, str(network[1])), (SIOCSIFNETMASK, str(network.netmask))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        for call, value in ((SIOCSIFADDR, address), (SIOCSIFNETMASK, "255.255.255.255")):
+        for call, value in values:
             inet = struct.pack("HH4s8x", socket.AF_INET, 0, socket.inet_aton(value))
             fcntl.ioctl(control, call, struct.pack("16s", b"lo:1") + inet)
 
@@ -308,12 +309,15 @@ class Sidecar:
 
     async def egress(self, near: Stream) -> None:
         """Carry one connection of the sandbox to workerd."""
+        asked = near[1].get_extra_info("sockname")[0]
+        if ipaddress.ip_address(asked) not in INTERCEPTED:
+            raise RefusedError(502, "Nothing is intercepted at this address.")
         try:
             connecting = asyncio.open_connection(WORKERD, self.egress_port)
             far = await asyncio.wait_for(connecting, CONNECT_PATIENCE)
         except OSError as error:
             raise RefusedError(502, "workerd cannot be reached.") from error
-        target = f"{INTERCEPTED}:80"
+        target = f"{asked}:80"
         far[1].write(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
         words, _ = await read_head(far[0])
         if len(words) < 2 or not words[1].startswith("2"):
@@ -341,12 +345,12 @@ def served(handle: Callable[[Stream], Awaitable[None]]) -> Callable[..., Awaitab
 
 async def serve(egress_port: int, ingress_port: int) -> None:
     """Serve for ever. The internet is closed until workerd opens it."""
-    add_loopback_address(INTERCEPTED)
+    add_loopback_network(INTERCEPTED)
     sidecar = Sidecar(egress_port, ingress_port)
     way_in, way_out = served(sidecar.ingress), served(sidecar.egress)
     async with (
         await asyncio.start_server(way_in, "0.0.0.0", ingress_port, limit=HEAD_LIMIT) as first,
-        await asyncio.start_server(way_out, INTERCEPTED, 80, limit=HEAD_LIMIT) as second,
+        await asyncio.start_server(way_out, "0.0.0.0", 80, limit=HEAD_LIMIT) as second,
     ):
         await asyncio.gather(first.serve_forever(), second.serve_forever())
 
