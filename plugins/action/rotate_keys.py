@@ -88,7 +88,7 @@ class ActionModule(DeploymentAction):
         client = self.delivery.connect(token) if token else rotation.standing.client
         proved: dict[str, Any] = {}
         try:
-            self._restart_hermes(client)
+            self._restart_hermes()
             if self.delivered or "gateway_token" in rotation.keys:
                 proved["seconds_to_first_token"] = self._prove(client)
         except Card as card:
@@ -128,12 +128,12 @@ class ActionModule(DeploymentAction):
                 self.delivered = []
             raise
 
-    def _restart_hermes(self, client: WorkerClient) -> None:
-        """Have Hermes itself take the new secrets, where it has to."""
-        standing = self.rotation.look([client.token])
+    def _restart_hermes(self) -> None:
+        """Have Hermes itself take the new secrets, where it has to; the new token is first used to prove it."""
+        standing = self.rotation.look([self.rotation.standing.client.token])
         if standing.awake and ("gateway_token" in self.rotation.keys or standing.outdated):
             self.progress("restarting Hermes with the new keys; requests under way come first")
-            self._ask(client, "/api/instance/restart-gateway", "Hermes' restart")
+            self._ask(standing.client, "/api/instance/restart-gateway", "Hermes' restart")
 
     def _ask(self, client: WorkerClient, path: str, what: str) -> None:
         try:

@@ -8,10 +8,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import multiprocessing
 import os
 import secrets
+import signal
 import subprocess
+import threading
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,7 @@ LOCK = "lock.json"
 PROOF = "verified"
 ROTATION = "rotation.json"
 CONTAINERS = "containers.json"
+WATCH_SECONDS = 0.1
 TOKEN_PREFIX = "hw_"  # noqa: S105 - a prefix, not a token
 
 
@@ -154,8 +159,10 @@ class Deployment:
     def take(self, purpose: str) -> None:
         """Take the deployment for this play; raises a Card that names the other holder.
 
-        The holder is the play's own process: the lock ends with it, however it ends, and needs no release.
+        The holder is the play's own process: the lock ends with it, however it ends, and needs no release. So does
+        this process, which Ansible keeps in a session of its own: a play that was killed changes nothing any more.
         """
+        end_with_play()
         descriptor = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         with os.fdopen(descriptor, "r+", encoding="utf-8") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -163,7 +170,7 @@ class Deployment:
             other = _other_holder(handle.read())
             if other:
                 raise Card([self.locked(other)])
-            pid = os.getppid()
+            pid = play_process()
             record = {
                 "pid": pid,
                 "started": started_at(pid),
@@ -186,12 +193,33 @@ class Deployment:
         )
 
 
+def play_process() -> int:
+    """Return the id of the play's process, whose child this one is, also when that has ended."""
+    play = multiprocessing.parent_process()
+    return os.getppid() if play is None else play.pid
+
+
+@cache
+def end_with_play() -> None:
+    """Have this process of a play's, and what it started in its group, end soon after the play, however that ended."""
+    play = multiprocessing.parent_process()
+    if play is None:
+        return
+
+    def watch() -> None:
+        while os.getppid() == play.pid:
+            time.sleep(WATCH_SECONDS)
+        os.kill(0 if os.getpgrp() == os.getpid() else os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _other_holder(text: str) -> dict[str, Any] | None:
     """Return the lock's record when the play that wrote it still runs and is not this one."""
     try:
         record = json.loads(text)
         running = alive(record["pid"]) and started_at(record["pid"]) == record["started"]
-        return record if running and record["pid"] != os.getppid() else None
+        return record if running and record["pid"] != play_process() else None
     except (ValueError, KeyError, TypeError):
         return None
 

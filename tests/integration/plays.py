@@ -11,7 +11,8 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPResponse
 from pathlib import Path
@@ -162,20 +163,42 @@ class Deployment:
         return str(self.call("GET", "/api/health").json["instance"]["state"])
 
 
+def play_command(playbook: str, deployments: list[Deployment], *arguments: str) -> list[str]:
+    """The words that run a playbook of the checkout on some deployments, with an inventory written for it."""
+    folder = deployments[0].home
+    inventory = folder / f"inventory-{'-'.join(d.name for d in deployments)[:60]}.json"
+    hosts = {deployment.name: deployment.host() for deployment in deployments}
+    inventory.write_text(json.dumps({"all": {"hosts": hosts}}))
+    return [str(PLAYBOOK), f"playbooks/{playbook}.yml", "-i", str(inventory), *arguments]
+
+
+@contextmanager
+def running_play(
+    playbook: str, deployment: Deployment, *arguments: str
+) -> Iterator[subprocess.Popen[str]]:
+    """A playbook that runs in a process group of its own; yields at once, and waits for its end."""
+    with subprocess.Popen(
+        play_command(playbook, [deployment], *arguments),
+        cwd=ROOT,
+        env=clean_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as play:
+        yield play
+
+
 def run_play(
     playbook: str,
     deployments: list[Deployment],
     *arguments: str,
     env: dict[str, str] | None = None,
 ) -> Play:
-    """Run a playbook of the checkout on some deployments, with an inventory written for it."""
-    folder = deployments[0].home
-    inventory = folder / f"inventory-{'-'.join(d.name for d in deployments)[:60]}.json"
-    hosts = {deployment.name: deployment.host() for deployment in deployments}
-    inventory.write_text(json.dumps({"all": {"hosts": hosts}}))
-    command = [str(PLAYBOOK), f"playbooks/{playbook}.yml", "-i", str(inventory), *arguments]
+    """Run a playbook of the checkout on some deployments."""
     done = subprocess.run(
-        command,
+        play_command(playbook, deployments, *arguments),
         cwd=ROOT,
         env=env or clean_environment(),
         stdin=subprocess.DEVNULL,

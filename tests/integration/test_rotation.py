@@ -3,13 +3,20 @@
 
 from __future__ import annotations
 
+import json
+import os
 import secrets
+import signal
+import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
+import psutil
 import pytest
-from plays import Deployment, wait_until
+from plays import Deployment, Play, running_play, wait_until
 
 from tests.standins.provider import Provider
 
@@ -53,12 +60,14 @@ def chatting(deployment: Deployment, token: str) -> Iterator[list[int]]:
     client = threading.Thread(target=chat)
     client.start()
     wait_until(lambda: bool(statuses), "the client got an answer")
-    yield statuses
-    over.set()
-    client.join()
+    try:
+        yield statuses
+    finally:
+        over.set()
+        client.join()
 
 
-def rotate(deployment: Deployment, keys: str = "all", *arguments: str):
+def rotate(deployment: Deployment, keys: str = "all", *arguments: str) -> Play:
     return deployment.play("rotate_keys", "-e", f"keys={keys}", *arguments)
 
 
@@ -102,10 +111,10 @@ def test_a_client_that_chats_without_a_pause_sees_nothing_of_it(
     assert rotating.call("GET", "/api/health", token=old_token).status == 200
 
 
-def processes(deployment: Deployment) -> list[tuple[int, str]]:
-    """What runs in the sandbox."""
+def processes(deployment: Deployment) -> list[int]:
+    """Hermes' own processes; one that saves its state comes and goes."""
     found = deployment.call("GET", "/api/instance/logs").json["processes"]
-    return [(one["pid"], one["name"]) for one in found]
+    return [one["pid"] for one in found if one["name"] == "hermes"]
 
 
 def test_sealed_keys_change_without_hermes_and_a_second_run_changes_nothing(
@@ -118,6 +127,7 @@ def test_sealed_keys_change_without_hermes_and_a_second_run_changes_nothing(
     play = rotate(rotating, "provider_keys")
     assert play.code == 0, play.output
     assert "Restarts: none." in play.output
+    assert running
     assert processes(rotating) == running
     assert rotating.chat("Still there?").status == 200
     assert rotate(rotating, "provider_keys").changed("rotating") == 0
@@ -138,3 +148,76 @@ def test_a_wrong_key_is_taken_back(rotating: Deployment, provider: Provider) -> 
     assert rotating.deploy().changed("rotating") == 0
     assert rotate(rotating, "api_token").code == 0
     assert rotating.call("GET", "/api/health", token=token).json["token"]["which"] == "previous"
+
+
+def noted_token(deployment: Deployment) -> str:
+    """The new token that an unfinished rotation wrote down, or an empty text."""
+    try:
+        return str(json.loads((deployment.state / "rotation.json").read_text())["token"])
+    except FileNotFoundError:
+        return ""
+
+
+def is_restarting(deployment: Deployment) -> bool:
+    """Whether the supervisor is being told other secrets now."""
+    commands = [one.info["cmdline"] or [] for one in psutil.process_iter(["cmdline"])]
+    return any("change-secrets" in one and str(deployment.state) in one for one in commands)
+
+
+def kill_group(play: subprocess.Popen[str]) -> None:
+    """As a terminal does: what the play put into sessions of their own is not reached."""
+    os.killpg(play.pid, signal.SIGKILL)
+
+
+def kill_all(play: subprocess.Popen[str]) -> None:
+    """As a service manager does: everything that the play started ends at once."""
+    for one in [psutil.Process(play.pid), *psutil.Process(play.pid).children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+
+
+def kill_when(
+    deployment: Deployment, true: Callable[[], bool], kill: Callable[[Any], None]
+) -> None:
+    """Start a rotation, and kill it as soon as something is true."""
+    with running_play("rotate_keys", deployment, "-e", "keys=api_token,provider_keys") as play:
+        while not true():
+            assert play.poll() is None, f"it was not killed:\n{play.communicate()[0]}"
+            time.sleep(0.005)
+        kill(play)
+
+
+def test_a_play_that_is_killed_again_and_again_is_finished_by_the_next_one(
+    rotating: Deployment, provider: Provider
+) -> None:
+    old = rotating.token
+    provider.also, provider.key = provider.key, "sk-" + secrets.token_hex(16)
+    rotating.variables["openai_api_key"] = provider.key
+
+    def told() -> dict[str, Any]:
+        return dict(rotating.call("GET", "/api/health", token=old).json["token"])
+
+    with chatting(rotating, old) as statuses:
+        kill_when(rotating, lambda: bool(noted_token(rotating)), kill_all)
+        new = noted_token(rotating)
+        assert rotating.token == old
+        if told()["which"] == "current":
+            kill_when(rotating, lambda: is_restarting(rotating), kill_group)
+        assert "a rotation of its keys was interrupted" in rotating.play("deploy").output
+        wait_until(lambda: told()["which"] == "previous", "what was begun came to its end")
+        assert told()["previousUntil"] is None, (
+            "nobody proved the new one, so the old one has no end"
+        )
+        kill_when(rotating, lambda: told()["previousUntil"] is not None, kill_all)
+        assert rotating.token == old
+        kill_when(rotating, lambda: rotating.token == new, kill_group)
+        assert noted_token(rotating) == new
+        play = rotate(rotating, "api_token,provider_keys")
+        assert play.code == 0, play.output
+    assert set(statuses) == {200}
+    assert rotating.token == new
+    assert not (rotating.state / "rotation.json").exists()
+    provider.also = None
+    assert rotating.chat("With the new key and token alone").status == 200
+    assert rotating.call("GET", "/api/health", token=old).json["token"]["which"] == "previous"
+    assert rotating.deploy().changed("rotating") == 0

@@ -47,6 +47,7 @@ from circus.commands.base import Command
 from circus.exc import CallError, ConflictError, MessageError
 from circus.sockets import CircusSocket
 from circus.stream import FileStream
+from circus.util import synchronized
 from circus.watcher import Watcher
 from tornado import gen
 
@@ -68,16 +69,13 @@ FILES_WITHOUT_LIMIT = 10240
 DEFER_SECONDS = 30
 SETTLE_SECONDS = 0.1
 """How long a workerd takes to accept what waits already."""
-DEAF_SECONDS = 10.0
-"""How long beyond the drain arrivals are turned away at most, when nobody starts workerd again."""
 SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
 DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)
 """A program of the kernel's packet filter: return 0 bytes of everything."""
-BUSY_SECONDS = 60
-"""How long a command waits for the one before it."""
+BUSY_SECONDS = 300
+"""How long a command waits for the one before it, which may have requests to wait for."""
 ALREADY_RUNNING = 3
 PREVIOUS = "API_TOKEN_PREVIOUS"
-SECRET_ACTIONS = ("set-secrets", "change-secrets", "undo-secrets", "settle-secrets")
 
 
 def main(arguments: list[str]) -> int:
@@ -89,7 +87,7 @@ def main(arguments: list[str]) -> int:
     )
     run.add_argument("--folder", required=True, type=Path)
     ctl = commands.add_parser("ctl", help="speak to the running supervisor")
-    ctl.add_argument("action", choices=["status", "restart", *SECRET_ACTIONS, "stop"])
+    ctl.add_argument("action", choices=["status", *CHANGES, "settle-secrets", "stop"])
     ctl.add_argument("--folder", required=True, type=Path)
     options = parser.parse_args(arguments)
     os.umask(0o077)
@@ -222,6 +220,45 @@ def note_process(name: str, pid: int, stop_signal: int) -> None:
 class Supervisor(Arbiter):
     """circus' arbiter, with an order in which to stop and without giving way to itself."""
 
+    ending = False
+    """Whether it was told to stop."""
+
+    @synchronized("restart_workerd")
+    @gen.coroutine
+    def restart_workerd(self, change: Callable[["Process"], None]):
+        """Stop workerd, change it, start it; whoever asked for it may die meanwhile.
+
+        Never circus' own reload: it starts the new workerd before the old one has let go of the storage. The sockets
+        stay, so clients that connect meanwhile wait.
+        """
+        workerd = self.get_watcher("workerd")
+        try:
+            if workerd.stop_signal != signal.SIGKILL:
+                yield self._finish_requests(workerd)
+            yield workerd._stop()
+            change(workerd)
+        finally:
+            # The engine too: it is stopped only if it could not be started before.
+            yield self._start_watchers()
+            let_arrivals_in(self.sockets["http"])
+
+    @gen.coroutine
+    def _finish_requests(self, workerd: "Process"):
+        """Let workerd answer what is under way; what arrives meanwhile tries again, soon after.
+
+        A workerd that is told to end accepts nothing more, from Hermes neither: a request that has yet to ask its
+        provider would never end. So it is told only when none is under way. A connection that stays busy is not waited
+        for longer than the drain time.
+        """
+        if not sys.platform.startswith("linux"):
+            return
+        deadline = time.monotonic() + max(0.0, workerd.graceful_timeout - 1)
+        listener = self.sockets["http"]
+        turn_arrivals_away(listener)
+        yield gen.sleep(SETTLE_SECONDS)
+        while not self.ending and time.monotonic() < deadline and serves(workerd, listener.port):
+            yield gen.sleep(0.05)
+
     def manage_watchers(self):
         """Start what has ended, unless a command is under way: that one finishes first."""
         return None if self._exclusive_running_command else super().manage_watchers()
@@ -234,6 +271,7 @@ class Supervisor(Arbiter):
 
     def stop_soon(self) -> None:
         """Stop as soon as no other command is under way; circus alone would drop the signal."""
+        self.ending = True
         try:
             self.stop()
         except ConflictError:
@@ -275,10 +313,8 @@ class Process(Watcher):
         self.env = {name: value for name, value in changed.items() if value is not None}
 
     def undo_env(self) -> None:
-        """Take back all changes that were not settled; raises MessageError when there are none."""
-        if self.earlier_env is None:
-            raise MessageError("there is no change of secrets to take back")
-        self.replace_env(self.earlier_env)
+        """Take back all changes that were not settled."""
+        self.replace_env(self.env if self.earlier_env is None else self.earlier_env)
 
     @gen.coroutine
     def manage_processes(self):
@@ -287,26 +323,48 @@ class Process(Watcher):
             yield super().manage_processes()
 
 
-class Secrets(Command):
+class Restart(Command):
     """\
-    Change the environment that workerd is started with next
+    Stop workerd, change it, start it
     """
 
-    name = "secrets"
-    properties = ["action"]  # noqa: RUF012 - circus' own convention
+    name = "restart-workerd"
 
-    def execute(self, arbiter: Arbiter, props: dict) -> None:
-        """Carry out one of SECRET_ACTIONS; the values are in "content"."""
-        workerd, content = self._get_watcher(arbiter, "workerd"), props.get("content")
-        if props["action"] == "set-secrets":
-            own = json.loads(RECORD.read_text(encoding="utf-8"))["workerd_environment"]
-            workerd.replace_env(own | with_previous(workerd.env, content))
-        elif props["action"] == "change-secrets":
-            workerd.change_env(content)
-        elif props["action"] == "undo-secrets":
-            workerd.undo_env()
-        else:
-            workerd.earlier_env = None
+    def execute(self, arbiter: Supervisor, props: dict):
+        """Carry out one of CHANGES, of what it needs to know."""
+        action, content = props["action"], props["content"]
+        if action == "undo-secrets" and arbiter.get_watcher("workerd").earlier_env is None:
+            raise MessageError("there is no change of secrets to take back")
+        return arbiter.restart_workerd(lambda workerd: CHANGES[action](workerd, content))
+
+
+class Settle(Command):
+    """\
+    Forget the secrets of before
+    """
+
+    name = "settle-secrets"
+
+    def execute(self, arbiter: Supervisor, _props: dict) -> None:
+        """Leave nothing that could be taken back."""
+        arbiter.get_watcher("workerd").earlier_env = None
+
+
+def set_up(workerd: Process, changes: dict) -> None:
+    """Apply what a restart changes."""
+    if "drain" in changes:
+        workerd.graceful_timeout = float(changes["drain"]) + 1
+    if "workerd" in changes:
+        command, *workerd.args = changes["workerd"]
+        workerd.cmd = shlex.quote(command)
+    if "secrets" in changes:
+        set_secrets(workerd, changes["secrets"])
+
+
+def set_secrets(workerd: Process, secrets: dict) -> None:
+    """Replace all secrets."""
+    own = json.loads(RECORD.read_text(encoding="utf-8"))["workerd_environment"]
+    workerd.replace_env(own | with_previous(workerd.env, secrets))
 
 
 def with_previous(before: dict, secrets: dict) -> dict:
@@ -314,6 +372,15 @@ def with_previous(before: dict, secrets: dict) -> dict:
     if PREVIOUS in before and before.get("API_TOKEN") == secrets.get("API_TOKEN"):
         return {PREVIOUS: before[PREVIOUS]} | secrets
     return secrets
+
+
+CHANGES: dict[str, Callable[[Process, dict | None], None]] = {
+    "restart": set_up,
+    "set-secrets": set_secrets,
+    "change-secrets": Process.change_env,
+    "undo-secrets": lambda workerd, _nothing: workerd.undo_env(),
+}
+"""What becomes of workerd between its end and its start."""
 
 
 def after_spawn(watcher: Process, pid: int, arbiter: Arbiter, **_kwargs) -> bool:
@@ -420,45 +487,15 @@ def let_arrivals_in(listener: socket.socket) -> None:
         listener.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
 
 
-class Arrivals(Command):
-    """\
-    Turn away what arrives for the Worker, until workerd is started again or a time is over
-    """
-
-    name = "arrivals"
-    properties = ["seconds"]  # noqa: RUF012 - circus' own convention
-
-    def execute(self, arbiter: Arbiter, props: dict) -> None:
-        """Turn away; whoever asked for it may die."""
-        listener = arbiter.sockets["http"]
-        turn_arrivals_away(listener)
-        arbiter.loop.call_later(props["seconds"], let_arrivals_in, listener)
-
-
-def finish_requests(client, seconds: float) -> None:
-    """Let workerd answer what is under way, at most so long; what arrives meanwhile tries again, soon after.
-
-    A workerd that is told to end accepts nothing more, from Hermes neither: a request that has yet to ask its provider
-    would never end. So it is told only when none is under way. A connection that stays busy is not waited for longer.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    deadline = time.monotonic() + seconds
-    pid = read_processes().get("workerd", {}).get("pid")
-    port = json.loads(RECORD.read_text(encoding="utf-8"))["ports"]["http"]
-    call(client, "arrivals", seconds=seconds + DEAF_SECONDS)
-    time.sleep(SETTLE_SECONDS)
+def serves(workerd: "Process", port: int) -> bool:
+    """Tell whether a client of workerd's is connected to a port."""
     with contextlib.suppress(psutil.Error):
-        while time.monotonic() < deadline and connections(psutil.Process(pid), port):
-            time.sleep(0.05)
-
-
-def connections(process: psutil.Process, port: int) -> int:
-    """Return how many clients a process serves on a port."""
-    return sum(
-        one.laddr.port == port and one.status == psutil.CONN_ESTABLISHED
-        for one in process.net_connections("tcp4")
-    )
+        return any(
+            one.laddr.port == port and one.status == psutil.CONN_ESTABLISHED
+            for pid in workerd.processes
+            for one in psutil.Process(pid).net_connections("tcp4")
+        )
+    return False
 
 
 def write_record(record: TextIO, settings: dict) -> None:
@@ -478,13 +515,11 @@ def control(action: str) -> int:
             print(json.dumps(call(client, "status")["statuses"]))
         elif action == "stop":
             call(client, "quit", waiting=False)
-        elif action == "restart":
-            restart(client, json.load(sys.stdin))
         elif action == "settle-secrets":
-            call(client, "secrets", action=action)
+            call(client, action)
         else:
             content = None if action == "undo-secrets" else json.load(sys.stdin)
-            restart(client, {}, lambda: call(client, "secrets", action=action, content=content))
+            call(client, "restart-workerd", action=action, content=content, waiting=True)
     except CallError as error:
         print(f"the supervisor did not carry out {action}: {error}", file=sys.stderr)
         return 1
@@ -504,34 +539,6 @@ def call(client, command: str, **properties) -> dict:
         if "already running" not in reason or time.monotonic() > deadline:
             raise CallError(reason)
         time.sleep(0.05)
-
-
-def restart(client, changes: dict, change_secrets: Callable[[], object] | None = None) -> None:
-    """Stop workerd, change what is asked for, start it.
-
-    Never circus' own reload: it starts the new workerd before the old one has let go of the storage. The supervisor
-    keeps the sockets, so clients that connect meanwhile wait.
-    """
-    if "drain" in changes:
-        timeout = {"graceful_timeout": float(changes["drain"]) + 1}
-        call(client, "set", name="workerd", options=timeout, waiting=True)
-    if json.loads(RECORD.read_text(encoding="utf-8"))["kind"] == "process":
-        keys = ["graceful_timeout"]
-        options = call(client, "get", name="workerd", keys=keys)["options"]
-        finish_requests(client, max(0.0, float(options["graceful_timeout"]) - 1))
-    call(client, "stop", name="workerd", waiting=True)
-    try:
-        if "workerd" in changes:
-            command, *arguments = changes["workerd"]
-            options = {"cmd": shlex.quote(command), "args": arguments}
-            call(client, "set", name="workerd", options=options, waiting=True)
-        if "secrets" in changes:
-            call(client, "secrets", action="set-secrets", content=changes["secrets"])
-        if change_secrets is not None:
-            change_secrets()
-    finally:
-        # The engine too: it is stopped only if it could not be started before.
-        call(client, "start", waiting=True)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,32 @@ def test_a_restart_refuses_no_connection_and_brings_the_new_command(running: Box
         client.join()
     assert failures == []
     assert words[0] == "one"
+
+
+def test_a_restart_comes_to_its_end_without_whoever_asked_for_it(running: Box) -> None:
+    before = running.pids()["workerd"]
+    with socket.create_connection(("127.0.0.1", running.port)) as busy:
+        busy.sendall(b"GET / HTTP/1.0\r\n")
+        command = [sys.executable, str(SCRIPT), "ctl", "change-secrets"]
+        with subprocess.Popen(
+            [*command, "--folder", str(running.folder)], stdin=subprocess.PIPE, text=True
+        ) as asker:
+            json.dump({"API_TOKEN": "second-value"}, asker.stdin)
+            asker.stdin.close()
+            time.sleep(1)  # it waits for the busy client now
+            asker.kill()
+    wait_for(lambda: running.pids()["workerd"] != before)
+    assert running.get()[2] == "second-value"
+
+
+def test_restarts_wait_for_each_other(running: Box) -> None:
+    with ThreadPoolExecutor() as pool:
+        askers = [
+            pool.submit(running.ctl, "change-secrets", {name: "set"}) for name in ("ONE", "TWO")
+        ]
+    assert [one.result().returncode for one in askers] == [0, 0]
+    environment = psutil.Process(running.pids()["workerd"]).environ()
+    assert (environment["ONE"], environment["TWO"]) == ("set", "set")
 
 
 def test_new_secrets_replace_the_old_ones(running: Box) -> None:
