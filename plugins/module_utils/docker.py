@@ -44,6 +44,11 @@ def find_socket() -> str:
     return next((place for place in places if os.path.exists(place)), DOCKER_SOCKET)
 
 
+def socket_path(address: str) -> str:
+    """Return the path in the address of a unix socket: unix:///path, unix:/path and /path are the same."""
+    return re.sub(r"^//+", "/", address.removeprefix("unix:"))
+
+
 class _Connection(http.client.HTTPConnection):
     """HTTP over a unix socket."""
 

@@ -14,7 +14,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from ansible_collections.hermes.workers.plugins.module_utils.docker import find_socket
+from ansible_collections.hermes.workers.plugins.module_utils.docker import (
+    find_socket,
+    socket_path,
+)
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Problem
 
 DEFAULT_MODEL = "anthropic/claude-sonnet-4-5"
@@ -379,9 +382,7 @@ class Checker:
         if settings.engine == "process":
             return
         value = self.raw.get("hermes_docker_socket") or ""
-        path = str(value).removeprefix("unix:")
-        # unix:///path, unix:/path and /path are the same.
-        path = re.sub(r"^//+", "/", path)
+        path = socket_path(str(value))
         if not value:
             settings.docker_socket = find_socket()
         elif path.startswith("/") and not re.search(r"[\0-\x1f\x7f\"\\$]", path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.docker import (
     DockerEngine,
     DockerError,
     find_socket,
+    socket_path,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import REPOSITORY, Sources
 
@@ -172,9 +174,10 @@ def leftovers(plane: ControlPlane, account: str) -> list[str]:
 
 
 def container_engine() -> bool:
-    """Tell whether a container engine answers here, which then builds and pushes the image."""
+    """Tell whether a container engine answers where the plays look for one; it then builds and pushes the image."""
+    given = os.environ.get("DOCKER_HOST")
     try:
-        return bool(DockerEngine(find_socket()).version())
+        return bool(DockerEngine(socket_path(given) if given else find_socket()).version())
     except (OSError, DockerError):
         return False
 

@@ -267,3 +267,8 @@ def test_something_else_on_the_socket_is_told(stand_in: StandIn) -> None:
     stand_in.refused["/version"] = (400, "what?")
     with pytest.raises(Card, match="refuses"), speaking(stand_in.path):
         DockerEngine(stand_in.path).version()
+
+
+@pytest.mark.parametrize("address", ["unix:///run/d.sock", "unix:/run/d.sock", "/run/d.sock"])
+def test_an_engines_address_may_be_written_in_three_ways(address: str) -> None:
+    assert docker.socket_path(address) == "/run/d.sock"
