@@ -162,19 +162,24 @@ def test_a_container_reaches_no_host_that_is_not_allowed(contained: Contained) -
     deployment.deploy()
 
 
-def test_an_image_without_hermes_is_told(contained: Contained) -> None:
+def test_an_image_without_hermes_is_told(contained: Contained, tmp_path: Path) -> None:
     deployment, engine = contained.deployment, contained.engine
     deployment.chat("My cat is called Ink.", session="foreign")
+    base = deployment.variables["hermes_base_image"]
+    (tmp_path / "Dockerfile").write_text(f'FROM {base}\nENTRYPOINT ["sh", "-c", "exit 3"]\n')
+    failing = engine.build(tmp_path, "hermes-tests/failing:at-once")
     image, kept = contained.image(), "hermes-tests/hermes:kept"
     engine("tag", image, kept)
-    engine("tag", deployment.variables["hermes_base_image"], image)
     try:
-        answer = deployment.call("POST", "/api/instance/restart?force=true")
-        assert answer.status == 503
-        message = answer.json["error"]["message"]
-        assert message.startswith("Hermes did not start: ")
-        assert f"{image} is probably not Hermes' image" in message
-        assert "deploy again" in message
+        # Docker starts the second again and again, so that a command meets one of its ends.
+        for foreign in (base, failing, failing):
+            engine("tag", foreign, image)
+            answer = deployment.call("POST", "/api/instance/restart?force=true")
+            assert answer.status == 503
+            message = answer.json["error"]["message"]
+            assert message.startswith("Hermes did not start: ")
+            assert f"{image} is probably not Hermes' image" in message
+            assert "deploy again" in message
         play = deployment.play("verify")
         assert play.code != 0
         assert "Hermes did not start" in play.output

@@ -53,6 +53,13 @@ const SIGKILL = 9;
  */
 const CALL_PATIENCE = 20_000;
 const COPY_PATIENCE = 120_000;
+/**
+ * Docker starts a container that failed again, and a command meets one of its ends sooner or later. Before any command
+ * worked, one that takes longer than this is such a case; in milliseconds.
+ */
+const FIRST_PATIENCE = 10_000;
+/** What waits for a failed boot is answered before this object is torn down; in milliseconds. */
+const BEFORE_HEALING = 500;
 /** One that ends at once has done so after this long, in milliseconds; PID 1 takes as long to get ready. */
 const FIRST_BREATH = 100;
 /** The last words of a command in a container that ended are waited for so long, in milliseconds. */
@@ -65,6 +72,14 @@ const LAST_WORDS = 1000;
 export class ContainerSandbox implements Sandbox {
   /** Whether the detour is laid for what runs now. */
   #detoured = false;
+  /** The watch over what was just started, until somebody takes it. */
+  #watched: Promise<Exit> | null = null;
+  /** Whether a command ever worked in what was started here. */
+  #proven = true;
+  /** Whether a call to the engine will never come back, and all later ones wait behind it. */
+  #stuck = false;
+  /** Called when what runs now is given up. */
+  #giveUp: () => void = () => undefined;
   /** Copies of the disk under way. */
   #copies = 0;
   /** Aborted when what runs now has ended and nothing more will be heard of it. */
@@ -85,6 +100,8 @@ export class ContainerSandbox implements Sandbox {
     const { container, instance, env, local } = this.parts;
     await this.#detour();
     this.#over = new AbortController();
+    this.#proven = false;
+    this.#stuck = false;
     // Cloudflare starts the images that the configuration names, by the names that it gave them.
     const named = local ? undefined : (container as { images?: Record<string, string> }).images?.hermes;
     container.start({
@@ -97,10 +114,17 @@ export class ContainerSandbox implements Sandbox {
     if (local) await this.#firstBreath();
   }
 
-  /** A command that meets its container's end may never come back, so one that ends at once is given the time to. */
+  /**
+   * A command that meets its container's end may never come back, so one that ends at once is given the time to; and
+   * it is watched from its start on, for Docker starts what failed again, and then it seems to run.
+   */
   async #firstBreath(): Promise<void> {
-    await this.#inTime((this.parts.container as Container & Inspectable).inspect());
-    await this.time.sleep(FIRST_BREATH);
+    this.#watched = this.#untilItEnds();
+    const breath = async () => {
+      await this.#inTime((this.parts.container as Container & Inspectable).inspect());
+      await this.time.sleep(FIRST_BREATH);
+    };
+    await Promise.race([breath(), this.#watched.catch(() => undefined)]);
   }
 
   async exec(cmd: readonly string[], options: ExecOptions = {}): Promise<SandboxProcess> {
@@ -109,7 +133,20 @@ export class ContainerSandbox implements Sandbox {
     const call = this.parts.container.exec([...cmd], {
       ...(stdin === undefined ? {} : { stdin: typeof stdin === "string" ? streamOf(stdin) : stdin }),
     });
+    if (this.parts.local && !this.#proven) await this.#first(call);
     return containerProcess(await this.#inTime(call), signal, this.#over.signal);
+  }
+
+  /** @throws EngineError when the first command does not come back: its container has ended, and the watch says so. */
+  async #first(call: Promise<ExecProcess>): Promise<void> {
+    const begun = call.then(() => true);
+    if (await within(this.time, FIRST_PATIENCE, begun)) {
+      this.#proven = true;
+      return;
+    }
+    this.#stuck = true;
+    this.#giveUp();
+    throw notRunning();
   }
 
   getTcpPort(port: number): { fetch(url: string, init?: RequestInit): Promise<Response> } {
@@ -123,14 +160,29 @@ export class ContainerSandbox implements Sandbox {
 
   async destroy(): Promise<void> {
     this.#detoured = false;
+    if (this.#stuck) return this.#healSoon();
     if (this.parts.container.running) await this.#inTime(this.parts.container.destroy());
   }
 
-  async monitor(): Promise<Exit> {
+  /** The next start removes what is left; it needs a new way to the engine. */
+  #healSoon(): void {
+    void this.time.sleep(BEFORE_HEALING).then(() => this.parts.heal());
+  }
+
+  monitor(): Promise<Exit> {
+    const watched = this.#watched ?? this.#untilItEnds();
+    this.#watched = null;
+    return watched;
+  }
+
+  async #untilItEnds(): Promise<Exit> {
     this.#mustRun();
     const over = this.#over;
+    const givenUp = new Promise<never>((_, reject) => {
+      this.#giveUp = () => reject(notRunning());
+    });
     try {
-      await this.parts.container.monitor();
+      await Promise.race([this.parts.container.monitor(), givenUp]);
       return { exitCode: 0, labels: null };
     } catch (error) {
       const code = (error as { exitCode?: unknown }).exitCode;
@@ -192,9 +244,12 @@ export class ContainerSandbox implements Sandbox {
   }
 
   #mustRun(): void {
-    if (!this.parts.container.running)
-      throw new EngineError(409, "not_running", "The container is not running.");
+    if (!this.parts.container.running) throw notRunning();
   }
+}
+
+function notRunning(): EngineError {
+  return new EngineError(409, "not_running", "The container is not running.");
 }
 
 /**

@@ -213,4 +213,24 @@ describe("a call that never comes back", () => {
     await time.pass(100_000);
     expect(heal).not.toHaveBeenCalled();
   });
+
+  it("ends a boot that never got further, and is got rid of once that was said", async () => {
+    const time = new ManualTime();
+    const heal = vi.fn(async () => undefined);
+    const destroy = vi.fn(never);
+    const given = { start: () => undefined, inspect: async () => null, monitor: never, exec: never, destroy };
+    const it = sandbox(container(given), { heal, local: true }, time);
+    const started = it.start(START);
+    await time.pass(1000);
+    await started;
+    const over = it.monitor().catch((why: unknown) => why);
+    const first = it.exec(["x"]).catch((why: unknown) => why);
+    await time.pass(11_000);
+    expect(await Promise.all([over, first])).toMatchObject([{ status: 409 }, { status: 409 }]);
+    await it.destroy();
+    expect(heal).not.toHaveBeenCalled();
+    await time.pass(1000);
+    expect(heal).toHaveBeenCalledOnce();
+    expect(destroy).not.toHaveBeenCalled();
+  });
 });
