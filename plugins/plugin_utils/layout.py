@@ -36,7 +36,8 @@ class Deployment:
 
     def __init__(self, state_dir: str, name: str) -> None:
         """state_dir: path, relative to the folder in which the play was started; name: checked Worker name."""
-        self.state_dir = Path(os.path.abspath(os.path.expanduser(state_dir)))
+        # What is installed there finds itself by its path, also in a sandbox that has no symbolic link on the way.
+        self.state_dir = Path(os.path.realpath(os.path.expanduser(state_dir)))
         self.name = name
         self.folder = self.state_dir / name
         self.runtime = self.state_dir / ".runtime"

@@ -21,6 +21,8 @@ from tests.cloudflare.accounts import Version, Worker
 from tests.cloudflare.edge import Edge
 
 HOLD_SECONDS = 30.0
+WRONG_KEY = "sk-wrong"
+"""How a provider's key begins that the provider refuses."""
 
 
 @dataclass
@@ -146,9 +148,12 @@ class StubEdge(Edge):
         return web.json_response({"state": "awake"})
 
     async def _chat(
-        self, request: web.Request, _worker: Worker, stub: Stub, _which: str
+        self, request: web.Request, worker: Worker, stub: Stub, _which: str
     ) -> web.StreamResponse:
         body = await request.json()
+        if worker.current.secrets().get("ANTHROPIC_API_KEY", "").startswith(WRONG_KEY):
+            error = {"code": "provider_refused", "message": "The provider refuses the key."}
+            return web.json_response({"error": error}, status=502)
         await stub.go.wait()
         stub.in_flight += 1
         try:

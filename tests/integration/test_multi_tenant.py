@@ -15,7 +15,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.build import Source
 from plays import ROOT, clean_environment, free_port
 
 from tests.cloudflare import ControlPlane
-from tests.cloudflare.stub import StubEdge
+from tests.cloudflare.stub import WRONG_KEY, StubEdge
 
 PAGE = (ROOT / "docs" / "multi-tenant.md").read_text()
 ACME, GLOBEX = "0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210"
@@ -34,12 +34,20 @@ class Walk:
         self.plane = plane
         self.folder = folder
         self.before = "set -eu"
+        self.printed: list[str] = []
         self.env = clean_environment(
             **plane.env,
             **KEYS,
             ANSIBLE_CONFIG=str(ROOT / "ansible.cfg"),
             ANSIBLE_HOME=str(folder / "ansible"),
+            # Whatever Ansible can be told to keep may hold no secret.
+            ANSIBLE_CACHE_PLUGIN="jsonfile",
+            ANSIBLE_CACHE_PLUGIN_CONNECTION=str(folder / "kept" / "facts"),
+            ANSIBLE_RETRY_FILES_ENABLED="true",
+            ANSIBLE_RETRY_FILES_SAVE_PATH=str(folder / "kept" / "retry"),
+            ANSIBLE_LOG_PATH=str(folder / "kept" / "log"),
         )
+        (folder / "kept").mkdir()
         self.env["ANSIBLE_COLLECTIONS_PATH"] = str(ROOT / ".ansible" / "collections")
 
     def sections(self) -> Iterator[tuple[str, str]]:
@@ -66,6 +74,7 @@ class Walk:
             check=False,
         )
         self.before += f"\n{commands}"
+        self.printed.append(done.stdout)
         assert done.returncode == 0, f"{commands}\n{done.stdout}"
         return done.stdout
 
@@ -113,6 +122,10 @@ def change_by_hand(walk: Walk) -> None:
     for one in acme.workers["bob"].current.bindings:
         if one["name"] == "HERMES_SLEEP_AFTER":
             one["text"] = "5h"
+    acme.workers["bob"].current.metadata |= {
+        "compatibility_date": "2025-01-01",
+        "compatibility_flags": ["nodejs_compat"],
+    }
     globex = walk.plane.state.accounts[GLOBEX]
     # Cloudflare takes a custom domain's record along.
     globex.domains.clear()
@@ -132,7 +145,8 @@ def test_what_was_changed_by_hand_is_told_and_nothing_is_written(
     output = printed["See what was changed by hand"]
     assert "anthropic_api_key (missing)" in output
     assert "STRANGER (added by hand)" in output
-    assert "HERMES_SLEEP_AFTER was changed by hand" in output
+    for what in ("HERMES_SLEEP_AFTER was", "compatibility date was", "compatibility flags were"):
+        assert f"{what} changed by hand" in output
     assert re.search(r"create  routes +.*carol\.globex\.example", output)
     assert f"Not in this inventory: mallory (account {ACME}). Nothing is done to them." in output
 
@@ -146,7 +160,10 @@ def test_a_deploy_mends_it_and_leaves_strangers_alone(printed: dict[str, str], w
     alice = acme.workers["alice"].current
     assert "STRANGER" not in alice.secrets()
     assert alice.secrets()["ANTHROPIC_API_KEY"] == KEYS["ACME_ANTHROPIC_API_KEY"]
-    assert acme.workers["bob"].current.variables()["HERMES_SLEEP_AFTER"] == "1h"
+    alice, bob = (acme.workers[name].current for name in ("alice", "bob"))
+    assert bob.variables()["HERMES_SLEEP_AFTER"] == "1h"
+    for name in ("compatibility_date", "compatibility_flags"):
+        assert bob.metadata[name] == alice.metadata[name]
     assert set(globex.domains) == {"carol.globex.example"}
     assert "mallory" in acme.workers
     start = len(walk.plane.calls)
@@ -167,14 +184,85 @@ def test_the_page_rotates_a_token_and_takes_one_away(
     assert (home / "dave").exists()
 
 
+def test_the_play_ends_with_a_row_for_each(printed: dict[str, str]) -> None:
+    table = printed["Deploy"].rpartition("\ndeployment ")[2]
+    assert re.search(
+        r"^alice +https://alice\.acme\.workers\.dev +[0-9a-f]{16} +no +ok, Hermes is awake +-$",
+        table,
+        re.MULTILINE,
+    ), table
+    for name in ("bob", "carol", "dave", "erin"):
+        row = rf"^{name} +https?://\S+ +[0-9a-f]{{16}} +yes +ok, Hermes is awake +\d+\.\d+ s$"
+        assert re.search(row, table, re.MULTILINE), table
+    assert "5 deployments: 4 changed, 0 failed." in table
+
+
+def test_a_key_that_fails_its_proof_is_taken_back_with_the_version_of_before(
+    printed: dict[str, str], walk: Walk, home: Path
+) -> None:
+    alice = walk.plane.state.accounts[ACME].workers["alice"]
+    version, secrets_before = alice.current.id, alice.current.secrets()
+    token = (home / "alice" / "api_token").read_text()
+    play = "ansible-playbook hermes.workers.rotate_keys -i inventories/mine --limit alice"
+    output = walk.type(
+        f"{play} -e keys=api_token,provider_keys -e anthropic_api_key={WRONG_KEY} && exit 1 || true"
+    )
+    taken_back = "Taken back: anthropic_api_key, hermes_api_token. The keys of before are in use."
+    assert taken_back in output, output
+    assert alice.current.id == version
+    assert alice.current.secrets() == secrets_before
+    assert (home / "alice" / "api_token").read_text() == token
+    assert not (home / "alice" / "rotation.json").exists()
+
+
 def test_one_account_that_is_suspended_does_not_stop_the_others(
     printed: dict[str, str], walk: Walk
 ) -> None:
     token = walk.plane.state.tokens[KEYS["GLOBEX_CLOUDFLARE_API_TOKEN"]]
     token.status = "disabled"
     play = "ansible-playbook hermes.workers.deploy -i inventories/mine -e hermes_sleep_after=20m"
-    output = walk.type(f"{play} --limit cloudflare || true")
+    output = walk.type(f"{play} --limit cloudflare -vvv || true")
     token.status = "active"
     assert "3 deployments: 2 changed, 1 failed." in output
     assert re.search(r"^carol .*cloudflare_api_token", output, re.MULTILINE)
     assert "3 deployments: 1 changed, 0 failed." in walk.type(f"{play} --limit cloudflare")
+    row = (
+        r"^alice +https://alice\.acme\.workers\.dev +[0-9a-f]{16} +yes +ok, Hermes is awake +\S+ s$"
+    )
+    assert re.search(row, output, re.MULTILINE)
+
+
+def test_no_token_was_used_in_another_account(printed: dict[str, str], walk: Walk) -> None:
+    plane = walk.plane
+    zones = {zone.id: zone.account for zone in plane.state.zones.values()}
+    own = {
+        plane.state.tokens[KEYS[f"{who}_CLOUDFLARE_API_TOKEN"]].id: account
+        for who, account in (("ACME", ACME), ("GLOBEX", GLOBEX))
+    }
+    seen = set()
+    for call in plane.calls:
+        for kind, name in re.findall(r"/(accounts|zones)/([0-9a-f]{32})", call.path):
+            account = zones[name] if kind == "zones" else name
+            assert own[call.token] == account, str(call)
+            seen.add((kind, account))
+    assert seen == {(kind, account) for kind in ("accounts", "zones") for account in own.values()}
+
+
+def test_no_secret_is_printed_or_kept(printed: dict[str, str], walk: Walk, home: Path) -> None:
+    kept = {path: path.read_text() for path in (walk.folder / "kept").rglob("*") if path.is_file()}
+    assert any(path.suffix == ".retry" for path in kept), (
+        "a host failed, and Ansible was to note it"
+    )
+    workers = [
+        one
+        for account in (ACME, GLOBEX)
+        for one in walk.plane.state.accounts[account].workers.values()
+    ]
+    values = {
+        value for one in workers for version in one.versions for value in version.secrets().values()
+    }
+    values |= {*KEYS.values(), (home / "dave" / "api_token").read_text().strip()}
+    # What somebody typed into the dashboard, or as a word of the command.
+    values -= {"x", WRONG_KEY}
+    for where, text in [*kept.items(), *enumerate(walk.printed)]:
+        assert not [value for value in values if value in text], where

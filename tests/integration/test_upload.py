@@ -145,10 +145,11 @@ def is_whole(plane: ControlPlane, home: Path) -> None:
         assert set(account.workers[name].tags) == {"hermes.workers", f"hermes.workers:{name}"}
 
 
-def test_where_every_tenth_answer_is_lost_the_next_run_is_through(
+def test_where_answers_are_lost_and_calls_are_too_many_the_next_run_is_through(
     plane: ControlPlane, home: Path, fleet: list[str]
 ) -> None:
     plane.faults.every(10, "cut-after")
+    plane.faults.every(25, "rate-limit")
     for _ in range(3):
         if run(plane, fleet).returncode == 0:
             break

@@ -22,6 +22,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.build import (
     COMPATIBILITY_DATE,
     SECRET_BINDINGS,
     Sources,
+    compatibility_flags,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import hostname
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.account import Account
@@ -51,6 +52,7 @@ class Deployed:
     secrets: set[str] = field(default_factory=set)
     tags: list[str] = field(default_factory=list)
     compatibility_date: str = ""
+    compatibility_flags: set[str] = field(default_factory=set)
 
     @property
     def version(self) -> str:
@@ -78,6 +80,7 @@ def read(api: Cloudflare, name: str) -> Deployed:
         secrets=scripts.secret_names(found),
         tags=list(found.get("tags") or []),
         compatibility_date=found.get("compatibility_date") or "",
+        compatibility_flags=set(found.get("compatibility_flags") or []),
     )
 
 
@@ -147,6 +150,8 @@ def worker_changes(
     words = [f"{name} was changed by hand" for name in names]
     if deployed.compatibility_date != COMPATIBILITY_DATE:
         words.append("its compatibility date was changed by hand")
+    if deployed.compatibility_flags != set(compatibility_flags(settings)):
+        words.append("its compatibility flags were changed by hand")
     if application_name(settings.name) not in account.applications:
         words.append("its container application is missing")
     return words
