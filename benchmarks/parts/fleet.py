@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import ssl
 import subprocess
 import sys
@@ -57,6 +58,8 @@ class Run:
     """One play."""
 
     seconds: float
+    processor: float
+    """Seconds of all its processes; what else runs on the machine hardly matters to it."""
     writes: int
     calls: int
     largest: float
@@ -82,7 +85,7 @@ class Fleet:
             path.unlink()
         self.plane.advance(300)
         calls, writes = len(self.plane.calls), len(self.plane.writes())
-        started = time.monotonic()
+        started, used = time.monotonic(), children_seconds()
         log = self.home / "play.log"
         with log.open("w") as output:
             process = subprocess.Popen(
@@ -100,6 +103,7 @@ class Fleet:
         api = [one for one in self.plane.calls[calls:] if one.host == "api.cloudflare.com"]
         return Run(
             time.monotonic() - started,
+            children_seconds() - used,
             len(self.plane.writes()) - writes,
             len(api),
             largest,
@@ -121,6 +125,12 @@ class Fleet:
     def token(self, name: str) -> str:
         """A deployment's API token."""
         return (self.home / name / "api_token").read_text().strip()
+
+
+def children_seconds() -> float:
+    """Processor seconds of all processes that ended so far, and of theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def watch(process: subprocess.Popen[Any]) -> float:
@@ -248,16 +258,21 @@ def measure() -> list[Figure]:
                 "rotate_keys", names, "-e", "keys=api_token,provider_keys", key="sk-ant-2"
             )
         print(f"   {chatters.good} chats during the rotation; failed: {chatters.failed[:5]}")
-        more = names + [f"bench-{number:03}" for number in range(COUNT, 4 * COUNT)]
-        one.play("deploy", more, key="sk-ant-2")
-        grown = one.play("deploy", more, key="sk-ant-2")
+        for batch in range(1, 4):
+            # One play of all would wait for Cloudflare's limit of calls.
+            numbers = range(batch * COUNT, (batch + 1) * COUNT)
+            more = [f"bench-{number:03}" for number in numbers]
+            one.play("deploy", more, key="sk-ant-2")
+            names += more
+        grown = one.play("deploy", names, key="sk-ant-2")
     largest = max(run.largest for run in (first, unchanged, rotation, grown))
     return [
         Figure(f"{COUNT} unchanged deployments", round(unchanged.seconds, 1), "s", 15.0),
-        Figure("writes for them", unchanged.writes, "calls", 0),
+        Figure(f"{4 * COUNT} unchanged deployments", round(grown.seconds, 1), "s", 60.0),
+        Figure("writes for them", unchanged.writes + grown.writes, "calls", 0),
         Figure(
-            f"{4 * COUNT} unchanged deployments, per deployment, against {COUNT}",
-            round(grown.seconds / 4 / unchanged.seconds, 2),
+            f"{4 * COUNT} unchanged deployments, processor time per deployment, against {COUNT}",
+            round(grown.processor / 4 / unchanged.processor, 2),
             "times",
             1.1,
         ),
