@@ -109,8 +109,17 @@ def test_a_live_run_is_never_an_accident(real: ControlPlane) -> None:
 
 
 @pytest.mark.usefixtures("pushed")
-def test_a_live_run_that_is_killed_leaves_nothing_behind(
-    real: ControlPlane, home: Path, tmp_path: Path, baseline: tuple[str, Path]
+@pytest.mark.parametrize(
+    ("end", "last_words"),
+    [(signal.SIGKILL, "The guard is done."), (signal.SIGTERM, "Ended early.")],
+)
+def test_a_live_run_that_is_ended_leaves_nothing_behind(
+    real: ControlPlane,
+    home: Path,
+    tmp_path: Path,
+    baseline: tuple[str, Path],
+    end: signal.Signals,
+    last_words: str,
 ) -> None:
     words = ("--state", home, "--baseline", baseline[1], "--report", tmp_path / "report.md")
     workers = real.state.accounts[ACCOUNT].workers
@@ -124,10 +133,10 @@ def test_a_live_run_that_is_killed_leaves_nothing_behind(
             stderr=log,
         )
         wait_until(lambda: any(one.startswith(PREFIX) for one in workers), "an upload", 300)
-        process.send_signal(signal.SIGKILL)
-        process.wait(30)
+        process.send_signal(end)
+        process.wait(120)
         log_text = (tmp_path / "log").read_text
-        wait_until(lambda: "The guard is done." in log_text(), "the guard's work", 300)
+        wait_until(lambda: last_words in log_text(), last_words, 300)
     assert nothing_left(real), log_text()
 
 

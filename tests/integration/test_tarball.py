@@ -73,6 +73,11 @@ def test_it_deploys_by_its_full_name(tarball: Path, tmp_path: Path) -> None:
         assert "deployed and verified" in play("deploy")
         assert elsewhere.chat("Hello from elsewhere").status == 200
         assert "changed=0" in play("deploy")
+        assert "rotated api_token" in play("rotate_keys", "-e", "keys=api_token")
+        assert "backed up" in play("backup")
+        assert "changed=1" in play("lifecycle", "-e", "hermes_action=sleep")
+        assert "asleep" in play("status")
+        assert "restored" in play("restore", "-e", "hermes_backup=newest")
     finally:
         play("destroy", "-e", "confirm=yes", "-e", "hermes_forget=true")
     assert not elsewhere.state.exists()
