@@ -67,7 +67,8 @@ class Containers:
         kept = f"{keep}-{self.session}" if keep else None
         with speaking(self.socket):
             for image in self.engine.images(REPOSITORY):
-                names = image.get("RepoTags") or []
+                # A name of another repository is not ours to remove.
+                names = [n for n in image.get("RepoTags") or [] if n.startswith(f"{REPOSITORY}:")]
                 mine = [name for name in names if name.endswith(f"-{self.session}")]
                 given_up = [name for name in mine if name != kept]
                 for name in given_up:

@@ -9,12 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 import psutil
-from plays import Answer, Deployment, wait_until
+from plays import Answer, Deployment, Play, wait_until
 
 from tests.docker.engine import Docker
 
 SESSION = "dev.workerd.session"
 HOME = "/root/.hermes"
+KEPT = "hermes-tests/kept"
+"""Repository of images that outlive the deployment that built them: whoever destroys the last one removes the image."""
 
 
 def in_container(docker: Docker, base: str, sidecar: str) -> dict[str, str]:
@@ -34,6 +36,15 @@ class Contained:
         self.deployment = deployment
         self.engine = engine
         self._foreign = set(self._images())
+
+    def deploy(self) -> Play:
+        """Deploy it, with the image that an earlier deployment of this run built, if one did."""
+        for kept in self.engine("images", "--format", "{{.Tag}}", KEPT).split():
+            self.engine("tag", f"{KEPT}:{kept}", f"hermes-workers:{kept}")
+        play = self.deployment.deploy()
+        image = self.image()
+        self.engine("tag", image, f"{KEPT}:{image.partition(':')[2]}")
+        return play
 
     @property
     def session(self) -> str:

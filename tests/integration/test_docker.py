@@ -32,7 +32,7 @@ def contained(
         "contained", **variables, hermes_provider="rehearsal", anthropic_api_key=KEY
     )
     contained = Contained(made, docker)
-    play = made.deploy()
+    play = contained.deploy()
     assert "container (docker)" in play.output
     assert "deployed and verified" in play.output
     return contained

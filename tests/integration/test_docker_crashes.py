@@ -42,7 +42,7 @@ def crashing(
         hermes_provider_base_url=provider.url + "/v1",
     )
     crashing = Contained(made, docker)
-    made.deploy()
+    crashing.deploy()
     return crashing
 
 

@@ -213,6 +213,12 @@ def test_an_image_goes_with_its_last_claim(stand_in: StandIn) -> None:
     assert stand_in.names() == {"hermes-workers:2", "hermes-workers:2-alice-00", "hermes-workers:3"}
 
 
+def test_names_that_others_gave_an_image_stay(stand_in: StandIn) -> None:
+    stand_in.add("1", "hermes-workers:1", "hermes-workers:1-alice-00", "somebody/hermes:mine")
+    Containers(stand_in.path, "alice-00").prune(keep=None)
+    assert stand_in.names() == {"somebody/hermes:mine"}
+
+
 def test_what_is_removed_is_ones_own(stand_in: StandIn) -> None:
     stand_in.add("1", "workerd-container-snap-one:latest", session="alice-00")
     stand_in.add("2", "workerd-container-snap-two:latest", session="bob-00")
