@@ -8,16 +8,18 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from contained import HOME, Contained, in_container
-from plays import Deployment
+from plays import Deployment, wait_until
 
 from tests.docker.engine import Docker
 from tests.standins.provider import Provider
 
 MEMORY = "The owner collects barometers."
+ERRAND = "Water the ferns."
 WISH = "Wish a happy new year."
 FILE = "/root/notes.txt"
 
@@ -45,7 +47,7 @@ def lasting(
         hermes_provider_base_url=provider.url + "/v1",
     )
     lasting = Contained(made, docker)
-    made.deploy()
+    lasting.deploy()
     made.chat("My boat is called Halcyon.", session="first")
     use(made, "memory", action="add", target="memory", content=MEMORY)
     use(made, "write_file", path=FILE, content="Barometers rise.\n")
@@ -86,6 +88,28 @@ def test_all_of_it_outlives_a_sleep(lasting: Contained, provider: Provider) -> N
     assert_all_is_there(lasting, provider)
     assert has_file(lasting)
     assert lasting.deployment.status()["restored"]["snapshot"] is not None
+
+
+def test_a_job_that_is_due_while_it_sleeps_runs_in_time_and_once(
+    lasting: Contained, provider: Provider
+) -> None:
+    deployment = lasting.deployment
+    use(deployment, "cronjob", action="create", name="soon", schedule="1m", prompt=ERRAND)
+    lasting.sleep()
+    due = datetime.fromisoformat(deployment.status()["nextWake"])
+    in_time = (due - datetime.now(UTC)).total_seconds() + 90
+
+    def results() -> list[str]:
+        found = f"find {HOME}/cron/output -type f | xargs -r grep -l '{ERRAND}'"
+        return lasting.inside("sh", "-c", found, check=False).splitlines()
+
+    wait_until(lambda: lasting.is_running() and results() != [], "the job's result", in_time)
+    assert deployment.status()["whyAwake"] == "cron"
+    # Neither the next wake nor what Hermes does then repeats it.
+    lasting.sleep()
+    assert deployment.status()["nextWake"] != due.isoformat()
+    assert_all_is_there(lasting, provider)
+    assert len(results()) == 1
 
 
 def test_a_new_image_takes_over_with_the_state_and_the_old_one_goes(
