@@ -7,11 +7,17 @@ import json
 import os
 import shutil
 import signal
+import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
 
 import pytest
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
@@ -183,3 +189,76 @@ def test_a_controller_that_is_killed_half_way_leaves_nothing_that_the_next_run_d
     is_whole(plane, home)
     for name, token in tokens.items():
         assert account.workers[name].current.secrets()["API_TOKEN"] == token
+
+
+def rotation(fleet: list[str]) -> list[str]:
+    """The words that rotate the fleet's API tokens."""
+    return [str(PLAYBOOK), "playbooks/rotate_keys.yml", *fleet[2:], "-e", "keys=api_token"]
+
+
+@contextmanager
+def chatting(plane: ControlPlane, home: Path) -> Iterator[list[int]]:
+    """A client for each of the fleet that chats with the token its owner finds; yields the statuses of the answers."""
+    statuses: list[int] = []
+    over = threading.Event()
+    context = ssl.create_default_context(cafile=plane.env["SSL_CERT_FILE"])
+    proxy = ProxyHandler({"https": plane.env["HTTPS_PROXY"]})
+    opener = build_opener(proxy, HTTPSHandler(context=context))
+    body = json.dumps({"model": "hermes", "messages": [{"role": "user", "content": "And on."}]})
+
+    def chat(name: str) -> None:
+        url = f"https://{name}.plain.workers.dev/v1/chat/completions"
+        while not over.is_set():
+            token = (home / name / "api_token").read_text().strip()
+            headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+            try:
+                with opener.open(Request(url, body.encode(), headers), timeout=60) as answer:
+                    statuses.append(answer.status)
+            except HTTPError as error:
+                statuses.append(error.code)
+            except OSError:
+                statuses.append(-1)
+            over.wait(0.05)
+
+    with ThreadPoolExecutor(len(FLEET)) as pool:
+        clients = [pool.submit(chat, name) for name in FLEET]
+        try:
+            yield statuses
+        finally:
+            over.set()
+    for client in clients:
+        client.result()
+
+
+def test_a_rotation_that_is_killed_and_loses_answers_locks_nobody_out(
+    plane: ControlPlane, home: Path, fleet: list[str]
+) -> None:
+    assert run(plane, fleet).returncode == 0
+    old = {name: (home / name / "api_token").read_text() for name in FLEET}
+    with chatting(plane, home) as statuses:
+        plane.faults.every(10, "cut-after")
+        with subprocess.Popen(
+            rotation(fleet),
+            cwd=ROOT,
+            env=clean_environment(**plane.env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        ) as play:
+            while play.poll() is None and not any(
+                (home / name / "rotation.json").exists() for name in FLEET
+            ):
+                time.sleep(0.005)
+            os.killpg(play.pid, signal.SIGKILL)
+        assert any((home / name / "rotation.json").exists() for name in FLEET)
+        for _ in range(3):
+            done = run(plane, rotation(fleet))
+            if done.returncode == 0:
+                break
+        assert done.returncode == 0, done.stdout
+    assert len(statuses) > len(FLEET)
+    assert set(statuses) == {200}
+    is_whole(plane, home)
+    for name in FLEET:
+        assert (home / name / "api_token").read_text() != old[name]
+        assert not (home / name / "rotation.json").exists()
