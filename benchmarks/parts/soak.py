@@ -72,9 +72,9 @@ def holdings(made: Contained) -> dict[str, int]:
     """What a sleeping deployment has."""
     engine = made.engine
     count: dict[str, Callable[[], int]] = {
-        "images": lambda: len(engine("images", "--quiet").split()),
+        "images": lambda: len(made.images()),
         "volumes": lambda: len(engine("volume", "ls", "--quiet").split()),
-        "containers": lambda: len(engine("ps", "--all", "--quiet").split()),
+        "containers": lambda: len(made.containers()),
         "stored rows": lambda: rows(made),
     }
     return {name: get() for name, get in count.items()}
