@@ -4,7 +4,7 @@ import { ApiError, reason, toApiError } from "./errors.ts";
 import { innerHeaders, outerHeaders } from "./headers.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import type { Log } from "./log.ts";
-import { type Time, within } from "./time.ts";
+import { Deadline, type Time, within } from "./time.ts";
 
 /** Headers by which the Worker tells the Durable Object what it found out about a request. */
 export const TURN = {
@@ -125,29 +125,35 @@ export class Turns {
   /** Sends the request until somebody answers it: Hermes may restart in place, or the sandbox may die. */
   async #patiently(turn: Turn, finish: () => void): Promise<Response> {
     const { lifecycle, time, log, drainTimeout } = this.#parts;
-    const until = time.now() + drainTimeout + RESTART_PATIENCE;
+    let patience: Deadline | undefined;
     let lastBoot: string | null = null;
     let deaths = 0;
-    for (let pause = 50; ; pause = Math.min(pause * 2, 1000)) {
-      const { keys, bootId, leave } = await lifecycle.seat(turn.route, turn.writes);
-      if (lastBoot !== null && lastBoot !== bootId) deaths++;
-      lastBoot = bootId;
-      let why: string;
-      try {
-        const answer = await this.#send(turn, keys.gatewayKey);
-        if (await this.#isStranger(answer, keys.gatewayKey)) why = "Hermes was started anew";
-        else if (await isDraining(answer)) why = "Hermes is restarting";
-        else return await this.#pass(turn, answer, leave, finish);
-      } catch (error) {
+    try {
+      for (let pause = 50; ; pause = Math.min(pause * 2, 1000)) {
+        const { keys, bootId, leave } = await lifecycle.seat(turn.route, turn.writes);
+        if (lastBoot !== null && lastBoot !== bootId) deaths++;
+        lastBoot = bootId;
+        let why: string;
+        try {
+          const answer = await this.#send(turn, keys.gatewayKey);
+          if (await this.#isStranger(answer, keys.gatewayKey)) why = "Hermes was started anew";
+          else if (await isDraining(answer)) why = "Hermes is restarting";
+          else return await this.#pass(turn, answer, leave, finish);
+        } catch (error) {
+          leave();
+          if (turn.signal.aborted) throw clientGone();
+          why = reason(error);
+          if (error instanceof ApiError) throw error;
+        }
         leave();
-        if (turn.signal.aborted) throw clientGone();
-        why = reason(error);
-        if (error instanceof ApiError) throw error;
+        // Counted from the first failure: most requests never need it.
+        patience ??= new Deadline(time, drainTimeout + RESTART_PATIENCE);
+        if (patience.isOver || deaths >= MAX_DEATHS) throw unreachable(why, deaths);
+        log.warn("sent_again", { request_id: turn.id, why, boot: bootId });
+        await within(time, pause, abortOf(turn.signal));
       }
-      leave();
-      if (time.now() >= until || deaths >= MAX_DEATHS) throw unreachable(why, deaths);
-      log.warn("sent_again", { request_id: turn.id, why, boot: bootId });
-      await within(time, pause, abortOf(turn.signal));
+    } finally {
+      patience?.stop();
     }
   }
 

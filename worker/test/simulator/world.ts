@@ -11,6 +11,8 @@ import { type Box, SimulatedEngine, type Witness } from "./engine.ts";
 import { type Dice, Disk, ObjectGone, SimulatedTime, settled } from "./platform.ts";
 
 const HOUR = 3600_000;
+/** Longer than all the patience of the code under test together. */
+const PATIENCE = 30 * 60_000;
 const SETTINGS: Settings = {
   name: "simulated",
   workerVersion: "1",
@@ -69,8 +71,8 @@ export class World implements Witness {
   #object: Life;
   #image = "image-1";
   #count = 0;
-  /** Requests that were not answered or refused yet. */
-  #open = new Set<string>();
+  /** Requests that were not answered or refused yet, and since when. */
+  #open = new Map<string, number>();
   /** Answered turns, and those of them that the vault has confirmed. */
   #answered = new Set<string>();
   #durable = new Set<string>();
@@ -114,7 +116,7 @@ export class World implements Witness {
   }
 
   askedToDestroy(): void {
-    const isOrdered = [...this.#open].some((what) => /^(sleep|restart|force) /.test(what));
+    const isOrdered = [...this.#open.keys()].some((what) => /^(sleep|restart|force) /.test(what));
     this.#disturbed = this.life.inFlight > 0 && !isOrdered;
   }
 
@@ -208,7 +210,7 @@ export class World implements Witness {
   /** A turn of somebody, answered some time. */
   request(stream: boolean, session: string | null): void {
     const id = `t${++this.#count}`;
-    this.#open.add(id);
+    this.#open.set(id, this.time.elapsed);
     void this.#turn(id, stream, session).finally(() => this.#open.delete(id));
   }
 
@@ -250,7 +252,7 @@ export class World implements Witness {
     const before = [...this.#answered];
     // Whoever forces gives up what is not saved.
     if (what === "force") this.#forced = true;
-    this.#open.add(id);
+    this.#open.set(id, this.time.elapsed);
     const done = {
       save: () => life.save("request"),
       sleep: () => life.sleep(),
@@ -359,6 +361,7 @@ export class World implements Witness {
 
   #check(): void {
     if (this.#violation === null) this.#checkTimer();
+    if (this.#violation === null) this.#checkPatience();
     if (this.#violation !== null) throw new Violation(this.#violation);
   }
 
@@ -367,13 +370,19 @@ export class World implements Witness {
       this.wrong("an alarm is set although nothing is ever due");
   }
 
+  /** Nobody waits without end, whatever happens around them. */
+  #checkPatience(): void {
+    for (const [what, since] of this.#open)
+      if (this.time.elapsed - since > PATIENCE) this.wrong(`${what} waits for ${PATIENCE / 60_000} min`);
+  }
+
   /** Without further trouble everything comes to a good end. */
   async goodEnd(): Promise<void> {
     const { engine } = this;
     Object.assign(engine, { down: false, failing: 0, slow: 0, healthy: true });
     this.lateAlarms(0);
     await this.pass(20 * 60_000);
-    if (this.#open.size > 0) this.wrong(`never answered: ${[...this.#open].join(", ")}`);
+    if (this.#open.size > 0) this.wrong(`never answered: ${[...this.#open.keys()].join(", ")}`);
     this.#checkEnded();
     const last = `t${this.#count + 1}`;
     this.request(false, null);
