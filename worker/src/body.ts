@@ -10,17 +10,23 @@ export const BODY_LIMIT = 10 * 1024 * 1024;
 /** What is too large is read and dropped up to this size: a client that is cut off in the middle of sending sees no answer. */
 const DROPPED = 64 * 1024 * 1024;
 
+/** Whether a request of this method has a body that means anything. */
+export function mayHaveBody(method: string): boolean {
+  return method !== "GET" && method !== "HEAD";
+}
+
 /**
  * Reads a body so that it can be sent again.
- * @returns `null` when there is none.
+ * @returns `null` when there is none, or none that means anything.
  * @throws ApiError 413 `body_too_large`.
  */
 export async function readBody(request: Request, limit = BODY_LIMIT): Promise<ArrayBuffer | null> {
-  if (request.body === null) return null;
+  if (!mayHaveBody(request.method)) return null;
   const announced = request.headers.get("content-length");
-  const isSmall = announced !== null && Number(announced) <= limit;
   try {
-    return await (isSmall ? request.arrayBuffer() : gathered(request.body, limit));
+    // Looking for the stream makes one, which costs more than to read what is small.
+    if (announced !== null && Number(announced) <= limit) return await request.arrayBuffer();
+    return request.body === null ? null : await gathered(request.body, limit);
   } catch (error) {
     throw error instanceof ApiError ? error : broken(error);
   }

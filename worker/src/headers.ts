@@ -32,7 +32,7 @@ function localise(headers: Headers, name: string): void {
 }
 
 function copy(from: Headers, without: RegExp): Headers {
-  const to = new Headers();
-  for (const [name, value] of from) if (!without.test(name)) to.append(name, value);
+  const to = new Headers(from);
+  for (const name of from.keys()) if (without.test(name)) to.delete(name);
   return to;
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The way of one request to Hermes and back: order within a session, patience with restarts, streaming. */
+import { mayHaveBody } from "./body.ts";
 import { ApiError, reason, toApiError } from "./errors.ts";
 import { innerHeaders, outerHeaders } from "./headers.ts";
 import type { Lifecycle } from "./lifecycle.ts";
@@ -188,15 +189,16 @@ export class Turns {
       leave();
       finish();
     };
-    const { status, body } = answer;
-    if (body === null) {
-      over();
-      return new Response(null, { status, headers });
-    }
-    if (isShort(answer)) {
+    const { status } = answer;
+    if (turn.method !== "HEAD" && isShort(answer)) {
       const whole = await answer.arrayBuffer();
       over();
       return new Response(whole, { status, headers });
+    }
+    const { body } = answer;
+    if (body === null) {
+      over();
+      return new Response(null, { status, headers });
     }
     const { readable, writable } = new IdentityTransformStream();
     const passed = turn.finishesAlone ? passToTheEnd(body, writable, turn.signal) : body.pipeTo(writable);
@@ -248,14 +250,14 @@ async function turnOf(request: Request, signal: AbortSignal, finishesAlone: bool
   const url = new URL(request.url);
   const { headers, method } = request;
   const turns = method === "POST" && /^\/v1\/(?:chat\/completions|responses)$/.test(url.pathname);
-  const body = request.body === null ? null : await request.arrayBuffer();
+  const body = mayHaveBody(method) ? await request.arrayBuffer() : null;
   return {
     id: headers.get(TURN.requestId) ?? crypto.randomUUID(),
     method,
     path: url.pathname + url.search,
     route: url.pathname,
     headers,
-    body,
+    body: body?.byteLength === 0 ? null : body,
     model: headers.get(TURN.model),
     stream: headers.get(TURN.stream) === "1",
     session: turns ? headers.get("x-hermes-session-id") : null,
@@ -317,7 +319,8 @@ async function isDraining(answer: Response): Promise<boolean> {
   return true;
 }
 
-function isShort({ headers }: Response): boolean {
+function isShort({ status, headers }: Response): boolean {
+  if (status === 204 || status === 304) return false;
   return Number(headers.get("content-length") ?? Infinity) <= SHORT && !headers.has("content-encoding");
 }
 
