@@ -6,13 +6,13 @@ from __future__ import annotations
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 from plays import Deployment
-from playwright.sync_api import Browser, Page, WebSocket, expect, sync_playwright
+from playwright.sync_api import Browser, Error, Page, WebSocket, expect, sync_playwright
 
 from tests.docker.engine import without
 
@@ -27,6 +27,15 @@ FLAGS = (
     "--disable-sync",
 )
 PATIENCE = 60_000
+# Where nobody listens: the browser gets these pages from the test.
+APP, STRANGER = "http://127.0.0.1:5173", "http://127.0.0.1:3000"
+
+
+@pytest.fixture(scope="module")
+def deployment(make_deployment: Callable[..., Deployment]) -> Deployment:
+    made = make_deployment("dashboard", hermes_cors_origins=[APP])
+    made.deploy()
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -246,3 +255,32 @@ def test_the_token_of_the_boot_never_reaches_the_browser(
     sign_in(page, deployment, "/sessions")
     assert page.evaluate("window.__HERMES_SESSION_TOKEN__ ?? null") is None
     assert "HERMES_SESSION_TOKEN" not in page.content()
+
+
+STREAMED = """async ([url, token]) => {
+    const answer = await fetch(`${url}/v1/chat/completions`, {
+        method: "POST",
+        headers: { authorization: `Bearer ${token}`, "content-type": "application/json" },
+        body: JSON.stringify({ model: "hermes", stream: true, messages: [{ role: "user", content: "Hello" }] }),
+    });
+    const pieces = [];
+    for await (const piece of answer.body.pipeThrough(new TextDecoderStream())) pieces.push(piece);
+    return { id: answer.headers.get("x-request-id"), pieces };
+}"""
+
+
+def test_an_app_of_a_listed_origin_may_chat_and_no_other(
+    page: Page, deployment: Deployment
+) -> None:
+    page.route("**/app", lambda route: route.fulfill(content_type="text/html", body="an app"))
+    where = [deployment.url, deployment.token]
+    # The browser asks its user before a page may reach programs on the same machine.
+    page.context.grant_permissions(["local-network-access"])
+    page.goto(f"{APP}/app")
+    answer = page.evaluate(STREAMED, where)
+    assert answer["id"]
+    assert len(answer["pieces"]) > 2
+    assert "[DONE]" in answer["pieces"][-1]
+    page.goto(f"{STRANGER}/app")
+    with pytest.raises(Error, match="Failed to fetch"):
+        page.evaluate(STREAMED, where)

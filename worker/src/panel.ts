@@ -211,7 +211,8 @@ export class Panel {
     let lastTouch = 0;
     const touch = () => {
       const now = time.now();
-      if (now - lastTouch < TOUCH_EVERY || now - lastPerson > idle) return;
+      // Either way: a clock that is set back must not make anybody idle.
+      if (Math.abs(now - lastTouch) < TOUCH_EVERY || now - lastPerson > idle) return;
       lastTouch = now;
       this.#parts.lifecycle.touch();
       if (session !== null) void this.#mustBeOpen(outer, session);

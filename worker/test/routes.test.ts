@@ -3,7 +3,7 @@ import { beforeAll, describe, expect, it } from "vitest";
 import { authorize } from "../src/auth.ts";
 import { soon } from "../src/body.ts";
 import { type Env, settingsOf } from "../src/settings.ts";
-import { anew, ask, askBare, env, machine, refusal, TOKEN } from "./helpers.ts";
+import { anew, ask, askBare, askWith, env, machine, refusal, TOKEN } from "./helpers.ts";
 import { ManualTime } from "./stand-ins/sandbox.ts";
 
 beforeAll(anew);
@@ -114,6 +114,75 @@ describe("routes", () => {
       },
     });
     expect((await machine.look()).starts).toBe(0);
+  });
+});
+
+describe("apps in browsers", () => {
+  const APP = "https://app.example";
+  const LISTED = { HERMES_CORS_ORIGINS: `https://other.example, ${APP}` };
+  const listed = (path: string, headers: Record<string, string>, init: RequestInit = {}, base?: string) =>
+    askWith(LISTED, path, { origin: APP, ...headers }, init, base);
+  const preflight = { "access-control-request-method": "POST" };
+
+  it("of a listed origin may ask beforehand, without a token and without waking anything", async () => {
+    const wanted = "authorization,content-type,x-hermes-session-id,idempotency-key";
+    const headers = { ...preflight, "access-control-request-headers": wanted };
+    const answer = await listed("/v1/chat/completions", headers, { method: "OPTIONS" });
+    expect(answer.status).toBe(204);
+    expect(answer.headers.get("access-control-allow-origin")).toBe(APP);
+    expect(answer.headers.get("access-control-allow-methods")).toContain("POST");
+    for (const name of wanted.split(","))
+      expect(answer.headers.get("access-control-allow-headers")).toContain(name);
+    expect(answer.headers.get("access-control-allow-credentials")).toBeNull();
+    expect(answer.headers.get("vary")?.toLowerCase()).toContain("origin");
+    expect((await machine.look()).starts).toBe(0);
+  });
+
+  it("can read answers and refusals, and the headers that are meant for them", async () => {
+    const authorization = `Bearer ${TOKEN}`;
+    for (const [headers, status] of [
+      [{ authorization }, 200],
+      [{}, 401],
+    ] as const) {
+      const answer = await listed("/api/health", headers);
+      expect(answer.status).toBe(status);
+      expect(answer.headers.get("access-control-allow-origin")).toBe(APP);
+      const exposed = answer.headers.get("access-control-expose-headers");
+      for (const name of ["x-request-id", "x-hermes-session-id", "x-hermes-model", "retry-after"])
+        expect(exposed).toContain(name);
+      await answer.body?.cancel();
+    }
+  });
+
+  it.each(["https://evil.example", "https://app.example.evil", "http://app.example", "null"])(
+    "of %s get neither",
+    async (origin) => {
+      const asked = await listed("/v1/models", { origin, ...preflight }, { method: "OPTIONS" });
+      expect(asked.status).toBe(401);
+      const answer = await listed("/api/health", { origin, authorization: `Bearer ${TOKEN}` });
+      for (const one of [asked, answer]) {
+        expect(one.headers.get("access-control-allow-origin")).toBeNull();
+        await one.body?.cancel();
+      }
+    },
+  );
+
+  it("must be listed where no token keeps anybody out", async () => {
+    const open = { API_TOKEN: null, HERMES_ALLOW_UNAUTHENTICATED: "true", HERMES_CORS_ORIGINS: APP };
+    const from = (origin: string) => askWith(open, "/api/health", { host: "localhost", origin });
+    expect(await refusal(await from("https://evil.example"))).toMatchObject({
+      status: 403,
+      code: "wrong_origin",
+    });
+    const answer = await from(APP);
+    expect(answer.status).toBe(200);
+    await answer.body?.cancel();
+  });
+
+  it("are not let into the dashboard, listed or not", async () => {
+    const asked = await listed("/api/sessions", preflight, { method: "OPTIONS" }, "https://hermes.example");
+    expect(asked.headers.get("access-control-allow-origin")).toBeNull();
+    await asked.body?.cancel();
   });
 });
 

@@ -35,6 +35,12 @@ export class ManualTime implements Time {
     });
   }
 
+  /** Sets the clock, forward or back; timers do not heed it. */
+  jump(ms: number): void {
+    this.#now += ms;
+    for (const entry of this.#waiting) entry.at += ms;
+  }
+
   /** Timers that wait for the time to come. */
   get timers(): number {
     return this.#waiting.length;
