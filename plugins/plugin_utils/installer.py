@@ -31,7 +31,8 @@ NETWORK = re.compile(
     r"|ENOTFOUND|EAI_AGAIN"
     r"|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|EHOSTUNREACH|Connection refused|Connection reset|timed out"
     r"|Network is unreachable|error sending request|client error \(Connect\)|NewConnectionError|Max retries exceeded"
-    r"|Could not connect|tunnel error|ProxyError|network .*unreachable|ERR_SOCKET",
+    r"|Could not connect|tunnel error|ProxyError|network .*unreachable|ERR_SOCKET"
+    r"|UnknownIssuer|CERTIFICATE_VERIFY_FAILED|SELF_SIGNED_CERT|UNABLE_TO_(?:GET|VERIFY)_",
     re.IGNORECASE,
 )
 FULL = re.compile(
@@ -270,8 +271,8 @@ def installer_card(
         return Card.of(
             "registry not reachable",
             f"{tool} could not fetch {label}.",
-            "check the network, or name your mirror (UV_INDEX_URL or PIP_INDEX_URL, npm_config_registry) or proxy"
-            " (HTTPS_PROXY); then run it again.",
+            "check the network, or name your mirror (UV_INDEX_URL or PIP_INDEX_URL, npm_config_registry), proxy"
+            " (HTTPS_PROXY) or own certificate authority (SSL_CERT_FILE, NODE_EXTRA_CA_CERTS); then run it again.",
             "network",
             detail=detail,
         )

@@ -75,6 +75,8 @@ OUTPUTS = [
     ("error: Failed to fetch\n  Caused by: dns error: failed to lookup address", "not reachable"),
     ("npm error code EAI_AGAIN\nnpm error request to registry failed", "not reachable"),
     ("npm error network request failed, reason: getaddrinfo ENOTFOUND x", "not reachable"),
+    ("cause: invalid peer certificate: UnknownIssuer", "certificate authority"),
+    ("npm error code SELF_SIGNED_CERT_IN_CHAIN", "certificate authority"),
     ("ERROR: Could not install: [Errno 28] No space left on device", "no space left"),
     ("npm error nospc ENOSPC: no space left on device, write", "no space left"),
     ("error: Hash mismatch for `aiohttp==3.14.1`", "pins"),
