@@ -28,7 +28,8 @@ Do: install one of these and name it: make deploy PYTHON=python3.12
 Docs: docs/errors.md#python"""
 NOT_INSTALLED = """registry not reachable, or refused: the packages of {lock} could not be installed (see above).
 Nothing was changed.
-Do: check the network, or name your mirror (PIP_INDEX_URL, UV_INDEX_URL), proxy (HTTPS_PROXY) or own certificate authority (SSL_CERT_FILE); then run it again.
+Do: check the network, or name your mirror (PIP_INDEX_URL, UV_INDEX_URL), proxy (HTTPS_PROXY)
+    or own certificate authority (SSL_CERT_FILE); then run it again.
 Docs: docs/errors.md#network"""
 
 
