@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from ansible_collections.hermes.workers.plugins.module_utils.client import Unreachable, WorkerClient
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import cost
 from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import ExistingAction
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import tail
 
@@ -57,6 +58,8 @@ class ActionModule(ExistingAction):
             ("model", health.get("models", {}).get("default")),
             ("Hermes", self._instance(status)),
             ("why awake", words(status.get("whyAwake"))),
+            ("ran", ran(status.get("running", {}))),
+            ("cost", billed(status.get("instanceType"), status.get("running", {}))),
             ("next", words(status.get("next"))),
             ("last save", status.get("lastSave")),
             ("backups", words(status.get("backups", {}).get("count"))),
@@ -105,6 +108,27 @@ class ActionModule(ExistingAction):
                 *(hermes if isinstance(hermes, list) else [str(hermes)]),
             ]
         return shown
+
+
+def ran(running: dict[str, int]) -> str | None:
+    """Return for how long the sandbox ran. running: seconds for each period of the status."""
+    periods = (("today", "today"), ("month", "this month"), ("lastMonth", "last month"))
+    told = [f"{hours(running[key])} {name}" for key, name in periods if running.get(key)]
+    return ", ".join(told) or None
+
+
+def hours(seconds: int) -> str:
+    """Return seconds as hours and minutes, rounded up."""
+    whole, minutes = divmod(-(-seconds // 60), 60)
+    return f"{whole} h {minutes:02} min" if whole else f"{minutes} min"
+
+
+def billed(instance_type: str | None, running: dict[str, int]) -> str | None:
+    """Return what a sandbox of a known size cost this month, where it is billed."""
+    if instance_type not in cost.SIZES:
+        return None
+    dollars = cost.ran(instance_type, running.get("month", 0))
+    return f"at most ${dollars:.2f} this month for memory and disk; processor by use"
 
 
 def words(value: Any) -> str | None:

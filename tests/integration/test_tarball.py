@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import tarfile
@@ -76,7 +77,9 @@ def test_it_deploys_by_its_full_name(tarball: Path, tmp_path: Path) -> None:
         assert "rotated api_token" in play("rotate_keys", "-e", "keys=api_token")
         assert "backed up" in play("backup")
         assert "changed=1" in play("lifecycle", "-e", "hermes_action=sleep")
-        assert "asleep" in play("status")
+        status = play("status")
+        assert "asleep" in status
+        assert re.search(r"ran +1 min today, 1 min this month", status)
         assert "restored" in play("restore", "-e", "hermes_backup=newest")
     finally:
         play("destroy", "-e", "confirm=yes", "-e", "hermes_forget=true")

@@ -10,6 +10,7 @@ import { buildGo, configDigest, NO_KEYS } from "./hermes-config.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import { Log, Redactor } from "./log.ts";
 import type { Memory } from "./memory.ts";
+import { asOf, count } from "./meter.ts";
 import { ASLEEP, PANEL, Panel, WAKING } from "./panel.ts";
 import { type Opened, Sessions } from "./sessions.ts";
 import { type Env, type Settings, secretValues, settingsOf } from "./settings.ts";
@@ -131,6 +132,8 @@ export class HermesInstance extends DurableObject<Env> {
         since: iso(memory.since),
         bootId: memory.bootId,
         boots: memory.boots,
+        running: runningOf(memory, Date.now()),
+        instanceType: this.#settings.platform === "cloudflare" ? this.#settings.instanceType : null,
         image: { running: memory.bootId === null ? null : memory.image, next: this.#settings.image },
         confined: memory.confined,
         configurationIsCurrent: await this.#configurationIsCurrent(memory),
@@ -370,6 +373,13 @@ export class HermesInstance extends DurableObject<Env> {
       });
     return errorResponse(known, requestId);
   }
+}
+
+/** Seconds that the sandbox ran, with what it has run until now. */
+function runningOf(memory: Readonly<Memory>, now: number) {
+  const meter = asOf(count(memory.meter, memory.runningSince ?? now, now), now);
+  const seconds = (ms: number) => Math.round(ms / 1000);
+  return { today: seconds(meter.today), month: seconds(meter.month), lastMonth: seconds(meter.lastMonth) };
 }
 
 /** The platform's container where there is one, else the process engine. */

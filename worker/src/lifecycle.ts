@@ -12,6 +12,7 @@ import { API_PORT, DASHBOARD_PORT, Guest, SandboxGone, type Saved } from "./gues
 import { type BootKeys, buildGo, configDigest } from "./hermes-config.ts";
 import type { Log } from "./log.ts";
 import { type Memory, newMemory, type ProviderTrouble } from "./memory.ts";
+import { count } from "./meter.ts";
 import { Reattach } from "./reattach.ts";
 import { Saving } from "./saving.ts";
 import type { Settings } from "./settings.ts";
@@ -701,8 +702,19 @@ export class Lifecycle {
     return this.#due();
   }
 
+  /** Counts each run of a sandbox, from the start of its boot to its end. */
+  #meterRuns(): void {
+    const memory = this.#memory;
+    const runs = memory.state !== "asleep";
+    if (runs === (memory.runningSince !== null)) return;
+    const now = this.#parts.time.now();
+    if (memory.runningSince !== null) memory.meter = count(memory.meter, memory.runningSince, now);
+    memory.runningSince = runs ? now : null;
+  }
+
   #remember(change: Partial<Memory>): void {
     Object.assign(this.#memory, change);
+    this.#meterRuns();
     this.#parts.store.put(this.#memory);
   }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What an instance remembers over its own restarts. */
 import type { BootKeys } from "./hermes-config.ts";
+import { type Meter, NOTHING } from "./meter.ts";
 import type { SnapshotRecord } from "./snapshots.ts";
 
 /** Where an instance is in its life. */
@@ -56,6 +57,9 @@ export interface Memory {
   bootFailures: number;
   saveFailures: number;
   boots: number;
+  /** When the sandbox that runs was started; `null` while none does. */
+  runningSince: number | null;
+  meter: Meter;
   lastError: Trouble | null;
   lastSaveError: Trouble | null;
   lastProviderError: ProviderTrouble | null;
@@ -92,6 +96,8 @@ export function newMemory(now: number): Memory {
     bootFailures: 0,
     saveFailures: 0,
     boots: 0,
+    runningSince: null,
+    meter: NOTHING,
     lastError: null,
     lastSaveError: null,
     lastProviderError: null,

@@ -343,6 +343,18 @@ describe("sleeping", () => {
       expect(sandbox.state).toBe("a");
     }));
 
+  it("ends what is counted as running, from the start of the boot", () =>
+    world(async ({ life, turn, pass }) => {
+      await turn("a");
+      expect(life.memory.runningSince).not.toBeNull();
+      await pass(5 * HOUR);
+      const counted = life.memory.meter.month;
+      expect(counted).toBeGreaterThanOrEqual(4 * HOUR);
+      expect(counted).toBeLessThan(5 * HOUR);
+      await pass(5 * HOUR);
+      expect(life.memory).toMatchObject({ runningSince: null, meter: { month: counted } });
+    }));
+
   it("is put off by activity", () =>
     world(async ({ life, turn, pass }) => {
       await turn("a");

@@ -44,3 +44,13 @@ def words(instance_type: str, sleep_after: int) -> str:
     if cost - short >= 1:
         text += f"; with hermes_sleep_after: 10m about ${short:.2f}"
     return text
+
+
+def ran(instance_type: str, seconds: int) -> float:
+    """Return dollars at most for the memory and disk of a sandbox that ran for so long.
+
+    What the plan includes is not subtracted, because all deployments of the account share it; nor is the processor's
+    time known here, which is billed by use.
+    """
+    _cpus, memory, disk = SIZES[instance_type]
+    return seconds * (memory * MEMORY + disk * DISK)
