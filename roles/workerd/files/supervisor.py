@@ -72,6 +72,7 @@ SETTLE_SECONDS = 0.1
 SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
 DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)
 """A program of the kernel's packet filter: return 0 bytes of everything."""
+IP_MINTTL, MOST_HOPS = 21, 255
 BUSY_SECONDS = 300
 """How long a command waits for the one before it, which may have requests to wait for."""
 ALREADY_RUNNING = 3
@@ -474,16 +475,25 @@ def only_with_data(listener: socket.socket) -> None:
 
 
 def turn_arrivals_away(listener: socket.socket) -> None:
-    """Have the kernel drop what arrives for a listening socket; clients send it again, after a second at most."""
+    """Have the kernel drop what arrives for a listening socket; clients send it again, after a second at most.
+
+    Where only administrators may attach a filter, packets have to come with more hops left than any client gives them:
+    that drops new connections alike, but not the first data of one that was opened before.
+    """
     code = ctypes.create_string_buffer(DROP_ALL)
-    listener.setsockopt(
-        socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(code))
-    )
+    program = struct.pack("HP", 1, ctypes.addressof(code))
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+    except PermissionError:
+        listener.setsockopt(socket.IPPROTO_IP, IP_MINTTL, MOST_HOPS)
 
 
 def let_arrivals_in(listener: socket.socket) -> None:
     """Undo turn_arrivals_away()."""
-    with contextlib.suppress(OSError):  # nothing was turned away
+    if not sys.platform.startswith("linux"):
+        return
+    listener.setsockopt(socket.IPPROTO_IP, IP_MINTTL, 0)
+    with contextlib.suppress(OSError):  # there is no filter
         listener.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
 
 

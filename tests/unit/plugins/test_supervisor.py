@@ -30,12 +30,14 @@ SECRET = "canary-7f1d0a"
 
 # Serves on the socket that it inherits; answers with its process id and the word it was given.
 SERVER = """
-import http.server, os, signal, socket, sys, threading
+import http.server, os, signal, socket, sys, threading, time
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.0"
     def do_GET(self):
         if self.path == "/crash":
             os._exit(9)
+        while self.path == "/slow" and not os.path.exists("go"):
+            time.sleep(0.01)
         body = f"{os.getpid()} {sys.argv[2]} {os.environ.get('API_TOKEN')}".encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
@@ -52,6 +54,8 @@ signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown
 server.serve_forever(poll_interval=0.01)
 server.server_close()
 """
+# What root may do without being asked, others may not.
+UNPRIVILEGED = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
 ENGINE = "import time\nprint('engine up', flush=True)\ntime.sleep(600)"
 
 
@@ -81,6 +85,7 @@ class Box:
         for name in ("run", "logs", "storage"):
             (folder / name).mkdir(parents=True)
         self.port = free_port()
+        self.prefix: list[str] = []
         self.started: list[int] = []
 
     def workerd(self, word: str = "one") -> list[str]:
@@ -109,7 +114,7 @@ class Box:
 
     def _call(self, words: list[str], content: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, str(SCRIPT), *words, "--folder", str(self.folder)],
+            [*self.prefix, sys.executable, str(SCRIPT), *words, "--folder", str(self.folder)],
             input=json.dumps(content),
             capture_output=True,
             text=True,
@@ -127,6 +132,14 @@ class Box:
     def get(self, path: str = "/") -> list[str]:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=15) as answer:
             return answer.read().decode().split()
+
+    def lets_in(self) -> bool:
+        """Tell whether somebody who arrives is let in at once."""
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=0.3).close()
+        except TimeoutError:
+            return False
+        return True
 
     def close(self) -> None:
         for pid in self.started:
@@ -217,6 +230,31 @@ def test_a_restart_refuses_no_connection_and_brings_the_new_command(running: Box
         client.join()
     assert failures == []
     assert words[0] == "one"
+
+
+@pytest.mark.parametrize("prefix", [[], UNPRIVILEGED], ids=["as it is", "without privileges"])
+def test_what_arrives_while_workerd_ends_is_for_the_next(box: Box, prefix: list[str]) -> None:
+    box.prefix = prefix
+    assert box.run().returncode == 0
+    with ThreadPoolExecutor() as pool:
+        slow = pool.submit(box.get, "/slow")
+        wait_for(lambda: connected(box.port))
+        change = {"workerd": box.workerd("two"), "drain": 30}
+        restart = pool.submit(box.ctl, "restart", change)
+        wait_for(lambda: not box.lets_in())
+        late = pool.submit(box.get)
+        (box.folder / "go").touch()
+    assert restart.result().returncode == 0, restart.result().stderr
+    assert (slow.result()[1], late.result()[1]) == ("one", "two")
+    assert box.lets_in()
+
+
+def connected(port: int) -> bool:
+    """Tell whether a client is connected to a port."""
+    return any(
+        one.laddr.port == port and one.status == psutil.CONN_ESTABLISHED
+        for one in psutil.net_connections("tcp4")
+    )
 
 
 def test_a_restart_comes_to_its_end_without_whoever_asked_for_it(running: Box) -> None:
