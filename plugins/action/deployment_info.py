@@ -60,7 +60,7 @@ class ActionModule(ExistingAction):
             ("why awake", words(status.get("whyAwake"))),
             ("ran", ran(status.get("running", {}))),
             ("cost", billed(status.get("instanceType"), status.get("running", {}))),
-            ("next", words(status.get("next"))),
+            ("next", coming(status.get("next"))),
             ("last save", status.get("lastSave")),
             ("backups", words(status.get("backups", {}).get("count"))),
             ("last error", words(status.get("lastError"))),
@@ -108,6 +108,11 @@ class ActionModule(ExistingAction):
                 *(hermes if isinstance(hermes, list) else [str(hermes)]),
             ]
         return shown
+
+
+def coming(due: dict[str, str] | None) -> str | None:
+    """Return what the Worker does next by itself, and when."""
+    return f"{due['what']} at {due['at']}" if due else None
 
 
 def ran(running: dict[str, int]) -> str | None:
