@@ -90,6 +90,7 @@ class ControlPlane:
         self._run(self._stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.close()
         if kind is None and self.unknown:
             raise AssertionError(f"calls that this stand-in does not know: {self.unknown}")
 
@@ -176,10 +177,11 @@ class ControlPlane:
             server.close()
         for runner in self._runners:
             await runner.cleanup()
-        rest = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in rest:
-            task.cancel()
-        await asyncio.gather(*rest, return_exceptions=True)
+        # A connection that was just accepted gets its task while the others end.
+        while rest := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in rest:
+                task.cancel()
+            await asyncio.gather(*rest, return_exceptions=True)
 
     def _environment(self, proxy_port: int) -> dict[str, str]:
         """Return the environment that leads wrangler, docker and our own client here."""
