@@ -159,6 +159,11 @@ class Deployment:
                 return process
         raise LookupError(f"{self.name} has no supervisor")
 
+    def hermes_pids(self) -> list[int]:
+        """Ids of Hermes' own processes; one that saves its state comes and goes."""
+        found = self.call("GET", "/api/instance/logs").json["processes"]
+        return [one["pid"] for one in found if one["name"] == "hermes"]
+
     def instance_state(self) -> str:
         return str(self.call("GET", "/api/health").json["instance"]["state"])
 

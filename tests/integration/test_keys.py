@@ -92,6 +92,12 @@ def test_a_wrong_key_names_the_variable_to_mend(
         hermes_default_model="openai/gpt-5-mini",
         hermes_provider_base_url=provider.url + "/v1",
     )
+    asked = wrong.play("deploy", "-e", "hermes_check_provider_key=true")
+    assert asked.code != 0
+    assert "openai_api_key: openai refuses it with 401" in asked.output
+    assert "Nothing was changed." in asked.output
+    assert not wrong.state.exists()
+
     play = wrong.play("deploy")
     assert play.code != 0
     assert "openai_api_key" in play.output
@@ -140,3 +146,11 @@ def test_keys_in_the_environment_are_with_hermes_and_in_no_file(
     assert holders - {"workerd"}
     canary = provider.key.encode()
     assert [str(p) for p in files_below(direct.state) if canary in p.read_bytes()] == []
+
+    running = direct.hermes_pids()
+    provider.key = direct.variables["custom_api_key"] = "sk-canary-" + secrets.token_hex(16)
+    play = direct.play("rotate_keys", "-e", "keys=provider_keys")
+    assert play.code == 0, play.output
+    assert "Restarts: direct." in play.output
+    assert direct.hermes_pids() != running, "Hermes has its environment from its start"
+    assert direct.chat("With another?").said.strip() == "The stand-in heard: With another?"

@@ -111,24 +111,18 @@ def test_a_client_that_chats_without_a_pause_sees_nothing_of_it(
     assert rotating.call("GET", "/api/health", token=old_token).status == 200
 
 
-def processes(deployment: Deployment) -> list[int]:
-    """Hermes' own processes; one that saves its state comes and goes."""
-    found = deployment.call("GET", "/api/instance/logs").json["processes"]
-    return [one["pid"] for one in found if one["name"] == "hermes"]
-
-
 def test_sealed_keys_change_without_hermes_and_a_second_run_changes_nothing(
     rotating: Deployment, provider: Provider
 ) -> None:
     rotating.call("POST", "/api/instance/wake")
-    running = processes(rotating)
+    running = rotating.hermes_pids()
     provider.key = "sk-" + secrets.token_hex(16)
     rotating.variables["openai_api_key"] = provider.key
     play = rotate(rotating, "provider_keys")
     assert play.code == 0, play.output
     assert "Restarts: none." in play.output
     assert running
-    assert processes(rotating) == running
+    assert rotating.hermes_pids() == running
     assert rotating.chat("Still there?").status == 200
     assert rotate(rotating, "provider_keys").changed("rotating") == 0
 
