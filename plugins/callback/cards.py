@@ -38,10 +38,10 @@ class CallbackModule(Default):
         if not content.get("hermes_card"):
             super().v2_runner_on_failed(result, ignore_errors=ignore_errors)
             return
-        host = result._host.get_name()
-        self._display.display(f"\n{host}: FAILED", color=constants.COLOR_ERROR)
-        for line in content["msg"].splitlines():
-            self._display.display(f"  {line}", color=constants.COLOR_ERROR)
+        lines = [f"  {line}" for line in content["msg"].splitlines()]
+        text = "\n".join([f"\n{result._host.get_name()}: FAILED", *lines])
+        # In one piece: other hosts' progress is shown meanwhile.
+        self._display.display(text, color=constants.COLOR_ERROR)
 
     def v2_playbook_on_include(self, included_file) -> None:
         """Say which tasks were included only to those who asked for details: it is one line for each host."""

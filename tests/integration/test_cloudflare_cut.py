@@ -21,16 +21,17 @@ STEPS = ("api_token", "preflight", "image", "worker", "routes", "wrangler")
 """What an error may name: the step, or wrangler within the step that runs it."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     folder = tmp_path_factory.mktemp("cut")
     with ControlPlane(folder / "plane") as plane:
         yield Fleet(plane, folder)
 
 
-def cuts(fleet: Fleet) -> dict[str, tuple[int, str]]:
+def cuts(fleet: Fleet, variables: dict[str, str]) -> dict[str, tuple[int, str]]:
     """Deploy one host whole; returns a name for each moment to cut at, with the calls before it and the kind."""
     fleet.add("whole")
+    fleet.variables["whole"] = variables
     play = fleet.play()
     assert play.code == 0, play.output
     calls = fleet.calls("whole")
@@ -46,11 +47,18 @@ def cuts(fleet: Fleet) -> dict[str, tuple[int, str]]:
     return found
 
 
-def test_a_run_that_is_cut_anywhere_says_where_and_the_next_one_converges(fleet: Fleet) -> None:
+@pytest.mark.parametrize(
+    ("uploader", "route_mode"), [("wrangler", "custom_domain"), ("plain", "zone_route")]
+)
+def test_a_run_that_is_cut_anywhere_says_where_and_the_next_one_converges(
+    fleet: Fleet, uploader: str, route_mode: str
+) -> None:
     plane = fleet.plane
-    moments = cuts(fleet)
+    variables = {"hermes_uploader": uploader, "hermes_route_mode": route_mode}
+    moments = cuts(fleet, variables)
     for name, (calls, kind) in moments.items():
         plane.faults.after(calls, kind, token=fleet.add(name))
+        fleet.variables[name] = variables
     cut = fleet.play()
     plane.faults.clear()
     for name in moments:
@@ -67,7 +75,8 @@ def test_a_run_that_is_cut_anywhere_says_where_and_the_next_one_converges(fleet:
         for namespace in account.namespaces()
         if namespace.id in account.applications
     }
-    assert {one.service for one in account.domains.values()} <= served, "hostnames come last"
+    leads_to = set(hostnames(fleet).values())
+    assert leads_to <= served, "hostnames come last"
     assert {one.name for one in account.workers.values() if one.subdomain_enabled} <= served
 
     again = fleet.play()
@@ -76,14 +85,15 @@ def test_a_run_that_is_cut_anywhere_says_where_and_the_next_one_converges(fleet:
         worker = fleet.worker(name)
         assert worker and worker.subdomain_enabled, name
         assert {"hermes.workers", f"hermes.workers:{name}"} <= set(worker.tags)
-        assert account.domains[f"{name}.example.com"].service == name
+        assert hostnames(fleet)[f"{name}.example.com"] == name
         for version in worker.versions:
             held = version.secrets()
             assert set(held) == {"API_TOKEN", "ANTHROPIC_API_KEY"}, "never half of the secrets"
         kept = (fleet.home / name / "api_token").read_text().strip()
         assert worker.current.secrets()["API_TOKEN"] == kept
-    assert len(account.workers) == len(account.applications) == len(account.domains)
-    assert len(account.workers) == len(fleet.tokens), "nothing is there twice"
+    count = len(fleet.tokens)
+    assert len(account.workers) == len(account.applications) == count, "nothing is there twice"
+    assert len(hostnames(fleet)) == len(records(fleet)) == count
 
     start = len(plane.calls)
     settled = fleet.play()
@@ -91,6 +101,23 @@ def test_a_run_that_is_cut_anywhere_says_where_and_the_next_one_converges(fleet:
         "No changes. 0 calls written." in settled.output
     ), settled.output
     assert plane.writes(start) == []
+
+
+def hostnames(fleet: Fleet) -> dict[str, str]:
+    """Each hostname that leads to a Worker, by a custom domain or a route; one that leads twice fails the test."""
+    account, (zone,) = fleet.plane.state.accounts[ACCOUNT], fleet.plane.state.zones.values()
+    found = [(one.hostname, one.service) for one in account.domains.values()]
+    found += [(one["pattern"].removesuffix("/*"), one["script"]) for one in zone.routes.values()]
+    assert len(dict(found)) == len(found), found
+    return dict(found)
+
+
+def records(fleet: Fleet) -> set[str]:
+    """The names of the zone's records; one that is there twice fails the test."""
+    (zone,) = fleet.plane.state.zones.values()
+    names = [record["name"] for record in zone.records.values()]
+    assert len(set(names)) == len(names), names
+    return set(names)
 
 
 def card(output: str, host: str) -> str:
