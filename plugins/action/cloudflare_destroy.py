@@ -19,7 +19,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
     Cloudflare,
     CloudflareError,
 )
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
 from ansible_collections.hermes.workers.plugins.module_utils.settings import Checker
 from ansible_collections.hermes.workers.plugins.plugin_utils import backups
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
@@ -118,10 +118,7 @@ class ActionModule(DeploymentAction):
     def _judge(self) -> None:
         """Refuse what cannot be judged, and what is not ours."""
         if self.account.problems:
-            problem = self.account.problems[0]
-            raise Card.of(
-                problem["subject"], problem["sentence"], problem["remedy"], "cloudflare-token"
-            )
+            raise Card([Problem(**entry) for entry in self.account.problems])
         if self.deployed.exists and not is_ours(self.deployed):
             raise Card.of(
                 "hermes_name",

@@ -35,13 +35,6 @@ class ActionModule(CloudflareAction):
         planned = self.options["planned"]
         if not planned or self.check_mode:
             return {"changed": planned}
-        if self.account.problems:
-            raise Card.of(
-                "cloudflare_api_token",
-                self.account.problems[0]["sentence"],
-                self.account.problems[0]["remedy"],
-                "cloudflare-token",
-            )
         hostnames = Hostnames(
             self.api, self.settings, self.account, self.deployed.tags, self.progress
         )

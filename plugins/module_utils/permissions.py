@@ -36,6 +36,7 @@ class Permission:
 
 SCRIPTS = Permission("Workers Scripts: Edit", "Workers Scripts Write", "workers/scripts")
 CONTAINERS = Permission("Containers: Edit", "Workers Containers Write", "containers/me")
+ZONES = Permission("Zone: Read", "Zone Read", "/zones")
 DNS = Permission("DNS: Edit", "DNS Write", "dns_records?per_page=1")
 ROUTES = Permission("Workers Routes: Edit", "Workers Routes Write", "workers/routes")
 

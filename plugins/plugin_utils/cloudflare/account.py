@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from ansible_collections.hermes.workers.plugins.module_utils import (
@@ -75,13 +76,19 @@ def survey(api: Cloudflare, hostnames: Iterable[str]) -> Account:
         token_id = _check_token(api, found)
         if not found.problems:
             _check_permissions(api, found, hostnames)
-        if not found.problems:
             _check_policies(api, found, token_id, hostnames)
         if not found.problems:
-            _read(api, found, hostnames)
+            _read(api, found)
     except CloudflareError as error:
         subject = "cloudflare_api_token" if error.denied else "preflight"
         found.problems.append(asdict(error.problem(subject)))
+    return found
+
+
+def of_hostnames(api: Cloudflare, hostnames: Iterable[str]) -> Account:
+    """Ask for nothing but what decides about hostnames: few calls. Raises CloudflareError."""
+    found = Account(zones=_zones(api), domains=_domains(api))
+    found.routes = {zone["id"]: _routes(api, zone["id"]) for zone in _zones_of(found, hostnames)}
     return found
 
 
@@ -132,7 +139,7 @@ def _check_permissions(api: Cloudflare, found: Account, hostnames: list[str]) ->
             "account",
         )
     if hostnames:
-        _check_zones(api, found)
+        _check_zones(api, found, hostnames)
 
 
 def _check_policies(api: Cloudflare, found: Account, token_id: str, hostnames: list[str]) -> None:
@@ -145,43 +152,68 @@ def _check_policies(api: Cloudflare, found: Account, token_id: str, hostnames: l
         _missing(found, one.label, "of which it has the reading half only")
 
 
-def _check_zones(api: Cloudflare, found: Account) -> None:
+def _check_zones(api: Cloudflare, found: Account, hostnames: list[str]) -> None:
+    """Note each permission that is missing in the zones of these hostnames; keep their routes."""
+    found.zones = _asked(
+        found, lambda: _zones(api), permissions.ZONES.label, "to find the zone of a hostname"
+    )
+    for zone in _zones_of(found, hostnames):
+        identity, name = zone["id"], zone["name"]
+        found.routes[identity] = _asked(
+            found,
+            partial(_routes, api, identity),
+            permissions.ROUTES.label,
+            f"to see and set the routes of {name}",
+        )
+        _asked(
+            found,
+            partial(api.get, f"/zones/{identity}/{permissions.DNS.path}"),
+            permissions.DNS.label,
+            f"to see and make records of {name}",
+        )
+
+
+def _asked(found: Account, ask: Callable[[], list[Any]], label: str, purpose: str) -> list[Any]:
+    """Return what the token may see; nothing, and a note, where it lacks the permission for it."""
     try:
-        listed = zones.listing(api)
+        return ask()
     except CloudflareError as error:
         if not error.denied:
             raise
-        _missing(found, "Zone: Read", "to find the zone of a hostname")
-        return
-    found.zones = [{name: zone[name] for name in ("id", "name", "status")} for zone in listed]
+        _missing(found, label, purpose)
+        return []
 
 
-def _read(api: Cloudflare, found: Account, hostnames: list[str]) -> None:
+def _read(api: Cloudflare, found: Account) -> None:
     found.subdomain = scripts.account_subdomain(api)
     listed = scripts.listing(api)
     found.scripts = {one["id"]: one.get("etag") or "" for one in listed}
     found.ours = [one["id"] for one in listed if scripts.TAG in (one.get("tags") or [])]
     found.applications = {one["name"]: one["id"] for one in containers.applications(api)}
-    found.domains = {
+    found.domains = _domains(api)
+
+
+def _domains(api: Cloudflare) -> dict[str, dict[str, str]]:
+    return {
         one["hostname"].lower(): {name: one[name] for name in ("id", "service", "zone_id")}
         for one in domains.listing(api)
     }
-    wanted = {zone["id"] for zone in map(found.zone_of, hostnames) if zone}
-    for zone_id in sorted(wanted):
-        found.routes[zone_id] = _routes(api, found, zone_id)
 
 
-def _routes(api: Cloudflare, found: Account, zone_id: str) -> list[dict[str, str]]:
-    try:
-        listed = routes.listing(api, zone_id)
-    except CloudflareError as error:
-        if not error.denied:
-            raise
-        _missing(found, permissions.ROUTES.label, "to see and set the routes of a hostname")
-        return []
+def _zones(api: Cloudflare) -> list[dict[str, str]]:
+    return [{name: zone[name] for name in ("id", "name", "status")} for zone in zones.listing(api)]
+
+
+def _zones_of(found: Account, hostnames: Iterable[str]) -> list[dict[str, str]]:
+    """Return the zones in which hostnames lie, each once."""
+    zones_ = {zone["id"]: zone for zone in map(found.zone_of, hostnames) if zone}
+    return [zones_[one] for one in sorted(zones_)]
+
+
+def _routes(api: Cloudflare, zone_id: str) -> list[dict[str, str]]:
     return [
         {"id": one["id"], "pattern": one["pattern"], "script": one.get("script") or ""}
-        for one in listed
+        for one in routes.listing(api, zone_id)
     ]
 
 

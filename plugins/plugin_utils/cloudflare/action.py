@@ -51,9 +51,10 @@ class CloudflareAction(DeploymentAction):
 
     @cached_property
     def account(self) -> accounts.Account:
-        """What the account has now: steps before this one may have changed it."""
+        """What the account has of hostnames now, those that were given to the deployment before among them."""
         owned = hostname.owned(self.deployed.tags)
-        return accounts.survey(self.api, filter(None, [self.settings.dashboard_hostname, *owned]))
+        wanted = filter(None, [self.settings.dashboard_hostname, *owned])
+        return accounts.of_hostnames(self.api, wanted)
 
     @cached_property
     def deployed(self) -> Deployed:

@@ -13,12 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ansible_collections.hermes.workers.plugins.module_utils import dns, domains, routes, scripts
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
-    Cloudflare,
-    CloudflareError,
-)
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import Cloudflare
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
-from ansible_collections.hermes.workers.plugins.module_utils.permissions import DNS
 from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.account import Account
 
@@ -118,19 +114,7 @@ def _conflicts(
         return [_taken(f'belongs to Worker "{others[0]}".')]
     if owner == settings.name:
         return []
-    try:
-        records = dns.listing(api, zone_id, wanted)
-    except CloudflareError as error:
-        if not error.denied:
-            raise
-        return [
-            Problem(
-                "cloudflare_api_token",
-                f"lacks the permission {DNS.label}, to see and make the record of {wanted}.",
-                "add it to the token at https://dash.cloudflare.com/profile/api-tokens.",
-                "cloudflare-token",
-            )
-        ]
+    records = dns.listing(api, zone_id, wanted)
     foreign = [record for record in records if not is_our_record(record, settings.name)]
     return [_taken(f"{wanted} has a DNS record ({foreign[0]['type']}) already.")] if foreign else []
 
