@@ -63,6 +63,7 @@ class ActionModule(CardAction):
         return {
             "changed": False,
             "deployments": len(found),
+            "batch": list(self.task_vars.get("ansible_play_batch", [])),
             "accounts": accounts_,
             "strangers": self._strangers(),
         }

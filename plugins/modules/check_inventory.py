@@ -32,6 +32,12 @@ deployments:
   returned: success
   type: int
   sample: 2
+batch:
+  description: The hosts of this batch (C(serial)), before any of them can have failed.
+  returned: success
+  type: list
+  elements: str
+  sample: [alice, bob]
 accounts:
   description: What each account on Cloudflare has, under a name that tells nothing of its token.
   returned: success

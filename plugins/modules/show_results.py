@@ -12,6 +12,19 @@ description:
   - Shows a table with the address, version, health, time to first token and error of each deployment, and totals.
   - Reads what the roles of this collection registered, from hosts that failed as well.
   - Run it once for all hosts, in the C(always) section of a block. A play of a single host shows no table.
+options:
+  batch:
+    description:
+      - Hosts of this batch (C(serial)), those that failed among them, which C(ansible_play_batch) leaves out.
+    type: list
+    elements: str
+    default: []
+  max_fail_percentage:
+    description:
+      - How many of O(batch) may fail, in percent, before the play ends without the batches that follow.
+      - Stands in for the keyword of that name, which does not see failures in a block with an C(always) section.
+    type: float
+    default: 100
 attributes:
   diff_mode:
     description: Changes nothing that a diff could show.
