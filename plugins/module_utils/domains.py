@@ -29,12 +29,16 @@ def by_worker(api: Cloudflare) -> dict[str, list[str]]:
     return found
 
 
-def attach(api: Cloudflare, hostname: str, worker: str, zone_id: str) -> dict[str, Any]:
-    """Let a Worker serve a hostname. Takes it from another Worker: ask whose it is before.
+def attach(
+    api: Cloudflare, hostname: str, worker: str, zone_id: str, *, take_over: bool = False
+) -> dict[str, Any]:
+    """Let a Worker serve a hostname. take_over: also one that is another Worker's, else refused (code 100116).
 
     A DNS record of that name that Cloudflare did not make itself is refused (code 100117), not overwritten.
     """
-    body = {"hostname": hostname, "service": worker, "environment": "production"}
+    body: dict[str, Any] = {"hostname": hostname, "service": worker, "environment": "production"}
+    if take_over:
+        body["override_existing_origin"] = True
     return api.put(api.account("workers/domains"), body | {"zone_id": zone_id})
 
 

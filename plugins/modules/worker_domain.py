@@ -121,7 +121,10 @@ class WorkerDomain(CloudflareModule):
             return
         for record in in_the_way:
             dns.delete(self.api, zone["id"], record["id"])
-        self.result["domain"] = domains.attach(self.api, self.hostname, self.worker, zone["id"])
+        take_over = self.options["take_over"]
+        self.result["domain"] = domains.attach(
+            self.api, self.hostname, self.worker, zone["id"], take_over=take_over
+        )
 
     def _records(self, zone_id: str) -> list[dict[str, Any]]:
         """Return the records that a custom domain would replace. Raises Refused when they must stay."""

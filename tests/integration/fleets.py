@@ -31,6 +31,8 @@ class Fleet:
         self.tokens: dict[str, str] = {}
         self.variables: dict[str, dict[str, Any]] = {}
         """What is different about a host."""
+        self.common: dict[str, Any] = {}
+        """What is different about all of them."""
         plane.add_account(ACCOUNT, "unused", zones=["example.com"])
         self.push(Sources())
         # Nobody wakes Hermes here, so its image need not be installed.
@@ -84,6 +86,7 @@ class Fleet:
             "hermes_provider": "rehearsal",
             "anthropic_api_key": KEY,
             "hermes_dashboard_hostname": f"{name}.example.com",
+            **self.common,
             **self.variables.get(name, {}),
         }
 

@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.hermes.workers.plugins.module_utils import dns, domains, zones
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import Cloudflare
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
 from fleets import ACCOUNT, KEY, Fleet
 from plays import ROOT
 
 from tests.cloudflare import ControlPlane
 from tests.cloudflare.calls import Record
+from tests.cloudflare.uploading import upload
 
 MARK = "WORKER_VERSION"
 """The variable that marks every change of code or configuration."""
@@ -34,11 +37,14 @@ class Change:
     variables: dict[str, Any]
     planned: str
     differs: set[str]
+    leads: set[str] | None = None
+    """Hostnames and routes that lead to it afterwards; None: the hostname of before."""
 
 
+HOSTNAME = {"variable HERMES_DASHBOARD_HOSTNAME", f"variable {MARK}", "hostnames", "tags"}
 CHANGES = {
     "variable": Change(
-        {"hermes_sleep_after": "1h"},
+        {"hermes_sleep_after": "1h", "hermes_uploader": "wrangler"},
         "update  worker",
         {"variable HERMES_SLEEP_AFTER", f"variable {MARK}"},
     ),
@@ -55,9 +61,40 @@ CHANGES = {
     "hostname": Change(
         {"hermes_dashboard_hostname": "moved.example.com"},
         "create  routes     custom domain moved.example.com",
-        {"variable HERMES_DASHBOARD_HOSTNAME", f"variable {MARK}", "hostnames", "tags"},
+        HOSTNAME,
+        {"moved.example.com"},
     ),
-    "route": Change({"hermes_route_mode": "zone_route"}, "create  routes     route", {"hostnames"}),
+    "homeless": Change(
+        {"hermes_dashboard_hostname": ""},
+        "delete  routes     homeless.example.com, which the inventory no longer names",
+        HOSTNAME | {"variable HERMES_DASHBOARD"},
+        set(),
+    ),
+    "taking": Change(
+        {
+            "hermes_dashboard_hostname": "blog.example.com",
+            "hermes_take_over_hostname": True,
+        },
+        "create  routes     custom domain blog.example.com",
+        HOSTNAME,
+        {"blog.example.com"},
+    ),
+    "replacing": Change(
+        {
+            "hermes_dashboard_hostname": "old.example.com",
+            "hermes_take_over_hostname": True,
+            "hermes_route_mode": "zone_route",
+        },
+        "create  routes     route old.example.com/* and a proxied record",
+        HOSTNAME,
+        {"old.example.com/*"},
+    ),
+    "route": Change(
+        {"hermes_route_mode": "zone_route"},
+        "create  routes     route",
+        {"hostnames"},
+        {"route.example.com/*"},
+    ),
     "nothing": Change({"hermes_docker_socket": "unix:/nowhere"}, "", set()),
 }
 
@@ -69,15 +106,15 @@ def state(fleet: Fleet, name: str) -> dict[str, Any]:
     (zone,) = fleet.plane.state.zones.values()
     found = {f"variable {key}": value for key, value in worker.current.variables().items()}
     found |= {f"secret {key}": value for key, value in worker.current.secrets().items()}
-    domains = {one.hostname for one in account.domains.values() if one.service == name}
-    routes = {one["pattern"] for one in zone.routes.values() if one["script"] == name}
+    custom = {one.hostname for one in account.domains.values() if one.service == name}
+    routed = {one["pattern"] for one in zone.routes.values() if one["script"] == name}
     return found | {
         "code": worker.current.etag,
         "images": [one["images"] for one in worker.current.containers],
         "compatibility": worker.current.metadata["compatibility_date"],
         "objects": {one.id for one in worker.namespaces.values()},
         "tags": worker.tags,
-        "hostnames": (domains, routes),
+        "hostnames": custom | routed,
     }
 
 
@@ -93,19 +130,59 @@ def writes(calls: list[Record]) -> list[str]:
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     folder = tmp_path_factory.mktemp("changes")
-    with ControlPlane(folder / "plane") as plane:
+    with ControlPlane(folder / "plane") as plane, pytest.MonkeyPatch.context() as patch:
         made = Fleet(plane, folder)
+        # Quicker than wrangler, and leaves the same.
+        made.common = {"hermes_uploader": "plain"}
+        for name, value in plane.env.items():
+            patch.setenv(name, value)
+        strangers(Cloudflare("unused", ACCOUNT))
         for name in CHANGES:
             made.add(name)
-        play = made.play()
-        assert play.code == 0, play.output
         yield made
+
+
+def strangers(client: Cloudflare) -> None:
+    """Leave there what is nobody's of ours: a Worker with its hostname, and records."""
+    upload(client, "blog")
+    zone = zones.find(client, "example.com")["id"]
+    domains.attach(client, "blog.example.com", "blog", zone)
+    for kind, name, content in STRANGERS:
+        dns.create(client, zone, {"type": kind, "name": name, "content": content, "ttl": 1})
+
+
+STRANGERS = {
+    ("A", "old.example.com", "192.0.2.1"),
+    ("TXT", "old.example.com", "kept"),
+    ("TXT", "homeless.example.com", "kept"),
+    ("A", "shop.example.com", "192.0.2.2"),
+}
+
+
+def records(fleet: Fleet) -> set[tuple[str, str, str]]:
+    (zone,) = fleet.plane.state.zones.values()
+    return {(one["type"], one["name"], one["content"]) for one in zone.records.values()}
+
+
+def test_a_check_predicts_the_first_deploy(fleet: Fleet) -> None:
+    start = len(fleet.plane.calls)
+    check = fleet.play("--check", "--diff")
+    assert check.code == 0, check.output
+    assert fleet.plane.writes(start) == []
+    assert not any((fleet.home / name).exists() for name in CHANGES)
+    play = fleet.play("--diff")
+    assert play.code == 0, play.output
+    for name in CHANGES:
+        assert play.changed(name) == check.changed(name), name
+        planned = re.findall(rf"^{name}\n((?:  create .*\n)+)", check.output, re.MULTILINE)
+        assert planned and planned[0] in play.output
 
 
 def test_a_change_of_the_inventory_changes_exactly_that(fleet: Fleet) -> None:
     before = {name: state(fleet, name) for name in CHANGES}
     fleet.variables = {name: change.variables for name, change in CHANGES.items()}
     start = len(fleet.plane.calls)
+    assert records(fleet) >= STRANGERS
 
     check = fleet.play("--check", "--diff")
     assert check.code == 0, check.output
@@ -115,12 +192,20 @@ def test_a_change_of_the_inventory_changes_exactly_that(fleet: Fleet) -> None:
         assert change.planned in check.output
     assert "canary" not in check.output
 
+    fleet.plane.certificate_seconds = 5
     play = fleet.play("--diff")
     assert play.code == 0, play.output
+    assert "waiting for the certificate of moved.example.com" in play.output
+    for domain in fleet.plane.state.accounts[ACCOUNT].domains.values():
+        assert domain.issued_at <= fleet.plane.clock(), f"{domain.hostname} was not waited for"
     for name, change in CHANGES.items():
-        assert differing(before[name], state(fleet, name)) == change.differs, name
+        after = state(fleet, name)
+        assert differing(before[name], after) == change.differs, name
+        leads = {f"{name}.example.com"} if change.leads is None else change.leads
+        assert after["hostnames"] == leads, name
         assert play.changed(name) == check.changed(name), name
     assert "canary" not in play.output
+    assert STRANGERS - records(fleet) == {("A", "old.example.com", "192.0.2.1")}, "it was replaced"
     for name in ("secret", "further"):
         assert writes(fleet.calls(name, start)) == [f"PATCH workers/scripts/{name}/secrets-bulk"]
     assert writes(fleet.calls("nothing", start)) == []

@@ -28,10 +28,9 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         yield Fleet(plane, folder)
 
 
-def cuts(fleet: Fleet, variables: dict[str, str]) -> dict[str, tuple[int, str]]:
+def cuts(fleet: Fleet) -> dict[str, tuple[int, str]]:
     """Deploy one host whole; returns a name for each moment to cut at, with the calls before it and the kind."""
     fleet.add("whole")
-    fleet.variables["whole"] = variables
     play = fleet.play()
     assert play.code == 0, play.output
     calls = fleet.calls("whole")
@@ -54,11 +53,10 @@ def test_a_run_that_is_cut_anywhere_says_where_and_the_next_one_converges(
     fleet: Fleet, uploader: str, route_mode: str
 ) -> None:
     plane = fleet.plane
-    variables = {"hermes_uploader": uploader, "hermes_route_mode": route_mode}
-    moments = cuts(fleet, variables)
+    fleet.common = {"hermes_uploader": uploader, "hermes_route_mode": route_mode}
+    moments = cuts(fleet)
     for name, (calls, kind) in moments.items():
         plane.faults.after(calls, kind, token=fleet.add(name))
-        fleet.variables[name] = variables
     cut = fleet.play()
     plane.faults.clear()
     for name in moments:

@@ -115,7 +115,11 @@ def _conflicts(
     if owner == settings.name:
         return []
     records = dns.listing(api, zone_id, wanted)
-    foreign = [record for record in records if not is_our_record(record, settings.name)]
+    foreign = [
+        record
+        for record in records
+        if record["type"] in dns.EXCLUSIVE and not is_our_record(record, settings.name)
+    ]
     return [_taken(f"{wanted} has a DNS record ({foreign[0]['type']}) already.")] if foreign else []
 
 
@@ -191,7 +195,13 @@ class Hostnames:
         self._remove_route(hostname)
         if self.settings.take_over_hostname or self.settings.route_mode == "custom_domain":
             self._clear_records(hostname)
-        domains.attach(self.api, hostname, self.settings.name, self._zone(hostname))
+        domains.attach(
+            self.api,
+            hostname,
+            self.settings.name,
+            self._zone(hostname),
+            take_over=self.settings.take_over_hostname,
+        )
 
     def _add_route(self, hostname: str) -> None:
         self._remove_domain(hostname)

@@ -126,6 +126,8 @@ class FakeAccount:
         if any(one["name"] == body["hostname"] for one in self.records.values()):
             return refused(409, 100117, "Hostname already has externally managed DNS records.")
         old = next((d for d in self.domains.values() if d["hostname"] == body["hostname"]), {})
+        if old and old["service"] != body["service"] and not body.get("override_existing_origin"):
+            return refused(409, 100116, "Hostname already in use by other custom domain.")
         domain = {"id": self.new_id(), "zone_name": "example.com", **old, **body}
         self.domains[domain["id"]] = domain
         return ok(domain)
