@@ -107,7 +107,7 @@ def main() -> int:
         return 2
     if options.guard:
         return guard()
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with state_folder(options.state) as state, tempfile.TemporaryDirectory() as place:
             return live(options, Account(os.environ, state, Path(place)))

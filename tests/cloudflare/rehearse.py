@@ -38,7 +38,7 @@ def main() -> int:
     """Rehearse; returns the exit code."""
     options = parse()
     # Like Ctrl-C: everything that was started ends on the way out.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with state_folder(options.state) as state:
             wanted = Rehearsal(

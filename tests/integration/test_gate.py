@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import resource
 import socket
 import struct
 import urllib.parse
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 import pytest
 from plays import wait_until
 
-from tests.standins.lone_worker import TOKEN, LoneWorker
+from tests.standins.lone_worker import TOKEN, LoneWorker, as_many_sockets_as_supervised
 
 SOCKETS = 2000
 WEBSOCKET = (
@@ -174,6 +175,16 @@ def connections(worker: LoneWorker, number: int) -> Iterator[socket.socket]:
         yield connection
 
 
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """More open files than a shell permits its programs."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    as_many_sockets_as_supervised()
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.usefixtures("many_files")
 def test_two_thousand_sockets_lock_nobody_out(worker: LoneWorker) -> None:
     starts, before = worker.seen()["starts"], worker.memory()
     with contextlib.ExitStack() as stack:
