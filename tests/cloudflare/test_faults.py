@@ -55,15 +55,26 @@ def test_chosen_calls_fail_so_many_times(plane: ControlPlane, client: Make) -> N
     assert [call.status for call in plane.writes()] == [503, 503, 200]
 
 
-@pytest.mark.parametrize(("kind", "stored"), [("cut-before", False), ("cut-after", True)])
-def test_a_connection_is_cut_before_or_after_the_effect(
-    plane: ControlPlane, client: Make, kind: str, stored: bool
+@pytest.mark.parametrize(
+    ("kind", "status", "stored"),
+    [("cut-before", 0, False), ("cut-after", 0, True), ("error-after", 500, True)],
+)
+def test_a_call_fails_before_or_after_its_effect(
+    plane: ControlPlane, client: Make, kind: str, status: int, stored: bool
 ) -> None:
     plane.faults.on("PUT", "/workers/scripts/box$", kind, times=10)
     with pytest.raises(CloudflareError) as caught:
         upload(client())
-    assert caught.value.status == 0
+    assert caught.value.status == status
     assert ("box" in plane.state.accounts[ACCOUNT].workers) is stored
+
+
+def test_a_call_that_hangs_is_given_up_and_sent_again(
+    plane: ControlPlane, client: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cloudflare, "TIMEOUT", (10.0, 0.5))
+    plane.faults.on("GET", "/workers/scripts$", "timeout", times=1)
+    assert client().get(client().account("workers/scripts")) == []
 
 
 def test_too_many_calls_say_when_to_come_back(plane: ControlPlane, client: Make) -> None:

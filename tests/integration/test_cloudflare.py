@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 import requests
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
+from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
+from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import Runtime
 from plays import PLAYBOOK, ROOT, Play, clean_environment
 
 from tests.cloudflare import ControlPlane
@@ -131,7 +133,9 @@ def test_a_first_deploy_ends_in_a_verified_chat_and_a_second_writes_nothing(
     cloud: Cloud, tmp_path: Path
 ) -> None:
     with Watch(TOKEN, KEY) as watch:
-        play = cloud.deploy("first", "-vvv", "--diff", env={"TMPDIR": str(tmp_path)})
+        # Whatever lasts of Ansible's own temporary files is looked at too.
+        kept = {"ANSIBLE_HOME": str(tmp_path / "ansible"), "ANSIBLE_KEEP_REMOTE_FILES": "true"}
+        play = cloud.deploy("first", "-vvv", "--diff", env={"TMPDIR": str(tmp_path), **kept})
     assert "first: deployed and verified" in play.output
     assert "https://first.acme.workers.dev" in play.output
     assert "Plan: 1 to create" in play.output
@@ -151,6 +155,30 @@ def test_a_first_deploy_ends_in_a_verified_chat_and_a_second_writes_nothing(
     assert again.changed("first") == 0
     assert "No changes. 0 calls written." in again.output
     assert cloud.writes(start) == []
+
+
+def test_what_was_rendered_can_be_run_by_hand(cloud: Cloud) -> None:
+    """As its first lines say: it keeps the secrets that the Worker has, and is what a deploy would make."""
+    build = cloud.home / "first" / "build"
+    assert "npx wrangler@4 deploy" in (build / "wrangler.toml").read_text()
+    deployment = Deployment(str(cloud.home), "first")
+    wrangler = Runtime(deployment, Sources(), print, "cloudflare").install_wrangler()
+    worker = cloud.worker("first")
+    before, secrets_before = worker.current, worker.current.secrets()
+    done = subprocess.run(
+        [*wrangler, "deploy"],
+        cwd=build,
+        env=clean_environment(**cloud.plane.env, CLOUDFLARE_API_TOKEN=TOKEN, CI="1"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout
+    assert worker.current is not before
+    assert worker.current.secrets() == secrets_before
+    assert "No changes. 0 calls written." in cloud.deploy("first").output
 
 
 class Watch:
@@ -191,34 +219,50 @@ def holding(secret: str, *folders: Path) -> set[Path]:
     }
 
 
-def test_a_new_version_cuts_no_answer_and_loses_no_request(
-    cloud: Cloud, provider: Provider
-) -> None:
-    variables = {"hermes_provider": None, "hermes_drain_timeout": "2m"}
-    cloud.deploy("busy", **variables)
+@contextlib.contextmanager
+def busy(cloud: Cloud, name: str, provider: Provider) -> Iterator[None]:
+    """A long stream, and a client that never pauses, during whatever is done; both have to be answered whole."""
     over = threading.Event()
 
     def keep_asking() -> list[int]:
         statuses = []
         while not over.is_set():
-            statuses.append(cloud.chat("busy", "short")[0])
+            statuses.append(cloud.chat(name, "short")[0])
         return statuses
 
     with ThreadPoolExecutor() as pool:
         provider.pause = 0.1
-        streamed = pool.submit(cloud.chat, "busy", "word " * 100, stream=True)
+        streamed = pool.submit(cloud.chat, name, "word " * 100, stream=True)
         asking = pool.submit(keep_asking)
         try:
-            cloud.deploy("busy", hermes_sleep_after="2h", **variables)
+            yield
         finally:
             over.set()
+            provider.pause = 0.0
         status, text = streamed.result()
         statuses = asking.result()
     assert status == 200
     assert text.rstrip().endswith("data: [DONE]"), "the stream came to its end"
     assert text.count("word") >= 100, "and nothing of it is missing"
     assert statuses and set(statuses) == {200}, "every request was answered"
+
+
+def test_a_new_version_cuts_no_answer_and_loses_no_request(
+    cloud: Cloud, provider: Provider
+) -> None:
+    variables = {"hermes_provider": None, "hermes_drain_timeout": "2m"}
+    cloud.deploy("busy", **variables)
+    variables["hermes_sleep_after"] = "2h"
+    with busy(cloud, "busy", provider):
+        cloud.deploy("busy", **variables)
     assert cloud.worker("busy").current.variables()["HERMES_SLEEP_AFTER"] == "2h"
+
+    provider.also = KEY + "-2"
+    keys = ("-e", "keys=api_token,provider_keys")
+    with busy(cloud, "busy", provider):
+        play = cloud.play("rotate_keys", "busy", *keys, **variables, anthropic_api_key=KEY + "-2")
+    assert play.code == 0, play.output
+    assert cloud.worker("busy").current.secrets()["ANTHROPIC_API_KEY"] == KEY + "-2"
 
 
 def test_what_was_changed_by_hand_is_seen_and_mended(cloud: Cloud) -> None:
@@ -313,9 +357,12 @@ def test_keys_rotate_without_a_failed_request(cloud: Cloud) -> None:
 
 def test_a_rotation_that_is_not_proved_goes_back_to_the_version_before(cloud: Cloud) -> None:
     cloud.deploy("turning", anthropic_api_key=KEY + "3")
+    before = cloud.worker("turning").current
     cloud.plane.faults.on("POST", r"turning\..*/v1/chat/completions", "error", times=1)
     keys = {"anthropic_api_key": KEY + "4"}
     play = cloud.play("rotate_keys", "turning", "-e", "keys=api_token,provider_keys", **keys)
     cloud.plane.faults.clear()
     assert play.code != 0
     assert "Taken back: anthropic_api_key, hermes_api_token." in play.output, play.output
+    assert cloud.worker("turning").current is before
+    assert cloud.deploy("turning", anthropic_api_key=KEY + "3").changed("turning") == 0

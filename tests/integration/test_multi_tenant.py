@@ -131,6 +131,8 @@ def change_by_hand(walk: Walk) -> None:
         "compatibility_flags": ["nodejs_compat"],
     }
     globex = walk.plane.state.accounts[GLOBEX]
+    (module, *_others) = globex.workers["carol"].current.modules
+    module.content += b"// another line"
     # Cloudflare takes a custom domain's record along.
     globex.domains.clear()
     for zone in walk.plane.state.zones.values():
@@ -152,6 +154,7 @@ def test_what_was_changed_by_hand_is_told_and_nothing_is_written(
     assert "STRANGER (added by hand)" in output
     for what in ("HERMES_SLEEP_AFTER was", "compatibility date was", "compatibility flags were"):
         assert f"{what} changed by hand" in output
+    assert "its code was changed by hand" in output
     assert re.search(r"create  routes +.*carol\.globex\.example", output)
     assert f"Not in this inventory: mallory (account {ACME}). Nothing is done to them." in output
 
@@ -177,6 +180,14 @@ def test_a_deploy_mends_it_and_leaves_strangers_alone(printed: dict[str, str], w
     )
     assert "No changes. 0 calls written." in again
     assert walk.plane.writes(start) == []
+
+    for binding in bob.bindings:
+        if binding["name"] == "WORKER_VERSION":
+            binding["text"] = "of-an-older-one"
+    status = "ansible-playbook hermes.workers.status -i inventories/mine --check --limit bob"
+    assert "version of-an-older-one (changed by hand) -> " in walk.type(status)
+    walk.type("ansible-playbook hermes.workers.deploy -i inventories/mine --limit bob")
+    assert acme.workers["bob"].current.variables()["WORKER_VERSION"] != "of-an-older-one"
 
 
 def test_the_page_rotates_a_token_and_takes_one_away(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import ssl
@@ -111,6 +112,29 @@ def test_plain_calls_leave_what_wrangler_leaves(plane: ControlPlane, home: Path)
         plain, original = told(plane, "plain"), told(plane, "wrangler")
         for part in original.keys() | plain.keys():
             assert plain.get(part) == original.get(part), part
+
+
+@pytest.mark.parametrize("uploader", ACCOUNTS)
+def test_an_image_or_a_version_that_is_not_ready_yet(
+    plane: ControlPlane, home: Path, uploader: str
+) -> None:
+    words = command(home, uploader, "slow")
+    workers = plane.state.accounts[ACCOUNTS[uploader]].workers
+    plane.preparations[:] = ["pending", "error"]
+    failed = run(plane, words)
+    assert failed.returncode != 0
+    assert re.search(r"^slow: FAILED\n  slow: .*image", failed.stdout, re.MULTILINE), failed.stdout
+    assert "Nothing was changed." in failed.stdout
+    assert plane.preparations == []
+    assert "slow" not in workers
+
+    plane.preparations[:] = ["pending"]
+    plane.unready_versions = 1
+    done = run(plane, words)
+    assert done.returncode == 0, done.stdout
+    assert (plane.preparations, plane.unready_versions) == ([], 0), "both were met"
+    assert len(workers["slow"].versions) == 1, "nothing was uploaded twice"
+    shutil.rmtree(home / "slow")
 
 
 def test_plain_calls_are_few(plane: ControlPlane, home: Path) -> None:
