@@ -12,6 +12,11 @@ PART ?=
 KEYS ?=
 IMAGE ?= auto
 
+# Ansible starts in no other encoding.
+ifneq ($(filter C POSIX,$(LC_ALL)),)
+export LC_ALL := C.UTF-8
+endif
+
 VENV := .venv
 TEST_VENV := .venv-test
 COLLECTION := .ansible/collections/ansible_collections/hermes/workers
