@@ -141,7 +141,8 @@ export class HermesInstance extends DurableObject<Env> {
         whyAwake: memory.whyAwake,
         requestsInFlight: this.#lifecycle.inFlight,
         lastActivity: iso(memory.lastActivity),
-        lastSave: memory.lastSave === 0 ? null : iso(memory.lastSave),
+        // At the start of a boot what was restored counts as saved; of an empty home nothing was.
+        lastSave: backups.length === 0 || memory.lastSave === 0 ? null : iso(memory.lastSave),
         unsavedSince: isoOrNull(memory.firstUnsaved),
         next: due === null ? null : { what: due.what, at: iso(due.at) },
         nextWake: isoOrNull(memory.wakeAt),

@@ -26,6 +26,9 @@ describe("a chat", () => {
       state: "awake",
       whyAwake: "/v1/chat/completions",
       gateway: "running",
+      lastSave: null,
+      running: { lastMonth: 0 },
+      instanceType: null,
     });
   });
 
