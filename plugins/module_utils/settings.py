@@ -48,6 +48,8 @@ KEY_VARIABLES = {
 PROVIDERS = (*KEY_VARIABLES, "rehearsal")
 KEY_NAMES = {variable: variable.upper() for variable in KEY_VARIABLES.values()}
 """Inventory variable of a provider's key -> name of the Worker's secret and of the environment variable."""
+VALUE_BYTES = 5120
+"""Cloudflare's limit for a variable or a secret of a Worker."""
 SECRET_VARIABLES = {name: variable for variable, name in KEY_NAMES.items()} | {
     "API_TOKEN": "hermes_api_token",
     "AI_GATEWAY_TOKEN": "hermes_ai_gateway_token",
@@ -328,6 +330,26 @@ class Checker:
                 "set hermes_provider_base_url to a public https address, or hermes_platform: workerd.",
                 "provider-url",
             )
+        self._sizes()
+
+    def _sizes(self) -> None:
+        """Note what Cloudflare would refuse for its size."""
+        values = {
+            "hermes_env": canonical(self.settings.env),
+            "hermes_models": canonical(self.settings.models),
+            "hermes_cors_origins": ",".join(self.settings.cors_origins),
+            "hermes_access_audiences": ",".join(self.settings.access_audiences),
+        }
+        values |= {SECRET_VARIABLES[name]: value for name, value in self.secrets.items()}
+        for variable, value in values.items():
+            size = len(value.encode())
+            if size > VALUE_BYTES:
+                self.problem(
+                    variable,
+                    f"takes {size} bytes; Cloudflare's limit for one value is {VALUE_BYTES}.",
+                    "make it shorter: on Cloudflare all of it is one variable or secret of the Worker.",
+                    "inputs",
+                )
 
     def _account(self) -> None:
         """Read who deploys, and where to."""

@@ -142,6 +142,8 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
         "hermes_provider_base_url",
         "Cloudflare does not reach",
     ),
+    (CLOUD | {"hermes_env": {"A": "ü" * 2560}}, "hermes_env", "5128 bytes"),
+    (CLOUD | {"hermes_secrets": {"A": "x" * 5120}}, "hermes_secrets", "5128 bytes"),
     ({"hermes_state_dir": "a\nb"}, "hermes_state_dir", "character"),
     ({"hermes_state_dir": 'a"b'}, "hermes_state_dir", "character"),
 ]
