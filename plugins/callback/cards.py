@@ -22,6 +22,7 @@ requirements:
 """
 
 from ansible import constants
+from ansible.playbook.task_include import TaskInclude
 from ansible.plugins.callback.default import CallbackModule as Default
 
 
@@ -42,6 +43,11 @@ class CallbackModule(Default):
         text = "\n".join([f"\n{result._host.get_name()}: FAILED", *lines])
         # In one piece: other hosts' progress is shown meanwhile.
         self._display.display(text, color=constants.COLOR_ERROR)
+
+    def v2_runner_on_ok(self, result) -> None:
+        """Say that tasks were included only to those who asked for details: their own headings follow."""
+        if self._display.verbosity or not isinstance(result._task, TaskInclude):
+            super().v2_runner_on_ok(result)
 
     def v2_playbook_on_include(self, included_file) -> None:
         """Say which tasks were included only to those who asked for details: it is one line for each host."""

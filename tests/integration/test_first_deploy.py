@@ -78,6 +78,7 @@ def test_one_command_ends_in_a_verified_chat(
     assert "deployed and verified" in first.stdout
     assert clone.local.url in first.stdout
     assert "rehearsal" in first.stdout, "a deployment without a key must say which model speaks"
+    assert not re.search(r"TASK [^\n]*\n\n(TASK|PLAY)", first.stdout), "a heading of nothing"
     assert clone.local.token not in first.stdout
 
 
