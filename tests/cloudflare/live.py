@@ -27,6 +27,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
     Cloudflare,
     CloudflareError,
 )
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.image import prune
 
 from tests.cloudflare.acceptance import ROOT, SETTINGS, Acceptance, Failed, end, table
 from tests.cloudflare.comparison import differences, report
@@ -88,11 +89,13 @@ class Account:
         names |= {one["name"].removesuffix("-hermes") for one in containers.applications(api)}
         return sorted(name for name in names if name.startswith(PREFIX))
 
-    def sweep(self) -> None:
-        """Take away every throw-away deployment, whichever run made it."""
+    def sweep(self, images: bool = True) -> None:
+        """Take away every throw-away deployment, whichever run made it. images: also those that no Worker names."""
         for name in self.leftovers():
             print(f"taking away {name}, which a run left behind", flush=True)
             self.acceptance(name).destroy(forget=True)
+        if images:
+            prune(Cloudflare(self.token, self.id), keep="")
 
 
 def main() -> int:
@@ -122,7 +125,8 @@ def main() -> int:
 
 def live(options: argparse.Namespace, account: Account) -> int:
     """Run the acceptance at the stand-in and on the account, and compare them. Raises Failed."""
-    account.sweep()
+    # An image that is there already saves this run a build, and goes at its end.
+    account.sweep(images=False)
     baseline = options.baseline
     if baseline is None:
         baseline = account.place / "baseline.jsonl"

@@ -170,6 +170,7 @@ def leftovers(plane: ControlPlane, account: str) -> list[str]:
         *held.domains,
         *records,
         *routes,
+        *(tag for one in plane.registry.repositories.values() for tag in one.tags),
     ]
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -16,7 +16,8 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.build import REPOSI
 from plays import ROOT, clean_environment, wait_until
 
 from tests.cloudflare import ControlPlane
-from tests.cloudflare.live import PREFIX
+from tests.cloudflare.live import PREFIX, Account
+from tests.cloudflare.rehearse import leftovers
 
 ACCOUNT = "0123456789abcdef0123456789abcdef"
 TOKEN = "cf-canary-of-a-real-account"
@@ -108,21 +109,33 @@ def test_a_live_run_is_never_an_accident(real: ControlPlane) -> None:
     assert real.calls == []
 
 
+def uploaded(plane: ControlPlane) -> bool:
+    return any(one.startswith(PREFIX) for one in plane.state.accounts[ACCOUNT].workers)
+
+
+def rotating(plane: ControlPlane) -> bool:
+    workers = plane.state.accounts[ACCOUNT].workers.values()
+    return any("API_TOKEN_PREVIOUS" in one.current.secrets() for one in workers)
+
+
 @pytest.mark.usefixtures("pushed")
 @pytest.mark.parametrize(
-    ("end", "last_words"),
-    [(signal.SIGKILL, "The guard is done."), (signal.SIGTERM, "Ended early.")],
+    ("moment", "end", "last_words"),
+    [
+        (uploaded, signal.SIGKILL, "The guard is done."),
+        (rotating, signal.SIGTERM, "Ended early."),
+    ],
 )
 def test_a_live_run_that_is_ended_leaves_nothing_behind(
     real: ControlPlane,
     home: Path,
     tmp_path: Path,
     baseline: tuple[str, Path],
+    moment: Callable[[ControlPlane], bool],
     end: signal.Signals,
     last_words: str,
 ) -> None:
     words = ("--state", home, "--baseline", baseline[1], "--report", tmp_path / "report.md")
-    workers = real.state.accounts[ACCOUNT].workers
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(
             command("live", *words),
@@ -132,12 +145,28 @@ def test_a_live_run_that_is_ended_leaves_nothing_behind(
             stdout=log,
             stderr=log,
         )
-        wait_until(lambda: any(one.startswith(PREFIX) for one in workers), "an upload", 300)
-        process.send_signal(end)
-        process.wait(120)
         log_text = (tmp_path / "log").read_text
-        wait_until(lambda: last_words in log_text(), last_words, 300)
-    assert nothing_left(real), log_text()
+        try:
+            wait_until(lambda: moment(real), moment.__name__, 300)
+            process.send_signal(end)
+            process.wait(120)
+            wait_until(lambda: last_words in log_text(), last_words, 300)
+        finally:
+            process.kill()
+    assert leftovers(real, ACCOUNT) == [], log_text()
+
+
+@pytest.mark.usefixtures("pushed")
+def test_an_image_that_was_pushed_before_a_run_was_ended_is_taken_away(
+    real: ControlPlane, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in account(real).items():
+        monkeypatch.setenv(name, value)
+    owner = Account(os.environ, tmp_path, tmp_path)
+    owner.sweep(images=False)
+    assert leftovers(real, ACCOUNT) == [Sources().container_image("")]
+    owner.sweep()
+    assert leftovers(real, ACCOUNT) == []
 
 
 @pytest.mark.usefixtures("pushed")
@@ -150,15 +179,7 @@ def test_a_live_run_proves_compares_and_takes_away(
     assert done.returncode == 0, done.stdout
     assert "deployed and verified" in done.stdout
     assert "Accepted; nothing was left behind." in done.stdout
-    assert nothing_left(real)
+    assert leftovers(real, ACCOUNT) == []
     text = report.read_text()
     assert "kinds of calls were answered as the stand-in answers them." in text, text
     assert TOKEN not in done.stdout + text
-
-
-def nothing_left(plane: ControlPlane) -> bool:
-    held = plane.state.accounts[ACCOUNT]
-    zones = plane.state.zones.values()
-    return not (
-        held.workers or held.applications or held.domains or any(zone.records for zone in zones)
-    )
