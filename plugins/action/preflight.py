@@ -74,7 +74,7 @@ class ActionModule(CardAction):
             "changed": False,
             "settings": checker.settings.as_dict(),
             "changes": [vars(change) for change in changes],
-            "values": values(checker, deployment, sources, place, given),
+            "rows": plan_rows(checker, deployment, sources, place, given),
         }
 
     def _rotation(self, checker: Checker, deployment: Deployment, place: Place) -> dict[str, Any]:
@@ -93,8 +93,8 @@ class ActionModule(CardAction):
             "changed": False,
             "settings": checker.settings.as_dict(),
             "changes": [vars(change) for change in rotation.changes()],
-            "values": rotation.rows(place.address),
-            "keys": sorted(rotation.keys),
+            "rows": rotation.rows(place.address),
+            "chosen_keys": sorted(rotation.keys),
         }
 
     def _place(self, checker: Checker, deployment: Deployment, runtime: Runtime) -> Place:
@@ -124,7 +124,7 @@ def unfinished(deployment: Deployment) -> list[Problem]:
     ]
 
 
-def values(
+def plan_rows(
     checker: Checker, deployment: Deployment, sources: Sources, place: Place, given: list[str]
 ) -> list[list[str]]:
     """Return the plan's table: what, value, source."""

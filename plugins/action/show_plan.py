@@ -41,9 +41,7 @@ def lines(plans: dict[str, dict[str, Any]]) -> list[str]:
             restarts.append(host)
         if len(plans) <= FULL_CARDS:
             text += ["", f"Plan for {host}"]
-            text += [
-                f"  {what:<13} {value:<34} ({source})" for what, value, source in plan["values"]
-            ]
+            text += [f"  {what:<13} {value:<34} ({source})" for what, value, source in plan["rows"]]
         elif changes:
             text += ["", host]
         text += [

@@ -70,13 +70,13 @@ changes:
   type: list
   elements: dict
   sample: [{action: create, what: image, detail: Hermes 0.19.0, restarts: false}]
-keys:
+chosen_keys:
   description: The keys that a rotation is for.
   returned: when O(rotate) is given
   type: list
   elements: str
   sample: [api_token]
-values:
+rows:
   description: The plan's table of value and source.
   returned: success
   type: list

@@ -72,7 +72,11 @@ def play(folder: Path, tasks: list[dict[str, Any]], *arguments: str) -> dict[str
     head = {"hosts": "localhost", "gather_facts": False, "vars": python}
     playbook.write_text(json.dumps([head | {"tasks": tasks}]))
     command = [str(PLAYBOOK), str(playbook), "-vvv", "--diff", *arguments]
-    quiet = environment() | {"ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default"}
+    quiet = environment() | {
+        "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default",
+        # Newer releases show the arguments of modules only when they are told to.
+        "ANSIBLE_INJECT_INVOCATION": "true",
+    }
     done = subprocess.run(
         command, cwd=folder, env=quiet, capture_output=True, text=True, timeout=300
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils import _internal
+from ansible.module_utils.common.parameters import PASS_VARS
 from ansible.module_utils.testing import patch_module_args
 
 
@@ -18,6 +19,9 @@ def run_module(name: str, /, check: bool = False, **arguments: Any) -> dict[str,
     """Run plugins/modules/<name>.py in diff mode; returns what it printed."""
     module = importlib.import_module(f"ansible_collections.hermes.workers.plugins.modules.{name}")
     switches = {"_ansible_check_mode": check, "_ansible_diff": True}
+    if "inject_invocation" in PASS_VARS:
+        # Shown with -vvv; releases before 2.21 show it without being told.
+        switches["_ansible_inject_invocation"] = True
     output = io.StringIO()
     with (
         patch_module_args(arguments | switches),

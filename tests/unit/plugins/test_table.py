@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from ansible_collections.hermes.workers.plugins.plugin_utils.table import Row, row, table
 
-PLANNED = {"changed": False, "values": [["address", "http://127.0.0.1:8787", "default"]]}
+PLANNED = {"changed": False, "rows": [["address", "http://127.0.0.1:8787", "default"]]}
 PROVED = {
     "changed": False,
     "url": "http://127.0.0.1:8787",
