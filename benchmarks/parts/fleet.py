@@ -257,7 +257,8 @@ def measure() -> list[Figure]:
             rotation = one.play(
                 "rotate_keys", names, "-e", "keys=api_token,provider_keys", key="sk-ant-2"
             )
-        print(f"   {chatters.good} chats during the rotation; failed: {chatters.failed[:5]}")
+        asked = chatters.good + len(chatters.failed)
+        print(f"   {asked} chats during the rotation; failed: {chatters.failed[:5]}")
         for batch in range(1, 4):
             # One play of all would wait for Cloudflare's limit of calls.
             numbers = range(batch * COUNT, (batch + 1) * COUNT)
@@ -285,6 +286,11 @@ def measure() -> list[Figure]:
         ),
         Figure(f"calls of {COUNT} first deployments", first.calls, "calls", 1200),
         Figure(f"rotating the keys of {COUNT} deployments", round(rotation.seconds, 1), "s", 20.0),
-        Figure("failed requests of clients meanwhile", len(chatters.failed), "requests", 0),
+        Figure(
+            f"requests that failed meanwhile, of {asked} by a client for each",
+            len(chatters.failed),
+            "requests",
+            0,
+        ),
         Figure("largest process of a play", round(largest), "MB resident", 150.0),
     ]

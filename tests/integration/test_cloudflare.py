@@ -279,6 +279,17 @@ def test_what_was_changed_by_hand_is_seen_and_mended(cloud: Cloud) -> None:
     assert "STRANGER" not in current.secrets()
     assert cloud.deploy("drifting").changed("drifting") == 0
 
+    account = cloud.plane.state.accounts[ACCOUNT]
+    (namespace,) = cloud.worker("drifting").namespaces.values()
+    gone = account.applications.pop(namespace.id)
+    cloud.plane.edge.changed(cloud.worker("drifting"))
+    status, text = cloud.chat("drifting", "Is anybody there?")
+    assert (status, json.loads(text)["error"]["code"]) == (503, "no_container")
+    play = cloud.deploy("drifting")
+    assert "its container application is missing" in play.output
+    assert account.applications[namespace.id].name == gone.name
+    assert cloud.chat("drifting", "And now?")[0] == 200
+
 
 def test_destroy_keeps_a_backup_and_leaves_nothing_else(cloud: Cloud) -> None:
     hostname = {
@@ -294,6 +305,11 @@ def test_destroy_keeps_a_backup_and_leaves_nothing_else(cloud: Cloud) -> None:
         "destroy", "leaving", "--check", "-e", "confirm=yes", "-e", "hermes_forget=no"
     )
     assert "delete  Worker leaving" in listed.output
+    assert cloud.writes(start) == []
+
+    asked = cloud.play("destroy", "leaving")
+    assert asked.code != 0
+    assert "nobody confirmed it" in asked.output
     assert cloud.writes(start) == []
 
     gone = cloud.play("destroy", "leaving", "-e", "confirm=yes", "-e", "hermes_forget=no")

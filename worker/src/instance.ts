@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** `HermesInstance`, the Durable Object: the only place that starts, stops or asks the sandbox. */
 import { DurableObject } from "cloudflare:workers";
+import { AbsentSandbox } from "./absent.ts";
 import { ContainerSandbox } from "./container.ts";
 import { digestOf } from "./digests.ts";
 import { ProcessSandbox, run, type Sandbox } from "./engine.ts";
@@ -388,6 +389,7 @@ function sandboxOf(ctx: DurableObjectState, env: Env, settings: Settings): Sandb
   if (ctx.container !== undefined) return containerOf(ctx, ctx.container, settings);
   if (env.ENGINE !== undefined && env.LOOPBACK !== undefined)
     return new ProcessSandbox(env.ENGINE, env.LOOPBACK);
+  if (settings.platform === "cloudflare") return new AbsentSandbox();
   throw new ApiError({
     status: 503,
     code: "bad_configuration",
