@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import requests
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
+from ansible_collections.hermes.workers.plugins.plugin_utils.build import REPOSITORY, Sources
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
 from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import Runtime
 from plays import PLAYBOOK, ROOT, Play, clean_environment
@@ -108,7 +108,7 @@ def add_image(plane: ControlPlane) -> str:
     """Have the image of these sources in the registry, as if somebody had pushed it."""
     sources = Sources()
     tag = sources.container_image("")
-    return plane.registry.add_image(f"{ACCOUNT}/hermes-workers", tag)
+    return plane.registry.add_image(f"{ACCOUNT}/{REPOSITORY}", tag)
 
 
 @pytest.fixture(scope="module")
@@ -272,8 +272,13 @@ def test_what_was_changed_by_hand_is_seen_and_mended(cloud: Cloud) -> None:
     for one in bindings:
         if one["name"] == "HERMES_SLEEP_AFTER":
             one["text"] = "5h"
-    play = cloud.deploy("drifting")
+    images = cloud.plane.registry.repositories[f"{ACCOUNT}/{REPOSITORY}"].tags
+    before = set(images)
+    cloud.plane.registry.add_image(f"{ACCOUNT}/{REPOSITORY}", "of-last-year", note="old")
+    play = cloud.deploy("drifting", hermes_prune_images=True)
     assert "HERMES_SLEEP_AFTER was changed by hand" in play.output
+    assert "deleted old images from the registry: of-last-year" in play.output
+    assert set(images) == before, "what a Worker names stays"
     current = cloud.worker("drifting").current
     assert current.variables()["HERMES_SLEEP_AFTER"] == "4h"
     assert "STRANGER" not in current.secrets()

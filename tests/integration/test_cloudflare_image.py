@@ -49,14 +49,27 @@ def test_it_is_pushed_once_and_then_needs_no_engine(
     assert "create  image" in check.output
     assert fleet.plane.registry.repositories == {}
 
+    fleet.plane.faults.on("PUT", "/manifests/", "refused", times=100)
+    cut = fleet.play()
+    fleet.plane.faults.clear()
+    assert cut.code != 0
+    assert "the image of Hermes: 127.0.0.1" in cut.output
+    assert "Nothing was deployed." in cut.output
+    assert not any(fleet.worker(name) for name in ("one", "two"))
+    refused = len(pushes(fleet))
+
     play = fleet.play()
     assert play.code == 0, play.output
+    assert "pushing the image to 127.0.0.1" in play.output
     assert config.read_text() == FOREIGN
     repository = fleet.plane.registry.repositories[f"{ACCOUNT}/{REPOSITORY}"]
     (digest,) = repository.tags.values()
     tag = Sources().container_image(base)
     assert set(repository.tags) == {tag}
-    assert sum("manifests" in one.path for one in pushes(fleet)) == 1, "one push for both"
+    pushed = sum("manifests" in one.path for one in pushes(fleet)[refused:])
+    assert pushed == 1, "one push for both"
+    (lent, *_others) = [one for one in fleet.plane.calls if one.path.endswith("/credentials")]
+    assert lent.body["expiration_minutes"] <= 15
     for name in ("one", "two"):
         (container,) = fleet.worker(name).current.containers
         assert container["images"]["hermes"].endswith(f"/{ACCOUNT}/{REPOSITORY}@{digest}")
