@@ -13,6 +13,9 @@ from sandbox.errors import DAMAGED_STATE, DISK_FULL, TEMPORARY, SandboxError
 # change counter, schema cookie (each copy counts it up), and the writer's version.
 _VOLATILE = ((18, 20), (24, 28), (40, 44), (92, 100))
 
+# What SQLite cannot write beside the database itself: its journal, and the index of that.
+_CRAMPED = (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
+
 
 def copy(source: str, target: str, name: str) -> None:
     """Copy a database that may be in use; writers of it are not blocked while it is in WAL mode.
@@ -61,7 +64,7 @@ def _open(path: str, mode: str, more: str = "") -> "contextlib.closing[sqlite3.C
 
 def _explain(error: sqlite3.Error, name: str) -> SandboxError:
     code = getattr(error, "sqlite_errorcode", 0) or 0
-    if code & 0xFF == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_WRITE:
+    if code & 0xFF == sqlite3.SQLITE_FULL or code in _CRAMPED:
         return SandboxError(DISK_FULL, f"The disk is full: {name} could not be copied.")
     if code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return SandboxError(TEMPORARY, f"The database {name} is locked.")

@@ -66,7 +66,7 @@ class Docker:
             text=True,
             check=False,
         )
-        assert not check or done.returncode == 0, done.stdout
+        assert not check or done.returncode == 0, f"exit code {done.returncode}: {done.stdout}"
         # Said of every container where the machine forwards nothing; none of ours needs that.
         kept = (line for line in done.stdout.splitlines() if not line.startswith(NO_FORWARDING))
         return "\n".join(kept).strip()
@@ -115,59 +115,88 @@ def running_engine(folder: Path) -> Iterator[Docker]:
         engine.gateway = bridge.get("Gateway") or without(f"the bridge of {given} has no gateway")
         yield engine
         return
-    for tool in ("dockerd", "ip"):
-        if not shutil.which(tool, path=_system_path()):
-            without(f"{tool} is not installed")
-    if os.geteuid() != 0:
-        without(
-            "only root can start a Docker engine; HERMES_TEST_DOCKER_SOCKET names a running one"
-        )
-    with_bridge = _bridge()
-    try:
-        yield from _dockerd(folder, *with_bridge)
-    finally:
-        _ip("link", "delete", with_bridge[0])
+    with Daemon(folder) as daemon:
+        yield daemon.engine
 
 
-def _dockerd(folder: Path, bridge: str, gateway: str) -> Iterator[Docker]:
-    """Run an engine beside any other: own folders, own bridge, no firewall rules."""
-    log = folder / "log"
-    command = [
-        *("dockerd", "--host", f"unix://{folder}/socket", "--pidfile", f"{folder}/pid"),
-        *("--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec"),
-        *("--bridge", bridge, "--iptables=false", "--ip6tables=false", "--ip-forward=false"),
-    ]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env={**os.environ, "PATH": _system_path()},
-            start_new_session=True,
-        )
-    engine = Docker(folder / "socket", gateway)
-    try:
+class Daemon:
+    """An engine beside any other: own folders, own bridge, no firewall rules. It can be stopped and started again."""
+
+    def __init__(self, folder: Path, data: Path | None = None) -> None:
+        """folder: for all of its files; data: for images and containers, where that is to be elsewhere."""
+        for tool in ("dockerd", "ip"):
+            if not shutil.which(tool, path=_system_path()):
+                without(f"{tool} is not installed")
+        if os.geteuid() != 0:
+            without(
+                "only root can start a Docker engine; HERMES_TEST_DOCKER_SOCKET names a running one"
+            )
+        self.folder = folder
+        self.data = data or folder / "data"
+        self.bridge, gateway = _bridge()
+        self.engine = Docker(folder / "socket", gateway)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Daemon:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            if left := self.engine("ps", "--all", "--quiet").split():
+                self.engine("rm", "--force", "--volumes", *left)
+        finally:
+            self.close()
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        folder, log = self.folder, self.folder / "log"
+        command = [
+            *("dockerd", "--host", f"unix://{folder}/socket", "--pidfile", f"{folder}/pid"),
+            *("--data-root", str(self.data), "--exec-root", f"{folder}/exec"),
+            *("--bridge", self.bridge, "--iptables=false", "--ip6tables=false"),
+            "--ip-forward=false",
+        ]
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, "PATH": _system_path()},
+                start_new_session=True,
+            )
         end = time.monotonic() + 60
-        while not engine.answers():
-            if process.poll() is not None or time.monotonic() > end:
+        while not self.engine.answers():
+            if self.process.poll() is not None or time.monotonic() > end:
                 without("dockerd does not start: " + log.read_text()[-1500:])
             time.sleep(0.2)
-        yield engine
-        if left := engine("ps", "--all", "--quiet").split():
-            engine("rm", "--force", "--volumes", *left)
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
+
+    def stop(self) -> None:
+        """Stop it, and its containers with it."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(timeout=60)
+            self.process = None
+
+    def close(self) -> None:
+        """Stop it and take its bridge away."""
+        try:
+            self.stop()
+        finally:
+            _ip("link", "delete", self.bridge)
 
 
 def _bridge() -> tuple[str, str]:
     """Make a bridge on a range that this machine has no route to; return its name and address."""
-    name = f"hermes{os.getpid() % 100000}"
     for third in range(256):
         network = ipaddress.ip_network(f"172.30.{third}.0/24")
         if not any(network.overlaps(taken) for taken in _routes()):
-            gateway = str(network[1])
+            name, gateway = f"hermes{os.getpid() % 100000}x{third}", str(network[1])
             _ip("link", "add", name, "type", "bridge")
             _ip("address", "add", f"{gateway}/24", "dev", name)
             _ip("link", "set", name, "up")

@@ -49,6 +49,11 @@ class Sandbox:
     def state(self) -> dict[str, Any]:
         return dict(self.docker.inspect(self.name)["State"])
 
+    def answers(self) -> bool:
+        """Tell whether its first process takes orders."""
+        command = ("sandbox", "status", "--boot", self.boot)
+        return self.docker("exec", self.name, *command, check=False).startswith("{")
+
     @property
     def status(self) -> dict[str, Any]:
         return dict(json.loads(self.sandbox("status")))
@@ -124,7 +129,9 @@ def start(docker: Docker, image: Image) -> Iterator[Callable[..., Sandbox]]:
         names.append(boot)
         environment = ("--env", f"HERMES_BOOT_ID={boot}")
         docker("run", "--detach", "--name", boot, *environment, *options, image.name)
-        return Sandbox(docker, boot, boot)
+        sandbox = Sandbox(docker, boot, boot)
+        until(sandbox.answers, "PID 1 takes orders")
+        return sandbox
 
     yield run
     for name in names:

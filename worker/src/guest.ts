@@ -2,7 +2,7 @@
 /** What runs in the sandbox during one boot, spoken to by the `sandbox` command and by Hermes' port. */
 import type { Chores } from "./clock.ts";
 import { type Exit, engineReason, lastLine, run, type Sandbox } from "./engine.ts";
-import { ApiError } from "./errors.ts";
+import { ApiError, reason } from "./errors.ts";
 import type { BootKeys, Go } from "./hermes-config.ts";
 import type { Log } from "./log.ts";
 import type { Restored } from "./memory.ts";
@@ -27,11 +27,13 @@ const EXEC_PATIENCE = 30_000;
 /** Between looks whether Hermes is ready at most, in milliseconds: a look costs less than somebody's waiting. */
 const LONGEST_PAUSE = 50;
 /** Exit codes of the `sandbox` command that mean something to us. */
+const FAILED = 1;
 const UNCHANGED = 3;
 const OTHER_BOOT = 65;
 const NOT_YET = 75;
 const DAMAGED_ARCHIVE = 70;
 const DAMAGED_STATE = 71;
+const DISK_FULL = 73;
 const REFUSED = 77;
 
 /** The sandbox of the current boot has ended; whoever waited for it starts over. */
@@ -259,7 +261,12 @@ export class Guest {
       if (exitCode !== 0) throw commandError("save", { exitCode, why: lastLine(await process.stderr) });
     };
     const meta = { boot: this.bootId, reason: why, image };
-    return { backup: await vault.write(first, meta, succeeded), unchanged: false };
+    try {
+      return { backup: await vault.write(first, meta, succeeded), unchanged: false };
+    } catch (error) {
+      if (error instanceof ApiError) throw error;
+      throw commandError("save", { exitCode: FAILED, why: reason(error) });
+    }
   }
 
   /** "Unchanged" is only as good as the generation it refers to. */
@@ -304,11 +311,23 @@ function parseStatus(text: string): { state?: string; nextCron?: number | null; 
 function commandError(name: string, result: { exitCode: number; why: string }): Error {
   if (result.exitCode === OTHER_BOOT) return new SandboxGone(null);
   if (result.exitCode === REFUSED) return dashboardRefused(result.why);
+  if (result.exitCode === DISK_FULL && name === "save") return diskFull(result.why);
   const why = result.why === "" ? `exit code ${result.exitCode}` : result.why;
   return new ApiError({
     status: 503,
     code: result.exitCode === NOT_YET ? "sandbox_not_ready" : `${name.replaceAll("-", "_")}_failed`,
     message: `'sandbox ${name}' failed: ${why}`,
+    retryAfter: 10,
+  });
+}
+
+function diskFull(why: string): ApiError {
+  return new ApiError({
+    status: 503,
+    code: "disk_full",
+    message:
+      `The state was not saved: ${why} Have Hermes delete what it needs no more, or restart it by force: ` +
+      "that brings a new disk, and gives up what was not saved.",
     retryAfter: 10,
   });
 }

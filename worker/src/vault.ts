@@ -62,6 +62,8 @@ export const CAP = 256 * 1024 * 1024;
 const ROW = 128 * 1024;
 /** Longest first line that is believed, in bytes. */
 const MANIFEST_LIMIT = 64 * 1024;
+/** Characters of what is no manifest that are shown: an engine may say there why it ran no command. */
+const LONGEST_QUOTE = 200;
 
 type Row = Record<string, SqlStorageValue>;
 
@@ -372,7 +374,8 @@ function parseManifest(line: string): Manifest {
     /^[0-9a-f]{64}$/.test(value.sha256) &&
     Number.isSafeInteger(value.bytes) &&
     (value.bytes ?? -1) >= 0;
-  if (sound !== true) throw new Error("The archive's first line is not understood.");
+  if (sound !== true)
+    throw new Error(`The archive's first line is not understood: ${line.slice(0, LONGEST_QUOTE)}`);
   return value as Manifest;
 }
 

@@ -173,7 +173,7 @@ describe("operating it", () => {
     await machine.set({ commandFails: { save: { exitCode: 73, message: "No space left on the disk." } } });
     const refused = await post("restart");
     expect(refused.status).toBeGreaterThanOrEqual(500);
-    expect(await refusal(refused)).toMatchObject({ code: "save_failed" });
+    expect(await refusal(refused)).toMatchObject({ code: "disk_full" });
     expect(await state()).toMatchObject({ state: "awake" });
     expect(await said(await chat("two", "s"))).toBe("one | two");
     expect((await post("restart?force=true")).status).toBe(200);

@@ -294,6 +294,20 @@ describe("saving", () => {
       expect(life.memory).toMatchObject({ lastSaveError: null, saveFailures: 0 });
     }));
 
+  it("tells a full disk, and an engine that ran no command, as what they are", () =>
+    world(async ({ life, sandbox, turn }) => {
+      await turn("a");
+      sandbox.commands["save"] = () => ({ exitCode: 73, stderr: "The disk is full." });
+      await expect(life.save("request")).rejects.toMatchObject({ status: 503, code: "disk_full" });
+      expect(life.memory.lastSaveError).toMatchObject({ code: "disk_full" });
+      sandbox.commands["save"] = () => ({ exitCode: 255, stdout: "OCI runtime exec failed: no space\n" });
+      await expect(life.save("request")).rejects.toMatchObject({
+        status: 503,
+        code: "save_failed",
+        message: expect.stringContaining("OCI runtime exec failed"),
+      });
+    }));
+
   it("does not trust 'unchanged' over a damaged generation", () =>
     world(async ({ life, storage, turn, vault }) => {
       await turn("a");
@@ -421,8 +435,8 @@ describe("sleeping", () => {
       await turn("a");
       sandbox.commands["save"] = () => ({ exitCode: 73, stderr: "The disk is full." });
       await pass(5 * HOUR);
-      expect(life.memory).toMatchObject({ state: "awake", lastSaveError: { code: "save_failed" } });
-      await expect(life.sleep()).rejects.toMatchObject({ code: "save_failed" });
+      expect(life.memory).toMatchObject({ state: "awake", lastSaveError: { code: "disk_full" } });
+      await expect(life.sleep()).rejects.toMatchObject({ code: "disk_full" });
       expect(sandbox.running).not.toBeNull();
     }));
 });

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Docker engine in trouble: no disk left in the container, and the engine itself restarted."""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from contained import KEPT, Contained, in_container
+from plays import Answer, Deployment, wait_until
+
+from tests.docker.engine import Daemon, Docker, build_sidecar, load_base
+from tests.standins.provider import Provider
+
+DISK = "2g"
+FILLER = "/root/filler"
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[Provider]:
+    with Provider(key="sk-canary-" + secrets.token_hex(16)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def daemon(docker: Docker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """An engine of this module's own on a small disk, with the image that an earlier module built, if one did."""
+    data = tmp_path_factory.mktemp("small-disk")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(data)], check=True)
+    try:
+        with Daemon(tmp_path_factory.mktemp("small"), data) as running:
+            hand_over(docker, running.engine)
+            yield running
+    finally:
+        subprocess.run(["umount", str(data)], check=True)
+
+
+def hand_over(docker: Docker, small: Docker) -> None:
+    """Copy the kept images of Hermes from one engine to another."""
+    kept = docker("images", "--format", "{{.Repository}}:{{.Tag}}", KEPT).split()
+    if kept:
+        save = ["docker", "--host", f"unix://{docker.socket}", "save", *kept]
+        load = ["docker", "--host", f"unix://{small.socket}", "load", "--quiet"]
+        with subprocess.Popen(save, stdout=subprocess.PIPE) as saving:
+            subprocess.run(load, stdin=saving.stdout, check=True, stdout=subprocess.DEVNULL)
+        assert saving.returncode == 0
+
+
+@pytest.fixture(scope="module")
+def troubled(
+    daemon: Daemon, provider: Provider, make_deployment: Callable[..., Deployment]
+) -> Contained:
+    engine = daemon.engine
+    base = load_base(engine)
+    made = make_deployment(
+        "troubled",
+        **in_container(engine, base, build_sidecar(engine, base)),
+        custom_api_key=provider.key,
+        hermes_default_model="custom/stand-in",
+        hermes_provider_base_url=provider.url + "/v1",
+    )
+    troubled = Contained(made, engine)
+    troubled.deploy()
+    return troubled
+
+
+@pytest.fixture(autouse=True)
+def memory(troubled: Contained, provider: Provider) -> Iterator[None]:
+    """What was said and saved before the trouble is known after it, by the first chat that is answered."""
+    deployment = troubled.deployment
+    word, session = secrets.token_hex(8), secrets.token_hex(8)
+    assert deployment.chat(f"The word is {word}.", session=session).status == 200
+    taken = deployment.call("POST", "/api/instance/backups")
+    assert taken.status == 200, taken.text
+    yield
+    answer = deployment.chat("What is the word?", session=session)
+    assert answer.status == 200, answer.text
+    asked = [seen.body["messages"] for seen in provider.seen if seen.body]
+    assert word in str(asked[-1]), "the conversation is lost"
+
+
+def events(troubled: Contained) -> str:
+    return (troubled.deployment.state / "logs" / "workerd.log").read_text()
+
+
+def fill(troubled: Contained) -> None:
+    troubled.inside("dd", "if=/dev/zero", f"of={FILLER}", "bs=1M", check=False)
+
+
+def backup(troubled: Contained) -> Answer:
+    return troubled.deployment.call("POST", "/api/instance/backups")
+
+
+def restart(troubled: Contained, how: str = "") -> Answer:
+    return troubled.deployment.call("POST", f"/api/instance/restart{how}")
+
+
+def test_a_full_container_serves_on_and_says_what_it_cannot_save(troubled: Contained) -> None:
+    fill(troubled)
+    assert troubled.deployment.chat("Nobody can write this down.").status == 200
+    refused = backup(troubled)
+    assert (refused.status, refused.json["error"]["code"]) == (503, "disk_full")
+    assert troubled.deployment.status()["lastSaveError"]["code"] == "disk_full"
+    assert "save_failed" in events(troubled)
+    troubled.inside("rm", FILLER)
+    assert backup(troubled).status == 200
+    assert troubled.deployment.status()["lastSaveError"] is None
+
+
+def test_a_full_container_is_given_up_by_force_alone(troubled: Contained) -> None:
+    fill(troubled)
+    troubled.deployment.chat("Nobody can write this down.")
+    refused = restart(troubled)
+    assert (refused.status, refused.json["error"]["code"]) == (503, "disk_full")
+    assert troubled.deployment.instance_state() == "awake"
+    assert restart(troubled, "?force=true").status == 200
+    assert "No such file" in troubled.inside("ls", FILLER, check=False)
+
+
+def wake(troubled: Contained) -> Answer:
+    return troubled.deployment.call("POST", "/api/instance/wake")
+
+
+def is_told(answer: Answer) -> bool:
+    """Tell whether an answer says that it is for want of the container engine."""
+    return answer.status == 503 and "container engine" in answer.json["error"]["message"]
+
+
+def test_docker_is_restarted_under_an_awake_hermes(troubled: Contained, daemon: Daemon) -> None:
+    daemon.stop()
+    answer = troubled.deployment.chat("Is anybody there?")
+    assert is_told(answer), answer.text
+    daemon.start()
+    wait_until(lambda: wake(troubled).status == 200, "a boot")
+    assert "sandbox_lost" in events(troubled)
+
+
+def test_docker_is_restarted_during_a_boot(troubled: Contained, daemon: Daemon) -> None:
+    troubled.sleep()
+    waking = troubled.while_(lambda: wake(troubled), troubled.is_running)
+    daemon.stop()
+    answer = waking.answer()
+    assert is_told(answer), answer.text
+    assert "boot_failed" in events(troubled)
+    daemon.start()
+    wait_until(lambda: wake(troubled).status == 200, "a boot")
