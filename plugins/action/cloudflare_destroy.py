@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -117,8 +118,9 @@ class ActionModule(DeploymentAction):
 
     def _judge(self) -> None:
         """Refuse what cannot be judged, and what is not ours."""
-        if self.account.problems:
-            raise Card([Problem(**entry) for entry in self.account.problems])
+        lacking = [*self.account.problems, *chain(*self.account.zone_problems.values())]
+        if lacking:
+            raise Card([Problem(**entry) for entry in lacking])
         if self.deployed.exists and not is_ours(self.deployed):
             raise Card.of(
                 "hermes_name",

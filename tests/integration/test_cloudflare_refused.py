@@ -166,3 +166,14 @@ def test_refusals_come_before_the_first_change(fleet: Fleet) -> None:
     for name in ("nobody", "no-scripts", "no-dns"):
         assert cards[name].strip().startswith("cloudflare_api_token: "), cards[name]
     assert not any(fleet.home.glob("*/api_token")), "not even a token was made"
+
+
+def test_what_a_hostname_lacks_is_no_matter_of_those_without_one(fleet: Fleet) -> None:
+    """They share a token and its account, of which is asked once for both."""
+    fleet.add("beside")
+    token = fleet.tokens["no-dns"]
+    fleet.variables["beside"] = {"cloudflare_api_token": token, "hermes_dashboard_hostname": ""}
+    play = fleet.play("--check", hosts=["no-dns", "beside"])
+    assert "no-dns: FAILED" in play.output
+    assert "beside: FAILED" not in play.output
+    assert "create  worker     version" in play.output

@@ -35,6 +35,8 @@ class Account:
 
     problems: list[dict[str, str]] = field(default_factory=list)
     """What stands against every deployment there; the rest may then be empty."""
+    zone_problems: dict[str, list[dict[str, str]]] = field(default_factory=dict)
+    """Zone id -> what stands against a deployment with a hostname there; an empty id: in any zone."""
     subdomain: str = ""
     """The account's name below workers.dev."""
     scripts: dict[str, str] = field(default_factory=dict)
@@ -53,6 +55,12 @@ class Account:
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for a task's result."""
         return asdict(self)
+
+    def problems_of(self, hostname: str) -> list[dict[str, str]]:
+        """Return what the token lacks for a hostname; nothing without one."""
+        zone = self.zone_of(hostname) if hostname else None
+        ids = ["", *([zone["id"]] if zone else [])] if hostname else []
+        return [problem for one in ids for problem in self.zone_problems.get(one, [])]
 
     def zone_of(self, hostname: str) -> dict[str, str] | None:
         """Return the zone that a hostname lies in, or None."""
@@ -99,11 +107,16 @@ def _check_token(api: Cloudflare, found: Account) -> str:
     except CloudflareError as error:
         if error.uncertain:
             raise
-        _note(found, "cloudflare_api_token", f"not valid: {error.message}", REMEDY_TOKEN)
+        _note(found.problems, "cloudflare_api_token", f"not valid: {error.message}", REMEDY_TOKEN)
         return ""
     status = verified.get("status")
     if status != "active":
-        _note(found, "cloudflare_api_token", f"the token is {status}, not active.", REMEDY_TOKEN)
+        _note(
+            found.problems,
+            "cloudflare_api_token",
+            f"the token is {status}, not active.",
+            REMEDY_TOKEN,
+        )
     return verified.get("id") or ""
 
 
@@ -119,7 +132,7 @@ def _check_permissions(api: Cloudflare, found: Account, hostnames: list[str]) ->
             denied.append(permission)
     if permissions.SCRIPTS in denied and permissions.CONTAINERS in denied:
         _note(
-            found,
+            found.problems,
             "hermes_account_id",
             "the token sees nothing of this account: it belongs to another one, or lacks the permissions"
             " Workers Scripts: Edit and Containers: Edit.",
@@ -127,10 +140,10 @@ def _check_permissions(api: Cloudflare, found: Account, hostnames: list[str]) ->
             "account",
         )
     elif permissions.SCRIPTS in denied:
-        _missing(found, permissions.SCRIPTS.label, "to upload the Worker and its secrets")
+        _missing(found.problems, permissions.SCRIPTS.label, "to upload the Worker and its secrets")
     elif permissions.CONTAINERS in denied:
         _note(
-            found,
+            found.problems,
             "cloudflare_api_token",
             "Containers are refused: the token lacks the permission Containers: Edit, or the account is not on the"
             " Workers Paid plan.",
@@ -144,43 +157,49 @@ def _check_permissions(api: Cloudflare, found: Account, hostnames: list[str]) ->
 
 def _check_policies(api: Cloudflare, found: Account, token_id: str, hostnames: list[str]) -> None:
     """Note each permission that is "Read" where "Edit" is needed, if the token may tell."""
-    groups = permissions.granted(api, token_id)
-    needed = [permissions.SCRIPTS, permissions.CONTAINERS]
+    groups = permissions.granted(api, token_id) or set()
+    purpose = "of which it has the reading half only"
+    for one in permissions.read_only(groups, (permissions.SCRIPTS, permissions.CONTAINERS)):
+        _missing(found.problems, one.label, purpose)
     if hostnames:
-        needed += [permissions.ROUTES, permissions.DNS]
-    for one in permissions.read_only(groups or set(), needed):
-        _missing(found, one.label, "of which it has the reading half only")
+        in_zones = found.zone_problems.setdefault("", [])
+        for one in permissions.read_only(groups, (permissions.ROUTES, permissions.DNS)):
+            _missing(in_zones, one.label, purpose)
 
 
 def _check_zones(api: Cloudflare, found: Account, hostnames: list[str]) -> None:
     """Note each permission that is missing in the zones of these hostnames; keep their routes."""
+    in_any = found.zone_problems.setdefault("", [])
     found.zones = _asked(
-        found, lambda: _zones(api), permissions.ZONES.label, "to find the zone of a hostname"
+        in_any, lambda: _zones(api), permissions.ZONES.label, "to find the zone of a hostname"
     )
     for zone in _zones_of(found, hostnames):
         identity, name = zone["id"], zone["name"]
+        problems = found.zone_problems.setdefault(identity, [])
         found.routes[identity] = _asked(
-            found,
+            problems,
             partial(_routes, api, identity),
             permissions.ROUTES.label,
             f"to see and set the routes of {name}",
         )
         _asked(
-            found,
+            problems,
             partial(api.get, f"/zones/{identity}/{permissions.DNS.path}"),
             permissions.DNS.label,
             f"to see and make records of {name}",
         )
 
 
-def _asked(found: Account, ask: Callable[[], list[Any]], label: str, purpose: str) -> list[Any]:
+def _asked(
+    problems: list[dict[str, str]], ask: Callable[[], list[Any]], label: str, purpose: str
+) -> list[Any]:
     """Return what the token may see; nothing, and a note, where it lacks the permission for it."""
     try:
         return ask()
     except CloudflareError as error:
         if not error.denied:
             raise
-        _missing(found, label, purpose)
+        _missing(problems, label, purpose)
         return []
 
 
@@ -217,9 +236,9 @@ def _routes(api: Cloudflare, zone_id: str) -> list[dict[str, str]]:
     ]
 
 
-def _missing(found: Account, label: str, purpose: str) -> None:
+def _missing(problems: list[dict[str, str]], label: str, purpose: str) -> None:
     _note(
-        found,
+        problems,
         "cloudflare_api_token",
         f"lacks the permission {label}, {purpose}.",
         f"add it to the token at {TOKENS_PAGE}.",
@@ -227,6 +246,10 @@ def _missing(found: Account, label: str, purpose: str) -> None:
 
 
 def _note(
-    found: Account, subject: str, sentence: str, remedy: str, code: str = "cloudflare-token"
+    problems: list[dict[str, str]],
+    subject: str,
+    sentence: str,
+    remedy: str,
+    code: str = "cloudflare-token",
 ) -> None:
-    found.problems.append(asdict(Problem(subject, sentence, remedy, code)))
+    problems.append(asdict(Problem(subject, sentence, remedy, code)))

@@ -132,8 +132,9 @@ class CloudflarePlace(Controller):
         return RemoteClient(self.settings.host, token)
 
     def _account_problems(self) -> list[Problem]:
-        if self.account.problems:
-            return [Problem(**entry) for entry in self.account.problems]
+        lacking = self.account.problems + self.account.problems_of(self.settings.dashboard_hostname)
+        if lacking:
+            return [Problem(**entry) for entry in lacking]
         self.settings.host = deployed.host_of(self.settings, self.account)
         return [
             *self._subdomain(),
