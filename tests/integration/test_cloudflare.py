@@ -159,6 +159,7 @@ def test_a_first_deploy_ends_in_a_verified_chat_and_a_second_writes_nothing(
 
 def test_what_was_rendered_can_be_run_by_hand(cloud: Cloud) -> None:
     """As its first lines say: it keeps the secrets that the Worker has, and is what a deploy would make."""
+    cloud.deploy("first")
     build = cloud.home / "first" / "build"
     assert "npx wrangler@4 deploy" in (build / "wrangler.toml").read_text()
     deployment = Deployment(str(cloud.home), "first")
