@@ -6,7 +6,6 @@ from __future__ import annotations
 import secrets
 import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from contained import KEPT, Contained, in_container
