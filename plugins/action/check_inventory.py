@@ -8,6 +8,7 @@ Runs once for all hosts: what is an account's is asked once for all its deployme
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Any
 
@@ -17,6 +18,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     Checker,
     Settings,
     collisions,
+    show,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.action import CardAction
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import account as accounts
@@ -56,7 +58,7 @@ class ActionModule(CardAction):
             folder = os.path.abspath(os.path.expanduser(settings.state_dir))
             name = settings.name or str(raw["hermes_name"])
             found[host] = (folder, name, settings.ports.values())
-        problems = collisions(found)
+        problems = collisions(found) + self._batches()
         if problems:
             raise Card(problems)
         accounts_ = self._accounts()
@@ -67,6 +69,21 @@ class ActionModule(CardAction):
             "accounts": accounts_,
             "strangers": self._strangers(),
         }
+
+    def _batches(self) -> list[Problem]:
+        """Return what is wrong with a limit of failures that is only looked at when a batch is over."""
+        given = self.task_vars.get("hermes_max_fail_percentage", 100)
+        with contextlib.suppress(TypeError, ValueError):
+            if 0 <= float(given) <= 100:
+                return []
+        return [
+            Problem(
+                "hermes_max_fail_percentage",
+                f"{show(given)} is no number from 0 to 100.",
+                "say for example -e hermes_max_fail_percentage=25.",
+                "batches",
+            )
+        ]
 
     def _strangers(self) -> list[dict[str, str]]:
         """Return the deployments of ours in these accounts that no host of the whole inventory is."""

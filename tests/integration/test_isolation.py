@@ -55,3 +55,16 @@ def test_the_table_is_shown_when_every_deployment_of_a_batch_fails(
     play = run_play("deploy", hosts, "-e", "hermes_serial=2")
     assert play.code != 0
     assert "2 deployments: 0 changed, 2 failed." in play.output
+
+
+def test_a_limit_of_failures_that_is_none_is_refused_before_anything_is_changed(
+    make_deployment: Callable[..., Deployment],
+) -> None:
+    hosts = [make_deployment(f"fine-{n}") for n in range(2)]
+    play = run_play(
+        "deploy", hosts, "-e", "hermes_serial=1", "-e", "hermes_max_fail_percentage=few"
+    )
+    assert play.code != 0
+    assert "hermes_max_fail_percentage: 'few' is no number from 0 to 100." in play.output
+    assert "Nothing was changed." in play.output
+    assert not any(host.state.exists() for host in hosts)
