@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.hermes.workers.plugins.module_utils import dns, domains, zones
+from ansible_collections.hermes.workers.plugins.module_utils import dns, domains, routes, zones
 from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import Cloudflare
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
 from fleets import ACCOUNT, KEY, Fleet
@@ -89,6 +89,16 @@ CHANGES = {
         HOSTNAME,
         {"old.example.com/*"},
     ),
+    "rerouting": Change(
+        {
+            "hermes_dashboard_hostname": "routed.example.com",
+            "hermes_take_over_hostname": True,
+            "hermes_route_mode": "zone_route",
+        },
+        "create  routes     route routed.example.com/* and a proxied record",
+        HOSTNAME,
+        {"routed.example.com/*"},
+    ),
     "route": Change(
         {"hermes_route_mode": "zone_route"},
         "create  routes     route",
@@ -143,16 +153,18 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 
 def strangers(client: Cloudflare) -> None:
-    """Leave there what is nobody's of ours: a Worker with its hostname, and records."""
+    """Leave there what is nobody's of ours: a Worker with a hostname and routes, and records."""
     upload(client, "blog")
     zone = zones.find(client, "example.com")["id"]
     domains.attach(client, "blog.example.com", "blog", zone)
+    for name in ("routed", "shop"):
+        routes.create(client, zone, f"{name}.example.com/*", "blog")
     for kind, name, content in STRANGERS:
         dns.create(client, zone, {"type": kind, "name": name, "content": content, "ttl": 1})
 
 
-STRANGERS = {
-    ("A", "old.example.com", "192.0.2.1"),
+REPLACED = {("A", "old.example.com", "192.0.2.1"), ("A", "routed.example.com", "192.0.2.3")}
+STRANGERS = REPLACED | {
     ("TXT", "old.example.com", "kept"),
     ("TXT", "homeless.example.com", "kept"),
     ("A", "shop.example.com", "192.0.2.2"),
@@ -205,7 +217,10 @@ def test_a_change_of_the_inventory_changes_exactly_that(fleet: Fleet) -> None:
         assert after["hostnames"] == leads, name
         assert play.changed(name) == check.changed(name), name
     assert "canary" not in play.output
-    assert STRANGERS - records(fleet) == {("A", "old.example.com", "192.0.2.1")}, "it was replaced"
+    assert STRANGERS - records(fleet) == REPLACED
+    (zone,) = fleet.plane.state.zones.values()
+    theirs = [one["pattern"] for one in zone.routes.values() if one["script"] == "blog"]
+    assert theirs == ["shop.example.com/*"]
     for name in ("secret", "further"):
         assert writes(fleet.calls(name, start)) == [f"PATCH workers/scripts/{name}/secrets-bulk"]
     assert writes(fleet.calls("nothing", start)) == []
