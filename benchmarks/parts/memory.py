@@ -1,16 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory of an embedded deployment, all its processes together (proportional set size)."""
+"""Memory of an embedded deployment, all its processes together, and what a large state adds to workerd."""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import threading
 import urllib.request
+from collections.abc import Callable
+from typing import Any
 
 from figure import Figure
 
 from parts.checkout import Checkout, fresh_checkout
 
 GOAL_MB = 260.0
+LARGE = 200
+"""Megabytes of a large state; the vault takes 256 MiB."""
 
 
 def processes(checkout: Checkout) -> dict[str, float]:
@@ -24,17 +31,62 @@ def processes(checkout: Checkout) -> dict[str, float]:
     return found
 
 
-def chat(checkout: Checkout) -> None:
-    """One turn, so that Hermes has loaded what a chat needs."""
-    body = json.dumps({"model": "hermes", "messages": [{"role": "user", "content": "Hello"}]})
+def ask(checkout: Checkout, path: str, body: object = None) -> dict[str, Any]:
+    """The answer to a POST."""
     token = (checkout.state / "api_token").read_text().strip()
     request = urllib.request.Request(
-        f"http://127.0.0.1:{checkout.port}/v1/chat/completions",
-        data=body.encode(),
+        f"http://127.0.0.1:{checkout.port}{path}",
+        data=b"" if body is None else json.dumps(body).encode(),
         headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=60) as response:
-        assert json.load(response)["choices"][0]["finish_reason"] == "stop"
+    with urllib.request.urlopen(request, timeout=120) as response:
+        return dict(json.load(response))
+
+
+def chat(checkout: Checkout) -> None:
+    """One turn, so that Hermes has loaded what a chat needs."""
+    body = {"model": "hermes", "messages": [{"role": "user", "content": "Hello"}]}
+    assert ask(checkout, "/v1/chat/completions", body)["choices"][0]["finish_reason"] == "stop"
+
+
+def added(checkout: Checkout, work: Callable[[], object]) -> float:
+    """Megabytes (resident) that workerd has more of during some work, at most, than before it."""
+    processes = checkout.supervisor().children()
+    (workerd,) = [one for one in processes if " serve " in " ".join(one.cmdline())]
+    before = peak = workerd.memory_info().rss
+    over = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not over.wait(0.005):
+            peak = max(peak, workerd.memory_info().rss)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        work()
+    finally:
+        over.set()
+        watching.join()
+    return round((peak - before) / 1e6, 1)
+
+
+def of_a_large_state(checkout: Checkout) -> list[Figure]:
+    """What saving and restoring one adds to workerd, which streams it: what waits for its garbage collector."""
+    (home,) = (checkout.state / "engine" / "disks").glob("*/disk/home/.hermes")
+    with (home / "skills" / "large.bin").open("wb") as file:
+        for _ in range(LARGE):
+            file.write(os.urandom(1_000_000))
+    saved = added(checkout, lambda: ask(checkout, "/api/instance/backups"))
+    ask(checkout, "/api/instance/sleep")
+    # So that the vault has to serve.
+    for snapshot in (checkout.state / "engine" / "snapshots").iterdir():
+        shutil.rmtree(snapshot)
+    restored = added(checkout, lambda: ask(checkout, "/api/instance/wake"))
+    return [
+        Figure(f"workerd while it saves a state of {LARGE} MB, more", saved, "MB", 150.0),
+        Figure("workerd while it restores that, more", restored, "MB", 150.0),
+    ]
 
 
 def measure() -> list[Figure]:
@@ -43,6 +95,7 @@ def measure() -> list[Figure]:
         for _ in range(5):
             chat(checkout)
         parts = processes(checkout)
+        large = of_a_large_state(checkout)
     for kind, megabytes in sorted(parts.items()):
         print(f"   {kind}: {megabytes:.0f} MB")
     named = sum(parts.get(kind, 0.0) for kind in ("workerd", "engine", "hermes"))
@@ -51,4 +104,5 @@ def measure() -> list[Figure]:
         Figure(
             "the same with supervisor and PID 1", round(sum(parts.values()), 1), "MB PSS", 300.0
         ),
+        *large,
     ]
