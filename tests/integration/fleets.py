@@ -62,6 +62,14 @@ class Fleet:
         ]
         play = {"hosts": "all", "gather_facts": False, "connection": "local", "tasks": tasks}
         playbook.write_text(json.dumps([play]))
+        return self._run(playbook, hosts, root, *arguments)
+
+    def destroy(self) -> Play:
+        """Destroy all hosts, without a backup."""
+        answers = ("-e", "confirm=yes", "-e", "hermes_forget=yes")
+        return self._run(ROOT / "playbooks" / "destroy.yml", None, ROOT, *answers)
+
+    def _run(self, playbook: Path, hosts: list[str] | None, root: Path, *arguments: str) -> Play:
         inventory = self.home / "inventory.json"
         chosen = {name: self._host(name) for name in hosts or self.tokens}
         inventory.write_text(json.dumps({"all": {"hosts": chosen}}))

@@ -99,6 +99,46 @@ def test_a_run_that_is_cut_anywhere_says_where_and_the_next_one_converges(
         "No changes. 0 calls written." in settled.output
     ), settled.output
     assert plane.writes(start) == []
+    destroy_is_cut_anywhere(fleet)
+
+
+def destroy_is_cut_anywhere(fleet: Fleet) -> None:
+    """One host for each thing that a destroy deletes: the answer to that is an error, and the next run converges."""
+    plane, names = fleet.plane, iter(fleet.tokens)
+    cut = []
+    for path in deletions(fleet, next(names)):
+        name = next(names)
+        cut.append(name)
+        plane.faults.on("DELETE", deletions(fleet, name)[path], "refused-after")
+    assert len(cut) >= 3, "hostname, application, Worker"
+    play = fleet.destroy()
+    plane.faults.clear()
+    for name in cut:
+        assert f"destroying {name}: Cloudflare answers: An ordered fault." in card(
+            play.output, name
+        )
+    again = fleet.destroy()
+    assert again.code == 0, again.output
+    account = plane.state.accounts[ACCOUNT]
+    assert (account.workers, account.applications) == ({}, {})
+    assert (hostnames(fleet), records(fleet)) == ({}, set())
+    assert not any((fleet.home / name).exists() for name in fleet.tokens)
+
+
+def deletions(fleet: Fleet, name: str) -> dict[str, str]:
+    """The ends of the paths of everything that is a host's at Cloudflare, by their kinds."""
+    account, (zone,) = fleet.plane.state.accounts[ACCOUNT], fleet.plane.state.zones.values()
+    (namespace,) = fleet.worker(name).namespaces.values()
+    found = {
+        "application": f"applications/{namespace.id}$",
+        "worker": f"/{name}$",
+    }
+    hostname = f"{name}.example.com"
+    if hostname in account.domains:
+        return found | {"domain": f"domains/{account.domains[hostname].id}$"}
+    (route,) = [one["id"] for one in zone.routes.values() if one["script"] == name]
+    (record,) = [one["id"] for one in zone.records.values() if one["name"] == hostname]
+    return found | {"route": f"routes/{route}$", "record": f"dns_records/{record}$"}
 
 
 def hostnames(fleet: Fleet) -> dict[str, str]:
