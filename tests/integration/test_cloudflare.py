@@ -296,6 +296,10 @@ def test_what_was_changed_by_hand_is_seen_and_mended(cloud: Cloud) -> None:
     assert account.applications[namespace.id].name == gone.name
     assert cloud.chat("drifting", "And now?")[0] == 200
 
+    cloud.worker("drifting").subdomain_enabled = False
+    assert "it does not answer to our token" in cloud.deploy("drifting").output
+    assert cloud.worker("drifting").subdomain_enabled
+
 
 def test_destroy_keeps_a_backup_and_leaves_nothing_else(cloud: Cloud) -> None:
     hostname = {
