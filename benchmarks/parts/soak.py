@@ -53,7 +53,7 @@ def over_chats(made: Contained) -> list[Figure]:
     late = memory(made)
     return [
         Figure("Hermes' container, idle", round(idle, 1), "MB PSS", 260.0),
-        Figure(f"the same after {CHATS} chats", round(late, 1), "MB PSS", 1.5 * round(idle, 1)),
+        Figure(f"the same after {CHATS} chats", round(late, 1), "MB PSS", round(1.5 * idle, 1)),
     ]
 
 
