@@ -14,7 +14,7 @@ from parts.checkout import ROOT
 
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "integration")]
 # ruff: noqa: E402 - what follows is found by the paths above
-from contained import HOME, Contained, in_container
+from contained import HOME, Contained, in_container, speaking_to
 from plays import Deployment
 
 from tests.docker.engine import Docker, build_sidecar, load_base, running_engine
@@ -39,9 +39,7 @@ def contained(engine: Docker, provider: Provider) -> Iterator[Contained]:
     with tempfile.TemporaryDirectory(prefix="hermes-bench-") as folder:
         variables = {
             **in_container(engine, base := load_base(engine), build_sidecar(engine, base)),
-            "custom_api_key": provider.key,
-            "hermes_default_model": "custom/stand-in",
-            "hermes_provider_base_url": provider.url + "/v1",
+            **speaking_to(provider),
         }
         deployment = Deployment("bench", Path(folder), variables=variables)
         made = Contained(deployment, engine)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 from plays import Deployment
+
+from tests.standins.provider import Provider
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +24,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "neighbour" / "build").mkdir(parents=True)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[Provider]:
+    """A model's provider that takes one key; wherever else that is found, it should not be."""
+    with Provider(key="sk-canary-" + secrets.token_hex(16)) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

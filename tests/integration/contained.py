@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import json
+import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psutil
 from plays import Answer, Deployment, Play, wait_until
 
 from tests.docker.engine import Docker
+from tests.standins.provider import Provider
 
 SESSION = "dev.workerd.session"
 HOME = "/root/.hermes"
@@ -27,6 +30,32 @@ def in_container(docker: Docker, base: str, sidecar: str) -> dict[str, str]:
         "hermes_base_image": base,
         "hermes_sidecar_image": sidecar,
     }
+
+
+def speaking_to(provider: Provider) -> dict[str, str]:
+    """The variables of a deployment whose model a stand-in provides."""
+    return {
+        "custom_api_key": provider.key,
+        "hermes_default_model": "custom/stand-in",
+        "hermes_provider_base_url": provider.url + "/v1",
+    }
+
+
+@contextmanager
+def remembering(contained: Contained, provider: Provider) -> Iterator[None]:
+    """What was said and saved before some trouble is known after it, by a chat that is answered."""
+    deployment = contained.deployment
+    word, session = secrets.token_hex(8), secrets.token_hex(8)
+    assert deployment.chat(f"The word is {word}.", session=session).status == 200
+    taken = deployment.call("POST", "/api/instance/backups")
+    assert taken.status == 200, taken.text
+    yield
+    answer = deployment.chat("What is the word?", session=session)
+    assert answer.status == 200, answer.text
+    asked = [seen.body["messages"] for seen in provider.seen if seen.body]
+    assert word in str(asked[-1]), "the conversation is lost"
+    assert deployment.instance_state() == "awake"
+    assert len(contained.containers()) == 2, "Hermes and its sidecar"
 
 
 class Contained:

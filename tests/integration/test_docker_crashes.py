@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -11,19 +10,13 @@ from http.client import HTTPException
 from typing import Any
 
 import pytest
-from contained import HOME, SESSION, Contained, in_container
+from contained import HOME, SESSION, Contained, in_container, remembering, speaking_to
 from plays import Deployment, wait_until
 
 from tests.docker.engine import Docker
 from tests.standins.provider import Provider
 
 BULK = f"{HOME}/skills/bulk.bin"
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
-    with Provider(key="sk-canary-" + secrets.token_hex(16)) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +30,7 @@ def crashing(
     made = make_deployment(
         "crashing",
         **in_container(docker, base, sidecar),
-        custom_api_key=provider.key,
-        hermes_default_model="custom/stand-in",
-        hermes_provider_base_url=provider.url + "/v1",
+        **speaking_to(provider),
     )
     crashing = Contained(made, docker)
     crashing.deploy()
@@ -49,18 +40,8 @@ def crashing(
 @pytest.fixture(autouse=True)
 def memory(crashing: Contained, provider: Provider) -> Iterator[None]:
     """What was said and saved before a crash is known after it, and one container runs."""
-    deployment = crashing.deployment
-    word, session = secrets.token_hex(8), secrets.token_hex(8)
-    assert deployment.chat(f"The word is {word}.", session=session).status == 200
-    taken = deployment.call("POST", "/api/instance/backups")
-    assert taken.status == 200, taken.text
-    yield
-    answer = deployment.chat("What is the word?", session=session)
-    assert answer.status == 200, answer.text
-    asked = [seen.body["messages"] for seen in provider.seen if seen.body]
-    assert word in str(asked[-1]), "the conversation is lost"
-    assert deployment.instance_state() == "awake"
-    assert len(crashing.containers()) == 2, "Hermes and its sidecar"
+    with remembering(crashing, provider):
+        yield
 
 
 def kill(crashing: Contained) -> None:

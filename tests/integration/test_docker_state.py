@@ -6,13 +6,13 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from contained import HOME, Contained, in_container
+from contained import HOME, Contained, in_container, speaking_to
 from plays import Deployment, wait_until
 
 from tests.docker.engine import Docker
@@ -22,12 +22,6 @@ MEMORY = "The owner collects barometers."
 ERRAND = "Water the ferns."
 WISH = "Wish a happy new year."
 FILE = "/root/notes.txt"
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
-    with Provider(key="sk-canary-" + secrets.token_hex(16)) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +36,7 @@ def lasting(
     made = make_deployment(
         "lasting",
         **in_container(docker, base, sidecar),
-        custom_api_key=provider.key,
-        hermes_default_model="custom/stand-in",
-        hermes_provider_base_url=provider.url + "/v1",
+        **speaking_to(provider),
     )
     lasting = Contained(made, docker)
     lasting.deploy()

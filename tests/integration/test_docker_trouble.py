@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import secrets
 import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
-from contained import KEPT, Contained, in_container
+from contained import KEPT, Contained, in_container, remembering, speaking_to
 from plays import Answer, Deployment, wait_until
 
 from tests.docker.engine import Daemon, Docker, build_sidecar, load_base
@@ -16,12 +15,6 @@ from tests.standins.provider import Provider
 
 DISK = "2g"
 FILLER = "/root/filler"
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
-    with Provider(key="sk-canary-" + secrets.token_hex(16)) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +50,7 @@ def troubled(
     made = make_deployment(
         "troubled",
         **in_container(engine, base, build_sidecar(engine, base)),
-        custom_api_key=provider.key,
-        hermes_default_model="custom/stand-in",
-        hermes_provider_base_url=provider.url + "/v1",
+        **speaking_to(provider),
     )
     troubled = Contained(made, engine)
     troubled.deploy()
@@ -68,17 +59,9 @@ def troubled(
 
 @pytest.fixture(autouse=True)
 def memory(troubled: Contained, provider: Provider) -> Iterator[None]:
-    """What was said and saved before the trouble is known after it, by the first chat that is answered."""
-    deployment = troubled.deployment
-    word, session = secrets.token_hex(8), secrets.token_hex(8)
-    assert deployment.chat(f"The word is {word}.", session=session).status == 200
-    taken = deployment.call("POST", "/api/instance/backups")
-    assert taken.status == 200, taken.text
-    yield
-    answer = deployment.chat("What is the word?", session=session)
-    assert answer.status == 200, answer.text
-    asked = [seen.body["messages"] for seen in provider.seen if seen.body]
-    assert word in str(asked[-1]), "the conversation is lost"
+    """What was said and saved before the trouble is known after it."""
+    with remembering(troubled, provider):
+        yield
 
 
 def events(troubled: Contained) -> str:

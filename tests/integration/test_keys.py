@@ -14,12 +14,6 @@ from tests.standins.provider import Provider
 
 
 @pytest.fixture(scope="module")
-def provider() -> Iterator[Provider]:
-    with Provider(key="sk-canary-" + secrets.token_hex(16)) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def keyed(make_deployment: Callable[..., Deployment], provider: Provider) -> Deployment:
     made = make_deployment(
         "keyed",
