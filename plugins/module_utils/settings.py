@@ -457,7 +457,7 @@ class Checker:
             else self._texts(
                 "hermes_egress",
                 EGRESS_HOST,
-                "open, providers or a list of hosts, like pypi.org or .example.com",
+                "open, providers or a list of hosts, like github.com or .example.com",
             )
         )
         if hosts and hosts != ["open"] and self.settings.engine == "process":

@@ -71,7 +71,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"hermes_egress": "providers"}, "hermes_egress", "process engine"),
     ({"hermes_egress": "everything", **DOCKER}, "hermes_egress", "list"),
-    ({"hermes_egress": ["http://pypi.org"], **DOCKER}, "hermes_egress", "http://pypi.org"),
+    ({"hermes_egress": ["http://wiki.example"], **DOCKER}, "hermes_egress", "http://wiki.example"),
     (
         {"hermes_egress": "providers", "hermes_provider_keys": "environment", **DOCKER},
         "hermes_egress",
@@ -276,7 +276,7 @@ def test_a_gateway_is_an_address_and_may_hold_the_keys() -> None:
     [
         ("open", "open"),
         ("providers", "providers"),
-        (["pypi.org", ".github.com"], "pypi.org,.github.com"),
+        (["wiki.example", ".github.com"], "wiki.example,.github.com"),
     ],
 )
 def test_what_a_container_may_reach(value: object, rendered: str) -> None:
