@@ -102,8 +102,9 @@ class DockerEngine:
             raise
 
     def images(self, pattern: str) -> list[dict[str, Any]]:
-        """Return the images whose name matches a pattern."""
-        return self._json("GET", "/images/json?" + _filters(reference=[pattern]))
+        """Return the images whose name matches a pattern; their RepoTags as Docker shortens names."""
+        found = self._json("GET", "/images/json?" + _filters(reference=[pattern]))
+        return [image | {"RepoTags": _short_names(image.get("RepoTags"))} for image in found]
 
     def tag(self, name: str, repository: str, tag: str) -> None:
         """Give an image a further name."""
@@ -290,6 +291,11 @@ def _anonymous(entry: tarfile.TarInfo) -> tarfile.TarInfo:
 
 def _filters(**filters: list[str]) -> str:
     return urlencode({"filters": json.dumps(filters)})
+
+
+def _short_names(names: list[str] | None) -> list[str]:
+    """Return names of images without the default registry, which Podman writes out."""
+    return [re.sub(r"^docker\.io/(library/)?", "", name) for name in names or []]
 
 
 def _message(body: bytes) -> str:

@@ -30,8 +30,8 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.build import (
 
 PYTHONS = ("3.11", "3.12", "3.13")
 ASK_PYTHON = ["python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
-# The classic builder's words for the layer that a step left.
-LAYER = re.compile(r"^ ---> ([0-9a-f]{12,64})$")
+# The words of Docker's classic builder, and Podman's, for the layer that a step left.
+LAYER = re.compile(r"^ ?--+> ([0-9a-f]{11,64})$")
 QUIET_SECONDS = 5.0
 
 
@@ -55,7 +55,7 @@ class Containers:
     def _remove_snapshots(self) -> None:
         for image in self.engine.images(SNAPSHOTS):
             if (image.get("Labels") or {}).get(SESSION_LABEL) == self.session:
-                for name in image.get("RepoTags") or []:
+                for name in image["RepoTags"]:
                     self.engine.remove_image(name)
 
     def prune(self, keep: str | None) -> None:
@@ -68,7 +68,7 @@ class Containers:
         with speaking(self.socket):
             for image in self.engine.images(REPOSITORY):
                 # A name of another repository is not ours to remove.
-                names = [n for n in image.get("RepoTags") or [] if n.startswith(f"{REPOSITORY}:")]
+                names = [n for n in image["RepoTags"] if n.startswith(f"{REPOSITORY}:")]
                 mine = [name for name in names if name.endswith(f"-{self.session}")]
                 given_up = [name for name in mine if name != kept]
                 for name in given_up:

@@ -58,6 +58,13 @@ def remembering(contained: Contained, provider: Provider) -> Iterator[None]:
     assert len(contained.containers()) == 2, "Hermes and its sidecar"
 
 
+def kept_images(engine: Docker) -> list[str]:
+    """The images of Hermes that this run keeps in an engine, by name."""
+    listed = engine("images", "--format", "{{.Repository}}:{{.Tag}}", KEPT).split()
+    # Podman lists every name of an image that has one of those asked for.
+    return [name for name in listed if name.startswith(f"{KEPT}:")]
+
+
 class Contained:
     """A deployment and what it has in the engine; to be made before it is deployed."""
 
@@ -68,8 +75,8 @@ class Contained:
 
     def deploy(self) -> Play:
         """Deploy it, with the image that an earlier deployment of this run built, if one did."""
-        for kept in self.engine("images", "--format", "{{.Tag}}", KEPT).split():
-            self.engine("tag", f"{KEPT}:{kept}", f"hermes-workers:{kept}")
+        for kept in kept_images(self.engine):
+            self.engine("tag", kept, f"hermes-workers:{kept.rpartition(':')[2]}")
         play = self.deployment.deploy()
         image = self.image()
         self.engine("tag", image, f"{KEPT}:{image.partition(':')[2]}")

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
-from contained import KEPT, Contained, in_container, remembering, speaking_to
+from contained import Contained, in_container, kept_images, remembering, speaking_to
 from plays import Answer, Deployment, wait_until
 
 from tests.docker.engine import Daemon, Docker, build_sidecar, load_base
@@ -32,8 +32,7 @@ def daemon(docker: Docker, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 def hand_over(docker: Docker, small: Docker) -> None:
     """Copy the kept images of Hermes from one engine to another."""
-    kept = docker("images", "--format", "{{.Repository}}:{{.Tag}}", KEPT).split()
-    if kept:
+    if kept := kept_images(docker):
         save = ["docker", "--host", f"unix://{docker.socket}", "save", *kept]
         load = ["docker", "--host", f"unix://{small.socket}", "load", "--quiet"]
         with subprocess.Popen(save, stdout=subprocess.PIPE) as saving:

@@ -41,7 +41,7 @@ def clean(engine: DockerEngine, session: str) -> None:
     ]
     found.sort(key=lambda image: image["Created"], reverse=True)
     for image in found[KEPT:]:
-        for name in image.get("RepoTags") or []:
+        for name in image["RepoTags"]:
             if engine.remove_image(name):
                 print(f"removed {name}", flush=True)
 

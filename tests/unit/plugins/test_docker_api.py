@@ -32,7 +32,7 @@ CLEANER = Path(__file__).resolve().parents[3] / "roles" / "workerd" / "files" / 
 
 
 class StandIn(socketserver.ThreadingUnixStreamServer):
-    """An engine that holds images by name and answers as Docker does."""
+    """An engine that holds images by name and answers as Docker does, or as Podman."""
 
     daemon_threads = True
 
@@ -46,6 +46,8 @@ class StandIn(socketserver.ThreadingUnixStreamServer):
         self.seen: list[tuple[str, str]] = []
         self.body = b""
         self.pushed = b""
+        self.registry = ""
+        """What it writes before the names of images that it lists."""
 
     def add(self, identity: str, *names: str, created: int = 0, session: str | None = None) -> None:
         labels = {docker.SESSION_LABEL: session} if session else None
@@ -103,7 +105,7 @@ class Handler(BaseHTTPRequestHandler):
     def listed(self, pattern: str) -> list[dict[str, Any]]:
         prefix = pattern.rstrip("*")
         return [
-            image
+            image | {"RepoTags": [self.server.registry + name for name in image["RepoTags"]]}
             for image in self.server.images.values()
             if any(name.startswith(prefix) for name in image["RepoTags"])
         ]
@@ -139,6 +141,12 @@ def stand_in(tmp_path: Path) -> Iterator[StandIn]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
+
+
+@pytest.fixture(params=["", "docker.io/library/"], ids=["docker", "podman"])
+def either(stand_in: StandIn, request: pytest.FixtureRequest) -> StandIn:
+    stand_in.registry = request.param
+    return stand_in
 
 
 @pytest.fixture
@@ -201,51 +209,51 @@ def test_who_cannot_ask_a_registry_does_not_refuse(stand_in: StandIn, engine: Do
     assert engine.registry_problem("a/b") == "no such host"
 
 
-def test_an_image_goes_with_its_last_claim(stand_in: StandIn) -> None:
-    stand_in.add("old", "hermes-workers:1", "hermes-workers:1-alice-00", "hermes-workers:1-bob-00")
-    stand_in.add("new", "hermes-workers:2", "hermes-workers:2-alice-00")
-    stand_in.add("nobody's", "hermes-workers:3")
-    alice, bob = (Containers(stand_in.path, session) for session in ("alice-00", "bob-00"))
+def test_an_image_goes_with_its_last_claim(either: StandIn) -> None:
+    either.add("old", "hermes-workers:1", "hermes-workers:1-alice-00", "hermes-workers:1-bob-00")
+    either.add("new", "hermes-workers:2", "hermes-workers:2-alice-00")
+    either.add("nobody's", "hermes-workers:3")
+    alice, bob = (Containers(either.path, session) for session in ("alice-00", "bob-00"))
     alice.prune(keep="hermes-workers:2")
-    assert "hermes-workers:1-alice-00" not in stand_in.names()
-    assert "hermes-workers:1" in stand_in.names(), "bob still claims it"
+    assert "hermes-workers:1-alice-00" not in either.names()
+    assert "hermes-workers:1" in either.names(), "bob still claims it"
     bob.prune(keep=None)
-    assert stand_in.names() == {"hermes-workers:2", "hermes-workers:2-alice-00", "hermes-workers:3"}
+    assert either.names() == {"hermes-workers:2", "hermes-workers:2-alice-00", "hermes-workers:3"}
 
 
-def test_names_that_others_gave_an_image_stay(stand_in: StandIn) -> None:
-    stand_in.add("1", "hermes-workers:1", "hermes-workers:1-alice-00", "somebody/hermes:mine")
-    Containers(stand_in.path, "alice-00").prune(keep=None)
-    assert stand_in.names() == {"somebody/hermes:mine"}
+def test_names_that_others_gave_an_image_stay(either: StandIn) -> None:
+    either.add("1", "hermes-workers:1", "hermes-workers:1-alice-00", "somebody/hermes:mine")
+    Containers(either.path, "alice-00").prune(keep=None)
+    assert either.names() == {"somebody/hermes:mine"}
 
 
-def test_what_is_removed_is_ones_own(stand_in: StandIn) -> None:
-    stand_in.add("1", "workerd-container-snap-one:latest", session="alice-00")
-    stand_in.add("2", "workerd-container-snap-two:latest", session="bob-00")
-    stand_in.add("3", "workerd-container-snap-three:latest")
-    stand_in.containers = {"c1": "alice-00", "c2": "bob-00"}
-    Containers(stand_in.path, "alice-00").remove_all()
-    assert stand_in.containers == {"c2": "bob-00"}
-    assert stand_in.names() == {
+def test_what_is_removed_is_ones_own(either: StandIn) -> None:
+    either.add("1", "workerd-container-snap-one:latest", session="alice-00")
+    either.add("2", "workerd-container-snap-two:latest", session="bob-00")
+    either.add("3", "workerd-container-snap-three:latest")
+    either.containers = {"c1": "alice-00", "c2": "bob-00"}
+    Containers(either.path, "alice-00").remove_all()
+    assert either.containers == {"c2": "bob-00"}
+    assert either.names() == {
         "workerd-container-snap-two:latest",
         "workerd-container-snap-three:latest",
     }
 
 
 def test_the_cleaner_keeps_the_newest_snapshots(
-    stand_in: StandIn, engine: DockerEngine, monkeypatch: pytest.MonkeyPatch
+    either: StandIn, engine: DockerEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(4):
         name = f"workerd-container-snap-{number}:latest"
-        stand_in.add(str(number), name, created=number, session="alice-00")
-    stand_in.add("other", "workerd-container-snap-x:latest", created=0, session="bob-00")
-    stand_in.used.add("1")
+        either.add(str(number), name, created=number, session="alice-00")
+    either.add("other", "workerd-container-snap-x:latest", created=0, session="bob-00")
+    either.used.add("1")
     monkeypatch.setitem(sys.modules, "docker", docker)
     spec = importlib.util.spec_from_file_location("cleaner", CLEANER)
     cleaner = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(cleaner)
     cleaner.clean(engine, "alice-00")
-    kept = {name.split("-")[-1].split(":")[0] for name in stand_in.names()}
+    kept = {name.split("-")[-1].split(":")[0] for name in either.names()}
     assert kept == {"1", "2", "3", "x"}, "1 is in use"
 
 
