@@ -69,6 +69,8 @@ class ActionModule(DeploymentAction):
             wanted["API_TOKEN"] = new_token()
             self.deployment.keep_token(wanted["API_TOKEN"])
         self.runtime.install_host()
+        if containers := self._containers():
+            Containers(**containers).hold_bridge(self.settings.sidecar_image)
         processes = Processes(self.deployment, self.sources.host)
         if self._same_supervisor(actual):
             self.progress("restarting workerd; open requests are finished first")

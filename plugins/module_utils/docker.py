@@ -81,13 +81,18 @@ class DockerEngine:
         """Return the folder of its images, on its own machine."""
         return self._json("GET", "/info", timeout=30).get("DockerRootDir")
 
-    def bridge_gateway(self) -> str | None:
-        """Return the address of its default bridge; an empty text when it has none, None when there is no bridge."""
+    def is_podman(self) -> bool:
+        """Tell whether it is Podman."""
+        parts = self._json("GET", "/version", timeout=10).get("Components") or []
+        return any(part.get("Name") == "Podman Engine" for part in parts)
+
+    def bridge_gateway(self) -> str:
+        """Return the address of its default bridge; an empty text when it has no address, or no such bridge."""
         try:
             bridge = self._json("GET", "/networks/bridge", timeout=10)
         except DockerError as error:
             if error.status == 404:
-                return None
+                return ""
             raise
         entries = (bridge.get("IPAM") or {}).get("Config") or []
         return next((entry["Gateway"] for entry in entries if entry.get("Gateway")), "")
@@ -121,10 +126,28 @@ class DockerEngine:
             raise
         return True
 
-    def containers(self, session: str) -> list[dict[str, Any]]:
-        """Return the containers that a workerd with this session id made, running or not."""
+    def containers(self, session: str) -> list[str]:
+        """Return the ids of the containers that a workerd with this session id made, running or not.
+
+        Each comes before its sidecar: Podman refuses to remove a container whose network another one is in.
+        """
         query = _filters(label=[f"{SESSION_LABEL}={session}"])
-        return self._json("GET", f"/containers/json?all=true&{query}")
+        found = self._json("GET", f"/containers/json?all=true&{query}")
+        return [one["Id"] for one in sorted(found, key=_is_sidecar)]
+
+    def keep_running(self, name: str, image: str, command: list[str]) -> None:
+        """Have a container of this name run a command on the default bridge, also after a restart of the engine."""
+        settings = {
+            "Image": image,
+            "Entrypoint": command,
+            "HostConfig": {"NetworkMode": "bridge", "RestartPolicy": {"Name": "always"}},
+        }
+        try:
+            self._json("POST", f"/containers/create?name={name}", settings)
+        except DockerError as error:
+            if "already" not in str(error):
+                raise
+        self._json("POST", f"/containers/{name}/start")
 
     def remove_container(self, identity: str) -> None:
         """End and remove a container with its anonymous volumes; nothing happens when it is gone."""
@@ -186,13 +209,22 @@ class DockerEngine:
             for text in str(line.get("stream", "")).splitlines():
                 tell(text)
 
-    def run(self, image: str, command: list[str], timeout: float = 60) -> str:
-        """Run a command in a new container without a network; return what it printed. Raises when it fails."""
+    def run(
+        self, image: str, command: list[str], timeout: float = 60, host: str | None = None
+    ) -> str:
+        """Run a command in a new container and return what it printed. Raises when it fails.
+
+        host: the name by which it finds this machine, on the default bridge; None gives it no network.
+        """
         settings = {
             "Image": image,
             "Entrypoint": command,
-            "NetworkDisabled": True,
-            "HostConfig": {"NetworkMode": "none", "LogConfig": {"Type": "json-file"}},
+            "NetworkDisabled": host is None,
+            "HostConfig": {
+                "NetworkMode": "bridge" if host else "none",
+                "ExtraHosts": [f"{host}:host-gateway"] if host else [],
+                "LogConfig": {"Type": "json-file"},
+            },
         }
         identity = self._json("POST", "/containers/create", settings)["Id"]
         try:
@@ -291,6 +323,10 @@ def _anonymous(entry: tarfile.TarInfo) -> tarfile.TarInfo:
 
 def _filters(**filters: list[str]) -> str:
     return urlencode({"filters": json.dumps(filters)})
+
+
+def _is_sidecar(container: dict[str, Any]) -> bool:
+    return any(name.endswith("-proxy") for name in container.get("Names") or [])
 
 
 def _short_names(names: list[str] | None) -> list[str]:

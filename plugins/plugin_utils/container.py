@@ -21,7 +21,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.docker import (
 )
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
-from ansible_collections.hermes.workers.plugins.plugin_utils import installer
+from ansible_collections.hermes.workers.plugins.plugin_utils import container_network, installer
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import (
     REPOSITORY,
     Sources,
@@ -33,6 +33,7 @@ ASK_PYTHON = ["python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2]
 # The words of Docker's classic builder, and Podman's, for the layer that a step left.
 LAYER = re.compile(r"^ ?--+> ([0-9a-f]{11,64})$")
 QUIET_SECONDS = 5.0
+NO_COMMAND = re.compile("not found|no such file", re.IGNORECASE)
 
 
 class Containers:
@@ -43,12 +44,22 @@ class Containers:
         self.socket = socket
         self.session = session
         self.engine = DockerEngine(socket)
+        self._holder = f"hermes-bridge-{session}"
+
+    def hold_bridge(self, image: str) -> None:
+        """Have Podman's bridge exist: it comes and goes with containers, but workerd waits on its address for theirs.
+
+        image: any with a `sleep`.
+        """
+        with speaking(self.socket):
+            if self.engine.is_podman():
+                self.engine.keep_running(self._holder, image, ["sleep", "2147483647"])
 
     def remove_all(self) -> None:
         """Remove containers, sidecars, snapshots and, unless another deployment uses it, the image."""
         with speaking(self.socket):
-            for container in self.engine.containers(self.session):
-                self.engine.remove_container(container["Id"])
+            for container in [*self.engine.containers(self.session), self._holder]:
+                self.engine.remove_container(container)
             self._remove_snapshots()
         self.prune(keep=None)
 
@@ -148,6 +159,7 @@ class ContainerImage(Containers):
 
     def _build(self, folder: Path, label: str) -> None:
         python = self._python()
+        self._prove_network()
         uv = installer.find_uv()
         if uv is None:
             raise Card.of(
@@ -185,11 +197,26 @@ class ContainerImage(Containers):
             self._drop_layers(printed)
         done()
 
+    def _prove_network(self) -> None:
+        """Have a container call this machine, as workerd's sidecar will for all that Hermes asks for. Raises a Card."""
+        self.hold_bridge(self.settings.sidecar_image)
+        if why := container_network.why_unreachable(self.engine, self.base):
+            self.engine.remove_container(self._holder)
+            raise Card.of(
+                "hermes_engine",
+                f"docker needs containers that can call this machine, and those of unix:{self.socket} cannot: {why}.",
+                "let a firewall pass what comes from the engine's bridge; a rootless engine, or a Podman before 4.7, "
+                "needs what the docs say. hermes_engine: process needs none of it.",
+                "docker",
+            )
+
     def _python(self) -> str:
         """Return the base's Python as "3.12": the packages have to fit it."""
         try:
             found = self.engine.run(self.base, ASK_PYTHON).strip()
         except DockerError as error:
+            if error.status and not NO_COMMAND.search(str(error)):
+                raise  # no container starts at all
             found = " ".join(str(error).split())[:200]
         if found in PYTHONS:
             return found
@@ -241,7 +268,7 @@ def speaking(socket: str) -> Iterator[None]:
             ) from error
         raise _engine_card(
             f"none answers at unix:{socket} ({error.strerror or error}).",
-            "start Docker, or Podman's service (systemctl --user start podman.socket), or name the one you have",
+            "start Docker, or Podman's service (systemctl start podman.socket), or name the one you have",
         ) from error
     except DockerError as error:
         raise _engine_card(

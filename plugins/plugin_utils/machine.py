@@ -248,7 +248,7 @@ class ContainerEngine:
                 self.version = self.image.engine.version()
                 gateway = self.image.engine.bridge_gateway()
                 architecture = self.image.engine.architecture()
-            problems = [] if gateway is None or gateway else [self._no_gateway()]
+            problems = [] if gateway else [self._no_gateway()]
             if architecture not in ("amd64", "x86_64"):
                 problems.append(self._other_architecture(architecture))
             return problems + self._images() + self._disk()

@@ -125,7 +125,7 @@ class Daemon:
     def __init__(self, folder: Path, data: Path | None = None) -> None:
         """folder: for all of its files; data: for images and containers, where that is to be elsewhere."""
         for tool in ("dockerd", "ip"):
-            if not shutil.which(tool, path=_system_path()):
+            if not shutil.which(tool, path=system_path()):
                 without(f"{tool} is not installed")
         if os.geteuid() != 0:
             without(
@@ -167,7 +167,7 @@ class Daemon:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, "PATH": _system_path()},
+                env={**os.environ, "PATH": system_path()},
                 start_new_session=True,
             )
         end = time.monotonic() + 60
@@ -192,15 +192,22 @@ class Daemon:
 
 
 def _bridge() -> tuple[str, str]:
-    """Make a bridge on a range that this machine has no route to; return its name and address."""
+    """Make a bridge on a free range; return its name and address."""
+    network = free_range()
+    gateway = str(network[1])
+    name = f"hermes{os.getpid() % 100000}x{gateway.split('.')[2]}"
+    _ip("link", "add", name, "type", "bridge")
+    _ip("address", "add", f"{gateway}/24", "dev", name)
+    _ip("link", "set", name, "up")
+    return name, gateway
+
+
+def free_range() -> ipaddress.IPv4Network:
+    """Return a range of addresses that this machine has no route to."""
     for third in range(256):
-        network = ipaddress.ip_network(f"172.30.{third}.0/24")
+        network = ipaddress.IPv4Network(f"172.30.{third}.0/24")
         if not any(network.overlaps(taken) for taken in _routes()):
-            name, gateway = f"hermes{os.getpid() % 100000}x{third}", str(network[1])
-            _ip("link", "add", name, "type", "bridge")
-            _ip("address", "add", f"{gateway}/24", "dev", name)
-            _ip("link", "set", name, "up")
-            return name, gateway
+            return network
     without("there is no free address range for a bridge")
 
 
@@ -215,11 +222,11 @@ def _routes() -> Iterator[ipaddress.IPv4Network]:
 
 
 def _ip(*words: str) -> None:
-    environment = {**os.environ, "PATH": _system_path()}
+    environment = {**os.environ, "PATH": system_path()}
     subprocess.run(["ip", *words], check=True, env=environment)
 
 
-def _system_path() -> str:
+def system_path() -> str:
     return f"{os.environ['PATH']}:/usr/sbin:/sbin"
 
 
@@ -233,7 +240,7 @@ def load_base(docker: Docker) -> str:
     """Bring the base image into an engine; return its name."""
     if given := os.environ.get("HERMES_TEST_BASE_IMAGE"):
         return given
-    if not shutil.which("debootstrap", path=_system_path()):
+    if not shutil.which("debootstrap", path=system_path()):
         without("debootstrap is not installed")
     docker("load", "--input", str(base_image.archive(CACHE / "base-image", BASE)))
     return BASE

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -61,8 +62,18 @@ def remembering(contained: Contained, provider: Provider) -> Iterator[None]:
 def kept_images(engine: Docker) -> list[str]:
     """The images of Hermes that this run keeps in an engine, by name."""
     listed = engine("images", "--format", "{{.Repository}}:{{.Tag}}", KEPT).split()
-    # Podman lists every name of an image that has one of those asked for.
-    return [name for name in listed if name.startswith(f"{KEPT}:")]
+    # Podman lists all names of an image that has one asked for, and puts "localhost/" before what it loaded.
+    return [name for name in listed if f"{KEPT}:" in name]
+
+
+def hand_over(docker: Docker, other: Docker) -> None:
+    """Copy the kept images of Hermes from one engine to another."""
+    if kept := kept_images(docker):
+        save = ["docker", "--host", f"unix://{docker.socket}", "save", *kept]
+        load = ["docker", "--host", f"unix://{other.socket}", "load", "--quiet"]
+        with subprocess.Popen(save, stdout=subprocess.PIPE) as saving:
+            subprocess.run(load, stdin=saving.stdout, check=True, stdout=subprocess.DEVNULL)
+        assert saving.returncode == 0
 
 
 class Contained:

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
-from contained import Contained, in_container, kept_images, remembering, speaking_to
+from contained import Contained, hand_over, in_container, remembering, speaking_to
 from plays import Answer, Deployment, wait_until
 
 from tests.docker.engine import Daemon, Docker, build_sidecar, load_base
@@ -28,16 +28,6 @@ def daemon(docker: Docker, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             yield running
     finally:
         subprocess.run(["umount", str(data)], check=True)
-
-
-def hand_over(docker: Docker, small: Docker) -> None:
-    """Copy the kept images of Hermes from one engine to another."""
-    if kept := kept_images(docker):
-        save = ["docker", "--host", f"unix://{docker.socket}", "save", *kept]
-        load = ["docker", "--host", f"unix://{small.socket}", "load", "--quiet"]
-        with subprocess.Popen(save, stdout=subprocess.PIPE) as saving:
-            subprocess.run(load, stdin=saving.stdout, check=True, stdout=subprocess.DEVNULL)
-        assert saving.returncode == 0
 
 
 @pytest.fixture(scope="module")

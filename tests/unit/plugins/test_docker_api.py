@@ -88,10 +88,9 @@ class Handler(BaseHTTPRequestHandler):
             label = json.loads(query["filters"][0])["label"][0]
             session = label.removeprefix(docker.SESSION_LABEL + "=")
             found = [name for name, of in self.server.containers.items() if of == session]
-            self.answer(200, [{"Id": name} for name in found])
+            self.answer(200, [{"Id": name, "Names": [f"/{name}"]} for name in found])
         elif path.startswith("/containers/") and self.command == "DELETE":
-            del self.server.containers[path.removeprefix("/containers/")]
-            self.answer(204, None, b"")
+            self.remove_container(path.removeprefix("/containers/"))
         elif path.endswith("/push"):
             self.answer(200, None, self.server.pushed)
         elif path == "/build":
@@ -120,6 +119,15 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(200, [])
         return self.answer(404, {"message": "no such image"})
 
+    def remove_container(self, name: str) -> None:
+        found = self.server.containers
+        if name not in found:
+            return self.answer(404, {"message": "no such container"})
+        if self.server.registry and name.removesuffix("-proxy") in found.keys() - {name}:
+            return self.answer(500, {"message": "has dependent containers"})
+        del found[name]
+        return self.answer(204, None, b"")
+
     def chunked(self) -> bytes:
         found = b""
         while size := int(self.rfile.readline(), 16):
@@ -132,7 +140,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if body:
+            self.wfile.write(body)
 
 
 @pytest.fixture
@@ -231,7 +240,8 @@ def test_what_is_removed_is_ones_own(either: StandIn) -> None:
     either.add("1", "workerd-container-snap-one:latest", session="alice-00")
     either.add("2", "workerd-container-snap-two:latest", session="bob-00")
     either.add("3", "workerd-container-snap-three:latest")
-    either.containers = {"c1": "alice-00", "c2": "bob-00"}
+    either.containers = {"c1-proxy": "alice-00", "c1": "alice-00", "c2": "bob-00"}
+    either.containers["hermes-bridge-alice-00"] = ""
     Containers(either.path, "alice-00").remove_all()
     assert either.containers == {"c2": "bob-00"}
     assert either.names() == {
