@@ -159,7 +159,7 @@ class ContainerImage(Containers):
 
     def _build(self, folder: Path, label: str) -> None:
         python = self._python()
-        self._prove_network()
+        self.prove_network()
         uv = installer.find_uv()
         if uv is None:
             raise Card.of(
@@ -197,7 +197,7 @@ class ContainerImage(Containers):
             self._drop_layers(printed)
         done()
 
-    def _prove_network(self) -> None:
+    def prove_network(self) -> None:
         """Have a container call this machine, as workerd's sidecar will for all that Hermes asks for. Raises a Card."""
         self.hold_bridge(self.settings.sidecar_image)
         if why := container_network.why_unreachable(self.engine, self.base):

@@ -60,6 +60,7 @@ def test_it_is_pushed_once_and_then_needs_no_engine(
 
     play = fleet.play()
     assert play.code == 0, play.output
+    assert "building the image" not in play.output, "it was built before the push that failed"
     assert "pushing the image to 127.0.0.1" in play.output
     assert config.read_text() == FOREIGN
     repository = fleet.plane.registry.repositories[f"{ACCOUNT}/{REPOSITORY}"]

@@ -48,6 +48,9 @@ class PushedImage(ContainerImage):
         """Return what would have to be pulled: no sidecar, Cloudflare has its own."""
         return [entry for entry in super().missing() if entry[0] == "hermes_base_image"]
 
+    def prove_network(self) -> None:
+        """Ask for nothing: no container runs Hermes here."""
+
     def publish(self) -> str:
         """Build and push the image unless another run did meanwhile; return its reference. Raises a Card."""
         self.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -66,9 +69,9 @@ class PushedImage(ContainerImage):
             try:
                 digest = self._push()
             finally:
-                # What is in the registry need not take room here.
                 self.engine.remove_image(f"{self.remote}:{self.digest}")
-                self.prune(keep=None)
+            # What is in the registry need not take room here; what is not there yet is built already for the next run.
+            self.prune(keep=None)
         return f"{self.remote}@{digest}"
 
     def _push(self) -> str:
