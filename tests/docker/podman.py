@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import psutil
@@ -40,6 +41,8 @@ class Podman:
         if os.geteuid() != 0:
             without("only root can start a Podman that workerd can use")
         self.folder = folder
+        # Podman takes no longer path than 50 characters for it.
+        self.run = Path(tempfile.mkdtemp(prefix="podman-"))
         self.hosts = folder / "hosts"
         network = free_range()
         self.engine = Docker(folder / "socket", str(network[1]))
@@ -74,8 +77,13 @@ class Podman:
                 env=self._environment(),
                 start_new_session=True,
             )
-        until(self.engine.answers, "Podman's service")
+        until(self._answers, "Podman's service")
         return self
+
+    def _answers(self) -> bool:
+        if self.process.poll() is not None:
+            without("Podman does not start: " + (self.folder / "log").read_text()[-1500:])
+        return self.engine.answers()
 
     def __exit__(self, *_: object) -> None:
         remove = self._command("rm", "--all", "--force", "--time", "0")
@@ -86,6 +94,7 @@ class Podman:
         # Podman mounts this folder onto itself; the last of its processes may have taken that back.
         overlay = str(self.folder / "root" / "overlay")
         subprocess.run(["umount", overlay], check=False, stderr=subprocess.DEVNULL)
+        shutil.rmtree(self.run)
 
     def _left(self) -> bool:
         """Whether processes of this Podman are left: one watches each command for a while after its end."""
@@ -93,8 +102,8 @@ class Podman:
         return any(str(self.folder / "root") in (one.info["cmdline"] or []) for one in found)
 
     def _command(self, *words: str) -> list[str]:
-        root, run = self.folder / "root", self.folder / "run"
-        return ["podman", "--root", str(root), "--runroot", str(run), *words]
+        root = self.folder / "root"
+        return ["podman", "--root", str(root), "--runroot", str(self.run), *words]
 
     def _environment(self) -> dict[str, str]:
         configuration = str(self.folder / "containers.conf")
