@@ -7,10 +7,8 @@ HERMES_BENCH_CHATS (500) and HERMES_BENCH_SLEEPS (100) say how many.
 from __future__ import annotations
 
 import os
-import sqlite3
 import time
-from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import suppress
 
 import psutil
 from figure import Figure
@@ -57,36 +55,13 @@ def over_chats(made: Contained) -> list[Figure]:
     ]
 
 
-def rows(made: Contained) -> int:
-    """Rows of all tables that workerd keeps for the deployment."""
-    count = 0
-    for path in (made.deployment.state / "storage").rglob("*.sqlite"):
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=20)) as database:
-            tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            for (table,) in tables.fetchall():
-                count += database.execute(f'SELECT count(*) FROM "{table}"').fetchone()[0]  # noqa: S608 - its own name
-    return count
-
-
-def holdings(made: Contained) -> dict[str, int]:
-    """What a sleeping deployment has."""
-    engine = made.engine
-    count: dict[str, Callable[[], int]] = {
-        "images": lambda: len(made.images()),
-        "volumes": lambda: len(engine("volume", "ls", "--quiet").split()),
-        "containers": lambda: len(made.containers()),
-        "stored rows": lambda: rows(made),
-    }
-    return {name: get() for name, get in count.items()}
-
-
 def tidied(made: Contained, most: dict[str, int]) -> dict[str, int]:
     """What there is once everything is tidied up: not more than `most`, or what remains of it."""
     end = time.monotonic() + TIDY
-    found = holdings(made)
+    found = made.holdings()
     while any(found[name] > most[name] for name in most) and time.monotonic() < end:
         time.sleep(1)
-        found = holdings(made)
+        found = made.holdings()
     return found
 
 
@@ -100,7 +75,7 @@ def over_sleeps(made: Contained) -> list[Figure]:
 
     rounds(WARM_SLEEPS, "Early")
     time.sleep(TIDY / 3)
-    few = holdings(made)
+    few = made.holdings()
     rounds(SLEEPS, "Round")
     many = tidied(made, few)
     return [

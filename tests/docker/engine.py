@@ -26,6 +26,8 @@ ROOT = Path(__file__).resolve().parents[2]
 CONTAINER = ROOT / "container"
 SIDECAR = ROOT / "tests" / "standins" / "sidecar"
 BASE = "hermes-tests/base:debian"
+KEPT = "hermes-tests/kept"
+"""Repository of images that outlive the deployment that built them: whoever destroys the last one removes the image."""
 NO_FORWARDING = "WARNING: IPv4 forwarding is disabled"
 # Any file below these is a cache; tests work without.
 CACHE = Path(os.environ.get("HERMES_TEST_CACHE") or ROOT / ".cache")
@@ -295,6 +297,10 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def image(build_hermes: Callable[..., Image], sources: Path) -> Image:
-    """The image of Hermes, as a deploy builds it."""
-    return build_hermes(sources, "checkout")
+def image(docker: Docker, base: str, build_hermes: Callable[..., Image], sources: Path) -> Image:
+    """The image of Hermes, as a deploy builds it; deployments of later modules take it."""
+    from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
+
+    built = build_hermes(sources, "checkout")
+    docker("tag", built.name, f"{KEPT}:{Sources().container_image(base)}")
+    return built

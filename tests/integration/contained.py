@@ -5,22 +5,21 @@ from __future__ import annotations
 
 import json
 import secrets
+import sqlite3
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import psutil
 from plays import Answer, Deployment, Play, wait_until
 
-from tests.docker.engine import Docker
+from tests.docker.engine import KEPT, Docker
 from tests.standins.provider import Provider
 
 SESSION = "dev.workerd.session"
 HOME = "/root/.hermes"
-KEPT = "hermes-tests/kept"
-"""Repository of images that outlive the deployment that built them: whoever destroys the last one removes the image."""
 
 
 def in_container(docker: Docker, base: str, sidecar: str) -> dict[str, str]:
@@ -154,6 +153,27 @@ class Contained:
         answer = self.deployment.call("POST", "/api/instance/sleep")
         assert answer.status == 200, answer.text
         assert not self.is_running()
+
+    def holdings(self) -> dict[str, int]:
+        """How much of everything the deployment has, with all volumes of the engine."""
+        return {
+            "images": len(self.images()),
+            "volumes": len(self.engine("volume", "ls", "--quiet").split()),
+            "containers": len(self.containers()),
+            "stored rows": self._rows(),
+        }
+
+    def _rows(self) -> int:
+        """Rows of all tables that workerd keeps for the deployment."""
+        count = 0
+        for path in (self.deployment.state / "storage").rglob("*.sqlite"):
+            with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=20)) as database:
+                tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+                for (table,) in tables.fetchall():
+                    # Names that it gave itself.
+                    found = database.execute(f'SELECT count(*) FROM "{table}"')  # noqa: S608
+                    count += found.fetchone()[0]
+        return count
 
     def while_(self, asked: Callable[[], Answer], reached: Callable[[], bool]) -> Background:
         """Ask something in the background, and return once something is reached meanwhile."""

@@ -22,6 +22,10 @@ MEMORY = "The owner collects barometers."
 ERRAND = "Water the ferns."
 WISH = "Wish a happy new year."
 FILE = "/root/notes.txt"
+GENERATIONS = 3
+"""Backups that the vault keeps."""
+SNAPSHOTS = 2
+"""Snapshots that the cleaner leaves."""
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +175,22 @@ def damage(deployment: Deployment, backup: int) -> None:
         order = "UPDATE chunks SET data = zeroblob(length(data)) WHERE generation = ?"
         assert database.execute(order, (backup,)).rowcount > 0
         database.commit()
+
+
+def test_sleeping_again_and_again_piles_nothing_up(lasting: Contained) -> None:
+    """Ten times here, a hundred in the benchmark `soak`."""
+
+    def sleep(rounds: range) -> dict[str, int]:
+        for number in rounds:
+            assert lasting.deployment.chat(f"Round {number}.").status == 200
+            lasting.sleep()
+        return lasting.holdings()
+
+    few = sleep(range(GENERATIONS))
+    few["images"] = len(lasting.images()) - len(lasting.snapshots()) + SNAPSHOTS
+    sleep(range(10))
+    wait_until(
+        lambda: all(count <= few[what] for what, count in lasting.holdings().items()),
+        f"not more than {few}",
+        seconds=90,
+    )
