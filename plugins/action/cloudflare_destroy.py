@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -37,6 +38,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.deployed
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.image import prune
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.place import open_api
+from ansible_collections.hermes.workers.plugins.plugin_utils.container import Containers
 from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import DeploymentAction
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
 from ansible_collections.hermes.workers.plugins.plugin_utils.plan import remove_runtime
@@ -213,6 +215,9 @@ class ActionModule(DeploymentAction):
         if self.options["prune_images"]:
             deleted = prune(self.api, keep="")
             self.progress(f"deleted images: {', '.join(deleted) or 'none'}")
+        if place := self.deployment.containers():
+            with suppress(Card):  # an engine that is gone has nothing of ours
+                Containers(**place).remove_all()
         shutil.rmtree(self.deployment.folder, ignore_errors=True)
         remove_runtime(self.deployment)
 

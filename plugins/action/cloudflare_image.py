@@ -39,5 +39,8 @@ class ActionModule(CloudflareAction):
         if not reference:
             self.deployment.create()
             note_use(self.deployment, self.runtime)
+            # What a push that fails leaves there goes with the next one, or with the deployment.
+            if self.deployment.containers() is None:
+                self.deployment.note_containers(image.socket, image.session)
             reference = image.publish()
         return result | {"reference": reference}

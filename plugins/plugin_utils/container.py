@@ -77,16 +77,24 @@ class Containers:
         """
         kept = f"{keep}-{self.session}" if keep else None
         with speaking(self.socket):
-            for image in self.engine.images(REPOSITORY):
-                # A name of another repository is not ours to remove.
-                names = [n for n in image["RepoTags"] if n.startswith(f"{REPOSITORY}:")]
-                mine = [name for name in names if name.endswith(f"-{self.session}")]
-                given_up = [name for name in mine if name != kept]
-                for name in given_up:
-                    self.engine.remove_image(name)
-                if given_up and not any("-" in _tag(name) for name in set(names) - set(given_up)):
-                    for name in set(names) - set(given_up):
+            touched = set()
+            for image, names in self._named():
+                for name in names:
+                    if name.endswith(f"-{self.session}") and name != kept:
                         self.engine.remove_image(name)
+                        touched.add(image)
+            # Looked at again: of deployments that give up at the same time, the last one has to see that it is.
+            for image, names in self._named():
+                if image in touched and not any("-" in _tag(name) for name in names):
+                    for name in names:
+                        self.engine.remove_image(name)
+
+    def _named(self) -> list[tuple[str, list[str]]]:
+        """Return the images of Hermes, by id, with their names; those of other repositories are not ours to remove."""
+        return [
+            (image["Id"], [name for name in image["RepoTags"] if name.startswith(f"{REPOSITORY}:")])
+            for image in self.engine.images(REPOSITORY)
+        ]
 
 
 class ContainerImage(Containers):

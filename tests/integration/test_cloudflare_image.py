@@ -19,16 +19,12 @@ FOREIGN = json.dumps({"auths": {"registry.example": {"auth": "Y2FuYXJ5"}}, "cred
 
 
 @pytest.fixture(scope="module")
-def fleet(
-    tmp_path_factory: pytest.TempPathFactory, docker: Docker, base: str, image: Image
-) -> Iterator[Fleet]:
-    """Two hosts whose image no registry has; the engine has built it already."""
+def fleet(tmp_path_factory: pytest.TempPathFactory, docker: Docker, base: str) -> Iterator[Fleet]:
+    """Two hosts whose image no registry has."""
     folder = tmp_path_factory.mktemp("pushing")
     with ControlPlane(folder / "plane") as plane:
         made = Fleet(plane, folder)
         plane.registry.repositories.clear()
-        built = f"{REPOSITORY}:{Sources().container_image(base)}"
-        docker("tag", image.name, built)
         for name in ("one", "two"):
             made.add(name)
             made.variables[name] = {
@@ -36,7 +32,30 @@ def fleet(
                 "hermes_docker_socket": f"unix:{docker.socket}",
             }
         yield made
-        docker("image", "rm", built, check=False)
+        docker("image", "rm", built_image(base), check=False)
+
+
+@pytest.fixture(autouse=True)
+def built(docker: Docker, base: str, image: Image) -> None:
+    """The engine has built it already."""
+    docker("tag", image.name, built_image(base))
+
+
+def built_image(base: str) -> str:
+    return f"{REPOSITORY}:{Sources().container_image(base)}"
+
+
+def test_what_a_failed_push_leaves_goes_with_the_deployments(fleet: Fleet, docker: Docker) -> None:
+    def images() -> str:
+        return docker("images", "--format", "{{.Tag}}", REPOSITORY)
+
+    fleet.plane.faults.on("PUT", "/manifests/", "refused", times=100)
+    assert fleet.play().code != 0
+    fleet.plane.faults.clear()
+    assert images()
+    play = fleet.destroy()
+    assert play.code == 0, play.output
+    assert not images(), play.output
 
 
 def test_it_is_pushed_once_and_then_needs_no_engine(

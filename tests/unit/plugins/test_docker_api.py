@@ -230,6 +230,24 @@ def test_an_image_goes_with_its_last_claim(either: StandIn) -> None:
     assert either.names() == {"hermes-workers:2", "hermes-workers:2-alice-00", "hermes-workers:3"}
 
 
+def test_an_image_goes_when_its_last_two_claims_go_at_once(
+    either: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    either.add("1", "hermes-workers:1", "hermes-workers:1-alice-00", "hermes-workers:1-bob-00")
+    alice, bob = (Containers(either.path, session) for session in ("alice-00", "bob-00"))
+    listing = DockerEngine.images
+
+    def interrupted(engine: DockerEngine, pattern: str) -> list[dict[str, Any]]:
+        found = listing(engine, pattern)
+        monkeypatch.setattr(DockerEngine, "images", listing)
+        bob.prune(keep=None)
+        return found
+
+    monkeypatch.setattr(DockerEngine, "images", interrupted)
+    alice.prune(keep=None)
+    assert either.names() == set()
+
+
 def test_names_that_others_gave_an_image_stay(either: StandIn) -> None:
     either.add("1", "hermes-workers:1", "hermes-workers:1-alice-00", "somebody/hermes:mine")
     Containers(either.path, "alice-00").prune(keep=None)
