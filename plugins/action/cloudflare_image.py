@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, ClassVar
 
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.action import (
     CloudflareAction,
 )
@@ -39,8 +41,12 @@ class ActionModule(CloudflareAction):
         if not reference:
             self.deployment.create()
             note_use(self.deployment, self.runtime)
-            # What a push that fails leaves there goes with the next one, or with the deployment.
+            # What a push that fails leaves in the engine goes with the next deploy, or with the deployment.
             if self.deployment.containers() is None:
                 self.deployment.note_containers(image.socket, image.session)
             reference = image.publish()
+        if self.deployment.containers() and not self.check_mode:
+            # What is in the registry, whoever pushed it, need not take room here.
+            with suppress(Card):
+                image.prune(keep=None)
         return result | {"reference": reference}

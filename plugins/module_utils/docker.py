@@ -135,19 +135,25 @@ class DockerEngine:
         found = self._json("GET", f"/containers/json?all=true&{query}")
         return [one["Id"] for one in sorted(found, key=_is_sidecar)]
 
-    def keep_running(self, name: str, image: str, command: list[str]) -> None:
-        """Have a container of this name run a command on the default bridge, also after a restart of the engine."""
+    def keep_running(self, name: str, image: str, command: list[str]) -> bool:
+        """Have a container of this name run a command on the default bridge, also after a restart of the engine.
+
+        Returns whether it is a new one.
+        """
         settings = {
             "Image": image,
             "Entrypoint": command,
             "HostConfig": {"NetworkMode": "bridge", "RestartPolicy": {"Name": "always"}},
         }
+        new = True
         try:
             self._json("POST", f"/containers/create?name={name}", settings)
         except DockerError as error:
             if "already" not in str(error):
                 raise
+            new = False
         self._json("POST", f"/containers/{name}/start")
+        return new
 
     def remove_container(self, identity: str) -> None:
         """End and remove a container with its anonymous volumes; nothing happens when it is gone."""

@@ -46,14 +46,15 @@ class Containers:
         self.engine = DockerEngine(socket)
         self._holder = f"hermes-bridge-{session}"
 
-    def hold_bridge(self, image: str) -> None:
+    def hold_bridge(self, image: str) -> bool:
         """Have Podman's bridge exist: it comes and goes with containers, but workerd waits on its address for theirs.
 
-        image: any with a `sleep`.
+        image: any with a `sleep`. Returns whether nothing held it before.
         """
         with speaking(self.socket):
-            if self.engine.is_podman():
-                self.engine.keep_running(self._holder, image, ["sleep", "2147483647"])
+            return self.engine.is_podman() and self.engine.keep_running(
+                self._holder, image, ["sleep", "2147483647"]
+            )
 
     def remove_all(self) -> None:
         """Remove containers, sidecars, snapshots and, unless another deployment uses it, the image."""
@@ -207,9 +208,10 @@ class ContainerImage(Containers):
 
     def prove_network(self) -> None:
         """Have a container call this machine, as workerd's sidecar will for all that Hermes asks for. Raises a Card."""
-        self.hold_bridge(self.settings.sidecar_image)
+        new = self.hold_bridge(self.settings.sidecar_image)
         if why := container_network.why_unreachable(self.engine, self.base):
-            self.engine.remove_container(self._holder)
+            if new:
+                self.engine.remove_container(self._holder)
             raise Card.of(
                 "hermes_engine",
                 f"docker needs containers that can call this machine, and those of unix:{self.socket} cannot: {why}.",

@@ -35,14 +35,14 @@ def why_unreachable(engine: DockerEngine, image: str) -> str:
             if error.status:
                 raise
             said = str(error).strip()
-    return "" if said == greeting else said.splitlines()[-1][:200]
+    return "" if said == greeting else (said or "it was not answered").splitlines()[-1][:200]
 
 
 @contextmanager
 def _greeting(address: str, text: str) -> Iterator[int]:
     """Send a text to whoever calls the port that is given; on 127.0.0.1 where the address is not here, like workerd."""
     try:
-        listener = socket.create_server((address, 0))
+        listener = socket.create_server((address or "127.0.0.1", 0))
     except OSError:
         listener = socket.create_server(("127.0.0.1", 0))
 

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,10 @@ from ansible_collections.hermes.workers.plugins.module_utils.docker import (
     find_socket,
     socket_path,
 )
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import REPOSITORY, Sources
+from ansible_collections.hermes.workers.plugins.plugin_utils.container import Containers
+from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
 
 from tests.cloudflare.acceptance import ROOT, SETTINGS, Acceptance, Failed, table
 from tests.cloudflare.accounts import hex_id
@@ -94,6 +97,7 @@ class Rehearsal:
         # Beside the deployments, whose clearing up would take what only the stand-in runs.
         runtime = self.state / "stand-in"
         with (
+            no_images(self.state),
             tempfile.TemporaryDirectory(prefix="hermes-rehearsal-") as place,
             ControlPlane(Path(place) / "cloudflare", runtime) as plane,
         ):
@@ -209,6 +213,18 @@ def state_folder(given: Path | None) -> Iterator[Path]:
         yield made
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+@contextmanager
+def no_images(state: Path) -> Iterator[None]:
+    """Remove in the end what deployments that were not destroyed built; state: their folder."""
+    try:
+        yield
+    finally:
+        for folder in state.glob("*/"):
+            if place := Deployment(str(state), folder.name).containers():
+                with suppress(Card):
+                    Containers(**place).remove_all()
 
 
 def parse() -> argparse.Namespace:

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import REPOSITORY, Sources
+from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
 from fleets import ACCOUNT, KEY, Fleet
 
 from tests.cloudflare import ControlPlane
+from tests.cloudflare.acceptance import Failed
+from tests.cloudflare.rehearse import no_images
 from tests.docker.engine import Docker, Image
 
 FOREIGN = json.dumps({"auths": {"registry.example": {"auth": "Y2FuYXJ5"}}, "credsStore": "absent"})
@@ -45,17 +48,28 @@ def built_image(base: str) -> str:
     return f"{REPOSITORY}:{Sources().container_image(base)}"
 
 
-def test_what_a_failed_push_leaves_goes_with_the_deployments(fleet: Fleet, docker: Docker) -> None:
-    def images() -> str:
-        return docker("images", "--format", "{{.Tag}}", REPOSITORY)
+def images(docker: Docker) -> str:
+    return docker("images", "--format", "{{.Tag}}", REPOSITORY)
 
+
+def test_a_rehearsal_that_fails_leaves_no_image(docker: Docker, base: str, tmp_path: Path) -> None:
+    deployment = Deployment(str(tmp_path), "hermes")
+    deployment.create()
+    with pytest.raises(Failed), no_images(tmp_path):
+        deployment.note_containers(str(docker.socket), "hermes-00")
+        docker("tag", built_image(base), f"{built_image(base)}-hermes-00")
+        raise Failed("the push")
+    assert not images(docker)
+
+
+def test_what_a_failed_push_leaves_goes_with_the_deployments(fleet: Fleet, docker: Docker) -> None:
     fleet.plane.faults.on("PUT", "/manifests/", "refused", times=100)
     assert fleet.play().code != 0
     fleet.plane.faults.clear()
-    assert images()
+    assert images(docker)
     play = fleet.destroy()
     assert play.code == 0, play.output
-    assert not images(), play.output
+    assert not images(docker), play.output
 
 
 def test_it_is_pushed_once_and_then_needs_no_engine(
@@ -95,6 +109,7 @@ def test_it_is_pushed_once_and_then_needs_no_engine(
         assert container["images"]["hermes"].endswith(f"/{ACCOUNT}/{REPOSITORY}@{digest}")
     assert KEY not in play.output
     assert "127.0.0.1" not in docker("images", "--format", "{{.Repository}}"), "no tag is left"
+    assert REPOSITORY not in docker("images", "--format", "{{.Repository}}"), "a host claims it"
 
     fleet.variables = {name: {"hermes_base_image": base} for name in ("one", "two")}
     for variables in fleet.variables.values():

@@ -52,7 +52,10 @@ class PushedImage(ContainerImage):
         """Ask for nothing: no container runs Hermes here."""
 
     def publish(self) -> str:
-        """Build and push the image unless another run did meanwhile; return its reference. Raises a Card."""
+        """Build and push the image unless another run did meanwhile; return its reference. Raises a Card.
+
+        The engine keeps it: where the push fails, the next run need not build it again.
+        """
         self.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
         label = f"the image of Hermes {self.sources.hermes_version}"
         lock = self.runtime / f"push-{self.api.account_id}-{self.digest}"
@@ -70,8 +73,6 @@ class PushedImage(ContainerImage):
                 digest = self._push()
             finally:
                 self.engine.remove_image(f"{self.remote}:{self.digest}")
-            # What is in the registry need not take room here; what is not there yet is built already for the next run.
-            self.prune(keep=None)
         return f"{self.remote}@{digest}"
 
     def _push(self) -> str:
