@@ -65,7 +65,7 @@ app.use(async (c, next) => {
 app.get("/api/health", async (c) => {
   const { name, workerVersion, platform, engine, hermesVersion, image, defaultModel, models } =
     c.var.settings;
-  const { gateway, confined, ...instance } = await hermes(c, (it) => it.health());
+  const { gateway, confined, storage, ...instance } = await hermes(c, (it) => it.health());
   return c.json({
     status: "ok",
     token: tokenView(c.var.caller),
@@ -74,6 +74,7 @@ app.get("/api/health", async (c) => {
     hermes: { version: hermesVersion, gateway },
     image,
     confined,
+    storage,
     models: { default: defaultModel.id, further: models.map((model) => model.id) },
   });
 });

@@ -15,6 +15,7 @@ import { asOf, count } from "./meter.ts";
 import { ASLEEP, PANEL, Panel, WAKING } from "./panel.ts";
 import { type Opened, Sessions } from "./sessions.ts";
 import { type Env, type Settings, secretValues, settingsOf } from "./settings.ts";
+import { markOf, type StorageMark } from "./storage.ts";
 import { realTime } from "./time.ts";
 import { type Deaths, Tokens, type TokenUse } from "./tokens.ts";
 import { TURN, Turns } from "./turns.ts";
@@ -35,12 +36,23 @@ export interface Health {
   image: string | null;
   gateway: "running" | null;
   confined: boolean | null;
+  storage: StorageView;
+}
+
+/** Which storage it is, and what is kept in it: whoever remembers another one knows that this one began anew. */
+export interface StorageView {
+  id: string;
+  /** ISO 8601. */
+  since: string;
+  backups: number;
+  newestBackup: { id: number; created: string; digest: string } | null;
 }
 
 /** One person's Hermes. Every answer carries the request id it was given. */
 export class HermesInstance extends DurableObject<Env> {
   readonly #settings: Settings;
   readonly #log: Log;
+  readonly #storage: StorageMark;
   readonly #vault: Vault;
   readonly #sandbox: Sandbox;
   readonly #lifecycle: Lifecycle;
@@ -53,6 +65,7 @@ export class HermesInstance extends DurableObject<Env> {
     super(ctx, env);
     this.#settings = settingsOf(env);
     this.#log = new Log(new Redactor(secretValues(this.#settings)));
+    this.#storage = markOf(ctx.storage.kv, Date.now());
     this.#vault = new Vault(ctx.storage);
     this.#sandbox = sandboxOf(ctx, env, this.#settings);
     this.#lifecycle = new Lifecycle({
@@ -119,6 +132,7 @@ export class HermesInstance extends DurableObject<Env> {
       image: memory.image,
       gateway: up ? "running" : null,
       confined: memory.confined,
+      storage: this.#storageView(),
     };
   }
 
@@ -152,6 +166,7 @@ export class HermesInstance extends DurableObject<Env> {
         snapshots: snapshotsOf(memory),
         snapshotNote: memory.snapshotNote,
         backups: { count: backups.length, newest: backups[0] === undefined ? null : backupView(backups[0]) },
+        storage: this.#storageView(),
         lastExit: memory.lastExit === null ? null : { ...memory.lastExit, at: iso(memory.lastExit.at) },
         lastError: dated(memory.lastError),
         lastSaveError: dated(memory.lastSaveError),
@@ -330,6 +345,19 @@ export class HermesInstance extends DurableObject<Env> {
   /** A provider refused our key, or there is none. */
   providerRefused(provider: string, status: number, variable: string): void {
     this.#lifecycle.noteProviderTrouble({ at: Date.now(), provider, status, variable });
+  }
+
+  #storageView(): StorageView {
+    const { id, since } = this.#storage;
+    const backups = this.#vault.list();
+    const newest = backups[0];
+    return {
+      id,
+      since: iso(since),
+      backups: backups.length,
+      newestBackup:
+        newest === undefined ? null : { id: newest.id, created: iso(newest.created), digest: newest.digest },
+    };
   }
 
   #newest(): { backup: ReturnType<typeof backupView> | null } {

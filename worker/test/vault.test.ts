@@ -2,7 +2,7 @@
 import { runInDurableObject } from "cloudflare:test";
 import { describe, expect, it } from "vitest";
 import { DamagedGeneration, Vault } from "../src/vault.ts";
-import { env } from "./helpers.ts";
+import { anew, ask, chat, crash, env } from "./helpers.ts";
 
 const META = { boot: "b", reason: "test", image: "i" };
 const fine = async () => undefined;
@@ -184,5 +184,27 @@ describe("the vault", () => {
       expect(new Vault(storage).list()).toHaveLength(1);
       expect([...storage.sql.exec("SELECT generation FROM chunks")]).toEqual([{ generation: 1 }]);
     });
+  });
+});
+
+describe("the storage", () => {
+  interface Told {
+    storage: { id: string; since: string; backups: number; newestBackup: { id: number } | null };
+  }
+  const told = async (path: string) => ((await (await ask(path)).json()) as Told).storage;
+
+  it("is known by a mark that outlives the object, and that an emptied one has not", async () => {
+    await anew();
+    expect((await chat("remember me")).status).toBe(200);
+    expect((await ask("/api/instance/backups", { method: "POST" })).status).toBe(200);
+    const before = await told("/api/health");
+    expect(before).toMatchObject({ backups: 1, newestBackup: { id: 1 } });
+    await crash();
+    expect(await told("/api/health")).toEqual(before);
+    expect(await told("/api/instance/status")).toEqual(before);
+    await anew();
+    const emptied = await told("/api/health");
+    expect(emptied).toMatchObject({ backups: 0, newestBackup: null });
+    expect(emptied.id).not.toBe(before.id);
   });
 });
