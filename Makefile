@@ -11,6 +11,8 @@ FORGET ?= no
 PART ?=
 KEYS ?=
 IMAGE ?= auto
+MUTANTS ?= *
+JOBS ?= 2
 
 # Ansible starts in no other encoding.
 ifneq ($(filter C POSIX,$(LC_ALL)),)
@@ -32,7 +34,7 @@ WITH_STAND_IN := $(WITH_TOOLS) PYTHONPATH="$(CURDIR)/.ansible/collections"
 PACKED := .ansible/packed
 
 .DEFAULT_GOAL := help
-.PHONY: help deploy verify rotate-keys status logs backup restore destroy test test-python test-worker test-molecule lint bench rehearse live lock tools test-tools worker-tools
+.PHONY: help deploy verify rotate-keys status logs backup restore destroy test test-python test-worker test-molecule mutants lint bench rehearse live lock tools test-tools worker-tools
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  %-11s %s\n", $$1, $$2}'
@@ -72,6 +74,9 @@ test-worker: worker-tools
 
 test-molecule: tools test-tools
 	@$(IN_CHECKOUT) molecule test --all
+
+mutants: tools test-tools worker-tools ## Break each promise and see its test fail (MUTANTS=vault-*, JOBS=2); takes long
+	@$(WITH_TOOLS) python -m tests.mutants.run --jobs $(JOBS) "$(MUTANTS)"
 
 lint: test-tools worker-tools ## Run every static check
 	@$(IN_CHECKOUT) ansible-lint --offline
