@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A play that would be for nobody fails with a card: Ansible by itself says that all is well."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from plays import PLAYBOOK, ROOT, clean_environment
+
+PLAYBOOKS = sorted(path.stem for path in (ROOT / "playbooks").glob("*.yml"))
+EMPTY = {
+    "no host": "all:\n  hosts: {}\n",
+    "a group without hosts": "all:\n  children:\n    assistants:\n      hosts: {}\n",
+    "an empty file": "",
+}
+
+
+def run(*command: str | Path, folder: Path = ROOT) -> tuple[int, str]:
+    done = subprocess.run(
+        [str(word) for word in command],
+        cwd=folder,
+        env=clean_environment(
+            ANSIBLE_COLLECTIONS_PATH=str(ROOT / ".ansible" / "collections"),
+            ANSIBLE_INVENTORY=str(folder / "none"),
+        ),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+    )
+    return done.returncode, done.stdout
+
+
+def is_refused(code: int, output: str, subject: str) -> None:
+    assert code != 0, output
+    for words in (subject, "Nothing was changed.", "Do: name an inventory", "docs/errors.md#hosts"):
+        assert words in output, output
+    assert "PLAY RECAP" not in output, "no play may begin"
+
+
+@pytest.mark.parametrize("playbook", PLAYBOOKS)
+def test_an_inventory_that_is_not_there_is_no_success(playbook: str, tmp_path: Path) -> None:
+    code, output = run(PLAYBOOK, f"hermes.workers.{playbook}", "-i", "locl", folder=tmp_path)
+    is_refused(code, output, "locl: there is no such inventory.")
+
+
+def test_make_names_it_too() -> None:
+    code, output = run("make", "deploy", "INVENTORY=inventories/locl")
+    is_refused(code, output, "inventories/locl: there is no such inventory.")
+
+
+@pytest.mark.parametrize("content", EMPTY.values(), ids=EMPTY.keys())
+def test_an_inventory_without_hosts_is_no_success(content: str, tmp_path: Path) -> None:
+    (tmp_path / "hosts.yml").write_text(content)
+    code, output = run(PLAYBOOK, "hermes.workers.status", "-i", "hosts.yml", folder=tmp_path)
+    is_refused(code, output, "hosts.yml: names no host.")
+
+
+def test_one_of_two_that_is_not_there_is_named(tmp_path: Path) -> None:
+    (tmp_path / "hosts.yml").write_text("all:\n  hosts:\n    alice:\n")
+    sources = ("-i", "hosts.yml", "-i", "more.yml")
+    code, output = run(PLAYBOOK, "hermes.workers.status", *sources, folder=tmp_path)
+    is_refused(code, output, "more.yml: there is no such inventory.")
+
+
+@pytest.mark.parametrize("sources", [("-i", ","), (), ("-i", "locl", "-l", "alice")])
+def test_no_inventory_at_all_is_no_success(sources: tuple[str, ...], tmp_path: Path) -> None:
+    code, output = run(PLAYBOOK, "hermes.workers.status", *sources, folder=tmp_path)
+    is_refused(code, output, "names no host." if "," in sources else "there is no such inventory.")
+
+
+def test_a_limit_that_leaves_nobody_is_no_success() -> None:
+    code, output = run(PLAYBOOK, "playbooks/status.yml", "-i", "inventories/local", "-l", "nobody")
+    assert code != 0 and "no hosts to target" in output, output
