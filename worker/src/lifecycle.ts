@@ -10,6 +10,7 @@ import { type Exit, engineReason, type Sandbox } from "./engine.ts";
 import { ApiError } from "./errors.ts";
 import { API_PORT, DASHBOARD_PORT, Guest, SandboxGone, type Saved } from "./guest.ts";
 import { type BootKeys, buildGo, configDigest } from "./hermes-config.ts";
+import { during, type Lasting } from "./lasting.ts";
 import type { Log } from "./log.ts";
 import { type Memory, newMemory, type ProviderTrouble } from "./memory.ts";
 import { count } from "./meter.ts";
@@ -31,6 +32,12 @@ export interface Parts {
   store: { get(): Memory | undefined; put(memory: Memory): void };
   /** Sets the one alarm, or clears it with `null`. Milliseconds since the epoch. */
   setAlarm(at: number | null): void;
+}
+
+/** A place at a Hermes that is ready. */
+export interface Seat {
+  keys: BootKeys;
+  bootId: string;
 }
 
 /** A Hermes that runs answers within so long. */
@@ -121,20 +128,18 @@ export class Lifecycle {
   // Requests
 
   /**
-   * Counts a request from its arrival to the end of its answer; call the result once.
+   * Counts a request from its arrival to the end of its answer.
    * @param isActivity whether Hermes stays awake for it once it is over; what a page asks by itself is none.
    */
-  arrive(isActivity = true): () => void {
+  arrive<T>(isActivity: boolean, answer: () => Promise<Lasting<T>>): Promise<Lasting<T>> {
     this.#inFlight++;
     if (isActivity) this.#noteActivity();
-    let gone = false;
-    return () => {
-      if (gone) return;
-      gone = true;
+    const gone = () => {
       this.#inFlight--;
       if (isActivity) this.#memory.lastActivity = this.#parts.time.now();
       this.#arm();
     };
+    return during(gone, answer);
   }
 
   /** Notes that somebody works with Hermes in a way that no request shows. */
@@ -150,26 +155,23 @@ export class Lifecycle {
   }
 
   /**
-   * Waits until Hermes is ready and takes a seat there; call the result when the turn is over.
+   * Waits until Hermes is ready, and has a seat there until the turn is over.
    * @param writes whether the turn changes Hermes' state.
-   * @throws ApiError when it does not get ready.
+   * @throws ApiError when it does not get ready; what `turn` throws.
    */
-  async seat(why: string, writes: boolean): Promise<{ keys: BootKeys; bootId: string; leave: () => void }> {
+  async seat<T>(why: string, writes: boolean, turn: (at: Seat) => Promise<Lasting<T>>): Promise<Lasting<T>> {
     let ready = this.#readyNow();
     // Between the look that found it ready and our turn, a stop may have begun that did not count us.
     for (; ready === null; ready = this.#readyNow()) await this.wake(why);
-    const { keys, bootId } = ready;
+    const at = ready;
     this.#atHermes++;
     if (writes) this.#turnBegins();
-    let left = false;
     const leave = () => {
-      if (left) return;
-      left = true;
       this.#atHermes--;
       if (writes) this.#turnEnds();
       if (this.#atHermes === 0) for (const tell of this.#drained.splice(0)) tell();
     };
-    return { keys, bootId, leave };
+    return during(leave, () => turn(at));
   }
 
   /** Whether Hermes can be asked at this very moment. */
@@ -236,7 +238,7 @@ export class Lifecycle {
   }
 
   /** The boot that can be asked at this very moment. */
-  #readyNow(): { keys: BootKeys; bootId: string } | null {
+  #readyNow(): Seat | null {
     const { state, keys, bootId, gatewayStopped } = this.#memory;
     if (!this.#settled || state === "asleep" || gatewayStopped) return null;
     return keys === null || bootId === null ? null : { keys, bootId };

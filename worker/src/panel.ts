@@ -8,7 +8,8 @@ import { textOf } from "./engine.ts";
 import { ApiError, reason } from "./errors.ts";
 import { DASHBOARD_HEADER, DASHBOARD_PORT } from "./guest.ts";
 import { innerHeaders, outerHeaders } from "./headers.ts";
-import type { Lifecycle } from "./lifecycle.ts";
+import { type Lasting, over } from "./lasting.ts";
+import type { Lifecycle, Seat } from "./lifecycle.ts";
 import type { Log } from "./log.ts";
 import { type Time, within } from "./time.ts";
 import { TURN } from "./turns.ts";
@@ -57,11 +58,10 @@ export interface PanelParts {
 }
 
 /** Where a request goes. */
-interface Seat {
+interface Desk {
   bootId: string;
   /** What Hermes' dashboard knows its callers by in this boot. */
   token: string;
-  leave: () => void;
 }
 
 /** Serves the dashboard of one instance. */
@@ -78,31 +78,34 @@ export class Panel {
 
   /** Answers one request that the Worker let in. */
   async serve(request: Request): Promise<Response> {
-    const { lifecycle, time } = this.#parts;
+    const { lifecycle } = this.#parts;
     const isPerson = request.headers.get(PANEL.by) === "person";
     if (!isPerson && lifecycle.isAsleep) throw asleep();
-    const gone = lifecycle.arrive(isPerson);
-    const over = (seat?: Seat) => {
-      seat?.leave();
-      gone();
-    };
-    try {
-      const writes = isPerson && request.method !== "GET" && request.method !== "HEAD";
-      const seated = this.#seat(writes);
-      const impatient = request.headers.get(PANEL.impatient) === "1";
-      const seat = impatient ? await within(time, IMPATIENCE, seated) : await seated;
-      if (seat === undefined) {
-        // The boot goes on without whoever waits.
-        seated.then((late) => late.leave()).catch(() => undefined);
-        throw waking();
-      }
+    return (await lifecycle.arrive(isPerson, () => this.#answer(request, isPerson))).value;
+  }
+
+  /** @throws ApiError `waking` when somebody impatient would have to wait; the boot goes on without him. */
+  async #answer(request: Request, isPerson: boolean): Promise<Lasting<Response>> {
+    const { lifecycle, time } = this.#parts;
+    const writes = isPerson && request.method !== "GET" && request.method !== "HEAD";
+    const ready = Promise.withResolvers<void>();
+    let isReady = false;
+    let isGone = false;
+    const answer = lifecycle.seat("dashboard", writes, async (at) => {
+      const desk = await this.#ready(at);
+      isReady = true;
+      ready.resolve();
+      if (isGone) throw waking();
       if (request.headers.get("upgrade")?.toLowerCase() === "websocket")
-        return await this.#connect(request, seat).finally(() => over(seat));
-      return await this.#pass(request, seat, () => over(seat));
-    } catch (error) {
-      over();
-      throw error;
-    }
+        return over(await this.#connect(request, desk));
+      return this.#pass(request, desk);
+    });
+    if (request.headers.get(PANEL.impatient) !== "1") return answer;
+    await within(time, IMPATIENCE, Promise.race([ready.promise, answer]));
+    if (isReady) return answer;
+    isGone = true;
+    answer.catch(() => undefined);
+    throw waking();
   }
 
   /** Closes the sockets of one session, or all of them. */
@@ -111,17 +114,11 @@ export class Panel {
       if (session === undefined || owner === session) close(socket, SESSION_OVER, "The session is over.");
   }
 
-  /** Waits until Hermes and its dashboard are there. */
-  async #seat(writes: boolean): Promise<Seat> {
-    const { keys, bootId, leave } = await this.#parts.lifecycle.seat("dashboard", writes);
-    try {
-      if (keys.dashboardToken === undefined) throw olderBoot();
-      await this.#start(bootId);
-      return { bootId, token: keys.dashboardToken, leave };
-    } catch (error) {
-      leave();
-      throw error;
-    }
+  /** Waits until the dashboard is there, too. */
+  async #ready({ keys, bootId }: Seat): Promise<Desk> {
+    if (keys.dashboardToken === undefined) throw olderBoot();
+    await this.#start(bootId);
+    return { bootId, token: keys.dashboardToken };
   }
 
   /** One start for each boot, whoever asks; one that failed is tried again by the next. */
@@ -136,8 +133,8 @@ export class Panel {
     return done;
   }
 
-  async #pass(request: Request, seat: Seat, over: () => void): Promise<Response> {
-    const answer = await this.#ask(request, seat, {
+  async #pass(request: Request, desk: Desk): Promise<Lasting<Response>> {
+    const answer = await this.#ask(request, desk, {
       method: request.method,
       body: request.body,
       signal: request.signal,
@@ -145,29 +142,26 @@ export class Panel {
     const headers = outerHeaders(answer.headers);
     headers.set(TURN.requestId, request.headers.get(TURN.requestId) ?? "");
     const { status } = answer;
-    if (answer.body === null) {
-      over();
-      return new Response(null, { status, headers });
-    }
+    if (answer.body === null) return over(new Response(null, { status, headers }));
     if (isPage(headers)) {
-      const page = await pageOf(answer.body, seat.token).finally(over);
+      const page = await pageOf(answer.body, desk.token);
       headers.delete("content-length");
       headers.delete("etag");
-      return new Response(page, { status, headers });
+      return over(new Response(page, { status, headers }));
     }
     const { readable, writable } = new IdentityTransformStream();
-    answer.body.pipeTo(writable).then(over, over);
-    return new Response(readable, { status, headers });
+    const end = answer.body.pipeTo(writable);
+    return { value: new Response(readable, { status, headers }), end };
   }
 
   /** One call; a dashboard that is just being started again is asked again when that does no harm. */
-  async #ask(request: Request, seat: Seat, init: RequestInit): Promise<Response> {
+  async #ask(request: Request, desk: Desk, init: RequestInit): Promise<Response> {
     const { lifecycle, time, log } = this.#parts;
     const url = new URL(request.url);
     if (url.searchParams.has("ticket")) url.searchParams.delete("ticket");
-    if (request.headers.has("upgrade")) url.searchParams.set("token", seat.token);
+    if (request.headers.has("upgrade")) url.searchParams.set("token", desk.token);
     const headers = innerHeaders(request.headers);
-    headers.set(DASHBOARD_HEADER, seat.token);
+    headers.set(DASHBOARD_HEADER, desk.token);
     headers.set("accept-encoding", "identity");
     if (request.headers.has("upgrade")) headers.set("upgrade", "websocket");
     for (let left = init.body == null ? RETRIES : 0; ; left--) {
@@ -176,7 +170,7 @@ export class Panel {
         return await lifecycle.dashboardPort.fetch(target, { ...init, headers, redirect: "manual" });
       } catch (error) {
         if (request.signal.aborted) throw error;
-        log.warn("dashboard_unreachable", { boot: seat.bootId, why: reason(error) });
+        log.warn("dashboard_unreachable", { boot: desk.bootId, why: reason(error) });
         if (left === 0) throw unreachable(error);
         await time.sleep(RETRY_PAUSE);
       }
@@ -184,9 +178,9 @@ export class Panel {
   }
 
   /** Joins the browser's socket with Hermes'. */
-  async #connect(request: Request, seat: Seat): Promise<Response> {
+  async #connect(request: Request, desk: Desk): Promise<Response> {
     if (this.#sockets.size >= MOST_SOCKETS) throw tooManySockets();
-    const answer = await this.#ask(request, seat, {});
+    const answer = await this.#ask(request, desk, {});
     const inner = answer.webSocket;
     if (inner === null) {
       await answer.body?.cancel();

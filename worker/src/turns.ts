@@ -3,6 +3,7 @@
 import { mayHaveBody } from "./body.ts";
 import { ApiError, reason, toApiError } from "./errors.ts";
 import { innerHeaders, outerHeaders } from "./headers.ts";
+import { during, type Lasting, over } from "./lasting.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import type { Log } from "./log.ts";
 import { Deadline, type Time, within } from "./time.ts";
@@ -85,27 +86,15 @@ export class Turns {
   }
 
   async #answer(turn: Turn): Promise<Response> {
-    const gone = this.#parts.lifecycle.arrive();
-    const done = await this.#inOrder(turn).catch((error: unknown) => {
-      gone();
-      throw error;
-    });
-    const finish = () => {
-      done();
-      gone();
-    };
-    try {
-      return await this.#patiently(turn, finish);
-    } catch (error) {
-      finish();
-      throw error;
-    }
+    const { lifecycle } = this.#parts;
+    const answer = () => this.#inOrder(turn, () => this.#patiently(turn));
+    return (await lifecycle.arrive(true, answer)).value;
   }
 
-  /** Waits for the turns of this session that came before; call the result when this one is over. */
-  async #inOrder(turn: Turn): Promise<() => void> {
+  /** Answers after the turns of this session that came before. */
+  async #inOrder<T>(turn: Turn, answer: () => Promise<Lasting<T>>): Promise<Lasting<T>> {
     const { session } = turn;
-    if (session === null) return () => undefined;
+    if (session === null) return answer();
     const before = this.#sessions.get(session);
     const { promise, resolve } = Promise.withResolvers<void>();
     const mine = (before ?? Promise.resolve()).then(() => promise);
@@ -113,48 +102,48 @@ export class Turns {
     void mine.then(() => {
       if (this.#sessions.get(session) === mine) this.#sessions.delete(session);
     });
-    if (before === undefined) return resolve;
-    try {
-      await Promise.race([before, abortOf(turn.signal)]);
-    } catch (error) {
-      resolve();
-      throw error;
-    }
-    return resolve;
+    return during(resolve, async () => {
+      if (before !== undefined) await Promise.race([before, abortOf(turn.signal)]);
+      return answer();
+    });
   }
 
   /** Sends the request until somebody answers it: Hermes may restart in place, or the sandbox may die. */
-  async #patiently(turn: Turn, finish: () => void): Promise<Response> {
+  async #patiently(turn: Turn): Promise<Lasting<Response>> {
     const { lifecycle, time, log, drainTimeout } = this.#parts;
     let patience: Deadline | undefined;
     let lastBoot: string | null = null;
     let deaths = 0;
     try {
       for (let pause = 50; ; pause = Math.min(pause * 2, 1000)) {
-        const { keys, bootId, leave } = await lifecycle.seat(turn.route, turn.writes);
-        if (lastBoot !== null && lastBoot !== bootId) deaths++;
-        lastBoot = bootId;
-        let why: string;
-        try {
-          const answer = await this.#send(turn, keys.gatewayKey);
-          if (await this.#isStranger(answer, keys.gatewayKey)) why = "Hermes was started anew";
-          else if (await isDraining(answer)) why = "Hermes is restarting";
-          else return await this.#pass(turn, answer, leave, finish);
-        } catch (error) {
-          leave();
-          if (turn.signal.aborted) throw clientGone();
-          why = reason(error);
-          if (error instanceof ApiError) throw error;
-        }
-        leave();
+        const { value, end } = await lifecycle.seat(turn.route, turn.writes, ({ keys, bootId }) => {
+          if (lastBoot !== null && lastBoot !== bootId) deaths++;
+          lastBoot = bootId;
+          return this.#once(turn, keys.gatewayKey);
+        });
+        if (value instanceof Response) return { value, end };
         // Counted from the first failure: most requests never need it.
         patience ??= new Deadline(time, drainTimeout + RESTART_PATIENCE);
-        if (patience.isOver || deaths >= MAX_DEATHS) throw unreachable(why, deaths);
-        log.warn("sent_again", { request_id: turn.id, why, boot: bootId });
+        if (patience.isOver || deaths >= MAX_DEATHS) throw unreachable(value, deaths);
+        log.warn("sent_again", { request_id: turn.id, why: value, boot: lastBoot });
         await within(time, pause, abortOf(turn.signal));
       }
     } finally {
       patience?.stop();
+    }
+  }
+
+  /** Sends the request once. @returns the answer, or why it is to be sent again. */
+  async #once(turn: Turn, gatewayKey: string): Promise<Lasting<Response | string>> {
+    try {
+      const answer = await this.#send(turn, gatewayKey);
+      if (await this.#isStranger(answer, gatewayKey)) return over("Hermes was started anew");
+      if (await isDraining(answer)) return over("Hermes is restarting");
+      return await this.#pass(turn, answer);
+    } catch (error) {
+      if (turn.signal.aborted) throw clientGone();
+      if (error instanceof ApiError) throw error;
+      return over(reason(error));
     }
   }
 
@@ -181,29 +170,18 @@ export class Turns {
   }
 
   /** Hands an answer on untouched and notices its end, however it ends. */
-  async #pass(turn: Turn, answer: Response, leave: () => void, finish: () => void): Promise<Response> {
+  async #pass(turn: Turn, answer: Response): Promise<Lasting<Response>> {
     const headers = outerHeaders(answer.headers);
     headers.set("x-request-id", turn.id);
     if (turn.model !== null) headers.set("x-hermes-model", turn.model);
-    const over = () => {
-      leave();
-      finish();
-    };
     const { status } = answer;
-    if (turn.method !== "HEAD" && isShort(answer)) {
-      const whole = await answer.arrayBuffer();
-      over();
-      return new Response(whole, { status, headers });
-    }
+    if (turn.method !== "HEAD" && isShort(answer))
+      return over(new Response(await answer.arrayBuffer(), { status, headers }));
     const { body } = answer;
-    if (body === null) {
-      over();
-      return new Response(null, { status, headers });
-    }
+    if (body === null) return over(new Response(null, { status, headers }));
     const { readable, writable } = new IdentityTransformStream();
-    const passed = turn.finishesAlone ? passToTheEnd(body, writable, turn.signal) : body.pipeTo(writable);
-    passed.then(over, over);
-    return new Response(readable, { status, headers });
+    const end = turn.finishesAlone ? passToTheEnd(body, writable, turn.signal) : body.pipeTo(writable);
+    return { value: new Response(readable, { status, headers }), end };
   }
 
   /** A stream that begins with comments, so that no client gives up during a slow boot. */

@@ -5,8 +5,9 @@ import { EngineError } from "../src/engine.ts";
 import { Lifecycle } from "../src/lifecycle.ts";
 import { Log, Redactor } from "../src/log.ts";
 import type { Memory } from "../src/memory.ts";
+import { PANEL, Panel } from "../src/panel.ts";
 import { settingsOf } from "../src/settings.ts";
-import { Turns } from "../src/turns.ts";
+import { TURN, Turns } from "../src/turns.ts";
 import { Vault } from "../src/vault.ts";
 import { env } from "./helpers.ts";
 import { ManualTime, MemorySandbox, settled } from "./stand-ins/sandbox.ts";
@@ -25,6 +26,8 @@ interface World {
   /** A new object over the same storage. */
   reborn: (forged?: Partial<Memory>) => Lifecycle;
   turn: (text: string) => Promise<void>;
+  /** Begins a turn, which goes on until it is left. */
+  sit: () => Promise<{ leave: () => Promise<void> }>;
 }
 
 let rooms = 0;
@@ -80,12 +83,20 @@ function world(work: (world: World) => Promise<void>, change: Record<string, unk
         w.life = born();
         return w.life;
       },
+      sit: async () => {
+        const end = Promise.withResolvers<void>();
+        const turn = async () => ({ value: null, end: end.promise });
+        const begun = await w.life.arrive(true, () => w.life.seat("turn", true, turn));
+        const leave = () => {
+          end.resolve();
+          return begun.end.then(() => undefined);
+        };
+        return { leave };
+      },
       turn: async (text) => {
-        const gone = w.life.arrive();
-        const { leave } = await w.life.seat("turn", true);
+        const { leave } = await w.sit();
         sandbox.state += text;
-        leave();
-        gone();
+        await leave();
       },
     };
     w.turns = new Turns({
@@ -226,16 +237,14 @@ describe("saving", () => {
     }));
 
   it("happens every 10 min of one long turn", () =>
-    world(async ({ life, sandbox, pass, vault }) => {
-      const gone = life.arrive();
-      const { leave } = await life.seat("long", true);
+    world(async ({ sit, sandbox, pass, vault }) => {
+      const { leave } = await sit();
       for (let n = 0; n < 3; n++) {
         sandbox.state += "x";
         await pass(600_000);
       }
       expect(vault.list().length).toBeGreaterThanOrEqual(2);
-      leave();
-      gone();
+      await leave();
     }));
 
   it("is one at a time; who asks meanwhile shares the next", () =>
@@ -330,9 +339,8 @@ describe("saving", () => {
     }));
 
   it("remembers over a crash of the object that a turn is unsaved", () =>
-    world(async ({ life, reborn, pass, vault, sandbox }) => {
-      life.arrive();
-      await life.seat("turn", true);
+    world(async ({ sit, reborn, pass, vault, sandbox }) => {
+      await sit();
       sandbox.state += "a";
       const other = reborn();
       await other.wake("again");
@@ -615,6 +623,55 @@ describe("finding it again", () => {
       expect(sandbox.starts).toHaveLength(2);
       expect(sandbox.state).toBe("a");
     }));
+});
+
+describe("a seat at Hermes", () => {
+  const page = (impatient = false) =>
+    new Request("http://hermes/sessions", {
+      headers: { [PANEL.by]: "person", ...(impatient ? { [PANEL.impatient]: "1" } : {}) },
+    });
+  const chat = (stream: boolean) =>
+    new Request("http://hermes/v1/chat/completions", {
+      method: "POST",
+      headers: stream ? { [TURN.stream]: "1" } : {},
+      body: "{}",
+    });
+  const refused = () => Promise.reject(new Error("connection refused"));
+  const broken = (type: string) => () =>
+    new Response(
+      new ReadableStream({ pull: (controller) => controller.error(new Error("Network connection lost.")) }),
+      { headers: { "content-type": type } },
+    );
+
+  it.each<[string, (w: World, panel: Panel) => Promise<Response>, World["sandbox"]["answer"]]>([
+    ["a dashboard that is not reached", (_, panel) => panel.serve(page()), refused],
+    ["a page that breaks off", (_, panel) => panel.serve(page()), broken("text/html")],
+    ["a file that breaks off", (_, panel) => panel.serve(page()), broken("image/png")],
+    ["a page that nobody waits for", (_, panel) => panel.serve(page(true)), refused],
+    ["a Hermes that is not reached", ({ turns }) => turns.serve(chat(false)), refused],
+    ["an answer that breaks off", ({ turns }) => turns.serve(chat(false)), broken("application/json")],
+    ["a stream that breaks off", ({ turns }) => turns.serve(chat(true)), broken("text/event-stream")],
+  ])("is given back after %s", (_, ask, answer) =>
+    world(async (w) => {
+      const { life, sandbox, time } = w;
+      sandbox.commands["dashboard"] = () => ({});
+      sandbox.answer = answer;
+      const log = new Log(new Redactor());
+      const panel = new Panel({ lifecycle: life, time, log, idle: 3600_000, isOpen: async () => true });
+      await life.wake("test");
+      const asked = ask(w, panel)
+        .then((response) => response.text())
+        .catch(() => undefined);
+      await time.pass(120_000);
+      await asked;
+      await time.pass(0);
+      expect(life.inFlight).toBe(0);
+      const asleep = life.sleep();
+      await time.pass(60_000);
+      expect(await asleep).not.toBeNull();
+      expect(life.memory.state).toBe("asleep");
+    }),
+  );
 });
 
 describe("a stream that has to wait", () => {

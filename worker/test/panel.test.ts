@@ -15,8 +15,9 @@ async function tab() {
   let touches = 0;
   const lifecycle = {
     isAsleep: false,
-    arrive: () => () => undefined,
-    seat: async () => ({ keys: { dashboardToken: "t" }, bootId: "b", leave: () => undefined }),
+    arrive: (_: boolean, answer: () => Promise<unknown>) => answer(),
+    seat: (_: string, __: boolean, turn: (at: object) => Promise<unknown>) =>
+      turn({ keys: { dashboardToken: "t" }, bootId: "b" }),
     startDashboard: async () => undefined,
     dashboardPort: { fetch: async () => new Response(null, { status: 101, webSocket: far }) },
     touch: () => {
