@@ -75,6 +75,8 @@ class ActionModule(ExistingAction):
         return lines + [f"  {name:<12} {value}" for name, value in rows if value]
 
     def _verdict(self, record: dict[str, Any] | None, health: dict[str, Any]) -> str:
+        if old := self.deployment.moved_from():
+            return f"moved here from {old} while it ran; `{self.command('deploy')}` makes it anew"
         if health:
             return "running"
         if self.deployment.note("host"):

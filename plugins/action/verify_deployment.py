@@ -69,6 +69,13 @@ class ActionModule(DeploymentAction):
 
     def _service(self) -> Service:
         """Return where the deployment is served."""
+        if old := self.deployment.moved_from():
+            raise Card.of(
+                self.settings.name,
+                f"it was moved here from {old} while it ran; its programs are not found any more.",
+                f"run `{self.command('deploy')}`; it makes them anew.",
+                "moved",
+            )
         if self.settings.platform == "workerd":
             return LocalService(self.settings, self.deployment, self.runtime)
         token = self.options["secrets"].get("cloudflare_api_token") or ""

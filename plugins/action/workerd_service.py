@@ -97,6 +97,7 @@ class ActionModule(DeploymentAction):
             record is not None
             and kind_of(record) == self.settings.engine
             and record.get("host") == self.sources.host
+            and self.deployment.moved_from() is None
             and record.get("ports") == self.settings.ports
             and self.deployment.containers() == self._containers()
         )

@@ -23,6 +23,8 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings import KEY
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import disk_card
 
 COMPLETE = "complete.json"
+PYTHON = Path("venv/bin/python")
+ASIDE = ".old"
 NODE_LEAST = 22
 SECRET_ENVIRONMENT = (*KEY_NAMES.values(), "CLOUDFLARE_API_TOKEN", "HERMES_API_TOKEN", "API_TOKEN")
 # How installers say that a registry does not answer: uv, pip, npm and the resolver.
@@ -74,8 +76,23 @@ def clean_environment(**further: str) -> dict[str, str]:
 
 
 def is_complete(folder: Path, marker: str = COMPLETE) -> bool:
-    """Tell whether an installation finished: its marker is written last."""
-    return (folder / marker).is_file()
+    """Tell whether an installation finished: its marker is written last.
+
+    One with a virtual environment is none when it was moved or copied to where it is, for programs in it are found by
+    the path where they were installed, or when its Python is gone.
+    """
+    made = installed_at(folder, marker)
+    if made is None or not (folder / "venv").is_dir():
+        return made is not None
+    return made == str(folder) and os.access(folder / PYTHON, os.X_OK)
+
+
+def installed_at(folder: Path, marker: str = COMPLETE) -> str | None:
+    """Return the path where an installation was made; None when none was finished."""
+    try:
+        return json.loads((folder / marker).read_text(encoding="utf-8")).get("folder", "")
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 @contextmanager
@@ -98,8 +115,11 @@ def installing(
             yield False
             return
         if folder.exists():
-            progress(f"{label}: an earlier installation was cut short; starting it again")
-            shutil.rmtree(folder)
+            progress(f"{label}: {_why_again(folder, marker)}; installing it again")
+            if installed_at(folder, marker) is None:
+                shutil.rmtree(folder)
+            else:
+                _set_aside(folder)
         try:
             folder.mkdir(mode=0o700)
             yield True
@@ -111,11 +131,26 @@ def installing(
             raise
 
 
+def _why_again(folder: Path, marker: str) -> str:
+    """Return why what is in a folder does not count as an installation."""
+    made = installed_at(folder, marker)
+    if made is None:
+        return "an earlier installation was cut short"
+    return "its Python is gone" if made == str(folder) else "it was moved or copied to here"
+
+
+def _set_aside(folder: Path) -> None:
+    """Make room for an installation. A Hermes that runs may still need it, to save its state; pruned after a proof."""
+    aside = folder.with_name(f"{folder.name}{ASIDE}")
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
+
+
 def finish(folder: Path, record: dict, marker: str = COMPLETE) -> None:
     """Write the marker that makes an installation complete, and make it last through a power cut."""
     temporary = folder / f".{marker}"
     with temporary.open("w", encoding="utf-8") as handle:
-        json.dump(record, handle, indent=1, sort_keys=True)
+        json.dump(record | {"folder": str(folder)}, handle, indent=1, sort_keys=True)
         handle.flush()
         os.fsync(handle.fileno())
     temporary.replace(folder / marker)

@@ -113,15 +113,17 @@ class Deployment:
     def containers(self) -> dict[str, str] | None:
         """Return where this deployment has containers: {"socket", "session"}; None when it has none."""
         try:
-            return json.loads((self.folder / CONTAINERS).read_text(encoding="utf-8"))
+            record = json.loads((self.folder / CONTAINERS).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return None
+        if self._of_another(record):
+            return None
+        return {name: record[name] for name in ("socket", "session")}
 
     def note_containers(self, socket: str, session: str) -> None:
         """Keep where containers are made, before the first one is: what removes them may know no inventory."""
-        write_private(
-            self.folder / CONTAINERS, json.dumps({"socket": socket, "session": session}) + "\n"
-        )
+        record = {"socket": socket, "session": session, "folder": str(self.folder)}
+        write_private(self.folder / CONTAINERS, json.dumps(record) + "\n")
 
     def forget_containers(self) -> None:
         """Drop the note, once they are removed."""
@@ -142,13 +144,30 @@ class Deployment:
             pass
         return None
 
+    def moved_from(self) -> str | None:
+        """Return the folder that its processes were started in, when it was moved here while they ran; else None."""
+        folder = (self.supervisor() or {}).get("folder", str(self.folder))
+        return folder if folder != str(self.folder) else None
+
     def orphans(self) -> list[dict[str, Any]]:
         """Return the records of processes that outlived a killed supervisor, as far as their ids still exist."""
         try:
             records = json.loads((self.folder / PROCESSES_RECORD).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return []
-        return [record for record in records.values() if alive(record.get("pid"))]
+        return [
+            record
+            for record in records.values()
+            if alive(record.get("pid")) and not self._of_another(record)
+        ]
+
+    def _of_another(self, record: dict[str, Any]) -> bool:
+        """Tell whether a record came here by a copy of the folder that it names, which is still there.
+
+        What a copied record names is the other deployment's. A folder that was moved took along what it names.
+        """
+        folder = record.get("folder", str(self.folder))
+        return folder != str(self.folder) and os.path.isdir(folder)
 
     def holder(self) -> dict[str, Any] | None:
         """Return the record of another play that is changing this deployment now, or None."""

@@ -138,6 +138,8 @@ def processes_change(
     if actual.supervisor is None:
         what = "workerd" if settings.engine == "docker" else "workerd and engine"
         return Change("create", "processes", f"{what} on 127.0.0.1:{settings.port}")
+    if old := Deployment(settings.state_dir, settings.name).moved_from():
+        return Change("update", "processes", f"moved here from {old}", restarts=True)
     if kind_of(actual.supervisor) != settings.engine:
         return Change("update", "processes", f"{settings.engine} engine", restarts=True)
     if actual.supervisor.get("host") != sources.host:

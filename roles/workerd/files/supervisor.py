@@ -181,6 +181,9 @@ def redirect_output() -> None:
 def end_orphans() -> None:
     """End what a killed supervisor left running: it holds our ports and our storage."""
     for name, found in read_processes().items():
+        # A copied folder's record names the processes of the one that it is a copy of.
+        if found["folder"] != os.getcwd() and os.path.isdir(found["folder"]):
+            continue
         try:
             process = psutil.Process(found["pid"])
             if abs(process.create_time() - found["created"]) > 0.01:
@@ -200,7 +203,7 @@ def end_orphans() -> None:
 
 
 def read_processes() -> dict:
-    """Return the recorded processes: name -> {"pid", "created", "signal" that ends it}."""
+    """Return the recorded processes: name -> {"pid", "created", "signal" that ends it, "folder" it was started in}."""
     try:
         return json.loads(PROCESSES.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -212,7 +215,12 @@ def note_process(name: str, pid: int, stop_signal: int) -> None:
     found = read_processes()
     with contextlib.suppress(psutil.NoSuchProcess):
         created = psutil.Process(pid).create_time()
-        found[name] = {"pid": pid, "created": created, "signal": int(stop_signal)}
+        found[name] = {
+            "pid": pid,
+            "created": created,
+            "signal": int(stop_signal),
+            "folder": os.getcwd(),
+        }
     temporary = PROCESSES.with_suffix(".new")
     temporary.write_text(json.dumps(found), encoding="utf-8")
     temporary.replace(PROCESSES)
@@ -513,7 +521,7 @@ def write_record(record: TextIO, settings: dict) -> None:
     kept = {name: settings[name] for name in ("host", "kind", "ports", "workerd_environment")}
     record.seek(0)
     record.truncate()
-    json.dump(kept | {"pid": os.getpid()}, record)
+    json.dump(kept | {"pid": os.getpid(), "folder": os.getcwd()}, record)
     record.flush()
 
 

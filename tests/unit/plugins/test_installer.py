@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,47 @@ def test_an_installation_cut_short_is_done_again(tmp_path: Path) -> None:
     assert "cut short" in said[0]
     with installer.installing(folder, "tool", ignore) as needed:
         assert not needed
+
+
+def environment(folder: Path) -> Path:
+    """An installation with a virtual environment, as far as anybody looks at it."""
+    with installer.installing(folder, "tool", ignore):
+        python = folder / installer.PYTHON
+        python.parent.mkdir(parents=True)
+        python.symlink_to(sys.executable)
+        installer.finish(folder, {})
+    return folder
+
+
+@pytest.mark.parametrize("bring", [shutil.copytree, Path.rename], ids=["copied", "moved"])
+def test_an_environment_that_came_from_elsewhere_is_made_anew(
+    tmp_path: Path, bring: Callable[..., None]
+) -> None:
+    made = environment(tmp_path / "made")
+    assert installer.is_complete(made)
+    here = tmp_path / "here"
+    bring(made, here)
+    assert not installer.is_complete(here)
+    said: list[str] = []
+    with installer.installing(here, "tool", said.append) as needed:
+        assert needed
+        # What runs from it may still need it.
+        assert (tmp_path / "here.old" / installer.PYTHON).exists()
+    assert "moved or copied" in said[0]
+
+
+def test_an_environment_whose_python_is_gone_is_made_anew(tmp_path: Path) -> None:
+    folder = environment(tmp_path / "tool")
+    (folder / installer.PYTHON).unlink()
+    (folder / installer.PYTHON).symlink_to(tmp_path / "no such python")
+    assert not installer.is_complete(folder)
+
+
+def test_what_has_no_environment_may_be_moved(tmp_path: Path) -> None:
+    with installer.installing(tmp_path / "bundle", "the Worker", ignore):
+        installer.finish(tmp_path / "bundle", {})
+    (tmp_path / "bundle").rename(tmp_path / "elsewhere")
+    assert installer.is_complete(tmp_path / "elsewhere")
 
 
 def test_a_failed_installation_leaves_nothing(tmp_path: Path) -> None:

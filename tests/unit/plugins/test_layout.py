@@ -7,6 +7,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -88,6 +89,45 @@ def test_a_supervisor_runs_as_long_as_it_holds_its_record(deployment: Deployment
         fcntl.flock(held, fcntl.LOCK_EX)
         assert deployment.supervisor() == {"pid": os.getpid(), "ports": {}}
     assert deployment.supervisor() is None
+
+
+@pytest.fixture
+def recorded(deployment: Deployment, other_play: int) -> Deployment:
+    """A deployment with a container, whose supervisor was killed and left a process."""
+    deployment.note_containers("/run/docker.sock", "alice-1")
+    record = {"engine": {"pid": other_play, "folder": str(deployment.folder)}}
+    (deployment.folder / layout.PROCESSES_RECORD).write_text(json.dumps(record))
+    assert deployment.containers() == {"socket": "/run/docker.sock", "session": "alice-1"}
+    assert len(deployment.orphans()) == 1
+    return deployment
+
+
+def test_what_a_copied_folder_names_is_not_its_own(recorded: Deployment) -> None:
+    shutil.copytree(recorded.state_dir, recorded.state_dir.with_name("copy"))
+    copy = Deployment(str(recorded.state_dir.with_name("copy")), "alice")
+    assert copy.containers() is None
+    assert copy.orphans() == []
+
+
+def test_what_a_moved_folder_names_came_along(recorded: Deployment) -> None:
+    recorded.state_dir.rename(recorded.state_dir.with_name("moved"))
+    moved = Deployment(str(recorded.state_dir.with_name("moved")), "alice")
+    assert moved.containers() == {"socket": "/run/docker.sock", "session": "alice-1"}
+    assert len(moved.orphans()) == 1
+
+
+def test_a_folder_that_was_moved_while_its_processes_ran_tells_where_from(
+    deployment: Deployment,
+) -> None:
+    path = deployment.folder / layout.SUPERVISOR_RECORD
+    path.write_text(json.dumps({"pid": os.getpid(), "folder": str(deployment.folder)}))
+    moved = Deployment(str(deployment.state_dir.with_name("moved")), "alice")
+    with path.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert deployment.moved_from() is None
+        deployment.state_dir.rename(moved.state_dir)
+        assert moved.moved_from() == str(deployment.folder)
+    assert moved.moved_from() is None
 
 
 def test_a_proof_is_of_one_version(deployment: Deployment) -> None:

@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import stat
@@ -57,6 +58,9 @@ server.server_close()
 # What root may do without being asked, others may not.
 UNPRIVILEGED = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
 ENGINE = "import time\nprint('engine up', flush=True)\ntime.sleep(600)"
+
+
+SOCKETS = shutil.ignore_patterns("*.sock")
 
 
 def free_port() -> int:
@@ -380,6 +384,19 @@ def test_what_a_killed_supervisor_left_is_ended(running: Box) -> None:
     assert not set(before.values()) & set(running.pids().values())
     wait_for(lambda: not any(psutil.pid_exists(pid) for pid in before.values()))
     assert running.get()[1] == "one"
+
+
+def test_a_copied_folder_leaves_the_other_ones_processes_alone(running: Box) -> None:
+    copy = Box(running.folder.with_name("copy"))
+    copy.port = free_port()
+    shutil.copytree(running.folder / "run", copy.folder / "run", dirs_exist_ok=True, ignore=SOCKETS)
+    try:
+        assert copy.run().returncode == 0
+        assert copy.get()[1] == "one"
+    finally:
+        copy.close()
+    assert running.ctl("status").returncode == 0
+    assert all(psutil.pid_exists(pid) for pid in running.pids().values())
 
 
 def test_logs_are_kept_apart(running: Box) -> None:
