@@ -1,7 +1,7 @@
 # Copyright: hermes.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Shows the plans of all hosts in one piece, before anything is written. Runs once for all."""
+"""Shows the plans of a batch's hosts in one piece, before anything is written. Runs once for all of them."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ class ActionModule(CardAction):
 
     def execute(self, options: dict[str, Any]) -> dict[str, Any]:
         plans = {}
-        for host in self.task_vars.get("ansible_play_hosts", []):
+        # Not of ansible_play_hosts: earlier batches are done, and their plans carried out.
+        for host in self.task_vars.get("ansible_play_batch", []):
             plan = self.task_vars["hostvars"][host].get(options["register"])
             if plan and "changes" in plan:
                 plans[host] = plan
-        self.show([*lines(plans), *others(options["strangers"])])
+        in_full = len(self.task_vars.get("ansible_play_hosts_all", [])) <= FULL_CARDS
+        self.show([*lines(plans, in_full=in_full), *others(options["strangers"])])
         return {"changed": False}
 
 
-def lines(plans: dict[str, dict[str, Any]]) -> list[str]:
-    """Return the plans as text: a table of values and the changes for each host, then the totals."""
+def lines(plans: dict[str, dict[str, Any]], *, in_full: bool) -> list[str]:
+    """Return the plans as text: the changes for each host, in full with a table of values, then the totals."""
     text = []
     created, updated, unchanged, restarts = [], [], [], []
     for host, plan in plans.items():
@@ -39,7 +41,7 @@ def lines(plans: dict[str, dict[str, Any]]) -> list[str]:
         kind.append(host)
         if any(change["restarts"] for change in changes):
             restarts.append(host)
-        if len(plans) <= FULL_CARDS:
+        if in_full:
             text += ["", f"Plan for {host}"]
             text += [f"  {what:<13} {value:<34} ({source})" for what, value, source in plan["rows"]]
         elif changes:

@@ -68,3 +68,16 @@ def test_a_limit_of_failures_that_is_none_is_refused_before_anything_is_changed(
     assert "hermes_max_fail_percentage: 'few' is no number from 0 to 100." in play.output
     assert "Nothing was changed." in play.output
     assert not any(host.state.exists() for host in hosts)
+
+
+def test_a_plan_counts_the_deployments_of_its_batch(
+    make_deployment: Callable[..., Deployment],
+) -> None:
+    hosts = [make_deployment(f"batched-{n}") for n in range(3)]
+    play = run_play("deploy", hosts, "--check", "-e", "hermes_serial=2")
+    assert play.code == 0, play.output
+    plans = re.findall(
+        r"^Plan: (\d+) to create, 0 to update, 0 unchanged", play.output, re.MULTILINE
+    )
+    assert plans == ["2", "1"], play.output
+    assert re.findall(r"^Plan for (\S+)$", play.output, re.MULTILINE) == [h.name for h in hosts]
