@@ -7,9 +7,9 @@ ARGS ?=
 LINES ?= 40
 BACKUP ?= newest
 CONFIRM ?=
-FORGET ?= no
+FORGET ?=
 PART ?=
-KEYS ?=
+KEYS ?= all
 IMAGE ?= auto
 MUTANTS ?= *
 JOBS ?= 2
@@ -47,22 +47,23 @@ verify: tools ## Prove the deployment by a chat, even when nothing changed
 	@$(PLAY) playbooks/verify.yml $(ARGS)
 
 rotate-keys: tools ## Rotate keys without a failed request (KEYS=api_token,provider_keys; all by default)
-	@$(PLAY) playbooks/rotate_keys.yml $(if $(KEYS),-e keys=$(KEYS)) $(ARGS)
+	@$(PLAY) playbooks/rotate_keys.yml -e 'keys="$(KEYS)"' $(ARGS)
 
 status: tools ## Tell what the deployment does now
 	@$(PLAY) playbooks/status.yml $(ARGS)
 
 logs: tools ## Show the ends of the logs (LINES=40)
-	@$(PLAY) playbooks/logs.yml -e lines=$(LINES) $(ARGS)
+	@$(PLAY) playbooks/logs.yml -e 'lines="$(LINES)"' $(ARGS)
 
 backup: tools ## Keep a backup of Hermes' state in .hermes/backups
 	@$(PLAY) playbooks/backup.yml $(ARGS)
 
 restore: tools ## Put a backup back (BACKUP=newest, or a file)
-	@$(PLAY) playbooks/restore.yml -e hermes_backup=$(BACKUP) $(ARGS)
+	@$(PLAY) playbooks/restore.yml -e 'hermes_backup="$(BACKUP)"' $(ARGS)
 
 destroy: tools ## Take the deployment away; asks first (CONFIRM=yes does not, FORGET=yes drops the memory too)
-	@$(PLAY) playbooks/destroy.yml $(if $(CONFIRM),-e confirm=$(CONFIRM) -e hermes_forget=$(FORGET)) $(ARGS)
+	@$(PLAY) playbooks/destroy.yml $(if $(CONFIRM),-e 'confirm="$(CONFIRM)"') \
+	  $(if $(CONFIRM)$(FORGET),-e 'hermes_forget="$(or $(FORGET),no)"') $(ARGS)
 
 test: test-python test-worker test-molecule ## Run every test
 

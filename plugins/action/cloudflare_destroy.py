@@ -24,6 +24,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
 from ansible_collections.hermes.workers.plugins.module_utils.settings import Checker
 from ansible_collections.hermes.workers.plugins.plugin_utils import backups
+from ansible_collections.hermes.workers.plugins.plugin_utils.answers import yes_or_no
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import account as accounts
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import hostname
@@ -54,14 +55,17 @@ class ActionModule(DeploymentAction):
         "account_id": {"type": "str", "default": ""},
         "api_base_url": {"type": "str", "default": ""},
         "token": {"type": "str", "default": "", "no_log": True},
-        "confirmed": {"type": "bool", "default": False},
-        "forget": {"type": "bool", "default": False},
+        "confirmed": {"type": "raw", "default": False},
+        "forget": {"type": "raw", "default": False},
         "only_plan": {"type": "bool", "default": False},
-        "prune_images": {"type": "bool", "default": False},
+        "prune_images": {"type": "raw", "default": False},
     }
 
     def execute(self, options: dict[str, Any]) -> dict[str, Any]:
         self.options = options
+        self.confirmed = yes_or_no("confirm", options["confirmed"])
+        self.forget = yes_or_no("hermes_forget", options["forget"])
+        self.prunes = yes_or_no("hermes_prune_images", options["prune_images"])
         raw = {f"hermes_{name}": options[name] for name in ("name", "state_dir", "account_id")}
         raw |= {
             "hermes_platform": "cloudflare",
@@ -104,7 +108,7 @@ class ActionModule(DeploymentAction):
             return {"changed": False, "exists": self._exists()}
         if not self._exists() or self.check_mode:
             return {"changed": self._exists()}
-        if not self.options["confirmed"]:
+        if not self.confirmed:
             raise Card.of(
                 self.settings.name,
                 "not destroyed: nobody confirmed it.",
@@ -113,7 +117,7 @@ class ActionModule(DeploymentAction):
             )
         self.deployment.create()
         self.deployment.take("destroy")
-        backup = None if self.options["forget"] or not self.deployed.exists else self._back_up()
+        backup = None if self.forget or not self.deployed.exists else self._back_up()
         self._remove()
         self.show(self._card(backup))
         return {"changed": True, "backup": str(backup) if backup else None}
@@ -163,11 +167,10 @@ class ActionModule(DeploymentAction):
         if self.deployment.folder.is_dir():
             shown = self.deployment.shown(self.deployment.folder)
             lines.append(f"  remove  {shown} (token, build, logs)")
-        if self.options["prune_images"]:
+        if self.prunes:
             lines.append("  delete  images of Hermes that no other Worker names")
         if self.deployed.exists:
-            shown = self.deployment.shown(self._backups())
-            lines.append(f"  keep    a last backup in {shown}, unless you say otherwise")
+            lines.append(f"  {backups.kept(self._backups(), self.deployment, self.forget)}")
         return lines
 
     def _backups(self) -> Path:
@@ -212,7 +215,7 @@ class ActionModule(DeploymentAction):
             self.progress(f"deleting the Worker {name}")
             scripts.delete(self.api, name)
             self.done.append("Worker")
-        if self.options["prune_images"]:
+        if self.prunes:
             deleted = prune(self.api, keep="")
             self.progress(f"deleted images: {', '.join(deleted) or 'none'}")
         if place := self.deployment.containers():

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from ansible_collections.hermes.workers.plugins.module_utils.client import Unreachable, WorkerClient
+from ansible_collections.hermes.workers.plugins.plugin_utils.answers import line_count
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import cost
 from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import ExistingAction
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import tail
@@ -19,15 +20,16 @@ class ActionModule(ExistingAction):
     """hermes.workers.deployment_info"""
 
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = ExistingAction.OPTIONS | {
-        "log_lines": {"type": "int", "default": 0}
+        "log_lines": {"type": "raw"}
     }
 
     def deploy(self) -> dict[str, Any]:
+        asked = self.options["log_lines"]
+        lines = 0 if asked is None else line_count("lines", asked)
         self.require()
         client = self.client()
         health = self._get(client, "/api/health")
         status = self._get(client, "/api/instance/status")
-        lines = self.options["log_lines"]
         self.show(self._logs(client, lines) if lines else self._card(health, status))
         return {"changed": False, "running": client is not None, "health": health, "status": status}
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
-from ansible_collections.hermes.workers.plugins.plugin_utils.backups import folder_of
+from ansible_collections.hermes.workers.plugins.plugin_utils.answers import yes_or_no
+from ansible_collections.hermes.workers.plugins.plugin_utils.backups import folder_of, kept
 from ansible_collections.hermes.workers.plugins.plugin_utils.container import (
     Containers,
     speaking,
@@ -30,19 +31,21 @@ class ActionModule(ExistingAction):
     """hermes.workers.workerd_destroy"""
 
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = ExistingAction.OPTIONS | {
-        "confirmed": {"type": "bool", "default": False},
-        "forget": {"type": "bool", "default": False},
+        "confirmed": {"type": "raw", "default": False},
+        "forget": {"type": "raw", "default": False},
         "only_plan": {"type": "bool", "default": False},
     }
 
     def deploy(self) -> dict[str, Any]:
+        confirmed = yes_or_no("confirm", self.options["confirmed"])
+        forget = yes_or_no("hermes_forget", self.options["forget"])
         exists = self.deployment.folder.is_dir()
         if self.options["only_plan"]:
-            self.show(self._plan(exists))
+            self.show(self._plan(exists, forget))
             return {"changed": False, "exists": exists}
         if not exists or self.check_mode:
             return {"changed": exists}
-        if not self.options["confirmed"]:
+        if not confirmed:
             raise Card.of(
                 self.settings.name,
                 "not destroyed: nobody confirmed it.",
@@ -52,14 +55,14 @@ class ActionModule(ExistingAction):
         self.deployment.take("destroy")
         containers = self._containers()
         stored = self._has_memory()
-        if stored and not self.options["forget"]:
+        if stored and not forget:
             self._save()
         self.progress("stopping the processes")
         Processes(self.deployment, self.sources.host).stop()
         if containers is not None:
             self.progress("removing its containers, snapshots and images")
             containers.remove_all()
-        backup = self._back_up() if stored and not self.options["forget"] else None
+        backup = self._back_up() if stored and not forget else None
         shutil.rmtree(self.deployment.folder)
         remove_runtime(self.deployment)
         self.show(self._card(backup))
@@ -75,7 +78,7 @@ class ActionModule(ExistingAction):
             containers.engine.version()
         return containers
 
-    def _plan(self, exists: bool) -> list[str]:
+    def _plan(self, exists: bool, forget: bool) -> list[str]:
         shown = self.deployment.shown(self.deployment.folder)
         if not exists:
             return ["", f"{self.settings.name}: nothing to remove, there is no {shown}."]
@@ -95,8 +98,7 @@ class ActionModule(ExistingAction):
                 f"  remove  {self.deployment.shown(self.deployment.runtime)} (no other deployment uses it)"
             )
         if self._has_memory():
-            folder = self.deployment.shown(folder_of(self.deployment))
-            lines.append(f"  keep    a last backup in {folder}, unless you say otherwise")
+            lines.append(f"  {kept(folder_of(self.deployment), self.deployment, forget)}")
         return lines
 
     def _save(self) -> None:

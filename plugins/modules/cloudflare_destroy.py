@@ -18,13 +18,13 @@ attributes:
 options:
   confirmed:
     description:
-      - Whether somebody agreed to the removal; without it nothing is removed.
-    type: bool
+      - Whether somebody agreed to the removal, yes or no; other words are refused. Without it nothing is removed.
+    type: raw
     default: false
   forget:
     description:
-      - Whether Hermes' memory may go without a last backup.
-    type: bool
+      - Whether Hermes' memory may go without a last backup; yes or no, like O(confirmed).
+    type: raw
     default: false
   only_plan:
     description:
@@ -48,8 +48,8 @@ options:
     default: ''
   prune_images:
     description:
-      - Whether images of Hermes that no other Worker names are deleted from the registry.
-    type: bool
+      - Whether images of Hermes that no other Worker names are deleted from the registry; yes or no, like O(confirmed).
+    type: raw
     default: false
 extends_documentation_fragment:
   - hermes.workers.deployment

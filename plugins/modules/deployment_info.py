@@ -18,9 +18,8 @@ attributes:
 options:
   log_lines:
     description:
-      - Number of lines to show of each log; 0 shows the status instead.
-    type: int
-    default: 0
+      - Number of lines to show of each log; without it the status is shown instead.
+    type: raw
 extends_documentation_fragment:
   - hermes.workers.deployment
   - hermes.workers.deployment.existing

@@ -19,13 +19,13 @@ attributes:
 options:
   confirmed:
     description:
-      - Whether somebody agreed to the removal; without it nothing is removed.
-    type: bool
+      - Whether somebody agreed to the removal, yes or no; other words are refused. Without it nothing is removed.
+    type: raw
     default: false
   forget:
     description:
-      - Whether Hermes' memory may go without a last backup.
-    type: bool
+      - Whether Hermes' memory may go without a last backup; yes or no, like O(confirmed).
+    type: raw
     default: false
   only_plan:
     description:

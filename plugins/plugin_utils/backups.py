@@ -27,6 +27,13 @@ def folder_of(deployment: Deployment) -> Path:
     return deployment.state_dir / "backups"
 
 
+def kept(folder: Path, deployment: Deployment, forget: bool) -> str:
+    """Return what a plan to destroy says of the memory. forget: it goes without a backup, as far as is known yet."""
+    if forget:
+        return "keep    nothing of Hermes' memory (hermes_forget)"
+    return f"keep    a last backup in {deployment.shown(folder)}, unless you say otherwise"
+
+
 def newest(client: WorkerClient) -> dict[str, Any] | None:
     """Return the newest whole backup that the Worker keeps, as it describes it; None when it has none.
 

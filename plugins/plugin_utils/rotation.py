@@ -37,11 +37,13 @@ Connect = Callable[[str | None], WorkerClient]
 
 
 def read_keys(given: Any) -> tuple[set[str], list[Problem]]:
-    """Return which keys to rotate, from a list or words separated by commas; all when nothing is said."""
-    words = (
-        given.split(",") if isinstance(given, str) else given if isinstance(given, Iterable) else []
-    )
-    words = [str(word).strip() for word in words if str(word).strip()] or ["all"]
+    """Return which keys to rotate, from a list or words separated by commas. Nothing is never taken for all."""
+    words = given.split(",") if isinstance(given, str) else given
+    words = words if isinstance(words, Iterable) else [given or ""]
+    words = [str(word).strip() for word in words if str(word).strip()]
+    if not words:
+        remedy = f"say for example -e keys={KEYS[0]}, or leave it out for all."
+        return set(), [Problem("keys", "names no key.", remedy, "rotation")]
     unknown = [word for word in words if word not in (*KEYS, "all")]
     if unknown:
         sentence = f"{', '.join(unknown)}: not among {', '.join(KEYS)}, all."

@@ -281,9 +281,16 @@ def test_without_anything_to_do_nothing_is_asked_of_hermes(
     assert done["changed"] is False
 
 
-@pytest.mark.parametrize("words", ["all", "", None, [], ["all"], "api_token,all"])
-def test_all_keys_are_meant_when_nothing_is_said(words: Any) -> None:
+@pytest.mark.parametrize("words", ["all", ["all"], "api_token,all"])
+def test_all_keys_are_meant_when_all_is_said(words: Any) -> None:
     assert read_keys(words) == (set(rotations.KEYS), [])
+
+
+@pytest.mark.parametrize("words", ["", ",", " , ", None, [], [""]])
+def test_a_list_without_a_key_is_not_taken_for_all(words: Any) -> None:
+    keys, problems = read_keys(words)
+    assert keys == set()
+    assert str(problems[0]) == "keys: names no key."
 
 
 def test_unknown_keys_are_named() -> None:
