@@ -60,6 +60,8 @@ export default defineConfig({
           name: "workerd",
           include: ["test/*.test.ts"],
           disableConsoleIntercept: true,
+          // A busy machine is slow, and no test asks how fast anything is.
+          testTimeout: 60_000,
           // The stand-in is one machine: files take turns with it.
           fileParallelism: false,
         },

@@ -88,6 +88,7 @@ def status(places: Places) -> str:
             "pid": state.get("pid"),
             "restarts": state.get("restarts", 0),
             "lastExit": state.get("lastExit"),
+            "configuration": state.get("configuration"),
             "restored": places.restored(),
             "nextCron": _next_cron(os.path.join(places.home, "cron", "jobs.json")),
             "cronRunning": _cron_running(
@@ -113,13 +114,15 @@ def _settings(text: bytes) -> dict:
             raise SandboxError(USAGE, f"env may not have the name {name!r}.")
         if not isinstance(value, str) or "\0" in value:
             raise SandboxError(USAGE, f"env {name} must be text without a NUL.")
-    return {"config": config, "env": environ}
+    return {"config": config, "env": environ, "configuration": settings.get("configuration")}
 
 
 def _write_settings(places: Places, settings: dict) -> None:
-    # JSON is YAML. Both files are in the run folder: they hold keys.
+    # JSON is YAML. The files are in the run folder: they hold keys.
     write_private(os.path.join(places.managed, "config.yaml"), json.dumps(settings["config"]))
     write_private(places.in_run("env.json"), json.dumps(settings["env"]))
+    # Last, so that a Hermes that is started between two of these never claims what it does not have.
+    write_private(places.in_run("configuration.json"), json.dumps(settings["configuration"]))
 
 
 def tell(places: Places, message: dict) -> None:

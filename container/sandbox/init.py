@@ -75,6 +75,7 @@ class Init:
             "dashboardPid": None,
             "dashboardEnds": 0,
             "initPid": os.getpid(),
+            "configuration": None,
         }
 
     def run(self) -> int:
@@ -185,6 +186,8 @@ class Init:
         generation = self.state["generation"] + 1
         script = os.path.join(self.places.image, "start-hermes.sh")
         command = self.entrypoint or ["/bin/sh", script]
+        # Read first: a Hermes that has more than it says is started once more, one that has less would never be.
+        configuration = json.loads(read_text(self.places.in_run("configuration.json")) or "null")
         environ = self.settings()
         environ.pop("HERMES_DASHBOARD_SESSION_TOKEN", None)
         os.makedirs(environ.get("HOME") or self.places.home, 0o700, exist_ok=True)
@@ -197,7 +200,12 @@ class Init:
             return
         self.wanted = "run"
         self.kill_at = None
-        self._publish(state="starting", pid=self.gateway.pid, generation=generation)
+        self._publish(
+            state="starting",
+            pid=self.gateway.pid,
+            generation=generation,
+            configuration=configuration,
+        )
 
     def settings(self) -> "dict[str, str]":
         """Return the environment of this boot, with what `go` brought."""
@@ -338,6 +346,9 @@ class Init:
     def _forget(self) -> None:
         """Remove the keys and marks of a boot."""
         config = os.path.join(self.places.managed, "config.yaml")
-        for path in (config, *map(self.places.in_run, ("boot", "env.json", "restored", "go"))):
+        for path in (
+            config,
+            *map(self.places.in_run, ("boot", "env.json", "configuration.json", "restored", "go")),
+        ):
             if os.path.exists(path):
                 os.unlink(path)

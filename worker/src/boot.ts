@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /** One boot: from the snapshot, else from the image and the vault, until Hermes answers; or why it did not. */
 import { bootPause, cronPause } from "./clock.ts";
+import { goFor, startOf } from "./configuration.ts";
 import { EngineError, engineReason, INACTIVITY_LIMIT, Listener, lastLine } from "./engine.ts";
 import { ApiError } from "./errors.ts";
 import { type Guest, SandboxGone } from "./guest.ts";
-import { type BootKeys, buildGo, configDigest } from "./hermes-config.ts";
+import type { BootKeys } from "./hermes-config.ts";
 import type { Parts } from "./lifecycle.ts";
 import type { Memory } from "./memory.ts";
 import { chooseSnapshot, type SnapshotRecord } from "./snapshots.ts";
@@ -159,11 +160,12 @@ export class Boot {
           passedOver: [...passedOver, ...restored.passedOver],
         },
       });
-      await guest.go(buildGo(settings, guest.keys));
+      await guest.go(await goFor(settings, guest.keys));
       await guest.ready(READY_PATIENCE);
       await sandbox.setInactivityTimeout(INACTIVITY_LIMIT);
     };
-    remember({ confined: found.confined, configDigest: await configDigest(settings) });
+    const { open, instanceType } = startOf(settings);
+    remember({ confined: found.confined, started: { open, instanceType } });
     await Promise.race([steps(), ended]);
     if (watch.hasEnded(bootId)) throw new SandboxGone(null);
     this.#bootLog?.stop();

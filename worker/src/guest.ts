@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What runs in the sandbox during one boot, spoken to by the `sandbox` command and by Hermes' port. */
 import type { Chores } from "./clock.ts";
+import { type Configuration, type LabelledGo, parseConfiguration } from "./configuration.ts";
 import { type Exit, engineReason, lastLine, run, type Sandbox } from "./engine.ts";
 import { ApiError, reason } from "./errors.ts";
-import type { BootKeys, Go } from "./hermes-config.ts";
+import type { BootKeys } from "./hermes-config.ts";
 import type { Log } from "./log.ts";
 import type { Restored } from "./memory.ts";
 import { Deadline, type Time } from "./time.ts";
@@ -160,7 +161,7 @@ export class Guest {
   }
 
   /** Tells the sandbox to start Hermes. */
-  async go(input: Go): Promise<void> {
+  async go(input: LabelledGo): Promise<void> {
     await this.#command("go", [], JSON.stringify(input));
   }
 
@@ -207,10 +208,18 @@ export class Guest {
   }
 
   /** What the sandbox says about Hermes. */
-  async status(): Promise<{ state: string; chores: Omit<Chores, "background"> }> {
+  async status(): Promise<{
+    state: string;
+    configuration: Configuration | null;
+    chores: Omit<Chores, "background">;
+  }> {
     const told = parseStatus(await this.#command("status"));
     const nextCron = typeof told.nextCron === "number" ? told.nextCron * 1000 : null;
-    return { state: told.state ?? "unknown", chores: { nextCron, cronRunning: told.cronRunning ?? 0 } };
+    return {
+      state: told.state ?? "unknown",
+      configuration: parseConfiguration(told.configuration),
+      chores: { nextCron, cronRunning: told.cronRunning ?? 0 },
+    };
   }
 
   /** Work in Hermes' own queues, which no request of ours waits for; 0 when it cannot tell. */
@@ -226,7 +235,7 @@ export class Guest {
   }
 
   /** Restarts Hermes alone with new input; returns when it is ready again. */
-  async restartGateway(input: Go, drainSeconds: number): Promise<void> {
+  async restartGateway(input: LabelledGo, drainSeconds: number): Promise<void> {
     await this.#command("restart-gateway", ["--drain", String(drainSeconds)], JSON.stringify(input));
   }
 
@@ -299,7 +308,12 @@ export class Guest {
 }
 
 /** An exit code alone is not believed: one that got lost reads as 0. */
-function parseStatus(text: string): { state?: string; nextCron?: number | null; cronRunning?: number } {
+function parseStatus(text: string): {
+  state?: string;
+  configuration?: unknown;
+  nextCron?: number | null;
+  cronRunning?: number;
+} {
   try {
     return JSON.parse(text) as ReturnType<typeof parseStatus>;
   } catch {

@@ -201,10 +201,3 @@ function providerEnvironment(settings: Settings, capability: string): Record<str
   }
   return env;
 }
-
-/** Digest of everything that `go` fixes besides the keys: tells whether a running Hermes is behind. */
-export async function configDigest(settings: Settings): Promise<string> {
-  const text = JSON.stringify(buildGo(settings, NO_KEYS));
-  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
-  return [...new Uint8Array(digest)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-}

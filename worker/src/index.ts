@@ -4,6 +4,7 @@ import { type Context, Hono } from "hono";
 import { cors } from "hono/cors";
 import { authorize, type TokenCaller } from "./auth.ts";
 import { modelOf, once, readBody, steady } from "./body.ts";
+import { changesOf } from "./configuration.ts";
 import { dashboard } from "./dashboard.ts";
 import { ApiError, errorResponse } from "./errors.ts";
 import { innerHeaders } from "./headers.ts";
@@ -90,6 +91,11 @@ app.post("/api/instance/restart", (c) =>
   hermes(c, (it) => it.restart(c.var.requestId, c.req.query("force") === "true")),
 );
 app.post("/api/instance/restart-gateway", (c) => hermes(c, (it) => it.restartGateway(c.var.requestId)));
+app.post("/api/instance/refresh", (c) => hermes(c, (it) => it.refresh(c.var.requestId)));
+app.post("/api/instance/preview", async (c) => {
+  const { variables, secrets } = changesOf(await readBody(c.req.raw));
+  return hermes(c, (it) => it.preview(c.var.requestId, variables, secrets));
+});
 app.post("/api/instance/hold", (c) => hermes(c, (it) => it.hold(c.var.requestId)));
 app.post("/api/instance/stop", (c) => hermes(c, (it) => it.stop(c.var.requestId)));
 app.get("/api/instance/logs", (c) => {

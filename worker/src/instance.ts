@@ -2,12 +2,13 @@
 /** `HermesInstance`, the Durable Object: the only place that starts, stops or asks the sandbox. */
 import { DurableObject } from "cloudflare:workers";
 import { AbsentSandbox } from "./absent.ts";
+import type { Restart } from "./configuration.ts";
 import { ContainerSandbox } from "./container.ts";
 import { digestOf } from "./digests.ts";
 import { ProcessSandbox, run, type Sandbox } from "./engine.ts";
 import { ApiError, errorResponse, toApiError } from "./errors.ts";
 import { BOOT_CAUSE } from "./headers.ts";
-import { buildGo, configDigest, NO_KEYS } from "./hermes-config.ts";
+import { buildGo, NO_KEYS } from "./hermes-config.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import { Log, Redactor } from "./log.ts";
 import type { Memory } from "./memory.ts";
@@ -36,6 +37,9 @@ export interface Health {
   image: string | null;
   gateway: "running" | null;
   confined: boolean | null;
+  /** Version of the code and settings that this object runs with; the Worker before it may have another. */
+  version: string;
+  configuration: ConfigurationView | null;
   storage: StorageView;
 }
 
@@ -46,6 +50,15 @@ export interface StorageView {
   since: string;
   backups: number;
   newestBackup: { id: number; created: string; digest: string } | null;
+}
+
+/** Whether a running Hermes has the deployed settings; `null` where none runs, or while nobody knows. */
+export interface ConfigurationView {
+  current: boolean;
+  /** The variables whose values are not in force. */
+  differs: string[];
+  /** The lightest restart that brings them. */
+  restart: Restart;
 }
 
 /** One person's Hermes. Every answer carries the request id it was given. */
@@ -132,8 +145,17 @@ export class HermesInstance extends DurableObject<Env> {
       image: memory.image,
       gateway: up ? "running" : null,
       confined: memory.confined,
+      version: this.#settings.workerVersion,
+      configuration: this.#configuration(),
       storage: this.#storageView(),
     };
+  }
+
+  #configuration(): ConfigurationView | null {
+    const difference = this.#lifecycle.difference;
+    if (difference === null) return null;
+    const { restart, because } = difference;
+    return { current: restart === "nothing", differs: because, restart };
   }
 
   /** State, why awake, what comes next, what went wrong. Never wakes Hermes. */
@@ -151,7 +173,8 @@ export class HermesInstance extends DurableObject<Env> {
         instanceType: this.#settings.platform === "cloudflare" ? this.#settings.instanceType : null,
         image: { running: memory.bootId === null ? null : memory.image, next: this.#settings.image },
         confined: memory.confined,
-        configurationIsCurrent: await this.#configurationIsCurrent(memory),
+        configurationIsCurrent: this.#configuration()?.current ?? null,
+        configuration: this.#configuration(),
         gateway: this.health().gateway,
         whyAwake: memory.whyAwake,
         requestsInFlight: this.#lifecycle.inFlight,
@@ -204,6 +227,25 @@ export class HermesInstance extends DurableObject<Env> {
     return this.#change(requestId, async () => {
       await this.#lifecycle.restartGateway();
       return {};
+    });
+  }
+
+  /** Brings a running Hermes to the deployed settings by the lightest restart; never wakes it. */
+  refresh(requestId: string): Promise<Response> {
+    return this.#change(requestId, async () => ({ restarted: await this.#lifecycle.refresh() }));
+  }
+
+  /**
+   * Tells what a running Hermes would have to be restarted for if the Worker had other variables and secrets.
+   * @param variables names and values of all text variables.
+   * @param secrets names of those that would get another value.
+   */
+  preview(requestId: string, variables: Record<string, string>, secrets: string[]): Promise<Response> {
+    return this.#answer(requestId, async () => {
+      const changed = secrets.map((name) => [name, name === "HERMES_SECRETS" ? '{"CHANGED":""}' : "changed"]);
+      const settings = settingsOf({ ...this.env, ...variables, ...Object.fromEntries(changed) });
+      const difference = await this.#lifecycle.differenceFrom(settings);
+      return { restart: difference?.restart ?? "nothing", because: difference?.because ?? [] };
     });
   }
 
@@ -368,11 +410,6 @@ export class HermesInstance extends DurableObject<Env> {
   #lines(text: string): string[] {
     const clean = this.#log.redactor.clean(text).trimEnd();
     return clean === "" ? [] : clean.split("\n");
-  }
-
-  async #configurationIsCurrent(memory: Readonly<Memory>): Promise<boolean | null> {
-    if (memory.bootId === null || memory.configDigest === null) return null;
-    return memory.configDigest === (await configDigest(this.#settings));
   }
 
   /** Does something to the instance and answers with its state afterwards. */

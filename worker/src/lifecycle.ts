@@ -6,10 +6,19 @@
  */
 import { Boot, READY_PATIENCE, randomKey, redactKeys } from "./boot.ts";
 import { bootPause, type Chores, LONGEST_PAUSE, maySleep, nextDue, type Policy, policyFor } from "./clock.ts";
+import {
+  type Configuration,
+  configurationOf,
+  type Difference,
+  differenceOf,
+  goFor,
+  NO_DIFFERENCE,
+  type Restart,
+} from "./configuration.ts";
 import { type Exit, engineReason, type Sandbox } from "./engine.ts";
 import { ApiError } from "./errors.ts";
 import { API_PORT, DASHBOARD_PORT, Guest, SandboxGone, type Saved } from "./guest.ts";
-import { type BootKeys, buildGo, configDigest } from "./hermes-config.ts";
+import type { BootKeys } from "./hermes-config.ts";
 import { during, type Lasting } from "./lasting.ts";
 import type { Log } from "./log.ts";
 import { type Memory, newMemory, type ProviderTrouble } from "./memory.ts";
@@ -70,6 +79,9 @@ export class Lifecycle {
   readonly #finding: Reattach;
   #inFlight = 0;
   #atHermes = 0;
+  /** What the running Hermes was given, as it reported or we know; `null` when neither. */
+  #running: Configuration | null = null;
+  #difference: Difference = NO_DIFFERENCE;
   #drained: (() => void)[] = [];
   /** When the alarm is set for; unknown in a new object, for the platform keeps it. */
   #alarm: number | null | undefined = undefined;
@@ -99,7 +111,8 @@ export class Lifecycle {
     const fallAsleep = (wakeAt: number | null, notBefore?: number) => this.#fallAsleep(wakeAt, notBefore);
     this.#boots = new Boot({ ...boot, fallAsleep });
     const [drain, died] = [() => this.#drain(), () => this.#died()];
-    this.#finding = new Reattach({ ...boot, saving: this.#saving, drain, died });
+    const found = (running: Configuration | null) => this.#runsWith(running);
+    this.#finding = new Reattach({ ...boot, saving: this.#saving, found, drain, died });
     this.#arm();
   }
 
@@ -240,7 +253,8 @@ export class Lifecycle {
   /** The boot that can be asked at this very moment. */
   #readyNow(): Seat | null {
     const { state, keys, bootId, gatewayStopped } = this.#memory;
-    if (!this.#settled || state === "asleep" || gatewayStopped) return null;
+    // One with the settings of before would answer as it was told before: it is given today's first.
+    if (!this.#settled || state === "asleep" || gatewayStopped || this.#difference.hermes) return null;
     return keys === null || bootId === null ? null : { keys, bootId };
   }
 
@@ -267,12 +281,17 @@ export class Lifecycle {
           retryAfter: left / 1000,
         }),
       );
-    this.#boot = this.#boots.run(why).finally(() => {
+    this.#boot = this.#bootOnce(why).finally(() => {
       this.#boot = null;
       this.#arm();
       this.#lookIfLost();
     });
     return this.#boot;
+  }
+
+  async #bootOnce(why: string): Promise<void> {
+    await this.#boots.run(why);
+    await this.#runsWith(await configurationOf(this.#parts.settings));
   }
 
   /** The next request would look as well, but the status page should not have to wait for one. */
@@ -309,11 +328,14 @@ export class Lifecycle {
   /** Nothing runs any more. */
   #fallAsleep(wakeAt: number | null, notBefore = 0): void {
     this.#watch.end();
+    this.#running = null;
+    this.#difference = NO_DIFFERENCE;
     this.#remember({
       state: "asleep",
       since: this.#parts.time.now(),
       bootId: null,
       keys: null,
+      started: null,
       whyAwake: null,
       wokenForCron: false,
       gatewayStopped: false,
@@ -338,6 +360,56 @@ export class Lifecycle {
       this.#arm();
     });
     return this.#reattach;
+  }
+
+  // Settings
+
+  /** What of the deployed settings the running Hermes does not have; `null` while nobody knows, or none runs. */
+  get difference(): Difference | null {
+    const { state, gatewayStopped } = this.#memory;
+    if (state === "asleep" || state === "booting" || this.mustReattach) return null;
+    // The next request starts it with today's settings.
+    return gatewayStopped ? { ...this.#difference, hermes: false } : this.#difference;
+  }
+
+  /** What a Hermes that runs would lack if these were the settings; `null` when none runs. */
+  async differenceFrom(settings: Settings): Promise<Difference | null> {
+    await this.#settle();
+    const { state, image, started } = this.#memory;
+    if (state === "asleep") return null;
+    return differenceOf(
+      settings,
+      this.#running,
+      started === null ? null : { image: image ?? "", ...started },
+    );
+  }
+
+  async #runsWith(running: Configuration | null): Promise<void> {
+    const { image, started } = this.#memory;
+    const now = started === null ? null : { image: image ?? "", ...started };
+    this.#difference = await differenceOf(this.#parts.settings, running, now);
+    this.#running = running;
+    if (this.#difference.restart !== "nothing")
+      this.#parts.log.info("settings_not_in_force", { ...this.#difference, boot: this.#memory.bootId });
+  }
+
+  /**
+   * Brings a running Hermes to the deployed settings by the lightest restart; turns under way come to their end. A
+   * sleeping one is left alone: it takes them when it wakes.
+   * @returns what was restarted.
+   * @throws ApiError as {@link restart} and {@link restartGateway} do.
+   */
+  async refresh(): Promise<Restart> {
+    await this.#settle();
+    const difference = this.difference;
+    if (difference === null) return "nothing";
+    if (difference.restart === "sandbox") {
+      if (this.#memory.gatewayStopped) await this.sleep();
+      else await this.restart(false);
+      return "sandbox";
+    }
+    if (difference.hermes) await this.restartGateway();
+    return difference.hermes ? "hermes" : "nothing";
   }
 
   // Saving
@@ -460,14 +532,15 @@ export class Lifecycle {
       if (guest === null) return false;
       const renewed = this.#renewed(guest);
       try {
-        await renewed.restartGateway(buildGo(settings, renewed.keys), this.#drainSeconds);
+        await renewed.restartGateway(await goFor(settings, renewed.keys), this.#drainSeconds);
       } catch (error) {
         // Nothing was restarted where the Hermes that answers still knows the key of before.
         if (await within(time, ANSWER_PATIENCE, guest.answers())) this.#remember({ keys: guest.keys });
         throw error;
       }
-      this.#remember({ gatewayStopped: false, configDigest: await configDigest(settings) });
+      this.#remember({ gatewayStopped: false });
       await renewed.ready(READY_PATIENCE);
+      await this.#runsWith(await configurationOf(settings));
       log.info("gateway_restarted", { boot: guest.bootId });
       return true;
     });

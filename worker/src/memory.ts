@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What an instance remembers over its own restarts. */
+import type { Started } from "./configuration.ts";
 import type { BootKeys } from "./hermes-config.ts";
 import { type Meter, NOTHING } from "./meter.ts";
 import type { SnapshotRecord } from "./snapshots.ts";
@@ -41,7 +42,8 @@ export interface Memory {
   bootId: string | null;
   image: string | null;
   confined: boolean | null;
-  configDigest: string | null;
+  /** What else than the image the sandbox that runs was started with; `null` when that is not known. */
+  started: Omit<Started, "image"> | null;
   keys: BootKeys | null;
   whyAwake: string | null;
   wokenForCron: boolean;
@@ -81,7 +83,7 @@ export function newMemory(now: number): Memory {
     bootId: null,
     image: null,
     confined: null,
-    configDigest: null,
+    started: null,
     keys: null,
     whyAwake: null,
     wokenForCron: false,

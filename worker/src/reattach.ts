@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Finding a sandbox again that this object remembers: ours and answering, ours and given up, or gone. */
+import type { Configuration } from "./configuration.ts";
 import { engineReason, INACTIVITY_LIMIT } from "./engine.ts";
 import type { Guest } from "./guest.ts";
 import type { BootKeys } from "./hermes-config.ts";
@@ -16,6 +17,8 @@ export interface ReattachParts extends Parts {
   watch: Watch;
   saving: Saving;
   guest(bootId: string, keys: BootKeys): Guest;
+  /** Takes up with what a Hermes that was found runs; `null` when it does not tell. */
+  found(running: Configuration | null): Promise<void>;
   /** Waits for the turns that Hermes is at. */
   drain(): Promise<void>;
   /** The sandbox ended without having been told to. */
@@ -90,11 +93,12 @@ export class Reattach {
   }
 
   async #answers(guest: Guest): Promise<boolean> {
-    const { memory, remember, log } = this.#parts;
+    const { memory, remember, log, found } = this.#parts;
     try {
       // A command may fail for once; what has to be given up is lost.
       await guest.works();
-      const { state } = await guest.status();
+      const { state, configuration } = await guest.status();
+      await found(configuration);
       if (memory.gatewayStopped || state === "stopped") {
         remember({ gatewayStopped: true });
         return true;

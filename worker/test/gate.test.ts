@@ -113,6 +113,8 @@ const API: Route[] = [
   { method: "POST", path: "/api/instance/restart", ok: 200 },
   { method: "POST", path: "/api/instance/restart-gateway", ok: 200 },
   { method: "POST", path: "/api/instance/stop", ok: 200 },
+  { method: "POST", path: "/api/instance/refresh", ok: 200 },
+  { method: "POST", path: "/api/instance/preview", ok: 400 },
   { method: "GET", path: "/api/instance/logs", ok: 200 },
   { method: "GET", path: "/api/instance/backups", ok: 200 },
   { method: "POST", path: "/api/instance/backups", ok: 200 },

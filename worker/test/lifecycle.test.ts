@@ -2,6 +2,7 @@
 import { runInDurableObject } from "cloudflare:test";
 import { describe, expect, it } from "vitest";
 import { EngineError } from "../src/engine.ts";
+import { over } from "../src/lasting.ts";
 import { Lifecycle } from "../src/lifecycle.ts";
 import { Log, Redactor } from "../src/log.ts";
 import type { Memory } from "../src/memory.ts";
@@ -23,8 +24,8 @@ interface World {
   alarm: () => number | null;
   /** Lets time pass, and the alarm ring when it is due. */
   pass: (ms: number) => Promise<void>;
-  /** A new object over the same storage. */
-  reborn: (forged?: Partial<Memory>) => Lifecycle;
+  /** A new object over the same storage, perhaps with other variables. */
+  reborn: (forged?: Partial<Memory>, change?: Record<string, unknown>) => Lifecycle;
   turn: (text: string) => Promise<void>;
   /** Begins a turn, which goes on until it is left. */
   sit: () => Promise<{ leave: () => Promise<void> }>;
@@ -37,7 +38,7 @@ function world(work: (world: World) => Promise<void>, change: Record<string, unk
   return runInDurableObject(env.PLAIN.getByName(`life ${rooms++}`), async (_, state) => {
     const sandbox = new MemorySandbox();
     const time = new ManualTime();
-    const settings = settingsOf({ ...env, ...change });
+    let settings = settingsOf({ ...env, ...change });
     const log = new Log(new Redactor());
     let kept: Memory | undefined;
     let alarm: number | null = null;
@@ -78,8 +79,9 @@ function world(work: (world: World) => Promise<void>, change: Record<string, unk
         }
         await time.pass(end - time.now());
       },
-      reborn: (forged = {}) => {
+      reborn: (forged = {}, other = {}) => {
         if (kept !== undefined) Object.assign(kept, forged);
+        settings = settingsOf({ ...env, ...change, ...other });
         w.life = born();
         return w.life;
       },
@@ -719,5 +721,144 @@ describe("a stream that has to wait", () => {
       expect(await text).toMatch(
         /data: \{"error":\{.*"code":"boot_failed".*"request_id":"r1"\}\}\n\ndata: \[DONE\]\n\n$/,
       );
+    }));
+});
+
+describe("settings in force", () => {
+  const went = (sandbox: MemorySandbox) => sandbox.running?.input.env ?? {};
+
+  it("gives Hermes today's settings before the next turn reaches it, and restarts nothing else", () =>
+    world(async ({ sandbox, turn, reborn, life }) => {
+      await turn("one");
+      expect(went(sandbox)["COLOUR"]).toBeUndefined();
+      const { bootId } = life.memory;
+      const other = reborn({}, { HERMES_ENV: '{"COLOUR":"blue"}' });
+      await other.reattach();
+      expect(other.difference).toEqual({ restart: "hermes", hermes: true, because: ["hermes_env"] });
+      const colour = await other.seat("turn", true, async () => over(went(sandbox)["COLOUR"]));
+      expect(colour.value).toBe("blue");
+      expect(other.memory.bootId).toBe(bootId);
+      expect([sandbox.starts.length, other.difference]).toMatchObject([
+        1,
+        { restart: "nothing", because: [] },
+      ]);
+    }));
+
+  it("takes a value away again", () =>
+    world(
+      async ({ sandbox, turn, reborn }) => {
+        await turn("one");
+        expect(went(sandbox)["COLOUR"]).toBe("blue");
+        const other = reborn({}, { HERMES_SECRETS: "{}" });
+        await other.reattach();
+        expect(other.difference?.because).toEqual(["hermes_secrets"]);
+        expect(await other.refresh()).toBe("hermes");
+        expect(went(sandbox)["COLOUR"]).toBeUndefined();
+      },
+      { HERMES_SECRETS: '{"COLOUR":"blue"}' },
+    ));
+
+  it.each([
+    ["hermes_egress", { HERMES_EGRESS: "providers" }],
+    ["hermes_instance_type", { HERMES_INSTANCE_TYPE: "standard-2" }],
+    ["a new image", { HERMES_IMAGE: "another" }],
+  ])("brings %s by a new sandbox, with the state of the old one", (variable, change) =>
+    world(async ({ sandbox, turn, reborn }) => {
+      await turn("one");
+      const other = reborn({}, change);
+      await other.reattach();
+      expect(other.difference).toEqual({ restart: "sandbox", hermes: false, because: [variable] });
+      expect(await other.refresh()).toBe("sandbox");
+      expect(sandbox.starts.length).toBe(2);
+      expect(sandbox.starts[1]?.enableInternet).toBe(!("HERMES_EGRESS" in change));
+      expect(sandbox.state).toBe("one");
+      expect(other.difference?.restart).toBe("nothing");
+    }),
+  );
+
+  it.each([
+    { HERMES_SLEEP_AFTER: "1h" },
+    { HERMES_CORS_ORIGINS: "https://a.example" },
+    { ANTHROPIC_API_KEY: "x" },
+  ])("leaves Hermes alone for %o, which is the Worker's", (change) =>
+    world(async ({ turn, reborn, sandbox }) => {
+      await turn("one");
+      const other = reborn({}, change);
+      await other.reattach();
+      const before = sandbox.running?.input;
+      expect([await other.refresh(), sandbox.running?.input]).toEqual(["nothing", before]);
+    }),
+  );
+
+  it("tells a key apart that Hermes itself holds", () =>
+    world(
+      async ({ turn, reborn }) => {
+        await turn("one");
+        const other = reborn({}, { ANTHROPIC_API_KEY: "another" });
+        await other.reattach();
+        expect(other.difference).toMatchObject({ restart: "hermes", because: ["anthropic_api_key"] });
+      },
+      { HERMES_PROVIDER_KEYS: "environment", HERMES_DEFAULT_MODEL: "anthropic/m", ANTHROPIC_API_KEY: "one" },
+    ));
+
+  it("does not wake a sleeping Hermes, which wakes with them", () =>
+    world(async ({ turn, life, reborn, sandbox }) => {
+      await turn("one");
+      await life.sleep();
+      const other = reborn({}, { HERMES_ENV: '{"COLOUR":"blue"}' });
+      expect([other.difference, await other.refresh(), sandbox.starts.length]).toEqual([null, "nothing", 1]);
+      await other.wake("test");
+      expect(went(sandbox)["COLOUR"]).toBe("blue");
+    }));
+
+  it("does not start a Hermes that was stopped, which starts with them", () =>
+    world(async ({ turn, life, reborn, sandbox }) => {
+      await turn("one");
+      await life.stopGateway();
+      const other = reborn({}, { HERMES_ENV: '{"COLOUR":"blue"}' });
+      await other.reattach();
+      expect([await other.refresh(), other.memory.gatewayStopped]).toEqual(["nothing", true]);
+      await other.wake("test");
+      expect(went(sandbox)["COLOUR"]).toBe("blue");
+    }));
+
+  it("takes a Hermes that does not tell what it has for one of before", () =>
+    world(async ({ turn, reborn, sandbox }) => {
+      await turn("one");
+      if (sandbox.running !== null) delete sandbox.running.input.configuration;
+      const other = reborn();
+      await other.reattach();
+      expect(other.difference).toMatchObject({
+        restart: "hermes",
+        because: ["it does not tell what it has"],
+      });
+      expect(await other.refresh()).toBe("hermes");
+      expect(other.difference?.restart).toBe("nothing");
+    }));
+
+  it("says so when Hermes does not come up with them, and tries again", () =>
+    world(async ({ turn, reborn, sandbox }) => {
+      await turn("one");
+      const other = reborn({}, { HERMES_ENV: '{"COLOUR":"blue"}' });
+      await other.reattach();
+      const restart = sandbox.commands["restart-gateway"];
+      sandbox.commands["restart-gateway"] = () => ({ exitCode: 1, stderr: "It does not start.\n" });
+      await expect(other.refresh()).rejects.toThrow("It does not start.");
+      expect(other.difference?.restart).toBe("hermes");
+      sandbox.commands["restart-gateway"] = restart as NonNullable<typeof restart>;
+      await other.wake("test");
+      expect(went(sandbox)["COLOUR"]).toBe("blue");
+    }));
+
+  it("previews what other settings would restart", () =>
+    world(async ({ turn, life }) => {
+      await turn("one");
+      const preview = (change: Record<string, unknown>) =>
+        life.differenceFrom(settingsOf({ ...env, ...change }));
+      expect(await preview({})).toMatchObject({ restart: "nothing" });
+      expect(await preview({ HERMES_HOST_TOOLS: "true" })).toMatchObject({ because: ["hermes_host_tools"] });
+      expect(await preview({ HERMES_EGRESS: "providers" })).toMatchObject({ restart: "sandbox" });
+      await life.sleep();
+      expect(await preview({ HERMES_EGRESS: "providers" })).toBeNull();
     }));
 });

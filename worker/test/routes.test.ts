@@ -3,7 +3,7 @@ import { beforeAll, describe, expect, it } from "vitest";
 import { authorize } from "../src/auth.ts";
 import { soon } from "../src/body.ts";
 import { type Env, settingsOf } from "../src/settings.ts";
-import { anew, ask, askBare, askWith, env, machine, refusal, TOKEN } from "./helpers.ts";
+import { anew, ask, askBare, askWith, chat, env, machine, refusal, TOKEN } from "./helpers.ts";
 import { ManualTime } from "./stand-ins/sandbox.ts";
 
 beforeAll(anew);
@@ -114,6 +114,48 @@ describe("routes", () => {
       },
     });
     expect((await machine.look()).starts).toBe(0);
+  });
+});
+
+describe("settings in force", () => {
+  const preview = async (variables: Record<string, string>, secrets: string[] = []) =>
+    (
+      await ask("/api/instance/preview", { method: "POST", body: JSON.stringify({ variables, secrets }) })
+    ).json();
+
+  it("are told by health, and previewed for others, without waking anything", async () => {
+    expect(await preview({ HERMES_ENV: '{"A":"b"}' })).toEqual({ restart: "nothing", because: [] });
+    expect((await machine.look()).starts).toBe(0);
+    await chat("hello");
+    expect(await (await ask("/api/health")).json()).toMatchObject({
+      instance: { version: "v1", configuration: { current: true, differs: [], restart: "nothing" } },
+    });
+    expect(await preview({ HERMES_ENV: '{"A":"b"}' })).toEqual({
+      restart: "hermes",
+      because: ["hermes_env"],
+    });
+    expect(await preview({}, ["HERMES_SECRETS"])).toEqual({ restart: "hermes", because: ["hermes_secrets"] });
+    expect(await preview({ HERMES_SLEEP_AFTER: "1h" }, ["ANTHROPIC_API_KEY", "API_TOKEN"])).toEqual({
+      restart: "nothing",
+      because: [],
+    });
+    const refreshed = await (await ask("/api/instance/refresh", { method: "POST" })).json();
+    expect(refreshed).toMatchObject({ restarted: "nothing", state: "awake" });
+    await anew();
+  });
+
+  it.each(["", "{}", '{"variables":{},"secrets":["PATH"]}', '{"variables":{"a":1},"secrets":[]}'])(
+    "refuses to preview %j",
+    async (body) => {
+      const answer = await ask("/api/instance/preview", { method: "POST", body });
+      expect(await refusal(answer)).toMatchObject({ status: 400, code: "bad_changes" });
+    },
+  );
+
+  it("refuses to preview what the Worker could not run with", async () => {
+    const body = JSON.stringify({ variables: { HERMES_SLEEP_AFTER: "soon" }, secrets: [] });
+    const answer = await ask("/api/instance/preview", { method: "POST", body });
+    expect(await refusal(answer)).toMatchObject({ status: 503, code: "bad_configuration" });
   });
 });
 

@@ -87,6 +87,24 @@ def test_a_killed_hermes_comes_back_with_its_memory_and_its_tools_are_gone(box: 
     assert json.loads(box.ok("status"))["lastExit"] == 137
 
 
+def configured(number: str) -> bytes:
+    return json.dumps({"env": {"NUMBER": number}, "configuration": {"digest": number}}).encode()
+
+
+def test_hermes_reports_the_configuration_that_it_was_started_with(box: Box) -> None:
+    box.start()
+    box.ok("restore", "--empty")
+    assert json.loads(box.ok("status"))["configuration"] is None
+    box.ok("go", stdin=configured("one"))
+    wait_for(lambda: json.loads(box.ok("status"))["state"] == "running")
+    assert json.loads(box.ok("status"))["configuration"] == {"digest": "one"}
+    box.ok("restart-gateway", stdin=configured("two"))
+    assert json.loads(box.ok("status"))["configuration"] == {"digest": "two"}
+    # Written for a start that has not come: the Hermes that runs still has the other.
+    (box.run / "configuration.json").write_text('{"digest": "three"}')
+    assert json.loads(box.ok("status"))["configuration"] == {"digest": "two"}
+
+
 def test_hermes_that_keeps_dying_ends_the_sandbox_with_its_code(box: Box) -> None:
     box.run_hermes()
     for _ in range(3):

@@ -29,6 +29,8 @@ export interface Box {
   went: boolean;
   stopped: boolean;
   key: string | null;
+  /** What `go` or a restart of Hermes brought last. */
+  input: { env: Record<string, string>; configuration: unknown };
   ended: PromiseWithResolvers<Exit>;
   /** Cuts the watch without an end. */
   lose: (() => void)[];
@@ -95,7 +97,7 @@ export class SimulatedEngine {
   }
 
   /** The engine as one life of the object sees it: its calls are never answered after its death. */
-  sandboxFor(alive: () => boolean): Sandbox {
+  sandboxFor(alive: () => boolean, setting: string): Sandbox {
     const guarded = async <T>(work: () => T | Promise<T>, spared = false): Promise<T> => {
       if (!alive()) return new Promise<T>(() => undefined);
       try {
@@ -121,7 +123,7 @@ export class SimulatedEngine {
           await this.#delay();
         }),
       exec: (cmd, options) => guarded(() => this.#exec(cmd, options, alive)),
-      getTcpPort: () => ({ fetch: (url, init) => guarded(() => this.#fetch(url, init), true) }),
+      getTcpPort: () => ({ fetch: (url, init) => guarded(() => this.#fetch(url, init, setting), true) }),
       signal: () => guarded(() => undefined),
       destroy: () => {
         if (alive()) this.witness.askedToDestroy();
@@ -163,6 +165,7 @@ export class SimulatedEngine {
       went: false,
       stopped: false,
       key: null,
+      input: { env: {}, configuration: null },
       ended: Promise.withResolvers<Exit>(),
       lose: [],
       known: new Set(),
@@ -228,7 +231,8 @@ export class SimulatedEngine {
         return ["", 0];
       case "go":
       case "restart-gateway":
-        box.key = (JSON.parse(input) as { env: Record<string, string> }).env["API_SERVER_KEY"] ?? null;
+        box.input = JSON.parse(input) as Box["input"];
+        box.key = box.input.env["API_SERVER_KEY"] ?? null;
         if (name === "go") this.witness.went(box);
         box.went = true;
         box.stopped = false;
@@ -247,6 +251,7 @@ export class SimulatedEngine {
     const next = box.home.jobs.reduce((least, job) => Math.min(least, job.at), Number.POSITIVE_INFINITY);
     return {
       state: box.stopped ? "stopped" : box.went ? "running" : "waiting",
+      configuration: box.input.configuration,
       nextCron: Number.isFinite(next) ? Math.floor(next / 1000) : null,
       cronRunning: 0,
     };
@@ -262,7 +267,7 @@ export class SimulatedEngine {
     return [`${JSON.stringify(manifest)}\n${state}`, 0];
   }
 
-  async #fetch(url: string, init: RequestInit = {}): Promise<Response> {
+  async #fetch(url: string, init: RequestInit = {}, setting: string): Promise<Response> {
     const { box } = this;
     const headers = new Headers(init.headers);
     const refused = () => new Error("connection refused");
@@ -271,6 +276,10 @@ export class SimulatedEngine {
     const { pathname } = new URL(url);
     if (pathname !== "/v1/chat/completions") return Response.json({});
     const turn = headers.get("x-request-id") ?? "";
+    if (box.input.env["SETTING"] !== setting)
+      this.witness.wrong(
+        `${turn} was given to a Hermes with the setting ${box.input.env["SETTING"]}, not ${setting}`,
+      );
     if (this.dice.chance(0.3)) await this.time.sleep(this.dice.between(100, 90_000));
     if (!box.alive || box.stopped || init.signal?.aborted) throw new Error("Network connection lost.");
     if (!box.known.has(turn)) box.home.turns.push(turn);

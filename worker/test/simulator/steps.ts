@@ -73,8 +73,16 @@ const STEPS: readonly (readonly [number, Step])[] = [
     5,
     (world, dice) => {
       const image = dice.chance(0.2) ? `image-${dice.between(1, 2)}` : undefined;
-      world.deploy(image);
-      return `a deploy${image === undefined ? "" : ` of ${image}`}`;
+      const setting = dice.chance(0.3) ? `setting-${dice.between(1, 3)}` : undefined;
+      world.deploy(image, setting);
+      return `a deploy${image === undefined ? "" : ` of ${image}`}${setting === undefined ? "" : ` of setting ${setting}`}`;
+    },
+  ],
+  [
+    2,
+    (world) => {
+      world.order("refresh");
+      return "the settings are brought into force";
     },
   ],
   [

@@ -70,6 +70,7 @@ export class World implements Witness {
   #lateness = 0;
   #object: Life;
   #image = "image-1";
+  #setting = "setting-1";
   #count = 0;
   /** Requests that were not answered or refused yet, and since when. */
   #open = new Map<string, number>();
@@ -116,7 +117,7 @@ export class World implements Witness {
   }
 
   askedToDestroy(): void {
-    const isOrdered = [...this.#open.keys()].some((what) => /^(sleep|restart|force) /.test(what));
+    const isOrdered = [...this.#open.keys()].some((what) => /^(sleep|restart|force|refresh) /.test(what));
     this.#disturbed = this.life.inFlight > 0 && !isOrdered;
   }
 
@@ -154,8 +155,8 @@ export class World implements Witness {
     });
     object.vault = new Vault(this.disk.storage(alive), time);
     object.life = new Lifecycle({
-      settings: { ...SETTINGS, image: this.#image },
-      sandbox: this.engine.sandboxFor(alive),
+      settings: { ...SETTINGS, image: this.#image, hermesEnv: { SETTING: this.#setting } },
+      sandbox: this.engine.sandboxFor(alive, this.#setting),
       vault: object.vault,
       time,
       log,
@@ -201,8 +202,9 @@ export class World implements Witness {
   // What happens to it
 
   /** The object is torn down and made anew, by a deploy or a crash; its storage stays. */
-  deploy(image: string = this.#image): void {
+  deploy(image: string = this.#image, setting: string = this.#setting): void {
     this.#image = image;
+    this.#setting = setting;
     this.#object.end();
     this.#object = this.#born();
   }
@@ -245,7 +247,7 @@ export class World implements Witness {
   }
 
   /** Something that the owner asks for. */
-  order(what: "save" | "sleep" | "restart" | "force" | "stop" | "gateway" | "wake"): void {
+  order(what: "save" | "sleep" | "restart" | "force" | "stop" | "gateway" | "refresh" | "wake"): void {
     const id = `${what} ${++this.#count}`;
     const object = this.#object;
     const { life } = object;
@@ -260,6 +262,7 @@ export class World implements Witness {
       force: () => life.restart(true),
       stop: () => life.stopGateway(),
       gateway: () => life.restartGateway(),
+      refresh: () => life.refresh(),
       wake: () => life.wake("api"),
     }[what]();
     void Promise.race([done, object.gone])

@@ -67,6 +67,7 @@ interface Running {
   labels: Record<string, string>;
   restored: boolean;
   key: string | null;
+  configuration: unknown;
   stopped: boolean;
   dashboardToken: string | null;
   dashboardRuns: boolean;
@@ -275,6 +276,7 @@ export class Machine {
       labels: options["labels"] as Record<string, string>,
       restored: false,
       key: null,
+      configuration: null,
       stopped: false,
       dashboardToken: null,
       dashboardRuns: false,
@@ -320,6 +322,7 @@ export class Machine {
         return prints(
           JSON.stringify({
             state: sandbox.stopped ? "stopped" : sandbox.key === null ? "waiting" : "running",
+            configuration: sandbox.configuration,
             nextCron: this.#knobs.nextCron,
             cronRunning: this.#knobs.cronRunning,
             processes: [{ pid: 7, name: "hermes", rssBytes: 1 }],
@@ -371,7 +374,10 @@ export class Machine {
 
   #go(sandbox: Running, stdin: Uint8Array): Done {
     if (!sandbox.restored) return fails(67, "Nothing was restored.");
-    const go = JSON.parse(new TextDecoder().decode(stdin)) as { env: Record<string, string> };
+    const go = JSON.parse(new TextDecoder().decode(stdin)) as {
+      env: Record<string, string>;
+      configuration?: unknown;
+    };
     this.#seen.goes.push(go);
     if (this.#knobs.dieAtGo !== null) {
       sandbox.end(this.#knobs.dieAtGo);
@@ -379,6 +385,7 @@ export class Machine {
       return prints("");
     }
     sandbox.key = go.env["API_SERVER_KEY"] ?? null;
+    sandbox.configuration = go.configuration ?? null;
     sandbox.dashboardToken = go.env["HERMES_DASHBOARD_SESSION_TOKEN"] ?? null;
     return prints("");
   }

@@ -79,6 +79,8 @@ export class MemorySandbox implements Sandbox {
     boot: string;
     restored: string | null;
     went: boolean;
+    /** What `go` or a restart of Hermes brought last. */
+    input: { env?: Record<string, string>; config?: Record<string, unknown>; configuration?: unknown };
     ended: PromiseWithResolvers<Exit>;
   } | null = null;
   starts: StartOptions[] = [];
@@ -90,7 +92,12 @@ export class MemorySandbox implements Sandbox {
   healthy = true;
   readonly commands: Record<string, (stdin: string, words: readonly string[]) => Done | Promise<Done>> = {
     status: () => ({
-      stdout: JSON.stringify({ state: "running", nextCron: this.nextCron, cronRunning: this.cronRunning }),
+      stdout: JSON.stringify({
+        state: "running",
+        configuration: this.running?.input.configuration ?? null,
+        nextCron: this.nextCron,
+        cronRunning: this.cronRunning,
+      }),
     }),
     logs: () => ({ stdout: "the log\n" }),
     restore: (stdin, words) => {
@@ -99,12 +106,16 @@ export class MemorySandbox implements Sandbox {
       this.state = archive.slice(archive.indexOf("\n") + 1);
       return {};
     },
-    go: () => {
-      if (this.running !== null) this.running.went = true;
+    go: (stdin) => {
+      if (this.running !== null)
+        Object.assign(this.running, { went: true, input: JSON.parse(stdin || "{}") });
       return {};
     },
     save: (_, words) => this.archive(words[words.indexOf("--unless") + 1]),
-    "restart-gateway": () => ({}),
+    "restart-gateway": (stdin) => {
+      if (this.running !== null) this.running.input = JSON.parse(stdin || "{}");
+      return {};
+    },
     "stop-gateway": () => ({}),
   };
 
@@ -138,7 +149,7 @@ export class MemorySandbox implements Sandbox {
     if (this.running !== null) throw new EngineError(409, "already_running", "already running");
     this.starts.push(options);
     const boot = options.env["HERMES_BOOT_ID"] ?? "";
-    this.running = { boot, restored: null, went: false, ended: Promise.withResolvers<Exit>() };
+    this.running = { boot, restored: null, went: false, input: {}, ended: Promise.withResolvers<Exit>() };
     this.state = "";
   }
 
