@@ -38,13 +38,13 @@ class ActionModule(ExistingAction):
             )
         folder = Path(self.options["folder"] or backups.folder_of(self.deployment))
         path = backups.path_for(self.settings.name, backup, folder.absolute())
-        is_new = not path.exists()
+        is_new = not (path.is_file() and not backups.difference(path, backup))
         if is_new:
             self.progress(f"downloading {backup['bytes'] / 1e6:.1f} MB")
             try:
                 backups.download(client, backup, path)
             except Unreachable as error:
-                raise self.silent(f"the backup broke off: {error}") from error
+                raise self.silent(f"the backup did not arrive: {error}") from error
         self._tell(path, is_new)
         return {"changed": is_new, "path": str(path), "backup": backup}
 

@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import shutil
-import tarfile
 import time
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.plugin_utils.answers import yes_or_no
-from ansible_collections.hermes.workers.plugins.plugin_utils.backups import folder_of, kept
+from ansible_collections.hermes.workers.plugins.plugin_utils.backups import folder_of, kept, pack
 from ansible_collections.hermes.workers.plugins.plugin_utils.container import (
     Containers,
     speaking,
@@ -59,10 +58,10 @@ class ActionModule(ExistingAction):
             self._save()
         self.progress("stopping the processes")
         Processes(self.deployment, self.sources.host).stop()
+        backup = self._back_up() if stored and not forget else None
         if containers is not None:
             self.progress("removing its containers, snapshots and images")
             containers.remove_all()
-        backup = self._back_up() if stored and not forget else None
         shutil.rmtree(self.deployment.folder)
         remove_runtime(self.deployment)
         self.show(self._card(backup))
@@ -116,12 +115,7 @@ class ActionModule(ExistingAction):
         folder = folder_of(self.deployment)
         path = folder / f"{self.settings.name}-{time.strftime('%Y%m%d-%H%M%S')}.tar.gz"
         try:
-            folder.mkdir(mode=0o700, exist_ok=True)
-            partial = path.with_suffix(".partial")
-            partial.touch(mode=0o600)
-            with tarfile.open(partial, "w:gz", compresslevel=6) as archive:
-                archive.add(self.deployment.folder / "storage", arcname="storage")
-            partial.replace(path)
+            pack(self.deployment.folder / "storage", path)
         except OSError as error:
             raise disk_card(
                 error, folder, "Changed: processes stopped. Not changed: files and memory."

@@ -5,10 +5,15 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import json
 import os
 import re
+import tarfile
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ansible_collections.hermes.workers.plugins.module_utils.client import (
     Unreachable,
@@ -53,20 +58,88 @@ def path_for(name: str, backup: dict[str, Any], folder: Path) -> Path:
 
 
 def download(client: WorkerClient, backup: dict[str, Any], path: Path) -> None:
-    """Download a backup into a file of mode 0600, whole or not at all. Raises Unreachable, or a Card."""
+    """Download a backup into a file of mode 0600, whole or not at all. Raises Unreachable, or a Card.
+
+    What is in the file is compared with what the Worker announces: its own copy may be deleted next.
+    """
     partial = path.with_name(f"{path.name}.partial")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             answer = client.download(f"{PATH}/{backup['id']}", file.write, SECONDS)
+            file.flush()
+            os.fsync(file.fileno())
         if answer.status != 200:
             raise Unreachable(answer.complaint())
+        flaw = difference(partial, backup)
+        if flaw:
+            raise Unreachable(f"what arrived is not the backup: {flaw}")
         partial.replace(path)
     except OSError as error:
         raise disk_card(error, path.parent) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def difference(path: Path, backup: dict[str, Any]) -> str:
+    """Return how a file differs from a backup as the Worker describes it; an empty text when it does not.
+
+    The file is a line of JSON, the manifest, and the archive, whose size and SHA-256 the Worker tells.
+    """
+    with path.open("rb") as file:
+        manifest = file.readline()
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size = file.tell() - len(manifest)
+    if size != backup["bytes"]:
+        return f"it has {size} bytes, not {backup['bytes']}"
+    if digest != backup["sha256"]:
+        return "its SHA-256 is another"
+    try:
+        announced = json.loads(manifest)["sha256"]
+    except (ValueError, KeyError, TypeError):
+        return "its first line is no manifest"
+    return "" if announced == digest else "its manifest is of another backup"
+
+
+def pack(folder: Path, path: Path) -> None:
+    """Pack a folder into an archive of mode 0600, whole or not at all; read back, since the folder may go next.
+
+    Raises OSError.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            with tarfile.open(fileobj=file, mode="w:gz", compresslevel=6) as archive:
+                archive.add(folder, arcname=folder.name)
+            file.flush()
+            os.fsync(file.fileno())
+        if not holds(partial, folder):
+            raise OSError(errno.EIO, "what was written there does not read back")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def holds(archive: Path, folder: Path) -> bool:
+    """Tell whether an archive has every file of a folder, byte by byte."""
+    try:
+        with tarfile.open(archive) as packed:
+            for path in (one for one in folder.rglob("*") if one.is_file()):
+                copy = packed.extractfile(path.relative_to(folder.parent).as_posix())
+                if copy is None or digest_of(copy) != digest_of(path.open("rb")):
+                    return False
+    except (tarfile.TarError, zlib.error, EOFError, KeyError):
+        return False
+    return True
+
+
+def digest_of(file: IO[bytes]) -> str:
+    """Return the SHA-256 of a file, and close it."""
+    with file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def on_disk(deployment: Deployment) -> list[Path]:

@@ -53,6 +53,11 @@ def test_a_backup_is_kept_once_and_put_back(deployment: Deployment) -> None:
     assert backups(deployment) == [kept]
     assert deployment.instance_state() == "asleep", "a backup must not wake Hermes"
 
+    kept.write_bytes(kept.read_bytes()[:-20])
+    mended = deployment.play("backup")
+    assert mended.code == 0 and mended.changed(deployment.name) == 1, mended.output
+    assert backups(deployment) == [kept]
+
     deployment.chat("Forget the parrot.", session=SESSION)
     predicted = deployment.play("restore", "-e", f"hermes_backup={kept}", "--check")
     assert predicted.code == 0 and predicted.changed(deployment.name) == 1, predicted.output
