@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterable
 from typing import Any
 
-from ansible.errors import AnsibleError
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
 from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     Checker,
@@ -20,6 +20,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     collisions,
     show,
 )
+from ansible_collections.hermes.workers.plugins.plugin_utils import inputs
 from ansible_collections.hermes.workers.plugins.plugin_utils.action import CardAction
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import account as accounts
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.place import open_api
@@ -35,12 +36,15 @@ VARIABLES = (
     "hermes_platform",
     "hermes_engine",
 )
-ACCOUNT = {
-    "hermes_account_id": "CLOUDFLARE_ACCOUNT_ID",
-    "cloudflare_api_token": "CLOUDFLARE_API_TOKEN",
-    "cloudflare_api_base_url": "CLOUDFLARE_API_BASE_URL",
-}
-"""Inventory variable -> the environment variable that stands in for it."""
+ACCOUNT = (
+    "hermes_account_id",
+    "hermes_dashboard_hostname",
+    "hermes_name",
+    "hermes_platform",
+    "hermes_state_dir",
+    "cloudflare_api_base_url",
+    "cloudflare_api_token",
+)
 
 
 class ActionModule(CardAction):
@@ -49,12 +53,10 @@ class ActionModule(CardAction):
     def execute(self, options: dict[str, Any]) -> dict[str, Any]:
         found = {}
         for host in self.task_vars.get("ansible_play_hosts_all", []):
-            variables = self.task_vars["hostvars"][host]
-            raw = {name: variables.get(name) for name in VARIABLES}
-            if raw["hermes_platform"] != "workerd":
+            raw = self._inputs_of(host, VARIABLES)
+            if raw is None or raw.get("hermes_platform") != "workerd":
                 continue
-            raw["hermes_name"] = raw["hermes_name"] or host
-            settings = Checker(raw, raw).check().settings
+            settings = Checker(raw).check().settings
             folder = os.path.abspath(os.path.expanduser(settings.state_dir))
             name = settings.name or str(raw["hermes_name"])
             found[host] = (folder, name, settings.ports.values())
@@ -70,9 +72,16 @@ class ActionModule(CardAction):
             "strangers": self._strangers(),
         }
 
+    def _inputs_of(self, host: str, names: Iterable[str]) -> dict[str, Any] | None:
+        """Return variables of a host; None when one cannot be read, which the host's own check tells."""
+        variables = self.task_vars["hostvars"][host]
+        found = inputs.read(names, variables, variables.__getitem__)
+        return None if found.problems else {"hermes_name": host} | found.values
+
     def _batches(self) -> list[Problem]:
         """Return what is wrong with a limit of failures that is only looked at when a batch is over."""
-        given = self.task_vars.get("hermes_max_fail_percentage", 100)
+        found = self.read_inputs(["hermes_max_fail_percentage"])
+        given = found.values.get("hermes_max_fail_percentage", 100)
         with contextlib.suppress(TypeError, ValueError):
             if 0 <= float(given) <= 100:
                 return []
@@ -97,12 +106,8 @@ class ActionModule(CardAction):
 
     def _identity(self, host: str) -> tuple[str, str]:
         """Return account and name of a host, also of one that this play leaves out; an account may be unknown."""
-        variables = self.task_vars["hostvars"][host]
-        try:
-            account = variables.get("hermes_account_id") or os.environ.get("CLOUDFLARE_ACCOUNT_ID")
-            return str(account or "").strip().lower(), str(variables.get("hermes_name") or host)
-        except AnsibleError:
-            return "", host
+        raw = self._inputs_of(host, ("hermes_account_id", "hermes_name")) or {"hermes_name": host}
+        return str(raw.get("hermes_account_id") or "").strip().lower(), str(raw["hermes_name"])
 
     def _accounts(self) -> dict[str, dict[str, Any]]:
         """Return what each account of the inventory has, by accounts.key()."""
@@ -131,14 +136,10 @@ class ActionModule(CardAction):
 
     def _on_cloudflare(self, host: str) -> Checker | None:
         """Return the inputs of a host on Cloudflare that name an account and a token; its own check tells the rest."""
-        variables = self.task_vars["hostvars"][host]
-        if (variables.get("hermes_platform") or "cloudflare") != "cloudflare":
+        raw = self._inputs_of(host, ACCOUNT)
+        if raw is None or (raw.get("hermes_platform") or "cloudflare") != "cloudflare":
             return None
-        raw = {name: variables.get(name) or os.environ.get(env) for name, env in ACCOUNT.items()}
-        raw["hermes_dashboard_hostname"] = variables.get("hermes_dashboard_hostname")
-        raw["hermes_name"] = variables.get("hermes_name") or host
-        raw["hermes_state_dir"] = variables.get("hermes_state_dir")
-        checker = Checker(raw, raw).check()
+        checker = Checker(raw).check()
         known = checker.settings.account_id and checker.cloudflare_token
         return checker if known else None
 

@@ -40,21 +40,29 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.deployed
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.image import prune
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.place import open_api
 from ansible_collections.hermes.workers.plugins.plugin_utils.container import Containers
-from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import DeploymentAction
+from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import (
+    PLACE_OPTIONS,
+    DeploymentAction,
+)
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
 from ansible_collections.hermes.workers.plugins.plugin_utils.plan import remove_runtime
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import save_and_sleep
+
+WHERE = (
+    "hermes_name",
+    "hermes_state_dir",
+    "hermes_account_id",
+    "cloudflare_api_token",
+    "cloudflare_api_base_url",
+)
+"""What finds a deployment at Cloudflare, whatever else the inventory says of it by now."""
 
 
 class ActionModule(DeploymentAction):
     """hermes.workers.cloudflare_destroy"""
 
-    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = {
-        "name": {"type": "str", "required": True},
-        "state_dir": {"type": "path", "default": ".hermes"},
-        "account_id": {"type": "str", "default": ""},
-        "api_base_url": {"type": "str", "default": ""},
-        "token": {"type": "str", "default": "", "no_log": True},
+    FURTHER_INPUTS: ClassVar[frozenset[str]] = frozenset(("confirm",))
+    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = PLACE_OPTIONS | {
         "confirmed": {"type": "raw", "default": False},
         "forget": {"type": "raw", "default": False},
         "only_plan": {"type": "bool", "default": False},
@@ -63,16 +71,12 @@ class ActionModule(DeploymentAction):
 
     def execute(self, options: dict[str, Any]) -> dict[str, Any]:
         self.options = options
+        given = self.existing_inputs(options)
         self.confirmed = yes_or_no("confirm", options["confirmed"])
         self.forget = yes_or_no("hermes_forget", options["forget"])
         self.prunes = yes_or_no("hermes_prune_images", options["prune_images"])
-        raw = {f"hermes_{name}": options[name] for name in ("name", "state_dir", "account_id")}
-        raw |= {
-            "hermes_platform": "cloudflare",
-            "cloudflare_api_token": options["token"],
-            "cloudflare_api_base_url": options["api_base_url"],
-        }
-        checker = Checker(raw, raw).check()
+        raw = {name: given[name] for name in WHERE if name in given}
+        checker = Checker(raw | {"hermes_platform": "cloudflare"}).check()
         if checker.problems:
             raise Card(checker.problems)
         self.settings = checker.settings

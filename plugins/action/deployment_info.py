@@ -19,6 +19,7 @@ LOGS = ("supervisor", "workerd", "engine", "cleaner")
 class ActionModule(ExistingAction):
     """hermes.workers.deployment_info"""
 
+    FURTHER_INPUTS: ClassVar[frozenset[str]] = frozenset(("lines",))
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = ExistingAction.OPTIONS | {
         "log_lines": {"type": "raw"}
     }

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
 from ansible_collections.hermes.workers.plugins.module_utils.settings import (
+    INPUTS,
     KEY_NAMES,
     Checker,
     Settings,
@@ -35,25 +36,13 @@ class ActionModule(CardAction):
     """hermes.workers.preflight"""
 
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = {
-        "inputs": {"type": "dict", "required": True},
-        "secrets": {"type": "dict", "required": True, "no_log": True},
         "accounts": {"type": "dict", "default": {}},
-        "api_base_url": {"type": "str", "default": ""},
         "rotate": {"type": "raw"},
     }
 
     def execute(self, options: dict[str, Any]) -> dict[str, Any]:
         self.options, self.survey = options, options["accounts"]
-        raw = {f"hermes_{name}": value for name, value in options["inputs"].items()} | options[
-            "secrets"
-        ]
-        raw["cloudflare_api_base_url"] = options["api_base_url"]
-        given = [name for name in raw if name in self.task_vars]
-        checker = Checker(raw, given).check()
-        checker.problems += unknown_variables(self.task_vars)
-        checker.problems += later_variables(
-            {name: self.task_vars.get(name) for name in self.task_vars}
-        )
+        checker = self._checked()
         sources = Sources()
         deployment = Deployment(checker.settings.state_dir, checker.settings.name or "unnamed")
         runtime = Runtime(deployment, sources, self.progress, checker.settings.engine)
@@ -74,8 +63,20 @@ class ActionModule(CardAction):
             "changed": False,
             "settings": checker.settings.as_dict(),
             "changes": [vars(change) for change in changes],
-            "rows": plan_rows(checker, deployment, sources, place, given),
+            "rows": plan_rows(checker, deployment, sources, place),
         }
+
+    def _checked(self) -> Checker:
+        """Return the inputs with their problems. Raises a Card when one cannot be read: nothing else can be judged."""
+        names = INPUTS if self.options["rotate"] is None else INPUTS | {"keys"}
+        inputs = self.read_inputs(names)
+        raw = {"hermes_name": self.host} | inputs.values
+        further = unknown_variables(self.task_vars) + later_variables(raw)
+        if inputs.problems:
+            raise Card(inputs.problems + further)
+        checker = Checker(raw, sources=inputs.sources).check()
+        checker.problems += further
+        return checker
 
     def _rotation(self, checker: Checker, deployment: Deployment, place: Place) -> dict[str, Any]:
         """Check and plan a rotation of keys, of which code and configuration are no part."""
@@ -125,13 +126,13 @@ def unfinished(deployment: Deployment) -> list[Problem]:
 
 
 def plan_rows(
-    checker: Checker, deployment: Deployment, sources: Sources, place: Place, given: list[str]
+    checker: Checker, deployment: Deployment, sources: Sources, place: Place
 ) -> list[list[str]]:
     """Return the plan's table: what, value, source."""
     settings = checker.settings
 
     def source(variable: str, otherwise: str = "default") -> str:
-        return checker.sources.get(variable) or ("inventory" if variable in given else otherwise)
+        return checker.sources.get(variable, otherwise)
 
     rows = [
         ["name", settings.name, source("hermes_name", "the host's name")],
@@ -140,9 +141,9 @@ def plan_rows(
         ["model", settings.default_model, source("hermes_default_model")],
     ]
     if settings.models:
-        rows.append(["more models", ", ".join(settings.models), "inventory"])
+        rows.append(["more models", ", ".join(settings.models), source("hermes_models")])
     if settings.provider_base_url:
-        rows.append(["endpoint", settings.provider_base_url, "inventory"])
+        rows.append(["endpoint", settings.provider_base_url, source("hermes_provider_base_url")])
     for variable, name in KEY_NAMES.items():
         if name in checker.secrets:
             rows.append(["key", name, source(variable)])

@@ -19,7 +19,6 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.delivery
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.place import open_api
 from ansible_collections.hermes.workers.plugins.plugin_utils.delivery import LocalDelivery
 from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import (
-    SECRETS_OPTION,
     SETTINGS_OPTION,
     DeploymentAction,
 )
@@ -41,11 +40,9 @@ RESTART_SECONDS = 240.0
 class ActionModule(DeploymentAction):
     """hermes.workers.rotate_keys"""
 
-    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = (
-        SETTINGS_OPTION
-        | SECRETS_OPTION
-        | {"keys": {"type": "list", "elements": "str", "choices": KEYS, "required": True}}
-    )
+    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = SETTINGS_OPTION | {
+        "keys": {"type": "list", "elements": "str", "choices": KEYS, "required": True}
+    }
 
     def execute(self, options: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -78,8 +75,7 @@ class ActionModule(DeploymentAction):
         """What brings secrets to the Worker, and takes them back."""
         if self.settings.platform == "workerd":
             return LocalDelivery(self.settings, self.deployment, self.sources.host)
-        token = self.options["secrets"].get("cloudflare_api_token") or ""
-        api = open_api(self.settings, token, self.deployment, self.progress)
+        api = open_api(self.settings, self.cloudflare_token, self.deployment, self.progress)
         return CloudflareDelivery(self.settings, api)
 
     def _rotate(self) -> dict[str, Any]:

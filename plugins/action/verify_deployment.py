@@ -17,7 +17,6 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.service 
     CloudflareService,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import (
-    SECRETS_OPTION,
     SETTINGS_OPTION,
     DeploymentAction,
 )
@@ -32,9 +31,9 @@ Service = LocalService | CloudflareService
 class ActionModule(DeploymentAction):
     """hermes.workers.verify_deployment"""
 
-    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = (
-        SETTINGS_OPTION | SECRETS_OPTION | {"changed_before": {"type": "bool", "default": False}}
-    )
+    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = SETTINGS_OPTION | {
+        "changed_before": {"type": "bool", "default": False}
+    }
 
     def deploy(self) -> dict[str, Any]:
         self.service = self._service()
@@ -78,8 +77,9 @@ class ActionModule(DeploymentAction):
             )
         if self.settings.platform == "workerd":
             return LocalService(self.settings, self.deployment, self.runtime)
-        token = self.options["secrets"].get("cloudflare_api_token") or ""
-        return CloudflareService(self.settings, self.deployment, self.runtime, token)
+        return CloudflareService(
+            self.settings, self.deployment, self.runtime, self.cloudflare_token
+        )
 
     def _changed(self) -> str:
         return f"{self.changed_so_far() or NOTHING_CHANGED} Deployed, not verified."

@@ -29,6 +29,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.processes import (
 class ActionModule(ExistingAction):
     """hermes.workers.workerd_destroy"""
 
+    FURTHER_INPUTS: ClassVar[frozenset[str]] = frozenset(("confirm",))
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = ExistingAction.OPTIONS | {
         "confirmed": {"type": "raw", "default": False},
         "forget": {"type": "raw", "default": False},

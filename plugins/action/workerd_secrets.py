@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 from ansible_collections.hermes.workers.plugins.module_utils.client import WorkerClient
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import (
-    SECRETS_OPTION,
     SETTINGS_OPTION,
     DeploymentAction,
 )
@@ -29,9 +28,9 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.processes import (
 class ActionModule(DeploymentAction):
     """hermes.workers.workerd_secrets"""
 
-    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = (
-        SETTINGS_OPTION | SECRETS_OPTION | {"delivered": {"type": "bool", "default": False}}
-    )
+    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = SETTINGS_OPTION | {
+        "delivered": {"type": "bool", "default": False}
+    }
 
     def deploy(self) -> dict[str, Any]:
         if self.check_mode and self.options["delivered"]:

@@ -16,7 +16,6 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.build import (
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.container import Containers
 from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import (
-    SECRETS_OPTION,
     SETTINGS_OPTION,
     DeploymentAction,
 )
@@ -42,7 +41,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.processes import (
 class ActionModule(DeploymentAction):
     """hermes.workers.workerd_service"""
 
-    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = SETTINGS_OPTION | SECRETS_OPTION
+    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = SETTINGS_OPTION
 
     def deploy(self) -> dict[str, Any]:
         rendered = render(self.settings, self.sources)

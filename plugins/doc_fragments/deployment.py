@@ -34,25 +34,20 @@ options:
 """
 
     SECRETS = r"""
-options:
-  secrets:
-    description:
-      - Keys and tokens by the name of their inventory variable, such as C(anthropic_api_key).
-      - Values are never shown, logged or written to a file, except for the API token in the state folder.
-    type: dict
-    default: {}
+notes:
+  - Reads keys and tokens by itself from the host's variables, such as C(anthropic_api_key), and has no option for them,
+    so that nothing that prints a task's arguments shows one. They are never logged or written to a file, except for
+    the API token in the state folder.
 """
 
     EXISTING = r"""
 options:
   name:
     description:
-      - Name of the deployment.
+      - Name of the deployment; by default what C(hermes_name) says, or else the host's name.
     type: str
-    required: true
   state_dir:
     description:
-      - Folder of the state folders, relative to where the play was started.
+      - Folder of the state folders, relative to where the play was started; by default what C(hermes_state_dir) says.
     type: path
-    default: .hermes
 """

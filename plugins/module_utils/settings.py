@@ -48,6 +48,20 @@ KEY_VARIABLES = {
 PROVIDERS = (*KEY_VARIABLES, "rehearsal")
 KEY_NAMES = {variable: variable.upper() for variable in KEY_VARIABLES.values()}
 """Inventory variable of a provider's key -> name of the Worker's secret and of the environment variable."""
+ENVIRONMENT = KEY_NAMES | {
+    "cloudflare_api_token": "CLOUDFLARE_API_TOKEN",
+    "cloudflare_api_base_url": "CLOUDFLARE_API_BASE_URL",
+    "hermes_account_id": "CLOUDFLARE_ACCOUNT_ID",
+    "hermes_docker_socket": "DOCKER_HOST",
+}
+"""Inventory variable -> the environment variable that is asked where the inventory does not mention it."""
+SECRET_INPUTS = frozenset(KEY_NAMES) | {
+    "cloudflare_api_token",
+    "hermes_api_token",
+    "hermes_ai_gateway_token",
+    "hermes_secrets",
+}
+"""Inventory variables whose values are never shown, and stand in no task's arguments."""
 VALUE_BYTES = 5120
 """Cloudflare's limit for a variable or a secret of a Worker."""
 SECRET_VARIABLES = {name: variable for variable, name in KEY_NAMES.items()} | {
@@ -121,6 +135,24 @@ KNOWN_VARIABLES = frozenset(
         "version",
     )
 )
+
+INPUTS = KNOWN_VARIABLES | frozenset(ENVIRONMENT)
+"""Every inventory variable that this collection reads."""
+
+
+def role_argument(variable: str) -> str | None:
+    """Return the argument of the role preflight that stands in for an inventory variable; none for a secret."""
+    if variable in SECRET_INPUTS:
+        return None
+    return f"preflight_{variable.removeprefix('hermes_').removeprefix('cloudflare_')}"
+
+
+ROLE_VARIABLES = frozenset(filter(None, map(role_argument, INPUTS))) | {
+    "preflight_inventory",
+    "preflight_result",
+    "preflight_rotate",
+}
+"""What the role preflight reads and sets."""
 LATER_VARIABLES = (
     "hermes_gateway_token",
     "hermes_version",
@@ -232,14 +264,13 @@ class Settings:
 class Checker:
     """Reads raw inputs into Settings and secrets, and notes every problem instead of stopping at the first."""
 
-    def __init__(self, raw: Mapping[str, Any], given: Iterable[str]) -> None:
-        """raw: values by inventory variable; given: the variables that somebody set (not defaults)."""
+    def __init__(self, raw: Mapping[str, Any], *, sources: Mapping[str, str] | None = None) -> None:
+        """raw: values by inventory variable, of those that are set; sources: where each was set, for people."""
         self.raw = raw
-        self.given = set(given)
+        self.sources = dict(sources or {})
         self.problems: list[Problem] = []
         self.settings = Settings()
         self.secrets: dict[str, str] = {}
-        self.sources: dict[str, str] = {}
         self.cloudflare_token = ""
 
     def check(self) -> Checker:
@@ -623,15 +654,8 @@ class Checker:
     def read_secrets(self) -> None:
         """Read the secrets alone."""
         for variable, name in KEY_NAMES.items():
-            self._secret(
-                variable,
-                name,
-                self.raw.get(variable),
-                name if variable not in self.given else variable,
-            )
-        self._secret(
-            "hermes_api_token", "API_TOKEN", self.raw.get("hermes_api_token"), "hermes_api_token"
-        )
+            self._secret(variable, name)
+        self._secret("hermes_api_token", "API_TOKEN")
         if 0 < len(self.secrets.get("API_TOKEN", "")) < 16:
             self.problem(
                 "hermes_api_token",
@@ -639,18 +663,16 @@ class Checker:
                 "leave it out and one is generated, or set a longer one.",
                 "api-token",
             )
-        self._secret(
-            "hermes_ai_gateway_token",
-            "AI_GATEWAY_TOKEN",
-            self.raw.get("hermes_ai_gateway_token"),
-            "hermes_ai_gateway_token",
-        )
+        self._secret("hermes_ai_gateway_token", "AI_GATEWAY_TOKEN")
         self._further_secrets()
 
-    def _secret(self, variable: str, name: str, value: Any, shown: str) -> None:
+    def _secret(self, variable: str, name: str) -> None:
         """Keep a secret, or note what is wrong with it under the name by which it was given."""
+        value = self.raw.get(variable)
         if value is None or value == "":
             return
+        from_environment = self.sources.get(variable) == "environment"
+        shown = ENVIRONMENT[variable] if from_environment else variable
         flaw = secret_flaw(value)
         if flaw:
             self.problem(
@@ -661,7 +683,6 @@ class Checker:
             )
         else:
             self.secrets[name] = value
-            self.sources[variable] = "environment" if shown == name else "inventory"
 
     def _further_secrets(self) -> None:
         entries = self.raw.get("hermes_secrets") or {}
@@ -803,7 +824,7 @@ class Checker:
     def _chosen_model(self, chosen: Any) -> None:
         if self._model("hermes_default_model", chosen):
             self._need_key("hermes_default_model", chosen)
-            self._set_model(chosen, "inventory")
+            self._set_model(chosen, self.sources.get("hermes_default_model", "inventory"))
 
     def _need_key(self, variable: str, model: str) -> None:
         provider = model.split("/", 1)[0]
@@ -925,14 +946,23 @@ class Checker:
 
 
 def unknown_variables(names: Iterable[str]) -> list[Problem]:
-    """Return a problem for each hermes_* variable that nothing reads; hermes__* is free for people's own use."""
+    """Return a problem for each hermes_* or preflight_* variable that nothing reads; hermes__* is people's own."""
     problems = []
+    known = {name.removeprefix("hermes_") for name in KNOWN_VARIABLES}
+    of_the_role = {name.removeprefix("preflight_") for name in ROLE_VARIABLES}
     for name in sorted(names):
-        if not name.startswith("hermes_") or name.startswith("hermes__") or name in KNOWN_VARIABLES:
+        prefix = next(
+            (start for start in ("hermes_", "preflight_") if name.startswith(start)), None
+        )
+        if (
+            prefix is None
+            or name.startswith("hermes__")
+            or name in KNOWN_VARIABLES | ROLE_VARIABLES
+        ):
             continue
-        known = [entry.removeprefix("hermes_") for entry in KNOWN_VARIABLES]
-        close = difflib.get_close_matches(name.removeprefix("hermes_"), known, 1)
-        hint = f"unknown; did you mean hermes_{close[0]}?" if close else "unknown."
+        candidates = known if prefix == "hermes_" else of_the_role
+        close = difflib.get_close_matches(name.removeprefix(prefix), candidates, 1)
+        hint = f"unknown; did you mean {prefix}{close[0]}?" if close else "unknown."
         problems.append(
             Problem(
                 name,

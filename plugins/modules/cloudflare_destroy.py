@@ -31,21 +31,6 @@ options:
       - Show what would be removed, and do nothing.
     type: bool
     default: false
-  account_id:
-    description:
-      - Id of the account.
-    type: str
-    default: ''
-  api_base_url:
-    description:
-      - Address of Cloudflare's API, where it is not the usual one.
-    type: str
-    default: ''
-  token:
-    description:
-      - API token of the account.
-    type: str
-    default: ''
   prune_images:
     description:
       - Whether images of Hermes that no other Worker names are deleted from the registry; yes or no, like O(confirmed).
@@ -54,15 +39,17 @@ options:
 extends_documentation_fragment:
   - hermes.workers.deployment
   - hermes.workers.deployment.existing
+  - hermes.workers.deployment.secrets
 """
 
 EXAMPLES = r"""
 - name: Remove a deployment and keep a backup
   hermes.workers.cloudflare_destroy:
     name: alice
-    account_id: "{{ account_id }}"
-    token: "{{ vaulted_cloudflare_api_token }}"
     confirmed: true
+  vars:
+    hermes_account_id: "{{ account_id }}"
+    cloudflare_api_token: "{{ vaulted_cloudflare_api_token }}"
 """
 
 RETURN = r"""

@@ -33,7 +33,6 @@ EXAMPLES = r"""
 - name: Make sure that the image is in the registry
   hermes.workers.cloudflare_image:
     settings: "{{ preflight_result.settings }}"
-    secrets: "{{ preflight_secrets }}"
     planned: true
 """
 

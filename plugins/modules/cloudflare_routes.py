@@ -32,7 +32,6 @@ EXAMPLES = r"""
 - name: Settle the hostname
   hermes.workers.cloudflare_routes:
     settings: "{{ preflight_result.settings }}"
-    secrets: "{{ preflight_secrets }}"
     planned: true
 """
 

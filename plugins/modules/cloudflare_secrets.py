@@ -31,7 +31,6 @@ EXAMPLES = r"""
 - name: Change the secrets that differ
   hermes.workers.cloudflare_secrets:
     settings: "{{ preflight_result.settings }}"
-    secrets: "{{ preflight_secrets }}"
     planned: true
 """
 

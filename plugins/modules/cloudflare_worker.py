@@ -37,7 +37,6 @@ EXAMPLES = r"""
 - name: Deploy the Worker
   hermes.workers.cloudflare_worker:
     settings: "{{ preflight_result.settings }}"
-    secrets: "{{ preflight_secrets }}"
     planned: true
     image: "{{ image_result.reference }}"
 """

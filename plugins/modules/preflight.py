@@ -12,49 +12,34 @@ description:
   - Collects all problems of the inputs, of this machine, of ports and disk in one error card.
   - Compares what the deployment should be with what it is, by digests and by the Worker's proof of its secrets.
   - Changes nothing and does not wake a sleeping Hermes.
+  - Reads the inputs by itself from the host's variables; P(hermes.workers.preflight#role) lists them.
 attributes:
   diff_mode:
     description: Changes nothing that a diff could show.
     support: none
 options:
-  inputs:
-    description:
-      - Inputs by the name of their inventory variable without C(hermes_).
-      - P(hermes.workers.preflight#role) lists them.
-    type: dict
-    required: true
-  secrets:
-    description:
-      - Keys and tokens by the name of their inventory variable; values are never shown.
-    type: dict
-    required: true
   accounts:
     description:
       - What M(hermes.workers.check_inventory) found out about Cloudflare, or else it is asked for again.
     type: dict
     default: {}
-  api_base_url:
-    description:
-      - Address of Cloudflare's API, where it is not the usual one.
-    type: str
-    default: ''
   rotate:
     description:
       - Plan a rotation of these keys instead of a deploy; a list, or words separated by commas.
     type: raw
 extends_documentation_fragment:
   - hermes.workers.deployment
+  - hermes.workers.deployment.secrets
 """
 
 EXAMPLES = r"""
 - name: Check and plan
   hermes.workers.preflight:
-    inputs:
-      name: alice
-      platform: workerd
-      port: 8787
-    secrets:
-      anthropic_api_key: "{{ vaulted_anthropic_api_key }}"
+  vars:
+    hermes_name: alice
+    hermes_platform: workerd
+    hermes_port: 8787
+    anthropic_api_key: "{{ vaulted_anthropic_api_key }}"
   register: preflight_result
 """
 

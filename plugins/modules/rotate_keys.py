@@ -23,7 +23,7 @@ options:
     description:
       - Which keys to rotate.
       - V(api_token), V(gateway_token) and V(dashboard_sessions) are made anew each time.
-      - V(provider_keys) and V(secrets) are changed to the values of O(secrets), where the Worker holds others.
+      - V(provider_keys) and V(secrets) are changed to the values of the inventory, where the Worker holds others.
     type: list
     elements: str
     choices: [api_token, gateway_token, provider_keys, secrets, dashboard_sessions]
@@ -38,7 +38,6 @@ EXAMPLES = r"""
 - name: Rotate the API token
   hermes.workers.rotate_keys:
     settings: "{{ preflight_result.settings }}"
-    secrets: "{{ preflight_secrets }}"
     keys: [api_token]
   register: rotate_result
 """

@@ -61,6 +61,7 @@ EXAMPLES = r"""
       ANTHROPIC_API_KEY: "{{ vaulted_anthropic_api_key }}"
     url: https://alice.example.workers.dev
     worker_token: "{{ lookup('file', '.hermes/alice/api_token') }}"
+  no_log: true
 
 - name: Delete one secret
   hermes.workers.worker_secrets:

@@ -32,8 +32,6 @@ EXAMPLES = r"""
 - name: Change the secrets that differ
   hermes.workers.workerd_secrets:
     settings: "{{ preflight_result.settings }}"
-    secrets:
-      anthropic_api_key: "{{ vaulted_anthropic_api_key }}"
 """
 
 RETURN = r"""

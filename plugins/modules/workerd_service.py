@@ -27,8 +27,6 @@ EXAMPLES = r"""
 - name: Start or restart the processes
   hermes.workers.workerd_service:
     settings: "{{ preflight_result.settings }}"
-    secrets:
-      anthropic_api_key: "{{ vaulted_anthropic_api_key }}"
 """
 
 RETURN = r"""

@@ -11,7 +11,10 @@ from typing import Any, ClassVar
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+from ansible.utils.vars import load_extra_vars
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.module_utils.settings import INPUTS
+from ansible_collections.hermes.workers.plugins.plugin_utils import inputs
 
 display = Display()
 
@@ -34,6 +37,8 @@ class CardAction(ActionBase):
     _supports_check_mode = True
     _supports_diff = True
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = {}
+    FURTHER_INPUTS: ClassVar[frozenset[str]] = frozenset()
+    """Variables without a prefix that the playbook around this action reads."""
     done: Sequence[str] = ()
     """What this task has changed so far, for the card of a failure."""
 
@@ -61,6 +66,27 @@ class CardAction(ActionBase):
     def execute(self, options: dict[str, Any]) -> dict[str, Any]:
         """Do the work and return the task's result. Raises Card."""
         raise NotImplementedError
+
+    def read_inputs(self, names: Iterable[str] = INPUTS) -> inputs.Inputs:
+        """Read inventory variables of this host; they stand in no argument, which Ansible may be told to print."""
+        return inputs.read(
+            names,
+            self.task_vars,
+            lambda name: self._templar.template(self.task_vars[name]),
+            load_extra_vars(self._loader),
+        )
+
+    def existing_inputs(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Return the inputs of what was deployed; options of that name win. Raises a Card when one cannot be read."""
+        found = self.read_inputs(INPUTS | self.FURTHER_INPUTS)
+        if found.problems:
+            raise Card(found.problems)
+        given = {name: options[name] for name in ("name", "state_dir") if options.get(name)}
+        return (
+            {"hermes_name": self.host}
+            | found.values
+            | {f"hermes_{name}": value for name, value in given.items()}
+        )
 
     @property
     def check_mode(self) -> bool:

@@ -17,16 +17,22 @@ from ansible_collections.hermes.workers.plugins.module_utils.client import (
     WorkerClient,
 )
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
-from ansible_collections.hermes.workers.plugins.module_utils.settings import Checker, Settings
+from ansible_collections.hermes.workers.plugins.module_utils.settings import (
+    SECRET_INPUTS,
+    Checker,
+    Settings,
+)
 from ansible_collections.hermes.workers.plugins.plugin_utils.action import CardAction
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
+from ansible_collections.hermes.workers.plugins.plugin_utils.inputs import Inputs
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
 from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import Runtime
 
+PLACE_OPTIONS = {"name": {"type": "str"}, "state_dir": {"type": "path"}}
+"""Where something was deployed; by default what the inventory says."""
 SETTINGS_OPTION = {"settings": {"type": "dict", "required": True}}
 MAKE_INVENTORY = "inventories/local"
 """The inventory that the Makefile's targets take when none is named."""
-SECRETS_OPTION = {"secrets": {"type": "dict", "default": {}, "no_log": True}}
 
 
 class DeploymentAction(CardAction):
@@ -79,26 +85,33 @@ class DeploymentAction(CardAction):
     @cached_property
     def given_secrets(self) -> dict[str, str]:
         """The Worker's secrets by name, as far as the inventory or the environment give them. Raises Card."""
-        checker = Checker(self.options["secrets"], [])
+        checker = Checker(self._secret_inputs.values, sources=self._secret_inputs.sources)
         checker.read_secrets()
         if checker.problems:
             raise Card(checker.problems)
         return checker.secrets
 
+    @property
+    def cloudflare_token(self) -> str:
+        """The API token; it opens the account, and never reaches the Worker. Raises Card."""
+        return self._secret_inputs.values.get("cloudflare_api_token") or ""
+
+    @cached_property
+    def _secret_inputs(self) -> Inputs:
+        found = self.read_inputs(SECRET_INPUTS)
+        if found.problems:
+            raise Card(found.problems)
+        return found
+
 
 class ExistingAction(DeploymentAction):
     """An action on what was deployed, whatever the inventory says of it by now; needs its name and place only."""
 
-    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = {
-        "name": {"type": "str", "required": True},
-        "state_dir": {"type": "path", "default": ".hermes"},
-    }
+    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = PLACE_OPTIONS
 
     def execute(self, options: dict[str, Any]) -> dict[str, Any]:
         self.options = options
-        checker = Checker(
-            {"hermes_name": options["name"], "hermes_state_dir": options["state_dir"]}, []
-        )
+        checker = Checker(self.existing_inputs(options))
         checker.check_place()
         if checker.problems:
             raise Card(checker.problems)

@@ -139,7 +139,7 @@ def checked(variables: dict[str, Any]) -> Checker:
     """Settings and secrets as the preflight makes them of an inventory's variables."""
     place = {"hermes_account_id": ACCOUNT, "cloudflare_api_token": "token"}
     raw = {**place, "hermes_platform": "cloudflare", **variables}
-    return Checker(raw, raw).check()
+    return Checker(raw).check()
 
 
 def settings_of(name: str, variables: dict[str, Any]) -> Settings:

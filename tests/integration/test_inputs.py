@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -42,6 +45,73 @@ def test_refused_before_anything_is_changed(
     for value in variables.values():
         if "api_key" in name:
             assert str(value) not in play.output
+
+
+PLAYBOOKS = sorted(path.stem for path in (ROOT / "playbooks").glob("*.yml"))
+TYPO = {"inner": "{{ typo }}", "hermes_secrets": {"TELEGRAM_BOT_TOKEN": "{{ inner }}"}}
+"""A name that is not defined, two levels down and within a mapping."""
+
+
+def test_an_undefined_name_is_one_card_in_every_playbook(
+    make_deployment: Callable[..., Deployment],
+) -> None:
+    """Also where a default would do, and where the variable does not matter: what is said counts, or it is told."""
+    wrong = make_deployment(
+        "undefined", hermes_egress="{{ inner }}", anthropic_api_key="{{ vault_x }}", **TYPO
+    )
+    wrong.variables["hermes_name"] = "{{ hermes_env.of_another_deployment }}"
+    env = clean_environment(ANTHROPIC_API_KEY="sk-of-the-operator")
+    with ThreadPoolExecutor(2) as pool:
+        plays = dict(
+            zip(PLAYBOOKS, pool.map(lambda one: wrong.play(one, env=env), PLAYBOOKS), strict=True)
+        )
+    for playbook, play in plays.items():
+        assert play.code != 0, playbook
+        for said in (
+            "anthropic_api_key: cannot be read: 'vault_x' is undefined.",
+            "hermes_egress: cannot be read: 'typo' is undefined.",
+            "hermes_secrets: cannot be read: 'typo' is undefined.",
+            "hermes_name: cannot be read: 'hermes_env' is undefined.",
+            "Nothing was changed.",
+        ):
+            assert play.output.count(said) == 1, f"{playbook}: {play.output}"
+    assert not wrong.state.exists()
+
+
+def test_a_role_takes_its_own_arguments_and_tells_one_that_cannot_be_read(
+    make_deployment: Callable[..., Deployment],
+) -> None:
+    """In a play of one's own: arguments win over the inventory, and the plan says where each value was set."""
+    alone = make_deployment("alone", hermes_sleep_after="1h")
+    play = {
+        "hosts": "all",
+        "gather_facts": False,
+        "connection": "local",
+        "tasks": [
+            {
+                "ansible.builtin.import_role": {"name": "hermes.workers.preflight"},
+                "vars": {"preflight_sleep_after": "2h", "preflight_drain_timeout": "{{ drain }}"},
+            }
+        ],
+    }
+    playbook = alone.home / "alone.yml"
+    playbook.write_text(json.dumps([play]))
+    # A path from the folder of the playbooks.
+    own = os.path.relpath(playbook.with_suffix(""), ROOT / "playbooks")
+    env = clean_environment(OPENROUTER_API_KEY="sk-or-canary")
+    words = ("-e", "drain=30s", "-e", "hermes_default_model=openrouter/a/model")
+    planned = alone.play(own, *words, env=env)
+    assert planned.code == 0, planned.output
+    rows = dict(re.findall(r"^  (\S[\w ]*?)  +.*\((.*)\)$", planned.output, re.MULTILINE))
+    assert rows["sleeps after"] == "role argument"
+    assert rows["model"] == "-e"
+    assert rows["key"] == "environment"
+    assert rows["where"] == "inventory"
+    assert rows["name"] == "the host's name"
+    assert "2h" in planned.output
+    refused = alone.play(own)
+    assert refused.code != 0
+    assert "'drain' is undefined" in refused.output
 
 
 def test_all_problems_come_in_one_message(make_deployment: Callable[..., Deployment]) -> None:

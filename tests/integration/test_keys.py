@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from plays import Deployment
+from plays import ROOT, Deployment, Play, clean_environment
 
 from tests.standins.provider import Provider
 
@@ -20,6 +20,7 @@ def keyed(make_deployment: Callable[..., Deployment], provider: Provider) -> Dep
         anthropic_api_key=provider.key,
         hermes_default_model="anthropic/claude-sonnet-4-5",
         hermes_provider_base_url=provider.url,
+        hermes_secrets={"A_SECRET": "canary-" + secrets.token_hex(16)},
     )
     made.deploy()
     return made
@@ -75,6 +76,94 @@ def test_no_play_prints_the_key_or_the_token(keyed: Deployment, provider: Provid
         assert secret not in play.output
     assert keyed.chat("With the new key").status == 200
     assert keyed.deploy().changed(keyed.name) == 0
+
+
+PRINTING = [
+    ("hermes.workers.cards", "-vvvv"),
+    ("minimal", "-vvvv"),
+    ("default", "-v"),
+    ("oneline", "-vvvvv"),
+]
+EVERY_PLAY = [
+    ("deploy", "--check", "--diff"),
+    ("verify",),
+    ("rotate_keys", "--check"),
+    ("status",),
+    ("status", "--check"),
+    ("logs",),
+    ("backup",),
+    ("restore", "-e", "hermes_backup=newest", "--check"),
+    ("lifecycle", "-e", "hermes_action=wake"),
+    ("destroy", "--check", "-e", "confirm=yes", "-e", "hermes_forget=true"),
+]
+
+
+def loud(
+    folder: Path, stdout_callback: str = "hermes.workers.cards", **more: str
+) -> dict[str, str]:
+    """An environment in which Ansible is told to print and to write down all it can."""
+    return clean_environment(
+        ANSIBLE_DISPLAY_ARGS_TO_STDOUT="1",
+        ANSIBLE_DISPLAY_OK_HOSTS="1",
+        ANSIBLE_DISPLAY_SKIPPED_HOSTS="1",
+        ANSIBLE_DISPLAY_TRACEBACK="always",
+        ANSIBLE_LOG_PATH=str(folder / "log"),
+        ANSIBLE_STDOUT_CALLBACK=stdout_callback,
+        ANSIBLE_CALLBACK_PLUGINS=str(ROOT / "tests" / "standins" / "callbacks"),
+        ANSIBLE_CALLBACKS_ENABLED="prints_all",
+        PRINTS_ALL_TO=str(folder / "told"),
+        **more,
+    )
+
+
+def printed(play: Play, folder: Path) -> str:
+    """All that a play showed and wrote down."""
+    return play.output + "".join((folder / name).read_text() for name in ("log", "told"))
+
+
+def test_no_setting_of_ansible_shows_a_key(keyed: Deployment, tmp_path: Path) -> None:
+    """Whatever prints arguments, attributes and results, in every playbook, finds no secret there."""
+    for playbook, *arguments in EVERY_PLAY:
+        play = keyed.play(playbook, *arguments, "-vvv", env=loud(tmp_path))
+        assert play.code == 0, play.output
+    told = printed(play, tmp_path)
+    assert "hermes.workers.verify_deployment" in told, "everything was written down"
+    shown = {name for name, secret in secrets_of(keyed).items() if secret in told}
+    assert shown == set()
+
+
+@pytest.mark.parametrize(("callback", "verbosity"), PRINTING)
+def test_no_callback_shows_a_key_that_is_to_be_deployed(
+    make_deployment: Callable[..., Deployment], tmp_path: Path, callback: str, verbosity: str
+) -> None:
+    """Before the first deploy, and when the play ends with a card: one of the keys has a flaw."""
+    canaries = {name: f"sk-canary-{secrets.token_hex(16)}" for name in ("openai", "openrouter")}
+    planned = make_deployment(
+        "loud",
+        openai_api_key=canaries["openai"],
+        hermes_default_model="openai/gpt-5-mini",
+        hermes_secrets={"A_SECRET": canaries["openrouter"]},
+    )
+    exported = f"sk-canary-{secrets.token_hex(16)}"
+    env = loud(tmp_path, callback, OPENROUTER_API_KEY=exported)
+    play = planned.play("deploy", "--check", "--diff", verbosity, env=env)
+    assert play.code == 0, play.output
+    planned.variables["openai_api_key"] = canaries["openai"] + "\n"
+    refused = planned.play("deploy", verbosity, env=env)
+    assert refused.code != 0
+    assert "has a line break" in refused.output
+    told = play.output + printed(refused, tmp_path)
+    assert [secret for secret in (*canaries.values(), exported) if secret in told] == []
+
+
+def secrets_of(deployment: Deployment) -> dict[str, str]:
+    """The secrets of a deployment, by where they stand."""
+    variables = deployment.variables
+    return {
+        "anthropic_api_key": variables["anthropic_api_key"],
+        "api_token": deployment.token,
+        **variables["hermes_secrets"],
+    }
 
 
 def test_a_wrong_key_names_the_variable_to_mend(

@@ -20,7 +20,6 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.deployed
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.place import open_api
 from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import (
-    SECRETS_OPTION,
     SETTINGS_OPTION,
     DeploymentAction,
 )
@@ -30,7 +29,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.plan import effecti
 class CloudflareAction(DeploymentAction):
     """An action that speaks to Cloudflare. STEP names it in an error."""
 
-    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = SETTINGS_OPTION | SECRETS_OPTION
+    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = SETTINGS_OPTION
     STEP: ClassVar[str] = "cloudflare"
 
     def execute(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -43,11 +42,6 @@ class CloudflareAction(DeploymentAction):
     def api(self) -> Cloudflare:
         """The client of the deployment's account."""
         return open_api(self.settings, self.cloudflare_token, self.deployment, self.progress)
-
-    @property
-    def cloudflare_token(self) -> str:
-        """The API token; it opens the account, and never reaches the Worker."""
-        return self.options["secrets"].get("cloudflare_api_token") or ""
 
     @cached_property
     def account(self) -> accounts.Account:

@@ -196,7 +196,8 @@ class CloudflarePlace(Controller):
         rows = [["size", settings.instance_type, source("hermes_instance_type")]]
         if settings.dashboard_hostname:
             mode = settings.route_mode.replace("_", " ")
-            rows.append(["hostname", f"{settings.dashboard_hostname} ({mode})", "inventory"])
+            words = f"{settings.dashboard_hostname} ({mode})"
+            rows.append(["hostname", words, source("hermes_dashboard_hostname")])
         image = "in the registry" if self.reference else "will be built and pushed"
         rows += [
             ["image", image, "found"],

@@ -21,7 +21,7 @@ def problems(url: str, key: str, *, asked: bool = True) -> list[Problem]:
         "hermes_check_provider_key": asked,
         "custom_api_key": key,
     }
-    checker = Checker(raw, raw).check()
+    checker = Checker(raw).check()
     assert checker.problems == []
     return refused_keys(checker.settings, checker.secrets)
 

@@ -32,7 +32,7 @@ GATEWAY = f"{'0a' * 16}/hermes"
 
 def check(**inputs: Any) -> Checker:
     raw = GOOD | inputs
-    return Checker(raw, raw).check()
+    return Checker(raw).check()
 
 
 def subjects(checker: Checker) -> list[str]:
@@ -181,7 +181,8 @@ def test_a_malformed_secret_is_named_and_not_shown(
 
 def test_a_key_from_the_environment_is_named_as_there() -> None:
     raw = GOOD | {"anthropic_api_key": KEY + "\n"}
-    assert subjects(Checker(raw, GOOD).check()) == ["ANTHROPIC_API_KEY"]
+    sources = {"anthropic_api_key": "environment"}
+    assert subjects(Checker(raw, sources=sources).check()) == ["ANTHROPIC_API_KEY"]
 
 
 def test_every_problem_comes_at_once() -> None:
@@ -334,7 +335,7 @@ def test_a_misspelled_platform_is_named_with_what_was_meant() -> None:
 
 
 def test_cloudflare_is_where_it_runs_by_default() -> None:
-    checker = Checker(CLOUD | {"hermes_name": "alice", "hermes_platform": None}, []).check()
+    checker = Checker(CLOUD | {"hermes_name": "alice", "hermes_platform": None}).check()
     assert checker.problems == []
     assert (checker.settings.platform, checker.settings.engine) == ("cloudflare", "cloudflare")
     assert checker.settings.ports == {}
