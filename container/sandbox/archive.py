@@ -14,15 +14,31 @@ import stat
 import tarfile
 import tempfile
 import zlib
+from collections.abc import Callable
 from typing import BinaryIO
 
 from sandbox import databases
-from sandbox.errors import DAMAGED_ARCHIVE, SandboxError
-from sandbox.members import Member, inside, is_database
+from sandbox.errors import DAMAGED_ARCHIVE, DAMAGED_STATE, TOO_LARGE, UNFINISHED, SandboxError
+from sandbox.members import (
+    CHANGED,
+    DATABASES,
+    FORBIDDEN,
+    MEMBERS,
+    UNPACKED,
+    Member,
+    inside,
+    is_database,
+    unfit,
+    unfit_target,
+)
 
 FORMAT = 1
 CHUNK = 1 << 20
-_HEADER_LIMIT = 1 << 20
+# The Worker's vault knows these two as well.
+HEADER_LIMIT = 64 * 1024
+PACKED = 256 << 20
+# Of what a tar says about its next member: names and numbers.
+_MEMBER_HEADER = 64 * 1024
 _IN_MEMORY = 1 << 20
 
 
@@ -44,13 +60,40 @@ class Digest:
         return self._hash.hexdigest()
 
 
-def damaged(reason: str) -> SandboxError:
-    """Return the error for an archive that must not be used."""
-    return SandboxError(DAMAGED_ARCHIVE, f"The archive is damaged: {reason}.")
+class ContentHash:
+    """SHA-256 of a file, of a database's without what only ages. Its first 100 bytes come whole."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._begun = False
+
+    def update(self, chunk: bytes) -> None:
+        """Add what comes next."""
+        self._hash.update(chunk if self._begun else databases.without_age(chunk))
+        self._begun = True
+
+    def hex(self) -> str:
+        """Return the digest of what was added."""
+        return self._hash.hexdigest()
+
+
+def refused(reason: str) -> SandboxError:
+    """Return the error for an archive whose bytes prove that it must not be used."""
+    return SandboxError(DAMAGED_ARCHIVE, f"The archive cannot be used: {reason}.")
+
+
+class Overflow(SandboxError):
+    """More than an archive may have."""
+
+    def __init__(self) -> None:
+        super().__init__(TOO_LARGE, "The state is larger than a backup may be.")
 
 
 class Writer:
-    """Writes members into a gzip'ed tar and computes its SHA-256 and the state's digest."""
+    """Writes members into a gzip'ed tar and computes its SHA-256 and the state's digest.
+
+    Every method raises Overflow as soon as the archive, or what is in it, gets too large.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._sink = _HashingSink(file)
@@ -59,28 +102,24 @@ class Writer:
             fileobj=self._gzip, mode="w|", format=tarfile.PAX_FORMAT
         )
         self._digest = Digest()
+        self._left = UNPACKED
         self.databases: list[str] = []
 
     def add(self, member: Member, copied: "str | None") -> bool:
         """Add a member; `copied` is the path of a database's copy.
 
-        Returns False when the file has vanished, which a live state may do.
+        Returns False when the file has vanished or may not be read, which a live state may do.
         """
         info = tarfile.TarInfo(member.name)
         info.mode, info.mtime = member.mode, member.mtime
+        if member.kind in ("file", "database"):
+            return self._add_file(info, member, copied or member.path)
         if member.kind == "folder":
             info.type = tarfile.DIRTYPE
-            content = ""
-        elif member.kind == "link":
-            info.type, info.linkname = tarfile.SYMTYPE, member.target
-            content = member.target
-        elif copied:
-            content = self._add_database(info, copied)
         else:
-            return self._add_file(info, member)
-        if not info.isreg():
-            self._tar.addfile(info)
-        self._digest.add(member.name, member.kind, member.mode, content)
+            info.type, info.linkname = tarfile.SYMTYPE, member.target
+        self._tar.addfile(info)
+        self._digest.add(member.name, member.kind, member.mode, member.target)
         return True
 
     def finish(self, boot: str) -> dict:
@@ -97,91 +136,149 @@ class Writer:
             "databases": self.databases,
         }
 
-    def _add_database(self, info: tarfile.TarInfo, copied: str) -> str:
-        info.size = os.path.getsize(copied)
-        with open(copied, "rb") as file:
-            self._tar.addfile(info, file)
-        self.databases.append(info.name)
-        return databases.fingerprint(copied)
-
-    def _add_file(self, info: tarfile.TarInfo, member: Member) -> bool:
+    def _add_file(self, info: tarfile.TarInfo, member: Member, path: str) -> bool:
         """Copy first, then add: a file that grows or shrinks meanwhile must not spoil the tar."""
         # The folder's file system, not /tmp: that may be memory.
         folder = os.path.dirname(self._sink.name)
         with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY, dir=folder) as copy:
-            hashed = hash_file(member.path, copy)
+            hashed = hash_file(path, copy, self._left)
             if hashed is None:
                 return False
             info.size = copy.tell()
+            self._left -= info.size
             copy.seek(0)
             self._tar.addfile(info, copy)
-        self._digest.add(member.name, "file", member.mode, hashed)
+        self._digest.add(member.name, member.kind, member.mode, hashed)
+        if member.kind == "database":
+            self.databases.append(member.name)
         return True
 
 
-def hash_file(path: str, copy: "BinaryIO | None" = None) -> "str | None":
-    """Return the SHA-256 of a regular file and copy it on the way; None when it is gone."""
+def hash_file(path: str, copy: "BinaryIO | None" = None, limit: int = UNPACKED) -> "str | None":
+    """Return the hash of a regular file and copy it on the way.
+
+    None when it is gone or may not be read. Raises Overflow beyond `limit` bytes, which a file
+    may reach while it is read.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ELOOP):
+        if error.errno in CHANGED | FORBIDDEN | {errno.ENXIO}:
             return None
         raise
-    digest = hashlib.sha256()
+    digest = ContentHash()
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return None
     with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return None
         while chunk := file.read(CHUNK):
+            limit -= len(chunk)
+            if limit < 0:
+                raise Overflow
             digest.update(chunk)
             if copy is not None:
                 copy.write(chunk)
-    return digest.hexdigest()
+    return digest.hex()
 
 
 def unpack(source: BinaryIO, folder: str) -> dict:
     """Unpack an archive into an empty folder, verify all of it, and return its header.
 
-    Raises SandboxError 70 for anything that is not exactly what the header promises, OSError as
-    the system reports it, e.g. for a full disk.
+    Raises SandboxError: 70 when all of its bytes came and are not what the header promises, or
+    more than may be; 74 when some did not come. OSError as the system reports it.
     """
     header = _read_header(source)
     body = _HashingSource(source, header["bytes"])
-    digest, found = Digest(), []
     try:
-        with tarfile.open(fileobj=body, mode="r|gz") as tar:
-            for info in tar:
-                _unpack_member(tar, info, folder, digest, found)
+        found = _unpack_members(header, body, folder)
         body.drain()
-    except (tarfile.TarError, EOFError, zlib.error, ValueError) as error:
-        raise damaged(str(error) or "it cannot be read") from error
+    except (tarfile.TarError, EOFError, zlib.error, ValueError, OverflowError) as error:
+        raise _judged(body, str(error)) from error
+    except RecursionError as error:  # headers upon headers
+        raise _judged(body, "it is nested too deeply") from error
     except OSError as error:  # the gzip module reports bad data as an OSError without a number
         if error.errno is None:
-            raise damaged(str(error)) from error
+            raise _judged(body, str(error)) from error
         raise
-    _verify(header, body, digest, found, source)
+    except SandboxError:
+        body.drain()  # whoever sends it should not find the reader gone
+        if body.left:
+            raise _cut(body) from None
+        raise
+    _verify(header, body, source)
     _verify_tree(folder, found)
     return header
 
 
+def _judged(body: "_HashingSource", reason: str) -> SandboxError:
+    """Return what is wrong with an archive that cannot be read: its end never came, or itself."""
+    body.drain()
+    return _cut(body) if body.left else refused(reason or "it cannot be read")
+
+
+def _cut(body: "_HashingSource") -> SandboxError:
+    return SandboxError(UNFINISHED, f"The archive was cut off: {body.left} bytes did not come.")
+
+
+def _unpack_members(header: dict, body: "_HashingSource", folder: str) -> "list[str]":
+    """Unpack what is in an archive and return its databases. The header's promise is compared."""
+    digest, found, left = Digest(), [], UNPACKED
+    with tarfile.open(fileobj=body, mode="r|gz", tarinfo=_Bounded) as tar:
+        while (info := tar.next()) is not None:
+            tar.members.clear()  # or it would remember them all
+            left -= info.size
+            if info.size < 0 or left < 0:
+                raise refused(f"it unpacks to more than {UNPACKED >> 20} MB")
+            if digest.entries >= MEMBERS:
+                raise refused(f"it has more than {MEMBERS} members")
+            _unpack_member(tar, info, folder, digest, header["databases"])
+            if info.name in header["databases"]:
+                found.append(info.name)
+    if digest.entries != header["files"] or sorted(found) != sorted(header["databases"]):
+        raise refused("its members are not those of its header")
+    if digest.hex() != header["digest"]:
+        raise refused("its content is not what was saved")
+    return found
+
+
+class _Bounded(tarfile.TarInfo):
+    """A member whose own description is no memory hog: tarfile reads it whole."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Bounded":
+        """Refuse what describes the next member at more than any length."""
+        info = super().frombuf(buf, encoding, errors)
+        plain = info.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
+        if info.size < 0 or (info.size > _MEMBER_HEADER and not plain):
+            raise refused("what it says of a member is of no sensible size")
+        return info
+
+
 def _read_header(source: BinaryIO) -> dict:
-    line = source.readline(_HEADER_LIMIT)
+    line = source.readline(HEADER_LIMIT)
+    if not line.endswith(b"\n") and len(line) < HEADER_LIMIT:
+        raise SandboxError(UNFINISHED, "The archive was cut off in its first line.")
     try:
-        header = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
+        header = json.loads(line)
+    except (ValueError, RecursionError):
         header = None
     kinds = {"boot": str, "digest": str, "sha256": str, "bytes": int, "files": int}
     if not isinstance(header, dict) or not isinstance(header.get("databases"), list):
-        raise damaged("its first line is not a header")
+        raise refused("its first line is not a header")
+    if not all(isinstance(name, str) for name in header["databases"]):
+        raise refused("its header names databases that are no names")
     if header.get("format") != FORMAT:
-        raise damaged(f"format {header.get('format')!r} is not known here")
+        raise refused(f"format {header.get('format')!r} is not known here")
     for name, kind in kinds.items():
         if not isinstance(header.get(name), kind):
-            raise damaged(f"its header has no {name}")
+            raise refused(f"its header has no {name}")
+    if not 0 <= header["bytes"] <= PACKED:
+        raise refused(f"it is larger than {PACKED >> 20} MB")
     return header
 
 
 def _unpack_member(
-    tar: tarfile.TarFile, info: tarfile.TarInfo, folder: str, digest: Digest, found: "list[str]"
+    tar: tarfile.TarFile, info: tarfile.TarInfo, folder: str, digest: Digest, known: "list[str]"
 ) -> None:
     path = _safe_path(info.name, folder)
     mode = info.mode & 0o777
@@ -191,36 +288,42 @@ def _unpack_member(
             os.chmod(path, mode | 0o700)
             digest.add(info.name, "folder", mode, "")
         elif info.issym():
+            if not info.linkname or unfit_target(info.linkname):
+                raise refused(f"the link {_short(info.name)} leads nowhere")
             os.symlink(info.linkname, path)
             digest.add(info.name, "link", mode, info.linkname)
-        elif info.type in (tarfile.REGTYPE, tarfile.AREGTYPE):
+        elif info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not info.issparse():
             hashed = _unpack_file(tar, info, path, mode)
-            database = is_database(path)
-            if database:
-                found.append(info.name)
-                hashed = databases.fingerprint(path)
-            digest.add(info.name, "database" if database else "file", mode, hashed)
+            kind = "database" if info.name in known else "file"
+            if kind == "database" and not is_database(path):
+                raise refused(f"{_short(info.name)} is no database")
+            if kind == "file" and info.name in DATABASES and info.size:
+                raise refused(f"its header does not name {info.name}")
+            digest.add(info.name, kind, mode, hashed)
         else:
-            raise damaged(f"{info.name!r} is neither file, folder nor link")
+            raise refused(f"{_short(info.name)} is neither file, folder nor link")
     except FileExistsError as error:
-        raise damaged(f"{info.name!r} is in it twice") from error
+        raise refused(f"{_short(info.name)} is in it twice") from error
 
 
 def _safe_path(name: str, folder: str) -> str:
     """Return where a member goes. Its folder must be one that this archive made before it."""
-    parts = name.split("/")
-    if not name or "\0" in name or any(part in ("", ".", "..") for part in parts):
-        raise damaged(f"the name {name!r} is not allowed")
-    path = folder
+    if why := unfit(name):
+        raise refused(f"the name {_short(name)} is not allowed: {why}")
+    path, parts = folder, name.split("/")
     for part in parts[:-1]:
         path = os.path.join(path, part)
         if os.path.islink(path) or not os.path.isdir(path):
-            raise damaged(f"{name!r} is not in a folder of the archive")
+            raise refused(f"{_short(name)} is not in a folder of the archive")
     return os.path.join(path, parts[-1])
 
 
+def _short(name: str) -> str:
+    return repr(name if len(name) <= 80 else f"{name[:77]}...")
+
+
 def _unpack_file(tar: tarfile.TarFile, info: tarfile.TarInfo, path: str, mode: int) -> str:
-    digest = hashlib.sha256()
+    digest = ContentHash()
     content = tar.extractfile(info)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     with open(os.open(path, flags, 0o600), "wb") as file:
@@ -229,25 +332,19 @@ def _unpack_file(tar: tarfile.TarFile, info: tarfile.TarInfo, path: str, mode: i
             file.write(chunk)
         file.flush()
         if os.fstat(file.fileno()).st_size != info.size:
-            raise damaged(f"{info.name!r} is cut short")
-        os.fchmod(file.fileno(), mode)
+            raise refused(f"{_short(info.name)} is cut short")
+        os.fchmod(file.fileno(), mode | 0o400)  # what its owner may not read is never saved again
     os.utime(path, (info.mtime, info.mtime))
-    return digest.hexdigest()
+    return digest.hex()
 
 
-def _verify(
-    header: dict, body: "_HashingSource", digest: Digest, found: "list[str]", source: BinaryIO
-) -> None:
+def _verify(header: dict, body: "_HashingSource", source: BinaryIO) -> None:
     if body.left:
-        raise damaged(f"{body.left} bytes are missing")
+        raise _cut(body)
     if source.read(1):
-        raise damaged("it is longer than its header says")
+        raise refused("it is longer than its header says")
     if body.hash.hexdigest() != header["sha256"]:
-        raise damaged("its checksum is wrong")
-    if digest.entries != header["files"] or sorted(found) != sorted(header["databases"]):
-        raise damaged("its members are not those of its header")
-    if digest.hex() != header["digest"]:
-        raise damaged("its content is not what was saved")
+        raise refused("its checksum is wrong")
 
 
 def _verify_tree(folder: str, found: "list[str]") -> None:
@@ -256,12 +353,19 @@ def _verify_tree(folder: str, found: "list[str]") -> None:
         for name in folders + files:
             path = os.path.join(parent, name)
             if os.path.islink(path) and not inside(path, root):
-                raise damaged(f"the link {name!r} leads out")
+                raise refused(f"the link {_short(name)} leads out")
     for name in found:
-        try:
-            databases.check(os.path.join(folder, name), name)
-        except SandboxError as error:
-            raise damaged(str(error).rstrip(".")) from error
+        judge(databases.check, os.path.join(folder, name), name)
+
+
+def judge(verdict: Callable[[str, str], object], path: str, name: str) -> None:
+    """Have a database of an archive judged; a verdict on it is one on the archive."""
+    try:
+        verdict(path, name)
+    except SandboxError as error:
+        if error.code != DAMAGED_STATE:
+            raise
+        raise refused(str(error).rstrip(".")) from error
 
 
 class _HashingSink(io.RawIOBase):
@@ -275,9 +379,11 @@ class _HashingSink(io.RawIOBase):
         return True
 
     def write(self, data: bytes) -> int:
+        self.size += len(data)
+        if self.size > PACKED:
+            raise Overflow
         self._file.write(data)
         self.hash.update(data)
-        self.size += len(data)
         return len(data)
 
 

@@ -10,6 +10,7 @@ from sandbox.places import Places
 
 USAGE = """usage: sandbox init [-- COMMAND...]
        sandbox restore --boot ID [--empty | --keep]        archive on stdin
+       sandbox check --boot ID                             archive on stdin
        sandbox go --boot ID                                JSON on stdin
        sandbox save --boot ID [--unless DIGEST]            archive on stdout
        sandbox restart-gateway --boot ID [--drain SECONDS] JSON on stdin, or nothing
@@ -21,6 +22,7 @@ This is not a command of the sandbox."""
 
 _FLAGS = {
     "restore": {"--empty": False, "--keep": False},
+    "check": {},
     "go": {},
     "save": {"--unless": ""},
     "restart-gateway": {"--drain": ""},
@@ -43,7 +45,9 @@ def main(arguments: "list[str]") -> int:
     except OSError as error:
         if errors.disk_full(error):
             return _fail(errors.DISK_FULL, f"The disk is full ({error.strerror}).")
-        return _fail(errors.FAILED, f"{error.strerror}: {error.filename or 'system call'}.")
+        return _fail(errors.UNFINISHED, f"{error.strerror}: {error.filename or 'system call'}.")
+    except MemoryError:
+        return _fail(errors.UNFINISHED, "There is not enough memory in the sandbox.")
 
 
 def _run(arguments: "list[str]") -> int:
@@ -61,20 +65,8 @@ def _run(arguments: "list[str]") -> int:
 
 
 def _dispatch(command: str, places: Places, options: dict) -> int:
-    if command == "restore":
-        from sandbox import restore
-
-        if options["--empty"]:
-            restore.begin_empty(places)
-        elif options["--keep"]:
-            restore.keep(places)
-        else:
-            restore.restore(places, sys.stdin.buffer)
-        return errors.OK
-    if command == "save":
-        from sandbox.save import save
-
-        return save(places, options["--unless"], sys.stdout.buffer)
+    if command in ("restore", "check", "save"):
+        return _move_state(command, places, options)
     if command == "logs":
         from sandbox.logs import logs
 
@@ -97,6 +89,23 @@ def _dispatch(command: str, places: Places, options: dict) -> int:
             control.restart_gateway(places, sys.stdin.buffer, drain)
         else:
             control.stop_gateway(places, drain)
+    return errors.OK
+
+
+def _move_state(command: str, places: Places, options: dict) -> int:
+    from sandbox import restore
+    from sandbox.save import save
+
+    if command == "save":
+        return save(places, options["--unless"], sys.stdout.buffer)
+    if command == "check":
+        restore.check(places, sys.stdin.buffer)
+    elif options["--empty"]:
+        restore.begin_empty(places)
+    elif options["--keep"]:
+        restore.keep(places)
+    else:
+        restore.restore(places, sys.stdin.buffer)
     return errors.OK
 
 

@@ -2,7 +2,6 @@
 """The commands that steer Hermes: go, restart-gateway, stop-gateway, status."""
 
 import errno
-import fcntl
 import json
 import os
 import re
@@ -33,8 +32,7 @@ def go(places: Places, source: BinaryIO) -> None:
     no restore of this boot was completed.
     """
     settings = _settings(source.read(_INPUT_LIMIT + 1))
-    with open(places.in_run("restore.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with places.locked("restore.lock"):
         if not places.restored():
             raise SandboxError(NOT_RESTORED, "Nothing was restored in this boot: not started.")
         if os.path.exists(places.in_run("go")):

@@ -10,9 +10,13 @@ USAGE = 64
 OTHER_BOOT = 65
 TOO_LATE = 66
 NOT_RESTORED = 67
+# The bytes of an archive, all of them received, prove that it must not be used.
 DAMAGED_ARCHIVE = 70
 DAMAGED_STATE = 71
+TOO_LARGE = 72
 DISK_FULL = 73
+# It could not be done, which says nothing of the bytes: cut input, an I/O error, no memory.
+UNFINISHED = 74
 TEMPORARY = 75
 REFUSED = 77
 

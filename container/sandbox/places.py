@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where things are in this sandbox, read from the environment that the engine or image gives."""
 
+import contextlib
+import fcntl
 import json
 import os
 import re
 import time
+from collections.abc import Iterator
 
 from sandbox.errors import OTHER_BOOT, TEMPORARY, USAGE, SandboxError
 
 # Locked (shared) by those who follow the logs.
 FOLLOWERS = "followers.lock"
+# How long a command waits for another that must not run beside it, in seconds.
+LOCK_PATIENCE = 120.0
 _BOOT = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
 
 
@@ -46,6 +51,27 @@ class Places:
             time.sleep(0.02)
         if current != boot:
             raise SandboxError(OTHER_BOOT, "This sandbox belongs to another boot.")
+
+    @contextlib.contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """Run alone among those who ask for the same lock.
+
+        Raises SandboxError 75 when another has it for longer than LOCK_PATIENCE.
+        """
+        with open(self.in_run(name), "w") as lock:
+            end = time.monotonic() + LOCK_PATIENCE
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= end:
+                        raise SandboxError(
+                            TEMPORARY,
+                            f"Another command has kept {name} for {LOCK_PATIENCE:.0f} s: not begun.",
+                        ) from None
+                    time.sleep(0.05)
+            yield
 
     def restored(self) -> bool:
         """Tell whether a restore of this boot was completed."""

@@ -1,64 +1,94 @@
 # SPDX-License-Identifier: Apache-2.0
 """`sandbox restore`: puts a saved state in place before Hermes starts, wholly or not at all."""
 
-import fcntl
 import os
+import resource
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
 from sandbox import archive, databases
-from sandbox.errors import TOO_LATE, SandboxError
-from sandbox.members import state_members
+from sandbox.errors import DAMAGED_STATE, TOO_LATE, SandboxError
+from sandbox.members import MEMORY, state_members
 from sandbox.places import Places, read_text, write_private
 from sandbox.swap import settle, swap
+
+# What reading an archive may take, whatever it says of itself.
+_ADDRESS_SPACE = 512 << 20
 
 
 def restore(places: Places, source: BinaryIO) -> None:
     """Unpack and verify the archive in `source`, then make it HERMES_HOME.
 
-    Raises SandboxError: 66 after `go`, 70 when the archive is damaged. Until the last step
-    HERMES_HOME is as it was.
+    Raises SandboxError: 66 after `go`, 70 when the archive's bytes prove that it must not be
+    used, 73 or 74 when the machine could not do it. Until the last step HERMES_HOME is as it was.
     """
     with _before_go(places):
-        stage = _new_stage(places)
+        stage = _new_stage(places, "restoring")
         try:
-            archive.unpack(source, stage)
+            _unpack(source, stage)
             swap(places, stage)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
         _mark(places)
 
 
+def check(places: Places, source: BinaryIO) -> None:
+    """Do all that a restore of the archive in `source` would, but for the last step.
+
+    Hermes may run. Raises SandboxError as `restore` does.
+    """
+    with places.locked("check.lock"):
+        stage = _new_stage(places, "checking")
+        try:
+            _unpack(source, stage)
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+
+
+def _unpack(source: BinaryIO, stage: str) -> None:
+    with suppress(ValueError, OSError):  # not every system has this limit
+        resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, resource.RLIM_INFINITY))
+    header = archive.unpack(source, stage)
+    if MEMORY not in header["databases"]:
+        raise archive.refused(f"Hermes' memory, {MEMORY}, is not in it")
+    archive.judge(databases.memory, os.path.join(stage, MEMORY), MEMORY)
+
+
 def begin_empty(places: Places) -> None:
     """Make HERMES_HOME an empty folder: there is no state to restore."""
     with _before_go(places):
-        swap(places, _new_stage(places))
+        swap(places, _new_stage(places, "restoring"))
         _mark(places)
 
 
 def keep(places: Places) -> None:
     """Accept the HERMES_HOME that is on the disk, as a snapshot brought it.
 
-    Raises SandboxError 71 when a database in it is damaged.
+    Raises SandboxError 71 when one of Hermes' databases in it is damaged, or its memory is gone.
     """
     with _before_go(places):
         os.makedirs(places.home, 0o700, exist_ok=True)
-        copy = places.beside_home("checking")
-        for member in state_members(places.home):
-            if member.kind == "database":
-                try:
-                    databases.copy(member.path, copy, member.name)
-                finally:
-                    _remove(copy)
+        copy, found = places.beside_home("keeping"), set()
+        for member in state_members(places.home, []):
+            if member.kind != "database":
+                continue
+            try:
+                databases.copy(member.path, copy, member.name)
+                if member.name == MEMORY:
+                    databases.memory(copy, MEMORY)
+            finally:
+                _remove(copy)
+            found.add(member.name)
+        if MEMORY not in found:
+            raise SandboxError(DAMAGED_STATE, f"There is no {MEMORY} in Hermes' home.")
         _mark(places)
 
 
 @contextmanager
 def _before_go(places: Places) -> Iterator[None]:
-    with open(places.in_run("restore.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with places.locked("restore.lock"):
         if os.path.exists(places.in_run("go")):
             raise SandboxError(TOO_LATE, "Hermes has been started: its state is not replaced.")
         _remove(places.in_run("restored"))
@@ -66,8 +96,8 @@ def _before_go(places: Places) -> Iterator[None]:
         yield
 
 
-def _new_stage(places: Places) -> str:
-    stage = places.beside_home("restoring")
+def _new_stage(places: Places, suffix: str) -> str:
+    stage = places.beside_home(suffix)
     shutil.rmtree(stage, ignore_errors=True)
     os.makedirs(stage, 0o700)
     return stage

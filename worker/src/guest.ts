@@ -30,10 +30,13 @@ const LONGEST_PAUSE = 50;
 /** Exit codes of the `sandbox` command that mean something to us. */
 const FAILED = 1;
 const UNCHANGED = 3;
+/** The sandbox is of a release that does not know the command. */
+const UNKNOWN = 64;
 const OTHER_BOOT = 65;
 const NOT_YET = 75;
 const DAMAGED_ARCHIVE = 70;
 const DAMAGED_STATE = 71;
+const TOO_LARGE = 72;
 const DISK_FULL = 73;
 const REFUSED = 77;
 
@@ -158,6 +161,25 @@ export class Guest {
       throw commandError("restore", result);
     vault.condemn(generation.id, result.why);
     return result.why;
+  }
+
+  /**
+   * Has an archive judged in the sandbox as a restore would, beside what runs there; nothing is changed by it.
+   * @throws ApiError 400 `bad_backup` when its bytes prove that it cannot be restored; 503 `check_failed` when
+   * the sandbox cannot tell.
+   */
+  async check(upload: ReadableStream<Uint8Array>): Promise<void> {
+    const { sandbox, log } = this.#parts;
+    const result = await run(sandbox, ["sandbox", "check", "--boot", this.bootId], { stdin: upload });
+    if (result.exitCode === 0) return;
+    if (result.exitCode === UNKNOWN)
+      return log.warn("backup_unchecked", { boot: this.bootId, why: result.why });
+    if (result.exitCode !== DAMAGED_ARCHIVE) throw commandError("check", result);
+    throw new ApiError({
+      status: 400,
+      code: "bad_backup",
+      message: `Hermes cannot be given this backup: ${result.why} Nothing was changed.`,
+    });
   }
 
   /** Tells the sandbox to start Hermes. */
@@ -326,6 +348,7 @@ function commandError(name: string, result: { exitCode: number; why: string }): 
   if (result.exitCode === OTHER_BOOT) return new SandboxGone(null);
   if (result.exitCode === REFUSED) return dashboardRefused(result.why);
   if (result.exitCode === DISK_FULL && name === "save") return diskFull(result.why);
+  if (result.exitCode === TOO_LARGE) return stateTooLarge(result.why);
   const why = result.why === "" ? `exit code ${result.exitCode}` : result.why;
   return new ApiError({
     status: 503,
@@ -343,6 +366,14 @@ function diskFull(why: string): ApiError {
       `The state was not saved: ${why} Have Hermes delete what it needs no more, or restart it by force: ` +
       "that brings a new disk, and gives up what was not saved.",
     retryAfter: 10,
+  });
+}
+
+function stateTooLarge(why: string): ApiError {
+  return new ApiError({
+    status: 507,
+    code: "state_too_large",
+    message: `${why} The backups from before are kept. Have Hermes delete what it needs no more, then save again.`,
   });
 }
 

@@ -50,7 +50,8 @@ def main() -> None:
         signal.signal(number, stop)
     with sqlite3.connect(HOME / "state.db") as database:
         database.execute("PRAGMA journal_mode=WAL")
-        database.execute("CREATE TABLE IF NOT EXISTS starts (at REAL)")
+        for table in ("starts (at REAL)", "sessions (id TEXT)", "messages (text TEXT)"):
+            database.execute(f"CREATE TABLE IF NOT EXISTS {table}")
         database.execute("INSERT INTO starts VALUES (?)", (time.time(),))
     # A tool of the agent that left its parent, its group and its environment.
     subprocess.Popen(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A sandbox for tests: an image folder with a stand-in for Hermes, a disk and a run folder."""
 
+import ctypes
 import json
 import os
 import shutil
@@ -214,6 +215,12 @@ class Box:
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout
 
+    def obeys(self, *words: str, stdin: bytes = b"", code: int = 0) -> subprocess.CompletedProcess:
+        """Run a command as somebody for whom permissions count, whoever runs the tests."""
+        done = self.command(*words, stdin=stdin, preexec_fn=_without_privilege)
+        assert done.returncode == code, done.stderr.decode()
+        return done
+
     def save(self) -> bytes:
         """Return an archive of the state."""
         return self.ok("save")
@@ -233,6 +240,7 @@ class Box:
         (self.home / "a-file-nobody-knows.bin").write_bytes(os.urandom(3_000_000))
         (self.home / "latest").symlink_to("memories/MEMORY.md")
         with sqlite3.connect(self.home / "state.db") as database:
+            database.execute("CREATE TABLE sessions (id TEXT)")
             database.execute("CREATE TABLE messages (id INTEGER PRIMARY KEY, text TEXT)")
             database.executemany(
                 "INSERT INTO messages (text) VALUES (?)", [(f"m{i} " * 50,) for i in range(500)]
@@ -253,6 +261,14 @@ class Box:
             else:
                 found[name] = ("file", path.stat().st_mode, path.read_bytes())
         return found
+
+
+def _without_privilege() -> None:
+    """Give up what lets root read and write everything; for good, so for what is executed next."""
+    drop_from_the_bounding_set, override, read_search = 24, 1, 2
+    if os.geteuid() == 0:
+        for capability in (override, read_search):
+            ctypes.CDLL(None).prctl(drop_from_the_bounding_set, capability, 0, 0, 0)
 
 
 def dump(path: Path) -> "list[str]":

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is saved, that it is consistent, and that equal states have equal digests."""
 
+import fcntl
 import hashlib
+import json
 import os
 import resource
 import sqlite3
@@ -13,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sandbox_box import Box, header
+from sandbox_box import Box, dump, header
 
 
 @pytest.fixture
@@ -186,11 +188,195 @@ def test_a_damaged_database_is_not_saved(full: Box, spoil: str) -> None:
     assert b"state.db" in done.stderr.splitlines()[-1]
 
 
-def test_a_home_without_its_memory_is_not_saved_once_hermes_ran(full: Box) -> None:
-    (full.run / "state.json").write_text('{"state": "running", "everReady": true}')
-    (full.home / "state.db").unlink()
+@pytest.mark.parametrize("spoil", ["missing", "empty", "folder", "link", "another", "tables gone"])
+def test_a_home_without_hermes_memory_is_not_saved(full: Box, spoil: str) -> None:
+    state = full.home / "state.db"
+    content = state.read_bytes()
+    state.unlink()
+    if spoil == "empty":
+        state.touch()
+    elif spoil == "folder":
+        state.mkdir()
+    elif spoil == "link":
+        (full.home / "elsewhere.db").write_bytes(content)
+        state.symlink_to("elsewhere.db")
+    elif spoil == "another":
+        sqlite(state, "CREATE TABLE bookmarks (url TEXT)")
+    elif spoil == "tables gone":
+        state.write_bytes(content)
+        sqlite(state, "DROP TABLE messages")
     done = full.command("save")
     assert (done.returncode, done.stdout) == (71, b"")
+    assert b"state.db" in done.stderr.splitlines()[-1]
+
+
+def sqlite(path: Path, *statements: str) -> None:
+    """Run statements on a database, which is made when it is not there."""
+    database = sqlite3.connect(path, isolation_level=None)
+    for statement in statements:
+        database.execute(statement)
+    database.close()
+
+
+def test_the_header_counts_what_hermes_remembers(full: Box) -> None:
+    described = header(full.save())
+    assert (described["sessions"], described["messages"]) == (0, 500)
+    sqlite(full.home / "state.db", "DELETE FROM messages WHERE id > 3")
+    assert header(full.save())["messages"] == 3
+
+
+def test_a_sparse_file_beyond_all_bounds_is_named_before_anything_is_copied(full: Box) -> None:
+    with open(full.home / "skills" / "disk.img", "wb") as file:
+        file.truncate(8 << 30)
+    done = full.command("save", preexec_fn=lambda: resource.setrlimit(FSIZE, (0, 0)))
+    assert (done.returncode, done.stdout) == (72, b"")
+    assert b"skills/disk.img: 8192 MB" in done.stderr
+    assert [path.name for path in full.home.parent.iterdir()] == [".hermes"]
+
+
+FSIZE = resource.RLIMIT_FSIZE
+
+
+def test_what_does_not_pack_is_named_when_the_archive_passes_its_bound(full: Box) -> None:
+    source = full.image / "sandbox" / "archive.py"
+    source.write_text(source.read_text().replace("PACKED = 256 << 20", "PACKED = 5 << 20"))
+    full.save()
+    (full.home / "noise").write_bytes(os.urandom(6 << 20))
+    done = full.command("save", preexec_fn=lambda: resource.setrlimit(FSIZE, (8 << 20, 8 << 20)))
+    assert (done.returncode, done.stdout) == (72, b"")
+    assert b"noise: 6 MB" in done.stderr
+
+
+def test_a_file_that_grows_without_end_while_it_is_read_ends_the_save(full: Box) -> None:
+    source = full.image / "sandbox" / "members.py"
+    source.write_text(source.read_text().replace("UNPACKED = 1 << 30", "UNPACKED = 4 << 20"))
+    full.save()
+    grown = full.image / "sandbox" / "archive.py"  # what `stat` says is no longer so
+    text = grown.read_text()
+    grown.write_text(text.replace("file.read(CHUNK)", "file.read(CHUNK) or bytes(CHUNK)"))
+    assert full.command("save").returncode == 72
+
+
+def test_a_database_of_somebody_else_never_stops_a_save(
+    full: Box, new_box: Callable[[], Box]
+) -> None:
+    """A cut download, a broken one, one of no known kind, one that is in use by its own rules."""
+    skill = full.home / "skills" / "greet"
+    sound = (full.home / "state.db").read_bytes()
+    (skill / "cut.db").write_bytes(sound[: len(sound) // 2 + 100])
+    (skill / "short.db").write_bytes(sound[:20])
+    (full.home / "state.db.corrupt.20260101.bak").write_bytes(sound[:4096] + os.urandom(8192))
+    locked = sqlite3.connect(skill / "locked.db", isolation_level=None)
+    for statement in ("PRAGMA locking_mode=EXCLUSIVE", "CREATE TABLE t (x)", "BEGIN EXCLUSIVE"):
+        locked.execute(statement)
+    used = sqlite3.connect(skill / "used.db", isolation_level=None)
+    for statement in ("PRAGMA journal_mode=WAL", "CREATE TABLE t (x)", "INSERT INTO t VALUES (7)"):
+        used.execute(statement)
+    archive = full.save()
+    other = new_box().pretend(restored=False)
+    other.ok("restore", stdin=archive)
+    used.close()
+    locked.close()
+    assert header(archive)["databases"] == ["state.db"]
+    for name in ("cut.db", "short.db", "locked.db"):
+        assert (other.home / "skills" / "greet" / name).read_bytes() == (skill / name).read_bytes()
+    assert dump(other.home / "skills" / "greet" / "used.db") == dump(skill / "used.db")
+    assert not (other.home / "skills" / "greet" / "used.db-wal").exists()
+    other.save()
+
+
+def test_a_sound_database_of_somebody_else_is_the_same_after_a_restore(
+    full: Box, new_box: Callable[[], Box]
+) -> None:
+    sqlite(full.home / "notes.sqlite", "CREATE TABLE t (x)", "INSERT INTO t VALUES (7)")
+    sqlite(full.home / "notes.sqlite", "PRAGMA journal_mode=WAL")
+    archive = full.save()
+    other = new_box().pretend(restored=False)
+    other.ok("restore", stdin=archive)
+    assert other.command("save", "--unless", header(archive)["digest"]).returncode == 3
+
+
+def test_a_broken_database_of_somebody_else_keeps_what_its_process_wrote_beside_it(
+    full: Box, new_box: Callable[[], Box]
+) -> None:
+    for name, content in (
+        ("a.db", b"SQLite format 3\0" + os.urandom(8192)),
+        ("a.db-wal", b"w"),
+        ("a.db-shm", b"s"),
+    ):
+        (full.home / name).write_bytes(content)
+    other = new_box().pretend(restored=False)
+    other.ok("restore", stdin=full.save())
+    assert (other.home / "a.db-wal").read_bytes() == b"w"
+    assert not (other.home / "a.db-shm").exists()
+
+
+def test_two_thousand_databases_are_saved_under_a_header_that_the_worker_takes(
+    full: Box, new_box: Callable[[], Box]
+) -> None:
+    folder = full.home / "skills" / ("a name that makes the list long " * 3)
+    folder.mkdir()
+    (folder / "0.db").write_bytes(b"SQLite format 3\0" + bytes(84))
+    for number in range(1, 2000):
+        os.link(folder / "0.db", folder / f"{number}.db")
+    archive = full.save()
+    assert archive.index(b"\n") < 64 * 1024
+    new_box().pretend(restored=False).ok("restore", stdin=archive)
+
+
+def test_what_may_not_be_read_is_left_out_and_named(full: Box, new_box: Callable[[], Box]) -> None:
+    (full.home / "sessions" / "inner").mkdir()
+    (full.home / "sessions" / "inner" / "x").write_text("x")
+    (full.home / "sessions" / "inner").chmod(0)
+    (full.home / "memories" / "MEMORY.md").chmod(0)
+    (full.home / ("deep/" * 70)).mkdir(parents=True)
+    archive = full.obeys("save").stdout
+    left_out = header(archive)["leftOut"]
+    assert "sessions/inner: no permission to read it" in left_out
+    assert "memories/MEMORY.md: no permission to read it" in left_out
+    assert any(item.startswith("deep/") and "deeper" in item for item in left_out)
+    assert len(left_out) == 3
+    other = new_box().pretend(restored=False)
+    other.ok("restore", stdin=archive)
+    assert not (other.home / "memories" / "MEMORY.md").exists()
+    assert (other.home / "skills" / "greet" / "run.sh").exists()
+    assert full.obeys("save", "--unless", header(archive)["digest"], code=3).stdout == b""
+
+
+def test_the_list_of_what_is_left_out_has_bounds(full: Box) -> None:
+    for number in range(300):
+        (full.home / f"{number:03} {'x' * 240}").touch(mode=0)
+    described = header(full.obeys("save").stdout)
+    assert described["leftOut"][-1] == "and 280 more"
+    assert len(json.dumps(described)) < 10_000
+
+
+def test_what_vanishes_while_it_is_read_is_no_failure(full: Box) -> None:
+    """After it was found and before it is read: gone, a folder now, its folder a file now."""
+    source = full.image / "sandbox" / "save.py"
+    line = "    _require_bounds(members)\n"
+    swap = (
+        "    import pathlib, shutil\n"
+        "    home = pathlib.Path(places.home)\n"
+        "    (home / 'latest').unlink()\n"
+        "    (home / 'a-file-nobody-knows.bin').unlink()\n"
+        "    (home / 'a-file-nobody-knows.bin').mkdir()\n"
+        "    shutil.rmtree(home / 'memories')\n"
+        "    (home / 'memories').touch()\n"
+    )
+    source.write_text(source.read_text().replace(line, line + swap, 1))
+    assert "leftOut" in header(full.save())
+
+
+def test_a_save_does_not_wait_for_another_for_ever(full: Box) -> None:
+    source = full.image / "sandbox" / "places.py"
+    source.write_text(source.read_text().replace("LOCK_PATIENCE = 120.0", "LOCK_PATIENCE = 0.3"))
+    with open(full.run / "save.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = full.command("save")
+    assert (done.returncode, done.stdout) == (75, b"")
+    assert b"save.lock" in done.stderr
+    full.save()
 
 
 def test_a_ghost_cannot_be_saved(full: Box) -> None:
