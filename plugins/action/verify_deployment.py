@@ -126,6 +126,7 @@ class ActionModule(DeploymentAction):
             ("dashboard", self.service.dashboard(status)),
             ("model", self._model_words()),
             *self.service.rows(status),
+            *(("note", note) for note in self.chats.notes),
             ("token", self._token_words()),
         ]
         verdict = "deployed and verified"

@@ -1,7 +1,7 @@
 # Copyright: hermes.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Real chats through a Worker, judged as a person would: an answer with text, tokens and an end."""
+"""Real chats through a Worker, judged as a person would: an answer with text and an end."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings import (
 )
 
 CHAT_SECONDS = 180.0
+NO_COUNTS = "the endpoint tells no token counts, so that what a chat costs cannot be seen"
 QUESTION = "Reply with one short sentence: are you ready?"
 COUNTING = "Count from one to ten in words, separated by spaces."
 
@@ -36,6 +37,8 @@ class Chats:
         self.settings = settings
         self.logs = logs
         self.changed = changed
+        self.notes: list[str] = []
+        """What is not as usual, and no failure."""
 
     def ask(self) -> str | None:
         """Ask one question; return the model that answered."""
@@ -59,13 +62,14 @@ class Chats:
                 or f"finish_reason {choice.get('finish_reason')}"
             )
             raise self._failed(complaint, answer.headers)
-        usage = content.get("usage") or {}
-        if not text.strip() or not usage.get("total_tokens", 0) > 0:
-            raise self._failed("an empty answer without tokens came back", answer.headers)
+        if not text.strip():
+            raise self._failed("an empty answer came back", answer.headers)
+        if not (content.get("usage") or {}).get("total_tokens"):
+            self.notes.append(NO_COUNTS)
 
     def stream(self) -> float:
         """Stream a chat and return the seconds to its first text."""
-        texts, first, finish, ended = [], None, None, False
+        first, finish, ended = None, None, False
         head: Answer | None = None
         try:
             for seconds, item in self.client.stream(
@@ -78,22 +82,23 @@ class Chats:
                 else:
                     text, reason = delta(item)
                     finish = reason or finish
-                    if text:
-                        first = seconds if first is None else first
-                        texts.append(text)
+                    if text and first is None:
+                        first = seconds
         except Unreachable as error:
             raise self._failed(f"the stream broke: {error}", {}) from error
         if head is None or head.status != 200:
             raise self._failed(
                 head.complaint() if head else "no answer", head.headers if head else {}
             )
-        if finish != "stop" or first is None:
-            raise self._failed(
-                head.headers.get("x-hermes-error") or f"the stream ended with {finish}",
-                head.headers,
-            )
-        if not ended or len(texts) < 2:
-            raise self._failed("the stream came in one piece, or without its end", head.headers)
+        if not head.headers.get("content-type", "").startswith("text/event-stream"):
+            raise self._failed("the answer was no stream", head.headers)
+        if not ended or finish != "stop":
+            how = "broke off" if finish in (None, "stop") else f"ended with {finish}"
+            complaint = head.headers.get("x-hermes-error") or f"the stream {how}"
+            raise self._failed(complaint, head.headers)
+        # How many pieces there are is the endpoint's choice: a short answer often is one.
+        if first is None:
+            raise self._failed("the stream ended without any text", head.headers)
         return first
 
     def request(self, client: WorkerClient, method: str, path: str, body: Any = None) -> Answer:

@@ -55,13 +55,14 @@ class Provider:
     """A running stand-in. `url` has no trailing slash; `seen` grows with every request.
 
     `also` is a second key that is good; `pause` is how many seconds it takes for each word; `host` is
-    the address that it listens on.
+    the address that it listens on; `bare` answers as small servers do: in one piece, without token counts.
     """
 
     key: str
     also: str | None = None
     pause: float = 0.0
     host: str = "127.0.0.1"
+    bare: bool = False
     seen: list[Seen] = field(default_factory=list)
 
     def __enter__(self) -> Provider:
@@ -159,12 +160,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _openai(self, body: dict[str, Any]) -> None:
         words = f"The stand-in heard: {last_user_text(body['messages'])}".split(" ")
-        usage = {"prompt_tokens": 11, "completion_tokens": len(words), "total_tokens": 11}
+        counts = {"prompt_tokens": 11, "completion_tokens": len(words), "total_tokens": 11}
+        usage = {} if self.provider.bare else {"usage": counts}
         base = {"id": "chatcmpl-1", "created": 0, "model": body["model"]}
         if not body.get("stream"):
             message = {"role": "assistant", "content": " ".join(words)}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}
-            answer = {**base, "object": "chat.completion", "choices": [choice], "usage": usage}
+            answer = {**base, "object": "chat.completion", "choices": [choice], **usage}
             return self._json(200, answer)
 
         def chunk(delta: dict[str, Any], finish: str | None = None) -> tuple[None, Any]:
@@ -174,12 +176,16 @@ class _Handler(BaseHTTPRequestHandler):
         events: list[tuple[str | None, Any]] = [chunk({"role": "assistant", "content": ""})]
         if call := wanted_call(body["messages"]):
             events += [chunk({"tool_calls": [call]}), chunk({}, "tool_calls")]
+        elif self.provider.bare:
+            events = [chunk({"role": "assistant", "content": " ".join(words)}, "stop")]
         else:
             events += [chunk({"content": word + " "}) for word in words]
             events.append(chunk({}, "stop"))
-        final = {**base, "object": "chat.completion.chunk", "choices": [], "usage": usage}
-        events += [(None, final), (None, "[DONE]")]
-        return self._events(events)
+        if usage:
+            events.append(
+                (None, {**base, "object": "chat.completion.chunk", "choices": [], **usage})
+            )
+        return self._events([*events, (None, "[DONE]")])
 
     def _anthropic(self, body: dict[str, Any]) -> None:
         words = f"The stand-in heard: {last_user_text(body['messages'])}".split(" ")

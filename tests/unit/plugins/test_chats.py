@@ -1,0 +1,102 @@
+# Copyright: hermes.workers contributors
+# SPDX-License-Identifier: Apache-2.0
+"""A chat that a person would call an answer proves a deployment; everything else fails it, with the reason."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from ansible_collections.hermes.workers.plugins.module_utils.client import Answer
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
+from ansible_collections.hermes.workers.plugins.plugin_utils.chats import NO_COUNTS, Chats
+
+STREAM = {"content-type": "text/event-stream; charset=utf-8"}
+COUNTS = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+
+
+class Worker:
+    """Answers a chat with what it was given."""
+
+    def __init__(self, content: Any = None, events: tuple[str, ...] = (), **head: Any) -> None:
+        self.content = content
+        self.events = events
+        self.head = Answer(head.get("status", 200), head.get("headers", STREAM), b"")
+
+    def request(self, method: str, _path: str, _body: Any = None, timeout: float = 0) -> Answer:
+        assert timeout > 0
+        return Answer(200, {}, json.dumps(self.content if method == "POST" else {}).encode())
+
+    def stream(self, *_: Any) -> Iterator[tuple[float, Answer | str]]:
+        yield 0.1, self.head
+        for number, event in enumerate(self.events):
+            yield 0.2 + number, event
+
+
+def chats(worker: Worker) -> Chats:
+    return Chats(worker, Settings(name="hermes"), "make logs", lambda: "Nothing was changed.")  # type: ignore[arg-type]
+
+
+def answer(text: str | None, finish: str = "stop", **more: Any) -> dict[str, Any]:
+    return {"choices": [{"message": {"content": text}, "finish_reason": finish}], **more}
+
+
+def chunk(text: str | None = None, finish: str | None = None) -> str:
+    return json.dumps({"choices": [{"delta": {"content": text}, "finish_reason": finish}]})
+
+
+def test_an_answer_with_counts_needs_no_note() -> None:
+    made = chats(Worker(answer("Ready.", usage=COUNTS)))
+    made.ask()
+    assert made.notes == []
+
+
+@pytest.mark.parametrize("usage", [{}, {"usage": None}, {"usage": {"total_tokens": None}}])
+def test_an_answer_without_counts_is_an_answer(usage: dict[str, Any]) -> None:
+    made = chats(Worker(answer("Ready.", **usage)))
+    made.ask()
+    assert made.notes == [NO_COUNTS]
+
+
+@pytest.mark.parametrize("text", ["", " ", None])
+def test_an_answer_without_text_is_none(text: str | None) -> None:
+    with pytest.raises(Card, match="the chat failed: an empty answer came back"):
+        chats(Worker(answer(text, usage=COUNTS))).ask()
+
+
+def test_an_error_as_content_is_no_answer() -> None:
+    with pytest.raises(Card, match="the chat failed: HTTP 401: no such key"):
+        chats(Worker(answer("HTTP 401: no such key", "error", usage=COUNTS))).ask()
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        (chunk("one"), chunk("two"), chunk(None, "stop"), "[DONE]"),
+        (chunk("one two"), chunk(None, "stop"), "[DONE]"),
+        (chunk("one two", "stop"), "[DONE]"),
+    ],
+)
+def test_a_stream_may_have_any_number_of_pieces(events: tuple[str, ...]) -> None:
+    assert chats(Worker(events=events)).stream() == 0.2
+
+
+@pytest.mark.parametrize(
+    ("events", "head", "words"),
+    [
+        ((chunk("one"), chunk(None, "stop")), {}, "the stream broke off"),
+        ((chunk("one"),), {}, "the stream broke off"),
+        ((chunk("one"), chunk(None, "error"), "[DONE]"), {}, "the stream ended with error"),
+        ((chunk(None, "stop"), "[DONE]"), {}, "the stream ended without any text"),
+        ((), {"headers": {"content-type": "application/json"}}, "the answer was no stream"),
+        ((), {"status": 502}, "HTTP 502"),
+    ],
+)
+def test_a_stream_that_is_cut_or_none_fails(
+    events: tuple[str, ...], head: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(Card, match=f"the chat failed: {words}"):
+        chats(Worker(events=events, **head)).stream()
