@@ -34,9 +34,10 @@ from sandbox.members import (
 
 FORMAT = 1
 CHUNK = 1 << 20
-# The Worker's vault knows these two as well.
+# The Worker knows these as well.
 HEADER_LIMIT = 64 * 1024
 PACKED = 256 << 20
+SIGN_INS = 8 << 20
 # Of what a tar says about its next member: names and numbers.
 _MEMBER_HEADER = 64 * 1024
 _IN_MEMORY = 1 << 20
@@ -95,8 +96,9 @@ class Writer:
     Every method raises Overflow as soon as the archive, or what is in it, gets too large.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._sink = _HashingSink(file)
+    def __init__(self, file: BinaryIO, limit: int) -> None:
+        """`limit`: of the archive's bytes."""
+        self._sink = _HashingSink(file, limit)
         self._gzip = gzip.GzipFile("", "wb", compresslevel=1, fileobj=self._sink, mtime=0)
         self._tar = tarfile.open(  # noqa: SIM115 - finish() closes it
             fileobj=self._gzip, mode="w|", format=tarfile.PAX_FORMAT
@@ -369,8 +371,9 @@ def judge(verdict: Callable[[str, str], object], path: str, name: str) -> None:
 
 
 class _HashingSink(io.RawIOBase):
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, limit: int) -> None:
         self._file = file
+        self._limit = limit
         self.name = file.name
         self.hash = hashlib.sha256()
         self.size = 0
@@ -380,7 +383,7 @@ class _HashingSink(io.RawIOBase):
 
     def write(self, data: bytes) -> int:
         self.size += len(data)
-        if self.size > PACKED:
+        if self.size > self._limit:
             raise Overflow
         self._file.write(data)
         self.hash.update(data)

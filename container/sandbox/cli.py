@@ -11,8 +11,10 @@ from sandbox.places import Places
 USAGE = """usage: sandbox init [-- COMMAND...]
        sandbox restore --boot ID [--empty | --keep]        archive on stdin
        sandbox check --boot ID                             archive on stdin
+       sandbox restore-sign-ins --boot ID                  archive on stdin
        sandbox go --boot ID                                JSON on stdin
        sandbox save --boot ID [--unless DIGEST]            archive on stdout
+       sandbox save-sign-ins --boot ID [--unless DIGEST]   archive on stdout
        sandbox restart-gateway --boot ID [--drain SECONDS] JSON on stdin, or nothing
        sandbox stop-gateway --boot ID [--drain SECONDS]
        sandbox dashboard --boot ID [--host-tools]
@@ -22,9 +24,11 @@ This is not a command of the sandbox."""
 
 _FLAGS = {
     "restore": {"--empty": False, "--keep": False},
+    "restore-sign-ins": {},
     "check": {},
     "go": {},
     "save": {"--unless": ""},
+    "save-sign-ins": {"--unless": ""},
     "restart-gateway": {"--drain": ""},
     "stop-gateway": {"--drain": ""},
     "dashboard": {"--host-tools": False},
@@ -65,8 +69,10 @@ def _run(arguments: "list[str]") -> int:
 
 
 def _dispatch(command: str, places: Places, options: dict) -> int:
-    if command in ("restore", "check", "save"):
-        return _move_state(command, places, options)
+    if command in ("save", "save-sign-ins"):
+        return _save(command, places, options)
+    if command in ("restore", "restore-sign-ins", "check"):
+        return _restore(command, places, options)
     if command == "logs":
         from sandbox.logs import logs
 
@@ -92,14 +98,20 @@ def _dispatch(command: str, places: Places, options: dict) -> int:
     return errors.OK
 
 
-def _move_state(command: str, places: Places, options: dict) -> int:
-    from sandbox import restore
-    from sandbox.save import save
+def _save(command: str, places: Places, options: dict) -> int:
+    from sandbox import save
 
-    if command == "save":
-        return save(places, options["--unless"], sys.stdout.buffer)
+    write = save.save if command == "save" else save.save_sign_ins
+    return write(places, options["--unless"], sys.stdout.buffer)
+
+
+def _restore(command: str, places: Places, options: dict) -> int:
+    from sandbox import restore
+
     if command == "check":
         restore.check(places, sys.stdin.buffer)
+    elif command == "restore-sign-ins":
+        restore.restore_sign_ins(places, sys.stdin.buffer)
     elif options["--empty"]:
         restore.begin_empty(places)
     elif options["--keep"]:

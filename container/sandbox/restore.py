@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
 from sandbox import archive, databases
-from sandbox.errors import DAMAGED_STATE, TOO_LATE, SandboxError
-from sandbox.members import MEMORY, state_members
+from sandbox.errors import DAMAGED_STATE, NOT_RESTORED, TOO_LATE, SandboxError
+from sandbox.members import MEMORY, Member, state_members
 from sandbox.places import Places, read_text, write_private
 from sandbox.swap import settle, swap
 
@@ -47,9 +47,54 @@ def check(places: Places, source: BinaryIO) -> None:
             shutil.rmtree(stage, ignore_errors=True)
 
 
-def _unpack(source: BinaryIO, stage: str) -> None:
+def restore_sign_ins(places: Places, source: BinaryIO) -> None:
+    """Put the keys and sign-ins in `source` in the place of those in HERMES_HOME.
+
+    Raises SandboxError: 66 after `go`, 67 before a restore, and as `restore` does; what is in
+    HERMES_HOME stays when the archive cannot be used.
+    """
+    if not places.restored():
+        raise SandboxError(NOT_RESTORED, "Nothing was restored in this boot: use restore first.")
+    stage = _new_stage(places, "signing-in")
+    try:
+        _bound_memory()
+        archive.unpack(source, stage)
+        with _before_go(places):
+            _remove_private(places.home)
+            for member in state_members(stage, []):
+                _put(member, os.path.join(places.home, member.name))
+            _mark(places)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _remove_private(home: str) -> None:
+    for member in reversed([*state_members(home, [])]):
+        if not member.private:
+            continue
+        if member.kind != "folder":
+            _remove(member.path)
+            continue
+        with suppress(OSError):  # what is no state may lie in it
+            os.rmdir(member.path)
+
+
+def _put(member: Member, path: str) -> None:
+    """Put an entry where it belongs, unless the state has something else there by now."""
+    with suppress(FileExistsError, IsADirectoryError, NotADirectoryError):
+        if member.kind == "folder":
+            os.makedirs(path, member.mode | 0o700, exist_ok=True)
+        else:
+            os.replace(member.path, path)
+
+
+def _bound_memory() -> None:
     with suppress(ValueError, OSError):  # not every system has this limit
         resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, resource.RLIM_INFINITY))
+
+
+def _unpack(source: BinaryIO, stage: str) -> None:
+    _bound_memory()
     header = archive.unpack(source, stage)
     if MEMORY not in header["databases"]:
         raise archive.refused(f"Hermes' memory, {MEMORY}, is not in it")

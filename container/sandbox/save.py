@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`sandbox save`: a consistent archive of a state that may be in use."""
+"""`sandbox save`: a consistent archive of a state that may be in use; one of its sign-ins."""
 
 import glob
 import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
 from sandbox import archive, databases
@@ -27,7 +29,7 @@ _LARGEST = 3
 
 
 def save(places: Places, unless: str, output: BinaryIO) -> int:
-    """Write the archive of the state to `output`.
+    """Write the archive of the state, without keys and sign-ins, to `output`.
 
     The archive is made in a file first: nothing is written before all of it is known to be
     good. Returns 3, and writes nothing, when the state's digest equals `unless`. Raises
@@ -35,6 +37,23 @@ def save(places: Places, unless: str, output: BinaryIO) -> int:
     incomplete, 72 when it is larger than a backup may be, 73 when the disk is full, 75 when
     another save does not end.
     """
+    with _stage(places) as stage:
+        left_out: list[str] = []
+        members = [item for item in state_members(places.home, left_out) if not item.private]
+        _require_memory(members)
+        return _Save(places, stage, members, archive.PACKED, left_out).write(unless, output)
+
+
+def save_sign_ins(places: Places, unless: str, output: BinaryIO) -> int:
+    """Write an archive of just the keys and sign-ins in Hermes' home, as `save` does the rest."""
+    with _stage(places) as stage:
+        members = _with_folders([*state_members(places.home, [])])
+        return _Save(places, stage, members, archive.SIGN_INS, []).write(unless, output)
+
+
+@contextmanager
+def _stage(places: Places) -> Iterator[str]:
+    """Have a folder beside the home, as the only save."""
     if not places.restored():
         raise SandboxError(NOT_RESTORED, "Nothing was restored in this boot: nothing to save.")
     with places.locked("save.lock"):
@@ -43,66 +62,95 @@ def save(places: Places, unless: str, output: BinaryIO) -> int:
             prefix=f"{os.path.basename(places.home)}.saving-", dir=os.path.dirname(places.home)
         )
         try:
-            return _save(places, stage, unless, output)
+            yield stage
         finally:
             shutil.rmtree(stage, ignore_errors=True)
 
 
-def _save(places: Places, stage: str, unless: str, output: BinaryIO) -> int:
-    left_out: list[str] = []
-    members = list(state_members(places.home, left_out))
-    _require_bounds(members)
-    _require_memory(members)
-    copies = _copy_databases(members, stage)
-    memory = databases.memory(copies[MEMORY], MEMORY)
-    members = [item for item in members if item.beside not in copies]
-    try:
-        if unless and _digest(members, copies) == unless:
-            return UNCHANGED
-        with open(os.path.join(stage, "archive"), "w+b") as file:
-            header = _write(file, members, copies, left_out, read_text(places.in_run("boot")) or "")
-            if unless == header["digest"]:
-                return UNCHANGED
-            header = {**header, **memory, "leftOut": _named(left_out)}
-            output.write(json.dumps(header).encode() + b"\n")
-            shutil.copyfileobj(file, output, archive.CHUNK)
-            output.flush()
-    except archive.Overflow:
-        raise _too_large(members, f"packs to more than {archive.PACKED >> 20} MB") from None
-    return OK
-
-
-def _write(
-    file: BinaryIO,
-    members: "list[Member]",
-    copies: "dict[str, str]",
-    left_out: "list[str]",
-    boot: str,
-) -> dict:
-    """Write the archive into `file`, go back to its beginning and return its header."""
-    writer = archive.Writer(file)
+def _with_folders(members: "list[Member]") -> "list[Member]":
+    """Return the private ones, and the folders in which they lie."""
+    needed: set[str] = set()
     for member in members:
-        # What has vanished is no state any more; what is still there may not be read.
-        if not writer.add(member, copies.get(member.name)) and os.path.lexists(member.path):
-            left_out.append(note(member.name, NO_PERMISSION))
-    header = writer.finish(boot)
-    file.flush()
-    file.seek(0)
-    return header
+        if member.private:
+            parts = member.name.split("/")
+            needed |= {"/".join(parts[:depth]) for depth in range(1, len(parts))}
+    return [item for item in members if item.private or item.name in needed]
 
 
-def _require_bounds(members: "list[Member]") -> None:
-    """Refuse, before anything is copied, a state that no archive may have."""
-    if len(members) > MEMBERS:
-        raise _too_large(members, f"has more than {MEMBERS} files")
-    if sum(member.size for member in members) > UNPACKED:
-        raise _too_large(members, f"is larger than {UNPACKED >> 20} MB")
+class _Save:
+    """One archive in the making."""
 
+    def __init__(
+        self,
+        places: Places,
+        stage: str,
+        members: "list[Member]",
+        limit: int,
+        left_out: "list[str]",
+    ) -> None:
+        self._places = places
+        self._stage = stage
+        self._members = members
+        self._limit = limit
+        self._left_out = left_out
+        self._require_bounds()
+        self._copies = _copy_databases(members, stage)
+        self._members = [item for item in members if item.beside not in self._copies]
 
-def _too_large(members: "list[Member]", why: str) -> SandboxError:
-    largest = sorted(members, key=lambda member: member.size, reverse=True)[:_LARGEST]
-    named = "; ".join(note(item.name, f"{_mb(item.size)} MB") for item in largest)
-    return SandboxError(TOO_LARGE, f"The state {why}. Its largest files: {named}.")
+    def write(self, unless: str, output: BinaryIO) -> int:
+        """Make the archive and write it, or return 3 when its digest equals `unless`."""
+        memory = databases.memory(self._copies[MEMORY], MEMORY) if MEMORY in self._copies else {}
+        try:
+            if unless and self._digest() == unless:
+                return UNCHANGED
+            with open(os.path.join(self._stage, "archive"), "w+b") as file:
+                header = self._pack(file)
+                if unless == header["digest"]:
+                    return UNCHANGED
+                header = {**header, **memory, "leftOut": _named(self._left_out)}
+                output.write(json.dumps(header).encode() + b"\n")
+                shutil.copyfileobj(file, output, archive.CHUNK)
+                output.flush()
+        except archive.Overflow:
+            raise self._too_large(f"pack to more than {self._limit >> 20} MB") from None
+        return OK
+
+    def _pack(self, file: BinaryIO) -> dict:
+        """Write the archive into `file`, go back to its beginning and return its header."""
+        writer = archive.Writer(file, self._limit)
+        for member in self._members:
+            # What has vanished is no state any more; what is still there may not be read.
+            done = writer.add(member, self._copies.get(member.name))
+            if not done and os.path.lexists(member.path):
+                self._left_out.append(note(member.name, NO_PERMISSION))
+        header = writer.finish(read_text(self._places.in_run("boot")) or "")
+        file.flush()
+        file.seek(0)
+        return header
+
+    def _digest(self) -> str:
+        digest = archive.Digest()
+        for member in self._members:
+            content: str | None = member.target
+            if member.kind in ("file", "database"):
+                content = archive.hash_file(self._copies.get(member.name, member.path))
+                if content is None:
+                    continue
+            digest.add(member.name, member.kind, member.mode, content)
+        return digest.hex()
+
+    def _require_bounds(self) -> None:
+        """Refuse, before anything is copied, what no archive may have."""
+        if len(self._members) > MEMBERS:
+            raise self._too_large(f"are more than {MEMBERS} files")
+        if sum(member.size for member in self._members) > UNPACKED:
+            raise self._too_large(f"are more than {UNPACKED >> 20} MB")
+
+    def _too_large(self, why: str) -> SandboxError:
+        what = "Hermes' files" if self._limit == archive.PACKED else "Hermes' keys and sign-ins"
+        largest = sorted(self._members, key=lambda member: member.size, reverse=True)[:_LARGEST]
+        named = "; ".join(note(item.name, f"{_mb(item.size)} MB") for item in largest)
+        return SandboxError(TOO_LARGE, f"{what} {why}. The largest: {named}.")
 
 
 def _mb(size: int) -> int:
@@ -141,18 +189,6 @@ def _copied(member: Member, copy: str) -> bool:
             os.unlink(copy)
         return False
     return True
-
-
-def _digest(members: "list[Member]", copies: "dict[str, str]") -> str:
-    digest = archive.Digest()
-    for member in members:
-        content: str | None = member.target
-        if member.kind in ("file", "database"):
-            content = archive.hash_file(copies.get(member.name, member.path))
-            if content is None:
-                continue
-        digest.add(member.name, member.kind, member.mode, content)
-    return digest.hex()
 
 
 def _named(left_out: "list[str]") -> "list[str]":

@@ -11,7 +11,7 @@ short_description: Keep a backup of a deployment's Hermes on the controller
 description:
   - Has the Worker save Hermes' state now, verified, and downloads it into a file of mode 0600.
   - The backup of a sleeping Hermes is its state at the time it fell asleep; it is not woken.
-  - A backup holds conversations, memories, skills and cron jobs, no key of a provider. Files in Hermes' workspace are
+  - A backup holds conversations, memories, skills and cron jobs, no key and no sign-in. Files in Hermes' workspace are
     not in it.
 attributes:
   check_mode:

@@ -153,11 +153,12 @@ export class Boot {
       await works;
       this.#answered = true;
       const restored = snapshot === null ? await guest.restore() : this.#keptSnapshot(snapshot);
+      const lost = await guest.restoreSignIns(snapshot?.signIns ?? null);
       remember({
         restored: {
           backup: restored.backup,
           snapshot: snapshot?.id ?? null,
-          passedOver: [...passedOver, ...restored.passedOver],
+          passedOver: [...passedOver, ...restored.passedOver, ...(lost === null ? [] : [lost])],
         },
       });
       await guest.go(await goFor(settings, guest.keys));

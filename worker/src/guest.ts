@@ -2,11 +2,12 @@
 /** What runs in the sandbox during one boot, spoken to by the `sandbox` command and by Hermes' port. */
 import type { Chores } from "./clock.ts";
 import { type Configuration, type LabelledGo, parseConfiguration } from "./configuration.ts";
-import { type Exit, engineReason, lastLine, run, type Sandbox } from "./engine.ts";
+import { type Exit, engineReason, lastLine, run, type Sandbox, type SandboxProcess } from "./engine.ts";
 import { ApiError, reason } from "./errors.ts";
 import type { BootKeys } from "./hermes-config.ts";
 import type { Log } from "./log.ts";
 import type { Restored } from "./memory.ts";
+import { SignIns } from "./sign-ins.ts";
 import { Deadline, type Time } from "./time.ts";
 import { DamagedGeneration, type Generation, type Vault } from "./vault.ts";
 
@@ -275,8 +276,55 @@ export class Guest {
     await this.#command("stop-gateway", ["--drain", String(drainSeconds)]);
   }
 
-  /** Streams one archive into the vault, unless the newest good generation has the same content. */
+  /**
+   * Puts the keys and sign-ins that are kept into the home that was restored.
+   * @param has digest of those that it brought along itself, as a snapshot does.
+   * @returns why they are lost, or `null`.
+   */
+  async restoreSignIns(has: string | null): Promise<string | null> {
+    const { sandbox, vault, log } = this.#parts;
+    const kept = new SignIns(vault.storage);
+    if (!kept.isKept || kept.digest === has) return null;
+    const cmd = ["sandbox", "restore-sign-ins", "--boot", this.bootId];
+    const result = await run(sandbox, cmd, { stdin: kept.read() });
+    if (result.exitCode === 0 || result.exitCode === UNKNOWN) return null;
+    if (result.exitCode !== DAMAGED_ARCHIVE) throw commandError("restore", result);
+    log.error("sign_ins_lost", { boot: this.bootId, why: result.why });
+    kept.drop();
+    return `keys and sign-ins: ${result.why}`;
+  }
+
+  /** Keeps the keys and sign-ins in the home, unless they are the same as before. */
+  async #exportSignIns(): Promise<void> {
+    const { sandbox, vault } = this.#parts;
+    const kept = new SignIns(vault.storage);
+    const cmd = ["sandbox", "save-sign-ins", "--boot", this.bootId, "--unless", kept.digest];
+    const process = await sandbox.exec(cmd);
+    const failed = async () => commandError("save", await outcome(process));
+    const first = await peek(process.stdout);
+    if (first === null) {
+      const exitCode = await process.exitCode;
+      // A sandbox of an earlier release has them in its state.
+      if (exitCode === UNCHANGED || exitCode === UNKNOWN) return;
+      throw await failed();
+    }
+    const succeeded = async () => {
+      if ((await process.exitCode) !== 0) throw await failed();
+    };
+    try {
+      await kept.write(first, this.bootId, succeeded);
+    } catch (error) {
+      if (error instanceof ApiError) throw error;
+      throw commandError("save", { exitCode: FAILED, why: reason(error) });
+    }
+  }
+
+  /**
+   * Streams one archive into the vault, unless the newest good generation has the same content; before it the keys
+   * and sign-ins, which are in no backup.
+   */
   async export(why: string, image: string): Promise<Saved> {
+    await this.#exportSignIns();
     const { sandbox, vault } = this.#parts;
     const newest = vault.good()[0];
     const unless = newest === undefined ? [] : ["--unless", newest.digest];
@@ -327,6 +375,11 @@ export class Guest {
     if (result.exitCode !== 0) throw commandError(name, result);
     return result.stdout;
   }
+}
+
+/** How a command ended. */
+async function outcome(process: SandboxProcess): Promise<{ exitCode: number; why: string }> {
+  return { exitCode: await process.exitCode, why: lastLine(await process.stderr) };
 }
 
 /** An exit code alone is not believed: one that got lost reads as 0. */

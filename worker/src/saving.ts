@@ -6,6 +6,7 @@ import { ApiError } from "./errors.ts";
 import type { Guest, Saved } from "./guest.ts";
 import type { Log } from "./log.ts";
 import type { Memory } from "./memory.ts";
+import { SignIns } from "./sign-ins.ts";
 import { type Time, within } from "./time.ts";
 import { DamagedGeneration, type Vault } from "./vault.ts";
 
@@ -74,7 +75,7 @@ export class Saving {
 
   /** Takes a snapshot of what was just saved, where the platform has them. Never throws: it is a cache. */
   async snapshot(saved: Saved): Promise<void> {
-    const { sandbox, time, log, memory, remember } = this.#parts;
+    const { sandbox, vault, time, log, memory, remember } = this.#parts;
     const { bootId, image, startedFrom } = memory;
     const began = time.now();
     const taken = await within(
@@ -89,10 +90,11 @@ export class Saving {
       return remember({ snapshotNote: why });
     }
     const { digest, id: backup } = saved.backup;
+    const { digest: signIns } = new SignIns(vault.storage);
     const depth = (startedFrom?.depth ?? 0) + 1;
     const { id, size } = taken;
     remember({
-      snapshot: { id, size, image: image ?? "", digest, backup, renewed: began, depth },
+      snapshot: { id, size, image: image ?? "", digest, backup, signIns, renewed: began, depth },
       snapshotNote: null,
     });
     log.info("snapshot", { boot: bootId, snapshot: id, bytes: size, depth, ms: time.now() - began });

@@ -16,6 +16,8 @@ export interface SnapshotRecord {
   /** Digest of the state that was saved just before, and its generation. */
   digest: string;
   backup: number;
+  /** Digest of the keys and sign-ins that were kept just before. */
+  signIns?: string;
   /** When it was taken, or a sandbox was last started from it; milliseconds since the epoch. */
   renewed: number;
   /** How many snapshots lie below each other in it, itself included. */

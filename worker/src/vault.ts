@@ -282,7 +282,7 @@ export class Vault {
 }
 
 /** SHA-256 over a stream, piece by piece. */
-class Sha256 {
+export class Sha256 {
   readonly #stream = new crypto.DigestStream("SHA-256");
   readonly #writer = this.#stream.getWriter();
 
@@ -299,7 +299,7 @@ class Sha256 {
 }
 
 /** Takes an archive apart: its first line, then blocks of a size that we choose. */
-class ArchiveReader {
+export class ArchiveReader {
   readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
   #chunks: Uint8Array[] = [];
   #size = 0;
@@ -364,7 +364,7 @@ class ArchiveReader {
 }
 
 /** @throws Error when the line is not that of an archive we understand. */
-function parseManifest(line: string): Manifest {
+export function parseManifest(line: string): Manifest {
   const value = jsonOf(line);
   const sound =
     value?.format === 1 &&

@@ -180,6 +180,25 @@ describe("booting", () => {
       expect(vault.list().map((generation) => generation.state)).toEqual(["damaged", "good"]);
     }));
 
+  it("puts the sign-ins of today back between the state and the start, whatever the state brought", () =>
+    world(async ({ sandbox, life, storage, turn }) => {
+      await turn("one");
+      await life.sleep();
+      const order: string[] = [];
+      for (const name of ["restore", "restore-sign-ins", "go"]) {
+        const command = sandbox.commands[name] ?? (() => ({}));
+        sandbox.commands[name] = (stdin, words) => {
+          order.push(name);
+          return command(stdin, words);
+        };
+      }
+      const kept = { format: 1, boot: "b", digest: "d", sha256: "0".repeat(64), bytes: 0 };
+      const row = new TextEncoder().encode(`${JSON.stringify(kept)}\n`);
+      storage.sql.exec("INSERT INTO sign_ins (n, data) VALUES (0, ?)", row);
+      await life.wake("test");
+      expect(order).toEqual(["restore", "restore-sign-ins", "go"]);
+    }));
+
   it("falls back when the sandbox finds the archive damaged", () =>
     world(async ({ sandbox, life, vault, turn }) => {
       await turn("one");

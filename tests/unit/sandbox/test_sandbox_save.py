@@ -61,13 +61,11 @@ def test_keys_logs_caches_and_what_belongs_to_a_process_stay_behind(
         path.write_text("left behind")
     (full.home / "memories" / "MEMORY.md.lock").touch()
     (full.home / "skills" / "greet" / "uv.lock").write_text("content, so no lock of a process")
-    (full.home / "auth.json").write_text("{}")
     os.mkfifo(full.home / "fifo")
     other = new_box().pretend(restored=False)
     other.ok("restore", stdin=full.save())
     kept = set(other.tree()) - set(before)
     assert kept == {
-        "auth.json",
         "skills/greet/uv.lock",
         "plugins",
         "plugins/p",
