@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 
+from engine.errors import EngineError
 from engine.images import Image
 
 HOME = "/home/hermes"
@@ -39,6 +40,17 @@ _SETTINGS = (
     "ssl",
     "timezone",
 )
+
+
+def decide(mode: str) -> bool:
+    """Tell whether a sandbox that starts now is confined. Raises EngineError 503 when it must be and cannot.
+
+    Asked at each start: a bubblewrap that was installed meanwhile serves the next one.
+    """
+    confined = mode != "never" and works()
+    if mode == "always" and not confined:
+        raise EngineError(503, "not_confined", "bubblewrap is not installed or does not work here.")
+    return confined
 
 
 def works() -> bool:

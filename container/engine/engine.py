@@ -21,13 +21,14 @@ class Engine:
         disks: Disks,
         snapshots: Snapshots,
         ports: "list[int]",
-        confined: bool,
+        confine: str,
     ) -> None:
+        """confine: whether bubblewrap is used: "auto" where it works, "always" or "never"."""
         self._images = images
         self._disks = disks
         self._snapshots = snapshots
         self._ports = ports
-        self._confined = confined
+        self._confine = confine
         self._sandbox: Running | None = None
         self._inactivity: float | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -42,7 +43,7 @@ class Engine:
             sandbox = None
         return {
             "engine": "process",
-            "confined": self._confined,
+            "confined": sandbox and sandbox.confined,
             "running": sandbox is not None,
             "labels": sandbox and sandbox.labels,
             "image": sandbox and sandbox.image.digest,
@@ -52,7 +53,7 @@ class Engine:
     async def start(self, options: dict) -> dict:
         """Start a sandbox on a fresh disk and return its ports; it is not ready yet.
 
-        Raises EngineError: 400, 404 (image or snapshot), 409 (running), 507 (disk full).
+        Raises EngineError: 400, 404 (image or snapshot), 409 (running), 503 (not confined), 507 (disk full).
         """
         snapshot = _snapshot(options)
         digest = options.get("image")
@@ -67,10 +68,10 @@ class Engine:
             digest = self._image_of(snapshot, digest)
         image = self._images.find(digest)
         # No await between the check above and here: exactly one start wins.
-        sandbox = Running(image, self._disks.new(), labels, self._ports, self._confined)
+        sandbox = Running(image, self._disks.new(), labels, self._ports)
         self._sandbox = sandbox
         sandbox.ended.add_done_callback(lambda _: self._forget(sandbox))
-        await sandbox.start(self._snapshots, snapshot, environ, entrypoint)
+        await sandbox.start(self._confine, self._snapshots, snapshot, environ, entrypoint)
         return {"ports": _text_keys(sandbox.ports)}
 
     async def destroy(self) -> None:

@@ -28,17 +28,15 @@ KILL_AFTER_TERM = 10.0
 class Running:
     """A sandbox. `ended` becomes its exit code when no process and no disk of it is left."""
 
-    def __init__(
-        self, image: Image, disk: Disk, labels: dict, ports: "list[int]", confined: bool
-    ) -> None:
+    def __init__(self, image: Image, disk: Disk, labels: dict, ports: "list[int]") -> None:
         self.image = image
+        self.confined: bool | None = None
         self.labels = labels
         self.ending = False
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.ports = _free_ports(ports)
         self.line = Line()
         self._disk = disk
-        self._confined = confined
         self._stops: set[threading.Event] = set()
         self._process: asyncio.subprocess.Process | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -46,14 +44,20 @@ class Running:
         self._copying = asyncio.Lock()
 
     async def start(
-        self, snapshots: Snapshots, snapshot: object, environ: dict, entrypoint: "list[str] | None"
+        self,
+        confine_mode: str,
+        snapshots: Snapshots,
+        snapshot: object,
+        environ: dict,
+        entrypoint: "list[str] | None",
     ) -> None:
         """Make the disk and start PID 1.
 
         Raises EngineError 404 when the snapshot is gone, 409 when it was destroyed meanwhile,
-        507 when the disk is full; nothing is left then.
+        503 when it must be confined and cannot, 507 when the disk is full; nothing is left then.
         """
         try:
+            self.confined = await asyncio.to_thread(confine.decide, confine_mode)
             await self._copy(self._fill_disk, snapshots, snapshot)
             if self.ending:
                 raise Stopped
@@ -128,7 +132,7 @@ class Running:
             stop.set()
 
     def _fill_disk(self, snapshots: Snapshots, snapshot: object, stop: threading.Event) -> None:
-        self._disk.create(with_root=snapshot is None, in_memory=not self._confined)
+        self._disk.create(with_root=snapshot is None, in_memory=not self.confined)
         if snapshot is not None:
             snapshots.restore(snapshot, self._disk.root, stop)
 
@@ -137,7 +141,7 @@ class Running:
         if entrypoint:
             command += ["--", *entrypoint]
         command[0] = os.path.join(self.image.folder, "bin", command[0])
-        if self._confined:
+        if self.confined:
             command = confine.command(self.image, self._disk.root, command)
         theirs = self.line.theirs.fileno()
         self._process = await asyncio.create_subprocess_exec(
@@ -153,8 +157,8 @@ class Running:
 
     def _environ(self, given: dict) -> "dict[str, str]":
         root = self._disk.root
-        home = confine.HOME if self._confined else os.path.join(root, "home")
-        run = confine.RUN if self._confined else self._disk.run
+        home = confine.HOME if self.confined else os.path.join(root, "home")
+        run = confine.RUN if self.confined else self._disk.run
         environ = {"LANG": "C.UTF-8", "HERMES_BOOT_ID": secrets.token_hex(16)}
         environ |= {name: os.environ[name] for name in INHERITED if name in os.environ}
         environ |= given
@@ -162,12 +166,12 @@ class Running:
         return environ | {
             "PATH": self.image.path,
             "HOME": home,
-            "TMPDIR": "/tmp" if self._confined else os.path.join(root, "tmp"),  # noqa: S108
+            "TMPDIR": "/tmp" if self.confined else os.path.join(root, "tmp"),  # noqa: S108
             "HERMES_HOME": os.path.join(home, ".hermes"),
             "HERMES_MANAGED_DIR": os.path.join(run, "managed"),
             "SANDBOX_RUN": run,
             "SANDBOX_BIND": "127.0.0.1",
-            "SANDBOX_CONFINED": "1" if self._confined else "0",
+            "SANDBOX_CONFINED": "1" if self.confined else "0",
             processes.MARK: self._disk.id,
         }
 

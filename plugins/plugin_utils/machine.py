@@ -18,7 +18,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     PORT_VARIABLES,
     Settings,
 )
-from ansible_collections.hermes.workers.plugins.plugin_utils import installer
+from ansible_collections.hermes.workers.plugins.plugin_utils import confinement, installer
 from ansible_collections.hermes.workers.plugins.plugin_utils.container import (
     ContainerImage,
     pull_problem,
@@ -136,7 +136,6 @@ class Machine(Controller):
     def __init__(self, settings: Settings, deployment: Deployment, runtime: Runtime) -> None:
         super().__init__(settings, deployment, runtime)
         self.address = f"http://127.0.0.1:{settings.port}"
-        self.bubblewrap = shutil.which("bwrap")
         # An engine whose socket is refused already has nothing more to tell.
         self.containers = ContainerEngine(settings, runtime) if settings.docker_socket else None
 
@@ -166,8 +165,8 @@ class Machine(Controller):
     def _dashboard(self, source: Callable[[str], str]) -> tuple[str, str]:
         if not self.settings.dashboard:
             return "off", source("hermes_dashboard")
-        if not (self.bubblewrap or self.settings.host_tools or self.containers):
-            return "not served: nothing confines it here", "bubblewrap not found"
+        if not (self.containers or self.settings.host_tools or self.confines):
+            return "not served: nothing confines it here", self._bubblewrap()
         return f"http://127.0.0.1:{self.settings.dashboard_port}", source("hermes_dashboard_port")
 
     def _sandbox(self) -> list[str]:
@@ -176,9 +175,19 @@ class Machine(Controller):
             where = f"{engine.version}, unix:{engine.image.socket}"
             return ["sandbox", "container (docker)", where]
         tools = "host tools on" if self.settings.host_tools else "no host tools"
-        confined = "by bubblewrap" if self.bubblewrap else "no"
-        found = self.bubblewrap or "bubblewrap not found"
-        return ["confined", f"{confined}, {tools}", found]
+        confined = "by bubblewrap" if self.confines else "no"
+        return ["confined", f"{confined}, {tools}", self._bubblewrap()]
+
+    @property
+    def confines(self) -> bool:
+        """Whether bubblewrap confines a Hermes that starts now."""
+        return confinement.confines(self.runtime.sources.container)
+
+    def _bubblewrap(self) -> str:
+        found = shutil.which("bwrap")
+        if found is None:
+            return "bubblewrap not found"
+        return found if self.confines else f"{found} does not work here"
 
     def _python(self) -> list[Problem]:
         if PYTHON_LEAST <= sys.version_info[:2] < PYTHON_BELOW:

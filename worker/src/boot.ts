@@ -136,9 +136,8 @@ export class Boot {
   async #bring(guest: Guest, snapshot: SnapshotRecord | null, passedOver: string[]): Promise<void> {
     const { bootId } = guest;
     const { sandbox, settings, watch, remember } = this.#parts;
-    const found = await sandbox.inspect();
     // Whatever runs there is of no boot that we remember: it must neither answer nor be saved.
-    if (found.running) await sandbox.destroy();
+    if ((await sandbox.inspect()).running) await sandbox.destroy();
     await sandbox.start({
       ...(snapshot === null ? { image: settings.image } : { containerSnapshot: { id: snapshot.id } }),
       env: { HERMES_BOOT_ID: bootId },
@@ -166,7 +165,9 @@ export class Boot {
       await sandbox.setInactivityTimeout(INACTIVITY_LIMIT);
     };
     const { open, instanceType } = startOf(settings);
-    remember({ confined: found.confined, started: { open, instanceType } });
+    // The engine decides it at each start.
+    const { confined } = await sandbox.inspect();
+    remember({ confined, started: { open, instanceType } });
     await Promise.race([steps(), ended]);
     if (watch.hasEnded(bootId)) throw new SandboxGone(null);
     this.#bootLog?.stop();

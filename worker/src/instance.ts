@@ -144,7 +144,8 @@ export class HermesInstance extends DurableObject<Env> {
       bootId: memory.bootId,
       image: memory.image,
       gateway: up ? "running" : null,
-      confined: memory.confined,
+      // Of what runs: the next start decides anew.
+      confined: memory.state === "asleep" ? null : memory.confined,
       version: this.#settings.workerVersion,
       configuration: this.#configuration(),
       storage: this.#storageView(),

@@ -42,6 +42,7 @@ class Server:
 
     def __init__(self, state: Path, confine: str = "never", images: "Path | None" = None) -> None:
         self.state = state
+        self.path = os.environ["PATH"]
         self.confine = confine
         self.images = images or state / "images"
         self.process: subprocess.Popen | None = None
@@ -75,7 +76,12 @@ class Server:
             "--confine",
             self.confine,
         ]
-        environ = {**os.environ, "PYTHONPATH": str(CONTAINER), "SOME_SECRET": self.SECRET}
+        environ = {
+            **os.environ,
+            "PATH": self.path,
+            "PYTHONPATH": str(CONTAINER),
+            "SOME_SECRET": self.SECRET,
+        }
         began = time.monotonic()
         self.process = subprocess.Popen(command, cwd=self.state, env=environ)
         wait_for(self._answers)

@@ -4,6 +4,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -32,9 +33,9 @@ def shell(text: str) -> "tuple[str, ...]":
 
 def test_it_describes_itself_and_what_runs(either: Server) -> None:
     async def test(client: Client) -> None:
-        idle = {"running": False, "labels": None, "image": None, "ports": None}
-        said = {"engine": "process", "confined": either.confine == "always"}
-        assert await client.get() == (200, {**said, **idle})
+        idle = dict.fromkeys(("labels", "image", "ports", "confined"))
+        said = {"engine": "process"}
+        assert await client.get() == (200, {**said, **idle, "running": False})
         ports = await boot(client, labels={"tenant": "alice"})
         assert set(ports) == {"18789", "9119"}
         async with aiohttp.ClientSession() as outside:
@@ -43,6 +44,7 @@ def test_it_describes_itself_and_what_runs(either: Server) -> None:
         assert (await client.get())[1] == {
             **said,
             "running": True,
+            "confined": either.confine == "always",
             "labels": {"tenant": "alice"},
             "image": "image-a",
             "ports": ports,
@@ -402,6 +404,29 @@ def test_the_sandbox_knows_nothing_of_the_engine_s_environment(either: Server) -
             assert Server.SECRET.encode() not in others.out
 
     either.run(test)
+
+
+@pytest.mark.skipif(not bubblewrap_works(), reason="bubblewrap does not work here")
+def test_bubblewrap_confines_from_the_next_start_after_it_was_installed(tmp_path: Path) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    server = Server(tmp_path / "state", confine="auto")
+    server.path = str(programs)
+
+    async def test(client: Client) -> None:
+        for installed in (False, True, False):
+            if installed:
+                (programs / "bwrap").symlink_to(shutil.which("bwrap"))
+            else:
+                (programs / "bwrap").unlink(missing_ok=True)
+            await boot(client)
+            assert (await client.get())[1]["confined"] is installed
+            hidden = await client.exec("ls", str(programs))
+            assert (hidden.code != 0) is installed
+            await client.post("/destroy")
+
+    with server:
+        server.run(test)
 
 
 MINE = {str(one) for one in Path(sys.prefix).parents}
