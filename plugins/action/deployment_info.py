@@ -68,6 +68,7 @@ class ActionModule(ExistingAction):
             ("backups", words(status.get("backups", {}).get("count"))),
             ("last error", words(status.get("lastError"))),
             ("provider", words(status.get("lastProviderError"))),
+            ("supervisor", revived((record or {}).get("revived", 0))),
             (
                 "token",
                 self.deployment.shown(self.deployment.token_file)
@@ -88,6 +89,8 @@ class ActionModule(ExistingAction):
             return (
                 f"its processes run, but the Worker does not answer; see `{self.command('logs')}`"
             )
+        if self.deployment.orphans():
+            return f"its supervisor and the guardian were killed; `{self.command('deploy')}` brings them back"
         return f"stopped; `{self.command('deploy')}` starts it"
 
     @staticmethod
@@ -113,6 +116,13 @@ class ActionModule(ExistingAction):
                 *(hermes if isinstance(hermes, list) else [str(hermes)]),
             ]
         return shown
+
+
+def revived(times: int) -> str | None:
+    """Return how often the supervisor had to be started again."""
+    if not times:
+        return None
+    return f"was killed and started again, {times} {'time' if times == 1 else 'times'} by now"
 
 
 def coming(due: dict[str, str] | None) -> str | None:

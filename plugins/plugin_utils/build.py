@@ -59,8 +59,10 @@ class Sources:
         self.node_lock = self.root / "roles" / "worker" / "files" / "node.lock"
         self.wrangler_lock = self.root / "roles" / "worker" / "files" / "wrangler"
         self.supervisor = self.root / "roles" / "workerd" / "files" / "supervisor.py"
+        self.guardian = self.root / "roles" / "workerd" / "files" / "guardian.py"
         self.cleaner = self.root / "roles" / "workerd" / "files" / "cleaner.py"
         self.docker = self.root / "plugins" / "module_utils" / "docker.py"
+        self.host_programs = [self.supervisor, self.guardian, self.cleaner, self.docker]
         self.engine = self.container / "engine"
         self.sandbox = self.container / "sandbox"
         self.start_script = self.container / "start-hermes.sh"
@@ -88,9 +90,8 @@ class Sources:
 
     @cached_property
     def host(self) -> str:
-        """Digest of the host's runtime: supervisor, engine and cleaner."""
-        programs = [self.supervisor, self.cleaner, self.docker]
-        paths = [self.host_lock, *programs, *files_below(self.engine)]
+        """Digest of the host's runtime: its programs and the engine."""
+        paths = [self.host_lock, *self.host_programs, *files_below(self.engine)]
         return digest_of(self.root, paths, python_tag())
 
     @cached_property

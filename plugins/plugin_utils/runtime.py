@@ -104,7 +104,7 @@ class Runtime:
                 self.host / "venv", self.sources.host_lock, "the supervisor"
             )
             programs = []
-            for source in (self.sources.supervisor, self.sources.cleaner, self.sources.docker):
+            for source in self.sources.host_programs:
                 programs.append(self.host / source.name)
                 programs[-1].write_bytes(clean_bytes(source))
             engine = next(self.host.glob("venv/lib/python3*/site-packages")) / "engine"

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keeps one deployment's workerd running, and its process engine or the cleaner of its container engine.
 
+A guardian beside it starts it again when it was killed, with the secrets of that moment: guardian.py.
+
     python supervisor.py run --folder DIR            < settings.json
     python supervisor.py ctl status --folder DIR
     python supervisor.py ctl restart --folder DIR    < changes.json
@@ -16,7 +18,8 @@ Secrets come in on standard input and go into workerd's environment, nowhere els
 
 Settings: {"name", "host", "kind": "process" or "docker", "ports": {"http", "providers"}, "workerd": [command],
 "helpers": {"engine" or "cleaner": [command]}, "drain": seconds, "environment": {for the helpers},
-"workerd_environment": {}, "secrets": {for workerd}}.
+"workerd_environment": {}, "secrets": {for workerd}}. A guardian gives further: "earlier_secrets": {what a change that
+nobody settled would be taken back to}, "guardian": its process id, "revived": how often that was necessary.
 Changes of restart: any of "workerd", "drain", "secrets". Changes of change-secrets: {name: value, or null to remove};
 what was there before is remembered, in memory only, until it is settled or taken back.
 """
@@ -51,6 +54,7 @@ from circus.util import synchronized
 from circus.watcher import Watcher
 from tornado import gen
 
+GUARDIAN = Path(__file__).with_name("guardian.py")
 RECORD = Path("run/supervisor.json")
 PROCESSES = Path("run/processes.json")
 CONTROL = "ipc://run/supervisor.sock"
@@ -62,6 +66,9 @@ SHORT_LIFE = 5.0
 """A process that lived shorter (seconds) failed to start; the next attempt then waits RETRY_DELAY."""
 RETRY_DELAY = 1.0
 ENGINE_STOP_SECONDS = 20
+GUARDIAN_STOP_SECONDS = 1
+GUARDIAN_SECONDS = 1.0
+"""How long a guardian may take to read a line."""
 MOST_FILES = 65536
 """Open files for workerd, where the system allows as many: a connection takes two."""
 FILES_WITHOUT_LIMIT = 10240
@@ -75,6 +82,8 @@ DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)
 IP_MINTTL, MOST_HOPS = 21, 255
 BUSY_SECONDS = 300
 """How long a command waits for the one before it, which may have requests to wait for."""
+ENDED_IN_TURN = ("guardian", "workerd", "engine", "cleaner")
+"""The guardian would start what is being ended; workerd finishes its requests while its engine still runs."""
 ALREADY_RUNNING = 3
 PREVIOUS = "API_TOKEN_PREVIOUS"
 
@@ -130,7 +139,7 @@ def detached(settings: dict, writing: int) -> None:
     try:
         record = hold_record()
         redirect_output()
-        end_orphans()
+        end_orphans(spared=settings.get("guardian"))
         supervise(settings, record, lambda: report(writing, "started"))
     except BlockingIOError:
         code = ALREADY_RUNNING
@@ -178,9 +187,15 @@ def redirect_output() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
-def end_orphans() -> None:
-    """End what a killed supervisor left running: it holds our ports and our storage."""
-    for name, found in read_processes().items():
+def end_orphans(spared: int | None = None) -> None:
+    """End what a killed supervisor left running: it holds our ports and our storage.
+
+    spared: the guardian that we are started by, which tries again should we fail.
+    """
+    processes = read_processes()
+    for name, found in sorted(processes.items(), key=lambda one: ENDED_IN_TURN.index(one[0])):
+        if found["pid"] == spared:
+            continue
         # A copied folder's record names the processes of the one that it is a copy of.
         if found["folder"] != os.getcwd() and os.path.isdir(found["folder"]):
             continue
@@ -199,7 +214,7 @@ def end_orphans() -> None:
                 process.wait(10)
         except psutil.NoSuchProcess:
             continue
-    PROCESSES.unlink(missing_ok=True)
+    write_processes({name: one for name, one in processes.items() if one["pid"] == spared})
 
 
 def read_processes() -> dict:
@@ -221,6 +236,14 @@ def note_process(name: str, pid: int, stop_signal: int) -> None:
             "signal": int(stop_signal),
             "folder": os.getcwd(),
         }
+    write_processes(found)
+
+
+def write_processes(found: dict) -> None:
+    """Replace the record of processes in one step; there is none of no process."""
+    if not found:
+        PROCESSES.unlink(missing_ok=True)
+        return
     temporary = PROCESSES.with_suffix(".new")
     temporary.write_text(json.dumps(found), encoding="utf-8")
     temporary.replace(PROCESSES)
@@ -246,6 +269,7 @@ class Supervisor(Arbiter):
                 yield self._finish_requests(workerd)
             yield workerd._stop()
             change(workerd)
+            self.get_watcher("guardian").tell()
         finally:
             # The engine too: it is stopped only if it could not be started before.
             yield self._start_watchers()
@@ -332,6 +356,44 @@ class Process(Watcher):
             yield super().manage_processes()
 
 
+class Guardian(Process):
+    """The process that starts a supervisor in the place of this one when it was killed."""
+
+    def __init__(self, settings: dict, **more) -> None:
+        self.settings = settings
+        self.line: socket.socket | None = None
+        self.theirs: socket.socket | None = None
+        # It needs the standard library only.
+        command = [sys.executable, "-I", "-S", str(GUARDIAN), str(Path(__file__).resolve())]
+        super().__init__(
+            "guardian", command, settings["environment"], GUARDIAN_STOP_SECONDS, **more
+        )
+
+    def spawn_process(self, recovery_wid=None):
+        """Start it with one end of a new line as its standard input, and tell it what it has to know."""
+        self.line, self.theirs = socket.socketpair()
+        self.line.settimeout(GUARDIAN_SECONDS)
+        started = super().spawn_process(recovery_wid)
+        self.theirs.close()
+        self.tell()
+        return started
+
+    def _get_stdin_socket_fd(self):
+        return self.theirs.fileno()
+
+    def tell(self) -> None:
+        """Tell it what a supervisor that starts now is to be given. One that has ended is told at its next start."""
+        workerd = self.arbiter.get_watcher("workerd")
+        current = {
+            "workerd": [*shlex.split(workerd.cmd), *workerd.args],
+            "drain": workerd.graceful_timeout - 1,
+            "secrets": workerd.env,
+            "earlier_secrets": workerd.earlier_env,
+        }
+        with contextlib.suppress(OSError):
+            self.line.sendall(json.dumps(self.settings | current).encode() + b"\n")
+
+
 class Restart(Command):
     """\
     Stop workerd, change it, start it
@@ -357,6 +419,7 @@ class Settle(Command):
     def execute(self, arbiter: Supervisor, _props: dict) -> None:
         """Leave nothing that could be taken back."""
         arbiter.get_watcher("workerd").earlier_env = None
+        arbiter.get_watcher("guardian").tell()
 
 
 def set_up(workerd: Process, changes: dict) -> None:
@@ -429,6 +492,7 @@ def supervise(settings: dict, record: TextIO, started: Callable[[], None]) -> No
         # Asked to end, workerd ends its containers too, unsaved; killed, it finds them again at its next start.
         stop_signal=signal.SIGKILL if settings["kind"] == "docker" else signal.SIGTERM,
     )
+    workerd.earlier_env = settings.get("earlier_secrets")
     sockets = [
         CircusSocket(name=name, host="127.0.0.1", port=port, backlog=1024, blocking=False)
         for name, port in settings["ports"].items()
@@ -436,7 +500,8 @@ def supervise(settings: dict, record: TextIO, started: Callable[[], None]) -> No
     for one in sockets:
         only_with_data(one)
     supervisor = Supervisor(
-        [*helpers, workerd],
+        # The guardian is stopped first: what is told to stop should not be started again.
+        [*helpers, workerd, Guardian(settings, priority=0)],
         CONTROL,
         EVENTS,
         check_delay=CHECK_SECONDS,
@@ -461,8 +526,9 @@ def supervise(settings: dict, record: TextIO, started: Callable[[], None]) -> No
     try:
         # Blocks until told to stop; a failure before that is in the answer only.
         supervisor.start(cb=running).result()
+        write_processes({})
     finally:
-        for name in (CONTROL.removeprefix("ipc://"), EVENTS.removeprefix("ipc://"), str(PROCESSES)):
+        for name in (CONTROL.removeprefix("ipc://"), EVENTS.removeprefix("ipc://")):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name)
 
@@ -519,6 +585,7 @@ def serves(workerd: "Process", port: int) -> bool:
 def write_record(record: TextIO, settings: dict) -> None:
     """Write down for others what runs here; no secret is in it."""
     kept = {name: settings[name] for name in ("host", "kind", "ports", "workerd_environment")}
+    kept["revived"] = settings.get("revived", 0)
     record.seek(0)
     record.truncate()
     json.dump(kept | {"pid": os.getpid(), "folder": os.getcwd()}, record)

@@ -73,7 +73,7 @@ def wait_for(true: Callable[[], Any], seconds: float = 15) -> Any:
     """Poll until the answer is true and return it."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        with contextlib.suppress(OSError, psutil.Error):
+        with contextlib.suppress(OSError, ValueError, KeyError, psutil.Error):
             answer = true()
             if answer:
                 return answer
@@ -133,6 +133,23 @@ class Box:
         found = json.loads((self.folder / "run" / "processes.json").read_text())
         return {name: entry["pid"] for name, entry in found.items()}
 
+    def kill_both(self) -> None:
+        """Kill the supervisor and its guardian at once, as a system does that lacks memory."""
+        victims = [psutil.Process(self.pids()["guardian"]), psutil.Process(self.record()["pid"])]
+        for process in victims:
+            process.suspend()
+        for process in victims:
+            process.kill()
+        psutil.wait_procs(victims, 10)
+
+    def revived(self, times: int) -> bool:
+        """Tell whether a supervisor runs that was started in the place of so many killed ones."""
+        record = self.record()
+        if record["revived"] == times and psutil.pid_exists(record["pid"]):
+            self.started.append(record["pid"])
+            return True
+        return False
+
     def get(self, path: str = "/") -> list[str]:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=15) as answer:
             return answer.read().decode().split()
@@ -178,7 +195,8 @@ def test_it_serves_and_outlives_its_caller(running: Box) -> None:
     assert psutil.Process(running.record()["pid"]).ppid() == 1 or psutil.pid_exists(
         running.record()["pid"]
     )
-    assert json.loads(running.ctl("status").stdout) == {"engine": "active", "workerd": "active"}
+    names = ("engine", "workerd", "guardian")
+    assert json.loads(running.ctl("status").stdout) == dict.fromkeys(names, "active")
 
 
 def test_only_its_owner_can_speak_to_it(running: Box) -> None:
@@ -377,8 +395,7 @@ def test_hangup_does_not_run_two_of_a_kind(running: Box) -> None:
 
 def test_what_a_killed_supervisor_left_is_ended(running: Box) -> None:
     before = running.pids()
-    os.kill(running.record()["pid"], signal.SIGKILL)
-    wait_for(lambda: not psutil.pid_exists(running.record()["pid"]))
+    running.kill_both()
     done = running.run()
     assert done.returncode == 0, done.stderr
     assert not set(before.values()) & set(running.pids().values())
@@ -397,6 +414,64 @@ def test_a_copied_folder_leaves_the_other_ones_processes_alone(running: Box) -> 
         copy.close()
     assert running.ctl("status").returncode == 0
     assert all(psutil.pid_exists(pid) for pid in running.pids().values())
+
+
+def test_a_killed_supervisor_is_started_again_with_the_secrets_of_that_moment(
+    running: Box,
+) -> None:
+    assert running.ctl("change-secrets", {"API_TOKEN": "second-value"}).returncode == 0
+    assert running.ctl("restart", {"workerd": running.workerd("two")}).returncode == 0
+    before = running.pids()
+    os.kill(running.record()["pid"], signal.SIGKILL)
+    wait_for(lambda: running.revived(1))
+    assert running.get()[1:] == ["two", "second-value"]
+    wait_for(lambda: not any(psutil.pid_exists(pid) for pid in before.values()))
+    assert running.ctl("undo-secrets").returncode == 0
+    assert running.get()[2] == SECRET
+
+
+def test_each_heals_the_other_again_and_again(running: Box) -> None:
+    for times in (1, 2):
+        guardian = running.pids()["guardian"]
+        os.kill(guardian, signal.SIGKILL)
+        wait_for(lambda was=guardian: running.pids()["guardian"] != was)
+        os.kill(running.record()["pid"], signal.SIGKILL)
+        wait_for(lambda times=times: running.revived(times))
+        assert running.get()[1:] == ["one", SECRET]
+
+
+def test_a_stopped_supervisor_stays_stopped_though_it_is_killed_meanwhile(box: Box) -> None:
+    assert box.run(drain=30).returncode == 0
+    guardian, supervisor = box.pids()["guardian"], box.record()["pid"]
+    with ThreadPoolExecutor() as pool:
+        slow = pool.submit(box.get, "/slow")
+        wait_for(lambda: connected(box.port))
+        os.kill(supervisor, signal.SIGTERM)
+        wait_for(lambda: not psutil.pid_exists(guardian))
+        os.kill(supervisor, signal.SIGKILL)
+        (box.folder / "go").touch()
+        with contextlib.suppress(OSError):
+            slow.result()
+    assert box.record()["pid"] == supervisor
+    assert "guardian" not in [name for name, pid in box.pids().items() if psutil.pid_exists(pid)]
+
+
+def test_a_guardian_whose_start_fails_tries_again(running: Box) -> None:
+    guardian, supervisor = running.pids()["guardian"], psutil.Process(running.record()["pid"])
+    log = running.folder / "logs" / "supervisor.log"
+    supervisor.suspend()
+    for name in ("workerd", "engine"):
+        os.kill(running.pids()[name], signal.SIGKILL)
+    supervisor.kill()
+    supervisor.wait(10)
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        wait_for(lambda: other.bind(("127.0.0.1", running.port)) is None)
+        other.listen()
+        wait_for(lambda: "in use" in log.read_text())
+        # Whoever stops the deployment now has to find it.
+        assert running.pids() == {"guardian": guardian}
+    wait_for(lambda: running.revived(1))
 
 
 def test_logs_are_kept_apart(running: Box) -> None:
@@ -427,7 +502,7 @@ def test_where_containers_outlive_it_workerd_is_killed_and_never_asked(box: Box)
     assert box.ctl("restart", {}).returncode == 0
     wait_for(lambda: ups() == 2)
     orphan = box.pids()["workerd"]
-    os.kill(box.record()["pid"], signal.SIGKILL)
+    box.kill_both()
     assert box.run(kind="docker", workerd=command).returncode == 0
     wait_for(lambda: ups() == 3)
     assert not psutil.pid_exists(orphan)
