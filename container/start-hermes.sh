@@ -30,10 +30,11 @@ if [ -n "${SANDBOX_EXTRA_CA-}" ]; then
     fi
 fi
 
+# -P: the modules beside the program are none of Hermes'.
+programs="$(dirname "$0")/sandbox"
 if [ "${1-}" = dashboard ]; then
     cd "${HOME:-$HERMES_HOME}"
-    # -P: the modules beside the program are none of Hermes'.
-    exec python -P "$(dirname "$0")/sandbox/serve_dashboard.py"
+    exec python -P "$programs/brought.py" "$programs/serve_dashboard.py"
 fi
 
 # Left by an earlier process, perhaps on another machine: a pid file whose pid happens to be
@@ -55,4 +56,4 @@ export HERMES_GATEWAY_EXTERNAL_SUPERVISOR=1
 : >>"$HERMES_HOME/config.yaml"
 
 cd "${HOME:-$HERMES_HOME}"
-exec hermes gateway run
+exec python -P "$programs/brought.py" "$(command -v hermes)" gateway run

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Engine, sandbox and real Hermes together: a conversation outlives every way to end.
-
-HERMES_TEST_IMAGE names an image folder to use; else one is built from the lock, in the folder
-HERMES_TEST_CACHE where that is set, so that later runs find it.
-"""
+"""Engine, sandbox and real Hermes together: a conversation outlives every way to end."""
 
 import asyncio
 import json
@@ -16,7 +12,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
-import hermes_image
 import pytest
 from engine_client import Client, Done
 from engine_server import Server, bubblewrap_works, gone, ok
@@ -29,14 +24,6 @@ pytestmark = pytest.mark.skipif(
 
 KEY = "gateway-key-of-this-boot-0123456789"
 TOKEN = "dashboard-token-of-this-boot-0123456789"
-
-
-@pytest.fixture(scope="session")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if given := os.environ.get("HERMES_TEST_IMAGE"):
-        return Path(given)
-    cache = os.environ.get("HERMES_TEST_CACHE")
-    return hermes_image.build(Path(cache) if cache else tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture

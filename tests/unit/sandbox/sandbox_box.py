@@ -17,6 +17,10 @@ from pathlib import Path
 CONTAINER = Path(__file__).resolve().parents[3] / "container"
 KEY = "gateway-key-of-this-boot-0123456789"
 TOKEN = "dashboard-token-of-this-boot-0123456789"
+RUNS_A_PROGRAM = """import runpy, sys
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
 def lay_out(image: Path) -> Path:
@@ -24,22 +28,22 @@ def lay_out(image: Path) -> Path:
     shutil.copytree(
         CONTAINER / "sandbox", image / "sandbox", ignore=shutil.ignore_patterns("__pycache__")
     )
-    shutil.copy(
-        Path(__file__).with_name("fake_dashboard.py"), image / "sandbox" / "serve_dashboard.py"
-    )
+    here = Path(__file__)
+    shutil.copy(here.with_name("fake_dashboard.py"), image / "sandbox" / "serve_dashboard.py")
+    (image / "sandbox" / "brought.py").write_text(RUNS_A_PROGRAM)
     shutil.copy(CONTAINER / "start-hermes.sh", image / "start-hermes.sh")
     (image / "bin").mkdir()
     programs = image / "venv" / "bin"
     programs.mkdir(parents=True)
     (programs / "python").symlink_to(sys.executable)
-    shutil.copy(Path(__file__).with_name("fake_hermes.py"), image / "fake_hermes.py")
+    shutil.copy(here.with_name("fake_hermes.py"), programs / "hermes")
+    (programs / "hermes").chmod(0o755)
     write_program(
         image / "bin" / "sandbox",
         """root=${0%/bin/sandbox}
 exec "$root/venv/bin/python" -I -S "$root/sandbox" "$@"
 """,
     )
-    write_program(programs / "hermes", f'exec "{programs}/python" -I "{image}/fake_hermes.py"\n')
     return image
 
 

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `go` brought holds in real Hermes where a job runs, whatever a `.env` says."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+KEY = "capability-of-this-boot-0123456789"
+STALE = "capability-of-an-earlier-boot-0123"
+BASE = "http://127.0.0.1:9/provider/v1"
+TOKEN = 'a "b" $HOME ${HOME} #c'
+# As the scheduler does it for each job.
+PROBE = """
+import json, os
+from pathlib import Path
+from agent import secret_scope
+from hermes_cli.config import save_env_value
+from hermes_cli.env_loader import load_hermes_dotenv
+from hermes_cli.runtime_provider import resolve_runtime_provider
+
+home = Path(os.environ["HERMES_HOME"])
+save_env_value("WEATHER_TOKEN", "another")
+save_env_value("OF_THE_OWNER", "kept, and more")
+secret_scope.set_secret_scope(secret_scope.build_profile_secret_scope(home))
+load_hermes_dotenv(hermes_home=home)
+found = resolve_runtime_provider(requested=None, target_model="m")
+names = ("WEATHER_TOKEN", "OF_THE_OWNER")
+print(json.dumps({
+    "key": found["api_key"],
+    "base": found["base_url"],
+    "scope": {name: secret_scope.get_secret(name) for name in names},
+    "environment": {name: os.environ.get(name) for name in names},
+}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("provider", "variables"),
+    [
+        ("anthropic", {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": BASE}),
+        ("openrouter", {"OPENROUTER_API_KEY": KEY, "OPENROUTER_BASE_URL": BASE}),
+        ("openai-api", {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": BASE}),
+        ("custom:sealed-custom", {"HERMES_PROVIDER_CAPABILITY": KEY}),
+        ("custom:sealed-custom", {"CUSTOM_API_KEY": KEY}),
+    ],
+    ids=["anthropic", "openrouter", "openai", "custom", "custom with its own key"],
+)
+def test_a_job_has_the_key_and_the_variables_of_this_boot(
+    tmp_path: Path, image: Path, provider: str, variables: "dict[str, str]"
+) -> None:
+    home, run, managed = (tmp_path / name for name in ("home", "run", "run/managed"))
+    home.mkdir()
+    managed.mkdir(parents=True)
+    brought = {**variables, "WEATHER_TOKEN": TOKEN}
+    (run / "env.json").write_text(json.dumps(brought))
+    (home / "config.yaml").touch()
+    named = {"base_url": BASE, "key_env": next(iter(variables)), "api_mode": "chat_completions"}
+    model = {"provider": provider, "default": "m", "base_url": BASE, "context_length": 200000}
+    config = {"model": model, "providers": {"sealed-custom": named}}
+    (managed / "config.yaml").write_text(json.dumps(config))
+    stale = "".join(f"{name}={STALE}\n" for name in brought)
+    (home / ".env").write_text(stale + "OF_THE_OWNER=kept\n")
+
+    told = ask(image, tmp_path, {**brought, "HERMES_HOME": str(home), "SANDBOX_RUN": str(run)})
+    assert (told["key"], told["base"].rstrip("/")) == (KEY, BASE)
+    expected = {"WEATHER_TOKEN": TOKEN, "OF_THE_OWNER": "kept, and more"}
+    assert told["scope"] == expected
+    assert told["environment"] == expected
+    assert "another" not in (home / ".env").read_text()
+
+
+def ask(image: Path, folder: Path, environ: "dict[str, str]") -> dict:
+    """Run the probe as a program of Hermes and return what it prints."""
+    (folder / "probe.py").write_text(PROBE)
+    python, launcher = image / "venv" / "bin" / "python", image / "sandbox" / "brought.py"
+    done = subprocess.run(
+        [python, "-P", launcher, folder / "probe.py"],
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "HERMES_MANAGED_DIR": str(folder / "run" / "managed"),
+            **environ,
+        },
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
