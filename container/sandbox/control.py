@@ -5,17 +5,15 @@ import errno
 import json
 import os
 import re
-import sqlite3
 import sys
 import time
-import urllib.parse
 from collections.abc import Callable
-from datetime import datetime
 from typing import BinaryIO
 
 from sandbox import processes
 from sandbox.errors import FAILED, NOT_RESTORED, TEMPORARY, TOO_LATE, USAGE, SandboxError
 from sandbox.init import SHUTDOWN_MARGIN
+from sandbox.jobs import Jobs
 from sandbox.places import Places, read_text, write_private
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -80,6 +78,7 @@ def stop_gateway(places: Places, drain: "float | None") -> None:
 def status(places: Places) -> str:
     """Return what is known about this sandbox as one line of JSON."""
     state = places.state()
+    jobs = Jobs(places.home)
     return json.dumps(
         {
             "state": state.get("state", "waiting"),
@@ -88,10 +87,9 @@ def status(places: Places) -> str:
             "lastExit": state.get("lastExit"),
             "configuration": state.get("configuration"),
             "restored": places.restored(),
-            "nextCron": _next_cron(os.path.join(places.home, "cron", "jobs.json")),
-            "cronRunning": _cron_running(
-                os.path.join(places.home, "cron", "executions.db"), state.get("pid")
-            ),
+            "nextCron": jobs.next_run(),
+            "cronRunning": jobs.running(state.get("pid")),
+            "jobError": jobs.failed(),
             "processes": _processes(state.get("initPid")),
         }
     )
@@ -153,38 +151,6 @@ def _await(places: Places, seconds: float, goal: str, reached: Callable[[dict], 
         if time.monotonic() > end:
             raise SandboxError(FAILED, f"Hermes is not {goal} after {seconds:.0f} s.")
         time.sleep(0.05)
-
-
-def _next_cron(path: str) -> "int | None":
-    """Return the earliest `next_run_at` of Hermes' enabled jobs as epoch seconds."""
-    try:
-        jobs = json.loads(read_text(path) or "{}").get("jobs", [])
-        times = [
-            datetime.fromisoformat(job["next_run_at"]).timestamp()
-            for job in jobs
-            if job.get("enabled", True)
-            and job.get("state") == "scheduled"
-            and job.get("next_run_at")
-        ]
-    except (ValueError, TypeError, AttributeError, KeyError):
-        return None
-    return int(min(times)) if times else None
-
-
-def _cron_running(path: str, pid: "int | None") -> int:
-    """Count the runs of cron jobs that the Hermes of this moment has claimed or begun."""
-    if pid is None or not os.path.exists(path):
-        return 0
-    uri = f"file:{urllib.parse.quote(path)}?mode=ro"
-    query = "SELECT count(*) FROM executions WHERE status IN ('claimed', 'running') AND pid = ?"
-    try:
-        database = sqlite3.connect(uri, uri=True, timeout=2)
-        try:
-            return database.execute(query, (pid,)).fetchone()[0]
-        finally:
-            database.close()
-    except sqlite3.Error:
-        return 0
 
 
 def _processes(init: "int | None") -> "list[dict]":

@@ -12,7 +12,11 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     REHEARSAL_MODEL,
     canonical,
 )
-from ansible_collections.hermes.workers.plugins.plugin_utils.chats import Chats, health_words
+from ansible_collections.hermes.workers.plugins.plugin_utils.chats import (
+    Chats,
+    health_words,
+    job_words,
+)
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.service import (
     CloudflareService,
 )
@@ -120,6 +124,8 @@ class ActionModule(DeploymentAction):
             ("version", f"{self.service.version}, Hermes {self.sources.hermes_version}"),
             ("health", result["health"]),
         ]
+        if failed := job_words(status.get("hermes", {}).get("lastJobError")):
+            rows.append(("jobs", failed))
         if "seconds_to_first_token" in result:
             rows.append(("first token", f"{result['seconds_to_first_token']} s"))
         rows += [

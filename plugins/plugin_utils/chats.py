@@ -166,3 +166,11 @@ def delta(event: str) -> tuple[str, str | None]:
 def health_words(status: dict[str, Any]) -> str:
     """Return the answer of /api/health in a few words."""
     return f"{status.get('status')}, Hermes is {status.get('instance', {}).get('state')}"
+
+
+def job_words(trouble: dict[str, Any] | None) -> str | None:
+    """Return a cron job's failure in a few words, or None. trouble: `lastJobError` of the Worker."""
+    if not trouble:
+        return None
+    why = " ".join(trouble["message"].split())
+    return f"a job failed: {trouble['job']} at {trouble['at']}: {why}"

@@ -8,10 +8,10 @@ import secrets
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from appointments import keeps, soon
 from contained import HOME, Contained, in_container, speaking_to
 from plays import Deployment, wait_until
 
@@ -90,22 +90,14 @@ def test_a_job_that_is_due_while_it_sleeps_runs_in_time_and_once(
     lasting: Contained, provider: Provider
 ) -> None:
     deployment = lasting.deployment
-    use(deployment, "cronjob", action="create", name="soon", schedule="1m", prompt=ERRAND)
-    lasting.sleep()
-    due = datetime.fromisoformat(deployment.status()["nextWake"])
-    in_time = (due - datetime.now(UTC)).total_seconds() + 90
+    use(deployment, "cronjob", action="create", name="soon", schedule=soon(), prompt=ERRAND)
 
-    def results() -> list[str]:
-        found = f"find {HOME}/cron/output -type f | xargs -r grep -l '{ERRAND}'"
-        return lasting.inside("sh", "-c", found, check=False).splitlines()
+    def is_done() -> bool:
+        jobs = lasting.inside("cat", f"{HOME}/cron/jobs.json", check=False)
+        return lasting.is_running() and ERRAND not in jobs
 
-    wait_until(lambda: lasting.is_running() and results() != [], "the job's result", in_time)
-    assert deployment.status()["whyAwake"] == "cron"
-    # Neither the next wake nor what Hermes does then repeats it.
-    lasting.sleep()
-    assert deployment.status()["nextWake"] != due.isoformat()
+    keeps(deployment, provider, ERRAND, is_done)
     assert_all_is_there(lasting, provider)
-    assert len(results()) == 1
 
 
 def test_a_new_image_takes_over_with_the_state_and_the_old_one_goes(

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from appointments import ask_hermes, keeps, run_now, soon
 from plays import ROOT, Deployment, Play, clean_environment
 
 from tests.standins.provider import Provider
@@ -63,6 +65,41 @@ def test_the_key_is_in_no_file_no_argv_and_not_with_hermes(
     kept = [path for run in runs if run.is_dir() for path in files_below(run)]
     assert any(path.name == "env.json" for path in kept)
     assert [str(path) for path in kept if canary in path.read_bytes()] == []
+
+
+def test_a_job_that_is_due_while_hermes_sleeps_reaches_the_provider_once(
+    keyed: Deployment, provider: Provider
+) -> None:
+    keyed.call("POST", "/api/instance/wake")
+    errand = f"Water the ferns {secrets.token_hex(4)}."
+    job = {"name": "ferns", "schedule": soon(), "prompt": errand}
+    assert ask_hermes(keyed, "POST", "/api/jobs", job)["job"]["next_run_at"]
+    keeps(keyed, provider, errand, lambda: ask_hermes(keyed, "GET", "/api/jobs")["jobs"] == [])
+    assert {s.headers["x-api-key"] for s in provider.seen if s.body} == {provider.key}
+
+
+def test_a_job_that_fails_is_told_until_it_works(keyed: Deployment, provider: Provider) -> None:
+    keyed.call("POST", "/api/instance/wake")
+    job = {"name": "tea", "schedule": "every 2h", "prompt": "Make tea."}
+    made = ask_hermes(keyed, "POST", "/api/jobs", job)["job"]["id"]
+    good, provider.key = provider.key, "sk-another-" + secrets.token_hex(8)
+    try:
+        assert run_now(keyed, made)["last_status"] == "error"
+        keyed.call("POST", "/api/instance/sleep")
+        told = keyed.status()["lastJobError"]
+        assert (told["job"], told["id"]) == ("tea", made)
+        assert "401" in told["message"]
+        line = f"a job failed: tea at {told['at']}: {told['message']}"
+        assert line in keyed.play("status").output
+        assert line in keyed.deploy().output
+    finally:
+        provider.key = good
+    keyed.call("POST", "/api/instance/wake")
+    assert run_now(keyed, made)["last_status"] == "ok"
+    ask_hermes(keyed, "DELETE", f"/api/jobs/{made}")
+    keyed.call("POST", "/api/instance/sleep")
+    assert keyed.status()["lastJobError"] is None
+    assert keyed.call("GET", "/api/health").json["hermes"]["lastJobError"] is None
 
 
 def test_no_play_prints_the_key_or_the_token(keyed: Deployment, provider: Provider) -> None:
@@ -230,6 +267,12 @@ def test_keys_in_the_environment_are_with_hermes_and_in_no_file(
     canary = provider.key.encode()
     assert [str(p) for p in files_below(direct.state) if canary in p.read_bytes()] == []
 
+    errand = f"Feed the fish {secrets.token_hex(4)}."
+    order = {"action": "create", "name": "fish", "schedule": soon(), "prompt": errand}
+    assert direct.chat(f"Please call cronjob {json.dumps(order)}").status == 200
+    keeps(direct, provider, errand, lambda: ask_hermes(direct, "GET", "/api/jobs")["jobs"] == [])
+
+    direct.call("POST", "/api/instance/wake")
     running = direct.hermes_pids()
     provider.key = direct.variables["custom_api_key"] = "sk-canary-" + secrets.token_hex(16)
     play = direct.play("rotate_keys", "-e", "keys=provider_keys")

@@ -6,7 +6,7 @@ import { type Exit, engineReason, lastLine, run, type Sandbox, type SandboxProce
 import { ApiError, reason } from "./errors.ts";
 import type { BootKeys } from "./hermes-config.ts";
 import type { Log } from "./log.ts";
-import type { Restored } from "./memory.ts";
+import type { JobTrouble, Restored } from "./memory.ts";
 import { SignIns } from "./sign-ins.ts";
 import { Deadline, type Time } from "./time.ts";
 import { DamagedGeneration, type Generation, type Vault } from "./vault.ts";
@@ -230,11 +230,12 @@ export class Guest {
     });
   }
 
-  /** What the sandbox says about Hermes. */
+  /** What the sandbox says about Hermes and its jobs. */
   async status(): Promise<{
     state: string;
     configuration: Configuration | null;
     chores: Omit<Chores, "background">;
+    jobError: JobTrouble | null;
   }> {
     const told = parseStatus(await this.#command("status"));
     const nextCron = typeof told.nextCron === "number" ? told.nextCron * 1000 : null;
@@ -242,7 +243,16 @@ export class Guest {
       state: told.state ?? "unknown",
       configuration: parseConfiguration(told.configuration),
       chores: { nextCron, cronRunning: told.cronRunning ?? 0 },
+      jobError: this.#jobTrouble(told.jobError ?? null),
     };
+  }
+
+  /** Errors quote what was sent, so they are kept without secrets. */
+  #jobTrouble(told: ToldStatus["jobError"]): JobTrouble | null {
+    if (told == null) return null;
+    const { redactor } = this.#parts.log;
+    const { at, name, id, error } = told;
+    return { at: at * 1000, job: redactor.clean(name), id, message: redactor.clean(error) };
   }
 
   /** Work in Hermes' own queues, which no request of ours waits for; 0 when it cannot tell. */
@@ -382,15 +392,19 @@ async function outcome(process: SandboxProcess): Promise<{ exitCode: number; why
   return { exitCode: await process.exitCode, why: lastLine(await process.stderr) };
 }
 
-/** An exit code alone is not believed: one that got lost reads as 0. */
-function parseStatus(text: string): {
+/** What `sandbox status` prints. Times are seconds since the epoch. */
+interface ToldStatus {
   state?: string;
   configuration?: unknown;
   nextCron?: number | null;
   cronRunning?: number;
-} {
+  jobError?: { at: number; name: string; id: string; error: string } | null;
+}
+
+/** An exit code alone is not believed: one that got lost reads as 0. */
+function parseStatus(text: string): ToldStatus {
   try {
-    return JSON.parse(text) as ReturnType<typeof parseStatus>;
+    return JSON.parse(text) as ToldStatus;
   } catch {
     throw commandError("status", { exitCode: 1, why: `it printed no JSON but: ${lastLine(text)}` });
   }

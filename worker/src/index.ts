@@ -66,13 +66,13 @@ app.use(async (c, next) => {
 app.get("/api/health", async (c) => {
   const { name, workerVersion, platform, engine, hermesVersion, image, defaultModel, models } =
     c.var.settings;
-  const { gateway, confined, storage, ...instance } = await hermes(c, (it) => it.health());
+  const { gateway, lastJobError, confined, storage, ...instance } = await hermes(c, (it) => it.health());
   return c.json({
     status: "ok",
     token: tokenView(c.var.caller),
     worker: { name, version: workerVersion, platform, engine },
     instance,
-    hermes: { version: hermesVersion, gateway },
+    hermes: { version: hermesVersion, gateway, lastJobError },
     image,
     confined,
     storage,

@@ -11,7 +11,7 @@ import { BOOT_CAUSE } from "./headers.ts";
 import { buildGo, NO_KEYS } from "./hermes-config.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import { Log, Redactor } from "./log.ts";
-import type { Memory } from "./memory.ts";
+import type { JobTrouble, Memory } from "./memory.ts";
 import { asOf, count } from "./meter.ts";
 import { ASLEEP, PANEL, Panel, WAKING } from "./panel.ts";
 import { type Opened, Sessions } from "./sessions.ts";
@@ -36,6 +36,7 @@ export interface Health {
   bootId: string | null;
   image: string | null;
   gateway: "running" | null;
+  lastJobError: (Omit<JobTrouble, "at"> & { at: string }) | null;
   confined: boolean | null;
   /** Version of the code and settings that this object runs with; the Worker before it may have another. */
   version: string;
@@ -144,6 +145,7 @@ export class HermesInstance extends DurableObject<Env> {
       bootId: memory.bootId,
       image: memory.image,
       gateway: up ? "running" : null,
+      lastJobError: dated(memory.lastJobError),
       // Of what runs: the next start decides anew.
       confined: memory.state === "asleep" ? null : memory.confined,
       version: this.#settings.workerVersion,
@@ -195,6 +197,7 @@ export class HermesInstance extends DurableObject<Env> {
         lastError: dated(memory.lastError),
         lastSaveError: dated(memory.lastSaveError),
         lastProviderError: dated(memory.lastProviderError),
+        lastJobError: dated(memory.lastJobError),
       };
     });
   }

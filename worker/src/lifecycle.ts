@@ -599,10 +599,10 @@ export class Lifecycle {
   async #chores(): Promise<Chores> {
     const guest = this.#guestOrNone();
     if (guest === null) throw new SandboxGone(null);
-    const [{ chores }, background] = await Promise.all([guest.status(), guest.background()]);
+    const [{ chores, jobError }, background] = await Promise.all([guest.status(), guest.background()]);
     // A job under way that is cut off has to be done again.
     const nextCron = chores.cronRunning > 0 ? this.#parts.time.now() : chores.nextCron;
-    if (this.#memory.bootId === guest.bootId) this.#remember({ nextCron });
+    if (this.#memory.bootId === guest.bootId) this.#remember({ nextCron, lastJobError: jobError });
     return { ...chores, background };
   }
 

@@ -25,6 +25,14 @@ export interface ProviderTrouble {
   variable: string;
 }
 
+/** A cron job whose last run failed, as Hermes noted it. */
+export interface JobTrouble {
+  at: number;
+  job: string;
+  id: string;
+  message: string;
+}
+
 /** What a boot began with. */
 export interface Restored {
   /** Generation, or `null` for an empty home. */
@@ -65,6 +73,8 @@ export interface Memory {
   lastError: Trouble | null;
   lastSaveError: Trouble | null;
   lastProviderError: ProviderTrouble | null;
+  /** The newest failure of a job that no later run made good, as Hermes told it last. */
+  lastJobError: JobTrouble | null;
   lastExit: { at: number; exitCode: number | null; logTail: string | null } | null;
   restored: Restored | null;
   /** The newest snapshot. */
@@ -103,6 +113,7 @@ export function newMemory(now: number): Memory {
     lastError: null,
     lastSaveError: null,
     lastProviderError: null,
+    lastJobError: null,
     lastExit: null,
     restored: null,
     snapshot: null,

@@ -609,6 +609,23 @@ describe("appointments", () => {
       await pass(70_000);
       expect(vault.list()).toHaveLength(2);
     }));
+
+  it("that failed are told soon, while it sleeps too, and without a secret", () =>
+    world(async ({ sandbox, turn, pass, time, life }) => {
+      await turn("a");
+      sandbox.nextCron = (time.now() + HOUR) / 1000;
+      await pass(HOUR);
+      sandbox.jobError = { at: 1000, name: "tea", id: "j1", error: `HTTP 401 for ${life.capability}` };
+      await pass(120_000);
+      const told = { at: 1_000_000, job: "tea", id: "j1", message: "HTTP 401 for [redacted]" };
+      expect(life.memory.lastJobError).toEqual(told);
+      await life.sleep();
+      expect(life.memory).toMatchObject({ state: "asleep", lastJobError: told });
+      sandbox.jobError = null;
+      await life.wake("turn");
+      await life.sleep();
+      expect(life.memory.lastJobError).toBeNull();
+    }));
 });
 
 describe("finding it again", () => {

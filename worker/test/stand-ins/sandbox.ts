@@ -89,6 +89,7 @@ export class MemorySandbox implements Sandbox {
   state = "";
   nextCron: number | null = null;
   cronRunning = 0;
+  jobError: { at: number; name: string; id: string; error: string } | null = null;
   healthy = true;
   readonly commands: Record<string, (stdin: string, words: readonly string[]) => Done | Promise<Done>> = {
     status: () => ({
@@ -97,6 +98,7 @@ export class MemorySandbox implements Sandbox {
         configuration: this.running?.input.configuration ?? null,
         nextCron: this.nextCron,
         cronRunning: this.cronRunning,
+        jobError: this.jobError,
       }),
     }),
     logs: () => ({ stdout: "the log\n" }),
