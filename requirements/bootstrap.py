@@ -11,6 +11,7 @@ from __future__ import print_function
 
 import glob
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,10 @@ WRONG_PYTHON = """python: {found} at {python} cannot run Hermes: it needs 3.11, 
 Nothing was changed.
 Do: install one of these and name it: make deploy PYTHON=python3.12
 Docs: docs/errors.md#python"""
+NOT_YOURS = """{path}: belongs to {owner}, and this run is {me}'s: one of the two would be locked out.
+Nothing was changed.
+Do: {remedy}
+Docs: docs/errors.md#owner"""
 NOT_INSTALLED = """registry not reachable, or refused: the packages of {lock} could not be installed (see above).
 Nothing was changed.
 Do: check the network, or name your mirror (PIP_INDEX_URL, UV_INDEX_URL), proxy (HTTPS_PROXY)
@@ -37,6 +42,8 @@ def main(folder, lock):
     """Make the environment `folder` hold exactly what `lock` names; returns the exit code."""
     if not LEAST <= sys.version_info[:2] < BELOW:
         return fail(WRONG_PYTHON, found=".".join(map(str, sys.version_info[:3])))
+    if not owned(folder):
+        return 1
     started = time.time()
     print("Installing the tools of {} into {} ...".format(lock, folder), flush=True)
     shutil.rmtree(folder, ignore_errors=True)
@@ -64,6 +71,33 @@ def main(folder, lock):
     shutil.copyfile(lock, os.path.join(folder, "installed.lock"))
     print("Installing the tools: done in {:.1f} s".format(time.time() - started), flush=True)
     return 0
+
+
+def owned(folder):
+    """Tell whether what is made here would belong to whom the checkout, or the environment of before, belongs to."""
+    me = os.geteuid()
+    path = folder if os.path.exists(folder) else os.path.dirname(os.path.abspath(folder))
+    uid = os.stat(path).st_uid
+    owner, user = name_of(uid), name_of(me)
+    if me == 0:
+        # A container sees its host's users by their numbers only.
+        fine = uid == me or owner in (str(uid), "nobody")
+        remedy = "run it as {}, without sudo.".format(owner)
+    else:
+        fine = os.access(path, os.W_OK)
+        remedy = "sudo chown -R {} {}; or run it as {}.".format(user, os.path.abspath(path), owner)
+    if fine:
+        return True
+    fail(NOT_YOURS, path=path, owner=owner, me=user, remedy=remedy)
+    return False
+
+
+def name_of(uid):
+    """Return a user's name, or the number where this machine does not know it."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def install_uv(folder, python, lock, environment):

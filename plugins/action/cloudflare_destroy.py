@@ -82,6 +82,7 @@ class ActionModule(DeploymentAction):
         self.settings = checker.settings
         self.token = checker.cloudflare_token
         self.deployment = Deployment(self.settings.state_dir, self.settings.name)
+        self.owned()
         self.sources = Sources()
         try:
             return self.deploy()

@@ -5,18 +5,22 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any, ClassVar
 
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
 from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     INPUTS,
     KEY_NAMES,
+    LOOPBACK,
     Checker,
     Settings,
     duration,
     later_variables,
+    show,
     unknown_variables,
 )
+from ansible_collections.hermes.workers.plugins.plugin_utils import owner
 from ansible_collections.hermes.workers.plugins.plugin_utils.action import CardAction
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.place import (
@@ -24,6 +28,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.place im
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
 from ansible_collections.hermes.workers.plugins.plugin_utils.machine import Machine
+from ansible_collections.hermes.workers.plugins.plugin_utils.notes import notes
 from ansible_collections.hermes.workers.plugins.plugin_utils.provider_check import refused_keys
 from ansible_collections.hermes.workers.plugins.plugin_utils.rotation import Rotation, read_keys
 from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import Runtime
@@ -45,6 +50,9 @@ class ActionModule(CardAction):
         checker = self._checked()
         sources = Sources()
         deployment = Deployment(checker.settings.state_dir, checker.settings.name or "unnamed")
+        foreign = owner.problems(deployment)
+        if foreign:
+            raise Card(checker.problems + foreign)
         runtime = Runtime(deployment, sources, self.progress, checker.settings.engine)
         place = self._place(checker, deployment, runtime)
         if options["rotate"] is not None:
@@ -64,6 +72,7 @@ class ActionModule(CardAction):
             "settings": checker.settings.as_dict(),
             "changes": [vars(change) for change in changes],
             "rows": plan_rows(checker, deployment, sources, place),
+            "notes": notes(checker, self.task_vars, sources.hermes_lock),
         }
 
     def _checked(self) -> Checker:
@@ -75,8 +84,29 @@ class ActionModule(CardAction):
         if inputs.problems:
             raise Card(inputs.problems + further)
         checker = Checker(raw, sources=inputs.sources).check()
-        checker.problems += further
+        checker.problems += further + self._elsewhere(checker.settings)
         return checker
+
+    def _elsewhere(self, settings: Settings) -> list[Problem]:
+        """Return the problem of a host that is meant to be another machine: workerd is started on this one."""
+        if settings.platform != "workerd":
+            return []
+        transport = self._connection.transport.removeprefix("ansible.builtin.")
+        address = self.read_inputs(["ansible_host"]).values.get("ansible_host", self.host)
+        if transport != "local":
+            variable, said = "ansible_connection", transport
+        elif str(address) not in (self.host, socket.gethostname(), *LOOPBACK):
+            variable, said = "ansible_host", show(address)
+        else:
+            return []
+        return [
+            Problem(
+                variable,
+                f"{said} means another machine, and on workerd Hermes runs on the one that runs the play.",
+                f"remove {variable} (or set ansible_connection: local), or run the play on that machine.",
+                "elsewhere",
+            )
+        ]
 
     def _rotation(self, checker: Checker, deployment: Deployment, place: Place) -> dict[str, Any]:
         """Check and plan a rotation of keys, of which code and configuration are no part."""

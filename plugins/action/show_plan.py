@@ -27,7 +27,7 @@ class ActionModule(CardAction):
             if plan and "changes" in plan:
                 plans[host] = plan
         in_full = len(self.task_vars.get("ansible_play_hosts_all", [])) <= FULL_CARDS
-        self.show([*lines(plans, in_full=in_full), *others(options["strangers"])])
+        self.show([*lines(plans, in_full=in_full), *noted(plans), *others(options["strangers"])])
         return {"changed": False}
 
 
@@ -58,6 +58,19 @@ def lines(plans: dict[str, dict[str, Any]], *, in_full: bool) -> list[str]:
             f" Restarts: {', '.join(restarts) or 'none'}."
         )
     return text
+
+
+def noted(plans: dict[str, dict[str, Any]]) -> list[str]:
+    """Return what was said and does nothing, each once, with the hosts that it is said of where there are several."""
+    hosts: dict[str, list[str]] = {}
+    for host, plan in plans.items():
+        for note in plan.get("notes", []):
+            hosts.setdefault(note, []).append(host)
+    several = len(plans) > 1
+    return [
+        f"Note: {note}" + (f" ({', '.join(those)})" if several else "")
+        for note, those in hosts.items()
+    ]
 
 
 def others(strangers: list[dict[str, str]]) -> list[str]:

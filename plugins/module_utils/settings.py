@@ -164,6 +164,8 @@ RESERVED_ENV = re.compile(
     r"API_SERVER_.*|HERMES_(HOME|MANAGED_DIR|BOOT_ID)|SANDBOX_.*|PORT_\d+|HOME|PATH|LD_.*|PYTHON.*"
 )
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+RESERVED_NAMES = ("backups",)
+"""What lies beside the deployments in their state folder and could be a name; the rest begins with a dot."""
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 MODEL = re.compile(r"[\w.:@/+-]{1,200}", re.ASCII)
 # A name with an optional tag and digest; upper-case letters only in these.
@@ -403,7 +405,7 @@ class Checker:
             "/"
         )
         token = self.raw.get("cloudflare_api_token")
-        flaw = secret_flaw(token) if token not in (None, "") else "not set"
+        flaw = key_flaw(token) if token not in (None, "") else "not set"
         if flaw:
             self.problem(
                 "cloudflare_api_token",
@@ -592,6 +594,14 @@ class Checker:
 
     def _name(self) -> None:
         value = self.raw.get("hermes_name")
+        if value in RESERVED_NAMES:
+            self.problem(
+                "hermes_name",
+                f"{show(value)} is a folder of the state folder's own, in which all deployments have a part.",
+                "set another hermes_name (its default is the host's name in the inventory).",
+                "name",
+            )
+            return
         if isinstance(value, str) and NAME.fullmatch(value) and len(value) <= NAME_LENGTH:
             self.settings.name = value
             return
@@ -673,7 +683,7 @@ class Checker:
             return
         from_environment = self.sources.get(variable) == "environment"
         shown = ENVIRONMENT[variable] if from_environment else variable
-        flaw = secret_flaw(value)
+        flaw = key_flaw(value)
         if flaw:
             self.problem(
                 shown,
@@ -699,7 +709,7 @@ class Checker:
             shown = f"hermes_secrets.{name}"
             if not self._env_name(shown, name):
                 continue
-            flaw = secret_flaw(value)
+            flaw = secret_flaw(value) or ("is a placeholder" if value == "..." else "")
             if flaw:
                 self.problem(
                     shown,
@@ -723,9 +733,18 @@ class Checker:
             )
             return {}
         kept = {}
+        secret = self.raw.get("hermes_secrets")
         for name, value in sorted(entries.items()):
             shown = f"hermes_env.{name}"
             if not self._env_name(shown, name):
+                continue
+            if isinstance(secret, Mapping) and name in secret:
+                self.problem(
+                    shown,
+                    "stands in hermes_secrets too, and Hermes has one environment.",
+                    "remove it from one of the two, hermes_env or hermes_secrets.",
+                    "inputs",
+                )
                 continue
             if isinstance(value, bool):
                 kept[name] = "true" if value else "false"
@@ -952,16 +971,16 @@ def unknown_variables(names: Iterable[str]) -> list[Problem]:
     of_the_role = {name.removeprefix("preflight_") for name in ROLE_VARIABLES}
     for name in sorted(names):
         prefix = next(
-            (start for start in ("hermes_", "preflight_") if name.startswith(start)), None
+            (start for start in ("hermes_", "preflight_") if name.lower().startswith(start)), None
         )
         if (
             prefix is None
-            or name.startswith("hermes__")
+            or name.lower().startswith("hermes__")
             or name in KNOWN_VARIABLES | ROLE_VARIABLES
         ):
             continue
         candidates = known if prefix == "hermes_" else of_the_role
-        close = difflib.get_close_matches(name.removeprefix(prefix), candidates, 1)
+        close = difflib.get_close_matches(name.lower().removeprefix(prefix), candidates, 1)
         hint = f"unknown; did you mean {prefix}{close[0]}?" if close else "unknown."
         problems.append(
             Problem(
@@ -1034,6 +1053,16 @@ def secret_flaw(value: Any) -> str:
     if not value.isprintable():
         return "has a control character"
     return ""
+
+
+def key_flaw(value: Any) -> str:
+    """Return what is wrong with a key or token, which is sent as part of a header; an empty string when nothing is."""
+    flaw = secret_flaw(value)
+    if flaw:
+        return flaw
+    if "..." in value:
+        return "is a placeholder: the dots stand for your own"
+    return "has a blank inside" if " " in value else ""
 
 
 def url_flaw(url: Any) -> str:

@@ -61,6 +61,12 @@ chosen_keys:
   type: list
   elements: str
   sample: [api_token]
+notes:
+  description: What was said and does nothing, a line each.
+  returned: success, not with O(rotate)
+  type: list
+  elements: str
+  sample: ["hermes_instance_type: without effect on workerd."]
 rows:
   description: The plan's table of value and source.
   returned: success

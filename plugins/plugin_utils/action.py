@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from ansible.plugins.action import ActionBase
@@ -14,7 +16,7 @@ from ansible.utils.display import Display
 from ansible.utils.vars import load_extra_vars
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.module_utils.settings import INPUTS
-from ansible_collections.hermes.workers.plugins.plugin_utils import inputs
+from ansible_collections.hermes.workers.plugins.plugin_utils import inputs, owner
 
 display = Display()
 
@@ -132,6 +134,10 @@ class CardAction(ActionBase):
 
 def system_card(error: OSError) -> Card:
     """Return the card for a failure of the operating system that no step expected."""
+    if isinstance(error, PermissionError) and error.filename:
+        path = owner.existing(Path(os.fsdecode(error.filename)).absolute())
+        if path.lstat().st_uid != os.geteuid():
+            return Card([owner.foreign(path)])
     return Card.of(
         str(error.filename or "this machine"),
         f"{error.strerror or error}.",

@@ -22,6 +22,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     Checker,
     Settings,
 )
+from ansible_collections.hermes.workers.plugins.plugin_utils import owner
 from ansible_collections.hermes.workers.plugins.plugin_utils.action import CardAction
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
 from ansible_collections.hermes.workers.plugins.plugin_utils.inputs import Inputs
@@ -49,6 +50,12 @@ class DeploymentAction(CardAction):
     def deploy(self) -> dict[str, Any]:
         """Do the work and return the task's result. Raises Card."""
         raise NotImplementedError
+
+    def owned(self) -> None:
+        """Make sure that the files of this run are those of whoever has the deployment's. Raises a Card."""
+        foreign = owner.problems(self.deployment)
+        if foreign:
+            raise Card(foreign)
 
     def command(self, target: str) -> str:
         """Return what a person types for another playbook of this collection."""
@@ -117,6 +124,7 @@ class ExistingAction(DeploymentAction):
             raise Card(checker.problems)
         self.settings = checker.settings
         self.deployment = Deployment(self.settings.state_dir, self.settings.name)
+        self.owned()
         self.sources = Sources()
         return self.deploy()
 

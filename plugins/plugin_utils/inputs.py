@@ -18,6 +18,9 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     role_argument,
 )
 
+UNDECRYPTABLE = "undecryptable variable"
+"""How Ansible calls a value whose vault it has no password for."""
+
 
 @dataclass
 class Inputs:
@@ -72,6 +75,9 @@ def _unreadable(name: str, error: AnsibleError, *, is_secret: bool) -> Problem:
     reason = str(error).splitlines()[0].rstrip(".")
     if isinstance(error, AnsibleUndefinedVariable):
         remedy = f"define what {name} refers to; or remove {name}, and its default is taken."
+    elif UNDECRYPTABLE in reason:
+        reason = "it is encrypted, and no password of this play opens it"
+        remedy = "name the vault's password: --vault-password-file, --ask-vault-pass, or vault_identity_list."
     else:
         remedy = f"mend the expression in {name}, or what it reads."
         # What a plugin says further may repeat what it was given.

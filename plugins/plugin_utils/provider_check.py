@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Problem
 from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     KEY_NAMES,
@@ -40,7 +43,8 @@ def refused_keys(settings: Settings, secrets: dict[str, str]) -> list[Problem]:
     try:
         answer = requests.get(
             (settings.provider_base_url or base) + path,
-            headers=_headers(provider, key),
+            # As a callable, because requests would let a ~/.netrc win over a plain header.
+            auth=_signed(provider, key),
             timeout=TIMEOUT,
             allow_redirects=False,
         )
@@ -58,6 +62,16 @@ def refused_keys(settings: Settings, secrets: dict[str, str]) -> list[Problem]:
             "provider-refused",
         )
     ]
+
+
+def _signed(provider: str, key: str) -> Callable[[Any], Any]:
+    """Return what gives a request the key, and this key only."""
+
+    def sign(request: Any) -> Any:
+        request.headers.update(_headers(provider, key))
+        return request
+
+    return sign
 
 
 def _headers(provider: str, key: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import re
 import shutil
 import socket
@@ -25,6 +26,9 @@ REFUSED = [
     ({"hermes_defualt_model": "x/y"}, "hermes_defualt_model", "hermes_default_model"),
     ({"openai_api_key": "sk-1234567890"}, "hermes_default_model", "openai/"),
     ({"hermes_provider_base_url": "ftp://x"}, "hermes_provider_base_url", "http"),
+    ({"hermes_name": "backups"}, "hermes_name", "set another hermes_name"),
+    ({"ansible_connection": "ssh"}, "ansible_connection", "set ansible_connection: local"),
+    ({"ansible_host": "192.0.2.7"}, "ansible_host", "run the play on that machine"),
 ]
 
 
@@ -112,6 +116,38 @@ def test_a_role_takes_its_own_arguments_and_tells_one_that_cannot_be_read(
     refused = alone.play(own)
     assert refused.code != 0
     assert "'drain' is undefined" in refused.output
+
+
+def test_what_is_said_and_does_nothing_stands_in_the_plan(
+    make_deployment: Callable[..., Deployment],
+) -> None:
+    idle = make_deployment(
+        "idle", hermes_instance_type="lite", hermes_secrets={"TELEGRAM_BOT_TOKEN": "canary-5b0c"}
+    )
+    play = idle.play("deploy", "--check", "-e", "antropic_api_key=sk-canary")
+    assert play.code == 0, play.output
+    for note in (
+        "Note: hermes_instance_type: without effect on workerd.",
+        "Note: TELEGRAM_BOT_TOKEN: the image has no python-telegram-bot,",
+        "Note: antropic_api_key: nothing here reads it; did you mean anthropic_api_key?",
+    ):
+        assert play.output.count(note) == 1, play.output
+    assert "canary" not in play.output
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can lock others out")
+def test_root_does_not_deploy_into_a_persons_checkout(tmp_path: Path) -> None:
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    wrong = Deployment("of-a-person", folder)
+    wrong.variables["hermes_state_dir"] = str(folder / ".hermes")
+    os.chown(folder, pwd.getpwnam("daemon").pw_uid, -1)
+    for playbook in ("deploy", "backup", "destroy"):
+        play = wrong.play(playbook)
+        assert play.code != 0
+        assert "belongs to daemon, and this run is root's" in play.output
+        assert "Nothing was changed." in play.output
+    assert not (folder / ".hermes").exists()
 
 
 def test_all_problems_come_in_one_message(make_deployment: Callable[..., Deployment]) -> None:

@@ -47,6 +47,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"hermes_name": ""}, "hermes_name", "lower-case"),
     ({"hermes_name": "../x"}, "hermes_name", "lower-case"),
     ({"hermes_name": 7}, "hermes_name", "lower-case"),
+    ({"hermes_name": "backups"}, "hermes_name", "folder of the state folder's own"),
     ({"hermes_engine": "podman"}, "hermes_engine", "process, docker"),
     (DOCKER | {"hermes_docker_socket": "tcp://10.0.0.1:2375"}, "hermes_docker_socket", "unix"),
     (DOCKER | {"hermes_docker_socket": 'unix:/a"b'}, "hermes_docker_socket", "unix"),
@@ -127,6 +128,8 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"hermes_secrets": {"HERMES_HOME": "/"}}, "hermes_secrets.HERMES_HOME", "itself"),
     ({"hermes_secrets": {"A": "b\nc"}}, "hermes_secrets.A", "line break"),
     ({"hermes_secrets": "x"}, "hermes_secrets", "mapping"),
+    ({"hermes_secrets": {"A": "..."}}, "hermes_secrets.A", "placeholder"),
+    ({"hermes_env": {"A": True}, "hermes_secrets": {"A": "x"}}, "hermes_env.A", "hermes_secrets"),
     ({"hermes_api_token": "short"}, "hermes_api_token", "16"),
     ({"hermes_instance_type": "huge"}, "hermes_instance_type", "standard-1, lite"),
     ({"hermes_route_mode": "dns"}, "hermes_route_mode", "custom_domain, zone_route"),
@@ -165,6 +168,9 @@ def test_bad_input_is_named(inputs: dict[str, Any], subject: str, words: str) ->
         ("   ", "blank"),
         (KEY + "é", "ASCII"),
         (KEY + "\x07", "control"),
+        (KEY + " " + KEY, "blank inside"),
+        ("...", "placeholder"),
+        ("sk-ant-api03-...0123456789", "placeholder"),
         (5, "text"),
     ],
 )
@@ -297,11 +303,22 @@ def test_words_for_true(value: object) -> None:
 
 
 def test_unknown_variables_get_a_suggestion() -> None:
-    names = ["hermes_defualt_model", "hermes_port", "hermes__mine", "other", "hermes_quux"]
+    names = [
+        "hermes_defualt_model",
+        "hermes_port",
+        "hermes__mine",
+        "other",
+        "hermes_quux",
+        "HERMES_EGRESS",
+        "preflight_egres",
+        "preflight_result",
+    ]
     told = {problem.subject: problem.sentence for problem in unknown_variables(names)}
     assert told == {
         "hermes_defualt_model": "unknown; did you mean hermes_default_model?",
         "hermes_quux": "unknown.",
+        "HERMES_EGRESS": "unknown; did you mean hermes_egress?",
+        "preflight_egres": "unknown; did you mean preflight_egress?",
     }
 
 

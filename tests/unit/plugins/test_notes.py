@@ -1,0 +1,137 @@
+# Copyright: hermes.workers contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What somebody said and does nothing is told by the plan, each once; what has an effect is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.hermes.workers.plugins.action.show_plan import noted
+from ansible_collections.hermes.workers.plugins.module_utils.settings import Checker
+from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
+from ansible_collections.hermes.workers.plugins.plugin_utils.notes import CHANNELS, installed, notes
+
+LOCK = Sources().hermes_lock
+CLOUD = {
+    "hermes_platform": "cloudflare",
+    "hermes_account_id": "0" * 32,
+    "cloudflare_api_token": "cf-token",
+}
+
+
+def told(lock: Path = LOCK, sources: dict[str, str] | None = None, **given: Any) -> list[str]:
+    raw = {"hermes_name": "alice", "hermes_platform": "workerd"} | given
+    sources = dict.fromkeys(raw, "inventory") | (sources or {})
+    return notes(Checker(raw, sources=sources).check(), raw, lock)
+
+
+WITHOUT_EFFECT = [
+    ({"hermes_instance_type": "lite"}, "hermes_instance_type", "on workerd"),
+    ({"cloudflare_api_token": "cf-canary"}, "cloudflare_api_token", "on workerd"),
+    (
+        {"hermes_route_mode": "zone_route", "hermes_prune_images": True},
+        "hermes_route_mode, hermes_prune_images",
+        "on workerd",
+    ),
+    (CLOUD | {"hermes_port": 9000}, "hermes_port", "on Cloudflare"),
+    (CLOUD | {"hermes_engine": "docker"}, "hermes_engine", "on Cloudflare"),
+    ({"hermes_base_image": "python:3.12"}, "hermes_base_image", "with the process engine"),
+    (
+        {"hermes_engine": "docker", "hermes_host_tools": True},
+        "hermes_host_tools",
+        "with the docker engine",
+    ),
+    (
+        {"hermes_dashboard": False, "hermes_dashboard_port": 9787},
+        "hermes_dashboard_port",
+        "without hermes_dashboard",
+    ),
+    (
+        CLOUD | {"hermes_take_over_hostname": True},
+        "hermes_take_over_hostname",
+        "without hermes_dashboard_hostname",
+    ),
+    (
+        {"hermes_ai_gateway_token": "aig-canary"},
+        "hermes_ai_gateway_token",
+        "without hermes_ai_gateway",
+    ),
+]
+
+
+@pytest.mark.parametrize(("given", "names", "where"), WITHOUT_EFFECT, ids=lambda v: str(v)[:40])
+def test_a_variable_without_a_meaning_is_told(
+    given: dict[str, Any], names: str, where: str
+) -> None:
+    assert told(**given) == [f"{names}: without effect {where}."]
+
+
+def test_a_hostname_on_this_machine_is_told() -> None:
+    (note,) = told(hermes_dashboard_hostname="hermes.example.com")
+    assert note.startswith("hermes_dashboard_hostname: on workerd nothing leads it here")
+
+
+def test_what_has_an_effect_or_says_the_default_is_not_told() -> None:
+    assert told(hermes_port=9000, hermes_prune_images=False, hermes_dashboard_hostname="") == []
+    exported = dict.fromkeys(("cloudflare_api_token", "hermes_account_id"), "environment")
+    assert told(sources=exported, cloudflare_api_token="cf", hermes_account_id="0" * 32) == []
+
+
+@pytest.mark.parametrize("where", ["hermes_secrets", "hermes_env"])
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [
+        ("TELEGRAM_BOT_TOKEN", "python-telegram-bot"),
+        ("DISCORD_BOT_TOKEN", "discord-py"),
+        ("SLACK_APP_TOKEN", "slack-bolt"),
+    ],
+)
+def test_a_channel_that_the_image_lacks_is_told(
+    where: str, name: str, package: str, tmp_path: Path
+) -> None:
+    given = {where: {name: "canary-5b0c"}}
+    (note,) = told(**given)
+    assert note.startswith(f"{name}: the image has no {package}, so the channel")
+    assert "canary" not in note
+    full = tmp_path / "full.lock"
+    full.write_text(LOCK.read_text() + "".join(f"{each}==1.0\n" for _, each in CHANNELS.values()))
+    assert told(full, **given) == []
+    relayed = {where: given[where] | {"GATEWAY_RELAY_URL": "https://relay.example"}}
+    assert told(**relayed) == []
+
+
+def test_the_lock_is_read() -> None:
+    assert {"hermes-agent", "aiohttp", "ruamel-yaml"} <= installed(LOCK)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("antropic_api_key", "anthropic_api_key"),
+        ("cloudflare_token", "cloudflare_api_token"),
+        ("dashboard_hostname", "hermes_dashboard_hostname"),
+        ("default_model", "hermes_default_model"),
+        ("herms_sleep_after", "hermes_sleep_after"),
+    ],
+)
+def test_a_name_that_is_nearly_ours_is_told(name: str, meant: str) -> None:
+    assert told(**{name: "x"}) == [f"{name}: nothing here reads it; did you mean {meant}?"]
+
+
+def test_names_of_other_things_are_not_told() -> None:
+    others = ("port", "name", "env", "inventory_dir", "vault_openai_api_key", "ansible_port")
+    assert told(**dict.fromkeys(others, "x")) == []
+    # A value that ours is made of.
+    assert told(hermes_default_model="rehearsal/rehearsal", default_model="x") == []
+
+
+def test_each_note_comes_once_with_its_hosts() -> None:
+    plans = {
+        "alice": {"notes": ["a", "b"]},
+        "bob": {"notes": ["a"]},
+        "carol": {},
+    }
+    assert noted(plans) == ["Note: a (alice, bob)", "Note: b (alice)"]
+    assert noted({"alice": plans["alice"]}) == ["Note: a", "Note: b"]
