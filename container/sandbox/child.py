@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A process that PID 1 runs, with everything that descends from it."""
 
+import contextlib
 import os
 import selectors
 import signal
@@ -24,13 +25,16 @@ class Child:
         """Start it; what it prints goes to `output`, from the `selector`'s events.
 
         mark: a variable and its value, by which descendants that left the session are found.
-        Raises OSError when the command cannot be started.
+        Raises OSError or MemoryError when the command cannot be started.
         """
         self._mark = "=".join(mark)
         self._selector = selector
         self._output = output
         self._reader, writer = os.pipe()
         try:
+            # Before there is a process: afterwards nothing may fail, or nobody would know of it.
+            os.set_blocking(self._reader, False)
+            selector.register(self._reader, selectors.EVENT_READ, self._pump)
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -39,13 +43,13 @@ class Child:
                 env={**environ, mark[0]: mark[1]},
                 start_new_session=True,
             )
-        except OSError:
+        except (OSError, MemoryError):
+            with contextlib.suppress(KeyError):
+                selector.unregister(self._reader)
             os.close(self._reader)
             raise
         finally:
             os.close(writer)
-        os.set_blocking(self._reader, False)
-        selector.register(self._reader, selectors.EVENT_READ, self._pump)
 
     @property
     def pid(self) -> int:

@@ -34,3 +34,8 @@ class SandboxError(Exception):
 def disk_full(error: OSError) -> bool:
     """Tell whether the system refused a write for want of space or quota."""
     return error.errno in _FULL
+
+
+def why(error: Exception) -> str:
+    """Return the system's words for a failure of its own."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -4,9 +4,11 @@
 Hermes' dashboard is a second process, which comes and goes without touching the first.
 
 One thread and one `select`: signals, the control FIFO, Hermes' output and, where an engine
-started this process, the engine's line (see `line.py`).
+started this process, the engine's line (see `line.py`). With PID 1 everything ends, unsaved, so
+what the system refuses it is noted and, where it matters, tried again.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -14,10 +16,11 @@ import selectors
 import signal
 import socket
 import time
+from collections.abc import Callable
 
 from sandbox import processes
 from sandbox.child import Child
-from sandbox.errors import USAGE, SandboxError
+from sandbox.errors import USAGE, SandboxError, why
 from sandbox.keeper import Keeper
 from sandbox.output import Output
 from sandbox.places import FOLLOWERS, Places, read_text, valid_boot, write_private
@@ -31,6 +34,9 @@ PROBE_EVERY = 0.1
 # Beyond Hermes' own drain: what its shutdown takes at most before it is killed.
 SHUTDOWN_MARGIN = 10.0
 FOLLOWERS_TIME = 1.0
+# Before what the system refused is tried again, in seconds.
+AGAIN = 1.0
+LONGEST_PAUSE = 30.0
 
 
 def init(places: Places, entrypoint: "list[str]", environ: "os._Environ[str]") -> int:
@@ -62,6 +68,10 @@ class Init:
         self.dashboard = Keeper(self)
         self.wanted = "run"
         self.kill_at: float | None = None
+        # When Hermes, and the word about it, are tried again.
+        self.start_at: float | None = None
+        self.pause = AGAIN
+        self.publish_at: float | None = None
         self.crashes: list[float] = []
         self.exit_code: int | None = None
         self.orphaned = False
@@ -86,11 +96,19 @@ class Init:
                 self._start()
             while self.exit_code is None:
                 for key, _ in self.selector.select(self._timeout()):
-                    key.data()
-                self._tick()
+                    self._try(key.data)
+                self._try(self._tick)
         finally:
             self._end()
         return self.exit_code
+
+    def _try(self, step: "Callable[[], object]") -> None:
+        """Do something of which nothing that the system refuses may end PID 1."""
+        try:
+            step()
+        except (OSError, MemoryError) as error:
+            self._say(f"the system refused something: {why(error)}")
+            time.sleep(0.05)  # what is still due comes again at once
 
     # Set-up
 
@@ -139,23 +157,33 @@ class Init:
     def _on_signal(self) -> None:
         numbers = self.wakeup.recv(4096)
         if signal.SIGCHLD in numbers:
-            self._reap()
+            self._try(self._reap)
         if signal.SIGTERM in numbers or signal.SIGINT in numbers:
             self._terminate()
 
     def _on_control(self) -> None:
         # Lines are shorter than PIPE_BUF, so that each write arrives whole.
         for line in os.read(self.control, 65536).splitlines():
-            message = json.loads(line)
-            if message["do"] == "go" and self.state["state"] == "waiting":
-                self._start()
-            elif message["do"] == "restart":
-                self._restart(message.get("drain"))
-            elif message["do"] == "stop":
-                self.dashboard.stop()
-                self._stop("stop", message.get("drain"))
-            elif message["do"] == "dashboard" and self.state["state"] != "waiting":
-                self.dashboard.want()
+            try:
+                message = json.loads(line)
+                do, drain = message["do"], message.get("drain")
+                drain = None if drain is None else float(drain)
+            except (ValueError, TypeError, KeyError, AttributeError):
+                self._say("an order was none")  # of a tool of Hermes', which may write here as well
+                continue
+            if self.wanted != "end":  # what ends is not begun again
+                self._obey(do, drain)
+
+    def _obey(self, do: object, drain: "float | None") -> None:
+        if do == "go" and self.state["state"] == "waiting":
+            self._start()
+        elif do == "restart":
+            self._restart(drain)
+        elif do == "stop":
+            self.dashboard.stop()
+            self._stop("stop", drain)
+        elif do == "dashboard" and self.state["state"] != "waiting":
+            self.dashboard.want()
 
     def parent_gone(self) -> None:
         """End at once: whoever started this sandbox is dead or wants it destroyed."""
@@ -186,26 +214,39 @@ class Init:
         generation = self.state["generation"] + 1
         script = os.path.join(self.places.image, "start-hermes.sh")
         command = self.entrypoint or ["/bin/sh", script]
-        # Read first: a Hermes that has more than it says is started once more, one that has less would never be.
-        configuration = json.loads(read_text(self.places.in_run("configuration.json")) or "null")
-        environ = self.settings()
-        environ.pop("HERMES_DASHBOARD_SESSION_TOKEN", None)
-        os.makedirs(environ.get("HOME") or self.places.home, 0o700, exist_ok=True)
-        mark = ("SANDBOX_GATEWAY", f"{self.boot}.{generation}")
+        self.start_at = None
         try:
+            # Read first: a Hermes that has more than it says is started once more, one that has less would never be.
+            configuration = json.loads(
+                read_text(self.places.in_run("configuration.json")) or "null"
+            )
+            environ = self.settings()
+            environ.pop("HERMES_DASHBOARD_SESSION_TOKEN", None)
+            os.makedirs(environ.get("HOME") or self.places.home, 0o700, exist_ok=True)
+            mark = ("SANDBOX_GATEWAY", f"{self.boot}.{generation}")
             self.gateway = Child(command, environ, mark, self.selector, self.output)
-        except OSError as error:
-            self._say(f"{command[0]} cannot be started: {error.strerror}")
-            self.exit_code = 127
+        except (OSError, MemoryError) as error:
+            self._not_started(f"{command[0]} cannot be started: {why(error)}")
             return
         self.wanted = "run"
         self.kill_at = None
+        self.pause = AGAIN
         self._publish(
             state="starting",
             pid=self.gateway.pid,
             generation=generation,
             configuration=configuration,
         )
+
+    def _not_started(self, message: str) -> None:
+        """Give up a boot that has nothing to lose yet, else try again: there is a state to save."""
+        self._say(message)
+        if not self.state["everReady"]:
+            self.exit_code = 127
+            return
+        self._publish(state="stopped", pid=None)
+        self.start_at = time.monotonic() + self.pause
+        self.pause = min(2 * self.pause, LONGEST_PAUSE)
 
     def settings(self) -> "dict[str, str]":
         """Return the environment of this boot, with what `go` brought."""
@@ -222,6 +263,7 @@ class Init:
         self._ask_to_end("restart", signal.SIGUSR1, drain)
 
     def _stop(self, wanted: str, drain: "float | None") -> None:
+        self.start_at = None
         if self.gateway is None:
             if wanted == "end":
                 self.exit_code = 0
@@ -240,7 +282,7 @@ class Init:
         try:
             config = json.loads(read_text(os.path.join(self.places.managed, "config.yaml")) or "{}")
             return float(config.get("agent", {}).get("restart_drain_timeout", 0))
-        except (ValueError, TypeError, AttributeError):
+        except (OSError, ValueError, TypeError, AttributeError):
             return 0.0
 
     def _terminate(self) -> None:
@@ -281,7 +323,8 @@ class Init:
     def _timeout(self) -> "float | None":
         if self.state["state"] == "starting" and not self.entrypoint:
             return PROBE_EVERY
-        due = [at for at in (self.kill_at, self.dashboard.due) if at is not None]
+        times = (self.kill_at, self.start_at, self.publish_at, self.dashboard.due)
+        due = [at for at in times if at is not None]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _tick(self) -> None:
@@ -289,6 +332,10 @@ class Init:
             self._say("Hermes did not end in time and is killed")
             self.kill_at = None
             self.gateway.signal_group(signal.SIGKILL)
+        if self.start_at is not None and time.monotonic() >= self.start_at:
+            self._start()
+        if self.publish_at is not None and time.monotonic() >= self.publish_at:
+            self._publish()
         self.dashboard.tick()
         if self.state["state"] == "starting" and not self.entrypoint and self._answers():
             self._publish(state="running", everReady=True)
@@ -305,16 +352,21 @@ class Init:
 
     # What others see
 
-    def note_dashboard(self, pid: "int | None", code: "int | None") -> None:
-        """Publish that the dashboard was started, or ended with `code`."""
-        if code is not None:
-            self._say(f"the dashboard ended with code {code}")
+    def note_dashboard(self, pid: "int | None", over: "str | None") -> None:
+        """Publish that the dashboard was started, or how it is `over`."""
+        if over is not None:
+            self._say(f"the dashboard {over}")
             self.state["dashboardEnds"] += 1
         self._publish(dashboardPid=pid)
 
     def _publish(self, **changes: object) -> None:
         self.state.update(changes)
-        write_private(self.places.in_run("state.json"), json.dumps(self.state))
+        try:
+            write_private(self.places.in_run("state.json"), json.dumps(self.state))
+            self.publish_at = None
+        except OSError as error:
+            self._say(f"state.json cannot be written: {why(error)}")
+            self.publish_at = time.monotonic() + AGAIN
 
     def _say(self, message: str) -> None:
         self.output.write(f"sandbox: {message}\n".encode())
@@ -322,10 +374,14 @@ class Init:
     def _end(self) -> None:
         if self.exit_code is not None and not self.orphaned:
             self._publish(state="stopped", pid=None, ended=True)
-            self._wait_for_followers()
+            with contextlib.suppress(OSError):
+                self._wait_for_followers()
+        self._try(self._kill_all)
+        self._forget()
+
+    def _kill_all(self) -> None:
         if not processes.kill_all_below(os.getpid(), f"HERMES_BOOT_ID={self.boot}"):
             self._say("some processes could not be killed")
-        self._forget()
 
     def _wait_for_followers(self) -> None:
         """Let those who follow the logs read the end of them: it says why."""

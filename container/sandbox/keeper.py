@@ -6,6 +6,7 @@ import signal
 import time
 
 from sandbox.child import Child
+from sandbox.errors import why
 
 TYPE_CHECKING = False  # `typing` would stay in PID 1's memory; checkers know this name
 if TYPE_CHECKING:
@@ -68,7 +69,10 @@ class Keeper:
         """Note that it was reaped, and when it is to come back."""
         self._child.bury(code)
         self._child, self.due = None, None
-        self._init.note_dashboard(None, code)
+        self._over(f"ended with code {code}")
+
+    def _over(self, how: str) -> None:
+        self._init.note_dashboard(None, how)
         if self._wanted:
             self.due = time.monotonic() + self._next_pause()
 
@@ -91,11 +95,15 @@ class Keeper:
         self._runs += 1
         self._started = time.monotonic()
         script = os.path.join(self._init.places.image, "start-hermes.sh")
-        self._child = Child(
-            ["/bin/sh", script, "dashboard"],
-            self._init.settings(),
-            ("SANDBOX_DASHBOARD", f"{self._init.boot}.{self._runs}"),
-            self._init.selector,
-            self._init.output,
-        )
+        try:
+            self._child = Child(
+                ["/bin/sh", script, "dashboard"],
+                self._init.settings(),
+                ("SANDBOX_DASHBOARD", f"{self._init.boot}.{self._runs}"),
+                self._init.selector,
+                self._init.output,
+            )
+        except (OSError, MemoryError) as error:
+            self._over(f"cannot be started: {why(error)}")
+            return
         self._init.note_dashboard(self.pid, None)

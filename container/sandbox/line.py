@@ -16,6 +16,7 @@ three descriptors beside it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -24,12 +25,16 @@ import stat
 import subprocess
 
 from sandbox import processes
+from sandbox.errors import why
 
 TYPE_CHECKING = False  # `typing` would stay in PID 1's memory; checkers know this name
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sandbox.init import Init
+
+
+_PASSING = (errno.ENOMEM, errno.ENOBUFS, errno.EMFILE, errno.ENFILE)
 
 
 class Line:
@@ -55,7 +60,9 @@ class Line:
         """Read what is there and act on each complete line."""
         try:
             text = self._receive()
-        except OSError:
+        except OSError as error:
+            if error.errno in _PASSING:  # of this machine, not of the line
+                raise
             text = b""
         if not text:
             self._init.selector.unregister(self)
@@ -92,6 +99,8 @@ class Line:
         environ = {**self._init.environ, **order["env"]}
         program = _find(order["cmd"][0], environ.get("PATH", os.defpath))
         try:
+            if len(descriptors) < 3:  # the system had no room for them
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             if program is None:
                 raise FileNotFoundError(2, "No such file or directory")
             started = subprocess.Popen(
@@ -103,9 +112,8 @@ class Line:
                 stderr=descriptors[2],
                 start_new_session=True,
             )
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            self._answer({"id": order["id"], "error": f"{order['cmd'][0]}: {reason}"})
+        except (OSError, MemoryError, ValueError) as error:
+            self._answer({"id": order["id"], "error": f"{order['cmd'][0]}: {why(error)}"})
             return
         finally:
             for descriptor in descriptors:

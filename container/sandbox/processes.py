@@ -53,7 +53,11 @@ def marked(variable: str) -> "set[int]":
         return set()
     wanted = b"\0" + variable.encode() + b"\0"
     found = set()
-    for name in os.listdir("/proc"):
+    try:
+        names = os.listdir("/proc")
+    except OSError:  # no descriptor is left for it
+        return set()
+    for name in names:
         if name.isdigit():
             try:
                 with open(f"/proc/{name}/environ", "rb") as file:

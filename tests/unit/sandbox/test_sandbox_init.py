@@ -4,11 +4,14 @@
 import contextlib
 import json
 import os
+import resource
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -181,6 +184,97 @@ def test_term_is_a_planned_stop_and_ends_the_sandbox(box: Box) -> None:
 def test_term_before_the_go_ends_the_sandbox(box: Box) -> None:
     box.start().send_signal(signal.SIGTERM)
     assert box.process.wait(5) == 0
+
+
+@pytest.mark.parametrize("order", ["restart", "stop", "dashboard"])
+def test_what_ends_is_not_begun_again(box: Box, order: str) -> None:
+    box.run_hermes()
+    (box.home / "slow-stop").write_text("1")
+    box.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: box.state()["state"] == "stopping")
+    tell(box, {"do": order})
+    assert box.process.wait(8) == 0
+    assert box.state()["generation"] == 1
+    assert b"dashboard" not in (box.run / "hermes.log").read_bytes()
+
+
+def tell(box: Box, order: object) -> None:
+    """Give PID 1 an order."""
+    with open(box.run / "control", "w") as control:
+        control.write(order if isinstance(order, str) else json.dumps(order) + "\n")
+
+
+@contextlib.contextmanager
+def no_room(pid: int) -> Iterator[None]:
+    """Let the system refuse a process every further descriptor, and so every further process."""
+    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (1, limits[1]))
+    yield
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+
+
+def said(box: Box, words: bytes) -> bool:
+    return words in (box.run / "hermes.log").read_bytes()
+
+
+def test_a_dashboard_that_cannot_be_started_is_tried_again_and_ends_nothing(box: Box) -> None:
+    box.run_hermes()
+    with no_room(box.process.pid):
+        tell(box, {"do": "dashboard"})
+        wait_for(lambda: said(box, b"the dashboard cannot be started: Too many open files"))
+    wait_for(lambda: box.state()["dashboardPid"])
+    assert box.state()["dashboardEnds"] >= 1
+    assert alive(hermes(box))
+
+
+def test_a_hermes_that_cannot_be_started_again_is_tried_again_and_can_be_saved(box: Box) -> None:
+    box.run_hermes()
+    before = hermes(box)
+    with no_room(box.process.pid):
+        os.kill(before, signal.SIGKILL)
+        wait_for(lambda: said(box, b"cannot be started: Too many open files"))
+        assert box.save()
+    running_again(box, before)
+    box.process.send_signal(signal.SIGTERM)
+    assert box.process.wait(5) == 0
+
+
+def test_a_stop_is_heard_by_a_process_that_is_refused_everything(box: Box) -> None:
+    box.run_hermes()
+    with no_room(box.process.pid):
+        box.process.send_signal(signal.SIGTERM)
+        assert box.process.wait(15) == 0
+
+
+def test_orders_that_are_none_end_nothing(box: Box) -> None:
+    box.run_hermes()
+    before = hermes(box)
+    for order in ("\n", "{\n", "[]\n", "7\n", '{"do": 7}\n', '{"do": "restart", "drain": "x"}\n'):
+        tell(box, order)
+    tell(box, "\xff" * 100 + "\n")
+    wait_for(lambda: said(box, b"an order was none"))
+    box.ok("restart-gateway")
+    assert hermes(box) != before
+
+
+def test_an_order_of_the_engine_without_room_for_its_descriptors_is_refused(box: Box) -> None:
+    ours, theirs = socket.socketpair()
+    environ = {**box.environ, "SANDBOX_PARENT_FD": str(theirs.fileno())}
+    box.process = subprocess.Popen(
+        [str(box.image / "bin" / "sandbox"), "init"],
+        env=environ,
+        pass_fds=[theirs.fileno()],
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    theirs.close()
+    order = {"id": 1, "cmd": ["true"], "env": {}, "cwd": None}
+    with ours, ours.makefile("rb") as answers:
+        for refused in (True, False):
+            lent = [] if refused else [0, 1, 2]
+            socket.send_fds(ours, [json.dumps(order).encode() + b"\n"], lent)
+            assert ("error" in json.loads(answers.readline())) == refused
+        assert json.loads(answers.readline()) == {"id": 1, "exit": 0}
 
 
 @pytest.mark.parametrize("how", ["engine dies", "told to stop"])
