@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import stat
 from pathlib import Path
 
@@ -10,10 +12,21 @@ import pytest
 from plays import Deployment, Play
 
 SESSION = "operations"
+CANARY = "refresh-token-5d1f0c77a2"
 
 
 def backups(deployment: Deployment) -> list[Path]:
     return sorted((deployment.home / "backups").glob("*"))
+
+
+def signed_in(deployment: Deployment) -> list[Path]:
+    """Return where a running Hermes keeps its sign-ins."""
+    (home,) = deployment.folder.glob("**/disk/home/.hermes")
+    return [home / "auth.json", home / "mcp-tokens" / "example.json"]
+
+
+def is_signed_in(deployment: Deployment) -> bool:
+    return all(path.exists() and CANARY in path.read_text() for path in signed_in(deployment))
 
 
 def lifecycle(deployment: Deployment, action: str, *more: str) -> Play:
@@ -42,9 +55,14 @@ def test_restart_boots_hermes_anew(deployment: Deployment) -> None:
 
 def test_a_backup_is_kept_once_and_put_back(deployment: Deployment) -> None:
     deployment.chat("My parrot is called Flint.", session=SESSION)
+    for path in signed_in(deployment):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"providers": {"example": {"refresh_token": CANARY}}}))
     play = deployment.play("backup")
     assert play.code == 0 and play.changed(deployment.name) == 1, play.output
     (kept,) = backups(deployment)
+    line, packed = kept.read_bytes().split(b"\n", 1)
+    assert CANARY.encode() not in line + gzip.decompress(packed)
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
 
     assert lifecycle(deployment, "sleep").code == 0
@@ -62,11 +80,13 @@ def test_a_backup_is_kept_once_and_put_back(deployment: Deployment) -> None:
     predicted = deployment.play("restore", "-e", f"hermes_backup={kept}", "--check")
     assert predicted.code == 0 and predicted.changed(deployment.name) == 1, predicted.output
     assert "Turn 3" in deployment.chat("Still there?", session=SESSION).said
+    assert is_signed_in(deployment), "a sleep must not sign Hermes out"
 
     restored = deployment.play("restore", "-e", "hermes_backup=newest")
     assert restored.code == 0 and restored.changed(deployment.name) == 1, restored.output
     answer = deployment.chat("What now?", session=SESSION)
     assert "Turn 2" in answer.said and "Flint" in answer.said
+    assert is_signed_in(deployment), "a backup brings no sign-ins and takes none away"
 
 
 def test_a_damaged_backup_is_refused_and_hermes_runs_on(

@@ -191,7 +191,11 @@ export class HermesInstance extends DurableObject<Env> {
         restored: memory.restored,
         snapshots: snapshotsOf(memory),
         snapshotNote: memory.snapshotNote,
-        backups: { count: backups.length, newest: backups[0] === undefined ? null : backupView(backups[0]) },
+        backups: {
+          count: backups.length,
+          newest: backups[0] === undefined ? null : backupView(backups[0]),
+          leftOut: this.#vault.leftOut,
+        },
         storage: this.#storageView(),
         lastExit: memory.lastExit === null ? null : { ...memory.lastExit, at: iso(memory.lastExit.at) },
         lastError: dated(memory.lastError),

@@ -17,6 +17,8 @@ export interface Manifest {
   sha256: string;
   /** Number of bytes that follow. */
   bytes: number;
+  /** What could not be taken along, each with the reason. */
+  leftOut?: string[];
 }
 
 /** One kept save. */
@@ -98,6 +100,15 @@ export class Vault {
   /** Good ones, newest first. */
   good(): Generation[] {
     return this.list().filter((generation) => generation.state === "good");
+  }
+
+  /** What could not be taken along into the newest good generation, each with the reason. */
+  get leftOut(): string[] {
+    const [row] = this.#sql.exec<Row>(
+      "SELECT manifest FROM generations WHERE state = 'good' ORDER BY id DESC LIMIT 1",
+    );
+    const { leftOut } = jsonOf(String(row?.["manifest"])) ?? {};
+    return Array.isArray(leftOut) ? leftOut.map(String) : [];
   }
 
   /** Whether there ever was a complete generation; a sandbox may start empty only when there was none. */

@@ -75,6 +75,18 @@ describe("the vault", () => {
     });
   });
 
+  it("tells what the newest state had to leave out", async () => {
+    await withStorage(async (storage) => {
+      const vault = new Vault(storage);
+      expect(vault.leftOut).toEqual([]);
+      const leftOut = ["sessions/closed: no permission to read it"];
+      await vault.write(await archive(bytes(10), { leftOut }), META, fine);
+      expect(vault.leftOut).toEqual(leftOut);
+      await vault.write(await archive(bytes(10, 2)), META, fine);
+      expect(vault.leftOut).toEqual([]);
+    });
+  });
+
   it("keeps an empty state, too", async () => {
     await withStorage(async (storage) => {
       const vault = new Vault(storage);

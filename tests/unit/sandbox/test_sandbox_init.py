@@ -210,7 +210,8 @@ def no_room(pid: int) -> Iterator[None]:
     limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (1, limits[1]))
     yield
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+    with contextlib.suppress(ProcessLookupError):  # it has ended
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
 
 
 def said(box: Box, words: bytes) -> bool:
