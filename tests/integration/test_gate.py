@@ -77,8 +77,6 @@ STRANGE = {
     "another scheme": get("file:///v1/models"),
     "authority form": get("127.0.0.1:80"),
     "asterisk form": get("*", method="OPTIONS"),
-    "a tunnel": get("127.0.0.1:22", method="CONNECT"),
-    "a tunnel to the sandbox": get("127.0.0.1:18789", BEARER, method="CONNECT"),
     "two slashes": get("//v1/models"),
     "two slashes and a host": get("//127.0.0.1/v1/models"),
     "an encoded dot": get("/%2e%2e/v1/models"),
@@ -138,6 +136,43 @@ def test_nothing_strange_reaches_the_sandbox(worker: LoneWorker, request_: str) 
         assert refused or any(page in answer for page in PUBLIC), answer[:200]
     after = worker.seen()
     assert after == before, "it arrived somewhere, or woke it"
+
+
+@pytest.mark.parametrize("to", ["127.0.0.1:22", "127.0.0.1:18789"])
+def test_a_tunnel_leads_nowhere(worker: LoneWorker, to: str) -> None:
+    before, logged = worker.seen(), worker.log()
+    for port in (worker.port, worker.dashboard_port):
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            connection.sendall(get(to, BEARER, method="CONNECT").encode() + INNER.encode())
+            answer = b""
+            with contextlib.suppress(ConnectionError):
+                while piece := connection.recv(65536):
+                    answer += piece
+        head, _gap, body = answer.partition(b"\r\n\r\n")
+        assert status(head) != 500
+        assert body == b"", "it ends where it began"
+    assert worker.seen() == before
+    assert worker.log() == logged, "and nothing is written for whoever asks"
+
+
+BODIES = {
+    "no body": ("", ""),
+    "a length of nothing": ("Content-Length: 0\r\n", ""),
+    "chunks of nothing": (CHUNKED, "0\r\n\r\n"),
+    "a body": ("Content-Length: 2\r\n", "{}"),
+    "a body in chunks": (CHUNKED, "2\r\n{}\r\n0\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+def test_any_body_is_served_with_any_method(
+    awake: LoneWorker, method: str, body: tuple[str, str]
+) -> None:
+    lines, data = body
+    for port, path in ((awake.port, "/v1/x"), (awake.dashboard_port, "/api/x")):
+        request = get(path, BEARER, lines, "Connection: close\r\n", method=method) + data
+        assert status(say(port, request)) == 200
 
 
 def test_what_follows_an_ambiguous_body_is_no_request_of_its_own(awake: LoneWorker) -> None:
@@ -217,6 +252,27 @@ def test_a_flood_of_wrong_tokens_wakes_nobody_and_locks_nobody_out(worker: LoneW
     assert worker.memory() - before < 60, "MB"
     lines = [line for line in worker.log()[logged:].splitlines() if '"/v1/models"' in line]
     assert 20 <= len(lines) < 100, "a line for each would fill the disk"
+
+
+def test_a_flood_of_strangers_leaves_the_log_to_the_owner() -> None:
+    """Whatever is wrong with what they send: older lines must not be pushed out."""
+    strange = [
+        get("/v1/models"),
+        get("/v1/models", "Authorization: Bearer wrong\r\n"),
+        get("/api/sessions", host="dash.example"),
+        get("/", "Cookie: hermes-lone=x\r\n", host="dash.example"),
+        get("/login", host="dash.example"),
+        get("/"),
+        get("/login", "Origin: http://evil.example\r\n", host="dash.example", method="POST"),
+        get("/", host="[bad"),
+        get("127.0.0.1:22", method="CONNECT"),
+    ]
+    with LoneWorker(HERMES_DASHBOARD_HOSTNAME="dash.example") as worker:
+        for request in strange * 100:
+            say(worker.port, request)
+        assert worker.call("GET", "/api/health")[0] == 200
+        wait_until(lambda: '"/api/health"' in worker.log(), "the owner's request is logged")
+        assert len(worker.log().splitlines()) < 200
 
 
 def ask(worker: LoneWorker, **body: object) -> socket.socket:

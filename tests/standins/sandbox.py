@@ -6,12 +6,16 @@
 It speaks the engine's protocol on the unix socket SOCKET and HTTP/1.1 on the two ports. A chat that is asked for
 `"stream": true` is a stream of `chunks` events, one in `every` seconds, each with the time it was sent; asked for
 `"flood": bytes` it is as many bytes as anybody takes, and asked to `"think": seconds` it takes that long unless who
-asked goes away. GET /seen on the engine's socket tells what arrived.
+asked goes away. The dashboard takes WebSockets, on which it never stops to say what time it is; so does a followed log.
+GET /seen on the engine's socket tells what arrived.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
+import hashlib
 import json
 import struct
 import sys
@@ -28,8 +32,10 @@ COUNTS = [
     "left",
     "finished",
     "flooded",
+    "sockets",
+    "closed",
 ]
-SEEN: dict[str, Any] = {**dict.fromkeys(COUNTS, 0), "paths": []}
+SEEN: dict[str, Any] = {**dict.fromkeys(COUNTS, 0), "paths": [], "frames": []}
 PORTS: dict[str, int] = {}
 BOOT: dict[str, object] = {"running": False, "labels": None}
 
@@ -98,7 +104,11 @@ async def engine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
             BOOT.update(running=True, labels=json.loads(body)["labels"])
             out = json.dumps({"ports": PORTS}).encode()
         elif path == "/exec":
-            out = exec_answer(json.loads(body.split(b"\n", 1)[0])["cmd"])
+            command = json.loads(body.split(b"\n", 1)[0])["cmd"]
+            if "--lines" in command and "--follow" in command:
+                await follow(writer)
+                break
+            out = exec_answer(command)
         elif path == "/destroy":
             BOOT.update(running=False, labels=None)
             out = b"{}"
@@ -112,6 +122,17 @@ async def engine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         writer.write(answer(out))
         await writer.drain()
     writer.close()
+
+
+async def follow(writer: asyncio.StreamWriter) -> None:
+    """Send a log that grows, a line with the time of day in each chunk."""
+    writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    piece = frame(0, b"1")
+    while True:
+        writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        await writer.drain()
+        piece = frame(1, b"%d\n" % time.monotonic_ns())
+        await asyncio.sleep(0.02)
 
 
 async def hermes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -187,9 +208,49 @@ async def dashboard(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
     """Serve one connection to Hermes' dashboard."""
     while request := await read_request(reader):
         SEEN["dashboard"] += 1
+        if "sec-websocket-key" in request[2]:
+            await converse(reader, writer, request[2]["sec-websocket-key"])
+            break
         writer.write(answer(json.dumps({"path": request[1]}).encode()))
         await writer.drain()
     writer.close()
+
+
+async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, key: str) -> None:
+    """Serve a WebSocket: note what is said, and say all the while what time it is."""
+    magic = key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+    accept = base64.b64encode(hashlib.sha1(magic.encode(), usedforsecurity=False).digest())
+    writer.write(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+    )
+    SEEN["sockets"] += 1
+    telling = asyncio.create_task(tell_the_time(writer))
+    with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        while (heard := await read_frame(reader)) is not None:
+            SEEN["frames"].append(heard)
+    telling.cancel()
+    SEEN["closed"] += 1
+
+
+async def tell_the_time(writer: asyncio.StreamWriter) -> None:
+    """Send a frame with the time, again and again."""
+    with contextlib.suppress(ConnectionError):
+        while True:
+            said = b"%d" % time.monotonic_ns()
+            writer.write(bytes([0x81, len(said)]) + said)
+            await writer.drain()
+            await asyncio.sleep(0.02)
+
+
+async def read_frame(reader: asyncio.StreamReader) -> str | None:
+    """Read one short text frame of a client; None for the end."""
+    first, length = await reader.readexactly(2)
+    mask = await reader.readexactly(4)
+    masked = await reader.readexactly(length & 0x7F)
+    if first & 0xF == 8:
+        return None
+    return bytes(byte ^ mask[n % 4] for n, byte in enumerate(masked)).decode()
 
 
 async def main(socket: str, api_port: int, dashboard_port: int) -> None:
@@ -197,7 +258,7 @@ async def main(socket: str, api_port: int, dashboard_port: int) -> None:
     servers = [
         await asyncio.start_unix_server(engine, socket),
         await asyncio.start_server(hermes, "127.0.0.1", api_port, backlog=4096),
-        await asyncio.start_server(dashboard, "127.0.0.1", dashboard_port),
+        await asyncio.start_server(dashboard, "127.0.0.1", dashboard_port, backlog=4096),
     ]
     await asyncio.gather(*(server.serve_forever() for server in servers))
 

@@ -40,6 +40,38 @@ export class Attempts {
   }
 }
 
+/** Log lines about strangers that may come at once, of each kind, and milliseconds after which there may be one more. */
+const LINES = 30;
+const LINE_EVERY = 5000;
+
+/**
+ * Bounds what strangers can have written into the log: a flood of requests must not push out what was there before,
+ * nor hide what is of another kind.
+ */
+export class Quiet {
+  /** When a kind would have all its lines again, in milliseconds since the epoch. There are as many as reasons to refuse. */
+  readonly #fullAt = new Map<string, number>();
+  #dropped = 0;
+
+  /**
+   * Asks for a line.
+   * @returns how many were left out since the last one, or `null` when this one is to be left out, too.
+   */
+  take(kind: string, now: number): number | null {
+    const full = now + LINES * LINE_EVERY;
+    // A clock that was set back keeps nothing out for longer than it takes to fill.
+    const fullAt = Math.min(Math.max(this.#fullAt.get(kind) ?? 0, now), full) + LINE_EVERY;
+    if (fullAt > full) {
+      this.#dropped++;
+      return null;
+    }
+    this.#fullAt.set(kind, fullAt);
+    const dropped = this.#dropped;
+    this.#dropped = 0;
+    return dropped;
+  }
+}
+
 /** Who counts as one: an IPv4 address, or the /64 that a single IPv6 customer has. */
 export function addressOf(ip: string): string {
   if (!ip.includes(":")) return ip;

@@ -5,38 +5,49 @@ import { ApiError } from "./errors.ts";
 import type { Settings } from "./settings.ts";
 import { type Deaths, isDead, type TokenUse, type Which } from "./tokens.ts";
 
-const digests = new Map<string, ArrayBuffer>();
-
-/** What a token is known by where it must not be kept. */
-export async function tokenDigest(token: string): Promise<string> {
-  return hex(await digestOf(token));
+interface Digest {
+  bytes: ArrayBuffer;
+  hex: string;
 }
 
+const digests = new Map<string, Digest>();
+
 /** Our own tokens are few and fixed: their digests are kept. */
-async function keptDigest(token: string): Promise<ArrayBuffer> {
+async function keptDigest(token: string): Promise<Digest> {
   const kept = digests.get(token);
   if (kept !== undefined) return kept;
-  const digest = await digestOf(token);
+  const bytes = await digestOf(token);
+  const digest = { bytes, hex: hex(bytes) };
   if (digests.size > 16) digests.clear();
   digests.set(token, digest);
   return digest;
 }
 
 /** Which of the configured tokens `given` is, in time that tells nothing about how close it came. */
-async function recognise(given: string, settings: Settings): Promise<Which | null> {
+async function recognise(
+  given: string,
+  settings: Settings,
+): Promise<Pick<TokenCaller, "which" | "digest"> | null> {
   const { current, previous } = await digestsOf(settings);
   const candidate = await digestOf(given);
-  const isPrevious = previous !== null && crypto.subtle.timingSafeEqual(candidate, previous);
-  if (current !== null && crypto.subtle.timingSafeEqual(candidate, current)) return "current";
-  return isPrevious ? "previous" : null;
+  const isPrevious = previous !== null && crypto.subtle.timingSafeEqual(candidate, previous.bytes);
+  if (current !== null && crypto.subtle.timingSafeEqual(candidate, current.bytes))
+    return { which: "current", digest: current.hex };
+  return isPrevious ? { which: "previous", digest: previous.hex } : null;
 }
 
 /** Digests of the configured tokens. A token that replaces itself was not replaced. */
-async function digestsOf(settings: Settings): Promise<Record<Which, ArrayBuffer | null>> {
+async function digestsOf(settings: Settings): Promise<Record<Which, Digest | null>> {
   const { API_TOKEN, API_TOKEN_PREVIOUS } = settings.secrets;
   const current = API_TOKEN === undefined ? null : await keptDigest(API_TOKEN);
   const none = API_TOKEN_PREVIOUS === undefined || API_TOKEN_PREVIOUS === API_TOKEN;
   return { current, previous: none ? null : await keptDigest(API_TOKEN_PREVIOUS) };
+}
+
+/** Digests of the tokens that are good here, as far as this Worker is configured. */
+export async function tokenDigests(settings: Settings): Promise<string[]> {
+  const { current, previous } = await digestsOf(settings);
+  return [current, previous].flatMap((digest) => (digest === null ? [] : [digest.hex]));
 }
 
 /** The token of an `Authorization: Bearer` header, or `null`. */
@@ -54,6 +65,8 @@ const told = new WeakMap<Settings, { deaths: Deaths; at: number }>();
 /** The token that let a request in. */
 export interface TokenCaller {
   which: Which;
+  /** What it is known by where it must not be kept. */
+  digest: string;
   /** When the previous token dies or died, in milliseconds since the epoch; `null` while nobody used the new one. */
   previousUntil: number | null;
 }
@@ -71,18 +84,9 @@ export async function authorize(
   settings: Settings,
   registry: Registry,
 ): Promise<TokenCaller | null> {
-  if (settings.secrets.API_TOKEN === undefined) {
-    if (settings.allowUnauthenticated) {
-      refuseRebound(headers, settings);
-      return null;
-    }
-    throw new ApiError({
-      status: 503,
-      code: "no_token",
-      message:
-        "No API token is configured, so nothing is served. Set the secret API_TOKEN, " +
-        'or HERMES_ALLOW_UNAUTHENTICATED to "true" to serve everyone.',
-    });
+  if (servesEveryone(settings)) {
+    refuseRebound(headers, settings);
+    return null;
   }
   const given = bearerOf(headers);
   if (given === null)
@@ -95,20 +99,37 @@ export async function authorize(
 }
 
 /**
+ * Whether nobody has to show anything: no token is configured, and that is wanted.
+ * @throws ApiError 503 `no_token` when none is configured by mistake: then nothing is served, whatever is shown.
+ */
+export function servesEveryone(settings: Settings): boolean {
+  if (settings.secrets.API_TOKEN !== undefined) return false;
+  if (settings.allowUnauthenticated) return true;
+  throw new ApiError({
+    status: 503,
+    code: "no_token",
+    message:
+      "No API token is configured, so nothing is served. Set the secret API_TOKEN, " +
+      'or HERMES_ALLOW_UNAUTHENTICATED to "true" to serve everyone.',
+  });
+}
+
+/**
  * Lets a token pass that is valid, however it was sent.
- * @throws ApiError 401 `wrong_token` or `retired_token`.
+ * @throws ApiError 401 `wrong_token` or `retired_token`; 503 `no_token`.
  */
 export async function authorizeToken(
   given: string,
   settings: Settings,
   registry: Registry,
 ): Promise<TokenCaller> {
-  const which = await recognise(given, settings);
-  if (which === null)
+  servesEveryone(settings);
+  const known = await recognise(given, settings);
+  if (known === null)
     throw new ApiError({ status: 401, code: "wrong_token", message: "This API token is not valid here." });
-  const deaths = await deathsOf(which, settings, registry);
-  if (isDead(deaths[which], Date.now())) throw retired();
-  return { which, previousUntil: deaths.previous };
+  const deaths = await deathsOf(known.which, settings, registry);
+  if (isDead(deaths[known.which], Date.now())) throw retired();
+  return { ...known, previousUntil: deaths.previous };
 }
 
 /** What is known about the tokens; the instance is asked at the first use, and again when its answer may have changed. */
@@ -120,8 +141,8 @@ async function deathsOf(used: Which, settings: Settings, registry: Registry): Pr
   if (known !== undefined && !open && Date.now() - known.at < BELIEVED) return known.deaths;
   const deaths = await registry({
     used,
-    current: current === null ? "" : hex(current),
-    previous: previous === null ? null : hex(previous),
+    current: current?.hex ?? "",
+    previous: previous?.hex ?? null,
   });
   told.set(settings, { deaths, at: Date.now() });
   return deaths;

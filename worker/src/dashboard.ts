@@ -8,14 +8,24 @@ import { WorkerEntrypoint } from "cloudflare:workers";
 import { type Context, Hono } from "hono";
 import { deleteCookie, getCookie, setCookie } from "hono/cookie";
 import { ACCESS_HEADER, ACCESS_SIGN_OUT, visitorOf } from "./access.ts";
-import { authorize, authorizeToken, bearerOf, tokenDigest } from "./auth.ts";
-import { once, readBody, soon } from "./body.ts";
+import { authorize, authorizeToken, bearerOf, servesEveryone, tokenDigests } from "./auth.ts";
+import { mayHaveBody, once, readBody, soon } from "./body.ts";
 import { ApiError, errorResponse } from "./errors.ts";
 import { innerHeaders } from "./headers.ts";
 import type { HermesInstance } from "./instance.ts";
+import { CREDENTIAL, type Credential } from "./leases.ts";
 import { asleepPage, problemPage, signInPage, waitingPage } from "./pages.ts";
 import { ASLEEP, PANEL, WAKING } from "./panel.ts";
-import { accompany, addressed, type Base, countFailure, isUpgrade, noteFailure, unwrap } from "./requests.ts";
+import {
+  accompany,
+  addressed,
+  type Base,
+  countFailure,
+  endTunnel,
+  isUpgrade,
+  noteFailure,
+  unwrap,
+} from "./requests.ts";
 import { verify } from "./session-cookie.ts";
 import type { Opened } from "./sessions.ts";
 import type { Env, Settings } from "./settings.ts";
@@ -26,7 +36,7 @@ import { TURN } from "./turns.ts";
 type Caller =
   | { by: "session"; id: string; expires: number }
   | { by: "access"; name: string; expires: number }
-  | { by: "token" }
+  | { by: "token"; digest: string }
   | { by: "anyone" };
 
 interface Desk extends Base {
@@ -71,8 +81,11 @@ desk.post("/login", async (c) => {
   const next = inside(form.get("next") ?? undefined);
   try {
     const token = (form.get("token") ?? "").trim();
-    await authorizeToken(token, c.var.settings, (use) => hermes(c, (it) => it.tokenUsed(use)));
-    await openSession(c, token);
+    const { digest } = await authorizeToken(token, c.var.settings, (use) =>
+      hermes(c, (it) => it.tokenUsed(use)),
+    );
+    await openSession(c, digest);
+    c.set("isLetIn", true);
   } catch (error) {
     const refusal = noteFailure(c, countFailure(c.req.raw, c.var.settings, error));
     const { status, retryAfter } = refusal;
@@ -91,6 +104,7 @@ desk.use(async (c, next) => {
     c.res = c.redirect(inside(c.req.url), 303);
     return;
   }
+  c.set("isLetIn", true);
   mustBeOn(c.var.settings);
   await next();
 });
@@ -130,12 +144,13 @@ desk.all("*", async (c) => {
   const headers = innerHeaders(request.headers);
   headers.set(TURN.requestId, c.var.requestId);
   headers.set(PANEL.by, isPerson(request) ? "person" : "page");
-  if (c.var.caller.by === "session") headers.set(PANEL.session, c.var.caller.id);
+  headers.set(CREDENTIAL, credentialOf(c.var.caller));
   if (isNavigation(request)) headers.set(PANEL.impatient, "1");
   if (isUpgrade(request)) headers.set("upgrade", "websocket");
   checkSize(request);
   const { method, signal } = request;
-  const body = request.body === null ? () => null : once(request.body);
+  // What says that nothing follows has a body all the same, and the runtime sends none with a GET.
+  const body = request.body === null || !mayHaveBody(method) ? () => null : once(request.body);
   const init = { method, headers, signal, redirect: "manual" } as const;
   const answer = unwrap(c, await hermes(c, (it) => it.fetch(request.url, { ...init, body: body() })));
   if (answer.status === 101) return answer;
@@ -154,6 +169,10 @@ desk.onError((error, c) => {
 
 /** The dashboard's socket, where it has one of its own. */
 export class Dashboard extends WorkerEntrypoint<Env> {
+  override connect(socket: Socket): Promise<void> {
+    return endTunnel(socket);
+  }
+
   override fetch(request: Request): Response | Promise<Response> {
     const url = addressed(request);
     return url instanceof Response ? url : dashboard(request, this.env, this.ctx);
@@ -168,8 +187,11 @@ export async function dashboard(request: Request, env: Env, ctx: ExecutionContex
   safe.headers.set("x-content-type-options", "nosniff");
   safe.headers.set("referrer-policy", "same-origin");
   safe.headers.set("cross-origin-resource-policy", "same-origin");
-  if (!safe.headers.has("content-security-policy"))
-    safe.headers.set("content-security-policy", "frame-ancestors 'self'; base-uri 'self'; object-src 'none'");
+  // Beside a policy of Hermes' own, which can only forbid more.
+  safe.headers.append(
+    "content-security-policy",
+    "frame-ancestors 'self'; base-uri 'self'; object-src 'none'",
+  );
   if (new URL(request.url).protocol === "https:")
     safe.headers.set("strict-transport-security", "max-age=31536000");
   return safe;
@@ -185,9 +207,8 @@ export async function dashboard(request: Request, env: Env, ctx: ExecutionContex
 async function callerOf(c: DeskContext): Promise<Caller | null> {
   const { settings } = c.var;
   const { headers } = c.req.raw;
-  const registry = (use: Parameters<Stub["tokenUsed"]>[0]) => hermes(c, (it) => it.tokenUsed(use));
-  if (bearerOf(headers) !== null)
-    return (await authorize(headers, settings, registry)) === null ? { by: "anyone" } : { by: "token" };
+  servesEveryone(settings);
+  if (bearerOf(headers) !== null) return tokenCaller(c);
   const cookie = getCookie(c, cookieName(c));
   const session = cookie === undefined ? null : await sessionOf(c, cookie);
   if (session !== null) return session;
@@ -201,14 +222,37 @@ async function callerOf(c: DeskContext): Promise<Caller | null> {
       code: "wrong_session",
       message: "The session is over. Sign in again.",
     });
-  return (await authorize(headers, settings, registry)) === null ? { by: "anyone" } : { by: "token" };
+  return tokenCaller(c);
+}
+
+async function tokenCaller(c: DeskContext): Promise<Caller> {
+  const caller = await authorize(c.req.raw.headers, c.var.settings, (use) =>
+    hermes(c, (it) => it.tokenUsed(use)),
+  );
+  return caller === null ? { by: "anyone" } : { by: "token", digest: caller.digest };
+}
+
+/** What lets somebody in, as the instance is told. */
+function credentialOf(caller: Caller): Credential {
+  switch (caller.by) {
+    case "session":
+      return `session ${caller.id}`;
+    case "access":
+      return `access ${caller.expires}`;
+    case "token":
+      return `token ${caller.digest}`;
+    default:
+      return "anyone";
+  }
 }
 
 /** The signature is checked here, so that a forged cookie costs the instance nothing; the rest is its to know. */
 async function sessionOf(c: DeskContext, cookie: string): Promise<Caller | null> {
   const ticket = await signedTicket(c, cookie);
-  if (ticket === null || !(await hermes(c, (it) => it.hasDashboardSession(ticket.id)))) return null;
-  return { by: "session", ...ticket };
+  if (ticket === null) return null;
+  const tokens = await tokenDigests(c.var.settings);
+  const isOpen = await hermes(c, (it) => it.hasDashboardSession(ticket.id, tokens));
+  return isOpen ? { by: "session", ...ticket } : null;
 }
 
 const keys = new WeakMap<Settings, { key: ArrayBuffer; at: number }>();
@@ -231,14 +275,16 @@ async function signedTicket(c: DeskContext, cookie: string) {
 async function tradeOldCookie(c: DeskContext): Promise<Caller> {
   const token = getCookie(c, OLD_COOKIE) ?? "";
   deleteCookie(c, OLD_COOKIE, { path: "/" });
-  await authorizeToken(token, c.var.settings, (use) => hermes(c, (it) => it.tokenUsed(use)));
-  const { id, expires } = await openSession(c, token);
+  const { digest } = await authorizeToken(token, c.var.settings, (use) =>
+    hermes(c, (it) => it.tokenUsed(use)),
+  );
+  const { id, expires } = await openSession(c, digest);
   return { by: "session", id, expires };
 }
 
+/** @param token digest of the API token that was given. */
 async function openSession(c: DeskContext, token: string): Promise<Opened> {
-  const digest = await tokenDigest(token);
-  const opened = await hermes(c, (it) => it.openDashboardSession(digest));
+  const opened = await hermes(c, (it) => it.openDashboardSession(token));
   // It may be signed with a key that was made just now.
   keys.delete(c.var.settings);
   const maxAge = Math.floor((opened.expires - Date.now()) / 1000);

@@ -4,9 +4,9 @@
 /** Request headers that end at the Worker: credentials, and whatever describes the way here. */
 const PRIVATE =
   /^(?:authorization|cookie|origin|referer|host|connection|upgrade|forwarded|via|expect|te|trailer|transfer-encoding|content-length|keep-alive|proxy-.*|cf-.*|cdn-loop|x-forwarded-.*|x-real-ip|true-client-ip|x-hermes-worker-.*|x-hermes-session-token|x-request-id|sec-websocket-(?:key|version|extensions|accept))$/;
-/** Response headers that end at the Worker: whatever names the stack, speaks for another host or sets cookies. */
+/** Response headers that end at the Worker: what names the stack, sets cookies, or speaks for the gate, its whole origin or another host. */
 const PRIVATE_ANSWER =
-  /^(?:server|via|x-powered-by|x-aspnet-version|connection|keep-alive|transfer-encoding|upgrade|alt-svc|set-cookie|proxy-.*|cf-.*|x-hermes-worker-.*|x-hermes-session-token|access-control-.*|strict-transport-security|sec-websocket-(?:accept|extensions))$/;
+  /^(?:server|via|x-powered-by|x-aspnet-version|connection|keep-alive|transfer-encoding|upgrade|alt-svc|set-cookie|proxy-.*|cf-.*|x-hermes-worker-.*|x-hermes-session-token|access-control-.*|timing-allow-origin|strict-transport-security|clear-site-data|www-authenticate|service-worker-allowed|accept-ch|nel|report-to|reporting-endpoints|sec-websocket-(?:accept|extensions))$/;
 
 /** Header by which the instance tells the Worker what Hermes was woken for while a request waited; it does not leave. */
 export const BOOT_CAUSE = "x-hermes-worker-boot-cause";
@@ -33,6 +33,11 @@ function localise(headers: Headers, name: string): void {
 
 function copy(from: Headers, without: RegExp): Headers {
   const to = new Headers(from);
-  for (const name of from.keys()) if (without.test(name)) to.delete(name);
+  for (const name of from.keys()) if (isOneOf(without, name)) to.delete(name);
   return to;
+}
+
+/** Whether a header is in a list, however it is written: there are servers that take `x_name` for `x-name`. */
+export function isOneOf(list: RegExp, name: string): boolean {
+  return list.test(name.replaceAll("_", "-"));
 }

@@ -9,8 +9,18 @@ import { dashboard } from "./dashboard.ts";
 import { ApiError, errorResponse } from "./errors.ts";
 import { innerHeaders } from "./headers.ts";
 import type { HermesInstance } from "./instance.ts";
+import { CREDENTIAL, type Credential } from "./leases.ts";
 import { prove } from "./proof.ts";
-import { accompany, addressed, type Base, countFailure, noteFailure, rawPath, unwrap } from "./requests.ts";
+import {
+  accompany,
+  addressed,
+  type Base,
+  countFailure,
+  endTunnel,
+  noteFailure,
+  rawPath,
+  unwrap,
+} from "./requests.ts";
 import type { Env, Settings } from "./settings.ts";
 import { askInstance } from "./stub.ts";
 import { TURN } from "./turns.ts";
@@ -60,6 +70,7 @@ app.use(async (c, next) => {
   // Where nothing else keeps strangers out, at least pages of other sites have to be named.
   if (caller === null) refuseUnknownOrigin(c.req.raw, settings);
   c.set("caller", caller);
+  c.set("isLetIn", true);
   await next();
 });
 
@@ -102,17 +113,17 @@ app.get("/api/instance/logs", (c) => {
   const lines = Math.min(Math.max(1, Math.trunc(Number(c.req.query("lines"))) || 200), 5000);
   const follow = c.req.query("follow");
   if (follow !== undefined && follow !== "false")
-    return hermes(c, (it) => it.followLogs(c.var.requestId, lines));
+    return hermes(c, (it) => it.followLogs(c.var.requestId, lines, credential(c)));
   return hermes(c, (it) => it.logs(c.var.requestId, lines));
 });
 app.get("/api/instance/backups", (c) => hermes(c, (it) => it.backups(c.var.requestId)));
 app.post("/api/instance/backups", (c) => hermes(c, (it) => it.backUp(c.var.requestId)));
 app.put("/api/instance/backups", (c) => {
   const upload = once(steady(c.req.raw));
-  return hermes(c, (it) => it.putBack(c.var.requestId, upload()));
+  return hermes(c, (it) => it.putBack(c.var.requestId, upload(), credential(c)));
 });
 app.get("/api/instance/backups/:id{[0-9]{1,9}}", (c) =>
-  hermes(c, (it) => it.backup(c.var.requestId, Number(c.req.param("id")))),
+  hermes(c, (it) => it.backup(c.var.requestId, Number(c.req.param("id")), credential(c))),
 );
 
 // Plain segments only: whatever would have to be decoded or normalised is no path of Hermes' API.
@@ -125,6 +136,7 @@ app.all("/v1/:rest{[A-Za-z0-9_][A-Za-z0-9_./:@~-]*}", async (c) => {
   const body = await readBody(c.req.raw);
   const headers = innerHeaders(c.req.raw.headers);
   headers.set(TURN.requestId, c.var.requestId);
+  headers.set(CREDENTIAL, credential(c));
   const named = modelOf(c.req.raw, body, c.var.settings);
   if (named !== null) {
     headers.set(TURN.model, named.model);
@@ -146,6 +158,12 @@ app.notFound(() => {
 app.onError((error, c) =>
   errorResponse(noteFailure(c, countFailure(c.req.raw, c.var.settings, error)), c.var.requestId),
 );
+
+/** What let a request in, as the instance is told. */
+function credential(c: Context<App>): Credential {
+  const { caller } = c.var;
+  return caller === null ? "anyone" : `token ${caller.digest}`;
+}
 
 /** Where a rotation of the token stands. */
 function tokenView(caller: TokenCaller | null) {
@@ -176,6 +194,7 @@ function hermes<T>(c: Context<App>, work: (instance: Stub) => Promise<T>): Promi
 }
 
 const entry: ExportedHandler<Env> = {
+  connect: endTunnel,
   fetch(request, env, ctx) {
     const url = addressed(request);
     if (url instanceof Response) return url;

@@ -4,11 +4,13 @@ import { DurableObject } from "cloudflare:workers";
 import { AbsentSandbox } from "./absent.ts";
 import type { Restart } from "./configuration.ts";
 import { ContainerSandbox } from "./container.ts";
-import { digestOf } from "./digests.ts";
+import { digestOf, hex } from "./digests.ts";
 import { ProcessSandbox, run, type Sandbox } from "./engine.ts";
 import { ApiError, errorResponse, toApiError } from "./errors.ts";
 import { BOOT_CAUSE } from "./headers.ts";
 import { buildGo, NO_KEYS } from "./hermes-config.ts";
+import type { Lasting } from "./lasting.ts";
+import { abortOf, CREDENTIAL, type Credential, Leases, type Until } from "./leases.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import { Log, Redactor } from "./log.ts";
 import type { JobTrouble, Memory } from "./memory.ts";
@@ -16,7 +18,9 @@ import { asOf, count } from "./meter.ts";
 import { ASLEEP, PANEL, Panel, WAKING } from "./panel.ts";
 import { type Opened, Sessions } from "./sessions.ts";
 import { type Env, type Settings, secretValues, settingsOf } from "./settings.ts";
+import { SOCKET_END, Sockets } from "./sockets.ts";
 import { markOf, type StorageMark } from "./storage.ts";
+import { instanceOf } from "./stub.ts";
 import { realTime } from "./time.ts";
 import { type Deaths, Tokens, type TokenUse } from "./tokens.ts";
 import { TURN, Turns } from "./turns.ts";
@@ -73,7 +77,11 @@ export class HermesInstance extends DurableObject<Env> {
   readonly #turns: Turns;
   readonly #tokens: Tokens;
   readonly #sessions: Sessions;
+  readonly #leases = new Leases(realTime);
+  readonly #sockets: Sockets;
   readonly #panel: Panel;
+  /** Of the boot that is remembered. */
+  #capability: string | null = null;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
@@ -90,7 +98,7 @@ export class HermesInstance extends DurableObject<Env> {
       log: this.#log,
       store: {
         get: () => ctx.storage.kv.get<Memory>(MEMORY),
-        put: (memory) => ctx.storage.kv.put(MEMORY, memory),
+        put: (memory) => this.#keep(memory),
       },
       setAlarm: (at) => void (at === null ? ctx.storage.deleteAlarm() : ctx.storage.setAlarm(at)),
     });
@@ -102,13 +110,21 @@ export class HermesInstance extends DurableObject<Env> {
       finishesAlone: this.#settings.finishesAlone,
     });
     this.#tokens = new Tokens(ctx.storage.kv, this.#settings.tokenOverlap);
-    this.#sessions = new Sessions(ctx.storage, (token) => this.#tokens.isDead(token, Date.now()));
+    this.#sessions = new Sessions(ctx.storage, (token) => this.#tokens.until(token));
+    this.#sockets = new Sockets({
+      time: realTime,
+      fetchEnd: (id, signal) =>
+        instanceOf(env).fetch("http://instance/", {
+          headers: { upgrade: "websocket", [SOCKET_END]: id },
+          signal,
+        }),
+    });
     this.#panel = new Panel({
       lifecycle: this.#lifecycle,
       time: realTime,
       log: this.#log,
       idle: this.#settings.dashboardIdle,
-      isOpen: (session) => this.hasDashboardSession(session),
+      sockets: this.#sockets,
     });
     // A sandbox that outlived this object's restart is looked for at once, not at the next request.
     if (this.#lifecycle.mustReattach) ctx.waitUntil(this.#lifecycle.reattach().catch(() => undefined));
@@ -116,11 +132,16 @@ export class HermesInstance extends DurableObject<Env> {
 
   /** A request for Hermes' own API or dashboard, sent on by the Worker. */
   override async fetch(request: Request): Promise<Response> {
+    const socket = request.headers.get(SOCKET_END);
+    if (socket !== null) return this.#sockets.end(socket);
+    if (request.headers.get(CREDENTIAL)?.startsWith("capability ")) return this.#untilBootEnds(request);
     const requestId = request.headers.get(TURN.requestId) ?? "";
     const toPanel = request.headers.has(PANEL.by);
     const waits = !this.#lifecycle.isReady;
     try {
-      const answer = await (toPanel ? this.#panel.serve(request) : this.#turns.serve(request));
+      const answer = await this.#lend(request.headers.get(CREDENTIAL), request.signal, (signal) =>
+        toPanel ? this.#panel.serve(request, signal) : this.#turns.serve(request, signal),
+      );
       const { whyAwake } = this.#lifecycle.memory;
       if (waits && whyAwake !== null && answer.status !== 101) answer.headers.set(BOOT_CAUSE, whyAwake);
       return answer;
@@ -131,8 +152,30 @@ export class HermesInstance extends DurableObject<Env> {
     }
   }
 
+  /** Keeps the memory; with a boot ends what its capability has open. */
+  #keep(memory: Memory): void {
+    this.ctx.storage.kv.put(MEMORY, memory);
+    const capability = memory.keys?.capability ?? null;
+    if (capability === this.#capability) return;
+    this.#capability = capability;
+    this.#leases.look();
+  }
+
   override async alarm(): Promise<void> {
     await this.#lifecycle.onAlarm();
+  }
+
+  /** For the `Providers` entrypoint: an answer whose body ends with the boot that the capability in it is of. */
+  async #untilBootEnds(request: Request): Promise<Response> {
+    try {
+      return await this.#lend(request.headers.get(CREDENTIAL), request.signal, async (signal) => {
+        const { readable, writable } = new IdentityTransformStream();
+        const end = abortOf(signal).catch((why: unknown) => writable.abort(why));
+        return { value: new Response(readable), end };
+      });
+    } catch (error) {
+      return this.#refuse(error, "");
+    }
   }
 
   /** Never wakes Hermes. */
@@ -288,26 +331,26 @@ export class HermesInstance extends DurableObject<Env> {
   }
 
   /** One backup as it was written: a line of JSON, then a gzipped tar. */
-  async backup(requestId: string, id: number): Promise<Response> {
-    try {
-      return new Response(this.#vault.read(id), {
-        headers: {
-          "content-type": "application/octet-stream",
-          "content-disposition": `attachment; filename="${this.#settings.name}-${id}.hermes"`,
-          "cache-control": "no-store",
-          "x-request-id": requestId,
-        },
-      });
-    } catch (error) {
-      return this.#refuse(error, requestId);
-    }
+  backup(requestId: string, id: number, credential: Credential): Promise<Response> {
+    const headers = {
+      "content-type": "application/octet-stream",
+      "content-disposition": `attachment; filename="${this.#settings.name}-${id}.hermes"`,
+      "cache-control": "no-store",
+      "x-request-id": requestId,
+    };
+    return this.#stream(requestId, credential, headers, async () => this.#vault.read(id));
   }
 
   /** Puts an uploaded backup in the place of today's state, and wakes Hermes with it. */
-  putBack(requestId: string, upload: ReadableStream<Uint8Array>): Promise<Response> {
-    return this.#change(requestId, async () => ({
-      backup: backupView(await this.#lifecycle.putBack(upload)),
-    }));
+  putBack(requestId: string, upload: ReadableStream<Uint8Array>, credential: Credential): Promise<Response> {
+    return this.#change(requestId, async () => {
+      // The upload ends with what let it in; a restore that has it whole goes on.
+      const stream = await this.#lend(credential, undefined, async (signal) => {
+        const { readable, writable } = new IdentityTransformStream();
+        return { value: readable, end: upload.pipeTo(writable, { signal }) };
+      });
+      return { backup: backupView(await this.#lifecycle.putBack(stream)) };
+    });
   }
 
   /** Processes, configuration and the log's tail, without secrets; never wakes Hermes. */
@@ -328,8 +371,13 @@ export class HermesInstance extends DurableObject<Env> {
   }
 
   /** The log as it grows, as plain text without secrets. */
-  async followLogs(requestId: string, lines: number): Promise<Response> {
-    try {
+  followLogs(requestId: string, lines: number, credential: Credential): Promise<Response> {
+    const headers = {
+      "content-type": "text/plain; charset=utf-8",
+      "cache-control": "no-store",
+      "x-request-id": requestId,
+    };
+    return this.#stream(requestId, credential, headers, async () => {
       const { bootId } = this.#lifecycle.memory;
       if (bootId === null)
         throw new ApiError({
@@ -339,57 +387,54 @@ export class HermesInstance extends DurableObject<Env> {
         });
       const cmd = ["sandbox", "logs", "--boot", bootId, "--lines", String(lines), "--follow"];
       const process = await this.#sandbox.exec(cmd);
-      return new Response(process.stdout.pipeThrough(this.#log.redactor.stream()), {
-        headers: {
-          "content-type": "text/plain; charset=utf-8",
-          "cache-control": "no-store",
-          "x-request-id": requestId,
-        },
-      });
-    } catch (error) {
-      return this.#refuse(error, requestId);
-    }
+      return process.stdout.pipeThrough(this.#log.redactor.stream());
+    });
   }
 
   /** A Worker that was given a valid API token tells so, and learns how long the tokens live. */
   tokenUsed(use: TokenUse): Deaths {
-    return this.#tokens.use(use, Date.now());
+    const deaths = this.#tokens.use(use, Date.now());
+    this.#leases.look();
+    return deaths;
   }
 
   /** @param token digest of the API token that was given. */
-  openDashboardSession(token: string): Promise<Opened> {
-    return this.#sessions.open(token, Date.now());
+  async openDashboardSession(token: string): Promise<Opened> {
+    const opened = await this.#sessions.open(token, Date.now());
+    // The oldest may have given way.
+    this.#leases.look();
+    return opened;
   }
 
-  hasDashboardSession(id: string): Promise<boolean> {
-    return this.#sessions.isOpen(id, Date.now());
+  /** @param tokens digests of the API tokens that the asking Worker is configured with. */
+  hasDashboardSession(id: string, tokens: readonly string[]): Promise<boolean> {
+    return this.#sessions.isOpen(id, tokens, Date.now());
   }
 
-  /** Signs somebody out, of open sockets as well. */
+  /** Signs somebody out, of whatever the session has open as well. */
   async endDashboardSession(id: string): Promise<void> {
     await this.#sessions.end(id);
-    this.#panel.hangUp(id);
+    this.#leases.look();
   }
 
   /** Signs everybody out. */
   revokeDashboardSessions(requestId: string): Promise<Response> {
     return this.#answer(requestId, async () => {
       const revoked = this.#sessions.endAll();
-      this.#panel.hangUp();
+      this.#leases.look();
       this.#log.info("sessions_revoked", { request_id: requestId, revoked });
       return { revoked };
     });
   }
 
+  /** How much is open by all credentials: requests under way, sockets, followed logs, calls of providers. */
+  get held(): number {
+    return this.#leases.size;
+  }
+
   /** Signs the cookies of the dashboard's sessions. */
   dashboardKey(): ArrayBuffer {
     return this.#sessions.key;
-  }
-
-  /** SHA-256 of this boot's capability, for the `Providers` entrypoint; `null` when nothing runs. */
-  async capabilityDigest(): Promise<ArrayBuffer | null> {
-    const capability = this.#lifecycle.capability;
-    return capability === null ? null : digestOf(capability);
   }
 
   /** A provider refused our key, or there is none. */
@@ -408,6 +453,52 @@ export class HermesInstance extends DurableObject<Env> {
       newestBackup:
         newest === undefined ? null : { id: newest.id, created: iso(newest.created), digest: newest.digest },
     };
+  }
+
+  /**
+   * Does something for whoever was let in, for as long as what let them in is good.
+   * @throws ApiError 401 `credential_over`.
+   */
+  async #lend<T>(
+    credential: string | null,
+    left: AbortSignal | undefined,
+    work: (signal: AbortSignal) => Promise<Lasting<T>>,
+  ): Promise<T> {
+    const until = await this.#untilOf(credential);
+    return (await this.#leases.hold(until, left, work)).value;
+  }
+
+  /** Who is to be asked how long a credential is good. */
+  async #untilOf(credential: string | null): Promise<Until> {
+    const [by, what = ""] = (credential ?? "").split(" ");
+    if (by === "anyone") return () => Number.POSITIVE_INFINITY;
+    if (by === "token") return () => this.#tokens.until(what);
+    if (by === "access") return () => Number(what);
+    if (by === "session") {
+      const digest = hex(await digestOf(what));
+      return () => this.#sessions.until(digest);
+    }
+    const { capability } = this.#lifecycle;
+    if (by !== "capability" || capability === null || !(await isDigestOf(what, capability))) return () => 0;
+    return () => (this.#lifecycle.capability === capability ? Number.POSITIVE_INFINITY : 0);
+  }
+
+  /** Answers with a stream that ends with what let somebody in. */
+  async #stream(
+    requestId: string,
+    credential: Credential,
+    headers: Record<string, string>,
+    open: () => Promise<ReadableStream<Uint8Array>>,
+  ): Promise<Response> {
+    try {
+      return await this.#lend(credential, undefined, async (signal) => {
+        const stream = await open();
+        const { readable, writable } = new IdentityTransformStream();
+        return { value: new Response(readable, { headers }), end: stream.pipeTo(writable, { signal }) };
+      });
+    } catch (error) {
+      return this.#refuse(error, requestId);
+    }
   }
 
   #newest(): { backup: ReturnType<typeof backupView> | null } {
@@ -448,6 +539,13 @@ export class HermesInstance extends DurableObject<Env> {
       });
     return errorResponse(known, requestId);
   }
+}
+
+/** Whether a text is the SHA-256 of a secret, in time that tells nothing about how close it came. */
+async function isDigestOf(digest: string, secret: string): Promise<boolean> {
+  const encoder = new TextEncoder();
+  const [given, right] = [encoder.encode(digest), encoder.encode(hex(await digestOf(secret)))];
+  return given.byteLength === right.byteLength && crypto.subtle.timingSafeEqual(given, right);
 }
 
 /** Seconds that the sandbox ran, with what it has run until now. */

@@ -11,6 +11,7 @@ import { innerHeaders, outerHeaders } from "./headers.ts";
 import { type Lasting, over } from "./lasting.ts";
 import type { Lifecycle, Seat } from "./lifecycle.ts";
 import type { Log } from "./log.ts";
+import type { Sockets, Speaker } from "./sockets.ts";
 import { type Time, within } from "./time.ts";
 import { TURN } from "./turns.ts";
 
@@ -18,8 +19,6 @@ import { TURN } from "./turns.ts";
 export const PANEL = {
   /** Who asks: `person`, or `page` for what a page asks by itself. */
   by: "x-hermes-worker-by",
-  /** Id of the session that let the request in; absent for other credentials. */
-  session: "x-hermes-worker-session",
   /** `1` when somebody would rather see a waiting page than wait. */
   impatient: "x-hermes-worker-impatient",
   /** On the way back: the code of a refusal that is the instance's own, not Hermes'. */
@@ -33,17 +32,12 @@ export const WAKING = "waking";
 
 /** How long somebody impatient waits, in milliseconds: a dashboard that runs answers at once. */
 const IMPATIENCE = 400;
-/** WebSockets that may be open at once: a page opens a handful, and each costs memory here and in Hermes. */
-const MOST_SOCKETS = 100;
 /** Between notes of activity of one socket, in milliseconds. */
 const TOUCH_EVERY = 1000;
 /** A dashboard that was started anew is asked again after so many milliseconds, so often. */
 const RETRY_PAUSE = 250;
 const RETRIES = 8;
 const HOST = `http://127.0.0.1:${DASHBOARD_PORT}`;
-/** WebSocket close codes: the session is over; this end goes away. */
-const SESSION_OVER = 4401;
-const GOING_AWAY = 1001;
 /** Pages of Hermes are small; the limit keeps a mistake from filling memory. */
 const PAGE_LIMIT = 2 * 1024 * 1024;
 
@@ -54,7 +48,7 @@ export interface PanelParts {
   log: Log;
   /** How long frames from Hermes count as activity after the last sign of a person, in milliseconds. */
   idle: number;
-  isOpen(session: string): Promise<boolean>;
+  sockets: Sockets;
 }
 
 /** Where a request goes. */
@@ -69,23 +63,37 @@ export class Panel {
   readonly #parts: PanelParts;
   /** The start of the dashboard in the newest boot. */
   #started: { bootId: string; done: Promise<void> } | null = null;
-  /** Open sockets by the session that let them in. */
-  readonly #sockets = new Map<WebSocket, string | null>();
 
   constructor(parts: PanelParts) {
     this.#parts = parts;
   }
 
-  /** Answers one request that the Worker let in. */
-  async serve(request: Request): Promise<Response> {
+  /**
+   * Answers one request that the Worker let in.
+   * @param signal aborted when who asked is gone, or is not to be served any more.
+   */
+  async serve(request: Request, signal: AbortSignal): Promise<Lasting<Response>> {
     const { lifecycle } = this.#parts;
     const isPerson = request.headers.get(PANEL.by) === "person";
     if (!isPerson && lifecycle.isAsleep) throw asleep();
-    return (await lifecycle.arrive(isPerson, () => this.#answer(request, isPerson))).value;
+    const isSocket = request.headers.get("upgrade")?.toLowerCase() === "websocket";
+    if (!isSocket)
+      return lifecycle.arrive(isPerson, () =>
+        this.#seated(request, isPerson, (desk) => this.#pass(request, desk, signal)),
+      );
+    // An open socket is no request under way: Hermes may sleep.
+    const opened = await lifecycle.arrive(isPerson, () =>
+      this.#seated(request, isPerson, async (desk) => over(await this.#connect(request, desk, signal))),
+    );
+    return opened.value;
   }
 
   /** @throws ApiError `waking` when somebody impatient would have to wait; the boot goes on without him. */
-  async #answer(request: Request, isPerson: boolean): Promise<Lasting<Response>> {
+  async #seated<T>(
+    request: Request,
+    isPerson: boolean,
+    work: (desk: Desk) => Promise<Lasting<T>>,
+  ): Promise<Lasting<T>> {
     const { lifecycle, time } = this.#parts;
     const writes = isPerson && request.method !== "GET" && request.method !== "HEAD";
     const ready = Promise.withResolvers<void>();
@@ -96,9 +104,7 @@ export class Panel {
       isReady = true;
       ready.resolve();
       if (isGone) throw waking();
-      if (request.headers.get("upgrade")?.toLowerCase() === "websocket")
-        return over(await this.#connect(request, desk));
-      return this.#pass(request, desk);
+      return work(desk);
     });
     if (request.headers.get(PANEL.impatient) !== "1") return answer;
     await within(time, IMPATIENCE, Promise.race([ready.promise, answer]));
@@ -106,12 +112,6 @@ export class Panel {
     isGone = true;
     answer.catch(() => undefined);
     throw waking();
-  }
-
-  /** Closes the sockets of one session, or all of them. */
-  hangUp(session?: string): void {
-    for (const [socket, owner] of this.#sockets)
-      if (session === undefined || owner === session) close(socket, SESSION_OVER, "The session is over.");
   }
 
   /** Waits until the dashboard is there, too. */
@@ -133,12 +133,9 @@ export class Panel {
     return done;
   }
 
-  async #pass(request: Request, desk: Desk): Promise<Lasting<Response>> {
-    const answer = await this.#ask(request, desk, {
-      method: request.method,
-      body: request.body,
-      signal: request.signal,
-    });
+  async #pass(request: Request, desk: Desk, signal: AbortSignal): Promise<Lasting<Response>> {
+    const { method, body } = request;
+    const answer = await this.#ask(request, desk, { method, body, signal });
     const headers = outerHeaders(answer.headers);
     headers.set(TURN.requestId, request.headers.get(TURN.requestId) ?? "");
     const { status } = answer;
@@ -150,12 +147,12 @@ export class Panel {
       return over(new Response(page, { status, headers }));
     }
     const { readable, writable } = new IdentityTransformStream();
-    const end = answer.body.pipeTo(writable);
+    const end = answer.body.pipeTo(writable, { signal });
     return { value: new Response(readable, { status, headers }), end };
   }
 
   /** One call; a dashboard that is just being started again is asked again when that does no harm. */
-  async #ask(request: Request, desk: Desk, init: RequestInit): Promise<Response> {
+  async #ask(request: Request, desk: Desk, init: RequestInit & { signal: AbortSignal }): Promise<Response> {
     const { lifecycle, time, log } = this.#parts;
     const url = new URL(request.url);
     if (url.searchParams.has("ticket")) url.searchParams.delete("ticket");
@@ -165,11 +162,12 @@ export class Panel {
     headers.set("accept-encoding", "identity");
     if (request.headers.has("upgrade")) headers.set("upgrade", "websocket");
     for (let left = init.body == null ? RETRIES : 0; ; left--) {
+      init.signal.throwIfAborted();
       try {
         const target = `${HOST}${url.pathname}${url.search}`;
         return await lifecycle.dashboardPort.fetch(target, { ...init, headers, redirect: "manual" });
       } catch (error) {
-        if (request.signal.aborted) throw error;
+        init.signal.throwIfAborted();
         log.warn("dashboard_unreachable", { boot: desk.bootId, why: reason(error) });
         if (left === 0) throw unreachable(error);
         await time.sleep(RETRY_PAUSE);
@@ -178,82 +176,37 @@ export class Panel {
   }
 
   /** Joins the browser's socket with Hermes'. */
-  async #connect(request: Request, desk: Desk): Promise<Response> {
-    if (this.#sockets.size >= MOST_SOCKETS) throw tooManySockets();
-    const answer = await this.#ask(request, desk, {});
-    const inner = answer.webSocket;
-    if (inner === null) {
+  async #connect(request: Request, desk: Desk, signal: AbortSignal): Promise<Lasting<Response>> {
+    const headers = new Headers();
+    const connect = async (cut: AbortSignal) => {
+      const answer = await this.#ask(request, desk, { signal: cut });
+      const protocol = answer.headers.get("sec-websocket-protocol");
+      if (protocol !== null) headers.set("sec-websocket-protocol", protocol);
+      if (answer.webSocket !== null) return answer.webSocket;
       await answer.body?.cancel();
       throw new ApiError({
         status: answer.status >= 400 ? answer.status : 502,
         code: "no_websocket",
         message: "Hermes' dashboard takes no WebSocket here.",
       });
-    }
-    const { 0: outside, 1: outer } = new WebSocketPair();
-    this.#join(outer, inner, request.headers.get(PANEL.session));
-    const headers = new Headers();
-    const protocol = answer.headers.get("sec-websocket-protocol");
-    if (protocol !== null) headers.set("sec-websocket-protocol", protocol);
-    return new Response(null, { status: 101, webSocket: outside, headers });
+    };
+    const { value: webSocket, end } = await this.#parts.sockets.join(signal, connect, this.#watch());
+    return { value: new Response(null, { status: 101, webSocket, headers }), end };
   }
 
-  /** Passes frames both ways. Those of a person are activity; Hermes' own are for as long as a person was there lately. */
-  #join(outer: WebSocket, inner: WebSocket, session: string | null): void {
-    const { time, idle } = this.#parts;
+  /** Notes activity by frames: those of a person are; Hermes' own are for as long as a person was there lately. */
+  #watch(): (speaker: Speaker) => void {
+    const { time, idle, lifecycle } = this.#parts;
     let lastPerson = time.now();
     let lastTouch = 0;
-    const touch = () => {
+    return (speaker) => {
       const now = time.now();
+      if (speaker === "person") lastPerson = now;
       // Either way: a clock that is set back must not make anybody idle.
       if (Math.abs(now - lastTouch) < TOUCH_EVERY || now - lastPerson > idle) return;
       lastTouch = now;
-      this.#parts.lifecycle.touch();
-      if (session !== null) void this.#mustBeOpen(outer, session);
+      lifecycle.touch();
     };
-    this.#sockets.set(outer, session);
-    const forget = () => this.#sockets.delete(outer);
-    pump(outer, inner, forget, () => {
-      lastPerson = time.now();
-      touch();
-    });
-    pump(inner, outer, forget, touch);
-  }
-
-  async #mustBeOpen(socket: WebSocket, session: string): Promise<void> {
-    if (!(await this.#parts.isOpen(session))) close(socket, SESSION_OVER, "The session is over.");
-  }
-}
-
-/** Passes what one socket receives to another, its end as well. */
-function pump(from: WebSocket, to: WebSocket, ended: () => void, onFrame: () => void): void {
-  from.binaryType = "arraybuffer";
-  from.addEventListener("message", ({ data }) => {
-    onFrame();
-    try {
-      to.send(data);
-    } catch {
-      close(from, GOING_AWAY, "");
-    }
-  });
-  from.addEventListener("close", ({ code, reason: why }) => {
-    ended();
-    close(to, code, why);
-  });
-  from.addEventListener("error", () => {
-    ended();
-    close(to, GOING_AWAY, "");
-  });
-  from.accept();
-}
-
-/** Closes a socket that may be closed already; codes that mean "none" or "broken" cannot be sent. */
-function close(socket: WebSocket, code: number, why: string): void {
-  const sendable = code >= 1000 && code < 5000 && ![1004, 1005, 1006, 1015].includes(code);
-  try {
-    socket.close(sendable ? code : GOING_AWAY, sendable ? why : "");
-  } catch {
-    // It is closed.
   }
 }
 
@@ -284,15 +237,6 @@ function asleep(): ApiError {
 
 function waking(): ApiError {
   return new ApiError({ status: 503, code: WAKING, message: "Hermes is waking up.", retryAfter: 1 });
-}
-
-function tooManySockets(): ApiError {
-  return new ApiError({
-    status: 503,
-    code: "too_many_sockets",
-    message: `The dashboard has ${MOST_SOCKETS} WebSockets open already. Close some of its pages.`,
-    retryAfter: 5,
-  });
 }
 
 function olderBoot(): ApiError {

@@ -6,10 +6,13 @@
  */
 import { WorkerEntrypoint } from "cloudflare:workers";
 import { bearerOf } from "./auth.ts";
-import { digestOf } from "./digests.ts";
+import { digestOf, hex } from "./digests.ts";
 import { ApiError, reason } from "./errors.ts";
+import { isOneOf } from "./headers.ts";
+import { CREDENTIAL, type Credential, clientGone } from "./leases.ts";
 import { Log, Redactor } from "./log.ts";
 import { rehearsalChat, rehearsalModels } from "./rehearsal.ts";
+import { endTunnel } from "./requests.ts";
 import {
   type Env,
   ownBaseUrl,
@@ -81,15 +84,12 @@ const TABLE: Record<Exclude<ProviderName, "rehearsal">, Provider> = {
 const PRIVATE =
   /^(?:authorization|x-api-key|api-key|cookie|origin|referer|host|connection|upgrade|forwarded|via|expect|te|trailer|transfer-encoding|keep-alive|accept-encoding|proxy-.*|cf-.*|x-forwarded-.*|x-real-ip)$/;
 
-/** How long a capability that was found valid is believed, and a wrong one is not asked about again, in ms. */
-const BELIEVED = 10_000;
-const DOUBTED = 250;
-
-/** Digest of the current boot's capability, as last told by the Durable Object. */
-let known: { digest: ArrayBuffer | null; at: number } | null = null;
-
 /** The outbound entrypoint, bound to a loopback socket or to an intercepted address. */
 export class Providers extends WorkerEntrypoint<Env> {
+  override connect(socket: Socket): Promise<void> {
+    return endTunnel(socket);
+  }
+
   override async fetch(request: Request): Promise<Response> {
     let shape: Provider["errors"] = "openai";
     try {
@@ -97,34 +97,72 @@ export class Providers extends WorkerEntrypoint<Env> {
       checkOrigin(request, settings);
       const call = callOf(request, settings);
       shape = call.provider === "rehearsal" ? "openai" : TABLE[call.provider].errors;
-      await this.#checkCapability(request);
-      if (call.provider === "rehearsal") return await rehearse(call, request);
-      return await this.#forward(call.provider, call.path, request, settings);
+      return await this.#duringBoot(request, (signal) =>
+        call.provider === "rehearsal"
+          ? rehearse(call, request)
+          : this.#forward(call.provider, call.path, request, settings, signal),
+      );
     } catch (error) {
       return refusal(error, shape);
     }
   }
 
-  /** @throws ApiError 401 unless the caller holds this boot's capability. */
-  async #checkCapability(request: Request): Promise<void> {
+  /**
+   * Answers a caller who holds the capability of the boot that runs, and breaks the answer off with that boot.
+   * @throws ApiError 401 `bad_capability`.
+   */
+  async #duringBoot(request: Request, work: (signal: AbortSignal) => Promise<Response>): Promise<Response> {
     const given = bearerOf(request.headers) ?? request.headers.get("x-api-key");
-    if (given !== null && given.length <= 4096 && (await this.#isCurrent(given))) return;
-    throw new ApiError({
-      status: 401,
-      code: "bad_capability",
-      message: "This address serves the running Hermes only.",
-    });
+    if (given === null || given.length > 4096) throw badCapability();
+    const credential: Credential = `capability ${hex(await digestOf(given))}`;
+    const over = new AbortController();
+    request.signal.addEventListener("abort", () => over.abort(clientGone()), { once: true });
+    const stopWatching = await this.#watch(credential, () => over.abort(badCapability()));
+    try {
+      const answer = await work(over.signal);
+      if (answer.body === null) {
+        stopWatching();
+        return answer;
+      }
+      const { readable, writable } = new IdentityTransformStream();
+      answer.body.pipeTo(writable, { signal: over.signal }).then(stopWatching, stopWatching);
+      return new Response(readable, answer);
+    } catch (error) {
+      stopWatching();
+      throw over.signal.aborted ? over.signal.reason : error;
+    }
   }
 
-  /** The Durable Object knows the boot; its answer is believed for a moment, so that a chunk of work asks once. */
-  async #isCurrent(given: string): Promise<boolean> {
-    const digest = await digestOf(given);
-    const now = Date.now();
-    const same = () => known?.digest != null && crypto.subtle.timingSafeEqual(digest, known.digest);
-    if (known !== null && now - known.at < (same() ? BELIEVED : DOUBTED)) return same();
-    const asked = await askInstance(this.env, (it) => it.capabilityDigest());
-    known = { digest: asked, at: now };
-    return same();
+  /**
+   * Has the instance, which knows the boot, tell when it is over.
+   * @returns what ends that.
+   * @throws ApiError 401 `bad_capability` when it is over already, or never was.
+   */
+  async #watch(credential: Credential, onEnd: () => void): Promise<() => void> {
+    const headers = { [CREDENTIAL]: credential };
+    const ask = () => askInstance(this.env, (it) => it.fetch("http://instance/", { headers }));
+    const first = await ask();
+    if (!first.ok || first.body === null) throw badCapability();
+    let reader = first.body.getReader();
+    let isWatched = true;
+    const watch = async () => {
+      for (;;) {
+        await reader.read().catch(() => undefined);
+        if (!isWatched) return;
+        // The object may have been started over in the middle of a boot.
+        const again = await ask();
+        if (!again.ok || again.body === null) return;
+        reader = again.body.getReader();
+      }
+    };
+    watch().then(
+      () => isWatched && onEnd(),
+      () => isWatched && onEnd(),
+    );
+    return () => {
+      isWatched = false;
+      reader.cancel().catch(() => undefined);
+    };
   }
 
   async #forward(
@@ -132,6 +170,7 @@ export class Providers extends WorkerEntrypoint<Env> {
     path: string,
     request: Request,
     settings: Settings,
+    signal: AbortSignal,
   ): Promise<Response> {
     const provider = TABLE[name];
     const gateway = gatewayOf(settings, name);
@@ -149,7 +188,7 @@ export class Providers extends WorkerEntrypoint<Env> {
       headers,
       body: request.body,
       redirect: "manual",
-      signal: request.signal,
+      signal,
     };
     const answer = await this.#reach(replaced, target, init);
     if (answer.status >= 300 && answer.status < 400) {
@@ -239,6 +278,14 @@ function callOf(request: Request, settings: Settings): Call {
   return { provider, path };
 }
 
+function badCapability(): ApiError {
+  return new ApiError({
+    status: 401,
+    code: "bad_capability",
+    message: "This address serves the running Hermes only.",
+  });
+}
+
 function notServed(): ApiError {
   return new ApiError({ status: 404, code: "not_served", message: "No provider is served under this path." });
 }
@@ -259,7 +306,7 @@ function targetOf(base: string, path: string, search: string): string {
 
 function outerHeaders(inner: Headers, provider: ProviderName, key: string | undefined): Headers {
   const headers = new Headers();
-  for (const [name, value] of inner) if (!PRIVATE.test(name)) headers.append(name, value);
+  for (const [name, value] of inner) if (!isOneOf(PRIVATE, name)) headers.append(name, value);
   // The answer is handed on as it comes; compressed events would arrive in lumps.
   headers.set("accept-encoding", "identity");
   if (key === undefined) return headers;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What every route has in common: a request id, one line in the log, the address of who asks. */
 import type { Context, Next } from "hono";
-import { Attempts, addressOf } from "./attempts.ts";
+import { Attempts, addressOf, Quiet } from "./attempts.ts";
 import { ApiError, errorResponse, toApiError } from "./errors.ts";
 import { BOOT_CAUSE } from "./headers.ts";
 import { Log, Redactor } from "./log.ts";
@@ -14,7 +14,11 @@ export interface Base {
     requestId: string;
     settings: Settings;
     bootCause?: string;
-    /** A refused attempt too many: a flood of these must not become one of log lines. */
+    /** Whether the request had a good credential: of all others only so much is logged. */
+    isLetIn?: true;
+    /** Why it was refused. */
+    refusal?: string;
+    /** What is left out of the log. */
     unlogged?: true;
   };
 }
@@ -33,13 +37,15 @@ export async function accompany<E extends Base>(c: Context<E>, next: Next): Prom
 /** Notes what went wrong on our side; returns the error as it is told. */
 export function noteFailure<E extends Base>(c: Context<E>, error: unknown): ApiError {
   const known = toApiError(error);
+  c.set("refusal", known.code);
   if (known.code === TOO_MANY) c.set("unlogged", true);
-  if (known.status >= 500 && known.code !== "waking" && known.code !== "asleep")
-    logOf(c.env).error("refused", {
-      request_id: c.var.requestId,
-      code: known.code,
-      why: known.cause === undefined ? known.message : String(known.cause),
-    });
+  if (known.status < 500 || known.code === "waking" || known.code === "asleep") return known;
+  const fields = {
+    request_id: c.var.requestId,
+    code: known.code,
+    why: known.cause === undefined ? known.message : String(known.cause),
+  };
+  if (mayLog(c)) logOf(c.env).error("refused", fields);
   return known;
 }
 
@@ -66,15 +72,35 @@ export function addressed(request: Request): URL | Response {
   return errorResponse(refusal, crypto.randomUUID());
 }
 
+/**
+ * Ends what a CONNECT has opened, at once: there are no tunnels here. The runtime has said yes by then; without this it
+ * would fail instead, and write an exception into the log for whoever asks.
+ */
+export function endTunnel(socket: Socket): Promise<void> {
+  return socket.close();
+}
+
 /** Whether a request asks for a WebSocket. */
 export function isUpgrade(request: Request): boolean {
   return request.headers.get("upgrade")?.toLowerCase() === "websocket";
 }
 
+const quiet = new Quiet();
+
+/** Whether a line about a request may be written; once one about a stranger is left out, the others are, too. */
+function mayLog<E extends Base>(c: Context<E>): boolean {
+  if (c.var.unlogged) return false;
+  if (c.var.isLetIn) return true;
+  const dropped = quiet.take(c.var.refusal ?? "served", Date.now());
+  if (dropped === null) c.set("unlogged", true);
+  else if (dropped > 0) logOf(c.env).warn("requests_not_logged", { number: dropped });
+  return dropped !== null;
+}
+
 /** One line for each request; the route, never the query. It is written once the answer is under way. */
 function report<E extends Base>(c: Context<E>, ms: number): void {
-  const { requestId, bootCause, unlogged } = c.var;
-  if (unlogged) return;
+  const { requestId, bootCause } = c.var;
+  if (!mayLog(c)) return;
   const line = {
     request_id: requestId,
     method: c.req.method,

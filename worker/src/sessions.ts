@@ -18,12 +18,12 @@ export interface Opened extends SessionTicket {
 /** All sessions of one instance. */
 export class Sessions {
   readonly #storage: DurableObjectStorage;
-  readonly #tokenIsDead: (digest: string) => boolean;
+  readonly #tokenUntil: (digest: string) => number;
 
-  /** @param tokenIsDead whether the API token that opened a session has been replaced since. */
-  constructor(storage: DurableObjectStorage, tokenIsDead: (digest: string) => boolean) {
+  /** @param tokenUntil until when the API token that opened a session is good, in milliseconds since the epoch. */
+  constructor(storage: DurableObjectStorage, tokenUntil: (digest: string) => number) {
     this.#storage = storage;
-    this.#tokenIsDead = tokenIsDead;
+    this.#tokenUntil = tokenUntil;
     storage.sql.exec(
       "CREATE TABLE IF NOT EXISTS dashboard_sessions" +
         " (digest TEXT PRIMARY KEY, expires INTEGER NOT NULL, token TEXT NOT NULL) WITHOUT ROWID",
@@ -57,11 +57,28 @@ export class Sessions {
     return { ...ticket, cookie: await sign(ticket, this.key) };
   }
 
-  /** Whether a session is open, and its API token still good. */
-  async isOpen(id: string, now: number): Promise<boolean> {
-    const query = "SELECT token FROM dashboard_sessions WHERE digest = ? AND expires > ?";
-    const [row] = this.#storage.sql.exec<{ token: string }>(query, hex(await digestOf(id)), now).toArray();
-    return row !== undefined && !this.#tokenIsDead(row.token);
+  /**
+   * Whether a session is open.
+   * @param tokens digests of the API tokens that are configured: what another one opened is over.
+   */
+  async isOpen(id: string, tokens: readonly string[], now: number): Promise<boolean> {
+    const digest = hex(await digestOf(id));
+    return tokens.includes(this.#find(digest)?.token ?? "") && this.until(digest) > now;
+  }
+
+  /**
+   * Until when a session is good, in milliseconds since the epoch, as far as is known; 0 when there is none.
+   * @param digest of its id.
+   */
+  until(digest: string): number {
+    const found = this.#find(digest);
+    return found === null ? 0 : Math.min(found.expires, this.#tokenUntil(found.token));
+  }
+
+  #find(digest: string): { token: string; expires: number } | null {
+    const query = "SELECT token, expires FROM dashboard_sessions WHERE digest = ?";
+    const [row] = this.#storage.sql.exec<{ token: string; expires: number }>(query, digest).toArray();
+    return row ?? null;
   }
 
   /** Ends one session. */

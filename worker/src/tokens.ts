@@ -46,9 +46,9 @@ export class Tokens {
     return { ...deaths, previous: now + this.overlap };
   }
 
-  /** Whether a token was replaced so long ago that it is refused. */
-  isDead(digest: string, now: number): boolean {
-    return isDead(this.#deathOf(digest), now);
+  /** Until when a token is good, in milliseconds since the epoch; as far as is known. */
+  until(digest: string): number {
+    return this.#deathOf(digest) ?? Number.POSITIVE_INFINITY;
   }
 
   /** A token that is the current one again before its end was not replaced after all. */

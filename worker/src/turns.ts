@@ -4,6 +4,7 @@ import { mayHaveBody } from "./body.ts";
 import { ApiError, reason, toApiError } from "./errors.ts";
 import { innerHeaders, outerHeaders } from "./headers.ts";
 import { during, type Lasting, over } from "./lasting.ts";
+import { abortOf, clientGone } from "./leases.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import type { Log } from "./log.ts";
 import { Deadline, type Time, within } from "./time.ts";
@@ -56,7 +57,7 @@ interface Turn {
   writes: boolean;
   /** Whether Hermes is to finish it though nobody listens any more. */
   finishesAlone: boolean;
-  /** Aborted when the client is gone. */
+  /** Aborted when the client is gone, or is not to be served any more. */
   signal: AbortSignal;
 }
 
@@ -73,11 +74,11 @@ export class Turns {
   /**
    * Answers one request. Errors are thrown as {@link ApiError} until the answer has begun.
    * @param request as the Worker sent it on, with the headers of {@link TURN}.
+   * @param signal aborted when who asked is gone, or is not to be served any more.
    */
-  async serve(request: Request): Promise<Response> {
+  async serve(request: Request, signal: AbortSignal): Promise<Lasting<Response>> {
     const aborted = new AbortController();
-    // By hand: the runtime takes the request's own signal for a call's, and then does not heed it.
-    request.signal.addEventListener("abort", () => aborted.abort(clientGone()), { once: true });
+    signal.addEventListener("abort", () => aborted.abort(signal.reason), { once: true });
     const turn = await turnOf(request, aborted.signal, this.#parts.finishesAlone);
     const answer = this.#answer(turn);
     if (!turn.stream) return answer;
@@ -85,10 +86,8 @@ export class Turns {
     return early ?? this.#withComments(turn, answer, aborted);
   }
 
-  async #answer(turn: Turn): Promise<Response> {
-    const { lifecycle } = this.#parts;
-    const answer = () => this.#inOrder(turn, () => this.#patiently(turn));
-    return (await lifecycle.arrive(true, answer)).value;
+  #answer(turn: Turn): Promise<Lasting<Response>> {
+    return this.#parts.lifecycle.arrive(true, () => this.#inOrder(turn, () => this.#patiently(turn)));
   }
 
   /** Answers after the turns of this session that came before. */
@@ -119,6 +118,8 @@ export class Turns {
         const { value, end } = await lifecycle.seat(turn.route, turn.writes, ({ keys, bootId }) => {
           if (lastBoot !== null && lastBoot !== bootId) deaths++;
           lastBoot = bootId;
+          // Nobody may be left who waited for the boot: then there is no turn to begin, either.
+          turn.signal.throwIfAborted();
           return this.#once(turn, keys.gatewayKey);
         });
         if (value instanceof Response) return { value, end };
@@ -141,7 +142,7 @@ export class Turns {
       if (await isDraining(answer)) return over("Hermes is restarting");
       return await this.#pass(turn, answer);
     } catch (error) {
-      if (turn.signal.aborted) throw clientGone();
+      turn.signal.throwIfAborted();
       if (error instanceof ApiError) throw error;
       return over(reason(error));
     }
@@ -180,31 +181,40 @@ export class Turns {
     const { body } = answer;
     if (body === null) return over(new Response(null, { status, headers }));
     const { readable, writable } = new IdentityTransformStream();
-    const end = turn.finishesAlone ? passToTheEnd(body, writable, turn.signal) : body.pipeTo(writable);
+    const { signal } = turn;
+    const end = turn.finishesAlone ? passToTheEnd(body, writable, signal) : body.pipeTo(writable, { signal });
     return { value: new Response(readable, { status, headers }), end };
   }
 
   /** A stream that begins with comments, so that no client gives up during a slow boot. */
-  #withComments(turn: Turn, answer: Promise<Response>, aborted: AbortController): Response {
+  #withComments(turn: Turn, answer: Promise<Lasting<Response>>, aborted: AbortController): Lasting<Response> {
     const { readable, writable } = new IdentityTransformStream();
-    void this.#comment(turn, answer, writable).catch((error: unknown) => {
-      aborted.abort(error);
-      answer.then((late) => late.body?.cancel()).catch(() => undefined);
-    });
+    const writer = writable.getWriter();
+    const broken = (error: unknown) => {
+      // Whoever takes nothing any more may take their time for that, too.
+      writer.abort(error).catch(() => undefined);
+      aborted.abort(clientGone());
+      answer.then(({ value }) => value.body?.cancel()).catch(() => undefined);
+    };
+    turn.signal.addEventListener("abort", () => broken(turn.signal.reason), { once: true });
+    const end = this.#comment(turn, answer, writer).catch(broken);
     const headers = new Headers({
       "content-type": "text/event-stream",
       "cache-control": "no-cache",
       "x-request-id": turn.id,
     });
     if (turn.model !== null) headers.set("x-hermes-model", turn.model);
-    return new Response(readable, { headers });
+    return { value: new Response(readable, { headers }), end };
   }
 
-  async #comment(turn: Turn, answer: Promise<Response>, writable: WritableStream<Uint8Array>): Promise<void> {
+  async #comment(
+    turn: Turn,
+    answer: Promise<Lasting<Response>>,
+    writer: WritableStreamDefaultWriter<Uint8Array>,
+  ): Promise<void> {
     const encoder = new TextEncoder();
-    const writer = writable.getWriter();
     const settled = answer.then(
-      (response) => ({ response }),
+      ({ value }) => ({ response: value }),
       (error: unknown) => ({ error }),
     );
     for (;;) {
@@ -253,6 +263,8 @@ async function passToTheEnd(
 ): Promise<void> {
   const writer = writable.getWriter();
   const gone = abortOf(signal);
+  // To somebody who is still there it is broken off.
+  gone.catch((why: unknown) => writer.abort(why)).catch(() => undefined);
   let isTaken = true;
   // What is written to somebody who is gone may neither arrive nor fail.
   const written = async (writing: Promise<void>) => {
@@ -267,22 +279,6 @@ async function passToTheEnd(
   } catch (error) {
     await writer.abort(error);
   }
-}
-
-/** Rejects when the client is gone. */
-function abortOf(signal: AbortSignal): Promise<never> {
-  return new Promise((_, reject) => {
-    if (signal.aborted) reject(clientGone());
-    else signal.addEventListener("abort", () => reject(clientGone()), { once: true });
-  });
-}
-
-function clientGone(): ApiError {
-  return new ApiError({
-    status: 499,
-    code: "client_gone",
-    message: "The client went away before the answer began.",
-  });
 }
 
 /** Whether Hermes refused because it is about to restart; looks at a copy, and only at such refusals. */

@@ -60,6 +60,11 @@ async function open(cookie: string): Promise<WebSocket> {
   return webSocket;
 }
 
+/** How much is open. */
+function held(): Promise<number> {
+  return runInDurableObject(instance(), (it) => it.held);
+}
+
 describe("signing in", () => {
   it("leads a browser to a page without scripts, and a program to an error it understands", async () => {
     const led = await askDashboard("/sessions?x=1", { headers: page });
@@ -105,6 +110,16 @@ describe("signing in", () => {
     expect(cookie).toMatch(/^hermes-test=/);
     expect(cookie).not.toContain("Secure");
     expect(cookie).toContain("HttpOnly");
+  });
+
+  it("says that no token is configured, whatever is sent", async () => {
+    const form = { method: "POST", body: new URLSearchParams({ token: TOKEN }) };
+    for (const change of [{ API_TOKEN: null }, { API_TOKEN: null, API_TOKEN_PREVIOUS: TOKEN }]) {
+      const answer = await askWith(change, "/login", { origin: ORIGIN }, form, ORIGIN);
+      expect(answer.status).toBe(503);
+      expect(answer.headers.getSetCookie()).toEqual([]);
+      expect(await answer.text()).toContain("No API token is configured");
+    }
   });
 
   it("says what is wrong with a wrong token, in the page", async () => {
@@ -185,10 +200,62 @@ describe("sessions", () => {
     expect(out.status).toBe(303);
     expect(out.headers.getSetCookie()[0]).toContain("Max-Age=0");
     expect(await ended).toMatchObject({ code: 4401 });
+    await until(async () => (await held()) === 1);
     expect((await askDashboard("/api/auth/me", { headers: { cookie } })).status).toBe(401);
     expect((await askDashboard("/api/auth/me", { headers: { cookie: other } })).status).toBe(200);
     otherWs.send("still here");
     expect(await next(otherWs)).toBe("still here");
+  });
+
+  it("leave room for others at once, though their sockets ignore the end", async () => {
+    const cookie = await signIn();
+    await wake();
+    const sockets = await Promise.all(Array.from({ length: 100 }, () => open(cookie)));
+    await ask("/api/dashboard/sessions/revoke", { method: "POST" });
+    await scheduler.wait(1001);
+    const fresh = await signIn();
+    expect((await socket({ cookie: fresh, origin: ORIGIN })).status).toBe(101);
+    expect(sockets).toHaveLength(100);
+  });
+
+  it("end with what they have open when their time is up, or when newer ones need the room", async () => {
+    const [cookie, old] = [await signIn(), await signIn()];
+    await wake();
+    await runInDurableObject(instance(), (_, { storage }) => {
+      const oldest = "(SELECT digest FROM dashboard_sessions ORDER BY expires LIMIT 1)";
+      const soon = Date.now() + 300;
+      storage.sql.exec(`UPDATE dashboard_sessions SET expires = ? WHERE digest = ${oldest}`, soon);
+    });
+    const ended = next(await open(cookie));
+    expect(await ended).toMatchObject({ code: 4401 });
+    const pushedOut = next(await open(old));
+    await runInDurableObject(instance(), async (it) => {
+      for (let at = 0; at < 100; at++) await it.openDashboardSession("x");
+    });
+    expect(await pushedOut).toMatchObject({ code: 4401 });
+  });
+
+  it("end when they are asked for and the object still opens what they wanted", async () => {
+    const cookie = await signIn();
+    const waiting = askDashboard("/api/config", {
+      method: "PUT",
+      body: "{}",
+      headers: { cookie, origin: ORIGIN },
+    });
+    await until(async () => (await held()) === 1);
+    await ask("/api/dashboard/sessions/revoke", { method: "POST" });
+    expect((await waiting).status).toBe(401);
+    await wake();
+    expect((await machine.look()).dashboard).toEqual([]);
+  });
+
+  it("are over where another token than theirs is configured, or none", async () => {
+    const cookie = await signIn();
+    const me = (change: Record<string, string | null>) =>
+      askWith(change, "/api/auth/me", { cookie }, {}, ORIGIN).then(({ status }) => status);
+    expect(await me({})).toBe(200);
+    expect(await me({ API_TOKEN: "a-token-that-was-set-anew" })).toBe(401);
+    expect(await me({ API_TOKEN: null })).toBe(503);
   });
 
   it("end all at once when they are revoked, and new ones work at once", async () => {
@@ -261,6 +328,22 @@ describe("the way to Hermes' dashboard", () => {
     for (const name of ["cookie", "origin", "referer", "authorization", "x-forwarded-for"])
       expect(headers).not.toHaveProperty(name);
     expect(Object.keys(headers).filter((name) => name.startsWith("x-hermes-worker"))).toEqual([]);
+  });
+
+  it("lets Hermes forbid more, but not speak for the gate", async () => {
+    const cookie = await signIn();
+    await wake();
+    const { headers } = await askDashboard("/api/strict", { headers: { cookie } });
+    const policy = headers.get("content-security-policy") ?? "";
+    expect(policy).toContain("default-src 'self'");
+    expect(policy).toContain("frame-ancestors 'self'");
+    for (const name of [
+      "clear-site-data",
+      "www-authenticate",
+      "service-worker-allowed",
+      "timing-allow-origin",
+    ])
+      expect(headers.get(name)).toBeNull();
   });
 
   it("names no inner address in redirects", async () => {

@@ -2,6 +2,7 @@
 /** Every route by every credential. */
 import { runInDurableObject } from "cloudflare:test";
 import { beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { digestOf, hex } from "../src/digests.ts";
 import { sign } from "../src/session-cookie.ts";
 import { SESSION_LIFE } from "../src/sessions.ts";
 import { Team } from "./access.ts";
@@ -22,7 +23,7 @@ const assertion = (order: Parameters<Team["token"]>[0]) => async () => ({
 });
 const cookie = (value: string) => ({ cookie: `__Host-hermes-test=${value}` });
 const opened = () =>
-  runInDurableObject(instance(), async (it) => it.openDashboardSession("digest of the token"));
+  runInDurableObject(instance(), async (it) => it.openDashboardSession(hex(await digestOf(NEW))));
 const signingKey = () => runInDurableObject(instance(), (it) => it.dashboardKey());
 
 const BAD: Record<string, Credential> = {

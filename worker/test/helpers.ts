@@ -93,8 +93,9 @@ async function control(order: Record<string, unknown>): Promise<Seen> {
 export const machine = {
   reset: () => control({ do: "reset" }),
   set: (knobs: Partial<Knobs>) => control({ do: "set", knobs }),
-  provider: (answer: { status: number; headers: Record<string, string>; body: string } | null) =>
-    control({ do: "provider", answer }),
+  provider: (
+    answer: { status: number; headers: Record<string, string>; body: string; endless?: true } | null,
+  ) => control({ do: "provider", answer }),
   release: () => control({ do: "release" }),
   kill: (exitCode: number) => control({ do: "kill", exitCode }),
   look: () => control({ do: "look" }),

@@ -2,7 +2,7 @@
 /** Whatever is sent without a credential: it ends at the gate. And whatever is sent with one: nothing of ours goes on. */
 import fc from "fast-check";
 import { beforeAll, describe, expect, it } from "vitest";
-import { Attempts, addressOf } from "../src/attempts.ts";
+import { Attempts, addressOf, Quiet } from "../src/attempts.ts";
 import { innerHeaders, outerHeaders } from "../src/headers.ts";
 import { anew, ask, askBare, askDashboard, machine, TOKEN } from "./helpers.ts";
 
@@ -205,6 +205,34 @@ describe("header lists", () => {
       }),
       RUNS,
     );
+  });
+});
+
+describe("a header's other spelling", () => {
+  it("is private where the usual one is: there are servers that take one for the other", () => {
+    const spelt = fc.constantFrom("authorization", "x_hermes_worker_by", "X-Hermes_Session-Token", "cf_ray");
+    const more = fc.constantFrom("x_forwarded_for", "x_hermes_worker_credential", "proxy_authorization");
+    fc.assert(
+      fc.property(fc.oneof(spelt, more), (key) => {
+        expect([...innerHeaders(new Headers({ [key]: "secret" }))]).toEqual([]);
+      }),
+      RUNS,
+    );
+    expect(outerHeaders(new Headers({ set_cookie: "a=b", x_kept: "1" })).get("x_kept")).toBe("1");
+    expect(outerHeaders(new Headers({ set_cookie: "a=b" })).get("set_cookie")).toBeNull();
+  });
+});
+
+describe("lines about strangers", () => {
+  it("are bounded for each kind, and say how many were left out", () => {
+    const quiet = new Quiet();
+    const flood = Array.from({ length: 1000 }, () => quiet.take("missing_token", 0));
+    expect(flood.filter((dropped) => dropped === 0)).toHaveLength(30);
+    expect(flood.at(-1)).toBeNull();
+    expect(quiet.take("wrong_origin", 0)).toBe(970);
+    expect(quiet.take("wrong_origin", 0)).toBe(0);
+    expect(quiet.take("missing_token", 4999)).toBeNull();
+    expect(quiet.take("missing_token", 5000)).toBe(1);
   });
 });
 

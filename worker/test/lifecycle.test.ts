@@ -2,12 +2,14 @@
 import { runInDurableObject } from "cloudflare:test";
 import { describe, expect, it } from "vitest";
 import { EngineError } from "../src/engine.ts";
-import { over } from "../src/lasting.ts";
+import { type Lasting, over } from "../src/lasting.ts";
+import { clientGone } from "../src/leases.ts";
 import { Lifecycle } from "../src/lifecycle.ts";
 import { Log, Redactor } from "../src/log.ts";
 import type { Memory } from "../src/memory.ts";
 import { PANEL, Panel } from "../src/panel.ts";
 import { settingsOf } from "../src/settings.ts";
+import { Sockets } from "../src/sockets.ts";
 import { TURN, Turns } from "../src/turns.ts";
 import { Vault } from "../src/vault.ts";
 import { env } from "./helpers.ts";
@@ -106,7 +108,7 @@ function world(work: (world: World) => Promise<void>, change: Record<string, unk
       time,
       log,
       drainTimeout: settings.drainTimeout,
-      finishesAlone: false,
+      finishesAlone: settings.finishesAlone,
     });
     await work(w);
   });
@@ -663,6 +665,10 @@ describe("finding it again", () => {
     }));
 });
 
+/** The signal of somebody who does not leave. */
+const staying = () => new AbortController().signal;
+const served = async (answer: Promise<Lasting<Response>>) => (await answer).value;
+
 describe("a seat at Hermes", () => {
   const page = (impatient = false) =>
     new Request("http://hermes/sessions", {
@@ -682,20 +688,29 @@ describe("a seat at Hermes", () => {
     );
 
   it.each<[string, (w: World, panel: Panel) => Promise<Response>, World["sandbox"]["answer"]]>([
-    ["a dashboard that is not reached", (_, panel) => panel.serve(page()), refused],
-    ["a page that breaks off", (_, panel) => panel.serve(page()), broken("text/html")],
-    ["a file that breaks off", (_, panel) => panel.serve(page()), broken("image/png")],
-    ["a page that nobody waits for", (_, panel) => panel.serve(page(true)), refused],
-    ["a Hermes that is not reached", ({ turns }) => turns.serve(chat(false)), refused],
-    ["an answer that breaks off", ({ turns }) => turns.serve(chat(false)), broken("application/json")],
-    ["a stream that breaks off", ({ turns }) => turns.serve(chat(true)), broken("text/event-stream")],
+    ["a dashboard that is not reached", (_, panel) => served(panel.serve(page(), staying())), refused],
+    ["a page that breaks off", (_, panel) => served(panel.serve(page(), staying())), broken("text/html")],
+    ["a file that breaks off", (_, panel) => served(panel.serve(page(), staying())), broken("image/png")],
+    ["a page that nobody waits for", (_, panel) => served(panel.serve(page(true), staying())), refused],
+    ["a Hermes that is not reached", ({ turns }) => served(turns.serve(chat(false), staying())), refused],
+    [
+      "an answer that breaks off",
+      ({ turns }) => served(turns.serve(chat(false), staying())),
+      broken("application/json"),
+    ],
+    [
+      "a stream that breaks off",
+      ({ turns }) => served(turns.serve(chat(true), staying())),
+      broken("text/event-stream"),
+    ],
   ])("is given back after %s", (_, ask, answer) =>
     world(async (w) => {
       const { life, sandbox, time } = w;
       sandbox.commands["dashboard"] = () => ({});
       sandbox.answer = answer;
       const log = new Log(new Redactor());
-      const panel = new Panel({ lifecycle: life, time, log, idle: 3600_000, isOpen: async () => true });
+      const sockets = new Sockets({ time, fetchEnd: async (id) => sockets.end(id) });
+      const panel: Panel = new Panel({ lifecycle: life, time, log, idle: 3600_000, sockets });
       await life.wake("test");
       const asked = ask(w, panel)
         .then((response) => response.text())
@@ -725,7 +740,7 @@ describe("a stream that has to wait", () => {
     world(async ({ turns, sandbox, time }) => {
       sandbox.answer = stream;
       sandbox.healthy = false;
-      const answer = turns.serve(request());
+      const answer = served(turns.serve(request(), staying()));
       await time.pass(9000);
       sandbox.healthy = true;
       await time.pass(500);
@@ -736,7 +751,7 @@ describe("a stream that has to wait", () => {
     world(async ({ turns, sandbox, time }) => {
       sandbox.answer = stream;
       sandbox.healthy = false;
-      const serving = turns.serve(request());
+      const serving = served(turns.serve(request(), staying()));
       await time.pass(10_500);
       const answer = await serving;
       expect(answer.headers.get("x-hermes-model")).toBe("m");
@@ -750,7 +765,7 @@ describe("a stream that has to wait", () => {
   it("gets the reason as an event when the boot fails after all", () =>
     world(async ({ turns, sandbox, time }) => {
       sandbox.healthy = false;
-      const serving = turns.serve(request());
+      const serving = served(turns.serve(request(), staying()));
       await time.pass(10_500);
       const text = (await serving).text();
       await time.pass(90_000);
@@ -758,6 +773,79 @@ describe("a stream that has to wait", () => {
         /data: \{"error":\{.*"code":"boot_failed".*"request_id":"r1"\}\}\n\ndata: \[DONE\]\n\n$/,
       );
     }));
+
+  /** A stream that has its first comments, and then an answer of Hermes. */
+  const commented = async ({ turns, sandbox, time }: World, signal: AbortSignal, answer: () => Response) => {
+    sandbox.answer = answer;
+    sandbox.healthy = false;
+    const serving = served(turns.serve(request(), signal));
+    await time.pass(10_500);
+    const reader = ((await serving).body as ReadableStream<Uint8Array>).getReader();
+    await reader.read();
+    const rest = (async () => {
+      while (!(await reader.read()).done);
+    })();
+    rest.catch(() => undefined);
+    return { rest };
+  };
+  const events = (pull: (controller: ReadableStreamDefaultController<Uint8Array>) => void | Promise<void>) =>
+    new Response(new ReadableStream({ pull }), { headers: { "content-type": "text/event-stream" } });
+
+  it("breaks off when Hermes breaks off, though comments came before", () =>
+    world(async (w) => {
+      const broken = () => events((controller) => controller.error(new Error("Network connection lost.")));
+      const { rest } = await commented(w, staying(), broken);
+      w.sandbox.healthy = true;
+      await w.time.pass(6000);
+      await expect(rest).rejects.toThrow();
+      expect(w.life.inFlight).toBe(0);
+    }));
+
+  it.each(["comments", "words"])("breaks off among %s for whoever may not listen any more", (when) =>
+    world(async (w) => {
+      const over = new AbortController();
+      const word = new TextEncoder().encode("data: x\n\n");
+      const endless = () =>
+        events(async (controller) => {
+          await scheduler.wait(1);
+          controller.enqueue(word);
+        });
+      const { rest } = await commented(w, over.signal, endless);
+      if (when === "words") {
+        w.sandbox.healthy = true;
+        await w.time.pass(6000);
+      }
+      over.abort(new Error("over"));
+      await expect(rest).rejects.toThrow();
+    }),
+  );
+});
+
+describe("a client that leaves during the boot", () => {
+  it.each(["stop", "finish"])("has no turn begun for it, where turns %s", (HERMES_ON_DISCONNECT) =>
+    world(
+      async ({ turns, sandbox, time, life }) => {
+        let asked = 0;
+        sandbox.answer = () => {
+          asked++;
+          return Response.json({});
+        };
+        sandbox.healthy = false;
+        const client = new AbortController();
+        const body = { method: "POST", body: "{}" };
+        const request = new Request("http://hermes/v1/chat/completions", body);
+        const answer = turns.serve(request, client.signal).catch((error: unknown) => error);
+        await time.pass(1000);
+        client.abort(clientGone());
+        sandbox.healthy = true;
+        await time.pass(5000);
+        expect(await answer).toMatchObject({ code: "client_gone" });
+        expect(life.memory.state).toBe("awake");
+        expect(asked).toBe(0);
+      },
+      { HERMES_ON_DISCONNECT },
+    ),
+  );
 });
 
 describe("settings in force", () => {

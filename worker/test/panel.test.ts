@@ -3,6 +3,7 @@ import { expect, it } from "vitest";
 import type { Lifecycle } from "../src/lifecycle.ts";
 import { Log, Redactor } from "../src/log.ts";
 import { PANEL, Panel } from "../src/panel.ts";
+import { Sockets } from "../src/sockets.ts";
 import { ManualTime } from "./stand-ins/sandbox.ts";
 
 const IDLE = 3600_000;
@@ -25,9 +26,11 @@ async function tab() {
     },
   } as unknown as Lifecycle;
   const log = new Log(new Redactor([]));
-  const panel = new Panel({ lifecycle, time, log, idle: IDLE, isOpen: async () => true });
+  const sockets: Sockets = new Sockets({ time, fetchEnd: async (id) => sockets.end(id) });
+  const panel = new Panel({ lifecycle, time, log, idle: IDLE, sockets });
   const headers = { upgrade: "websocket", [PANEL.by]: "page" };
-  const { webSocket: person } = await panel.serve(new Request("http://panel/api/events", { headers }));
+  const request = new Request("http://panel/api/events", { headers });
+  const { webSocket: person } = (await panel.serve(request, new AbortController().signal)).value;
   if (person === null) throw new Error("no socket");
   person.accept();
   return {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-import { createExecutionContext, waitOnExecutionContext } from "cloudflare:test";
+import { createExecutionContext, runInDurableObject, waitOnExecutionContext } from "cloudflare:test";
 import { beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { Providers } from "../src/providers.ts";
 import type { Env } from "../src/settings.ts";
-import { anew, ask, askProviders, chat, env, machine, said, until } from "./helpers.ts";
+import { anew, ask, askProviders, chat, crash, env, instance, machine, said, until } from "./helpers.ts";
 
 const ADDRESS = "http://127.0.0.1:8799";
 let capability = "";
@@ -143,6 +143,60 @@ describe("what passes", () => {
     const lost = await callWith({ ...custom, PROVIDER: undefined }, "/custom/v1/chat/completions");
     expect(lost.status).toBe(502);
     expect(await lost.text()).toContain("PROVIDER");
+  });
+});
+
+describe("a boot that is over", () => {
+  const held = () => runInDurableObject(instance(), (it) => it.held);
+  const events = { status: 200, headers: { "content-type": "text/event-stream" }, body: "data: more\n\n" };
+  const boot = async () => {
+    await said(await chat("wake up"));
+    const go = (await machine.look()).goes.at(-1) as { env: Record<string, string> };
+    capability = go.env["ANTHROPIC_API_KEY"] ?? "";
+  };
+
+  it("has nothing asked any more: its capability is refused at once, and again while another boot runs", async () => {
+    await boot();
+    expect((await call("/anthropic/v1/messages")).status).toBe(200);
+    await ask("/api/instance/sleep", { method: "POST" });
+    const before = (await machine.look()).provider.length;
+    expect((await call("/anthropic/v1/messages")).status).toBe(401);
+    const old = capability;
+    await boot();
+    const authorization = `Bearer ${old}`;
+    expect((await call("/anthropic/v1/messages", { headers: { authorization } })).status).toBe(401);
+    expect((await machine.look()).provider.length - before).toBe(0);
+    expect((await call("/anthropic/v1/messages")).status).toBe(200);
+  });
+
+  it("takes what it has open with it, and what came to its end is forgotten", async () => {
+    await boot();
+    for (let at = 0; at < 5; at++) await (await call("/anthropic/v1/messages")).text();
+    await until(async () => (await held()) === 0);
+    await machine.provider({ ...events, endless: true });
+    const left = await call("/anthropic/v1/messages");
+    await left.body?.cancel();
+    await until(async () => (await held()) === 0);
+    const reader = (await call("/anthropic/v1/messages")).body?.getReader();
+    expect((await reader?.read())?.done).toBe(false);
+    expect(await held()).toBe(1);
+    await ask("/api/instance/sleep", { method: "POST" });
+    const end = async () => {
+      while (!(await reader?.read())?.done);
+    };
+    await expect(end()).rejects.toThrow();
+    expect(await held()).toBe(0);
+    await boot();
+  });
+
+  it("is not over because the object was started over", async () => {
+    await machine.provider({ ...events, endless: true });
+    const reader = (await call("/anthropic/v1/messages")).body?.getReader();
+    await reader?.read();
+    await crash();
+    for (let at = 0; at < 20; at++) expect((await reader?.read())?.done).toBe(false);
+    await until(async () => (await held()) === 1);
+    await reader?.cancel();
   });
 });
 

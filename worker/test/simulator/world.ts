@@ -237,7 +237,7 @@ export class World implements Witness {
     if (stream) headers[TURN.stream] = "1";
     if (session !== null) headers["x-hermes-session-id"] = session;
     const request = new Request("http://hermes/v1/chat/completions", { method: "POST", headers, body: "{}" });
-    return (await object.turns.serve(request)).text();
+    return (await object.turns.serve(request, new AbortController().signal)).value.text();
   }
 
   #refused(what: string, error: unknown): void {

@@ -52,6 +52,8 @@ export interface Seen {
 
 /** What the provider answers instead of a stream. */
 interface Canned {
+  /** The body is said again and again. */
+  endless?: true;
   status: number;
   headers: Record<string, string>;
   body: string;
@@ -80,6 +82,15 @@ const IMAGE = "image-1";
 const PORT = 43121;
 const DASHBOARD_PORT = 43122;
 const PORTS = { "18789": PORT, "9119": DASHBOARD_PORT };
+
+/** What a browser would take for the gate's own words. */
+const STRICT = {
+  "content-security-policy": "default-src 'self'",
+  "clear-site-data": '"*"',
+  "www-authenticate": 'Basic realm="inside"',
+  "service-worker-allowed": "/",
+  "timing-allow-origin": "*",
+};
 
 const quiet = (): Knobs => ({
   engineGone: false,
@@ -182,6 +193,7 @@ export class Machine {
     if (request.headers.get("origin") !== null) return new Response(null, { status: 403 });
     if (url.pathname.startsWith("/api/")) {
       if (given !== token) return Response.json({ detail: "Unauthorized" }, { status: 401 });
+      if (url.pathname === "/api/strict") return new Response("strict", { headers: STRICT });
       if (url.pathname === "/api/moved")
         return new Response(null, { status: 307, headers: { location: `${url.origin}/api/there` } });
       return Response.json(
@@ -207,7 +219,11 @@ export class Machine {
       body: await request.text(),
     });
     const answer = this.#answer;
-    if (answer !== null) return new Response(answer.body, { status: answer.status, headers: answer.headers });
+    if (answer !== null)
+      return new Response(answer.endless ? endless(answer.body) : answer.body, {
+        status: answer.status,
+        headers: answer.headers,
+      });
     return new Response("data: one\n\ndata: two\n\n", { headers: { "content-type": "text/event-stream" } });
   }
 
@@ -526,4 +542,17 @@ function homeIn(text: string): Home | null {
   } catch {
     return null;
   }
+}
+
+/** Says the same again and again, for longer than any test listens. */
+function endless(body: string): ReadableStream<Uint8Array> {
+  const piece = new TextEncoder().encode(body);
+  let left = 1000;
+  return new ReadableStream({
+    async pull(controller) {
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      if (left-- > 0) controller.enqueue(piece);
+      else controller.close();
+    },
+  });
 }
