@@ -21,7 +21,7 @@ def backups(deployment: Deployment) -> list[Path]:
 
 def signed_in(deployment: Deployment) -> list[Path]:
     """Return where a running Hermes keeps its sign-ins."""
-    (home,) = deployment.folder.glob("**/disk/home/.hermes")
+    (home,) = deployment.state.glob("**/disks/*/disk/home/.hermes")
     return [home / "auth.json", home / "mcp-tokens" / "example.json"]
 
 

@@ -273,10 +273,10 @@ def test_a_machine_that_cannot_is_no_verdict_on_the_archive(old: Box, archive: b
     """No memory, an I/O error and a place that cannot be written say nothing of the bytes."""
     source = old.image / "sandbox" / "archive.py"
     text = source.read_text()
-    for trouble in ("MemoryError", "OSError(errno.EIO, 'Input/output error')"):
-        raising = f"    raise {trouble}\n    root = os.path.realpath(folder)"
-        source.write_text(text.replace("    root = os.path.realpath(folder)", raising, 1))
-        refused(old, archive, code=74)
+    for line in ("    content = tar.extractfile(info)", "    root = os.path.realpath(folder)"):
+        for trouble in ("MemoryError", "OSError(errno.EIO, 'Input/output error')"):
+            source.write_text(text.replace(line, f"    raise {trouble}\n{line}", 1))
+            refused(old, archive, code=74)
     source.write_text(text)
     old.home.parent.chmod(0o500)
     try:
