@@ -13,6 +13,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.chats import job_wo
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import cost
 from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import ExistingAction
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import tail
+from ansible_collections.hermes.workers.plugins.plugin_utils.storage import Storage
 
 LOGS = ("supervisor", "workerd", "engine", "cleaner")
 
@@ -67,6 +68,7 @@ class ActionModule(ExistingAction):
             ("next", coming(status.get("next"))),
             ("last save", status.get("lastSave")),
             ("not saved", words(status.get("lastSaveError"))),
+            ("storage", self._storage(health)),
             ("backups", words(status.get("backups", {}).get("count"))),
             ("left out", "; ".join(status.get("backups", {}).get("leftOut", []))),
             ("last error", words(status.get("lastError"))),
@@ -81,6 +83,13 @@ class ActionModule(ExistingAction):
             ),
         ]
         return lines + [f"  {name:<12} {value}" for name, value in rows if value]
+
+    def _storage(self, health: dict[str, Any]) -> str | None:
+        """Return what is wrong with the files of the Worker's memory, or None."""
+        if self.deployment.note("host"):
+            return None
+        storage = Storage(self.deployment)
+        return storage.another(health.get("storage")) if health else storage.flaw()
 
     def _verdict(self, record: dict[str, Any] | None, health: dict[str, Any]) -> str:
         if old := self.deployment.moved_from():

@@ -22,6 +22,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings import (
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils import owner
 from ansible_collections.hermes.workers.plugins.plugin_utils.action import CardAction
+from ansible_collections.hermes.workers.plugins.plugin_utils.answers import yes_or_no
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.place import (
     CloudflarePlace,
@@ -32,6 +33,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.notes import notes
 from ansible_collections.hermes.workers.plugins.plugin_utils.provider_check import refused_keys
 from ansible_collections.hermes.workers.plugins.plugin_utils.rotation import Rotation, read_keys
 from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import Runtime
+from ansible_collections.hermes.workers.plugins.plugin_utils.storage import Storage
 
 Place = Machine | CloudflarePlace
 """Where a deployment runs: what stands against it there, and what has to change."""
@@ -60,6 +62,7 @@ class ActionModule(CardAction):
         refused = {problem.subject for problem in checker.problems}
         found = (
             place.problems()
+            + self._storage(checker.settings, deployment)
             + unfinished(deployment)
             + refused_keys(checker.settings, checker.secrets)
         )
@@ -74,6 +77,13 @@ class ActionModule(CardAction):
             "rows": plan_rows(checker, deployment, sources, place),
             "notes": notes(checker, self.task_vars, sources.hermes_lock),
         }
+
+    def _storage(self, settings: Settings, deployment: Deployment) -> list[Problem]:
+        """Return why what is to be started would begin without the memory that it had."""
+        runs = settings.platform != "workerd" or deployment.supervisor() is not None
+        if runs or yes_or_no("hermes_forget", self.task_vars.get("hermes_forget")):
+            return []
+        return Storage(deployment).problems()
 
     def _checked(self) -> Checker:
         """Return the inputs with their problems. Raises a Card when one cannot be read: nothing else can be judged."""

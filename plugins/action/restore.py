@@ -13,6 +13,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.client import Unrea
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.plugin_utils import backups
 from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import ExistingAction
+from ansible_collections.hermes.workers.plugins.plugin_utils.storage import Storage
 
 NEWEST = "newest"
 CAP = 256 * 1024 * 1024
@@ -43,6 +44,8 @@ class ActionModule(ExistingAction):
             raise self.silent(f"the upload broke off: {error}") from error
         if answer.status != 200:
             raise self.silent(f"it was not restored: {answer.complaint()}")
+        # Whatever storage it is in now, this is the memory that the owner wants.
+        Storage(self.deployment).note(self.ask("GET", "/api/health", 20).get("storage"))
         self.show(
             ["", f"{self.settings.name}: restored, Hermes runs with {self.deployment.shown(path)}"]
         )

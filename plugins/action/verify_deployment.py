@@ -12,6 +12,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     REHEARSAL_MODEL,
     canonical,
 )
+from ansible_collections.hermes.workers.plugins.plugin_utils.answers import yes_or_no
 from ansible_collections.hermes.workers.plugins.plugin_utils.chats import (
     Chats,
     health_words,
@@ -26,6 +27,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import (
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import health
 from ansible_collections.hermes.workers.plugins.plugin_utils.service import LocalService
+from ansible_collections.hermes.workers.plugins.plugin_utils.storage import Storage
 from ansible_collections.hermes.workers.plugins.plugin_utils.table import FULL_CARDS
 
 Service = LocalService | CloudflareService
@@ -56,6 +58,7 @@ class ActionModule(DeploymentAction):
             "url": self.service.url,
             "verified": "health",
         }
+        self._storage(status)
         if self._full() and not self.check_mode:
             self._refuses_strangers()
             self.progress("asking Hermes; a sleeping one wakes first")
@@ -65,6 +68,7 @@ class ActionModule(DeploymentAction):
             self.deployment.note_proof(self.service.version)
             self.service.prune()
             status = self._health()
+            self._storage(status)
         result["health"] = health_words(status)
         if len(self.task_vars.get("ansible_play_hosts_all", [])) <= FULL_CARDS:
             self.show(self._summary(status, result))
@@ -84,6 +88,18 @@ class ActionModule(DeploymentAction):
         return CloudflareService(
             self.settings, self.deployment, self.runtime, self.cloudflare_token
         )
+
+    def _storage(self, status: dict[str, Any]) -> None:
+        """Make sure that the Worker has the storage that it had, and note it. Raises a Card."""
+        if self.settings.platform != "workerd":
+            return
+        storage, told = Storage(self.deployment), status.get("storage")
+        forget = yes_or_no("hermes_forget", self.task_vars.get("hermes_forget"))
+        lost = None if forget else storage.lost(told)
+        if lost:
+            raise lost
+        if not self.check_mode:
+            storage.note(told)
 
     def _changed(self) -> str:
         return f"{self.changed_so_far() or NOTHING_CHANGED} Deployed, not verified."

@@ -8,7 +8,9 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from ansible_collections.hermes.workers.plugins.module_utils.client import WorkerClient
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.plugin_utils import installer
+from ansible_collections.hermes.workers.plugins.plugin_utils.answers import yes_or_no
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import (
     CONTAINER_PORTS,
     render,
@@ -36,6 +38,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.processes import (
     refresh_instance,
     save_and_sleep,
 )
+from ansible_collections.hermes.workers.plugins.plugin_utils.storage import Storage
 
 
 class ActionModule(DeploymentAction):
@@ -116,6 +119,7 @@ class ActionModule(DeploymentAction):
                 save_and_sleep(actual.client, self.settings.name, "its engine is replaced")
             processes.stop()
         self._settle_containers()
+        self._settle_storage()
         what = "workerd" if self.settings.engine == "docker" else "workerd and the engine"
         done = installer.timed(self.progress, f"starting {what}")
         processes.start(
@@ -127,6 +131,14 @@ class ActionModule(DeploymentAction):
             self._helpers(processes),
         )
         done()
+
+    def _settle_storage(self) -> None:
+        """Have the storage be the one that it was, or begin empty if the owner says so. Raises a Card."""
+        storage = Storage(self.deployment)
+        if yes_or_no("hermes_forget", self.task_vars.get("hermes_forget")):
+            storage.forget()
+        elif problems := storage.problems():
+            raise Card(problems)
 
     def _settle_containers(self) -> None:
         """Remove the containers of a deployment that has none any more, or has them elsewhere now."""

@@ -110,6 +110,10 @@ class Deployment:
         """Note something that the next run compares with."""
         write_private(self.folder / f"{name}.note", text + "\n")
 
+    def drop_note(self, name: str) -> None:
+        """Forget what was noted under a name."""
+        (self.folder / f"{name}.note").unlink(missing_ok=True)
+
     def containers(self) -> dict[str, str] | None:
         """Return where this deployment has containers: {"socket", "session"}; None when it has none."""
         try:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import psutil
@@ -17,7 +18,7 @@ def processes(deployment: Deployment) -> dict[str, psutil.Process]:
     for process in deployment.supervisor().children(recursive=True):
         line = " ".join(process.cmdline())
         found.update({name: process for name, mark in marks.items() if mark in line})
-    return found
+    return found | {"supervisor": deployment.supervisor()}
 
 
 def saved_generation(deployment: Deployment) -> str:
@@ -26,7 +27,7 @@ def saved_generation(deployment: Deployment) -> str:
     return max((str(backup["id"]) for backup in backups), default="")
 
 
-@pytest.mark.parametrize("victim", ["hermes", "workerd", "engine"])
+@pytest.mark.parametrize("victim", ["hermes", "workerd", "engine", "supervisor"])
 def test_killed_process_is_back_with_its_memory(deployment: Deployment, victim: str) -> None:
     session = f"kill-{victim}"
     deployment.chat("My boat is called Halcyon.", session=session)
@@ -89,3 +90,31 @@ def test_stop_and_wake(deployment: Deployment) -> None:
     assert deployment.call("POST", "/api/instance/wake").status == 200
     assert deployment.instance_state() == "awake"
     assert deployment.chat("Hello?").status == 200
+
+
+def test_a_lost_storage_is_not_deployed_over(deployment: Deployment) -> None:
+    deployment.chat("The garden gate is green.", session="gate")
+    assert deployment.play("backup").code == 0
+    assert deployment.play("verify").code == 0
+    deployment.supervisor().terminate()
+    wait_until(lambda: not psutil.pid_exists(pid_of(deployment)), "the supervisor's end")
+    for path in deployment.state.glob("storage/hermes-instance/*.sqlite*"):
+        path.write_bytes(b"")
+
+    refused = deployment.play("deploy")
+    assert refused.code != 0
+    assert "is empty; it had" in refused.output
+    assert "BACKUP=" in refused.output
+    assert "Nothing was changed." in refused.output
+    assert not psutil.pid_exists(pid_of(deployment))
+    assert "is empty" in deployment.play("status").output
+
+    deployment.deploy("-e", "hermes_forget=true")
+    assert deployment.play("restore", "-e", "hermes_backup=newest").code == 0
+    assert "green" in deployment.chat("What did I say of the gate?", session="gate").said
+    deployment.deploy()
+
+
+def pid_of(deployment: Deployment) -> int:
+    """The supervisor that ran last."""
+    return int(json.loads((deployment.state / "run" / "supervisor.json").read_text())["pid"])
