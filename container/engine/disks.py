@@ -58,6 +58,10 @@ class Disks:
     def __init__(self, folder: str) -> None:
         self._folder = os.path.realpath(folder)
 
+    def free(self) -> int:
+        """Return how many bytes may still be written there."""
+        return shutil.disk_usage(self._folder).free
+
     def new(self) -> Disk:
         """Return a disk that does not exist yet."""
         return Disk(self._folder, secrets.token_hex(8))

@@ -43,6 +43,7 @@ class Engine:
             sandbox = None
         return {
             "engine": "process",
+            "diskFree": self._disks.free(),
             "confined": sandbox and sandbox.confined,
             "running": sandbox is not None,
             "labels": sandbox and sandbox.labels,

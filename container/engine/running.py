@@ -3,7 +3,6 @@
 
 import asyncio
 import contextlib
-import errno
 import os
 import secrets
 import socket
@@ -13,7 +12,7 @@ from typing import TypeVar
 
 from engine import confine, processes
 from engine.disks import Disk
-from engine.errors import EngineError
+from engine.errors import EngineError, disk_full
 from engine.images import Image
 from engine.line import Line
 from engine.snapshots import Snapshots, Stopped
@@ -208,6 +207,4 @@ def _free_ports(wanted: "list[int]") -> "dict[int, int]":
 def _explain(error: BaseException) -> BaseException:
     if isinstance(error, Stopped):
         return EngineError(409, "destroyed", "The sandbox was destroyed meanwhile.")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return EngineError(507, "disk_full", "The disk is full.")
-    return error
+    return disk_full(error) or error

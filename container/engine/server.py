@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from engine.engine import Engine
-from engine.errors import EngineError
+from engine.errors import EngineError, disk_full
 from engine.exec import execute
 
 BODY_LIMIT = 1 << 20
@@ -57,7 +57,8 @@ async def _errors(
         raise
     except OSError as error:
         print(f"engine: {request.path}: {error!r}", file=sys.stderr)
-        return _refusal(500, "system", str(error))
+        full = disk_full(error)
+        return _refusal(507, full.code, str(full)) if full else _refusal(500, "system", str(error))
 
 
 def _refusal(status: int, code: str, message: str) -> web.Response:

@@ -4,6 +4,10 @@ import { ApiError } from "./errors.ts";
 import type { HermesInstance } from "./instance.ts";
 import type { Env } from "./settings.ts";
 
+/** With less than this the storage soon takes no more rows. */
+const LEAST_BYTES = 1024 * 1024;
+const ENGINE_PATIENCE = 2000;
+
 /** The one instance. */
 export function instanceOf(env: Env): DurableObjectStub<HermesInstance> {
   return env.INSTANCE.getByName("hermes");
@@ -13,7 +17,7 @@ export function instanceOf(env: Env): DurableObjectStub<HermesInstance> {
  * Asks the instance, and asks once more when the call itself fails. The instance answers its own failures, so
  * what is thrown here is the object being torn down under a request: by a deploy, or because it gave up a
  * broken way to the container engine. A turn carries its idempotency key, so that it is not taken twice.
- * @throws ApiError 503 `instance_unavailable` when that fails, too.
+ * @throws ApiError 503 `instance_unavailable` when that fails, too; `disk_full` when the disk is why.
  * @param work is called again with a new stub: one that failed stays broken.
  */
 export async function askInstance<T>(
@@ -25,10 +29,33 @@ export async function askInstance<T>(
     return await work(instanceOf(env));
   } catch (error) {
     if (signal?.aborted || (error as { overloaded?: unknown }).overloaded === true) throw error;
-    return work(instanceOf(env)).catch((again: unknown) => {
-      throw unavailable(again);
+    return work(instanceOf(env)).catch(async (again: unknown) => {
+      throw (await diskIsFull(env)) ? diskFull(again) : unavailable(again);
     });
   }
+}
+
+/** Whether nothing can be kept on this machine: an object whose storage refuses a write is torn down without a word. */
+async function diskIsFull({ ENGINE }: Env): Promise<boolean> {
+  try {
+    const answer = await ENGINE?.fetch("http://engine/", { signal: AbortSignal.timeout(ENGINE_PATIENCE) });
+    const told = await answer?.json<{ diskFree?: number }>();
+    return told?.diskFree !== undefined && told.diskFree < LEAST_BYTES;
+  } catch {
+    return false;
+  }
+}
+
+function diskFull(cause: unknown): ApiError {
+  return new ApiError({
+    status: 503,
+    code: "disk_full",
+    message:
+      "The disk of this machine is full, so nothing of Hermes' state can be kept. Free some space where the " +
+      "deployment's folder is; then it goes on by itself.",
+    retryAfter: 30,
+    cause,
+  });
 }
 
 function unavailable(cause: unknown): ApiError {
@@ -37,7 +64,7 @@ function unavailable(cause: unknown): ApiError {
     code: "instance_unavailable",
     message:
       "The instance could not be reached, or was started over twice while it was asked. If that goes on, see " +
-      "that the container engine runs.",
+      "that the machine's disk has space and that the container engine runs.",
     retryAfter: 3,
     cause,
   });

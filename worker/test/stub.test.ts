@@ -3,10 +3,11 @@ import { describe, expect, it } from "vitest";
 import type { Env } from "../src/settings.ts";
 import { askInstance } from "../src/stub.ts";
 
-/** A namespace whose n-th stub is `n`. */
-function numbered(): Env {
+/** A namespace whose n-th stub is `n`, on a machine with so much space on its disk. */
+function numbered(diskFree?: number): Env {
   let stubs = 0;
-  return { INSTANCE: { getByName: () => ++stubs } } as unknown as Env;
+  const ENGINE = diskFree === undefined ? undefined : { fetch: async () => Response.json({ diskFree }) };
+  return { INSTANCE: { getByName: () => ++stubs }, ENGINE } as unknown as Env;
 }
 
 /** Work that fails until its stub is the n-th. */
@@ -28,6 +29,18 @@ describe("a call to the instance", () => {
       code: "instance_unavailable",
       cause: torn,
     });
+  });
+
+  it("says that the disk is full where that is why", async () => {
+    for (const [free, code] of [
+      [4096, "disk_full"],
+      [5_000_000_000, "instance_unavailable"],
+    ] as const) {
+      await expect(askInstance(numbered(free), failsBefore(3, torn))).rejects.toMatchObject({
+        status: 503,
+        code,
+      });
+    }
   });
 
   it("is not made again for a client that left", async () => {

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from unittest.mock import ANY
 
 import aiohttp
 import pytest
@@ -34,7 +35,7 @@ def shell(text: str) -> "tuple[str, ...]":
 def test_it_describes_itself_and_what_runs(either: Server) -> None:
     async def test(client: Client) -> None:
         idle = dict.fromkeys(("labels", "image", "ports", "confined"))
-        said = {"engine": "process"}
+        said = {"engine": "process", "diskFree": ANY}
         assert await client.get() == (200, {**said, **idle, "running": False})
         ports = await boot(client, labels={"tenant": "alice"})
         assert set(ports) == {"18789", "9119"}
