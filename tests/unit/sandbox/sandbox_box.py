@@ -199,7 +199,12 @@ class Box:
     # Commands
 
     def command(
-        self, *words: str, stdin: bytes = b"", boot: "str | None" = None, **more: object
+        self,
+        *words: str,
+        stdin: bytes = b"",
+        boot: "str | None" = None,
+        timeout: float = 60,
+        **more: object,
     ) -> subprocess.CompletedProcess:
         """Run a command of the sandbox to its end."""
         line = [str(self.image / "bin" / "sandbox"), words[0], "--boot", boot or self.boot]
@@ -208,7 +213,7 @@ class Box:
             env=self.environ,
             input=stdin,
             capture_output=True,
-            timeout=60,
+            timeout=timeout,
             check=False,
             **more,
         )

@@ -270,7 +270,7 @@ def test_a_database_of_somebody_else_never_stops_a_save(
     used = sqlite3.connect(skill / "used.db", isolation_level=None)
     for statement in ("PRAGMA journal_mode=WAL", "CREATE TABLE t (x)", "INSERT INTO t VALUES (7)"):
         used.execute(statement)
-    archive = full.save()
+    archive = full.command("save", timeout=30).stdout
     other = new_box().pretend(restored=False)
     other.ok("restore", stdin=archive)
     used.close()
@@ -371,7 +371,7 @@ def test_a_save_does_not_wait_for_another_for_ever(full: Box) -> None:
     source.write_text(source.read_text().replace("LOCK_PATIENCE = 120.0", "LOCK_PATIENCE = 0.3"))
     with open(full.run / "save.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = full.command("save")
+        done = full.command("save", timeout=15)
     assert (done.returncode, done.stdout) == (75, b"")
     assert b"save.lock" in done.stderr
     full.save()
