@@ -222,7 +222,7 @@ class RemoteClient(WorkerClient):
         """PUT a file, read piece by piece. Raises Unreachable."""
         try:
             response = self._call("PUT", path, None, timeout, {"Content-Type": BYTES}, data=content)
-            return Answer(response.status, _lowered(response), response.content)
+            return Answer(response.status_code, _lowered(response), response.content)
         except requests.exceptions.RequestException as error:
             raise Unreachable(cause(error)) from error
 

@@ -1,0 +1,123 @@
+# Copyright: hermes.workers contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Both ways to a Worker, on this machine and at an https address, do the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ansible_collections.hermes.workers.plugins.module_utils.client import (
+    RemoteClient,
+    Unreachable,
+    WorkerClient,
+)
+from api_server import ApiServer, Reply
+
+TOKEN = "hw_canary-token-5b0c"
+
+
+@pytest.fixture
+def server() -> Iterator[ApiServer]:
+    with ApiServer() as made:
+        yield made
+
+
+@pytest.fixture(params=["here", "https"])
+def client(request: pytest.FixtureRequest, server: ApiServer) -> WorkerClient:
+    """Return a client of each kind; the https one is led to the server without TLS."""
+    port = server.server_address[1]
+    if request.param == "here":
+        return WorkerClient(port, TOKEN)
+    remote = RemoteClient("hermes.example", TOKEN)
+    assert remote.url == "https://hermes.example"
+    remote.url = f"http://127.0.0.1:{port}"
+    return remote
+
+
+def refusal(status: int) -> Reply:
+    return Reply(status, {"error": {"message": "This is\n not done."}})
+
+
+def test_an_answer_is_read_whole(client: WorkerClient, server: ApiServer) -> None:
+    server.script = [Reply(200, {"a": 1}, {"X-Request-Id": "r1"}), refusal(409)]
+    answer = client.request("POST", "/api/x?force=true", {"b": 2})
+    assert (answer.status, answer.json(), answer.headers["x-request-id"]) == (200, {"a": 1}, "r1")
+    call = server.calls[0]
+    assert (call.method, call.path, call.query) == ("POST", "/api/x", {"force": "true"})
+    assert call.body == {"b": 2}
+    refused = client.request("GET", "/api/x")
+    assert (refused.status, refused.complaint()) == (409, "This is not done.")
+
+
+def test_a_backup_travels_both_ways(
+    client: WorkerClient, server: ApiServer, tmp_path: Path
+) -> None:
+    content = b'{"format": 1}\n' + bytes(range(256)) * 8192
+    (tmp_path / "backup").write_bytes(content)
+    server.script = [Reply(200, {"backup": {"id": 4}}), Reply(200, content)]
+    with (tmp_path / "backup").open("rb") as file:
+        answer = client.upload("/api/instance/backups", file, 5.0)
+    assert (answer.status, answer.json()) == (200, {"backup": {"id": 4}})
+    assert (server.calls[0].method, server.calls[0].content) == ("PUT", content)
+    pieces: list[bytes] = []
+    assert client.download("/api/instance/backups/4", pieces.append, 5.0).status == 200
+    assert b"".join(pieces) == content
+
+
+def test_a_refused_backup_has_its_reason(
+    client: WorkerClient, server: ApiServer, tmp_path: Path
+) -> None:
+    (tmp_path / "backup").write_bytes(b"x")
+    server.script = [refusal(400), refusal(404)]
+    with (tmp_path / "backup").open("rb") as file:
+        answer = client.upload("/api/instance/backups", file, 5.0)
+    assert (answer.status, answer.complaint()) == (400, "This is not done.")
+    pieces: list[bytes] = []
+    answer = client.download("/api/instance/backups/9", pieces.append, 5.0)
+    assert (answer.status, answer.complaint(), pieces) == (404, "This is not done.", [])
+
+
+def test_a_stream_tells_its_events(client: WorkerClient, server: ApiServer) -> None:
+    server.script = [Reply(200, b": waking\n\ndata: one\n\ndata: [DONE]\n\n"), refusal(503)]
+    head, *events = [item for _seconds, item in client.stream("/v1/chat/completions", {})]
+    assert (head.status, events) == (200, ["one", "[DONE]"])
+    (refused,) = [item for _seconds, item in client.stream("/v1/chat/completions", {})]
+    assert (refused.status, refused.complaint()) == (503, "This is not done.")
+
+
+def test_the_token_travels_in_a_header_whatever_a_netrc_says(
+    client: WorkerClient, server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login other password other\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    server.script = [Reply(200, {})]
+    client.request("GET", "/api/health")
+    call = server.calls[0]
+    assert call.headers["authorization"] == f"Bearer {TOKEN}"
+    assert TOKEN not in str((call.path, call.query, call.content))
+
+
+def test_a_redirect_does_not_take_the_token_elsewhere(
+    client: WorkerClient, server: ApiServer
+) -> None:
+    server.script = [Reply(302, {}, {"Location": "/elsewhere"})]
+    assert client.request("GET", "/api/health").status == 302
+    assert [call.path for call in server.calls] == ["/api/health"]
+
+
+def test_a_cut_connection_is_told_as_one(
+    client: WorkerClient, server: ApiServer, tmp_path: Path
+) -> None:
+    (tmp_path / "backup").write_bytes(b"x")
+    server.answer = lambda _call: Reply(drop=True)
+    with pytest.raises(Unreachable):
+        client.request("POST", "/api/x", {})
+    with pytest.raises(Unreachable):
+        list(client.stream("/v1/chat/completions", {}))
+    with pytest.raises(Unreachable):
+        client.download("/api/instance/backups/4", lambda _piece: None, 5.0)
+    with (tmp_path / "backup").open("rb") as file, pytest.raises(Unreachable):
+        client.upload("/api/instance/backups", file, 5.0)
