@@ -583,12 +583,13 @@ export class Lifecycle {
     return promise;
   }
 
-  /** Stops Hermes and leaves the sandbox; the next request starts Hermes again. */
+  /** Saves, stops Hermes and leaves the sandbox; the next request starts Hermes again. */
   async stopGateway(): Promise<void> {
     await this.#exclusively(async () => {
       const guest = this.#guestOrNone();
       if (guest === null) return;
       await this.#drain();
+      await this.#saving.save("stop");
       await guest.stopGateway(this.#drainSeconds);
       this.#remember({ gatewayStopped: true });
       this.#parts.log.info("gateway_stopped", { boot: guest.bootId });

@@ -113,11 +113,15 @@ describe("a chat", () => {
     expect(await said(await chat("d", "one"))).toBe("a | b | c | d");
   });
 
-  it("waits for a Hermes that restarts in place", async () => {
+  it("waits for a Hermes that restarts in place, and asks it again under one key", async () => {
     await post("wake");
     await machine.set({ draining: 2, cut: 1 });
     expect(await said(await chat("hello", "s"))).toBe("hello");
-    expect((await machine.look()).starts).toBe(1);
+    const { starts, hermes } = await machine.look();
+    expect(starts).toBe(1);
+    const turns = hermes.filter(({ path }) => path === "/v1/chat/completions");
+    expect(turns.length).toBeGreaterThan(2);
+    expect(new Set(turns.map(({ headers }) => headers["idempotency-key"])).size).toBe(1);
   });
 
   it("boots again when the sandbox died, with the last saved state", async () => {
@@ -160,6 +164,29 @@ describe("operating it", () => {
     expect(await machine.look()).toMatchObject({ starts: 1, gatewayRestarts: 1 });
   });
 
+  it("saves before it stops Hermes alone, and does not stop over a state that could not be saved", async () => {
+    await said(await chat("one", "s"));
+    await machine.set({ commandFails: { save: { exitCode: 71, message: "state.db is malformed." } } });
+    expect(await refusal(await post("stop"))).toMatchObject({ status: 503, code: "save_failed" });
+    expect(await state()).toMatchObject({ gateway: "running", backups: { count: 0 } });
+    await machine.set({ commandFails: {} });
+    expect((await post("stop")).status).toBe(200);
+    expect(await state()).toMatchObject({ gateway: null, backups: { count: 1 } });
+  });
+
+  it("gives each boot keys of its own", async () => {
+    await post("wake");
+    await post("restart");
+    const keysOf = ({ env }: { env: Record<string, string> }) => [
+      env["API_SERVER_KEY"],
+      env["HERMES_PROVIDER_CAPABILITY"],
+      env["HERMES_DASHBOARD_SESSION_TOKEN"],
+    ];
+    const keys = ((await machine.look()).goes as { env: Record<string, string> }[]).flatMap(keysOf);
+    expect(new Set(keys).size).toBe(6);
+    for (const key of keys) expect(key).toMatch(/^[0-9a-f]{64}$/);
+  });
+
   it("restarts with the state carried over", async () => {
     await said(await chat("one", "s"));
     const before = (await state())["bootId"];
@@ -199,10 +226,14 @@ describe("operating it", () => {
     await machine.set({ hold: true });
     const first = chat("one", "s");
     await until(async () => (await machine.look()).busiest === 1);
-    const held = post("hold");
+    let isHeld = false;
+    const held = post("hold").finally(() => {
+      isHeld = true;
+    });
     await until(async () => (await state())["state"] === "stopping");
     const second = chat("two", "s");
     await until(async () => (await state())["requestsInFlight"] === 2);
+    expect(isHeld, "the first was waited for").toBe(false);
     await machine.release();
     expect(await said(await first)).toBe("one");
     expect((await held).status).toBe(200);
