@@ -61,8 +61,24 @@ describe("what is due", () => {
     ["a save after a cron job's time", { nextCron: NOW + 5 }, { what: "save", at: NOW + 60_005 }],
     [
       "no save for one that will be put to sleep anyway",
-      { nextCron: NOW + 5, wokenForCron: true },
+      { nextCron: NOW - 5, wokenForCron: true },
       { what: "sleep", at: NOW + 60_000 },
+    ],
+    [
+      "sleep before a job that is later",
+      { nextCron: NOW + 5 * 3600_000 },
+      { what: "sleep", at: NOW + 4 * 3600_000 },
+    ],
+    ["a save for a job that is overdue", { nextCron: NOW - 600_000 }, { what: "save", at: NOW + 60_000 }],
+    [
+      "a save for a job that was due before the last save alone",
+      { nextCron: NOW - 700_000, lastActivity: NOW - 200_000 },
+      { what: "save", at: NOW + 60_000 },
+    ],
+    [
+      "a save for a job that was due before the last sign of life alone",
+      { nextCron: NOW - 700_000, lastSave: NOW - 200_000 },
+      { what: "save", at: NOW - 140_000 },
     ],
     [
       "no save for a time that does not move on",
@@ -87,6 +103,10 @@ describe("sleeping", () => {
     ["while a job runs", { cronRunning: 1 }, { sleep: false, askAgain: NOW + 15_000 }],
     ["while its queues are not empty", { background: 2 }, { sleep: false, askAgain: NOW + 15_000 }],
     ["just before a job", { nextCron: NOW + 60_000 }, { sleep: false, askAgain: NOW + 90_000 }],
+    ["too near a job", { nextCron: NOW + 119_999 }, { sleep: false, askAgain: NOW + 149_999 }],
+    ["far enough from a job", { nextCron: NOW + 120_000 }, { sleep: true, wakeAt: NOW + 120_000 }],
+    ["with a job overdue for long", { nextCron: NOW - 600_000 }, { sleep: false, askAgain: NOW + 30_000 }],
+    ["with a job overdue for too long", { nextCron: NOW - 600_001 }, { sleep: true, wakeAt: null }],
     ["with a job overdue", { nextCron: NOW - 60_000 }, { sleep: false, askAgain: NOW + 30_000 }],
     ["with a job that will not run", { nextCron: NOW - 700_000 }, { sleep: true, wakeAt: null }],
   ])("%s", (_, chores, expected) => {
@@ -94,7 +114,8 @@ describe("sleeping", () => {
   });
 
   it("is not put off for ever by work that waits for somebody", () => {
-    expect(verdict({ background: 1 }, 7 * HOUR)).toEqual({ sleep: true, wakeAt: null });
+    expect(verdict({ background: 1 }, 6 * HOUR - 1)).toEqual({ sleep: false, askAgain: NOW + 15_000 });
+    expect(verdict({ background: 1 }, 6 * HOUR)).toEqual({ sleep: true, wakeAt: null });
   });
 });
 

@@ -111,6 +111,15 @@ export async function anew(): Promise<void> {
   await crash();
 }
 
+/**
+ * Whether anything has begun to wake Hermes. It is asked on the way that a wake would have taken, behind it: one that
+ * nobody waits for has not reached the machine yet, nor perhaps the instance.
+ */
+export async function woken(): Promise<boolean> {
+  const { state } = (await (await ask("/api/instance/status")).json()) as { state: string };
+  return state !== "asleep" || (await machine.look()).starts > 0;
+}
+
 /** The object is torn down as by a deploy or a crash; its storage stays. */
 export async function crash(): Promise<void> {
   await runInDurableObject(instance(), async (_, state) => {

@@ -388,6 +388,17 @@ describe("sleeping", () => {
       expect(sandbox.state).toBe("a");
     }));
 
+  it("keeps what Hermes did by itself while nobody asked", () =>
+    world(async ({ life, sandbox, turn, pass }) => {
+      await turn("a");
+      await pass(HOUR);
+      sandbox.state += " and a job";
+      await pass(4 * HOUR);
+      expect(life.memory.state).toBe("asleep");
+      await life.wake("test");
+      expect(sandbox.state).toBe("a and a job");
+    }));
+
   it("ends what is counted as running, from the start of the boot", () =>
     world(async ({ life, turn, pass }) => {
       await turn("a");

@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { ProcessSandbox, run } from "../src/engine.ts";
 import { buildGo } from "../src/hermes-config.ts";
 import { Redactor } from "../src/log.ts";
-import { settingsOf } from "../src/settings.ts";
+import { type Env, settingsOf } from "../src/settings.ts";
 import { env } from "./helpers.ts";
 import { ManualTime } from "./stand-ins/sandbox.ts";
 
@@ -13,9 +13,15 @@ describe("Hermes' configuration", () => {
   const go = (change: Record<string, unknown>) => buildGo(settingsOf({ ...env, ...change }), KEYS);
 
   it("seals the provider: Hermes sees our address and this boot's capability, never a key", () => {
-    const text = JSON.stringify(go({ OPENAI_API_KEY: "sk-openai-real" }));
-    expect(text).not.toContain("the-real-key");
-    expect(text).not.toContain("sk-openai-real");
+    const given = {
+      OPENAI_API_KEY: "sk-openai-real",
+      AI_GATEWAY_TOKEN: "aig-real",
+      API_TOKEN_PREVIOUS: "the-token-of-before",
+    };
+    const text = JSON.stringify(go(given));
+    const { secrets } = settingsOf({ ...env, ...given } as Env);
+    expect(Object.keys(secrets)).toHaveLength(5);
+    for (const secret of Object.values(secrets)) expect(text).not.toContain(secret);
     const { config, env: variables } = go({});
     expect(config).toMatchObject({
       model: {
@@ -64,11 +70,15 @@ describe("Hermes' configuration", () => {
   });
 
   it("gives tools that touch the host only where that is contained or wanted", () => {
-    const tools = (change: Record<string, unknown>) =>
-      !("disabled_toolsets" in (go(change).config["agent"] as object));
-    expect(tools({})).toBe(false);
-    expect(tools({ HERMES_HOST_TOOLS: "true" })).toBe(true);
-    expect(tools({ HERMES_ENGINE: "docker" })).toBe(true);
+    const { config } = go({});
+    expect((config["agent"] as { disabled_toolsets: string[] }).disabled_toolsets.sort()).toEqual(
+      "browser code_execution computer_use delegation file terminal vision".split(" "),
+    );
+    expect(config["kanban"]).toEqual({ dispatch_in_gateway: false });
+    for (const change of [{ HERMES_HOST_TOOLS: "true" }, { HERMES_ENGINE: "docker" }]) {
+      expect(go(change).config["agent"]).not.toHaveProperty("disabled_toolsets");
+      expect(go(change).config).not.toHaveProperty("kanban");
+    }
   });
 
   it("hands out the keys themselves only when the owner says so, and then to those who use them", () => {

@@ -53,7 +53,13 @@ const lastCall = async () => (await machine.look()).provider.at(-1);
 describe("what passes", () => {
   it("adds the key to a call of this boot and streams the answer", async () => {
     const answer = await call("/anthropic/v1/messages?beta=true", {
-      headers: { "x-api-key": capability, "anthropic-version": "2023-06-01", cookie: "a=b", "cf-ray": "1" },
+      headers: {
+        authorization: `Bearer ${capability}`,
+        "x-api-key": capability,
+        "anthropic-version": "2023-06-01",
+        cookie: "a=b",
+        "cf-ray": "1",
+      },
       body: '{"model":"claude-sonnet-4-5"}',
     });
     expect(await answer.text()).toBe("data: one\n\ndata: two\n\n");

@@ -76,7 +76,7 @@ class Client:
             yield 0.0, answer(401, {})
             return
         good = self.worker.secrets["OPENAI_API_KEY"] in self.worker.good_keys
-        yield 0.0, answer(200, {})
+        yield 0.0, Answer(200, {"content-type": "text/event-stream"}, b"")
         for text in ("one", "two"):
             yield 0.1, json.dumps({"choices": [{"delta": {"content": text}}]})
         yield 0.2, json.dumps({"choices": [{"finish_reason": "stop" if good else "error"}]})
@@ -357,3 +357,14 @@ def test_a_command_that_fails_is_named_without_the_token(settings: Settings) -> 
         token_store.write(settings, "hw_secret", DataLoader())
     assert "exit code 7" in failed.value.render()
     assert "hw_secret" not in failed.value.render()
+
+
+def test_a_command_gets_the_token_on_its_standard_input_alone(
+    settings: Settings, tmp_path: Path
+) -> None:
+    kept = tmp_path / "kept"
+    script = 'cat > "$0"; echo "$# $HERMES_NAME" >> "$0"; env | grep -c hw_secret >> "$0" || true'
+    settings.token_command = ["sh", "-c", script, str(kept)]
+    token_store.write(settings, "hw_secret", DataLoader())
+    # The token, no argument, the deployment's name, and nothing in the environment.
+    assert kept.read_text() == f"hw_secret0 {settings.name}\n0\n"

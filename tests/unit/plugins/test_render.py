@@ -55,6 +55,18 @@ def test_bindings(sources: Sources) -> None:
     assert '"private"' not in rendered.text
 
 
+@pytest.mark.parametrize("engine", ["process", "docker"])
+def test_nothing_listens_beyond_this_machine(sources: Sources, engine: str) -> None:
+    text = render(Settings(name="alice", engine=engine), sources).text
+    sockets = text[text.index("sockets = [") :].split("]", 1)[0]
+    found = re.findall(r'address = "([^"]+)"', sockets)
+    assert len(found) == (3 if engine == "process" else 2)
+    assert [address for address in found if not address.startswith("127.0.0.1:")] == []
+    networks = re.findall(r'\(name = "(\w+)", network = \(allow = \[([^]]*)\]', text)
+    local = {"loopback": '"127.0.0.1/32"'} if engine == "process" else {}
+    assert dict(networks) == {"internet": '"public"'} | local
+
+
 @pytest.mark.parametrize(("wanted", "stays"), [("stop", False), ("finish", True)])
 def test_the_runtime_tells_of_clients_that_leave(
     sources: Sources, wanted: str, stays: bool

@@ -171,13 +171,23 @@ def test_saves_during_writes_are_consistent_and_hold_nobody_up(
         new_box().pretend(restored=False).ok("restore", stdin=archive)
 
 
-@pytest.mark.parametrize("spoil", ["header", "page", "truncate"])
+@pytest.mark.parametrize("spoil", ["header", "page", "truncate", "contents"])
 def test_a_damaged_database_is_not_saved(full: Box, spoil: str) -> None:
     path = full.home / "state.db"
+    if spoil == "contents":  # every page can be read and copied; only a check finds it
+        with sqlite3.connect(path) as database:
+            database.execute("CREATE TABLE strict (a)")
+            database.execute("INSERT INTO strict VALUES (NULL)")
+            database.execute("PRAGMA writable_schema = ON")
+            database.execute(
+                "UPDATE sqlite_master SET sql = 'CREATE TABLE strict (a NOT NULL)'"
+                " WHERE name = 'strict'"
+            )
+        database.close()
     content = bytearray(path.read_bytes())
     if spoil == "truncate":
         del content[len(content) // 2 + 100 :]
-    else:
+    elif spoil != "contents":
         at = 0 if spoil == "header" else 4096 * 3
         content[at : at + 200] = os.urandom(200)
     path.write_bytes(content)
