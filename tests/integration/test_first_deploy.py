@@ -131,8 +131,19 @@ def test_readme_examples_run_as_printed(clone: Clone, first: object) -> None:
         assert '"choices"' in done.stdout, done.stdout
 
 
-def test_destroy_leaves_nothing_behind(clone: Clone, first: object) -> None:
+def test_destroy_leaves_a_backup_and_nothing_else_and_tells_how_to_have_it_back(
+    clone: Clone, first: object
+) -> None:
+    clone.local.chat("The code word is plover.", session="kept")
     done = clone.make("destroy", "CONFIRM=yes")
     assert done.returncode == 0, done.stdout
     assert not clone.processes()
-    assert not clone.local.state.exists()
+    (left,) = clone.local.state.parent.iterdir()
+    (backup,) = left.iterdir()
+    assert stat.S_IMODE(backup.stat().st_mode) == 0o600
+    restore, deploy = re.search(r"To have it back:\n  (.+)\n  (.+)\n", done.stdout).groups()
+    assert deploy == "make deploy"
+    subprocess.run(["sh", "-e", "-c", restore], cwd=clone.folder, check=True)
+    done = clone.make("deploy")
+    assert done.returncode == 0, done.stdout
+    assert "plover" in clone.local.chat("And now?", session="kept").said

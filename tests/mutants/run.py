@@ -78,6 +78,9 @@ class Checkout:
                 shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
         for tools in (".venv", ".venv-test", "worker/node_modules"):
             (folder / tools).symlink_to(ROOT / tools)
+        # Some tests ask git what belongs to the checkout.
+        subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+        subprocess.run(["git", "add", "--all"], cwd=folder, check=True)
         link = folder / ".ansible/collections/ansible_collections/hermes/workers"
         link.parent.mkdir(parents=True)
         link.symlink_to("../../../..")
