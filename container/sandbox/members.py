@@ -41,9 +41,8 @@ _ROOT_FOLDERS = {
     "node",
     "tmp",
 }
-# Keys, and what describes the process that is running rather than what it remembers.
+# What describes the process that is running rather than what it remembers.
 _ROOT_FILES = {
-    ".env",
     ".clean_shutdown",
     ".tirith-install-failed",
     ".update_check",
