@@ -6,17 +6,15 @@ import { EngineError, engineReason, INACTIVITY_LIMIT, Listener, lastLine } from 
 import { ApiError } from "./errors.ts";
 import { type Guest, SandboxGone } from "./guest.ts";
 import type { BootKeys } from "./hermes-config.ts";
-import type { Parts } from "./lifecycle.ts";
-import type { Memory } from "./memory.ts";
+import type { Parts, Running } from "./lifecycle.ts";
+import type { Memory, Restored } from "./memory.ts";
 import { chooseSnapshot, type SnapshotRecord } from "./snapshots.ts";
-import { within } from "./time.ts";
+import { SILENT, within } from "./time.ts";
+import type { Generation } from "./vault.ts";
 import { isStartFailure, type Watch } from "./watch.ts";
 
 /** What a boot works with. */
-export interface BootParts extends Parts {
-  /** The living memory, and the way to change what outlives this object. */
-  memory: Readonly<Memory>;
-  remember(change: Partial<Memory>): void;
+export interface BootParts extends Running {
   watch: Watch;
   guest(bootId: string, keys: BootKeys): Guest;
   /** Nothing runs any more. */
@@ -32,10 +30,6 @@ const LOG_GRACE = 300;
 /** Boots of one instance, one at a time. */
 export class Boot {
   readonly #parts: BootParts;
-  /** What the sandbox of the current boot prints until it is ready. */
-  #bootLog: Listener | null = null;
-  /** Whether a command ever worked in the sandbox of the current boot. */
-  #answered = false;
 
   constructor(parts: BootParts) {
     this.#parts = parts;
@@ -46,18 +40,11 @@ export class Boot {
    * @throws ApiError 503 with the reason; what was started is gone then, and the pause before the next attempt set.
    */
   async run(why: string): Promise<void> {
-    const { time, log, settings, memory, vault, remember } = this.#parts;
+    const { time, log, memory, remember } = this.#parts;
     const began = time.now();
     // A boot that never gets ready leaves the appointments where they were.
     remember({ whyAwake: why, wakeAt: memory.wakeAt ?? memory.nextCron });
-    const passedOver: string[] = [];
-    const choice = chooseSnapshot(memory, vault, settings.image, began);
-    if (choice !== null && "why" in choice) {
-      this.#passOver(passedOver, choice.why);
-      remember({ snapshot: null });
-    }
-    const snapshot = choice !== null && "use" in choice ? choice.use : null;
-    await this.#bringSomehow(snapshot, passedOver);
+    await this.#bringSomehow([]);
     const now = time.now();
     remember({
       state: "awake",
@@ -78,105 +65,68 @@ export class Boot {
     log.info("awake", { boot: memory.bootId, ms: now - began, restored: memory.restored });
   }
 
-  /** From the snapshot, else from the image and the vault; an image is tried twice when nothing started at all. */
-  async #bringSomehow(snapshot: SnapshotRecord | null, passedOver: string[]): Promise<void> {
-    if (snapshot !== null) {
-      try {
-        return await this.#attempt(snapshot, passedOver);
-      } catch (error) {
-        if (isNoEngine(error)) throw await this.#failed(error);
-        this.#passOver(passedOver, `snapshot ${snapshot.id}: ${engineReason(error)}`);
-        await this.#destroyQuietly();
-        this.#parts.remember({ snapshot: null });
-      }
+  /** With what was brought from elsewhere, else from the snapshot, else from the image and the vault. */
+  async #bringSomehow(passedOver: string[]): Promise<void> {
+    const { vault, remember } = this.#parts;
+    const { offered } = vault;
+    if (offered !== null) {
+      const upload = { snapshot: null, upload: offered, passedOver };
+      if (await this.#tried(upload, `backup ${offered.id}`)) return void vault.prove(offered.id);
+      vault.withdraw(offered.id);
     }
+    const snapshot = this.#chosen(passedOver);
+    if (snapshot !== null) {
+      if (await this.#tried({ snapshot, upload: null, passedOver }, `snapshot ${snapshot.id}`)) return;
+      remember({ snapshot: null });
+    }
+    await this.#fromVault(passedOver);
+  }
+
+  #chosen(passedOver: string[]): SnapshotRecord | null {
+    const { time, settings, memory, vault, remember } = this.#parts;
+    const choice = chooseSnapshot(memory, vault, settings.image, time.now());
+    if (choice === null) return null;
+    if ("use" in choice) return choice.use;
+    this.#passOver(passedOver, choice.why);
+    remember({ snapshot: null });
+    return null;
+  }
+
+  /** @returns whether Hermes is ready with it; what did not serve is gone, and told of. */
+  async #tried(from: From, name: string): Promise<boolean> {
+    const attempt = this.#attempt(from);
+    try {
+      await attempt.run();
+      return true;
+    } catch (error) {
+      if (isNoEngine(error)) throw await this.#failed(attempt, error);
+      this.#passOver(from.passedOver, `${name}: ${engineReason(error)}`);
+      await this.#destroyQuietly();
+      return false;
+    }
+  }
+
+  /** An image is tried twice when nothing started at all. */
+  async #fromVault(passedOver: string[]): Promise<void> {
     for (let left = 1; ; left--) {
+      const attempt = this.#attempt({ snapshot: null, upload: null, passedOver });
       try {
-        return await this.#attempt(null, passedOver);
+        return await attempt.run();
       } catch (error) {
-        if (left === 0 || !isStartFailure(error)) throw await this.#failed(error);
+        if (left === 0 || !isStartFailure(error)) throw await this.#failed(attempt, error);
         this.#parts.log.warn("started_again", { why: engineReason(error) });
         await this.#destroyQuietly();
       }
     }
   }
 
+  #attempt(from: From): Attempt {
+    return new Attempt(this.#parts, from);
+  }
+
   #passOver(passedOver: string[], why: string): void {
     passedOver.push(why);
-    this.#parts.log.warn("snapshot_passed_over", { why });
-  }
-
-  /** One start, under a boot id of its own, so that no late news of another is taken for its own. */
-  async #attempt(snapshot: SnapshotRecord | null, passedOver: string[]): Promise<void> {
-    const { time, log, settings, memory, remember, guest } = this.#parts;
-    const bootId = crypto.randomUUID();
-    const keys = {
-      gatewayKey: randomKey(),
-      capability: randomKey(),
-      dashboardToken: randomKey(),
-    };
-    redactKeys(log, keys);
-    this.#bootLog = null;
-    this.#answered = false;
-    remember({
-      state: "booting",
-      since: time.now(),
-      bootId,
-      keys,
-      image: settings.image,
-      restored: null,
-      startedFrom: snapshot,
-    });
-    const from = snapshot === null ? "image" : `snapshot ${snapshot.id}`;
-    log.info("boot", { boot: bootId, why: memory.whyAwake, image: settings.image, from });
-    await this.#bring(guest(bootId, keys), snapshot, passedOver);
-  }
-
-  /** start -> commands work -> restore -> go -> ready, each raced against the sandbox's end. */
-  async #bring(guest: Guest, snapshot: SnapshotRecord | null, passedOver: string[]): Promise<void> {
-    const { bootId } = guest;
-    const { sandbox, settings, watch, remember } = this.#parts;
-    // Whatever runs there is of no boot that we remember: it must neither answer nor be saved.
-    if ((await sandbox.inspect()).running) await sandbox.destroy();
-    await sandbox.start({
-      ...(snapshot === null ? { image: settings.image } : { containerSnapshot: { id: snapshot.id } }),
-      env: { HERMES_BOOT_ID: bootId },
-      labels: { boot: bootId, name: settings.name },
-      enableInternet: settings.egress === "open",
-    });
-    const ended = watch.over(bootId);
-    const steps = async () => {
-      const works = snapshot === null ? guest.works() : guest.keep();
-      // Behind the first command, which nobody who waits for Hermes should have to wait for.
-      this.#bootLog = new Listener(sandbox, ["sandbox", "logs", "--boot", bootId, "--follow"], LOG_TAIL);
-      await works;
-      this.#answered = true;
-      const restored = snapshot === null ? await guest.restore() : this.#keptSnapshot(snapshot);
-      const lost = await guest.restoreSignIns(snapshot?.signIns ?? null);
-      remember({
-        restored: {
-          backup: restored.backup,
-          snapshot: snapshot?.id ?? null,
-          passedOver: [...passedOver, ...restored.passedOver, ...(lost === null ? [] : [lost])],
-        },
-      });
-      await guest.go(await goFor(settings, guest.keys));
-      await guest.ready(READY_PATIENCE);
-      await sandbox.setInactivityTimeout(INACTIVITY_LIMIT);
-    };
-    const { open, instanceType } = startOf(settings);
-    // The engine decides it at each start.
-    const { confined } = await sandbox.inspect();
-    remember({ confined, started: { open, instanceType } });
-    await Promise.race([steps(), ended]);
-    if (watch.hasEnded(bootId)) throw new SandboxGone(null);
-    this.#bootLog?.stop();
-  }
-
-  #keptSnapshot(snapshot: SnapshotRecord): { backup: number; passedOver: string[] } {
-    // The platform renews a snapshot that is started from.
-    this.#parts.remember({ snapshot: { ...snapshot, renewed: this.#parts.time.now() } });
-    return { backup: snapshot.backup, passedOver: [] };
+    this.#parts.log.warn("passed_over", { why });
   }
 
   async #destroyQuietly(): Promise<void> {
@@ -185,18 +135,18 @@ export class Boot {
       .catch((error: unknown) => this.#parts.log.warn("destroy_failed", { why: engineReason(error) }));
   }
 
-  async #failed(cause: unknown): Promise<ApiError> {
+  async #failed(attempt: Attempt, cause: unknown): Promise<ApiError> {
     const { log, time, settings, memory, remember, fallAsleep } = this.#parts;
-    const { bootId, lastExit } = memory;
+    const { lastExit } = memory;
     if (isNoEngine(cause)) return this.#noEngine(cause);
-    const tail = await this.#tailOfBoot();
+    const tail = await attempt.tail();
     await this.#destroyQuietly();
     const failures = memory.bootFailures + 1;
     const pause = bootPause(failures);
-    const remedy = this.#answered ? lastWords(tail) : wrongImage(settings.image);
+    const remedy = attempt.answered || isSilent(cause) ? lastWords(tail) : wrongImage(settings.image);
     const error = bootError(cause, remedy, pause);
     log.error("boot_failed", {
-      boot: bootId,
+      boot: attempt.bootId,
       code: error.code,
       why: error.message,
       log_tail: tail,
@@ -228,10 +178,121 @@ export class Boot {
     if (wakeAt === null) return whyAwake === "cron" ? soonest : null;
     return Math.max(wakeAt, soonest);
   }
+}
 
-  /** The end of the boot's log, without secrets; it was listened to, for a dead sandbox tells nothing. */
-  async #tailOfBoot(): Promise<string | null> {
-    const log = this.#bootLog;
+/** What an attempt begins with. */
+interface From {
+  /** The disk; `null` for a fresh one. */
+  snapshot: SnapshotRecord | null;
+  /** What was brought from elsewhere and is to be proved; `null` for the newest of the vault. */
+  upload: Generation | null;
+  /** What would have been newer or faster but was no good, each with the reason. */
+  passedOver: string[];
+}
+
+/**
+ * One start, under a boot id of its own, so that no late news of another is taken for its own. All that it changes it
+ * changes as its boot: what it still does when it is over already changes nothing of the next.
+ */
+class Attempt {
+  readonly bootId = crypto.randomUUID();
+  readonly #parts: BootParts;
+  readonly #from: From;
+  readonly #remember: (change: Partial<Memory>) => void;
+  /** What the sandbox prints until it is ready. */
+  #log: Listener | null = null;
+  #answered = false;
+
+  constructor(parts: BootParts, from: From) {
+    this.#parts = parts;
+    this.#from = from;
+    this.#remember = parts.rememberAs(this.bootId);
+  }
+
+  /** Whether a command ever worked in its sandbox. */
+  get answered(): boolean {
+    return this.#answered;
+  }
+
+  /** @throws what ended it. */
+  async run(): Promise<void> {
+    const { time, log, settings, memory, remember } = this.#parts;
+    const { snapshot } = this.#from;
+    const keys = {
+      gatewayKey: randomKey(),
+      capability: randomKey(),
+      dashboardToken: randomKey(),
+    };
+    redactKeys(log, keys);
+    remember({
+      state: "booting",
+      since: time.now(),
+      bootId: this.bootId,
+      keys,
+      image: settings.image,
+      restored: null,
+      startedFrom: snapshot,
+    });
+    const from = snapshot === null ? "image" : `snapshot ${snapshot.id}`;
+    log.info("boot", { boot: this.bootId, why: memory.whyAwake, image: settings.image, from });
+    await this.#bring(this.#parts.guest(this.bootId, keys));
+  }
+
+  /** start -> commands work -> restore -> go -> ready, each raced against the sandbox's end. */
+  async #bring(guest: Guest): Promise<void> {
+    const { bootId } = this;
+    const { sandbox, settings, watch } = this.#parts;
+    const { snapshot } = this.#from;
+    // Whatever runs there is of no boot that we remember: it must neither answer nor be saved.
+    if ((await sandbox.inspect()).running) await sandbox.destroy();
+    await sandbox.start({
+      ...(snapshot === null ? { image: settings.image } : { containerSnapshot: { id: snapshot.id } }),
+      env: { HERMES_BOOT_ID: bootId },
+      labels: { boot: bootId, name: settings.name },
+      enableInternet: settings.egress === "open",
+    });
+    const ended = watch.over(bootId);
+    const steps = async () => {
+      const works = snapshot === null ? guest.works() : guest.keep();
+      // Behind the first command, which nobody who waits for Hermes should have to wait for.
+      this.#log = new Listener(sandbox, ["sandbox", "logs", "--boot", bootId, "--follow"], LOG_TAIL);
+      await works;
+      this.#answered = true;
+      const restored = await this.#restore(guest);
+      const lost = await guest.restoreSignIns(snapshot?.signIns ?? null);
+      const passedOver = [...restored.passedOver, ...(lost === null ? [] : [lost])];
+      this.#remember({ restored: { ...restored, passedOver } });
+      await guest.go(await goFor(settings, guest.keys));
+      await guest.ready(READY_PATIENCE);
+      await sandbox.setInactivityTimeout(INACTIVITY_LIMIT);
+    };
+    const { open, instanceType } = startOf(settings);
+    // The engine decides it at each start.
+    const { confined } = await sandbox.inspect();
+    this.#remember({ confined, started: { open, instanceType } });
+    await Promise.race([steps(), ended]);
+    if (watch.hasEnded(bootId)) throw new SandboxGone(null);
+    this.#log?.stop();
+  }
+
+  async #restore(guest: Guest): Promise<Restored> {
+    const { snapshot, upload, passedOver } = this.#from;
+    if (snapshot !== null) {
+      // The platform renews a snapshot that is started from.
+      this.#remember({ snapshot: { ...snapshot, renewed: this.#parts.time.now() } });
+      return { backup: snapshot.backup, snapshot: snapshot.id, passedOver };
+    }
+    if (upload !== null) {
+      await guest.restoreUpload(upload);
+      return { backup: upload.id, snapshot: null, passedOver };
+    }
+    const restored = await guest.restore();
+    return { backup: restored.backup, snapshot: null, passedOver: [...passedOver, ...restored.passedOver] };
+  }
+
+  /** The end of its log, without secrets; it was listened to, for a dead sandbox tells nothing. */
+  async tail(): Promise<string | null> {
+    const log = this.#log;
     if (log === null) return null;
     // What a dying sandbox printed last is still on its way.
     await within(this.#parts.time, LOG_GRACE, log.done);
@@ -250,6 +311,10 @@ export function randomKey(): string {
   return [...crypto.getRandomValues(new Uint8Array(32))]
     .map((byte) => byte.toString(16).padStart(2, "0"))
     .join("");
+}
+
+function isSilent(error: unknown): boolean {
+  return error instanceof ApiError && error.code === SILENT;
 }
 
 function isNoEngine(error: unknown): error is ApiError {

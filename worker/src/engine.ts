@@ -3,6 +3,7 @@
  * One sandbox, however it is made. The interface is Cloudflare's `Container`, made asynchronous where a
  * socket lies between; `container.ts` wraps the platform's own, this file speaks to the process engine.
  */
+import type { Bounded, BoundedExec } from "./bounded.ts";
 import { ApiError, reason } from "./errors.ts";
 import { realTime, type Time } from "./time.ts";
 
@@ -394,7 +395,7 @@ export class Listener {
   readonly done: Promise<void>;
 
   /** @param limit characters that are kept. */
-  constructor(sandbox: Sandbox, cmd: readonly string[], limit: number) {
+  constructor(sandbox: Bounded, cmd: readonly string[], limit: number) {
     this.#tail = new Tail(limit);
     this.done = this.#listen(sandbox, cmd).catch(() => undefined);
   }
@@ -408,9 +409,9 @@ export class Listener {
     this.#stop.abort();
   }
 
-  async #listen(sandbox: Sandbox, cmd: readonly string[]): Promise<void> {
+  async #listen(sandbox: Bounded, cmd: readonly string[]): Promise<void> {
     const { signal } = this.#stop;
-    const { stdout } = await sandbox.exec(cmd, { signal });
+    const { stdout } = await sandbox.exec(cmd, { signal, limit: null });
     const reader = stdout.getReader();
     const stopped = () => void reader.cancel().catch(() => undefined);
     if (signal.aborted) stopped();
@@ -433,9 +434,9 @@ export interface CommandResult {
 
 /** Runs a command to its end and returns what it printed (at most 1 MB). */
 export async function run(
-  sandbox: Sandbox,
+  sandbox: Pick<Bounded, "exec">,
   cmd: readonly string[],
-  options: ExecOptions = {},
+  options: BoundedExec,
 ): Promise<CommandResult> {
   const process = await sandbox.exec(cmd, options);
   const [stdout, stderr, exitCode] = await Promise.all([

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What runs in the sandbox during one boot, spoken to by the `sandbox` command and by Hermes' port. */
+import type { Bounded } from "./bounded.ts";
 import type { Chores } from "./clock.ts";
 import { type Configuration, type LabelledGo, parseConfiguration } from "./configuration.ts";
-import { type Exit, engineReason, lastLine, run, type Sandbox, type SandboxProcess } from "./engine.ts";
+import { type Exit, engineReason, lastLine, run, type SandboxProcess } from "./engine.ts";
 import { ApiError, reason } from "./errors.ts";
 import type { BootKeys } from "./hermes-config.ts";
 import type { Log } from "./log.ts";
 import type { JobTrouble, Restored } from "./memory.ts";
 import { SignIns } from "./sign-ins.ts";
-import { Deadline, type Time } from "./time.ts";
+import { Deadline, inTime, type Time } from "./time.ts";
 import { DamagedGeneration, type Generation, type Vault } from "./vault.ts";
 
 /** Result of a save. */
@@ -28,6 +29,12 @@ export const DASHBOARD_HEADER = "x-hermes-session-token";
 const EXEC_PATIENCE = 30_000;
 /** Between looks whether Hermes is ready at most, in milliseconds: a look costs less than somebody's waiting. */
 const LONGEST_PAUSE = 50;
+/** How long a command may take: one that is quick; one that moves the whole state; Hermes' end or start. Milliseconds. */
+const QUICK = 60_000;
+const WHOLE_STATE = 300_000;
+const START_OR_END = 120_000;
+/** A Hermes that runs tells of itself within so long. */
+const ANSWER_PATIENCE = 10_000;
 /** Exit codes of the `sandbox` command that mean something to us. */
 const FAILED = 1;
 const UNCHANGED = 3;
@@ -40,6 +47,8 @@ const DAMAGED_STATE = 71;
 const TOO_LARGE = 72;
 const DISK_FULL = 73;
 const REFUSED = 77;
+/** Those with which the sandbox says that the bytes themselves are no good. */
+const PROVED_BAD = [DAMAGED_ARCHIVE, DAMAGED_STATE, TOO_LARGE];
 
 /** The sandbox of the current boot has ended; whoever waited for it starts over. */
 export class SandboxGone extends ApiError {
@@ -59,7 +68,7 @@ export class SandboxGone extends ApiError {
 
 /** What a guest is reached by. */
 export interface GuestParts {
-  sandbox: Sandbox;
+  sandbox: Bounded;
   vault: Vault;
   time: Time;
   log: Log;
@@ -92,7 +101,10 @@ export class Guest {
    * waits until commands work.
    */
   keep(): Promise<void> {
-    return this.#untilItWorks(() => this.#command("restore", ["--keep"]), "restore_failed");
+    return this.#untilItWorks(
+      () => this.#command("restore", ["--keep"], { limit: WHOLE_STATE }),
+      "restore_failed",
+    );
   }
 
   /** @param final code of the error that no other attempt would mend. */
@@ -124,15 +136,21 @@ export class Guest {
   /** Puts the newest good generation back, or says that there never was one. */
   async restore(): Promise<Pick<Restored, "backup" | "passedOver">> {
     const { vault, log } = this.#parts;
-    const passedOver: string[] = [];
     if (!vault.hasHistory) {
       await this.#command("restore", ["--empty"]);
-      return { backup: null, passedOver };
+      return { backup: null, passedOver: [] };
     }
-    for (const generation of vault.list()) {
-      const why =
-        generation.state === "good" ? await this.#restoreOne(generation) : "it is marked as damaged";
-      if (why === null) return { backup: generation.id, passedOver };
+    const good = vault.good();
+    const bad = vault.list().filter(({ state }) => state === "damaged");
+    const newer = bad.filter(({ id }) => good[0] !== undefined && id > good[0].id);
+    const passedOver = newer.map(({ id }) => `backup ${id}: it is marked as damaged`);
+    // What was found to be damaged is judged again before nothing is left.
+    for (const generation of [...good, ...bad]) {
+      const why = await this.#restoreOne(generation);
+      if (why === null) {
+        vault.acquit(generation.id);
+        return { backup: generation.id, passedOver };
+      }
       passedOver.push(`backup ${generation.id}: ${why}`);
       log.error("backup_passed_over", { backup: generation.id, why });
     }
@@ -145,23 +163,44 @@ export class Guest {
     });
   }
 
+  /**
+   * Puts an upload in place.
+   * @throws ApiError 503 `restore_failed`, and whatever else came in between.
+   */
+  async restoreUpload({ id }: Generation): Promise<void> {
+    const why = await this.#judge(id);
+    if (why !== null) throw commandError("restore", { exitCode: FAILED, why });
+  }
+
   /** @returns why this generation is no good, or `null` when it is in place. */
-  async #restoreOne(generation: Generation): Promise<string | null> {
+  async #restoreOne({ id }: Generation): Promise<string | null> {
+    // Twice: memory and disks err as well.
+    const why = (await this.#judge(id)) && (await this.#judge(id));
+    if (why === null) return null;
+    // Of an end that came meanwhile no backup is guilty.
+    this.#mustStillBe();
+    this.#parts.vault.condemn(id, why);
+    return why;
+  }
+
+  /**
+   * Hands an archive to the sandbox.
+   * @returns what proves that its bytes are no good, or `null`.
+   * @throws for everything else, which proves nothing: no memory, no disk space, a cut transfer, an engine that is gone.
+   */
+  async #judge(id: number): Promise<string | null> {
     const { vault, sandbox } = this.#parts;
     try {
-      await vault.verify(generation.id);
+      await vault.verify(id);
     } catch (error) {
       if (!(error instanceof DamagedGeneration)) throw error;
-      vault.condemn(generation.id, error.message);
       return error.message;
     }
     const cmd = ["sandbox", "restore", "--boot", this.bootId];
-    const result = await run(sandbox, cmd, { stdin: vault.read(generation.id) });
+    const result = await run(sandbox, cmd, { stdin: vault.read(id), limit: WHOLE_STATE });
     if (result.exitCode === 0) return null;
-    if (result.exitCode !== DAMAGED_ARCHIVE && result.exitCode !== DAMAGED_STATE)
-      throw commandError("restore", result);
-    vault.condemn(generation.id, result.why);
-    return result.why;
+    if (PROVED_BAD.includes(result.exitCode)) return result.why;
+    throw commandError("restore", result);
   }
 
   /**
@@ -171,7 +210,8 @@ export class Guest {
    */
   async check(upload: ReadableStream<Uint8Array>): Promise<void> {
     const { sandbox, log } = this.#parts;
-    const result = await run(sandbox, ["sandbox", "check", "--boot", this.bootId], { stdin: upload });
+    const cmd = ["sandbox", "check", "--boot", this.bootId];
+    const result = await run(sandbox, cmd, { stdin: upload, limit: WHOLE_STATE });
     if (result.exitCode === 0) return;
     if (result.exitCode === UNKNOWN)
       return log.warn("backup_unchecked", { boot: this.bootId, why: result.why });
@@ -185,7 +225,7 @@ export class Guest {
 
   /** Tells the sandbox to start Hermes. */
   async go(input: LabelledGo): Promise<void> {
-    await this.#command("go", [], JSON.stringify(input));
+    await this.#command("go", [], { stdin: JSON.stringify(input) });
   }
 
   /** Waits for an authenticated answer: only the Hermes of this boot knows the key. */
@@ -225,9 +265,11 @@ export class Guest {
   }
 
   #call(path: string): Promise<Response> {
-    return this.#parts.sandbox.getTcpPort(API_PORT).fetch(`http://hermes${path}`, {
+    const { sandbox, time } = this.#parts;
+    const answer = sandbox.getTcpPort(API_PORT).fetch(`http://hermes${path}`, {
       headers: { authorization: `Bearer ${this.keys.gatewayKey}` },
     });
+    return inTime(time, `Hermes' ${path}`, ANSWER_PATIENCE, answer);
   }
 
   /** What the sandbox says about Hermes and its jobs. */
@@ -259,7 +301,8 @@ export class Guest {
   async background(): Promise<number> {
     try {
       const answer = await this.#call("/health/detailed");
-      const told = (await answer.json()) as { readiness?: { checks?: { background_queues?: object } } };
+      const body = inTime(this.#parts.time, "Hermes' health", ANSWER_PATIENCE, answer.json());
+      const told = (await body) as { readiness?: { checks?: { background_queues?: object } } };
       const queues = Object.values(told.readiness?.checks?.background_queues ?? {});
       return queues.reduce((sum: number, depth) => sum + (typeof depth === "number" ? depth : 0), 0);
     } catch {
@@ -269,7 +312,10 @@ export class Guest {
 
   /** Restarts Hermes alone with new input; returns when it is ready again. */
   async restartGateway(input: LabelledGo, drainSeconds: number): Promise<void> {
-    await this.#command("restart-gateway", ["--drain", String(drainSeconds)], JSON.stringify(input));
+    await this.#command("restart-gateway", ["--drain", String(drainSeconds)], {
+      stdin: JSON.stringify(input),
+      limit: drainSeconds * 1000 + START_OR_END,
+    });
   }
 
   /**
@@ -278,12 +324,14 @@ export class Guest {
    * @throws ApiError 503 `dashboard_refused` where it must not run, `dashboard_failed` when it does not come up.
    */
   async dashboard(hostTools: boolean): Promise<void> {
-    await this.#command("dashboard", hostTools ? ["--host-tools"] : []);
+    await this.#command("dashboard", hostTools ? ["--host-tools"] : [], { limit: START_OR_END });
   }
 
   /** Stops Hermes alone. */
   async stopGateway(drainSeconds: number): Promise<void> {
-    await this.#command("stop-gateway", ["--drain", String(drainSeconds)]);
+    await this.#command("stop-gateway", ["--drain", String(drainSeconds)], {
+      limit: drainSeconds * 1000 + START_OR_END,
+    });
   }
 
   /**
@@ -296,7 +344,7 @@ export class Guest {
     const kept = new SignIns(vault.storage);
     if (!kept.isKept || kept.digest === has) return null;
     const cmd = ["sandbox", "restore-sign-ins", "--boot", this.bootId];
-    const result = await run(sandbox, cmd, { stdin: kept.read() });
+    const result = await run(sandbox, cmd, { stdin: kept.read(), limit: QUICK });
     if (result.exitCode === 0 || result.exitCode === UNKNOWN) return null;
     if (result.exitCode !== DAMAGED_ARCHIVE) throw commandError("restore", result);
     log.error("sign_ins_lost", { boot: this.bootId, why: result.why });
@@ -309,7 +357,7 @@ export class Guest {
     const { sandbox, vault } = this.#parts;
     const kept = new SignIns(vault.storage);
     const cmd = ["sandbox", "save-sign-ins", "--boot", this.bootId, "--unless", kept.digest];
-    const process = await sandbox.exec(cmd);
+    const process = await sandbox.exec(cmd, { limit: QUICK });
     const failed = async () => commandError("save", await outcome(process));
     const first = await peek(process.stdout);
     if (first === null) {
@@ -338,7 +386,8 @@ export class Guest {
     const { sandbox, vault } = this.#parts;
     const newest = vault.good()[0];
     const unless = newest === undefined ? [] : ["--unless", newest.digest];
-    const process = await sandbox.exec(["sandbox", "save", "--boot", this.bootId, ...unless]);
+    const cmd = ["sandbox", "save", "--boot", this.bootId, ...unless];
+    const process = await sandbox.exec(cmd, { limit: WHOLE_STATE });
     const first = await peek(process.stdout);
     if (first === null) {
       const exitCode = await process.exitCode;
@@ -378,10 +427,13 @@ export class Guest {
   }
 
   /** Runs `sandbox NAME --boot ID ...` and throws unless it succeeds. */
-  async #command(name: string, args: readonly string[] = [], stdin = ""): Promise<string> {
-    const result = await run(this.#parts.sandbox, ["sandbox", name, "--boot", this.bootId, ...args], {
-      stdin,
-    });
+  async #command(
+    name: string,
+    args: readonly string[] = [],
+    { stdin = "", limit = QUICK }: { stdin?: string; limit?: number } = {},
+  ): Promise<string> {
+    const cmd = ["sandbox", name, "--boot", this.bootId, ...args];
+    const result = await run(this.#parts.sandbox, cmd, { stdin, limit });
     if (result.exitCode !== 0) throw commandError(name, result);
     return result.stdout;
   }
@@ -415,7 +467,7 @@ function commandError(name: string, result: { exitCode: number; why: string }): 
   if (result.exitCode === OTHER_BOOT) return new SandboxGone(null);
   if (result.exitCode === REFUSED) return dashboardRefused(result.why);
   if (result.exitCode === DISK_FULL && name === "save") return diskFull(result.why);
-  if (result.exitCode === TOO_LARGE) return stateTooLarge(result.why);
+  if (result.exitCode === TOO_LARGE && name === "save") return stateTooLarge(result.why);
   const why = result.why === "" ? `exit code ${result.exitCode}` : result.why;
   return new ApiError({
     status: 503,

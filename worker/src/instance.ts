@@ -2,6 +2,7 @@
 /** `HermesInstance`, the Durable Object: the only place that starts, stops or asks the sandbox. */
 import { DurableObject } from "cloudflare:workers";
 import { AbsentSandbox } from "./absent.ts";
+import { Bounded } from "./bounded.ts";
 import type { Restart } from "./configuration.ts";
 import { ContainerSandbox } from "./container.ts";
 import { digestOf, hex } from "./digests.ts";
@@ -31,6 +32,8 @@ const MEMORY = "memory";
 const HEALED = "healed";
 /** Not again within so many milliseconds: what did not help then does not help now. */
 const HEAL_PAUSE = 10_000;
+/** What only looks into the sandbox takes no longer, in milliseconds. */
+const LOOK = 30_000;
 
 /** What `/api/health` says about the instance. */
 export interface Health {
@@ -72,7 +75,7 @@ export class HermesInstance extends DurableObject<Env> {
   readonly #log: Log;
   readonly #storage: StorageMark;
   readonly #vault: Vault;
-  readonly #sandbox: Sandbox;
+  readonly #sandbox: Bounded;
   readonly #lifecycle: Lifecycle;
   readonly #turns: Turns;
   readonly #tokens: Tokens;
@@ -89,7 +92,7 @@ export class HermesInstance extends DurableObject<Env> {
     this.#log = new Log(new Redactor(secretValues(this.#settings)));
     this.#storage = markOf(ctx.storage.kv, Date.now());
     this.#vault = new Vault(ctx.storage);
-    this.#sandbox = sandboxOf(ctx, env, this.#settings);
+    this.#sandbox = Bounded.of(sandboxOf(ctx, env, this.#settings), realTime);
     this.#lifecycle = new Lifecycle({
       settings: this.#settings,
       sandbox: this.#sandbox,
@@ -362,8 +365,8 @@ export class HermesInstance extends DurableObject<Env> {
       if (bootId === null) return { ...common, processes: [], log: this.#lines(lastExit?.logTail ?? "") };
       const at = ["--boot", bootId];
       const [status, logs] = await Promise.all([
-        run(this.#sandbox, ["sandbox", "status", ...at]),
-        run(this.#sandbox, ["sandbox", "logs", ...at, "--lines", String(lines)]),
+        run(this.#sandbox, ["sandbox", "status", ...at], { limit: LOOK }),
+        run(this.#sandbox, ["sandbox", "logs", ...at, "--lines", String(lines)], { limit: LOOK }),
       ]);
       const told = status.exitCode === 0 ? (JSON.parse(status.stdout) as { processes?: unknown }) : null;
       return { ...common, sandbox: told, processes: told?.processes ?? [], log: this.#lines(logs.stdout) };
@@ -386,7 +389,7 @@ export class HermesInstance extends DurableObject<Env> {
           message: "Hermes is asleep; there is no log to follow.",
         });
       const cmd = ["sandbox", "logs", "--boot", bootId, "--lines", String(lines), "--follow"];
-      const process = await this.#sandbox.exec(cmd);
+      const process = await this.#sandbox.exec(cmd, { limit: null });
       return process.stdout.pipeThrough(this.#log.redactor.stream());
     });
   }

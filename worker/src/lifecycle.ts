@@ -4,7 +4,9 @@
  * it goes through here. It knows no HTTP of its own and asks the clock it was given, so that a simulator can
  * drive it.
  */
+
 import { Boot, READY_PATIENCE, randomKey, redactKeys } from "./boot.ts";
+import { Bounded } from "./bounded.ts";
 import { bootPause, type Chores, LONGEST_PAUSE, maySleep, nextDue, type Policy, policyFor } from "./clock.ts";
 import {
   type Configuration,
@@ -33,7 +35,7 @@ import { Watch } from "./watch.ts";
 /** What the lifecycle works with. */
 export interface Parts {
   settings: Settings;
-  sandbox: Sandbox;
+  sandbox: Sandbox | Bounded;
   vault: Vault;
   time: Time;
   log: Log;
@@ -41,6 +43,16 @@ export interface Parts {
   store: { get(): Memory | undefined; put(memory: Memory): void };
   /** Sets the one alarm, or clears it with `null`. Milliseconds since the epoch. */
   setAlarm(at: number | null): void;
+}
+
+/** What everything inside works with: a sandbox that is never waited for without end, and the memory. */
+export interface Running extends Parts {
+  sandbox: Bounded;
+  /** The living memory, and the way to change what outlives this object. */
+  memory: Memory;
+  remember(change: Partial<Memory>): void;
+  /** The same for what belongs to one boot: it changes nothing any more when another has begun. */
+  rememberAs(bootId: string): (change: Partial<Memory>) => void;
 }
 
 /** A place at a Hermes that is ready. */
@@ -62,7 +74,7 @@ const HOLD = 30_000;
 
 /** The life of one sandbox. */
 export class Lifecycle {
-  readonly #parts: Parts;
+  readonly #parts: Running;
   readonly #policy: Policy;
   readonly #memory: Memory;
   /** The boot under way, whoever asked for it. */
@@ -83,19 +95,24 @@ export class Lifecycle {
   #running: Configuration | null = null;
   #difference: Difference = NO_DIFFERENCE;
   #drained: (() => void)[] = [];
+  #puttingBack = false;
   /** When the alarm is set for; unknown in a new object, for the platform keeps it. */
   #alarm: number | null | undefined = undefined;
 
   constructor(parts: Parts) {
-    this.#parts = parts;
     this.#policy = policyFor(parts.settings.sleepAfter);
     this.#memory = { ...newMemory(parts.time.now()), ...parts.store.get() };
     if (this.#memory.keys !== null) redactKeys(parts.log, this.#memory.keys);
-    const shared = {
+    const shared: Running = {
       ...parts,
+      sandbox: Bounded.of(parts.sandbox, parts.time),
       memory: this.#memory,
-      remember: (change: Partial<Memory>) => this.#remember(change),
+      remember: (change) => this.#remember(change),
+      rememberAs: (bootId) => (change) => {
+        if (this.#memory.bootId === bootId) this.#remember(change);
+      },
     };
+    this.#parts = shared;
     const lookAgain = () => void this.#lookAgain().catch(() => undefined);
     this.#watch = new Watch({ ...shared, onEnd: (exit) => this.#gone(exit), onLost: lookAgain });
     this.#saving = new Saving({
@@ -431,43 +448,71 @@ export class Lifecycle {
    * @throws ApiError 400 `bad_backup` when it is none, and then nothing was stopped; 422 `backup_not_restored` when
    * Hermes could not be given it and runs with the state from before; 409 `busy`; the save's error.
    */
-  async putBack(upload: ReadableStream<Uint8Array>): Promise<Generation> {
-    const generation = await this.#exclusively(async () => {
-      const { state, image, nextCron } = this.#memory;
-      if (state !== "asleep") {
+  async putBack(archive: ReadableStream<Uint8Array>): Promise<Generation> {
+    if (this.#puttingBack) throw oneIsPutBack();
+    this.#puttingBack = true;
+    try {
+      return await this.#putBack(archive);
+    } finally {
+      this.#puttingBack = false;
+    }
+  }
+
+  async #putBack(archive: ReadableStream<Uint8Array>): Promise<Generation> {
+    const { vault } = this.#parts;
+    const upload = await this.#uploaded(archive);
+    let offer: Generation | null = null;
+    try {
+      offer = await this.#exclusively(async () => {
+        const { state, nextCron } = this.#memory;
+        if (state === "asleep") return vault.offer(upload);
         await this.#drain();
         await this.#saving.verified("restore");
-      }
-      const stored = await this.#store(upload, image ?? "");
-      if (state !== "asleep") await this.#end(nextCron);
-      return stored;
-    });
-    this.#remember({ notBefore: 0 });
-    await this.wake("restore");
+        const offered = vault.offer(upload);
+        await this.#end(nextCron);
+        return offered;
+      });
+      this.#remember({ notBefore: 0 });
+      await this.wake("restore");
+    } finally {
+      // Whoever is told that it failed must not find it in place later on.
+      vault.withdraw(offer?.id ?? upload);
+    }
     const { restored } = this.#memory;
-    if (restored?.backup === generation.id) return generation;
+    const { id } = offer;
+    const proved = vault.good().find((generation) => generation.id === id);
+    if (restored?.backup === id && proved !== undefined) return proved;
     throw new ApiError({
       status: 422,
       code: "backup_not_restored",
       message:
-        `The backup was stored but could not be restored (${restored?.passedOver.join("; ") || "no reason was told"}); ` +
-        "Hermes runs with the state from before.",
+        `The backup could not be restored (${restored?.passedOver.join("; ") || "no reason was told"}); ` +
+        "Hermes runs with the state from before, and the other backups are kept.",
     });
   }
 
-  async #store(upload: ReadableStream<Uint8Array>, image: string): Promise<Generation> {
-    const origin = { boot: null, reason: "upload", image };
+  /** Takes an upload in; a Hermes that is awake goes on meanwhile, and its sandbox looks whether it can be restored. */
+  async #uploaded(archive: ReadableStream<Uint8Array>): Promise<number> {
+    const { vault } = this.#parts;
+    const upload = await vault.upload(archive, this.#memory.image ?? "").catch((error: unknown) => {
+      throw error instanceof ApiError ? error : badBackup(engineReason(error));
+    });
     try {
-      return await this.#parts.vault.write(upload, origin, async () => undefined);
+      await this.#check(upload);
+      return upload;
     } catch (error) {
-      if (error instanceof ApiError) throw error;
-      throw new ApiError({
-        status: 400,
-        code: "bad_backup",
-        message: `This is not a whole backup of Hermes: ${engineReason(error)} Send one as GET /api/instance/backups/ID gives it.`,
-        cause: error,
-      });
+      vault.withdraw(upload);
+      throw told(error);
     }
+  }
+
+  /** @throws ApiError when an upload is found to be no good; there may be nobody who could be asked. */
+  async #check(upload: number): Promise<void> {
+    const guest = this.#guestOrNone();
+    if (guest === null || !this.isReady) return;
+    await guest.check(this.#parts.vault.read(upload)).catch((error: unknown) => {
+      if (!(error instanceof SandboxGone)) throw error;
+    });
   }
 
   // Stopping
@@ -804,6 +849,23 @@ function told(error: unknown): unknown {
     message: `The sandbox could not be asked: ${engineReason(error)} Try again; see GET /api/instance/logs if that goes on.`,
     retryAfter: 3,
     cause: error,
+  });
+}
+
+function badBackup(why: string): ApiError {
+  return new ApiError({
+    status: 400,
+    code: "bad_backup",
+    message: `This is not a whole backup of Hermes: ${why} Send one as GET /api/instance/backups/ID gives it.`,
+  });
+}
+
+function oneIsPutBack(): ApiError {
+  return new ApiError({
+    status: 409,
+    code: "busy",
+    message: "Another backup is being put back at this moment. Try again when it is.",
+    retryAfter: 30,
   });
 }
 

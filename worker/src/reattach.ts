@@ -4,16 +4,12 @@ import type { Configuration } from "./configuration.ts";
 import { engineReason, INACTIVITY_LIMIT } from "./engine.ts";
 import type { Guest } from "./guest.ts";
 import type { BootKeys } from "./hermes-config.ts";
-import type { Parts } from "./lifecycle.ts";
-import type { Memory } from "./memory.ts";
+import type { Running } from "./lifecycle.ts";
 import type { Saving } from "./saving.ts";
 import type { Watch } from "./watch.ts";
 
 /** What finding a sandbox again works with. */
-export interface ReattachParts extends Parts {
-  /** The living memory, and the way to change what outlives this object. */
-  memory: Readonly<Memory>;
-  remember(change: Partial<Memory>): void;
+export interface ReattachParts extends Running {
   watch: Watch;
   saving: Saving;
   guest(bootId: string, keys: BootKeys): Guest;
@@ -93,14 +89,14 @@ export class Reattach {
   }
 
   async #answers(guest: Guest): Promise<boolean> {
-    const { memory, remember, log, found } = this.#parts;
+    const { memory, rememberAs, log, found } = this.#parts;
     try {
       // A command may fail for once; what has to be given up is lost.
       await guest.works();
       const { state, configuration } = await guest.status();
       await found(configuration);
       if (memory.gatewayStopped || state === "stopped") {
-        remember({ gatewayStopped: true });
+        rememberAs(guest.bootId)({ gatewayStopped: true });
         return true;
       }
       await guest.ready(PATIENCE);

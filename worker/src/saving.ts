@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Saving: one at a time, read back where it matters, and the snapshot that goes with it. */
+import type { Bounded } from "./bounded.ts";
 import { savePause } from "./clock.ts";
-import { engineReason, type Sandbox } from "./engine.ts";
+import { engineReason } from "./engine.ts";
 import { ApiError } from "./errors.ts";
 import type { Guest, Saved } from "./guest.ts";
 import type { Log } from "./log.ts";
 import type { Memory } from "./memory.ts";
 import { SignIns } from "./sign-ins.ts";
-import { type Time, within } from "./time.ts";
+import type { Time } from "./time.ts";
 import { DamagedGeneration, type Vault } from "./vault.ts";
 
 /** What saving works with. */
 export interface SavingParts {
-  sandbox: Sandbox;
+  sandbox: Bounded;
   vault: Vault;
   time: Time;
   log: Log;
@@ -22,9 +23,6 @@ export interface SavingParts {
   /** The sandbox of the current boot, or `null`. */
   guest(): Guest | null;
 }
-
-/** A snapshot that takes longer is given up, in milliseconds: the vault has the state. */
-const SNAPSHOT_PATIENCE = 60_000;
 
 /** Saves of one instance. */
 export class Saving {
@@ -78,14 +76,10 @@ export class Saving {
     const { sandbox, vault, time, log, memory, remember } = this.#parts;
     const { bootId, image, startedFrom } = memory;
     const began = time.now();
-    const taken = await within(
-      time,
-      SNAPSHOT_PATIENCE,
-      sandbox.snapshotContainer({ name: `${bootId}` }).catch((error: unknown) => error),
-    );
+    const taken = await sandbox.snapshotContainer({ name: `${bootId}` }).catch((error: unknown) => error);
     if (memory.bootId !== bootId) return;
-    if (taken === undefined || !isSnapshot(taken)) {
-      const why = taken === undefined ? "it took too long" : engineReason(taken);
+    if (!isSnapshot(taken)) {
+      const why = engineReason(taken);
       log.info("no_snapshot", { boot: bootId, why });
       return remember({ snapshotNote: why });
     }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The clock that everything asks, so that a test can hand out another one. */
+import { ApiError } from "./errors.ts";
 
 /** Time as the lifecycle sees it. */
 export interface Time {
@@ -21,6 +22,34 @@ export async function within<T>(time: Time, ms: number, promise: Promise<T>): Pr
     deadline.stop();
   }
 }
+
+/**
+ * Waits for a promise, but not for ever.
+ * @param what is named when it took too long.
+ * @throws ApiError 503 `sandbox_silent` then.
+ */
+export async function inTime<T>(time: Time, what: string, ms: number, promise: Promise<T>): Promise<T> {
+  const done = await within(
+    time,
+    ms,
+    promise.then((value) => ({ value })),
+  );
+  if (done === undefined) throw tookTooLong(what, ms);
+  return done.value;
+}
+
+/** The refusal for what was waited for in vain. */
+export function tookTooLong(what: string, ms: number): ApiError {
+  return new ApiError({
+    status: 503,
+    code: SILENT,
+    message: `Nothing came of ${what} within ${ms / 1000} s. See GET /api/instance/logs; try again.`,
+    retryAfter: 10,
+  });
+}
+
+/** Code of {@link tookTooLong}. */
+export const SILENT = "sandbox_silent";
 
 /**
  * The end of somebody's patience. It is a timer, not a time of day: a clock that is set back must not make

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
  * Hermes' state, in this object's own SQLite. A save is a generation: a manifest row and the archive's
- * bytes in rows. Nothing older goes before its successor is complete and verified.
+ * bytes in rows. Nothing older goes before its successor is complete and verified, and what was brought from
+ * elsewhere is no successor before Hermes has run with it.
  */
 import { ApiError } from "./errors.ts";
 import { realTime, type Time } from "./time.ts";
@@ -19,6 +20,9 @@ export interface Manifest {
   bytes: number;
   /** What could not be taken along, each with the reason. */
   leftOut?: string[];
+  /** Number of files in it, and the names of those that are databases. */
+  files?: number;
+  databases?: unknown;
 }
 
 /** One kept save. */
@@ -36,11 +40,22 @@ export interface Generation {
   state: "good" | "damaged";
   /** Why it is damaged. */
   note: string | null;
+  /** Since when it is kept only because the state is much smaller now; milliseconds since the epoch. */
+  apart: number | null;
+}
+
+/** A state that is a fraction of what it was. */
+export interface Shrinkage {
+  /** The generation from before, which is kept. */
+  from: Generation;
+  now: Generation;
+  /** Milliseconds since the epoch. */
+  since: number;
 }
 
 /** Where an archive comes from. */
 export interface Origin {
-  boot: string | null;
+  boot: string;
   reason: string;
   image: string;
 }
@@ -58,6 +73,12 @@ export class DamagedGeneration extends Error {
 
 /** Generations that are kept. */
 export const KEPT = 3;
+/** A state that has less than one in so many of the bytes it had has lost something, perhaps. */
+const FRACTION = 2;
+/** For so long the generation from before is kept apart then, in milliseconds. */
+const APART_FOR = 30 * 24 * 3600_000;
+/** What Hermes' memory is in. */
+const MEMORY = "state.db";
 /** Largest state, in bytes. */
 export const CAP = 256 * 1024 * 1024;
 /** Bytes in one row. An object's rows may hold 2 MB, but small ones leave less garbage behind when they are read. */
@@ -86,15 +107,14 @@ export class Vault {
         image TEXT NOT NULL, manifest TEXT NOT NULL, state TEXT NOT NULL, note TEXT);
       CREATE TABLE IF NOT EXISTS chunks (
         generation INTEGER NOT NULL, n INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (generation, n));`);
+    // What the generation's chunks are filed under, unless its id; and since when it is kept apart.
+    for (const name of ["body", "apart"]) this.#mustHaveColumn(name);
     this.#collect();
   }
 
   /** Newest first. */
   list(): Generation[] {
-    const rows = this.#sql.exec<Row>(
-      "SELECT id, boot, digest, sha256, bytes, created, reason, image, state, note FROM generations WHERE state <> 'writing' ORDER BY id DESC",
-    );
-    return [...rows] as unknown as Generation[];
+    return this.#find("state IN ('good', 'damaged')");
   }
 
   /** Good ones, newest first. */
@@ -111,6 +131,20 @@ export class Vault {
     return Array.isArray(leftOut) ? leftOut.map(String) : [];
   }
 
+  /** What was brought from elsewhere and is to be tried by the next boot, or `null`. */
+  get offered(): Generation | null {
+    return this.#find("state = 'offered'")[0] ?? null;
+  }
+
+  /** That the state is a fraction of what it was, or `null`. */
+  get shrinkage(): Shrinkage | null {
+    const good = this.good();
+    const [now] = good;
+    const from = largest(good);
+    if (now === undefined || from === null || !isFraction(now, from)) return null;
+    return { from, now, since: from.apart ?? good[good.indexOf(from) - 1]?.created ?? now.created };
+  }
+
   /** Whether there ever was a complete generation; a sandbox may start empty only when there was none. */
   get hasHistory(): boolean {
     return this.list().length > 0;
@@ -119,7 +153,7 @@ export class Vault {
   /**
    * Stores an archive as a new generation and lets the oldest go.
    * @param stream the archive: one line of JSON, then the bytes it announces.
-   * @param meta.boot the boot that must have written it; `null` accepts any, as of an archive that was kept elsewhere.
+   * @param meta.boot the boot that must have written it.
    * @param complete resolves when the producer has said that all went well; a rejection discards the bytes.
    * @throws ApiError 507 `state_too_large`; Error when the archive is not what its first line says.
    */
@@ -128,19 +162,84 @@ export class Vault {
     meta: Origin,
     complete: () => Promise<void>,
   ): Promise<Generation> {
+    const isOf = (manifest: Manifest) => {
+      if (manifest.boot !== meta.boot)
+        throw new Error(`The archive is of boot ${manifest.boot}, not ${meta.boot}.`);
+      return null;
+    };
+    return this.#seal(await this.#take(stream, meta, isOf, complete));
+  }
+
+  /**
+   * Stores an archive that was kept elsewhere, of any boot. It takes the place of none and is in no list: see
+   * {@link offer}. Only the newest is kept.
+   * @returns what it is known by until then.
+   * @throws ApiError 507 `state_too_large`; Error when the archive is not what its first line says, or holds no memory.
+   */
+  async upload(stream: ReadableStream<Uint8Array>, image: string): Promise<number> {
+    const [row] = this.#sql.exec<Row>(
+      "SELECT MIN(COALESCE(MIN(id), 0), COALESCE(MIN(body), 0), 0) - 1 AS id FROM generations",
+    );
+    const holdsMemory = (manifest: Manifest) => {
+      const { files, databases } = manifest;
+      if (files === 0 || (Array.isArray(databases) && !databases.includes(MEMORY)))
+        throw new Error(`There is no memory of Hermes in it (${MEMORY}).`);
+      return Number(row?.["id"]);
+    };
+    const meta = { boot: "", reason: "upload", image };
+    const id = await this.#take(stream, meta, holdsMemory, async () => undefined);
+    this.#sql.exec("UPDATE generations SET state = 'unproved' WHERE id = ?", id);
+    return id;
+  }
+
+  /** Has the next boot try an upload, and no other. The same bytes as of a good generation need not be tried. */
+  offer(upload: number): Generation {
+    const id = this.storage.transactionSync(() => {
+      for (const other of this.#find("state = 'offered'")) this.#drop(other.id);
+      const [row] = this.#sql.exec<Row>(
+        `INSERT INTO generations (boot, digest, sha256, bytes, created, reason, image, manifest, state, body)
+         SELECT boot, digest, sha256, bytes, created, reason, image, manifest, 'offered', id
+         FROM generations WHERE id = ? RETURNING id`,
+        upload,
+      );
+      this.#sql.exec("DELETE FROM generations WHERE id = ?", upload);
+      return Number(row?.["id"]);
+    });
+    return this.#same(id).length > 0 ? this.prove(id) : this.#one(id);
+  }
+
+  /** Hermes has run with it: it counts from now on, and others may go for it. */
+  prove(id: number): Generation {
+    return this.storage.transactionSync(() => {
+      // The same bytes twice are no second generation.
+      for (const same of this.#same(id)) this.#drop(same.id);
+      return this.#count(id);
+    });
+  }
+
+  /** Forgets an upload, unless it has been proved. */
+  withdraw(id: number): void {
+    if (this.#find("state IN ('unproved', 'offered') AND id = ?", id).length > 0) this.#drop(id);
+  }
+
+  async #take(
+    stream: ReadableStream<Uint8Array>,
+    meta: Origin,
+    accept: (manifest: Manifest) => number | null,
+    complete: () => Promise<void>,
+  ): Promise<number> {
     const source = new ArchiveReader(stream);
     let id: number | null = null;
     try {
       const { manifest, line } = await source.manifest();
-      if (meta.boot !== null && manifest.boot !== meta.boot)
-        throw new Error(`The archive is of boot ${manifest.boot}, not ${meta.boot}.`);
+      const wanted = accept(manifest);
       if (manifest.bytes > this.cap) throw this.#tooLarge(manifest.bytes);
-      id = this.#open(manifest, line, meta);
+      id = this.#open(wanted, manifest, line, meta);
       const { bytes, sha256 } = await this.#fill(id, source);
       await complete();
       if (bytes !== manifest.bytes) throw new Error(`The archive has ${bytes} bytes, not ${manifest.bytes}.`);
       if (sha256 !== manifest.sha256) throw new Error("The archive's SHA-256 is not the one it announces.");
-      return this.#seal(id);
+      return id;
     } catch (error) {
       await source.cancel(error);
       if (id !== null) this.#drop(id);
@@ -153,7 +252,10 @@ export class Vault {
    * @throws DamagedGeneration through the stream when a row is missing or of the wrong size.
    */
   read(id: number): ReadableStream<Uint8Array> {
-    const [row] = this.#sql.exec<Row>("SELECT manifest, bytes FROM generations WHERE id = ?", id);
+    const [row] = this.#sql.exec<Row>(
+      "SELECT manifest, bytes FROM generations WHERE id = ? AND state <> 'writing'",
+      id,
+    );
     if (row === undefined)
       throw new ApiError({ status: 404, code: "no_such_backup", message: `There is no backup ${id}.` });
     const total = Number(row["bytes"]);
@@ -201,22 +303,32 @@ export class Vault {
   check(id: number): void {
     const [row] = this.#sql.exec<Row>(
       `SELECT g.bytes AS announced, COALESCE(SUM(LENGTH(c.data)), 0) AS stored
-       FROM generations g LEFT JOIN chunks c ON c.generation = g.id WHERE g.id = ? GROUP BY g.id`,
+       FROM generations g LEFT JOIN chunks c ON c.generation = COALESCE(g.body, g.id)
+       WHERE g.id = ? GROUP BY g.id`,
       id,
     );
     if (row === undefined || row["announced"] !== row["stored"])
       throw new DamagedGeneration(id, "some of its rows are missing or cut");
   }
 
-  /** Marks a generation as damaged; it is kept for a person to look at, but never restored. */
+  /** Marks a generation as damaged: it is restored only when no other is left, and it is then found to be good. */
   condemn(id: number, why: string): void {
     this.#sql.exec("UPDATE generations SET state = 'damaged', note = ? WHERE id = ?", why, id);
   }
 
+  /** Takes that back. */
+  acquit(id: number): void {
+    this.#sql.exec(
+      "UPDATE generations SET state = 'good', note = NULL WHERE id = ? AND state = 'damaged'",
+      id,
+    );
+  }
+
   *#body(id: number, total: number): Generator<Uint8Array, undefined> {
+    const body = this.#bodyOf(id);
     let seen = 0;
     for (let n = 0; seen < total; n++) {
-      const [row] = this.#sql.exec<Row>("SELECT data FROM chunks WHERE generation = ? AND n = ?", id, n);
+      const [row] = this.#sql.exec<Row>("SELECT data FROM chunks WHERE generation = ? AND n = ?", body, n);
       if (row === undefined) throw new DamagedGeneration(id, `row ${n} is missing`);
       const data = new Uint8Array(row["data"] as ArrayBuffer);
       seen += data.byteLength;
@@ -227,10 +339,11 @@ export class Vault {
     return undefined;
   }
 
-  #open(manifest: Manifest, line: string, meta: Origin): number {
+  #open(id: number | null, manifest: Manifest, line: string, meta: Origin): number {
     const [row] = this.#sql.exec<Row>(
-      `INSERT INTO generations (boot, digest, sha256, bytes, created, reason, image, manifest, state)
-       VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'writing') RETURNING id`,
+      `INSERT INTO generations (id, boot, digest, sha256, bytes, created, reason, image, manifest, state)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'writing') RETURNING id`,
+      id,
       manifest.boot,
       manifest.digest,
       manifest.sha256,
@@ -256,28 +369,84 @@ export class Vault {
     }
   }
 
-  /** Makes a generation count, and only then lets older ones go; one transaction. */
+  /** Makes a save count; it has all that Hermes knew, so nothing that was offered before is to replace it. */
   #seal(id: number): Generation {
-    this.storage.transactionSync(() => {
-      this.#sql.exec("UPDATE generations SET state = 'good' WHERE id = ?", id);
-      for (const old of this.good().slice(KEPT)) this.#drop(old.id);
-      for (const bad of this.list().filter((other) => other.state === "damaged" && other.id < id - KEPT))
-        this.#drop(bad.id);
+    return this.storage.transactionSync(() => {
+      for (const offered of this.#find("state = 'offered'")) this.#drop(offered.id);
+      return this.#count(id);
     });
-    const sealed = this.list().find((generation) => generation.id === id);
-    if (sealed === undefined) throw new Error(`Backup ${id} vanished while it was sealed.`);
-    return sealed;
+  }
+
+  /** Makes a generation count, and only then lets older ones go; in a transaction. */
+  #count(id: number): Generation {
+    this.#sql.exec("UPDATE generations SET state = 'good' WHERE id = ?", id);
+    this.#shed();
+    return this.#one(id);
+  }
+
+  /** Good generations of the same bytes. */
+  #same(id: number): Generation[] {
+    const { sha256 } = this.#one(id);
+    return this.good().filter((other) => other.id !== id && other.sha256 === sha256);
+  }
+
+  /** Lets go what is older than the newest three, but for one that is much larger than all of them. */
+  #shed(): void {
+    const all = this.list();
+    const good = all.filter((generation) => generation.state === "good");
+    const [kept, old] = [good.slice(0, KEPT), good.slice(KEPT)];
+    const apart = this.#keptApart(kept, old);
+    for (const one of old) if (one.id !== apart?.id) this.#drop(one.id);
+    const isLongOver = ({ id }: Generation) => good.filter((newer) => newer.id > id).length > KEPT;
+    for (const bad of all) if (bad.state === "damaged" && isLongOver(bad)) this.#drop(bad.id);
+  }
+
+  /** A memory that was emptied by mistake must not push out the one that was not. */
+  #keptApart(kept: readonly Generation[], old: readonly Generation[]): Generation | null {
+    const before = largest(old);
+    if (before === null || !kept.every((newer) => isFraction(newer, before))) return null;
+    // The oldest of the newest three is the one that followed it.
+    const since = before.apart ?? kept.at(-1)?.created ?? this.time.now();
+    if (this.time.now() - since > APART_FOR) return null;
+    this.#sql.exec("UPDATE generations SET apart = ? WHERE id = ?", since, before.id);
+    return before;
+  }
+
+  #find(where: string, ...bindings: SqlStorageValue[]): Generation[] {
+    const rows = this.#sql.exec<Row>(
+      `SELECT id, boot, digest, sha256, bytes, created, reason, image, state, note, apart FROM generations
+       WHERE ${where} ORDER BY id DESC`,
+      ...bindings,
+    );
+    return [...rows] as unknown as Generation[];
+  }
+
+  #one(id: number): Generation {
+    const [found] = this.#find("id = ?", id);
+    if (found === undefined) throw new Error(`Backup ${id} vanished.`);
+    return found;
+  }
+
+  #bodyOf(id: number): number {
+    const [row] = this.#sql.exec<Row>("SELECT COALESCE(body, id) AS body FROM generations WHERE id = ?", id);
+    return Number(row?.["body"] ?? id);
   }
 
   #drop(id: number): void {
-    this.#sql.exec("DELETE FROM chunks WHERE generation = ?", id);
+    this.#sql.exec("DELETE FROM chunks WHERE generation = ?", this.#bodyOf(id));
     this.#sql.exec("DELETE FROM generations WHERE id = ?", id);
   }
 
-  /** Removes what a save left that was cut off. */
+  #mustHaveColumn(name: string): void {
+    const columns = [...this.#sql.exec<Row>("PRAGMA table_info(generations)")];
+    if (!columns.some((column) => column["name"] === name))
+      this.#sql.exec(`ALTER TABLE generations ADD COLUMN ${name} INTEGER`);
+  }
+
+  /** Removes what a save or an upload left that was cut off. */
   #collect(): void {
-    this.#sql.exec("DELETE FROM generations WHERE state = 'writing'");
-    this.#sql.exec("DELETE FROM chunks WHERE generation NOT IN (SELECT id FROM generations)");
+    this.#sql.exec("DELETE FROM generations WHERE state IN ('writing', 'unproved')");
+    this.#sql.exec("DELETE FROM chunks WHERE generation NOT IN (SELECT COALESCE(body, id) FROM generations)");
   }
 
   #tooLarge(bytes: number): ApiError {
@@ -290,6 +459,17 @@ export class Vault {
         "it are kept. Remove old sessions or large files from its home, then save again.",
     });
   }
+}
+
+function largest(generations: readonly Generation[]): Generation | null {
+  return generations.reduce<Generation | null>(
+    (most, one) => (most === null || one.bytes > most.bytes ? one : most),
+    null,
+  );
+}
+
+function isFraction(now: Generation, before: Generation): boolean {
+  return now.bytes * FRACTION < before.bytes;
 }
 
 /** SHA-256 over a stream, piece by piece. */

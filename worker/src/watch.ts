@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The watch over a running sandbox: who tells us that it ended, and of which boot it was. */
-import { EngineError, type Exit, engineReason, isNotRunning, type Sandbox } from "./engine.ts";
+import type { Bounded } from "./bounded.ts";
+import { EngineError, type Exit, engineReason, isNotRunning } from "./engine.ts";
 import { SandboxGone } from "./guest.ts";
 import type { Log } from "./log.ts";
 import type { Memory } from "./memory.ts";
 
 /** What a watch works with. */
 export interface WatchParts {
-  sandbox: Sandbox;
+  sandbox: Bounded;
   log: Log;
   memory: Readonly<Memory>;
   /** The sandbox of the current boot ended; without an exit nobody knows how. */

@@ -145,7 +145,7 @@ describe("a command in a container", () => {
 
   it("runs to its end", async () => {
     const { process: it } = process(["a", "b"], 3);
-    const result = await run(sandbox(container({ exec: async () => it })), ["x"]);
+    const result = await run(sandbox(container({ exec: async () => it })), ["x"], { limit: null });
     expect(result).toMatchObject({ stdout: "ab", exitCode: 3 });
   });
 
@@ -174,7 +174,7 @@ describe("a command in a container", () => {
     const given = container({ exec: async () => ({ ...it, stdout: held }), monitor: () => end.promise });
     const mine = sandbox(given, {}, time);
     void mine.monitor();
-    const running = run(mine, ["x"]).catch((error: unknown) => error);
+    const running = run(mine, ["x"], { limit: null }).catch((error: unknown) => error);
     end.resolve();
     await time.pass(2000);
     expect(String(await running)).toMatch(/cut off/);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, it } from "vitest";
+import { Bounded } from "../src/bounded.ts";
 import { Guest, type GuestParts } from "../src/guest.ts";
 import { Log, Redactor } from "../src/log.ts";
 import type { Vault } from "../src/vault.ts";
@@ -13,10 +14,11 @@ async function guest(
   await sandbox.start({ env: { HERMES_BOOT_ID: "b" }, labels: {}, enableInternet: true });
   sandbox.commands["go"]?.("", []);
   sandbox.answer = answer;
+  const time = new ManualTime();
   const parts: GuestParts = {
-    sandbox,
+    sandbox: Bounded.of(sandbox, time),
     vault: {} as Vault,
-    time: new ManualTime(),
+    time,
     log: new Log(new Redactor()),
   };
   return new Guest(parts, "b", { gatewayKey: "k", capability: "c", dashboardToken: "d" }, () => true);

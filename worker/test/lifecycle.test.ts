@@ -2,6 +2,7 @@
 import { runInDurableObject } from "cloudflare:test";
 import { describe, expect, it } from "vitest";
 import { EngineError } from "../src/engine.ts";
+import { ApiError } from "../src/errors.ts";
 import { type Lasting, over } from "../src/lasting.ts";
 import { clientGone } from "../src/leases.ts";
 import { Lifecycle } from "../src/lifecycle.ts";
@@ -31,6 +32,25 @@ interface World {
   turn: (text: string) => Promise<void>;
   /** Begins a turn, which goes on until it is left. */
   sit: () => Promise<{ leave: () => Promise<void> }>;
+}
+
+/** Restores that end like this. */
+function fails(sandbox: MemorySandbox, exitCode: number, stderr: string): void {
+  sandbox.commands["restore"] = () => ({ exitCode, stderr });
+}
+
+function throws(sandbox: MemorySandbox, error: Error): void {
+  sandbox.commands["restore"] = () => Promise.reject(error);
+}
+
+function dies(sandbox: MemorySandbox, exitCode: number): object {
+  sandbox.die(exitCode);
+  return {};
+}
+
+/** A command that nobody answers. */
+function never(sandbox: MemorySandbox, command: string): void {
+  sandbox.commands[command] = () => new Promise(() => undefined);
 }
 
 let rooms = 0;
@@ -241,6 +261,318 @@ describe("booting", () => {
       });
       expect(vault.good()).toHaveLength(1);
     }));
+});
+
+describe("restoring", () => {
+  /** Three saves, of which the newest is "one two three", and a Hermes that sleeps. */
+  async function three({ life, turn }: World): Promise<void> {
+    await turn("one");
+    await life.save("a");
+    await turn(" two");
+    await life.save("b");
+    await turn(" three");
+    await life.sleep();
+  }
+  const woken = async ({ life, time }: World) => {
+    const waking = life.wake("test").catch((why: unknown) => why);
+    await time.pass(600_000);
+    return (await waking) as { code: string } | undefined;
+  };
+
+  it.each<[string, (w: World) => void]>([
+    ["no memory", ({ sandbox }) => fails(sandbox, 74, "There is not enough memory.")],
+    ["a disk that errs", ({ sandbox }) => fails(sandbox, 1, "Input/output error: state.db.")],
+    ["a killed command", ({ sandbox }) => fails(sandbox, 137, "")],
+    ["an exit code that got lost", ({ sandbox }) => fails(sandbox, -1, "")],
+    ["a cut connection", ({ sandbox }) => throws(sandbox, new Error("Network connection lost."))],
+    ["a command that is never answered", ({ sandbox }) => never(sandbox, "restore")],
+    [
+      "a vault that cannot be read",
+      ({ vault }) => {
+        vault.verify = () => Promise.reject(new Error("disk I/O error: SQLITE_IOERR"));
+      },
+    ],
+    [
+      "a vault that cannot be read to its end",
+      ({ vault, sandbox }) => {
+        const broken = () => Promise.reject(new Error("disk I/O error: SQLITE_IOERR"));
+        const verify = vault.verify.bind(vault);
+        sandbox.commands["restore"] = () => {
+          vault.verify = broken;
+          return { exitCode: 70, stderr: "The archive is damaged: 99 bytes are missing." };
+        };
+        vault.verify = verify;
+      },
+    ],
+  ])("blames no generation for %s, and a second try judges again", (_, spoil) =>
+    world(async (w) => {
+      const { sandbox, vault, life, pass } = w;
+      await three(w);
+      const restore = sandbox.commands["restore"];
+      spoil(w);
+      expect((await woken(w))?.code).not.toBe("no_good_backup");
+      expect(life.memory.state).toBe("asleep");
+      expect(vault.list().map(({ state }) => state)).toEqual(["good", "good", "good"]);
+      sandbox.commands["restore"] = restore as never;
+      delete (vault as Partial<Vault>).verify;
+      await pass(60_000);
+      await woken(w);
+      expect(sandbox.state).toBe("one two three");
+    }),
+  );
+
+  it("passes over what the sandbox finds damaged once and again, and nothing else", () =>
+    world(async (w) => {
+      const { sandbox, vault } = w;
+      await three(w);
+      const restore = sandbox.commands["restore"];
+      let calls = 0;
+      sandbox.commands["restore"] = (stdin, words) =>
+        calls++ === 0
+          ? { exitCode: 71, stderr: "disk I/O error" }
+          : (restore?.(stdin, words) as Record<string, never>);
+      await woken(w);
+      expect(sandbox.state).toBe("one two three");
+      expect(vault.good()).toHaveLength(3);
+    }));
+
+  it("says that no backup is good for as long as that is so, and not for ever", () =>
+    world(async (w) => {
+      const { sandbox, vault, life, pass } = w;
+      await three(w);
+      const restore = sandbox.commands["restore"];
+      fails(sandbox, 71, "state.db: disk I/O error");
+      expect(await woken(w)).toMatchObject({ code: "no_good_backup" });
+      await pass(60_000);
+      expect(await woken(w)).toMatchObject({ code: "no_good_backup" });
+      sandbox.commands["restore"] = restore as never;
+      await pass(60_000);
+      await woken(w);
+      expect(sandbox.state).toBe("one two three");
+      expect(life.memory.restored).toMatchObject({ backup: 3 });
+      expect(vault.list()[0]).toMatchObject({ state: "good", note: null });
+    }));
+
+  it("is done by its own boot alone: what one that was lost still does changes nothing", () =>
+    world(async (w) => {
+      const { sandbox, vault, life, pass, time } = w;
+      await three(w);
+      const restore = sandbox.commands["restore"];
+      const late = Promise.withResolvers<void>();
+      sandbox.commands["restore"] = async () => {
+        await late.promise;
+        return { exitCode: 71, stderr: "state.db is malformed." };
+      };
+      const lost = life.wake("test").catch((why: unknown) => why);
+      await time.pass(500);
+      sandbox.die(137);
+      await time.pass(1000);
+      sandbox.commands["restore"] = restore as never;
+      await pass(60_000);
+      await woken(w);
+      await lost;
+      const { restored, bootId } = life.memory;
+      late.resolve();
+      await time.pass(1000);
+      expect(vault.list().map(({ state }) => state)).toEqual(["good", "good", "good"]);
+      expect(life.memory).toMatchObject({ state: "awake", restored, bootId });
+      expect(restored).toEqual({ backup: 3, snapshot: null, passedOver: [] });
+    }));
+});
+
+describe("a backup that is brought", () => {
+  async function upload(state: string, change: object = {}): Promise<ReadableStream<Uint8Array>> {
+    const sum = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(state));
+    const sha256 = [...new Uint8Array(sum)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+    const manifest = {
+      format: 1,
+      boot: "elsewhere",
+      digest: sha256,
+      sha256,
+      bytes: state.length,
+      files: 1,
+      databases: ["state.db"],
+      ...change,
+    };
+    return new Response(`${JSON.stringify(manifest)}\n${state}`).body as ReadableStream<Uint8Array>;
+  }
+  const brought = async ({ life, time }: World, state: string, change: object = {}) => {
+    const putting = life.putBack(await upload(state, change)).catch((why: unknown) => why);
+    await time.pass(1_200_000);
+    return (await putting) as { code?: string; id?: number; message?: string };
+  };
+  /** Three saves, the newest of them "one two three". */
+  async function three({ life, turn }: World): Promise<void> {
+    await turn("one");
+    await life.save("a");
+    await turn(" two");
+    await life.save("b");
+    await turn(" three");
+    await life.save("c");
+  }
+  /** Misbehaves with the backups that are bad. */
+  function withBad(sandbox: MemorySandbox, command: string, does: () => Answer): void {
+    const right = sandbox.commands[command];
+    sandbox.commands[command] = (stdin, words) => {
+      const isBad =
+        command === "go" || command === "answer" ? sandbox.state.startsWith("bad") : /\nbad/.test(stdin);
+      return isBad ? does() : (right?.(stdin, words) ?? {});
+    };
+  }
+  type Answer = ReturnType<NonNullable<MemorySandbox["commands"][string]>>;
+
+  it.each<[string, (sandbox: MemorySandbox) => void]>([
+    ["is damaged", (it) => withBad(it, "restore", () => ({ exitCode: 70, stderr: "It is damaged." }))],
+    ["is too large", (it) => withBad(it, "restore", () => ({ exitCode: 72, stderr: "It is too large." }))],
+    [
+      "cannot be unpacked",
+      (it) => withBad(it, "restore", () => ({ exitCode: 1, stderr: "File name too long." })),
+    ],
+    ["eats all memory", (it) => withBad(it, "restore", () => ({ exitCode: 74, stderr: "No memory." }))],
+    ["is never unpacked", (it) => withBad(it, "restore", () => new Promise(() => undefined))],
+    ["kills its sandbox", (it) => withBad(it, "restore", () => dies(it, 137))],
+    ["Hermes does not start with", (it) => withBad(it, "go", () => ({ exitCode: 1, stderr: "No Hermes." }))],
+    ["Hermes dies of", (it) => withBad(it, "go", () => dies(it, 1))],
+  ])("and %s pushes out nothing, however many come", (_, spoil) =>
+    world(async (w) => {
+      const { sandbox, life, vault } = w;
+      await three(w);
+      await life.sleep();
+      const kept = vault.list();
+      spoil(sandbox);
+      for (let n = 1; n <= 4; n++) {
+        expect(await brought(w, `bad ${n}`)).toMatchObject({ code: "backup_not_restored", status: 422 });
+        expect(sandbox.state).toBe("one two three");
+        expect(vault.list()).toEqual(kept);
+      }
+      expect(await life.sleep()).toMatchObject({ unchanged: true });
+      await life.wake("test");
+      expect(sandbox.state).toBe("one two three");
+    }),
+  );
+
+  it("is shown to the sandbox before anything is stopped", () =>
+    world(async (w) => {
+      const { sandbox, life, vault } = w;
+      await three(w);
+      withBad(sandbox, "check", () => ({ exitCode: 70, stderr: "A name in it is too long." }));
+      expect(await brought(w, "bad")).toMatchObject({
+        code: "bad_backup",
+        message: expect.stringContaining("A name in it is too long"),
+      });
+      expect(sandbox.destroys).toBe(0);
+      expect(life.memory.state).toBe("awake");
+      expect(vault.list().map(({ id }) => id)).toEqual([3, 2, 1]);
+    }));
+
+  it.each([
+    ["no state.db", "x", { databases: ["kanban.db"] }],
+    ["nothing at all", "", { files: 0, databases: [] }],
+  ])("with %s is refused", (_, state, change) =>
+    world(async (w) => {
+      await three(w);
+      expect(await brought(w, state, change)).toMatchObject({ code: "bad_backup", status: 400 });
+      expect(w.sandbox.destroys).toBe(0);
+    }),
+  );
+
+  it("counts once Hermes has run with it, as the newest, and the state from before is behind it", () =>
+    world(async (w) => {
+      const { sandbox, life, vault, turn } = w;
+      await three(w);
+      await turn(" and more");
+      expect(await brought(w, "another")).toMatchObject({ id: 5, state: "good" });
+      expect(sandbox.state).toBe("another");
+      expect(vault.list().map(({ id }) => id)).toEqual([5, 4, 3]);
+      await life.sleep();
+      await life.wake("test");
+      expect(sandbox.state).toBe("another");
+    }));
+
+  it("is forgotten when the boot with it could not even begin", () =>
+    world(async (w) => {
+      const { sandbox, life } = w;
+      await three(w);
+      await life.sleep();
+      const start = sandbox.start.bind(sandbox);
+      const gone = { status: 503, code: "engine_unavailable", message: "No engine." };
+      sandbox.start = () => Promise.reject(new ApiError(gone));
+      expect(await brought(w, "another")).toMatchObject({ code: "engine_unavailable" });
+      sandbox.start = start;
+      await life.wake("test");
+      expect(sandbox.state).toBe("one two three");
+    }));
+
+  it("does not replace what Hermes did with it when the object died before it knew of that", () =>
+    world(async (w) => {
+      const { sandbox, life, vault, reborn } = w;
+      await three(w);
+      await life.sleep();
+      const offered = vault.offer(await vault.upload(await upload("another"), "image-1"));
+      vault.prove = () => new Promise<never>(() => undefined) as never;
+      await life.wake("restore");
+      delete (vault as Partial<Vault>).prove;
+      const other = reborn();
+      await other.wake("again");
+      sandbox.state += " and more";
+      await other.save("request");
+      expect(vault.offered).toBeNull();
+      await other.restart(false);
+      expect(sandbox.state).toBe("another and more");
+      expect(vault.good()[0]?.id).toBeGreaterThan(offered.id);
+    }));
+
+  it("comes alone", () =>
+    world(async (w) => {
+      await three(w);
+      const slow = new ReadableStream<Uint8Array>({}, { highWaterMark: 0 });
+      void w.life.putBack(slow).catch(() => undefined);
+      await expect(w.life.putBack(await upload("another"))).rejects.toMatchObject({ code: "busy" });
+      // Whoever chats need not wait for it.
+      await w.turn(" four");
+      expect(w.sandbox.state).toBe("one two three four");
+    }));
+});
+
+describe("a wait", () => {
+  const orders: Record<string, (w: World) => Promise<unknown>> = {
+    sleep: ({ life }) => life.sleep(),
+    restart: ({ life }) => life.restart(false),
+    force: ({ life }) => life.restart(true),
+    gateway: ({ life }) => life.restartGateway(),
+    stop: ({ life }) => life.stopGateway(),
+    save: ({ life }) => life.save("request"),
+    wake: async ({ life, sandbox }) => {
+      sandbox.die(1);
+      await settled();
+      await life.wake("test");
+    },
+  };
+  const calls = ["inspect", "start", "destroy", "setInactivityTimeout", "snapshotContainer"] as const;
+  const commands = ["status", "restore", "go", "save", "restart-gateway", "stop-gateway"];
+  const all = [...calls, ...commands].flatMap((what) => Object.keys(orders).map((order) => [what, order]));
+
+  it.each(all)("for %s ends although it is never answered, when the order is: %s", (what = "", order = "") =>
+    world(async (w) => {
+      const { sandbox, life, turn, pass, time } = w;
+      await turn("a");
+      await life.save("before");
+      const right = what in sandbox.commands ? sandbox.commands[what] : sandbox[what as "inspect"];
+      if (what in sandbox.commands) never(sandbox, what);
+      else sandbox[what as "inspect"] = () => new Promise(() => undefined);
+      const ordered = orders[order]?.(w).catch((error: unknown) => error);
+      await time.pass(1_800_000);
+      await ordered;
+      if (what in sandbox.commands) sandbox.commands[what] = right as never;
+      else sandbox[what as "inspect"] = right as never;
+      await pass(300_000);
+      const chat = turn(" b");
+      await time.pass(60_000);
+      await chat;
+      expect(sandbox.state).toBe("a b");
+      expect(time.timers).toBe(0);
+    }),
+  );
 });
 
 describe("saving", () => {

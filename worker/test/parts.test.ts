@@ -141,7 +141,11 @@ describe("the engine's wire", () => {
       frame(1, "put"),
       frame(3, "5"),
     );
-    expect(await run(whole, ["x"])).toEqual({ exitCode: 5, stdout: "output", why: "the reason" });
+    expect(await run(whole, ["x"], { limit: null })).toEqual({
+      exitCode: 5,
+      stdout: "output",
+      why: "the reason",
+    });
   });
 
   it.each([
@@ -150,7 +154,7 @@ describe("the engine's wire", () => {
     ["in the middle of output", [frame(0, "1"), [1, 0, 0, 0, 9, 65]]],
     ["in an unknown frame", [frame(9, "?")]],
   ])("fails when the stream ends %s", async (_, parts) => {
-    await expect(run(answer(...parts), ["x"])).rejects.toThrow();
+    await expect(run(answer(...parts), ["x"], { limit: null })).rejects.toThrow();
   });
 
   it("reads no faster than its reader", async () => {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { runInDurableObject } from "cloudflare:test";
 import { describe, expect, it } from "vitest";
+import { Bounded } from "../src/bounded.ts";
 import { Guest } from "../src/guest.ts";
 import { Log, Redactor } from "../src/log.ts";
 import { SignIns } from "../src/sign-ins.ts";
@@ -47,7 +48,8 @@ function world(work: (world: World) => Promise<void>): Promise<void> {
       home.signIns = stdin.slice(stdin.indexOf("\n") + 1);
       return {};
     };
-    const parts = { sandbox, vault, time: new ManualTime(), log: new Log(new Redactor()) };
+    const time = new ManualTime();
+    const parts = { sandbox: Bounded.of(sandbox, time), vault, time, log: new Log(new Redactor()) };
     const keys = { gatewayKey: "k", capability: "c", dashboardToken: "d" };
     const guest = new Guest(parts, "b", keys, () => true);
     await work({ sandbox, vault, kept: new SignIns(state.storage), guest, home });

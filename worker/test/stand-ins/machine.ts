@@ -352,6 +352,8 @@ export class Machine {
         return prints(`first line\nkey sk-abcdefghijklmnop and ${sandbox.key}\n`);
       case "restore":
         return this.#restore(sandbox, options.has("--empty"), stdin);
+      case "check":
+        return (await homeOf(stdin)) === null ? fails(70, "The archive is damaged.") : prints("");
       case "go":
         return this.#go(sandbox, stdin);
       case "save":
@@ -376,11 +378,7 @@ export class Machine {
     if (sandbox.key !== null) return fails(66, "Too late to restore.");
     this.#seen.restores.push({ empty, bytes: stdin.byteLength });
     if (!empty) {
-      const cut = stdin.indexOf(10);
-      const manifest = JSON.parse(new TextDecoder().decode(stdin.subarray(0, cut))) as { sha256: string };
-      const bytes = stdin.subarray(cut + 1);
-      if ((await sha256(bytes)) !== manifest.sha256) return fails(70, "The archive is damaged.");
-      const home = homeIn(new TextDecoder().decode(bytes));
+      const home = await homeOf(stdin);
       if (home === null) return fails(70, "The archive is damaged.");
       sandbox.home = home;
     }
@@ -420,7 +418,7 @@ export class Machine {
       sha256: digest,
       bytes: bytes.byteLength,
       files: 1,
-      databases: [],
+      databases: ["state.db"],
     };
     const line = new TextEncoder().encode(`${JSON.stringify(manifest)}\n`);
     const stdout = new Uint8Array(line.byteLength + bytes.byteLength);
@@ -534,6 +532,14 @@ function streamOf(chunks: Iterable<Uint8Array>): ReadableStream<Uint8Array> {
 async function sha256(bytes: Uint8Array): Promise<string> {
   const digest = await crypto.subtle.digest("SHA-256", bytes as Uint8Array<ArrayBuffer>);
   return [...new Uint8Array(digest)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** What an archive holds; `null` when it is not what its first line says. */
+async function homeOf(archive: Uint8Array): Promise<Home | null> {
+  const cut = archive.indexOf(10);
+  const manifest = JSON.parse(new TextDecoder().decode(archive.subarray(0, cut))) as { sha256: string };
+  const bytes = archive.subarray(cut + 1);
+  return (await sha256(bytes)) === manifest.sha256 ? homeIn(new TextDecoder().decode(bytes)) : null;
 }
 
 function homeIn(text: string): Home | null {
