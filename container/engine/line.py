@@ -14,6 +14,7 @@ import socket
 from engine.errors import EngineError
 
 ORDER_LIMIT = 128 * 1024
+PAUSE_TIME = 10.0
 
 
 class Line:
@@ -72,13 +73,17 @@ class Line:
         """Send a signal to PID 1."""
         self._post({"signal": number})
 
-    async def pause(self, paused: bool) -> None:
-        """Stop or continue everything in the sandbox but PID 1; no harm once it has ended."""
+    async def pause(self, paused: bool) -> bool:
+        """Stop or continue everything in the sandbox but PID 1; no harm once it has ended.
+
+        Returns False when PID 1 did not say within PAUSE_TIME that it did so.
+        """
         if not self._open:
-            return
+            return True
         self._paused = asyncio.get_running_loop().create_future()
         self._post({"pause": paused})
-        await asyncio.wait([self._paused], timeout=10)
+        done, _ = await asyncio.wait([self._paused], timeout=PAUSE_TIME)
+        return bool(done)
 
     def close(self) -> None:
         """Let PID 1 see the end; everybody who waits learns that the sandbox is gone."""

@@ -97,10 +97,14 @@ class Running:
         await self.destroy()
 
     async def snapshot(self, snapshots: Snapshots, name: str) -> dict:
-        """Copy the disk while every process is paused. Raises EngineError 507 when it is full."""
+        """Copy the disk while every process is paused.
+
+        Raises EngineError 503 when they cannot be, 507 when the disk is full.
+        """
         try:
             try:
-                await self.line.pause(True)
+                if not await self.line.pause(True):
+                    raise EngineError(503, "not_paused", "The sandbox could not be paused.")
                 return await self._copy(snapshots.take, self._disk.root, self.image.digest, name)
             finally:
                 await self.line.pause(False)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from ansible_collections.hermes.workers.plugins.module_utils.client import Unreachable, WorkerClient
 from ansible_collections.hermes.workers.plugins.plugin_utils.answers import line_count
-from ansible_collections.hermes.workers.plugins.plugin_utils.chats import job_words
+from ansible_collections.hermes.workers.plugins.plugin_utils.chats import job_words, state_rows
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import cost
 from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import ExistingAction
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import tail
@@ -71,6 +71,7 @@ class ActionModule(ExistingAction):
             ("storage", self._storage(health)),
             ("backups", words(status.get("backups", {}).get("count"))),
             ("left out", "; ".join(status.get("backups", {}).get("leftOut", []))),
+            *state_rows(status),
             ("last error", words(status.get("lastError"))),
             ("provider", words(status.get("lastProviderError"))),
             ("jobs", job_words(status.get("lastJobError"))),

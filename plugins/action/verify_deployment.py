@@ -17,6 +17,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.chats import (
     Chats,
     health_words,
     job_words,
+    state_rows,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.service import (
     CloudflareService,
@@ -139,6 +140,7 @@ class ActionModule(DeploymentAction):
             ("URL", url),
             ("version", f"{self.service.version}, Hermes {self.sources.hermes_version}"),
             ("health", result["health"]),
+            *state_rows(status),
         ]
         if failed := job_words(status.get("hermes", {}).get("lastJobError")):
             rows.append(("jobs", failed))

@@ -174,3 +174,19 @@ def job_words(trouble: dict[str, Any] | None) -> str | None:
         return None
     why = " ".join(trouble["message"].split())
     return f"a job failed: {trouble['job']} at {trouble['at']}: {why}"
+
+
+def state_rows(told: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the rows of a card for a state that is in danger, from /api/health or the status."""
+    rows = []
+    if risk := told.get("stateAtRisk"):
+        rows.append(("at risk", f"nothing was saved since {risk['since']}: {risk['why']}"))
+    if shrank := told.get("stateShrank"):
+        before = shrank["before"]
+        rows.append(
+            (
+                "state shrank",
+                f"from {before['bytes']} bytes to {shrank['bytes']}; backup {before['backup']} from before is kept",
+            )
+        )
+    return rows

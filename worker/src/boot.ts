@@ -59,6 +59,7 @@ export class Boot {
       notBefore: 0,
       bootFailures: 0,
       saveFailures: 0,
+      failingSince: null,
       boots: memory.boots + 1,
       lastError: null,
     });

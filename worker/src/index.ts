@@ -77,7 +77,10 @@ app.use(async (c, next) => {
 app.get("/api/health", async (c) => {
   const { name, workerVersion, platform, engine, hermesVersion, image, defaultModel, models } =
     c.var.settings;
-  const { gateway, lastJobError, confined, storage, ...instance } = await hermes(c, (it) => it.health());
+  const { gateway, lastJobError, confined, storage, stateAtRisk, stateShrank, ...instance } = await hermes(
+    c,
+    (it) => it.health(),
+  );
   return c.json({
     status: "ok",
     token: tokenView(c.var.caller),
@@ -87,6 +90,8 @@ app.get("/api/health", async (c) => {
     image,
     confined,
     storage,
+    stateAtRisk,
+    stateShrank,
     models: { default: defaultModel.id, further: models.map((model) => model.id) },
   });
 });

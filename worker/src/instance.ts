@@ -49,6 +49,22 @@ export interface Health {
   version: string;
   configuration: ConfigurationView | null;
   storage: StorageView;
+  stateAtRisk: RiskView | null;
+  stateShrank: ShrinkageView | null;
+}
+
+/** What Hermes knows was not saved for too long. */
+export interface RiskView {
+  /** ISO 8601. */
+  since: string;
+  why: string;
+}
+
+/** The state is a fraction of what it was; the backup from before is kept. */
+export interface ShrinkageView {
+  since: string;
+  bytes: number;
+  before: { backup: number; bytes: number };
 }
 
 /** Which storage it is, and what is kept in it: whoever remembers another one knows that this one began anew. */
@@ -197,7 +213,21 @@ export class HermesInstance extends DurableObject<Env> {
       version: this.#settings.workerVersion,
       configuration: this.#configuration(),
       storage: this.#storageView(),
+      stateAtRisk: this.#risk(),
+      stateShrank: this.#shrinkage(),
     };
+  }
+
+  #risk(): RiskView | null {
+    const { risk } = this.#lifecycle;
+    return risk === null ? null : { since: iso(risk.since), why: this.#log.redactor.clean(risk.why) };
+  }
+
+  #shrinkage(): ShrinkageView | null {
+    const { shrinkage } = this.#vault;
+    if (shrinkage === null) return null;
+    const { from, now, since } = shrinkage;
+    return { since: iso(since), bytes: now.bytes, before: { backup: from.id, bytes: from.bytes } };
   }
 
   #configuration(): ConfigurationView | null {
@@ -243,6 +273,8 @@ export class HermesInstance extends DurableObject<Env> {
           leftOut: this.#vault.leftOut,
         },
         storage: this.#storageView(),
+        stateAtRisk: this.#risk(),
+        stateShrank: this.#shrinkage(),
         lastExit: memory.lastExit === null ? null : { ...memory.lastExit, at: iso(memory.lastExit.at) },
         lastError: dated(memory.lastError),
         lastSaveError: dated(memory.lastSaveError),

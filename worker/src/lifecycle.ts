@@ -26,7 +26,7 @@ import type { Log } from "./log.ts";
 import { type Memory, newMemory, type ProviderTrouble } from "./memory.ts";
 import { count } from "./meter.ts";
 import { Reattach } from "./reattach.ts";
-import { Saving } from "./saving.ts";
+import { riskOf, Saving } from "./saving.ts";
 import type { Settings } from "./settings.ts";
 import { type Time, within } from "./time.ts";
 import type { Generation, Vault } from "./vault.ts";
@@ -358,6 +358,7 @@ export class Lifecycle {
       gatewayStopped: false,
       firstUnsaved: null,
       lastUnsaved: null,
+      failingSince: null,
       startedFrom: null,
       wakeAt,
       notBefore,
@@ -740,6 +741,7 @@ export class Lifecycle {
     } catch (error) {
       const { log, time } = this.#parts;
       log.warn("alarm_failed", { why: engineReason(error) });
+      this.#saving.tellRisk();
       // What failed has set its own pause, or else nobody has.
       if (this.#memory.notBefore <= time.now()) this.#remember({ notBefore: time.now() + 15_000 });
     }
@@ -799,7 +801,7 @@ export class Lifecycle {
   /** A clock that was set back must not turn a pause of seconds into one of days. */
   #mendTimes(): void {
     const now = this.#parts.time.now();
-    const { notBefore, lastActivity, lastSave, firstUnsaved, lastUnsaved } = this.#memory;
+    const { notBefore, lastActivity, lastSave, firstUnsaved, lastUnsaved, failingSince } = this.#memory;
     const past = (at: number | null) => (at === null ? null : Math.min(at, now));
     if (notBefore <= now + LONGEST_PAUSE && Math.max(lastActivity, lastSave, lastUnsaved ?? 0) <= now) return;
     this.#remember({
@@ -808,6 +810,7 @@ export class Lifecycle {
       lastSave: Math.min(lastSave, now),
       firstUnsaved: past(firstUnsaved),
       lastUnsaved: past(lastUnsaved),
+      failingSince: past(failingSince),
     });
   }
 
@@ -816,6 +819,11 @@ export class Lifecycle {
   /** Keeps a provider's refusal for the status page. */
   noteProviderTrouble(trouble: ProviderTrouble): void {
     this.#remember({ lastProviderError: trouble });
+  }
+
+  /** Since when, and why, what Hermes knows is not saved, when that is for too long. */
+  get risk(): ReturnType<typeof riskOf> {
+    return riskOf(this.#memory, this.#parts.time.now());
   }
 
   /** When the next thing is due, for the status page. */

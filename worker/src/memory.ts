@@ -66,6 +66,8 @@ export interface Memory {
   notBefore: number;
   bootFailures: number;
   saveFailures: number;
+  /** Since when what Hermes knows could not be saved, or `null`. */
+  failingSince: number | null;
   boots: number;
   /** When the sandbox that runs was started; `null` while none does. */
   runningSince: number | null;
@@ -107,6 +109,7 @@ export function newMemory(now: number): Memory {
     notBefore: 0,
     bootFailures: 0,
     saveFailures: 0,
+    failingSince: null,
     boots: 0,
     runningSince: null,
     meter: NOTHING,

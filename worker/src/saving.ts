@@ -24,6 +24,19 @@ export interface SavingParts {
   guest(): Guest | null;
 }
 
+/** Turns are saved within a minute; a state of which that was not true for so long is at risk, in milliseconds. */
+const RISKY = 900_000;
+
+/** Since when, and why, what Hermes knows would be lost with its sandbox; `null` when it would not. */
+export function riskOf(
+  { failingSince, firstUnsaved, lastSaveError, lastError }: Readonly<Memory>,
+  now: number,
+): { since: number; why: string } | null {
+  const since = Math.min(failingSince ?? Number.POSITIVE_INFINITY, firstUnsaved ?? Number.POSITIVE_INFINITY);
+  if (now - since < RISKY) return null;
+  return { since, why: lastSaveError?.message ?? lastError?.message ?? "No save was through." };
+}
+
 /** Saves of one instance. */
 export class Saving {
   readonly #parts: SavingParts;
@@ -105,7 +118,7 @@ export class Saving {
     memory.lastUnsaved = null;
     try {
       const saved = await guest.export(why, memory.image ?? "");
-      remember({ lastSave: began, saveFailures: 0, lastSaveError: null });
+      remember({ lastSave: began, saveFailures: 0, failingSince: null, lastSaveError: null });
       log.info("saved", {
         boot: guest.bootId,
         why,
@@ -114,6 +127,7 @@ export class Saving {
         unchanged: saved.unchanged,
         ms: time.now() - began,
       });
+      this.#tellShrinkage(saved);
       return saved;
     } catch (error) {
       this.#failed(guest, error, firstUnsaved, lastUnsaved);
@@ -133,7 +147,30 @@ export class Saving {
       firstUnsaved: firstUnsaved ?? memory.firstUnsaved,
       lastUnsaved: memory.lastUnsaved ?? lastUnsaved,
       saveFailures: failures,
+      failingSince: memory.failingSince ?? firstUnsaved ?? time.now(),
       notBefore: time.now() + savePause(failures),
+    });
+    this.tellRisk();
+  }
+
+  /** Raises the alarm when what Hermes knows was not saved for too long. */
+  tellRisk(): void {
+    const { time, log, memory } = this.#parts;
+    const risk = riskOf(memory, time.now());
+    if (risk === null) return;
+    const since = new Date(risk.since).toISOString();
+    log.error("state_at_risk", { boot: memory.bootId, since, why: risk.why });
+  }
+
+  #tellShrinkage({ backup, unchanged }: Saved): void {
+    const { vault, log } = this.#parts;
+    const { shrinkage } = vault;
+    if (unchanged || shrinkage === null) return;
+    const { from } = shrinkage;
+    log.warn("state_shrank", {
+      backup: backup.id,
+      bytes: backup.bytes,
+      before: { backup: from.id, bytes: from.bytes },
     });
   }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The way to the one Durable Object of this deployment. */
-import { ApiError } from "./errors.ts";
+import { ApiError, reason } from "./errors.ts";
 import type { HermesInstance } from "./instance.ts";
 import type { Env } from "./settings.ts";
 
@@ -17,7 +17,8 @@ export function instanceOf(env: Env): DurableObjectStub<HermesInstance> {
  * Asks the instance, and asks once more when the call itself fails. The instance answers its own failures, so
  * what is thrown here is the object being torn down under a request: by a deploy, or because it gave up a
  * broken way to the container engine. A turn carries its idempotency key, so that it is not taken twice.
- * @throws ApiError 503 `instance_unavailable` when that fails, too; `disk_full` when the disk is why.
+ * @throws ApiError 503 `instance_unavailable` when that fails, too; `disk_full` when the disk is why, and
+ * `instance_broken` when it is the runtime that fails.
  * @param work is called again with a new stub: one that failed stays broken.
  */
 export async function askInstance<T>(
@@ -30,7 +31,8 @@ export async function askInstance<T>(
   } catch (error) {
     if (signal?.aborted || (error as { overloaded?: unknown }).overloaded === true) throw error;
     return work(instanceOf(env)).catch(async (again: unknown) => {
-      throw (await diskIsFull(env)) ? diskFull(again) : unavailable(again);
+      if (await diskIsFull(env)) throw diskFull(again);
+      throw isRuntimeFailure(again) ? broken(again) : unavailable(again);
     });
   }
 }
@@ -54,6 +56,23 @@ function diskFull(cause: unknown): ApiError {
       "The disk of this machine is full, so nothing of Hermes' state can be kept. Free some space where the " +
       "deployment's folder is; then it goes on by itself.",
     retryAfter: 30,
+    cause,
+  });
+}
+
+/** The runtime tells nothing of its own failures but that; a storage that it cannot read is one. */
+function isRuntimeFailure(error: unknown): boolean {
+  return /^internal error\b/.test(reason(error));
+}
+
+function broken(cause: unknown): ApiError {
+  return new ApiError({
+    status: 503,
+    code: "instance_broken",
+    message:
+      "The runtime cannot run the instance: its storage is damaged, or its disk is full or gone. The runtime's log " +
+      "(logs/workerd.log) has the reason; SQLITE_CORRUPT and SQLITE_NOTADB there mean damage. Nothing was changed.",
+    retryAfter: 10,
     cause,
   });
 }

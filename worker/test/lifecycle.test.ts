@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { runInDurableObject } from "cloudflare:test";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { EngineError } from "../src/engine.ts";
 import { ApiError } from "../src/errors.ts";
 import { type Lasting, over } from "../src/lasting.ts";
@@ -353,31 +353,34 @@ describe("restoring", () => {
       expect(vault.list()[0]).toMatchObject({ state: "good", note: null });
     }));
 
-  it("is done by its own boot alone: what one that was lost still does changes nothing", () =>
+  it.each([
+    ["finds bad", { exitCode: 71, stderr: "state.db is malformed." }],
+    ["has in place", {}],
+  ])("is done by its own boot alone: what one that was lost %s changes nothing", (_, done) =>
     world(async (w) => {
-      const { sandbox, vault, life, pass, time } = w;
+      const { sandbox, vault, life, pass, time, turn } = w;
       await three(w);
       const restore = sandbox.commands["restore"];
       const late = Promise.withResolvers<void>();
-      sandbox.commands["restore"] = async () => {
-        await late.promise;
-        return { exitCode: 71, stderr: "state.db is malformed." };
-      };
+      sandbox.commands["restore"] = () => late.promise.then(() => done);
       const lost = life.wake("test").catch((why: unknown) => why);
       await time.pass(500);
       sandbox.die(137);
       await time.pass(1000);
       sandbox.commands["restore"] = restore as never;
-      await pass(60_000);
-      await woken(w);
       await lost;
+      await pass(10_000);
+      await turn(" four");
+      await life.sleep();
+      await life.wake("test");
       const { restored, bootId } = life.memory;
+      expect(restored).toEqual({ backup: 4, snapshot: null, passedOver: [] });
       late.resolve();
       await time.pass(1000);
       expect(vault.list().map(({ state }) => state)).toEqual(["good", "good", "good"]);
       expect(life.memory).toMatchObject({ state: "awake", restored, bootId });
-      expect(restored).toEqual({ backup: 3, snapshot: null, passedOver: [] });
-    }));
+    }),
+  );
 });
 
 describe("a backup that is brought", () => {
@@ -640,6 +643,37 @@ describe("saving", () => {
       expect(life.memory.firstUnsaved).not.toBeNull();
       await pass(6000);
       expect(await new Response(vault.read(vault.good()[0]?.id ?? 0)).text()).toMatch(/\nab$/);
+    }));
+
+  it("that fails for too long raises the alarm, until one is through", () =>
+    world(async ({ life, sandbox, turn, pass, time }) => {
+      const save = sandbox.commands["save"];
+      const error = vi.spyOn(console, "error");
+      const alarms = () => error.mock.calls.filter(([line]) => String(line).includes("state_at_risk")).length;
+      sandbox.commands["save"] = () => ({ exitCode: 73, stderr: "The disk is full." });
+      await turn("a");
+      const since = time.now();
+      await pass(800_000);
+      expect(life.risk).toBeNull();
+      expect(alarms()).toBe(0);
+      await turn("b");
+      await pass(500_000);
+      expect(life.risk).toEqual({ since, why: expect.stringContaining("The disk is full") });
+      expect(alarms()).toBeGreaterThan(0);
+      sandbox.commands["save"] = save as never;
+      await pass(300_000);
+      expect(life.risk).toBeNull();
+      error.mockRestore();
+    }));
+
+  it("that is never done raises it, too", () =>
+    world(async ({ life, sandbox, turn, time }) => {
+      await turn("a");
+      sandbox.commands["save"] = () => new Promise(() => undefined);
+      const saving = life.save("request").catch((why: unknown) => why);
+      await time.pass(1_000_000);
+      expect(await saving).toMatchObject({ code: "sandbox_silent" });
+      expect(life.risk?.why).toContain("sandbox save");
     }));
 
   it("is tried again after a failure, with pauses, and the trouble is told", () =>

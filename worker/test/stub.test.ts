@@ -43,6 +43,16 @@ describe("a call to the instance", () => {
     }
   });
 
+  it("says that the storage may be damaged when the runtime itself fails", async () => {
+    // As workerd answers for a file that is no database, is malformed, or cannot be opened.
+    const failed = new Error("internal error; reference = 24cu3vmdlgdh55g79e6ruh57");
+    await expect(askInstance(numbered(), failsBefore(3, failed))).rejects.toMatchObject({
+      status: 503,
+      code: "instance_broken",
+      message: expect.stringMatching(/storage is damaged/),
+    });
+  });
+
   it("is not made again for a client that left", async () => {
     await expect(askInstance(numbered(), failsBefore(2, torn), AbortSignal.abort())).rejects.toBe(torn);
   });

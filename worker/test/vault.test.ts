@@ -3,6 +3,7 @@ import { runInDurableObject } from "cloudflare:test";
 import { describe, expect, it } from "vitest";
 import { DamagedGeneration, Vault } from "../src/vault.ts";
 import { anew, ask, chat, crash, env } from "./helpers.ts";
+import { ManualTime } from "./stand-ins/sandbox.ts";
 
 const META = { boot: "b", reason: "test", image: "i" };
 const fine = async () => undefined;
@@ -195,6 +196,108 @@ describe("the vault", () => {
       );
       expect(new Vault(storage).list()).toHaveLength(1);
       expect([...storage.sql.exec("SELECT generation FROM chunks")]).toEqual([{ generation: 1 }]);
+    });
+  });
+});
+
+describe("a state that shrinks", () => {
+  const days = 24 * 3600_000;
+  const sizes = async (vault: Vault, ...all: number[]) => {
+    for (const [seed, size] of all.entries())
+      await vault.write(await archive(bytes(size, seed + size)), META, fine);
+  };
+
+  it("does not push out what it was, however often it is saved, and is told", async () => {
+    await withStorage(async (storage) => {
+      const time = new ManualTime();
+      const vault = new Vault(storage, time);
+      await sizes(vault, 90_000, 100_000);
+      expect(vault.shrinkage).toBeNull();
+      const since = time.now();
+      await sizes(vault, 1000);
+      expect(vault.shrinkage).toMatchObject({ from: { id: 2 }, now: { bytes: 1000 }, since });
+      await time.pass(days);
+      await sizes(vault, 1010, 1020, 1030, 1040);
+      expect(vault.list().map(({ id }) => id)).toEqual([7, 6, 5, 2]);
+      expect(vault.shrinkage).toMatchObject({ from: { id: 2, bytes: 100_000 }, now: { id: 7 } });
+      await vault.verify(2);
+      expect(new Vault(storage, time).list().map(({ id }) => id)).toEqual([7, 6, 5, 2]);
+    });
+  });
+
+  it("lets it go once it has grown again, or after a month", async () => {
+    for (const later of [
+      async (vault: Vault) => sizes(vault, 60_000),
+      async (vault: Vault, time: ManualTime) => {
+        await time.pass(31 * days);
+        await sizes(vault, 1050);
+      },
+    ])
+      await withStorage(async (storage) => {
+        const time = new ManualTime();
+        const vault = new Vault(storage, time);
+        await sizes(vault, 100_000, 1010, 1020, 1030, 1040);
+        expect(vault.list()).toHaveLength(4);
+        await later(vault, time);
+        expect(vault.list()).toHaveLength(3);
+      });
+  });
+});
+
+describe("an upload", () => {
+  const kept = (vault: Vault) => vault.list().map(({ id }) => id);
+
+  it("is in no list and takes nobody's place until it is proved", async () => {
+    await withStorage(async (storage) => {
+      const vault = new Vault(storage);
+      for (let seed = 1; seed <= 3; seed++) await vault.write(await archive(bytes(10, seed)), META, fine);
+      for (let seed = 4; seed <= 8; seed++) {
+        const { id } = vault.offer(await vault.upload(await archive(bytes(10, seed), { boot: "x" }), "i"));
+        expect(kept(vault)).toEqual([3, 2, 1]);
+        expect(vault.offered?.id).toBe(id);
+      }
+      expect(vault.prove(vault.offered?.id ?? 0)).toMatchObject({ state: "good", reason: "upload" });
+      expect(kept(vault)).toEqual([8, 3, 2]);
+      expect(await restored(vault, 8)).toEqual(bytes(10, 8));
+      await vault.verify(8);
+      vault.check(8);
+      expect(new Vault(storage).list()).toHaveLength(3);
+      expect([...storage.sql.exec("SELECT count(*) AS n FROM chunks")][0]?.["n"]).toBe(3);
+    });
+  });
+
+  it("that nobody offers is gone with the object, one that is offered is not", async () => {
+    await withStorage(async (storage) => {
+      const vault = new Vault(storage);
+      await vault.upload(await archive(bytes(10, 1)), "i");
+      const { id } = vault.offer(await vault.upload(await archive(bytes(10, 2)), "i"));
+      expect(new Vault(storage).offered?.id).toBe(id);
+      expect([...storage.sql.exec("SELECT count(*) AS n FROM chunks")][0]?.["n"]).toBe(1);
+    });
+  });
+
+  it("of the same bytes as a good generation takes that one's place", async () => {
+    await withStorage(async (storage) => {
+      const vault = new Vault(storage);
+      for (let seed = 1; seed <= 3; seed++) await vault.write(await archive(bytes(10, seed)), META, fine);
+      for (let again = 0; again < 3; again++)
+        vault.offer(await vault.upload(await archive(bytes(10, 1), { boot: "x" }), "i"));
+      expect(vault.good().map(({ sha256 }) => sha256)).toHaveLength(3);
+      expect(kept(vault)).toEqual([6, 3, 2]);
+      expect(vault.offered).toBeNull();
+    });
+  });
+
+  it("works in a storage from before there were any", async () => {
+    await withStorage(async (storage) => {
+      const vault = new Vault(storage);
+      await vault.write(await archive(bytes(10)), META, fine);
+      storage.sql.exec("ALTER TABLE generations DROP COLUMN body");
+      storage.sql.exec("ALTER TABLE generations DROP COLUMN apart");
+      const again = new Vault(storage);
+      expect(await restored(again, 1)).toEqual(bytes(10));
+      again.prove(again.offer(await again.upload(await archive(bytes(10, 2)), "i")).id);
+      expect(kept(again)).toEqual([2, 1]);
     });
   });
 });

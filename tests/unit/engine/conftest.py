@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "sandbox")]
+sys.path[:0] = [
+    str(Path(__file__).parent),
+    str(Path(__file__).parents[1] / "sandbox"),
+    str(Path(__file__).parents[3] / "container"),
+]
 
 import hermes_image  # noqa: E402
 from engine_server import Server, bubblewrap_works  # noqa: E402

@@ -12,7 +12,11 @@ import pytest
 from ansible_collections.hermes.workers.plugins.module_utils.client import Answer
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
-from ansible_collections.hermes.workers.plugins.plugin_utils.chats import NO_COUNTS, Chats
+from ansible_collections.hermes.workers.plugins.plugin_utils.chats import (
+    NO_COUNTS,
+    Chats,
+    state_rows,
+)
 
 STREAM = {"content-type": "text/event-stream; charset=utf-8"}
 COUNTS = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
@@ -100,3 +104,20 @@ def test_a_stream_that_is_cut_or_none_fails(
 ) -> None:
     with pytest.raises(Card, match=f"the chat failed: {words}"):
         chats(Worker(events=events, **head)).stream()
+
+
+def test_a_state_in_danger_is_told_and_a_sound_one_is_not() -> None:
+    told = {
+        "stateAtRisk": {"since": "2026-03-01T12:00:00.000Z", "why": "The disk is full."},
+        "stateShrank": {
+            "since": "2026-03-01T12:00:00.000Z",
+            "bytes": 9,
+            "before": {"backup": 4, "bytes": 4000},
+        },
+    }
+    rows = dict(state_rows(told))
+    assert "The disk is full." in rows["at risk"]
+    assert "2026-03-01T12:00:00.000Z" in rows["at risk"]
+    assert "backup 4" in rows["state shrank"]
+    assert state_rows({"stateAtRisk": None, "stateShrank": None}) == []
+    assert state_rows({}) == []
