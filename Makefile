@@ -105,9 +105,8 @@ lock: ## Compile every lock file again, with hashes
 	  uv pip compile --quiet --generate-hashes --universal --no-emit-index-url --no-header --python-version 3.11 \
 	    $$name.in -o $$name.lock $(ARGS) || exit 1; done
 
-# What costs nothing when it is there: a look at whose the files are, a comparison of two files, and a link.
+# What costs nothing when it is there: a comparison of two files, and a link.
 tools:
-	@$(BOOTSTRAP) $(VENV)
 	@cmp -s requirements/deploy.lock $(VENV)/installed.lock && test -x $(VENV)/bin/python \
 	  || $(BOOTSTRAP) $(VENV) requirements/deploy.lock
 	@test -e $(COLLECTION)/galaxy.yml || { mkdir -p $(dir $(COLLECTION)) && ln -sfn ../../../.. $(COLLECTION); }

@@ -3,7 +3,6 @@
 """Makes a virtual environment from a hashed lock, with nothing but a Python 3.11 to 3.13 at hand.
 
     python3 requirements/bootstrap.py .venv requirements/deploy.lock
-    python3 requirements/bootstrap.py .venv    # only looks whose the checkout is
 
 The syntax stays old on purpose: an old Python has to get as far as the message that it is too old.
 """
@@ -39,17 +38,12 @@ Do: check the network, or name your mirror (PIP_INDEX_URL, UV_INDEX_URL), proxy 
 Docs: docs/errors.md#network"""
 
 
-def main(folder, lock=None):
-    """Make the environment `folder` hold exactly what `lock` names; returns the exit code.
-
-    Without a lock nothing is made, and only looked whether this run and the checkout are the same person's.
-    """
-    if not all(map(owned, [folder, os.path.join(os.path.dirname(folder), ".ansible", "tmp")])):
-        return 1
-    if lock is None:
-        return 0
+def main(folder, lock):
+    """Make the environment `folder` hold exactly what `lock` names; returns the exit code."""
     if not LEAST <= sys.version_info[:2] < BELOW:
         return fail(WRONG_PYTHON, found=".".join(map(str, sys.version_info[:3])))
+    if not owned(folder):
+        return 1
     started = time.time()
     print("Installing the tools of {} into {} ...".format(lock, folder), flush=True)
     shutil.rmtree(folder, ignore_errors=True)
@@ -80,10 +74,9 @@ def main(folder, lock=None):
 
 
 def owned(folder):
-    """Tell whether what is made there would belong to whom it, or the nearest folder that is there, belongs to."""
-    me, path = os.geteuid(), os.path.abspath(folder)
-    while not os.path.lexists(path):
-        path = os.path.dirname(path)
+    """Tell whether what is made here would belong to whom the checkout, or the environment of before, belongs to."""
+    me = os.geteuid()
+    path = folder if os.path.exists(folder) else os.path.dirname(os.path.abspath(folder))
     uid = os.stat(path).st_uid
     owner, user = name_of(uid), name_of(me)
     if me == 0:
@@ -92,7 +85,7 @@ def owned(folder):
         remedy = "run it as {}, without sudo.".format(owner)
     else:
         fine = os.access(path, os.W_OK)
-        remedy = "sudo chown -R {} {}; or run it as {}.".format(user, path, owner)
+        remedy = "sudo chown -R {} {}; or run it as {}.".format(user, os.path.abspath(path), owner)
     if fine:
         return True
     fail(NOT_YOURS, path=path, owner=owner, me=user, remedy=remedy)
@@ -183,4 +176,4 @@ def fail(message, **words):
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main(sys.argv[1], sys.argv[2]))

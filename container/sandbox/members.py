@@ -41,8 +41,9 @@ _ROOT_FOLDERS = {
     "node",
     "tmp",
 }
-# What describes the process that is running rather than what it remembers.
+# Keys, and what describes the process that is running rather than what it remembers.
 _ROOT_FILES = {
+    ".env",
     ".clean_shutdown",
     ".tirith-install-failed",
     ".update_check",

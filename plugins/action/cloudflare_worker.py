@@ -41,10 +41,6 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.layout import (
     write_private,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.plan import PREVIOUS, note_use
-from ansible_collections.hermes.workers.plugins.plugin_utils.processes import (
-    health,
-    refresh_instance,
-)
 
 MANY = 10
 """In a play of more deployments, a process of wrangler for each costs more than its being the original is worth."""
@@ -177,11 +173,3 @@ class ActionModule(CloudflareAction):
     def _serve(self, client: RemoteClient, version: str) -> None:
         self.progress("waiting until the new version answers")
         wait_until_served(self.settings, client, version)
-        answer = health(client, timeout=20.0)
-        refresh_instance(
-            client,
-            answer.json() if answer is not None else {},
-            self.sources.image_for(self.settings),
-            self.settings.name,
-            self.progress,
-        )

@@ -39,8 +39,8 @@ def lines(plans: dict[str, dict[str, Any]], *, in_full: bool) -> list[str]:
         changes = plan["changes"]
         kind = created if _is_new(plan) else updated if changes else unchanged
         kind.append(host)
-        if any(change["restarts"] for change in changes):
-            restarts.append(host)
+        if said := [change["restarts"] for change in changes if change["restarts"]]:
+            restarts.append(f"{host} ({'; '.join(dict.fromkeys(said))})")
         if in_full:
             text += ["", f"Plan for {host}"]
             text += [f"  {what:<13} {value:<34} ({source})" for what, value, source in plan["rows"]]

@@ -19,20 +19,19 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.chats import (
     job_words,
     state_rows,
 )
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.service import (
-    CloudflareService,
-)
 from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import (
     SETTINGS_OPTION,
     DeploymentAction,
 )
+from ansible_collections.hermes.workers.plugins.plugin_utils.in_force import (
+    not_in_force,
+    outstanding,
+    wait_until_known,
+)
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import health
-from ansible_collections.hermes.workers.plugins.plugin_utils.service import LocalService
+from ansible_collections.hermes.workers.plugins.plugin_utils.service import Service, service_of
 from ansible_collections.hermes.workers.plugins.plugin_utils.storage import Storage
 from ansible_collections.hermes.workers.plugins.plugin_utils.table import FULL_CARDS
-
-Service = LocalService | CloudflareService
-"""Where a deployment is served."""
 
 
 class ActionModule(DeploymentAction):
@@ -84,11 +83,7 @@ class ActionModule(DeploymentAction):
                 f"run `{self.command('deploy')}`; it makes them anew.",
                 "moved",
             )
-        if self.settings.platform == "workerd":
-            return LocalService(self.settings, self.deployment, self.runtime)
-        return CloudflareService(
-            self.settings, self.deployment, self.runtime, self.cloudflare_token
-        )
+        return service_of(self.settings, self.deployment, self.runtime, self.cloudflare_token)
 
     def _storage(self, status: dict[str, Any]) -> None:
         """Make sure that the Worker has the storage that it had, and note it. Raises a Card."""
@@ -118,7 +113,14 @@ class ActionModule(DeploymentAction):
             or answer.json()["worker"]["version"] != self.service.version
         ):
             raise self.service.not_served(answer)
-        return answer.json()
+        told = wait_until_known(self.client, self.settings.name)
+        if left := outstanding(told):
+            raise not_in_force(
+                self.settings.name,
+                f"{', '.join(left.because)}: not in force in the running Hermes.",
+                f"run `{self.command('deploy')}`; it restarts {left.words}.",
+            )
+        return told
 
     def _refuses_strangers(self) -> None:
         """Make sure that nobody gets in without the token."""

@@ -24,6 +24,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import (
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import new_token
 from ansible_collections.hermes.workers.plugins.plugin_utils.plan import (
     UNPROVED,
+    WORKERD,
     Actual,
     Change,
     effective_secrets,
@@ -35,7 +36,6 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.plan import (
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import (
     Processes,
     drain_and_save,
-    refresh_instance,
     save_and_sleep,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.storage import Storage
@@ -53,7 +53,7 @@ class ActionModule(DeploymentAction):
         change = processes_change(self.settings, self.sources, rendered, actual)
         names = prove_secrets(actual.client, wanted)
         if change is None and names is None:
-            change = Change("update", "processes", UNPROVED, restarts=True)
+            change = Change("update", "processes", UNPROVED, WORKERD)
         result = {"changed": change is not None, "secrets_changed": (names or []) if change else []}
         if change is None:
             return result
@@ -89,9 +89,7 @@ class ActionModule(DeploymentAction):
         if "API_TOKEN" in wanted and self.deployment.token() != wanted["API_TOKEN"]:
             self.deployment.keep_token(wanted["API_TOKEN"])
         client = WorkerClient(self.settings.port, wanted.get("API_TOKEN"))
-        answer = processes.wait_until_served(client, version)
-        wanted = self.sources.image_for(self.settings)
-        refresh_instance(client, answer.json(), wanted, self.settings.name, self.progress)
+        processes.wait_until_served(client, version)
 
     def _same_supervisor(self, actual: Actual) -> bool:
         record = actual.supervisor

@@ -34,13 +34,10 @@ options:
 """
 
     SECRETS = r"""
-attributes:
-  secrets_by_itself:
-    description:
-      - Reads keys and tokens by itself from the host's variables, such as C(anthropic_api_key), and has no option for
-        them, so that nothing that prints a task's arguments shows one. They are never logged or written to a file,
-        except for the API token in the state folder.
-    support: full
+notes:
+  - Reads keys and tokens by itself from the host's variables, such as C(anthropic_api_key), and has no option for them,
+    so that nothing that prints a task's arguments shows one. They are never logged or written to a file, except for
+    the API token in the state folder.
 """
 
     EXISTING = r"""

@@ -781,7 +781,7 @@ class Checker:
             )
         further = self._further_models()
         chosen = self.raw.get("hermes_default_model") or ""
-        if provider == "rehearsal" and not chosen:
+        if provider == "rehearsal":
             self._set_model(REHEARSAL_MODEL, "hermes_provider")
         elif chosen:
             self._chosen_model(chosen)

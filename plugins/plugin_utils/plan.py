@@ -9,6 +9,7 @@ import contextlib
 import json
 import secrets as random
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,18 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     SECRET_VARIABLES,
     Settings,
 )
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import Rendered, Sources, render
+from ansible_collections.hermes.workers.plugins.plugin_utils.build import (
+    Rendered,
+    Sources,
+    render,
+    variables,
+)
 from ansible_collections.hermes.workers.plugins.plugin_utils.container import ContainerImage
+from ansible_collections.hermes.workers.plugins.plugin_utils.in_force import (
+    Restart,
+    outstanding,
+    preview,
+)
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment, write_private
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import health
 from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import IMAGE_MARKER, Runtime
@@ -28,17 +39,23 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import IMAG
 USES = "uses.json"
 PREVIOUS = "API_TOKEN_PREVIOUS"
 """The API token that a rotation replaced; set by rotations only."""
+WORKERD = "workerd"
+EVERYTHING = "workerd, its engine and Hermes"
 UNPROVED = "the Worker does not prove what secrets it holds"
 
 
 @dataclass
 class Change:
-    """One line of a plan. action: create or update; what: image, worker, processes, secrets; detail: words."""
+    """One line of a plan.
+
+    action: create or update; what: image, worker, processes, secrets, hermes; detail: words; restarts: what starts
+    again for it, in words, or an empty text.
+    """
 
     action: str
     what: str
     detail: str
-    restarts: bool = False
+    restarts: str = ""
 
 
 @dataclass
@@ -141,28 +158,47 @@ def processes_change(
     if old := Deployment(settings.state_dir, settings.name).moved_from():
         return Change("update", "processes", f"moved here from {old}", restarts=True)
     if kind_of(actual.supervisor) != settings.engine:
-        return Change("update", "processes", f"{settings.engine} engine", restarts=True)
+        return Change("update", "processes", f"{settings.engine} engine", EVERYTHING)
     if actual.supervisor.get("host") != sources.host:
-        return Change("update", "processes", "another supervisor or engine", restarts=True)
+        return Change("update", "processes", "another supervisor or engine", EVERYTHING)
     if actual.supervisor.get("ports") != settings.ports:
-        return Change(
-            "update",
-            "processes",
-            f"ports {', '.join(map(str, settings.ports.values()))}",
-            restarts=True,
-        )
+        ports = f"ports {', '.join(map(str, settings.ports.values()))}"
+        return Change("update", "processes", ports, EVERYTHING)
     if actual.version != rendered.version:
         detail = (
             f"Worker {actual.version} -> {rendered.version}"
             if actual.version
             else "the Worker does not answer"
         )
-        return Change("update", "processes", detail, restarts=True)
-    running = actual.health.get("instance", {})
-    wanted = sources.image_for(settings)
-    if running.get("image") not in (None, wanted) and running.get("state") != "asleep":
-        return Change("update", "processes", "Hermes runs an older image", restarts=True)
+        return Change("update", "processes", detail, WORKERD)
     return None
+
+
+def hermes_change(
+    variables: Mapping[str, str], actual: Actual, *, changed: bool, secrets: list[str]
+) -> Change | None:
+    """Return the restart of a running Hermes that a deploy brings; None when there is none.
+
+    variables: of the Worker, as it should be; changed: whether it is to be given them; secrets: names of those that
+    differ.
+    """
+    restart: Restart | None = outstanding(actual.health)
+    if changed or secrets:
+        restart = preview(actual.client, variables, secrets)
+        if restart is None:
+            restart = _guessed(variables, actual)
+    return Change("update", "hermes", restart.words, restart.words) if restart else None
+
+
+def _guessed(variables: Mapping[str, str], actual: Actual) -> Restart:
+    """Return what can be told of a Worker of an earlier release: which image its Hermes runs from."""
+    running = actual.health.get("instance", {})
+    if running.get("state", "asleep") == "asleep" or running.get("image") in (
+        None,
+        variables["HERMES_IMAGE"],
+    ):
+        return Restart()
+    return Restart("sandbox", ["a new image"])
 
 
 def make_plan(
@@ -184,13 +220,19 @@ def make_plan(
     wanted = effective_secrets(settings, secrets, deployment)
     actual = observe(settings, deployment, wanted)
     processes = processes_change(settings, sources, rendered, actual)
-    names = prove_secrets(actual.client, wanted)
+    names = differing_secrets(actual.client, wanted)
     if processes is None and names is None:
-        processes = Change("update", "processes", UNPROVED, restarts=True)
+        processes = Change("update", "processes", UNPROVED, WORKERD)
     if processes:
         changes.append(processes)
     if names:
-        changes.append(Change("update", "secrets", ", ".join(names), restarts=processes is None))
+        shown = ", ".join(variables_of(names))
+        changes.append(Change("update", "secrets", shown, "" if processes else WORKERD))
+    # What ends with its engine has been saved, and starts with today's settings when it is asked.
+    if not processes or processes.restarts == WORKERD:
+        texts = variables(settings, sources, rendered.version)
+        hermes = hermes_change(texts, actual, changed=processes is not None, secrets=names or [])
+        changes += [hermes] if hermes else []
     return changes
 
 

@@ -24,12 +24,10 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     DASHBOARD_PORT_OFFSET,
     PROVIDERS_PORT_OFFSET,
 )
-from ansible_collections.hermes.workers.plugins.plugin_utils.installer import Progress, timed
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
 
 START_SECONDS = 30.0
 SAVE_SECONDS = 180.0
-RESTART_SECONDS = 240.0
 # What the engine and Hermes may know of the caller's environment; anything else, keys above all, stays out.
 PASSED = (
     "PATH",
@@ -327,30 +325,3 @@ def save_and_sleep(client: WorkerClient, name: str, why: str) -> bool:
             "save",
         )
     return True
-
-
-def refresh_instance(
-    client: WorkerClient, health_: dict[str, Any], wanted: str, name: str, progress: Progress
-) -> None:
-    """Have a Hermes that runs from another image started again from the new one; its state is carried over.
-
-    health_: the answer of /api/health; wanted: the image; name: of the deployment. Raises a Card.
-    """
-    instance = health_.get("instance", {})
-    if instance.get("image") in (None, wanted) or instance.get("state") == "asleep":
-        return
-    done = timed(progress, "restarting Hermes from the new image; its state is carried over")
-    try:
-        answer = client.request("POST", "/api/instance/restart", timeout=RESTART_SECONDS)
-        complaint = "" if answer.status < 400 else answer.complaint()
-    except Unreachable as error:
-        complaint = str(error)
-    if complaint:
-        raise Card.of(
-            name,
-            f"Hermes did not restart from the new image: {complaint}",
-            "see its logs, then run it again.",
-            "restart",
-            changed="Changed: image, worker. Not changed: the running Hermes.",
-        )
-    done()

@@ -212,7 +212,7 @@ class Rotation:
 
     def changes(self) -> list[Change]:
         """Return the lines of the plan; none when there is nothing to do."""
-        restarts = self.restarts_hermes
+        restarts = "Hermes" if self.restarts_hermes else ""
         found = []
         if self.new_token:
             overlap = duration(self.settings.token_overlap)
@@ -228,7 +228,7 @@ class Rotation:
         found += [Change("rotate", name, "the value of the inventory", restarts) for name in shown]
         if "gateway_token" in self.keys and self.standing.awake:
             words = "Hermes starts again with a new one; requests under way come first"
-            found.append(Change("rotate", "gateway_token", words, restarts=True))
+            found.append(Change("rotate", "gateway_token", words, "Hermes"))
         if "dashboard_sessions" in self.keys:
             found.append(Change("rotate", "dashboard_sessions", "everybody signs in again"))
         return found

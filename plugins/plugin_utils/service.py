@@ -11,6 +11,9 @@ from ansible_collections.hermes.workers.plugins.module_utils.client import Answe
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import render
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.service import (
+    CloudflareService,
+)
 from ansible_collections.hermes.workers.plugins.plugin_utils.container import ContainerImage
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
 from ansible_collections.hermes.workers.plugins.plugin_utils.plan import prune
@@ -65,3 +68,16 @@ class LocalService:
         words = {True: "by bubblewrap", False: "no (bubblewrap missing or not usable)"}
         confined = words.get(status.get("confined"), "decided when Hermes wakes")
         return [("confined", f"{confined}, {tools}")]
+
+
+Service = LocalService | CloudflareService
+"""Where a deployment is served."""
+
+
+def service_of(
+    settings: Settings, deployment: Deployment, runtime: Runtime, cloudflare_token: str = ""
+) -> Service:
+    """Return where a deployment is served. cloudflare_token: for pruning images."""
+    if settings.platform == "workerd":
+        return LocalService(settings, deployment, runtime)
+    return CloudflareService(settings, deployment, runtime, cloudflare_token)

@@ -36,6 +36,8 @@ class Stub:
     cut: asyncio.Event = field(default_factory=asyncio.Event)
     ends: dict[str, float] = field(default_factory=dict)
     """When a replaced token is refused, by its digest."""
+    running: dict[str, str] = field(default_factory=dict)
+    """What its Hermes was started with, by variable; a new version of the Worker changes nothing of it."""
 
     def __post_init__(self) -> None:
         self.go.set()
@@ -62,7 +64,10 @@ class StubEdge(Edge):
         return self.__dict__.setdefault("stubs", {})
 
     def _stub(self, worker: Worker) -> Stub:
-        return self._stubs.setdefault(worker.tag, Stub(self.thinks))
+        stub = self._stubs.setdefault(worker.tag, Stub(self.thinks))
+        if not stub.running and worker.current is not None:
+            stub.running = inputs(worker.current)
+        return stub
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         found = self.state.worker_at(request.host.partition(":")[0], request.path)
@@ -102,14 +107,20 @@ class StubEdge(Edge):
         return None
 
     async def _health(
-        self, _request: web.Request, worker: Worker, _stub: Stub, which: str
+        self, _request: web.Request, worker: Worker, stub: Stub, which: str
     ) -> web.Response:
         variables = worker.current.variables()
         told = {
             "status": "ok",
             "token": {"which": which, "previousUntil": None, "proven": which == "current"},
             "worker": {"name": worker.name, "version": variables["WORKER_VERSION"]},
-            "instance": {"state": "awake", "image": variables["HERMES_IMAGE"], "bootId": "stub"},
+            "instance": {
+                "state": "awake",
+                "image": stub.running["HERMES_IMAGE"],
+                "bootId": "stub",
+                "version": variables["WORKER_VERSION"],
+                "configuration": configuration(stub.running, inputs(worker.current)),
+            },
             "hermes": {"version": variables["HERMES_VERSION"], "gateway": "running"},
             "models": {"default": variables["HERMES_DEFAULT_MODEL"], "further": []},
         }
@@ -126,14 +137,30 @@ class StubEdge(Edge):
         return web.json_response({"proofs": made})
 
     async def _status(
-        self, _request: web.Request, _worker: Worker, stub: Stub, _which: str
+        self, _request: web.Request, worker: Worker, stub: Stub, _which: str
     ) -> web.Response:
         told = {
             "state": "awake",
             "requestsInFlight": stub.in_flight,
-            "configurationIsCurrent": True,
+            "configurationIsCurrent": stub.running == inputs(worker.current),
         }
         return web.json_response(told)
+
+    async def _preview(
+        self, request: web.Request, worker: Worker, stub: Stub, _which: str
+    ) -> web.Response:
+        body = await request.json()
+        wanted = {**inputs(worker.current), **relevant(body["variables"])}
+        wanted |= {name: "changed" for name in body["secrets"] if name in FOR_HERMES}
+        told = configuration(stub.running, wanted)
+        return web.json_response({"restart": told["restart"], "because": told["differs"]})
+
+    async def _restarted(
+        self, _request: web.Request, worker: Worker, stub: Stub, _which: str
+    ) -> web.Response:
+        before, stub.running = stub.running, inputs(worker.current)
+        told = configuration(before, stub.running)
+        return web.json_response({"state": "awake", "restarted": told["restart"]})
 
     async def _hold(
         self, _request: web.Request, _worker: Worker, stub: Stub, _which: str
@@ -193,11 +220,41 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/api/secrets/proof"): StubEdge._proof,
     ("GET", "/api/instance/status"): StubEdge._status,
     ("POST", "/api/instance/hold"): StubEdge._hold,
-    ("POST", "/api/instance/restart"): StubEdge._done,
-    ("POST", "/api/instance/restart-gateway"): StubEdge._done,
+    ("POST", "/api/instance/preview"): StubEdge._preview,
+    ("POST", "/api/instance/refresh"): StubEdge._restarted,
+    ("POST", "/api/instance/restart"): StubEdge._restarted,
+    ("POST", "/api/instance/restart-gateway"): StubEdge._restarted,
     ("POST", "/api/dashboard/sessions/revoke"): StubEdge._done,
     ("POST", "/v1/chat/completions"): StubEdge._chat,
 }
+
+
+FOR_SANDBOX = ("HERMES_IMAGE", "HERMES_INSTANCE_TYPE")
+FOR_HERMES = ("HERMES_DEFAULT_MODEL", "HERMES_MODELS", "HERMES_ENV", "HERMES_SECRETS")
+"""Of what a running Hermes is given at its start, the part that fleets in tests change."""
+
+
+def relevant(given: dict[str, str]) -> dict[str, str]:
+    """Return what of variables or secrets a Hermes is started with."""
+    return {name: value for name, value in given.items() if name in FOR_SANDBOX + FOR_HERMES}
+
+
+def inputs(version: Version) -> dict[str, str]:
+    """Return what a Hermes is started with under a version."""
+    return relevant(version.variables() | version.secrets())
+
+
+def configuration(running: dict[str, str], wanted: dict[str, str]) -> dict[str, Any]:
+    """Return what the real Worker tells of a Hermes that runs with one thing where another is wanted."""
+    names = running.keys() | wanted.keys()
+    differs = sorted(name for name in names if running.get(name) != wanted.get(name))
+    sandbox = any(name in FOR_SANDBOX for name in differs)
+    restart = "sandbox" if sandbox else "hermes" if differs else "nothing"
+    return {
+        "current": not differs,
+        "differs": [name.lower() for name in differs],
+        "restart": restart,
+    }
 
 
 def digest(token: str) -> str:

@@ -199,6 +199,9 @@ const schema = z.object({
   HERMES_SECRETS: json(variables, "{}"),
 });
 
+/** Names of the variables that the Worker reads, the secret one among them. */
+export const VARIABLES: readonly string[] = Object.keys(schema.shape);
+
 /** Everything the Worker needs to know about its deployment. Durations are milliseconds. */
 export interface Settings {
   name: string;

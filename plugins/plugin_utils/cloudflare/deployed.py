@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 from ansible_collections.hermes.workers.plugins.module_utils import scripts
 from ansible_collections.hermes.workers.plugins.module_utils.client import (
@@ -34,13 +35,17 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.config i
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
 from ansible_collections.hermes.workers.plugins.plugin_utils.plan import (
+    Actual,
     Change,
     differing_secrets,
+    hermes_change,
     variables_of,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import health
 
-SERVED_SECONDS = 180.0
+SERVED_SECONDS = 360.0
+"""How long a new version may take: Cloudflare lets an object that is in use keep the old one for up to 300 s."""
+WORKER = "the Worker"
 
 
 @dataclass
@@ -94,8 +99,8 @@ def is_ours(deployed: Deployed) -> bool:
     return scripts.TAG in deployed.tags or deployed.variables.get("HERMES_PLATFORM") == "cloudflare"
 
 
-def client_for(host: str, deployment: Deployment, wanted: dict[str, str]) -> WorkerClient | None:
-    """Return a client whose token the Worker accepts; None when it does not answer, or knows none of our tokens.
+def observe(host: str, deployment: Deployment, wanted: dict[str, str]) -> Actual:
+    """Look at the running Worker; never wakes a sleeping Hermes.
 
     The token in the state folder is the one that was last delivered, so it is tried before a new one.
     """
@@ -103,10 +108,16 @@ def client_for(host: str, deployment: Deployment, wanted: dict[str, str]) -> Wor
         client = RemoteClient(host, token)
         answer = health(client, timeout=20.0)
         if answer is None:
-            return None
+            break
         if answer.status == 200:
-            return client
-    return None
+            content = answer.json()
+            return Actual(None, client, content if isinstance(content, dict) else {})
+    return Actual()
+
+
+def client_for(host: str, deployment: Deployment, wanted: dict[str, str]) -> WorkerClient | None:
+    """Return a client whose token the Worker accepts; None when it does not answer, or knows none of our tokens."""
+    return observe(host, deployment, wanted).client
 
 
 def secret_changes(
@@ -209,19 +220,24 @@ def _worker_plan(
     if not deployed.exists:
         version = version_of(settings, sources)
         return [Change("create", "worker", f"version {version} on {settings.host}")]
+    actual = observe(settings.host, deployment, wanted)
+    texts = worker_variables(settings, sources, reference)
     words = worker_changes(settings, sources, account, deployed, deployment)
     if not words and deployed.reference != reference:
         words = ["another image"]
     if not words and code_changed(deployment, account, settings.name):
         words = ["its code was changed by hand"]
-    if not words:
-        client = client_for(settings.host, deployment, wanted)
-        names = secret_changes(deployed, wanted, client)
-        if names is not None:
-            shown = secret_words(names, deployed)
-            return [Change("update", "secrets", shown, restarts=True)] if names else []
+    names = secret_changes(deployed, wanted, actual.client)
+    known = [name for name in names or [] if name in SECRET_BINDINGS]
+    if not words and names is None:
         words = ["it does not answer to our token, or not with its version"]
-    return [Change("update", "worker", "; ".join(words), restarts=True)]
+    changes = []
+    if words:
+        changes.append(Change("update", "worker", "; ".join(words), WORKER))
+    elif names:
+        changes.append(Change("update", "secrets", secret_words(names, deployed), WORKER))
+    hermes = hermes_change(texts, actual, changed=bool(words), secrets=known)
+    return [*changes, hermes] if hermes else changes
 
 
 def _tagged(settings: Settings, deployed: Deployed) -> bool:
@@ -245,12 +261,16 @@ def wait_until_served(settings: Settings, client: WorkerClient, version: str) ->
     while True:
         answer = health(client, timeout=20.0)
         found = answer.json() if answer is not None and answer.status == 200 else {}
-        running = found.get("worker", {}).get("version") if isinstance(found, dict) else None
-        if running == version:
+        if isinstance(found, dict) and set(versions(found)) == {version}:
             return
         if time.monotonic() > deadline:
             raise not_served(settings, answer, version)
         time.sleep(1.0)
+
+
+def versions(told: dict[str, Any]) -> list[str | None]:
+    """Return which versions the Worker and its object run. told: the answer of /api/health."""
+    return [told.get("worker", {}).get("version"), told.get("instance", {}).get("version")]
 
 
 def not_served(settings: Settings, answer, version: str) -> Card:
@@ -258,7 +278,7 @@ def not_served(settings: Settings, answer, version: str) -> Card:
     if answer is None:
         sentence = "the Worker's address does not answer."
     elif answer.status == 200:
-        running = answer.json().get("worker", {}).get("version")
+        running = next((one for one in versions(answer.json()) if one != version), version)
         sentence = f"version {running} is running, and the inventory makes version {version}."
     else:
         sentence = f"/api/health is answered with {answer.status}: {answer.complaint()}"

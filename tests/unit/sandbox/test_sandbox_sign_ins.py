@@ -15,7 +15,6 @@ CANARY = "canary-7f3a91c2e5d8"
 # The digest of nothing: what the Worker asks with while it has no sign-ins.
 NOTHING = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 PRIVATE = [
-    ".env",
     "auth.json",
     "mcp-tokens/linear.json",
     "mcp-tokens/linear.client.json",
@@ -43,7 +42,7 @@ PRIVATE = [
 
 def sign_in(home: Path) -> None:
     """Write a canary wherever Hermes keeps a key."""
-    for name in PRIVATE:
+    for name in [*PRIVATE, ".env"]:
         path = home / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if name.endswith(".db"):
@@ -72,7 +71,7 @@ def content(archive: bytes) -> bytes:
 
 def private(home: Path) -> "dict[str, object]":
     """Return what there is of keys and sign-ins."""
-    found = {name: home / name for name in PRIVATE if (home / name).exists()}
+    found = {name: home / name for name in [*PRIVATE, ".env"] if (home / name).exists()}
     return {
         name: dump(path) if name.endswith(".db") else path.read_bytes()
         for name, path in found.items()
@@ -91,7 +90,9 @@ def test_sign_ins_come_back_apart_with_their_permissions(
     other.ok("restore", stdin=full.save())
     assert private(other.home) == {}
     other.ok("restore-sign-ins", stdin=full.ok("save-sign-ins"))
-    assert private(other.home) == private(full.home)
+    expected = private(full.home)
+    del expected[".env"]  # of the boot alone
+    assert private(other.home) == expected
     assert (other.home / "auth.json").stat().st_mode & 0o777 == 0o600
     assert (other.home / "skills" / "greet" / "run.sh").exists()
     assert (other.run / "restored").read_text() == other.boot
@@ -120,7 +121,10 @@ def test_todays_sign_ins_take_the_place_of_those_that_a_state_brings(
     (other.home / "auth.json").write_text("today's")
     signed = other.ok("save-sign-ins")
     full.ok("restore-sign-ins", stdin=signed)
-    assert private(full.home) == {"auth.json": b"today's"}
+    assert private(full.home) == {
+        "auth.json": b"today's",
+        ".env": (full.home / ".env").read_bytes(),
+    }
     assert not (full.home / "mcp-tokens").exists()
     assert (full.home / "a-file-nobody-knows.bin").exists()
 

@@ -1,0 +1,46 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Brings a running Hermes to the deployed settings by the lightest restart; leaves a sleeping one alone."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from ansible_collections.hermes.workers.plugins.plugin_utils import installer
+from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import (
+    SETTINGS_OPTION,
+    DeploymentAction,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.in_force import (
+    outstanding,
+    refresh,
+    wait_until_known,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.service import service_of
+
+
+class ActionModule(DeploymentAction):
+    """hermes.workers.refresh_instance"""
+
+    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = SETTINGS_OPTION | {
+        "planned": {"type": "bool", "default": False}
+    }
+
+    def deploy(self) -> dict[str, Any]:
+        """Restart what has to be, and see that it has the settings then."""
+        planned = self.options["planned"]
+        if self.check_mode:
+            return {"changed": planned}
+        service = service_of(self.settings, self.deployment, self.runtime)
+        client = service.client(self.deployment.token())
+        restart = outstanding(wait_until_known(client, self.settings.name))
+        # A request that came meanwhile may have had it restarted before us.
+        result = {"changed": planned or bool(restart), "restarted": restart.what}
+        if restart:
+            self.deployment.take("deploy")
+            self.deployment.note_proof(None)
+            done = installer.timed(self.progress, f"restarting {restart.words}")
+            refresh(client, self.settings.name)
+            done()
+        return result

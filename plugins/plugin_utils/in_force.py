@@ -1,0 +1,116 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether a running Hermes has the deployed settings, what brings them, and what other settings would restart."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible_collections.hermes.workers.plugins.module_utils.client import Unreachable, WorkerClient
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.plugin_utils.processes import health
+
+REFRESH_SECONDS = 300.0
+"""A save, a new sandbox and turns under way, which may take as long as hermes_drain_timeout."""
+KNOWN_SECONDS = 60.0
+"""How long a Worker that was just started may take until it has looked at its sandbox."""
+POLL_SECONDS = 0.1
+WORDS = {"hermes": "Hermes", "sandbox": "Hermes in a new sandbox"}
+
+
+@dataclass(frozen=True)
+class Restart:
+    """What has to be restarted. what: nothing, hermes or sandbox; because: the variables behind it."""
+
+    what: str = "nothing"
+    because: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return self.what != "nothing"
+
+    @property
+    def words(self) -> str:
+        """What restarts and why, as a person reads it."""
+        return f"{WORDS[self.what]}, because of {', '.join(self.because)}"
+
+
+def preview(
+    client: WorkerClient | None, variables: Mapping[str, str], secrets: list[str]
+) -> Restart | None:
+    """Return what these variables, and other values of these secrets, would restart besides the Worker.
+
+    None when the Worker does not tell: it does not answer, or is of an earlier release.
+    """
+    if client is None:
+        return None
+    body = {"variables": dict(variables), "secrets": secrets}
+    try:
+        answer = client.request("POST", "/api/instance/preview", body, timeout=20)
+    except Unreachable:
+        return None
+    content = answer.json()
+    if answer.status != 200 or not isinstance(content, dict):
+        return None
+    return Restart(content["restart"], content["because"])
+
+
+def outstanding(told: dict[str, Any]) -> Restart:
+    """Return what a running Hermes has to be restarted for. told: the answer of /api/health."""
+    configuration = told.get("instance", {}).get("configuration")
+    if not configuration:
+        return Restart()
+    return Restart(configuration["restart"], configuration["differs"])
+
+
+def is_known(told: dict[str, Any]) -> bool:
+    """Tell whether the Worker has looked at what it runs: a sleeping Hermes takes its settings when it wakes."""
+    instance = told.get("instance", {})
+    return instance.get("state") == "asleep" or instance.get("configuration") is not None
+
+
+def wait_until_known(client: WorkerClient, name: str) -> dict[str, Any]:
+    """Return /api/health once it tells whether the settings are in force. Raises a Card when it does not."""
+    deadline = time.monotonic() + KNOWN_SECONDS
+    while True:
+        answer = health(client, timeout=10.0)
+        told = answer.json() if answer is not None and answer.status == 200 else {}
+        if is_known(told):
+            return told
+        if time.monotonic() > deadline:
+            raise not_in_force(name, "the Worker does not tell which settings Hermes runs with.")
+        time.sleep(POLL_SECONDS)
+
+
+def refresh(client: WorkerClient, name: str) -> None:
+    """Bring a running Hermes to the deployed settings by the lightest restart. Raises a Card, also when it is busy."""
+    try:
+        answer = client.request("POST", "/api/instance/refresh", timeout=REFRESH_SECONDS)
+        complaint = "" if answer.status < 400 else answer.complaint()
+    except Unreachable as error:
+        complaint = str(error)
+    told = wait_until_known(client, name)
+    left = outstanding(told)
+    if left or complaint:
+        names = ", ".join(left.because) or "the deployed settings"
+        raise not_in_force(
+            name, f"{names}: not in force in the running Hermes. {complaint}".strip()
+        )
+
+
+def not_in_force(
+    name: str,
+    sentence: str,
+    remedy: str = "see its logs, then run the deploy again; it goes on where this one stopped.",
+) -> Card:
+    """Return the card for a Hermes that does not run with its settings."""
+    return Card.of(
+        name,
+        sentence,
+        remedy,
+        "not-in-force",
+        changed="Deployed, not verified.",
+    )

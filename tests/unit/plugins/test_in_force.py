@@ -1,0 +1,108 @@
+# Copyright: hermes.workers contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What a plan says of a running Hermes, and what a refresh must see before it is content."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from ansible_collections.hermes.workers.plugins.module_utils.client import Answer, Unreachable
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.plugin_utils import in_force
+from ansible_collections.hermes.workers.plugins.plugin_utils.in_force import (
+    Restart,
+    outstanding,
+    preview,
+    refresh,
+    wait_until_known,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.plan import Actual, hermes_change
+
+VARIABLES = {"HERMES_IMAGE": "new"}
+
+
+def told(state: str = "awake", **configuration: Any) -> dict[str, Any]:
+    return {"instance": {"state": state, "image": "old", "configuration": configuration or None}}
+
+
+STALE = told(current=False, differs=["hermes_env"], restart="hermes")
+CURRENT = told(current=True, differs=[], restart="nothing")
+
+
+class Worker:
+    """Answers with what it was given, the last of it again and again; an exception is raised."""
+
+    def __init__(self, *answers: Any, refusal: int = 0) -> None:
+        self.answers = list(answers)
+        self.refusal = refusal
+        self.asked: list[tuple[str, Any]] = []
+
+    def request(self, method: str, path: str, body: Any = None, **_more: Any) -> Answer:
+        self.asked.append((path, body))
+        if method == "POST" and self.refusal:
+            return answer(self.refusal, {"error": {"message": "It is busy.", "code": "busy"}})
+        if path == "/api/instance/refresh":
+            return answer(200, {})
+        found = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(found, Exception):
+            raise found
+        return answer(200, found)
+
+
+def answer(status: int, content: Any) -> Answer:
+    return Answer(status, {}, json.dumps(content).encode())
+
+
+def change(actual: Actual, **more: Any) -> str | None:
+    found = hermes_change(VARIABLES, actual, **({"changed": True, "secrets": []} | more))
+    return found and found.restarts
+
+
+def test_a_plan_asks_the_worker_what_the_new_variables_and_secrets_restart() -> None:
+    worker = Worker({"restart": "hermes", "because": ["hermes_env", "hermes_secrets"]})
+    words = change(Actual(None, worker, CURRENT), secrets=["HERMES_SECRETS"])
+    assert words == "Hermes, because of hermes_env, hermes_secrets"
+    body = {"variables": VARIABLES, "secrets": ["HERMES_SECRETS"]}
+    assert worker.asked == [("/api/instance/preview", body)]
+
+
+def test_a_plan_without_changes_brings_what_an_earlier_deploy_did_not() -> None:
+    worker = Worker()
+    words = change(Actual(None, worker, STALE), changed=False)
+    assert words == "Hermes, because of hermes_env"
+    assert change(Actual(None, worker, CURRENT), changed=False) is None
+    assert change(Actual(None, worker, told("asleep")), changed=False) is None
+    assert worker.asked == []
+
+
+@pytest.mark.parametrize("silent", [Worker(Unreachable("gone")), Worker({}, refusal=404)])
+def test_of_a_worker_that_cannot_tell_the_image_is_compared(silent: Worker) -> None:
+    assert change(Actual(None, silent, told())) == "Hermes in a new sandbox, because of a new image"
+    assert change(Actual(None, silent, told("asleep"))) is None
+    assert change(Actual(None, None, {})) is None
+
+
+def test_no_restart_is_no_line() -> None:
+    assert change(Actual(None, Worker({"restart": "nothing", "because": []}), CURRENT)) is None
+    assert not Restart()
+    assert preview(None, VARIABLES, []) is None
+
+
+def test_nothing_is_said_before_the_worker_has_looked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(in_force, "POLL_SECONDS", 0)
+    assert outstanding(wait_until_known(Worker(told("booting"), told(), STALE), "a"))
+    assert not outstanding(wait_until_known(Worker(told("asleep")), "a"))
+    monkeypatch.setattr(in_force, "KNOWN_SECONDS", 0)
+    with pytest.raises(Card, match="does not tell"):
+        wait_until_known(Worker(told()), "a")
+
+
+def test_a_refresh_is_judged_by_what_runs_afterwards() -> None:
+    refresh(Worker(CURRENT), "a")
+    refresh(Worker(told("asleep")), "a")
+    with pytest.raises(Card, match="hermes_env: not in force in the running Hermes"):
+        refresh(Worker(STALE), "a")
+    with pytest.raises(Card, match="It is busy"):
+        refresh(Worker(STALE, refusal=409), "a")

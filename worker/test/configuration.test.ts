@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+import { describe, expect, it } from "vitest";
+import { configurationOf, differenceOf, type Restart, startOf } from "../src/configuration.ts";
+import { SECRETS, settingsOf, VARIABLES } from "../src/settings.ts";
+import { env } from "./helpers.ts";
+
+const BASE = {
+  HERMES_DEFAULT_MODEL: "openai/a",
+  HERMES_MODELS: '["custom/b"]',
+  HERMES_PROVIDER_BASE_URL: "http://127.0.0.1:1/v1",
+  OPENAI_API_KEY: "one",
+  HERMES_ENV: "{}",
+};
+
+interface Row {
+  /** Another value. */
+  to: string;
+  /** What a running Hermes has to be restarted for it: what only the Worker reads takes effect with the Worker. */
+  restart: Restart;
+  /** What is set beside it, before and after. */
+  beside?: Record<string, string>;
+}
+
+const worker = (to: string, beside: Record<string, string> = {}): Row => ({ to, restart: "nothing", beside });
+const hermes = (to: string, beside: Record<string, string> = {}): Row => ({ to, restart: "hermes", beside });
+const sandbox = (to: string): Row => ({ to, restart: "sandbox" });
+const DIRECT = { HERMES_PROVIDER_KEYS: "environment" };
+const ACCESS = {
+  HERMES_ACCESS_TEAM_DOMAIN: "a.cloudflareaccess.com",
+  HERMES_ACCESS_AUDIENCES: "aaaaaaaaaaaaaaaaaaaaaaaa",
+};
+
+/** Each variable of the Worker, and each secret. */
+const ROWS: Record<string, Row[]> = {
+  HERMES_NAME: [worker("other")],
+  WORKER_VERSION: [worker("v2")],
+  HERMES_VERSION: [worker("0.20.0")],
+  HERMES_IMAGE: [sandbox("image-2")],
+  HERMES_PLATFORM: [worker("cloudflare")],
+  HERMES_ENGINE: [hermes("docker")],
+  HERMES_DEFAULT_MODEL: [hermes("openai/c"), hermes("anthropic/d")],
+  HERMES_MODELS: [hermes('["custom/c"]'), hermes("[]")],
+  HERMES_PROVIDER_BASE_URL: [worker("http://127.0.0.1:2/v1"), hermes("http://127.0.0.1:2/v1", DIRECT)],
+  HERMES_SLEEP_AFTER: [worker("1h")],
+  HERMES_DRAIN_TIMEOUT: [hermes("5s")],
+  HERMES_TOKEN_OVERLAP: [worker("5m")],
+  HERMES_ON_DISCONNECT: [worker("finish")],
+  HERMES_HOST_TOOLS: [hermes("true")],
+  HERMES_INSTANCE_TYPE: [sandbox("standard-2")],
+  HERMES_ALLOW_UNAUTHENTICATED: [worker("true")],
+  HERMES_CORS_ORIGINS: [worker("https://a.example")],
+  HERMES_DASHBOARD: [worker("off: because")],
+  HERMES_DASHBOARD_HOSTNAME: [worker("a.example")],
+  HERMES_DASHBOARD_IDLE: [worker("2h")],
+  HERMES_ACCESS_TEAM_DOMAIN: [worker("b.cloudflareaccess.com", ACCESS)],
+  HERMES_ACCESS_AUDIENCES: [worker("bbbbbbbbbbbbbbbbbbbbbbbb", ACCESS)],
+  HERMES_PROVIDER_KEYS: [hermes("environment")],
+  HERMES_AI_GATEWAY: [worker("https://gateway.example/a/b")],
+  HERMES_EGRESS: [sandbox("providers"), worker("a.example", { HERMES_EGRESS: "providers" })],
+  PROVIDERS_ADDRESS: [hermes("http://127.0.0.1:9999")],
+  HERMES_ENV: [hermes('{"A":"b"}')],
+  HERMES_SECRETS: [hermes('{"A":"b"}')],
+  API_TOKEN: [worker("another-token-of-sixteen")],
+  API_TOKEN_PREVIOUS: [worker("another-token-of-sixteen")],
+  ANTHROPIC_API_KEY: [worker("two")],
+  OPENROUTER_API_KEY: [worker("two")],
+  OPENAI_API_KEY: [worker("two"), hermes("two", DIRECT)],
+  CUSTOM_API_KEY: [worker("two"), hermes("two", DIRECT)],
+  AI_GATEWAY_TOKEN: [worker("two")],
+};
+
+it("has a row for every variable and every secret", () => {
+  expect(Object.keys(ROWS).sort()).toEqual([...new Set([...VARIABLES, ...SECRETS])].sort());
+});
+
+describe.each(Object.entries(ROWS))("a change of %s", (name, rows) => {
+  it.each(rows)("to $to restarts: $restart", async ({ to, restart, beside }) => {
+    const before = { ...env, ...BASE, ...beside };
+    const running = settingsOf(before);
+    const wanted = settingsOf({ ...before, [name]: to });
+    const found = await differenceOf(wanted, await configurationOf(running), startOf(running));
+    expect(found.restart).toBe(restart);
+    expect(found.because.length > 0).toBe(restart !== "nothing");
+    // And back: what is taken away is a change as well.
+    const back = await differenceOf(running, await configurationOf(wanted), startOf(wanted));
+    expect(back.restart).toBe(restart);
+  });
+});
