@@ -9,7 +9,9 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
@@ -120,22 +122,45 @@ def test_a_provider_on_this_machine_gets_its_own_network(sources: Sources) -> No
     assert '(name = "PROVIDER", service = "provider")' in render(settings, sources).text
 
 
-def test_the_version_follows_every_setting_and_nothing_else(sources: Sources) -> None:
-    first = render(Settings(name="alice"), sources)
-    assert render(Settings(name="alice"), Sources()) == first
-    assert render(Settings(name="alice", verify="full"), sources).version == first.version
-    others = [
-        Settings(name="bob"),
-        Settings(name="alice", port=9000),
-        Settings(name="alice", host_tools=True),
-        Settings(name="alice", dashboard=False),
-        Settings(name="alice", dashboard_port=9123),
-        Settings(name="alice", sleep_after=60),
-        Settings(name="alice", env={"A": "b"}),
-        Settings(name="alice", models=["rehearsal/rehearsal"]),
-    ]
-    versions = {render(settings, sources).version for settings in others} | {first.version}
-    assert len(versions) == len(others) + 1
+CONTROLLERS = {
+    *("verify", "token_vault_file", "token_command", "host", "account_id", "api_base_url"),
+    *("route_mode", "take_over_hostname", "uploader", "check_provider_key", "prune_images"),
+}
+"""Settings that are a play's own business: the Worker is the same, whatever they are."""
+PROCESS_ONLY = {"providers_port"}
+DOCKER_ONLY = {"state_dir", "docker_socket", "base_image", "sidecar_image"}
+
+
+def other_value(name: str, value: Any) -> Any:
+    """Return a value that a setting does not have by default."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, list):
+        return ["rehearsal/rehearsal"]
+    if isinstance(value, dict):
+        return {"A": "b"}
+    return "https://x.example" if name == "provider_base_url" else f"{value}x"
+
+
+@pytest.mark.parametrize(
+    ("engine", "without"), [("process", DOCKER_ONLY), ("docker", PROCESS_ONLY)]
+)
+def test_the_version_follows_every_setting_and_nothing_else(
+    sources: Sources, engine: str, without: set[str]
+) -> None:
+    base = Settings(name="alice", engine=engine)
+    first = render(base, sources)
+    assert render(base, Sources()) == first
+    names = {field.name for field in fields(Settings)} - {"engine"}
+    followed = {
+        name
+        for name in names
+        if render(replace(base, **{name: other_value(name, getattr(base, name))}), sources).version
+        != first.version
+    }
+    assert followed == names - CONTROLLERS - without
 
 
 def workerd() -> str | None:
