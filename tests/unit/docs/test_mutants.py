@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ def plain(text: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"[*`]|\[|\]\([^)]*\)", "", text))
 
 
+@cache
 def titles(file: str) -> list[re.Pattern[str]]:
     """What tests of a vitest file are called: each text in it that may be a title, with its placeholders open."""
     literals = re.findall(r'"((?:[^"\\\n]|\\.)+)"', (ROOT / file).read_text())
@@ -31,6 +33,7 @@ def titles(file: str) -> list[re.Pattern[str]]:
     ]
 
 
+@cache
 def python_names(file: str) -> set[str]:
     """The tests of a module, with their class where they have one."""
     names = set()
