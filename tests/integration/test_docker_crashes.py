@@ -124,6 +124,15 @@ def test_workerd_that_dies_during_a_boot(crashing: Contained) -> None:
     wake.answer()
 
 
+def test_a_sidecar_that_dies_takes_the_network_along_and_a_chat_brings_it_back(
+    crashing: Contained,
+) -> None:
+    crashing.engine("kill", f"{crashing.hermes}-proxy")
+    answer = crashing.deployment.chat("Are you there?")
+    assert answer.status == 200, answer.text
+    assert "way_lost" in events(crashing)
+
+
 def test_fifty_requests_at_once_start_one_container(crashing: Contained) -> None:
     crashing.sleep()
     since = str(datetime.now(UTC).timestamp())

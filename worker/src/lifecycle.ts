@@ -80,6 +80,7 @@ export class Lifecycle {
   /** The boot under way, whoever asked for it. */
   #boot: Promise<void> | null = null;
   /** A restart of Hermes alone under way. */
+  #wayBack: Promise<void> | null = null;
   #gatewayStart: Promise<void> | null = null;
   /** A stop, restart or sleep under way; everything else waits for it. */
   #transition: Promise<unknown> | null = null;
@@ -603,6 +604,33 @@ export class Lifecycle {
     if (await guest.answers()) return false;
     await this.restartGateway();
     return true;
+  }
+
+  /**
+   * Hermes could not be reached for a while. Where it runs all the same, the way to it is gone for good, as when a
+   * container's network died: another start lays another one. Its state is saved by commands, which need no network.
+   * Who asks meanwhile shares it; failures are logged.
+   */
+  findWay(bootId: string): Promise<void> {
+    this.#wayBack ??= this.#findWay(bootId)
+      .catch((error: unknown) =>
+        this.#parts.log.warn("way_not_found", { boot: bootId, why: engineReason(error) }),
+      )
+      .finally(() => {
+        this.#wayBack = null;
+      });
+    return this.#wayBack;
+  }
+
+  async #findWay(bootId: string): Promise<void> {
+    const { log, time } = this.#parts;
+    const guest = this.#guestOrNone();
+    if (guest === null || guest.bootId !== bootId || (await within(time, ANSWER_PATIENCE, guest.answers())))
+      return;
+    // One that has ended is started again by the sandbox.
+    if ((await guest.status()).state !== "running") return;
+    log.warn("way_lost", { boot: bootId });
+    await this.restart(false);
   }
 
   /** The same sandbox with a new gateway key, remembered before Hermes knows it: who comes with the old one asks again. */

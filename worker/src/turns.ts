@@ -24,6 +24,8 @@ const BEARABLE = 10_000;
 const COMMENT_EVERY = 5000;
 /** How long a Hermes that restarts in place is waited for, beyond the drain timeout. */
 const RESTART_PATIENCE = 60_000;
+/** A Hermes that cannot be reached for so long, though it runs, will not be: the way to it is gone. In milliseconds. */
+const WAY_PATIENCE = 15_000;
 /** A whole answer up to so many bytes is taken whole: that is quicker than to watch a stream's end. */
 const SHORT = 64 * 1024;
 /** A request during which the sandbox dies this often is not tried again. */
@@ -111,6 +113,7 @@ export class Turns {
   async #patiently(turn: Turn): Promise<Lasting<Response>> {
     const { lifecycle, time, log, drainTimeout } = this.#parts;
     let patience: Deadline | undefined;
+    let lostAt = 0;
     let lastBoot: string | null = null;
     let deaths = 0;
     try {
@@ -124,9 +127,14 @@ export class Turns {
         });
         if (value instanceof Response) return { value, end };
         // Counted from the first failure: most requests never need it.
+        if (patience === undefined) lostAt = time.now();
         patience ??= new Deadline(time, drainTimeout + RESTART_PATIENCE);
         if (patience.isOver || deaths >= MAX_DEATHS) throw unreachable(value, deaths);
         log.warn("sent_again", { request_id: turn.id, why: value, boot: lastBoot });
+        if (lastBoot !== null && time.now() - lostAt >= WAY_PATIENCE) {
+          lostAt = time.now();
+          await lifecycle.findWay(lastBoot);
+        }
         await within(time, pause, abortOf(turn.signal));
       }
     } finally {

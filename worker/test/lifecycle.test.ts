@@ -1363,3 +1363,44 @@ describe("settings in force", () => {
       expect(await preview({ HERMES_EGRESS: "providers" })).toBeNull();
     }));
 });
+
+describe("a Hermes that runs and cannot be reached", () => {
+  const ask = (turns: Turns) =>
+    turns.serve(
+      new Request("http://hermes/v1/models/x", { headers: { [TURN.requestId]: "r" } }),
+      new AbortController().signal,
+    );
+
+  it("is saved and started anew, and answers who asked", async () => {
+    await world(async (w) => {
+      await w.turn("remember this");
+      const { destroy } = w.sandbox;
+      w.sandbox.destroy = async () => {
+        await destroy.call(w.sandbox);
+        w.sandbox.healthy = true;
+      };
+      w.sandbox.healthy = false;
+      const answers = [ask(w.turns), ask(w.turns)];
+      await w.pass(30_000);
+      for (const answer of await Promise.all(answers)) expect(await answer.value.text()).toBe("answer");
+      expect(w.sandbox.starts).toHaveLength(2);
+      expect(w.sandbox.state).toBe("remember this");
+    });
+  });
+
+  it("is left alone while the sandbox starts it again", async () => {
+    await world(async (w) => {
+      await w.turn("remember this");
+      const { status } = w.sandbox.commands;
+      w.sandbox.commands["status"] = () => ({ stdout: JSON.stringify({ state: "waiting" }) });
+      w.sandbox.healthy = false;
+      const answer = ask(w.turns);
+      await w.pass(30_000);
+      w.sandbox.healthy = true;
+      if (status !== undefined) w.sandbox.commands["status"] = status;
+      await w.pass(2000);
+      expect(await (await answer).value.text()).toBe("answer");
+      expect(w.sandbox.starts).toHaveLength(1);
+    });
+  });
+});
