@@ -22,6 +22,8 @@ PUSHED = re.compile(r"digest: (sha256:[0-9a-f]{64})")
 LONG = 900.0
 """Seconds without a byte that a pull or a build may take."""
 
+PUBLISHED_ON = "com.docker.network.bridge.host_binding_ipv4"
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - said of an engine, not listened on
 SESSION_LABEL = "dev.workerd.session"
 """workerd's mark on every container that it makes, with the session id of its configuration."""
 
@@ -88,14 +90,21 @@ class DockerEngine:
 
     def bridge_gateway(self) -> str:
         """Return the address of its default bridge; an empty text when it has no address, or no such bridge."""
+        entries = (self._bridge().get("IPAM") or {}).get("Config") or []
+        return next((entry["Gateway"] for entry in entries if entry.get("Gateway")), "")
+
+    def published_on(self) -> str:
+        """Return the address of this machine that it publishes ports on when none is asked for."""
+        return (self._bridge().get("Options") or {}).get(PUBLISHED_ON) or EVERYWHERE
+
+    def _bridge(self) -> dict[str, Any]:
+        """Return what it tells of its default bridge; nothing when it has none."""
         try:
-            bridge = self._json("GET", "/networks/bridge", timeout=10)
+            return self._json("GET", "/networks/bridge", timeout=10)
         except DockerError as error:
             if error.status == 404:
-                return ""
+                return {}
             raise
-        entries = (bridge.get("IPAM") or {}).get("Config") or []
-        return next((entry["Gateway"] for entry in entries if entry.get("Gateway")), "")
 
     def image(self, name: str) -> dict[str, Any] | None:
         """Return what the engine knows of an image (name, or id), or None when it has none of that name."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ansible_collections.hermes.workers.plugins.module_utils import build_context
 from ansible_collections.hermes.workers.plugins.module_utils.docker import (
+    EVERYWHERE,
     SESSION_LABEL,
     SNAPSHOTS,
     DockerEngine,
@@ -45,6 +46,15 @@ class Containers:
         self.session = session
         self.engine = DockerEngine(socket)
         self._holder = f"hermes-bridge-{session}"
+
+    def network_words(self, egress: str) -> str:
+        """Return what the containers' network leaves open: docs/docker-engine.md. egress: hermes_egress."""
+        with speaking(self.socket):
+            address = self.engine.published_on()
+        words = f"the sidecar's port is published on {address}"
+        if address == EVERYWHERE:
+            words += ', beyond this machine; "ip": "127.0.0.1" in daemon.json ends that'
+        return words if egress == "open" else f"hermes_egress holds TCP, not UDP; {words}"
 
     def hold_bridge(self, image: str) -> bool:
         """Have Podman's bridge exist: it comes and goes with containers, but workerd waits on its address for theirs.

@@ -160,7 +160,11 @@ class Machine(Controller):
 
     def rows(self, source: Callable[[str], str]) -> list[list[str]]:
         """Return what the plan's table says of the place: what, value, source. source: of a variable's value."""
-        return [["dashboard", *self._dashboard(source)], self._sandbox()]
+        rows = [["dashboard", *self._dashboard(source)], self._sandbox()]
+        if self.containers:
+            words = self.containers.image.network_words(self.settings.egress)
+            rows.append(["network", words, source("hermes_egress")])
+        return rows
 
     def _dashboard(self, source: Callable[[str], str]) -> tuple[str, str]:
         if not self.settings.dashboard:

@@ -10,11 +10,14 @@ from typing import Any
 from ansible_collections.hermes.workers.plugins.module_utils.client import Answer, WorkerClient
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import render
+from ansible_collections.hermes.workers.plugins.plugin_utils.build import render, session_of
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.service import (
     CloudflareService,
 )
-from ansible_collections.hermes.workers.plugins.plugin_utils.container import ContainerImage
+from ansible_collections.hermes.workers.plugins.plugin_utils.container import (
+    ContainerImage,
+    Containers,
+)
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
 from ansible_collections.hermes.workers.plugins.plugin_utils.plan import prune
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import Processes
@@ -63,7 +66,9 @@ class LocalService:
     def rows(self, status: dict[str, Any]) -> list[tuple[str, str]]:
         """Return what the summary says of the place. status: the answer of /api/health."""
         if self.settings.engine == "docker":
-            return [("sandbox", "container (docker)")]
+            containers = Containers(self.settings.docker_socket, session_of(self.settings))
+            open_ = containers.network_words(self.settings.egress)
+            return [("sandbox", "container (docker)"), ("network", open_)]
         tools = "host tools on" if self.settings.host_tools else "no host tools"
         words = {True: "by bubblewrap", False: "no (bubblewrap missing or not usable)"}
         confined = words.get(status.get("confined"), "decided when Hermes wakes")

@@ -285,6 +285,25 @@ def test_the_cleaner_keeps_the_newest_snapshots(
     assert kept == {"1", "2", "3", "x"}, "1 is in use"
 
 
+@pytest.mark.parametrize(
+    ("options", "beyond"),
+    [
+        ({docker.PUBLISHED_ON: "127.0.0.1"}, False),
+        ({docker.PUBLISHED_ON: "0.0.0.0"}, True),
+        (None, True),
+    ],
+)
+def test_what_the_network_leaves_open_is_told(
+    stand_in: StandIn, options: dict[str, str] | None, beyond: bool
+) -> None:
+    stand_in.refused["/networks/bridge"] = (200, {"Options": options})
+    words = Containers(stand_in.path, "alice-00").network_words("providers")
+    assert "holds TCP, not UDP" in words
+    assert ("beyond this machine" in words) is beyond
+    assert ("published on 127.0.0.1" in words) is not beyond
+    assert "UDP" not in Containers(stand_in.path, "alice-00").network_words("open")
+
+
 def test_the_socket_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr(docker, "DOCKER_SOCKET", str(tmp_path / "docker.sock"))
