@@ -217,6 +217,7 @@ describe("sessions", () => {
     await wake();
     const sockets = await Promise.all(Array.from({ length: 100 }, () => open(cookie)));
     await ask("/api/dashboard/sessions/revoke", { method: "POST" });
+    expect(await held(), "with the revocation itself").toBe(0);
     await scheduler.wait(1001);
     const fresh = await signIn();
     expect((await socket({ cookie: fresh, origin: ORIGIN })).status).toBe(101);
