@@ -8,7 +8,7 @@ import { ApiError } from "./errors.ts";
 import { during, type Lasting } from "./lasting.ts";
 import type { Time } from "./time.ts";
 
-/** Header by which the Worker tells the instance what let a request in: see {@link Credential}. */
+/** Header by which the Worker, which is the gate, tells the instance what let a request in: see {@link Credential}. */
 export const CREDENTIAL = "x-hermes-worker-credential";
 
 /** What let somebody in: a token by its digest, a session by its id, Access until a time, a boot by its capability's digest. */

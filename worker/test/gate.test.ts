@@ -3,6 +3,7 @@
 import { runInDurableObject } from "cloudflare:test";
 import { beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { digestOf, hex } from "../src/digests.ts";
+import { CREDENTIAL } from "../src/leases.ts";
 import { sign } from "../src/session-cookie.ts";
 import { Team } from "./access.ts";
 import { anew, askWith, crash, instance, machine, woken } from "./helpers.ts";
@@ -243,6 +244,19 @@ describe("too many wrong credentials", () => {
     expect(await limited.json()).toMatchObject({ error: { code: "too_many_attempts" } });
     expect((await wrong("2001:db8:1:2::7", NEW)).status).toBe(200);
     expect((await wrong("2001:db8:1:3::7")).status).toBe(401);
+  });
+});
+
+describe("the instance", () => {
+  it.each([
+    ["key x", 401],
+    ["session x", 401],
+    ["access 1", 401],
+    ["", 401],
+    ["anyone", 200],
+  ])("answers what was let in by '%s' with %s", async (credential, status) => {
+    const headers = { [CREDENTIAL]: credential };
+    expect((await instance().fetch("http://instance/v1/models", { headers })).status).toBe(status);
   });
 });
 
