@@ -40,7 +40,7 @@ class ActionModule(ExistingAction):
         path = backups.path_for(self.settings.name, backup, folder.absolute())
         is_new = not (path.is_file() and not backups.difference(path, backup))
         if is_new:
-            self.progress(f"downloading {backup['bytes'] / 1e6:.1f} MB")
+            self.progress(f"downloading {max(1, round(backup['bytes'] / 1000))} kB")
             try:
                 backups.download(client, backup, path)
             except Unreachable as error:

@@ -117,14 +117,15 @@ class ActionModule(DeploymentAction):
             raise Card.of(
                 self.settings.name,
                 "not destroyed: nobody confirmed it.",
-                "answer yes, or run `make destroy CONFIRM=yes` (-e confirm=yes).",
+                f"answer yes, or run `{self.command('destroy', confirm='yes')}`.",
                 "confirm",
             )
         self.deployment.create()
         self.deployment.take("destroy")
         backup = None if self.forget or not self.deployed.exists else self._back_up()
+        card = self._card(backup)  # while what was noted for its commands is there
         self._remove()
-        self.show(self._card(backup))
+        self.show(card)
         return {"changed": True, "backup": str(backup) if backup else None}
 
     def _judge(self) -> None:
@@ -198,7 +199,8 @@ class ActionModule(DeploymentAction):
             raise Card.of(
                 self.settings.name,
                 f"its last backup cannot be taken: {error}.",
-                "run `deploy` first to mend it; or destroy it without a backup (-e hermes_forget=true).",
+                f"run `{self.command('deploy')}` first to mend it;"
+                " or destroy it without a backup (-e hermes_forget=true).",
                 "save",
             ) from error
 

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Container, Mapping
 from typing import Any, ClassVar
 
+from ansible.utils.vars import load_extra_vars
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
 from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     INPUTS,
@@ -21,14 +23,17 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     unknown_variables,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils import owner
-from ansible_collections.hermes.workers.plugins.plugin_utils.action import CardAction
 from ansible_collections.hermes.workers.plugins.plugin_utils.answers import yes_or_no
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.place import (
     CloudflarePlace,
 )
+from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import PrintingAction
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
-from ansible_collections.hermes.workers.plugins.plugin_utils.machine import Machine
+from ansible_collections.hermes.workers.plugins.plugin_utils.machine import (
+    Machine,
+    take_ports,
+)
 from ansible_collections.hermes.workers.plugins.plugin_utils.notes import notes
 from ansible_collections.hermes.workers.plugins.plugin_utils.provider_check import refused_keys
 from ansible_collections.hermes.workers.plugins.plugin_utils.rotation import Rotation, read_keys
@@ -39,23 +44,29 @@ Place = Machine | CloudflarePlace
 """Where a deployment runs: what stands against it there, and what has to change."""
 
 
-class ActionModule(CardAction):
+class ActionModule(PrintingAction):
     """hermes.workers.preflight"""
 
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = {
         "accounts": {"type": "dict", "default": {}},
         "rotate": {"type": "raw"},
+        "purpose": {"type": "str", "default": "deploy", "choices": ["deploy", "compare", "prove"]},
     }
 
     def execute(self, options: dict[str, Any]) -> dict[str, Any]:
         self.options, self.survey = options, options["accounts"]
         checker = self._checked()
-        sources = Sources()
+        self.sources = sources = Sources()
         deployment = Deployment(checker.settings.state_dir, checker.settings.name or "unnamed")
+        self.deployment = deployment
         foreign = owner.problems(deployment)
         if foreign:
             raise Card(checker.problems + foreign)
         runtime = Runtime(deployment, sources, self.progress, checker.settings.engine)
+        self.differences: list[list[str]] = []
+        if options["purpose"] == "prove" or options["rotate"] is not None:
+            self._take_what_is_there(checker)
+        self.differences += not_given(self.noted, checker, load_extra_vars(self._loader))
         place = self._place(checker, deployment, runtime)
         if options["rotate"] is not None:
             return self._rotation(checker, deployment, place)
@@ -63,7 +74,7 @@ class ActionModule(CardAction):
         found = (
             place.problems()
             + self._storage(checker.settings, deployment)
-            + unfinished(deployment)
+            + unfinished(deployment, self.command("rotate_keys"))
             + refused_keys(checker.settings, checker.secrets)
         )
         checker.problems += [problem for problem in found if problem.subject not in refused]
@@ -74,7 +85,7 @@ class ActionModule(CardAction):
             "changed": False,
             "settings": checker.settings.as_dict(),
             "changes": [vars(change) for change in changes],
-            "rows": plan_rows(checker, deployment, sources, place),
+            "rows": plan_rows(checker, deployment, sources, place) + self.differences,
             "notes": notes(checker, self.task_vars, sources.hermes_lock),
         }
 
@@ -84,6 +95,18 @@ class ActionModule(CardAction):
         if runs or yes_or_no("hermes_forget", self.task_vars.get("hermes_forget")):
             return []
         return Storage(deployment).problems()
+
+    def _take_what_is_there(self, checker: Checker) -> None:
+        """Have a play that asks a deployment on this machine ask it where it is. Raises a Card when it is down."""
+        if checker.problems or checker.settings.platform != "workerd":
+            return
+        record = self.deployment.supervisor()
+        if record is None:
+            raise Card([self.not_there() or self.not_running()])
+        for variable, found, said in take_ports(checker.settings, record):
+            checker.sources[variable] = "found"
+            row = ["found", f"{variable}: {found}", f"the inventory makes it {said}"]
+            self.differences.append(row)
 
     def _checked(self) -> Checker:
         """Return the inputs with their problems. Raises a Card when one cannot be read: nothing else can be judged."""
@@ -134,14 +157,15 @@ class ActionModule(CardAction):
             "changed": False,
             "settings": checker.settings.as_dict(),
             "changes": [vars(change) for change in rotation.changes()],
-            "rows": rotation.rows(place.address),
+            "rows": rotation.rows(place.address) + self.differences,
             "chosen_keys": sorted(rotation.keys),
         }
 
     def _place(self, checker: Checker, deployment: Deployment, runtime: Runtime) -> Place:
         """Return where the deployment is to run, as far as the inputs name it."""
         if checker.settings.platform == "workerd":
-            return Machine(checker.settings, deployment, runtime)
+            deploys = self.options["purpose"] == "deploy" and self.options["rotate"] is None
+            return Machine(checker.settings, deployment, runtime, listens=deploys)
         return CloudflarePlace(
             checker.settings, deployment, runtime, checker.cloudflare_token, self._account
         )
@@ -151,7 +175,21 @@ class ActionModule(CardAction):
         return self.survey.get(name)
 
 
-def unfinished(deployment: Deployment) -> list[Problem]:
+def not_given(noted: Mapping[str, Any], checker: Checker, extra: Container[str]) -> list[list[str]]:
+    """Return rows of the plan's table: what `-e` said when this was deployed, and nobody says now.
+
+    noted: the variables of then; extra: those of `-e` now.
+    """
+    return [
+        ["before", f"{name}: {show(value)}", "-e of the last deploy, not given now"]
+        for name, value in noted.items()
+        if name not in extra
+        and checker.sources.get(name) != "found"
+        and str(checker.raw.get(name)) != str(value)
+    ]
+
+
+def unfinished(deployment: Deployment, command: str) -> list[Problem]:
     """Return the problem of a rotation that was interrupted: a deploy would not know which token is the good one."""
     if deployment.rotation() is None:
         return []
@@ -159,7 +197,7 @@ def unfinished(deployment: Deployment) -> list[Problem]:
         Problem(
             deployment.name,
             "a rotation of its keys was interrupted.",
-            "run rotate_keys again: it finishes it.",
+            f"run `{command}`: it finishes it.",
             "rotation",
         )
     ]

@@ -46,8 +46,10 @@ def lines(plans: dict[str, dict[str, Any]], *, in_full: bool) -> list[str]:
             text += [f"  {what:<13} {value:<34} ({source})" for what, value, source in plan["rows"]]
         elif changes:
             text += ["", host]
+        width = max([10, *(len(change["what"]) for change in changes)])
         text += [
-            f"  {change['action']:<7} {change['what']:<10} {change['detail']}" for change in changes
+            f"  {change['action']:<7} {change['what']:<{width}} {change['detail']}"
+            for change in changes
         ]
     text.append("")
     if not created and not updated:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any, ClassVar
 
 from ansible_collections.hermes.workers.plugins.module_utils.errors import NOTHING_CHANGED, Card
@@ -132,7 +133,7 @@ class ActionModule(DeploymentAction):
                 raise Card.of(
                     self.settings.name,
                     f"the Worker answers {answer.status} to a request with {words}, not 401.",
-                    "run `make destroy` and report it: the deployment is not safe.",
+                    f"run `{self.command('destroy')}` and report it: the deployment is not safe.",
                     "verify",
                 )
 
@@ -173,7 +174,7 @@ class ActionModule(DeploymentAction):
         return f"none: {self.service.audience} may use it (hermes_allow_unauthenticated)"
 
     def _next(self, url: str) -> list[str]:
-        shown = self.deployment.shown(self.deployment.token_file)
+        shown = shlex.quote(self.deployment.shown(self.deployment.token_file))
         header = f'-H "Authorization: Bearer $(cat {shown})" ' if self.deployment.token() else ""
         body = canonical({"model": "hermes", "messages": [{"role": "user", "content": "Hello"}]})
         return [

@@ -26,6 +26,10 @@ class ActionModule(DeploymentAction):
     def deploy(self) -> dict[str, Any]:
         """Build what is not built yet."""
         rendered = render(self.settings, self.sources)
+        if not self.check_mode:
+            self.deployment.create()
+            self.deployment.take("deploy")
+            self.note_variables()
         result: dict[str, Any] = {
             "version": rendered.version,
             "config": str(self.deployment.build / "config.capnp"),
@@ -35,8 +39,6 @@ class ActionModule(DeploymentAction):
         if self.diff_mode:
             result["diff"] = self._diff(rendered)
         if not self.check_mode:
-            self.deployment.create()
-            self.deployment.take("deploy")
             note_use(self.deployment, self.runtime)
             self.runtime.install_tools()
             self._write(rendered, self.runtime.install_bundle())

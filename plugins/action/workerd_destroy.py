@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import time
 from pathlib import Path
@@ -49,7 +50,7 @@ class ActionModule(ExistingAction):
             raise Card.of(
                 self.settings.name,
                 "not destroyed: nobody confirmed it.",
-                "answer yes, or run `make destroy CONFIRM=yes` (-e confirm=yes).",
+                f"answer yes, or run `{self.command('destroy', confirm='yes')}`.",
                 "confirm",
             )
         self.deployment.take("destroy")
@@ -63,9 +64,10 @@ class ActionModule(ExistingAction):
         if containers is not None:
             self.progress("removing its containers, snapshots and images")
             containers.remove_all()
+        card = self._card(backup)  # while what was noted for its commands is there
         shutil.rmtree(self.deployment.folder)
         remove_runtime(self.deployment)
-        self.show(self._card(backup))
+        self.show(card)
         return {"changed": True, "backup": str(backup) if backup else None}
 
     def _containers(self) -> Containers | None:
@@ -128,9 +130,8 @@ class ActionModule(ExistingAction):
         if backup is None:
             return [*lines, "  no backup was kept"]
         folder = self.deployment.shown(self.deployment.folder)
-        restore = (
-            f"mkdir -m 700 -p {folder} && tar -xzf {self.deployment.shown(backup)} -C {folder}"
-        )
+        folder, archive = map(shlex.quote, (folder, self.deployment.shown(backup)))
+        restore = f"mkdir -m 700 -p {folder} && tar -xzf {archive} -C {folder}"
         return [
             *lines,
             f"  backup  {self.deployment.shown(backup)}",

@@ -59,7 +59,7 @@ class ActionModule(DeploymentAction):
             raise Card.of(
                 self.settings.name,
                 "the Worker does not prove what secrets it holds.",
-                "run `make deploy`: it starts the processes with today's secrets.",
+                f"run `{self.command('deploy')}`: it starts the processes with today's secrets.",
                 "secrets",
             )
         return names
@@ -84,7 +84,8 @@ class ActionModule(DeploymentAction):
             raise Card.of(
                 self.settings.name,
                 f"the Worker still holds another value of {', '.join(self._differing(wanted))}.",
-                "run `make deploy` again; if it persists, `make destroy` keeps a backup and starts afresh.",
+                f"run `{self.command('deploy')}` again; if it persists, `{self.command('destroy')}` keeps a"
+                " backup, so that it can be deployed afresh.",
                 "secrets",
                 changed=f"Changed: {', '.join(names)}.",
             )

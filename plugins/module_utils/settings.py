@@ -149,6 +149,7 @@ def role_argument(variable: str) -> str | None:
 
 ROLE_VARIABLES = frozenset(filter(None, map(role_argument, INPUTS))) | {
     "preflight_inventory",
+    "preflight_purpose",
     "preflight_result",
     "preflight_rotate",
 }

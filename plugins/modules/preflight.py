@@ -27,6 +27,13 @@ options:
     description:
       - Plan a rotation of these keys instead of a deploy; a list, or words separated by commas.
     type: raw
+  purpose:
+    description:
+      - What the check is for. V(compare) and V(prove) look at what is there already, so that no port has to be free.
+      - With V(prove), or O(rotate), the ports that the running deployment has are taken in place of the inventory's.
+    type: str
+    choices: [deploy, compare, prove]
+    default: deploy
 extends_documentation_fragment:
   - hermes.workers.deployment
   - hermes.workers.deployment.secrets

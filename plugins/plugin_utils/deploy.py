@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-import os
-import shlex
+import json
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +16,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.client import (
     Unreachable,
     WorkerClient,
 )
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
 from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     SECRET_INPUTS,
     Checker,
@@ -25,6 +25,12 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings import (
 from ansible_collections.hermes.workers.plugins.plugin_utils import owner
 from ansible_collections.hermes.workers.plugins.plugin_utils.action import CardAction
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
+from ansible_collections.hermes.workers.plugins.plugin_utils.commands import (
+    VARIABLES,
+    Commands,
+    Start,
+    notable,
+)
 from ansible_collections.hermes.workers.plugins.plugin_utils.inputs import Inputs
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
 from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import Runtime
@@ -32,11 +38,58 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import Runt
 PLACE_OPTIONS = {"name": {"type": "str"}, "state_dir": {"type": "path"}}
 """Where something was deployed; by default what the inventory says."""
 SETTINGS_OPTION = {"settings": {"type": "dict", "required": True}}
-MAKE_INVENTORY = "inventories/local"
-"""The inventory that the Makefile's targets take when none is named."""
 
 
-class DeploymentAction(CardAction):
+class PrintingAction(CardAction):
+    """An action that knows its deployment, and prints commands for it."""
+
+    deployment: Deployment
+    sources: Sources
+
+    def command(self, playbook: str, **variables: str) -> str:
+        """Return what a person types for another playbook of this collection. variables: of that run."""
+        hosts = self.task_vars.get("groups", {}).get("all", [])
+        start = Start.now(self.task_vars.get("ansible_inventory_sources") or [], self._loader)
+        limit = self.host if len(hosts) > 1 else ""
+        return Commands(start, self.sources.root, limit, self.noted).of(playbook, **variables)
+
+    def restore_command(self, backup: Path) -> str:
+        """Return what a person types to put a backup back."""
+        return self.command("restore", hermes_backup=self.deployment.shown(backup))
+
+    def note_variables(self) -> None:
+        """Note what this play's `-e` says of the deployment, for the commands that later plays print."""
+        self.deployment.keep_note(VARIABLES, json.dumps(notable(self._loader)))
+
+    @property
+    def noted(self) -> dict[str, Any]:
+        """What `-e` said of the deployment when it was last changed."""
+        with suppress(ValueError):
+            return dict(json.loads(self.deployment.note(VARIABLES) or "{}"))
+        return {}
+
+    def not_there(self) -> Problem | None:
+        """Return the problem of a deployment that is not in the state folder; None when it is."""
+        if self.deployment.folder.is_dir():
+            return None
+        return Problem(
+            self.deployment.name,
+            f"not deployed: there is no {self.deployment.shown(self.deployment.folder)}.",
+            f"run `{self.command('deploy')}`, or set hermes_state_dir to where it was deployed.",
+            "not-deployed",
+        )
+
+    def not_running(self) -> Problem:
+        """Return the problem of a deployment whose processes are down."""
+        return Problem(
+            self.deployment.name,
+            "its processes do not run.",
+            f"run `{self.command('deploy')}`; it starts them, and changes nothing else that is as it should be.",
+            "not-running",
+        )
+
+
+class DeploymentAction(PrintingAction):
     """An action whose options carry the settings that preflight checked."""
 
     def execute(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -56,38 +109,6 @@ class DeploymentAction(CardAction):
         foreign = owner.problems(self.deployment)
         if foreign:
             raise Card(foreign)
-
-    def command(self, target: str) -> str:
-        """Return what a person types for another playbook of this collection."""
-        sources = self.inventories
-        if self.in_checkout and len(sources) == 1:
-            chosen = "" if sources[0] == MAKE_INVENTORY else f" INVENTORY={shlex.quote(sources[0])}"
-            return f"make {target}{chosen}"
-        inventories = " ".join(f"-i {shlex.quote(source)}" for source in sources)
-        return f"ansible-playbook hermes.workers.{target} {inventories}".rstrip()
-
-    def restore_command(self, backup: Path) -> str:
-        """Return what a person types to put a backup back."""
-        shown = shlex.quote(self.deployment.shown(backup))
-        is_one_of_many = len(self.task_vars.get("groups", {}).get("all", [])) > 1
-        limit = f"-l {self.host}" if is_one_of_many else ""
-        command = self.command("restore")
-        if command.startswith("make "):
-            return f"{command} BACKUP={shown}" + (f' ARGS="{limit}"' if limit else "")
-        return " ".join(filter(None, [command, limit, f"-e hermes_backup={shown}"]))
-
-    @property
-    def in_checkout(self) -> bool:
-        """Whether the play was started where `make` works."""
-        return Path.cwd() == self.sources.root
-
-    @property
-    def inventories(self) -> list[str]:
-        """The inventories that this play was given."""
-        return [
-            os.path.relpath(source)
-            for source in self.task_vars.get("ansible_inventory_sources") or []
-        ]
 
     @cached_property
     def given_secrets(self) -> dict[str, str]:
@@ -130,14 +151,9 @@ class ExistingAction(DeploymentAction):
 
     def require(self) -> None:
         """Make sure that there is a deployment. Raises a Card."""
-        if self.deployment.folder.is_dir():
-            return
-        raise Card.of(
-            self.settings.name,
-            f"not deployed: there is no {self.deployment.shown(self.deployment.folder)}.",
-            f"run `{self.command('deploy')}`, or set hermes_state_dir to where it was deployed.",
-            "not-deployed",
-        )
+        problem = self.not_there()
+        if problem:
+            raise Card([problem])
 
     def ask(self, method: str, path: str, seconds: float) -> dict[str, Any]:
         """Return the JSON that the running Worker answers. seconds: without a byte. Raises a Card."""
@@ -154,12 +170,7 @@ class ExistingAction(DeploymentAction):
         self.require()
         client = self.client()
         if client is None:
-            raise Card.of(
-                self.settings.name,
-                "its processes do not run.",
-                f"run `{self.command('deploy')}`; it starts them, and changes nothing else that is as it should be.",
-                "not-running",
-            )
+            raise Card([self.not_running()])
         return client
 
     def silent(self, complaint: str) -> Card:

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from ansible_collections.hermes.workers.plugins.module_utils.client import WorkerClient
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
@@ -102,7 +104,8 @@ class Controller:
                 shown = self.deployment.shown(path)
                 problems.append(
                     _folder_problem(
-                        f"{shown} is open to other users (mode {mode:04o}).", f"chmod 700 {shown}"
+                        f"{shown} is open to other users (mode {mode:04o}).",
+                        f"chmod 700 {shlex.quote(shown)}",
                     )
                 )
         return problems
@@ -133,15 +136,25 @@ class Controller:
 class Machine(Controller):
     """This machine as the place where a deployment runs, under workerd."""
 
-    def __init__(self, settings: Settings, deployment: Deployment, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        deployment: Deployment,
+        runtime: Runtime,
+        *,
+        listens: bool = True,
+    ) -> None:
+        """listens: whether the play is to have the ports listened on; others look at what is there already."""
         super().__init__(settings, deployment, runtime)
+        self.listens = listens
         self.address = f"http://127.0.0.1:{settings.port}"
         # An engine whose socket is refused already has nothing more to tell.
         self.containers = ContainerEngine(settings, runtime) if settings.docker_socket else None
 
     def problems(self) -> list[Problem]:
         """Return everything about this machine that stands against the deployment."""
-        found = [*super().problems(), *self._python(), *self._ports()]
+        found = [*super().problems(), *self._python()]
+        found += self._ports() if self.listens else []
         return found + (self.containers.problems() if self.containers else [])
 
     def installs(self) -> bool:
@@ -241,6 +254,21 @@ class Machine(Controller):
             if record and port in record.get("ports", {}).values():
                 return name
         return None
+
+
+def take_ports(settings: Settings, record: Mapping[str, Any]) -> list[tuple[str, int, int]]:
+    """Have the settings name the ports that a running deployment has, for a play that only asks it.
+
+    record: of its supervisor. Returns what that changed: variable, port that was found, port that was set.
+    """
+    changed = []
+    for name, variable in PORT_VARIABLES.items():
+        field = variable.removeprefix("hermes_")
+        found, said = record.get("ports", {}).get(name), getattr(settings, field)
+        if found not in (None, said):
+            setattr(settings, field, found)
+            changed.append((variable, found, said))
+    return changed
 
 
 class ContainerEngine:

@@ -162,8 +162,11 @@ def processes_change(
     if actual.supervisor.get("host") != sources.host:
         return Change("update", "processes", "another supervisor or engine", EVERYTHING)
     if actual.supervisor.get("ports") != settings.ports:
-        ports = f"ports {', '.join(map(str, settings.ports.values()))}"
-        return Change("update", "processes", ports, EVERYTHING)
+        ports = [
+            ", ".join(map(str, found.values()))
+            for found in (actual.supervisor.get("ports", {}), settings.ports)
+        ]
+        return Change("update", "processes", f"ports {' -> '.join(ports)}", EVERYTHING)
     if actual.version != rendered.version:
         detail = (
             f"Worker {actual.version} -> {rendered.version}"

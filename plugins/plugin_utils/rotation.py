@@ -237,7 +237,7 @@ class Rotation:
         """Return what the plan's table says: what, value, source."""
         instance = self.standing.health.get("instance", {}).get("state", "not asked")
         return [
-            ["name", self.settings.name, "inventory"],
+            ["name", self.settings.name, "found"],
             ["address", address, "found"],
             ["keys", ", ".join(key for key in KEYS if key in self.keys), "asked for"],
             ["Hermes", f"is {instance}", "found"],

@@ -1,0 +1,140 @@
+# Copyright: hermes.workers contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The commands that cards print say again what the play was told, as far as that is no secret."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.parsing.dataloader import DataLoader
+from ansible.utils import context_objects
+from ansible_collections.hermes.workers.plugins.plugin_utils import commands
+from ansible_collections.hermes.workers.plugins.plugin_utils.commands import Commands, Start
+
+ROOT = Path(__file__).resolve().parents[3]
+INSTALLED = "hermes.workers.deploy"
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is no checkout."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def in_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+def start(*sources: str, playbook: str = INSTALLED, **more: Any) -> Start:
+    return Start("ansible-playbook", playbook, list(sources), **more)
+
+
+def started(monkeypatch: pytest.MonkeyPatch, **arguments: Any) -> Start:
+    """What is read from a command line. arguments: as Ansible has parsed them."""
+    given = context_objects.CLIArgs({"args": (INSTALLED,), **arguments})
+    monkeypatch.setattr(commands.context, "CLIARGS", given)
+    return Start.now(["/etc/hosts.yml", "alice,"], DataLoader())
+
+
+@pytest.mark.usefixtures("in_checkout")
+@pytest.mark.parametrize(
+    ("made", "playbook", "variables", "printed"),
+    [
+        (start("inventories/local"), "logs", {}, "make logs"),
+        (start("mine.yml"), "rotate_keys", {}, "make rotate-keys INVENTORY=mine.yml"),
+        (start("inventories/local"), "destroy", {"confirm": "yes"}, "make destroy CONFIRM=yes"),
+        (
+            start("inventories/local", extra={"hermes_state_dir": "/srv/x", "hermes_port": 9000}),
+            "deploy",
+            {},
+            'make deploy ARGS="-e hermes_port=9000 -e hermes_state_dir=/srv/x"',
+        ),
+        (start("a.yml", "b.yml"), "logs", {}, 'make logs INVENTORY=a.yml ARGS="-i b.yml"'),
+        (
+            start("inventories/local", extra={"hermes_state_dir": "/srv/a b"}),
+            "logs",
+            {},
+            """make logs ARGS='-e '"'"'{"hermes_state_dir": "/srv/a b"}'"'"''""",
+        ),
+    ],
+)
+def test_in_the_checkout_make_is_printed(
+    made: Start, playbook: str, variables: dict[str, str], printed: str
+) -> None:
+    assert Commands(made, ROOT).of(playbook, **variables) == printed
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_elsewhere_the_playbook_is_named_as_this_one_was() -> None:
+    installed = Commands(start("hosts.yml"), ROOT, limit="alice")
+    printed = "ansible-playbook hermes.workers.backup -i hosts.yml -l alice"
+    assert installed.of("backup") == printed
+    by_file = Commands(start("hosts.yml", playbook=f"{ROOT}/playbooks/deploy.yml"), ROOT)
+    assert by_file.of("logs") == f"ansible-playbook {ROOT}/playbooks/logs.yml -i hosts.yml"
+    own = Commands(start("hosts.yml", playbook="site.yml"), ROOT)
+    assert own.of("logs") == "ansible-playbook hermes.workers.logs -i hosts.yml"
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_each_playbook_gets_what_it_needs() -> None:
+    extra = {
+        "hermes_state_dir": "st",
+        "hermes_platform": "workerd",
+        "hermes_port": "9000",
+        "hermes_models": ["openai/gpt-5"],
+        "hermes_forget": "yes",
+        "hermes_action": "wake",
+    }
+    made = Commands(start("h", extra=extra), ROOT)
+    assert shlex.split(made.of("logs"))[4:] == ["-e", "hermes_state_dir=st"]
+    destroy = ["-e", "hermes_platform=workerd", "-e", "hermes_state_dir=st"]
+    assert shlex.split(made.of("destroy"))[4:] == destroy
+    models = ["-e", '{"hermes_models": ["openai/gpt-5"]}', "-e", "hermes_platform=workerd"]
+    ports = ["-e", "hermes_port=9000", "-e", "hermes_state_dir=st"]
+    assert shlex.split(made.of("deploy"))[4:] == models + ports
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_what_made_the_deployment_is_said_again_unless_this_play_says_otherwise() -> None:
+    noted = {"hermes_port": "9000", "hermes_platform": "workerd"}
+    made = Commands(start("h", extra={"hermes_port": "9001"}), ROOT, noted=noted)
+    words = shlex.split(made.of("deploy"))[4:]
+    assert words == ["-e", "hermes_platform=workerd", "-e", "hermes_port=9001"]
+    assert shlex.split(made.of("logs"))[4:] == []
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_the_command_line_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = "sk-canary-of-this-test"
+    given = (
+        f"hermes_port=9000 openai_api_key={secret}",
+        f'{{"hermes_secrets": {{"X": "{secret}"}}, "hermes_name": "al"}}',
+        "@vars.yml",
+    )
+    made = started(monkeypatch, extra_vars=given, vault_password_files=("/etc/pass",))
+    printed = Commands(made, ROOT).of("deploy")
+    assert secret not in printed
+    words = shlex.split(printed.removeprefix(made.program))
+    assert words[1:5] == ["-i", "/etc/hosts.yml", "-i", "alice,"]
+    password = ["--vault-password-file", "/etc/pass"]
+    assert words[5:] == [
+        *password,
+        "-e",
+        "@vars.yml",
+        "-e",
+        "hermes_name=al",
+        "-e",
+        "hermes_port=9000",
+    ]
+
+
+def test_what_is_noted_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"hermes_port": 9000, "hermes_api_token": "hw_x", "cloudflare_api_token": "t"}
+    more = {"anthropic_api_key": "k", "hermes_forget": "yes", "own": "1", "hermes_env": {"A": "b"}}
+    monkeypatch.setattr(commands, "load_extra_vars", lambda _loader: given | more)
+    assert commands.notable(DataLoader()) == {"hermes_env": {"A": "b"}, "hermes_port": 9000}
