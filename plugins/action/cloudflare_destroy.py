@@ -22,7 +22,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
     CloudflareError,
 )
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
-from ansible_collections.hermes.workers.plugins.module_utils.settings import Checker
+from ansible_collections.hermes.workers.plugins.module_utils.settings import Checker, Settings
 from ansible_collections.hermes.workers.plugins.plugin_utils import backups
 from ansible_collections.hermes.workers.plugins.plugin_utils.answers import yes_or_no
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
@@ -77,6 +77,7 @@ class ActionModule(DeploymentAction):
         self.prunes = yes_or_no("hermes_prune_images", options["prune_images"])
         raw = {name: given[name] for name in WHERE if name in given}
         checker = Checker(raw | {"hermes_platform": "cloudflare"}).check()
+        refuse_what_is_here(checker.settings)
         if checker.problems:
             raise Card(checker.problems)
         self.settings = checker.settings
@@ -246,3 +247,16 @@ class ActionModule(DeploymentAction):
             f"  {self.command('deploy')}",
             f"  {self.restore_command(backup)}",
         ]
+
+
+def refuse_what_is_here(settings: Settings) -> None:
+    """Ask nobody for an account when the deployment is one on this machine. Raises a Card."""
+    deployment = Deployment(settings.state_dir, settings.name or "unnamed")
+    if not deployment.has_storage() or deployment.note("host"):
+        return
+    raise Card.of(
+        "hermes_platform",
+        f"{settings.name} was deployed to this machine, and the inventory says cloudflare.",
+        "set hermes_platform: workerd, or say -e hermes_platform=workerd.",
+        "platform",
+    )

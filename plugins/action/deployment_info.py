@@ -11,7 +11,11 @@ from ansible_collections.hermes.workers.plugins.module_utils.client import Unrea
 from ansible_collections.hermes.workers.plugins.plugin_utils.answers import line_count
 from ansible_collections.hermes.workers.plugins.plugin_utils.chats import job_words, state_rows
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import cost
-from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import ExistingAction
+from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import (
+    REFUSED,
+    ExistingAction,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.layout import full_disk
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import tail
 from ansible_collections.hermes.workers.plugins.plugin_utils.storage import Storage
 
@@ -26,6 +30,9 @@ class ActionModule(ExistingAction):
         "log_lines": {"type": "raw"}
     }
 
+    is_refused = False
+    """Whether the Worker did not take our token."""
+
     def deploy(self) -> dict[str, Any]:
         asked = self.options["log_lines"]
         lines = 0 if asked is None else line_count("lines", asked)
@@ -36,13 +43,13 @@ class ActionModule(ExistingAction):
         self.show(self._logs(client, lines) if lines else self._card(health, status))
         return {"changed": False, "running": client is not None, "health": health, "status": status}
 
-    @staticmethod
-    def _get(client: WorkerClient | None, path: str) -> dict[str, Any]:
+    def _get(self, client: WorkerClient | None, path: str) -> dict[str, Any]:
         """Return the JSON of a GET, or an empty dict when the Worker does not answer it."""
         try:
             answer = client.request("GET", path, timeout=20) if client else None
         except Unreachable:
             return {}
+        self.is_refused = answer is not None and answer.status == REFUSED
         content = answer.json() if answer is not None and answer.status == 200 else {}
         return content if isinstance(content, dict) else {}
 
@@ -72,6 +79,7 @@ class ActionModule(ExistingAction):
             ("backups", words(status.get("backups", {}).get("count"))),
             ("left out", "; ".join(status.get("backups", {}).get("leftOut", []))),
             *state_rows(status),
+            ("disk", getattr(full_disk(self.deployment.folder), "sentence", None)),
             ("last error", words(status.get("lastError"))),
             ("provider", words(status.get("lastProviderError"))),
             ("jobs", job_words(status.get("lastJobError"))),
@@ -99,6 +107,8 @@ class ActionModule(ExistingAction):
             return "running"
         if self.deployment.note("host"):
             return "deployed, but the Worker does not answer to the token in the state folder"
+        if record and self.is_refused:
+            return f"its processes run, but {self.stranger().sentence.rstrip('.')}"
         if record:
             return (
                 f"its processes run, but the Worker does not answer; see `{self.command('logs')}`"
@@ -109,7 +119,9 @@ class ActionModule(ExistingAction):
 
     @staticmethod
     def _instance(status: dict[str, Any]) -> str | None:
-        return f"{status['state']} since {status.get('since')}" if status.get("state") else None
+        if not status.get("state"):
+            return None
+        return status["state"] + (f" since {status['since']}" if status.get("since") else "")
 
     def _logs(self, client: WorkerClient | None, lines: int) -> list[str]:
         shown = []

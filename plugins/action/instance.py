@@ -62,7 +62,7 @@ class ActionModule(ExistingAction):
         return health["instance"] | {"gateway": health["hermes"]["gateway"]}
 
     def _tell(self, changed: bool, now: dict[str, Any]) -> dict[str, Any]:
-        gateway = "running" if now["gateway"] else "stopped"
+        gateway = now["gateway"] or "stopped"
         words = (
             now["state"] if now["state"] == "asleep" else f"{now['state']}, its gateway {gateway}"
         )

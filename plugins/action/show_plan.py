@@ -84,8 +84,7 @@ def others(strangers: list[dict[str, str]]) -> list[str]:
 
 
 def _is_new(plan: dict[str, Any]) -> bool:
-    """Tell whether there was no such deployment: on this machine no process, on Cloudflare no Worker."""
-    what = "worker" if plan["settings"]["platform"] == "cloudflare" else "processes"
+    """Tell whether there was no such deployment; one that is only stopped is there."""
     return any(
-        change["what"] == what and change["action"] == "create" for change in plan["changes"]
+        change["what"] == "worker" and change["action"] == "create" for change in plan["changes"]
     )

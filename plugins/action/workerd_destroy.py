@@ -41,6 +41,7 @@ class ActionModule(ExistingAction):
         confirmed = yes_or_no("confirm", self.options["confirmed"])
         forget = yes_or_no("hermes_forget", self.options["forget"])
         exists = self.deployment.folder.is_dir()
+        self._refuse_what_is_elsewhere()
         if self.options["only_plan"]:
             self.show(self._plan(exists, forget))
             return {"changed": False, "exists": exists}
@@ -55,7 +56,7 @@ class ActionModule(ExistingAction):
             )
         self.deployment.take("destroy")
         containers = self._containers()
-        stored = self._has_memory()
+        stored = self.deployment.has_storage()
         if stored and not forget:
             self._save()
         self.progress("stopping the processes")
@@ -69,6 +70,18 @@ class ActionModule(ExistingAction):
         remove_runtime(self.deployment)
         self.show(card)
         return {"changed": True, "backup": str(backup) if backup else None}
+
+    def _refuse_what_is_elsewhere(self) -> None:
+        """Keep the folder of a deployment at Cloudflare: its token opens a Worker that would stay. Raises a Card."""
+        host = self.deployment.note("host")
+        if not host or self.deployment.has_storage():
+            return
+        raise Card.of(
+            "hermes_platform",
+            f"{self.settings.name} was deployed to Cloudflare (https://{host}), and the inventory says workerd.",
+            "set hermes_platform: cloudflare, or say -e hermes_platform=cloudflare.",
+            "platform",
+        )
 
     def _containers(self) -> Containers | None:
         """Return what this deployment has in a container engine. Raises a Card when that does not answer."""
@@ -99,7 +112,7 @@ class ActionModule(ExistingAction):
             lines.append(
                 f"  remove  {self.deployment.shown(self.deployment.runtime)} (no other deployment uses it)"
             )
-        if self._has_memory():
+        if self.deployment.has_storage():
             lines.append(f"  {kept(folder_of(self.deployment), self.deployment, forget)}")
         return lines
 
@@ -108,10 +121,6 @@ class ActionModule(ExistingAction):
         if client is not None:
             self.progress("saving Hermes' state")
             save_and_sleep(client, self.settings.name, "it is destroyed")
-
-    def _has_memory(self) -> bool:
-        storage = self.deployment.folder / "storage"
-        return storage.is_dir() and any(storage.iterdir())
 
     def _back_up(self) -> Path:
         """Pack the stopped Durable Object's files and return the archive."""

@@ -74,6 +74,7 @@ class ActionModule(DeploymentAction):
         if containers := self._containers():
             Containers(**containers).hold_bridge(self.settings.sidecar_image)
         processes = Processes(self.deployment, self.sources.host)
+        self.done = ["processes"]
         if self._same_supervisor(actual):
             self.progress("restarting workerd; open requests are finished first")
             if self.settings.engine == "docker":

@@ -290,7 +290,8 @@ class Cloudflare:
                 seconds
             )  # the limit is the token's: no other process needs to run into it
         if seconds >= LONG:
-            self._tell(f"Cloudflare asks to wait {seconds:.0f} s: {reason.message}")
+            asks = "Cloudflare asks to wait" if reason.status == 429 else "trying again in"
+            self._tell(f"{reason.message}: {asks} {seconds:.0f} s")
         time.sleep(seconds)
 
     def _refusal(

@@ -17,6 +17,7 @@ from ansible.utils.vars import load_extra_vars
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.module_utils.settings import INPUTS
 from ansible_collections.hermes.workers.plugins.plugin_utils import inputs, owner
+from ansible_collections.hermes.workers.plugins.plugin_utils.layout import DISK_FULL, disk_card
 
 display = Display()
 
@@ -28,6 +29,8 @@ STEPS = {
     "secrets_result": "secrets",
     "routes_result": "hostname",
 }
+CARRIERS = {"cloudflare": "worker", "workerd": "processes"}
+"""Platform -> the step that gives the Worker its secrets by itself, whether or not they differ."""
 ELSEWHERE = {"cloudflare": "processes", "workerd": "hostname"}
 """Platform -> the step that it does not have."""
 
@@ -126,14 +129,20 @@ class CardAction(ActionBase):
         if not done:
             return None
         settings = (self.task_vars.get("preflight_result") or {}).get("settings") or {}
-        not_there = ELSEWHERE.get(settings.get("platform"))
-        rest = [words for words in STEPS.values() if words not in done and words != not_there]
+        platform = settings.get("platform")
+        carrier = CARRIERS.get(platform)
+        told = {*done, ELSEWHERE.get(platform), *(("secrets",) if carrier in done else ())}
+        rest = [words for words in STEPS.values() if words not in told]
+        if carrier in done and "secrets" not in done:
+            done[done.index(carrier)] = f"{carrier} (which took the secrets along)"
         left = f" Not changed: {', '.join(rest)}." if rest else ""
         return f"Changed: {', '.join(done)}.{left}"
 
 
 def system_card(error: OSError) -> Card:
     """Return the card for a failure of the operating system that no step expected."""
+    if error.errno in DISK_FULL:
+        return disk_card(error, Path(error.filename or "/"))
     if isinstance(error, PermissionError) and error.filename:
         path = owner.existing(Path(os.fsdecode(error.filename)).absolute())
         if path.lstat().st_uid != os.geteuid():

@@ -32,7 +32,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.commands import (
     notable,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.inputs import Inputs
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
+from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment, full_disk
 from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import Runtime
 
 PLACE_OPTIONS = {"name": {"type": "str"}, "state_dir": {"type": "path"}}
@@ -40,11 +40,23 @@ PLACE_OPTIONS = {"name": {"type": "str"}, "state_dir": {"type": "path"}}
 SETTINGS_OPTION = {"settings": {"type": "dict", "required": True}}
 
 
+REFUSED = 401
+"""Status of an answer to a token that is not the Worker's."""
+
+
 class PrintingAction(CardAction):
     """An action that knows its deployment, and prints commands for it."""
 
     deployment: Deployment
     sources: Sources
+
+    def _failure(self, card: Card) -> dict[str, Any]:
+        """Name a full disk, whatever else is said: without room the Worker cannot even tell what is wrong."""
+        deployment = getattr(self, "deployment", None)
+        full = full_disk(deployment.folder) if deployment else None
+        if full and all(problem.code != full.code for problem in card.problems):
+            card.problems.insert(0, full)
+        return super()._failure(card)
 
     def command(self, playbook: str, **variables: str) -> str:
         """Return what a person types for another playbook of this collection. variables: of that run."""
@@ -161,6 +173,8 @@ class ExistingAction(DeploymentAction):
             answer = self.running().request(method, path, timeout=seconds)
         except Unreachable as error:
             raise self.silent(str(error)) from error
+        if answer.status == REFUSED:
+            raise Card([self.stranger()])
         if answer.status != 200:
             raise self.silent(answer.complaint())
         return dict(answer.json())
@@ -172,6 +186,16 @@ class ExistingAction(DeploymentAction):
         if client is None:
             raise Card([self.not_running()])
         return client
+
+    def stranger(self) -> Problem:
+        """Return the problem of a Worker that does not take the token of the state folder."""
+        shown = self.deployment.shown(self.deployment.token_file)
+        return Problem(
+            self.settings.name,
+            f"the Worker does not take the token in {shown}.",
+            f"put the right one there; or run `{self.command('deploy')}`, which has the Worker take this one.",
+            "api-token",
+        )
 
     def silent(self, complaint: str) -> Card:
         """Return the card for a Worker that did not do what it was asked."""

@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import threading
@@ -28,6 +29,9 @@ PROOF = "verified"
 ROTATION = "rotation.json"
 CONTAINERS = "containers.json"
 WATCH_SECONDS = 0.1
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+ROOM_BYTES = 4_000_000
+"""What a save of a small state takes, with the database's own log of it."""
 TOKEN_PREFIX = "hw_"  # noqa: S105 - a prefix, not a token
 
 
@@ -53,6 +57,11 @@ class Deployment:
                 (self.folder / name).mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise disk_card(error, self.folder) from error
+
+    def has_storage(self) -> bool:
+        """Tell whether a Durable Object on this machine has kept anything here."""
+        storage = self.folder / "storage"
+        return storage.is_dir() and any(storage.iterdir())
 
     def shown(self, path: Path) -> str:
         """Return a path the way a person would type it: relative when that is shorter."""
@@ -301,9 +310,21 @@ def new_token() -> str:
     return TOKEN_PREFIX + secrets.token_urlsafe(32)
 
 
+def full_disk(folder: Path) -> Problem | None:
+    """Return the problem of a folder whose disk has no room for a save; None when there is room, or no such folder."""
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        return None
+    if free >= ROOM_BYTES:
+        return None
+    sentence = f"no space left below {folder}: {free / 1e6:.1f} MB free."
+    return Problem("disk", sentence, "free space there; nothing is saved until then.", "disk")
+
+
 def disk_card(error: OSError, path: Path, changed: str | None = None) -> Card:
     """Return the card for a failure to write below a path."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in DISK_FULL:
         return Card.of(
             "disk",
             f"no space left below {path}.",

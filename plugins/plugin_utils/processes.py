@@ -242,9 +242,11 @@ class Processes:
         elif answer.status == 200:
             running = answer.json().get("worker", {}).get("version")
             sentence = f"version {running} is running, and the inventory makes version {version}."
-            remedy, detail = "run `make deploy`; it brings one to the other.", []
+            remedy, detail = "run deploy; it brings one to the other.", []
         else:
             sentence = f"/api/health is answered with {answer.status}: {answer.complaint()}"
+            if answer.status == 401:
+                remedy, detail = "run deploy; it has the Worker take the token that is kept.", []
         return Card.of(self.deployment.name, sentence, remedy, "processes", detail=detail)
 
 
@@ -321,7 +323,7 @@ def save_and_sleep(client: WorkerClient, name: str, why: str) -> bool:
         raise Card.of(
             name,
             f"its state could not be saved before {why}: {answer.complaint()}",
-            "see `make logs`; mend the cause and run it again.",
+            "see its logs, mend the cause and run it again.",
             "save",
         )
     return True

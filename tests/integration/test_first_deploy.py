@@ -142,8 +142,8 @@ def test_destroy_leaves_a_backup_and_nothing_else_and_tells_how_to_have_it_back(
     (backup,) = left.iterdir()
     assert stat.S_IMODE(backup.stat().st_mode) == 0o600
     restore, deploy = re.search(r"To have it back:\n  (.+)\n  (.+)\n", done.stdout).groups()
-    assert deploy == "make deploy"
-    subprocess.run(["sh", "-e", "-c", restore], cwd=clone.folder, check=True)
-    done = clone.make("deploy")
-    assert done.returncode == 0, done.stdout
+    assert f"-e hermes_port={clone.local.port}" in deploy, "what made it makes it again"
+    for command in (restore, deploy):
+        run = ["sh", "-e", "-c", command]
+        subprocess.run(run, cwd=clone.folder, env=clean_environment(), check=True, timeout=300)
     assert "plover" in clone.local.chat("And now?", session="kept").said

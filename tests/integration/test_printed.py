@@ -164,6 +164,10 @@ def test_destroy_and_its_way_back_work_as_printed(
     deployed: str, shell: Shell, printed: Deployment
 ) -> None:
     destroy = below(deployed, "Next")[2]
+    unsaid = shell.run(destroy.replace("-e hermes_platform=workerd", ""))
+    assert (
+        unsaid.returncode != 0 and "hermes_platform: printed was deployed to this" in unsaid.stdout
+    )
     asked = shell.run(destroy)
     assert asked.returncode != 0 and "nobody confirmed it" in asked.stdout, asked.stdout
     gone = shell.ok(advised(asked.stdout).replace("confirm=yes", "confirm=y"))

@@ -150,7 +150,22 @@ def test_a_long_wait_is_announced(server: ApiServer, pauses: list[float]) -> Non
     server.script = [refused(429, 971, "Please wait", Retry_After="42"), ok()]
     Cloudflare(TOKEN, ACCOUNT, server.url, tell=lines.append).get("/x")
     assert len(lines) == 1
-    assert "42 s" in lines[0]
+    assert "Please wait" in lines[0] and "Cloudflare asks to wait 42 s" in lines[0]
+
+
+@pytest.mark.usefixtures("pauses")
+def test_a_wait_that_nobody_asked_for_is_not_laid_to_cloudflare(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cloudflare, "LONG", 0.0)
+    lines: list[str] = []
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    with pytest.raises(CloudflareError):
+        Cloudflare(TOKEN, base_url=url, tell=lines.append).get("/x")
+    assert lines and all("no answer from" in line and "trying again in" in line for line in lines)
+    assert not any("asks" in line for line in lines)
 
 
 def test_a_deletion_whose_answer_was_lost_is_a_deletion(

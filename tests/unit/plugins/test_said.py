@@ -1,0 +1,108 @@
+# Copyright: hermes.workers contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What cards say of what was changed, of the disk and of the token is so."""
+
+from __future__ import annotations
+
+import errno
+from collections import namedtuple
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ansible_collections.hermes.workers.plugins.action.deployment_info import ActionModule
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.plugin_utils import layout
+from ansible_collections.hermes.workers.plugins.plugin_utils.action import CardAction, system_card
+from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import DeploymentAction
+from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def action(kind: type[CardAction] = CardAction, **variables: Any) -> CardAction:
+    """An action as a play has it when it fails."""
+    made = kind.__new__(kind)
+    made._task = SimpleNamespace(check_mode=False)
+    made.task_vars = variables
+    return made
+
+
+def on(platform: str, *changed: str) -> dict[str, Any]:
+    results = {f"{step}_result": {"changed": True} for step in changed}
+    return {"preflight_result": {"settings": {"platform": platform}}, **results}
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        (on("workerd"), None),
+        (on("workerd", "image"), "Changed: image. Not changed: worker, processes, secrets."),
+        (
+            on("workerd", "worker", "workerd"),
+            "Changed: worker, processes (which took the secrets along). Not changed: image.",
+        ),
+        (
+            on("cloudflare", "worker"),
+            "Changed: worker (which took the secrets along). Not changed: image, hostname.",
+        ),
+        (on("cloudflare", "secrets"), "Changed: secrets. Not changed: image, worker, hostname."),
+    ],
+)
+def test_secrets_that_went_along_are_not_called_unchanged(
+    variables: dict[str, Any], words: str | None
+) -> None:
+    assert action(**variables).changed_so_far() == words
+
+
+def test_a_full_disk_is_named_by_the_system_card() -> None:
+    card = system_card(OSError(errno.ENOSPC, "No space left on device", "/srv/hermes/lock.json"))
+    assert card.problems[0].subject == "disk"
+    assert "/srv/hermes/lock.json" in card.render()
+
+
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout.shutil, "disk_usage", lambda _path: Usage(10**9, 10**9, 4096))
+
+
+def failed(folder: Path) -> str:
+    made = action(DeploymentAction)
+    made.deployment = Deployment(str(folder), "hermes")
+    card = Card.of("hermes", "the instance could not be reached.", "see its logs.", "instance")
+    return str(made._failure(card)["msg"])
+
+
+@pytest.mark.usefixtures("full")
+def test_a_failure_on_a_full_disk_names_the_disk_first(tmp_path: Path) -> None:
+    told = failed(tmp_path)
+    assert told.startswith(f"disk: no space left below {tmp_path}")
+    assert "the instance could not be reached" in told and "docs/errors.md#disk" in told
+
+
+def test_a_failure_elsewhere_says_nothing_of_the_disk(tmp_path: Path) -> None:
+    assert failed(tmp_path).startswith("hermes: the instance")
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        ({"state": "awake", "since": None}, "awake"),
+        ({"state": "asleep", "since": "2026-11-26T12:00:00Z"}, "asleep since 2026-11-26T12:00:00Z"),
+        ({}, None),
+    ],
+)
+def test_a_moment_that_is_not_known_is_not_told(status: dict[str, Any], words: str | None) -> None:
+    assert ActionModule._instance(status) == words
+
+
+def test_a_worker_that_refuses_the_token_is_said_to_answer(tmp_path: Path) -> None:
+    made = action(ActionModule)
+    made.deployment = Deployment(str(tmp_path), "hermes")
+    made.settings = SimpleNamespace(name="hermes")
+    made.command = lambda playbook: f"make {playbook}"  # type: ignore[method-assign]
+    made.is_refused = True
+    told = made._verdict({"ports": {"http": 8787}}, {})
+    assert told.startswith("its processes run, but the Worker does not take the token in ")
+    assert "does not answer" not in told
