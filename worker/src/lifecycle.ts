@@ -67,6 +67,8 @@ const ANSWER_PATIENCE = 3000;
 const LOOK_AGAIN = 1500;
 /** A sandbox that died has its appointments kept after so long: soon, but not in a circle. */
 const AFTER_DEATH = 45_000;
+/** Between looks whether a cron job has come to its end, in milliseconds. */
+const JOBS_LOOK = 1000;
 /** How often a request sees its sandbox die before it is refused. */
 const MAX_DEATHS = 5;
 /** How long new turns are held back for a new version of the Worker, in milliseconds. */
@@ -469,6 +471,7 @@ export class Lifecycle {
         const { state, nextCron } = this.#memory;
         if (state === "asleep") return vault.offer(upload);
         await this.#drain();
+        await this.#jobsDone().catch(() => undefined);
         await this.#saving.verified("restore");
         const offered = vault.offer(upload);
         await this.#end(nextCron);
@@ -528,7 +531,7 @@ export class Lifecycle {
     return this.#exclusively(async () => {
       if (this.#memory.state === "asleep") return null;
       await this.#drain();
-      const { nextCron } = await this.#chores().catch(() => this.#memory);
+      const { nextCron } = await this.#jobsDone().catch(() => this.#memory);
       const saved = await this.#saving.verified("sleep");
       await this.#saving.snapshot(saved);
       await this.#end(nextCron);
@@ -548,6 +551,7 @@ export class Lifecycle {
       await this.#drain().catch((error: unknown) => {
         if (!force) throw error;
       });
+      if (!force) await this.#jobsDone().catch(() => undefined);
       const saved = await this.#saving.verified("restart").catch((error: unknown) => {
         if (!force) throw error;
         this.#parts.log.warn("restart_without_save", { why: engineReason(error) });
@@ -747,6 +751,24 @@ export class Lifecycle {
           "stopped. Try again when they are done.",
         retryAfter: 30,
       });
+  }
+
+  /**
+   * Waits for the cron jobs that Hermes is at, for as long as for turns. In the state that is saved now they have been
+   * begun, and Hermes does none of those again: one that takes longer is cut off, and told as failed.
+   */
+  async #jobsDone(): Promise<Chores> {
+    const { time, settings, log } = this.#parts;
+    const end = time.now() + settings.drainTimeout;
+    for (;;) {
+      const chores = await this.#chores();
+      if (chores.cronRunning === 0) return chores;
+      if (time.now() >= end) {
+        log.warn("job_cut", { running: chores.cronRunning });
+        return chores;
+      }
+      await time.sleep(JOBS_LOOK);
+    }
   }
 
   async #end(wakeAt: number | null): Promise<void> {

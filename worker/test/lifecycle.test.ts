@@ -989,6 +989,32 @@ describe("appointments", () => {
       expect(vault.list()).toHaveLength(2);
     }));
 
+  it.each(["sleep", "restart"] as const)("under way come to their end before a %s", (order) =>
+    world(async ({ sandbox, turn, pass, life, vault }) => {
+      await turn("a");
+      sandbox.cronRunning = 1;
+      const done = order === "sleep" ? life.sleep() : life.restart(false);
+      await pass(1500);
+      expect(sandbox.destroys).toBe(0);
+      sandbox.state += " and what the job did";
+      sandbox.cronRunning = 0;
+      await pass(1500);
+      await done;
+      expect(sandbox.destroys).toBe(1);
+      expect(await new Response(vault.read(vault.good()[0]?.id ?? 0)).text()).toMatch(/what the job did$/);
+    }),
+  );
+
+  it("that do not end are cut off after a while", () =>
+    world(async ({ sandbox, turn, pass, life }) => {
+      await turn("a");
+      sandbox.cronRunning = 1;
+      const done = life.sleep();
+      await pass(120_000);
+      await done;
+      expect(sandbox.destroys).toBeGreaterThan(0);
+    }));
+
   it("that failed are told soon, while it sleeps too, and without a secret", () =>
     world(async ({ sandbox, turn, pass, time, life }) => {
       await turn("a");
