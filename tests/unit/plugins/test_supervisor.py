@@ -404,6 +404,7 @@ def test_what_a_killed_supervisor_left_is_ended(running: Box) -> None:
 
 
 def test_a_copied_folder_leaves_the_other_ones_processes_alone(running: Box) -> None:
+    before = running.pids()
     copy = Box(running.folder.with_name("copy"))
     copy.port = free_port()
     shutil.copytree(running.folder / "run", copy.folder / "run", dirs_exist_ok=True, ignore=SOCKETS)
@@ -413,7 +414,9 @@ def test_a_copied_folder_leaves_the_other_ones_processes_alone(running: Box) -> 
     finally:
         copy.close()
     assert running.ctl("status").returncode == 0
-    assert all(psutil.pid_exists(pid) for pid in running.pids().values())
+    # The same ones: what was ended would have been started again.
+    assert running.pids() == before
+    assert all(psutil.pid_exists(pid) for pid in before.values())
 
 
 def test_a_killed_supervisor_is_started_again_with_the_secrets_of_that_moment(
