@@ -26,6 +26,8 @@ export interface SavingParts {
 
 /** Turns are saved within a minute; a state of which that was not true for so long is at risk, in milliseconds. */
 const RISKY = 900_000;
+/** The alarm is raised again after so long, in milliseconds. */
+const BETWEEN_ALARMS = 300_000;
 
 /** Since when, and why, what Hermes knows would be lost with its sandbox; `null` when it would not. */
 export function riskOf(
@@ -42,6 +44,8 @@ export class Saving {
   readonly #parts: SavingParts;
   #running: Promise<Saved> | null = null;
   #next: Promise<Saved> | null = null;
+  /** When the alarm was raised last. */
+  #told = 0;
 
   constructor(parts: SavingParts) {
     this.#parts = parts;
@@ -156,8 +160,11 @@ export class Saving {
   /** Raises the alarm when what Hermes knows was not saved for too long. */
   tellRisk(): void {
     const { time, log, memory } = this.#parts;
-    const risk = riskOf(memory, time.now());
-    if (risk === null) return;
+    const now = time.now();
+    const risk = riskOf(memory, now);
+    // Either way: the clock may have been set back.
+    if (risk === null || Math.abs(now - this.#told) < BETWEEN_ALARMS) return;
+    this.#told = now;
     const since = new Date(risk.since).toISOString();
     log.error("state_at_risk", { boot: memory.bootId, since, why: risk.why });
   }
