@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import shutil
 import stat
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 from plays import ROOT, Deployment, clean_environment
+
+from tests.standins.provider import Provider
 
 
 class Clone:
@@ -29,15 +32,18 @@ class Clone:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target, follow_symlinks=False)
 
-    def make(self, target: str, *variables: str) -> subprocess.CompletedProcess[str]:
+    def make(
+        self, target: str, *variables: str, more: str = "", **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a target. variables: make's; more: of the playbook's arguments; env: what was exported before."""
         ports = (
             f"-e hermes_port={self.local.port} -e hermes_providers_port={self.local.providers_port}"
             f" -e hermes_dashboard_port={self.local.dashboard_port}"
         )
         return subprocess.run(
-            ["make", target, f"ARGS={ports}", *variables],
+            ["make", target, f"ARGS={ports} {more}", *variables],
             cwd=self.folder,
-            env=clean_environment(),
+            env=clean_environment(**env),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -129,6 +135,27 @@ def test_readme_examples_run_as_printed(clone: Clone, first: object) -> None:
         )
         assert done.returncode == 0, done.stderr
         assert '"choices"' in done.stdout, done.stdout
+
+
+def test_a_key_that_is_exported_then_is_what_the_provider_is_asked_with(
+    clone: Clone, first: object
+) -> None:
+    """The README's second step, with a Hermes that is awake; and back again."""
+    assert "Rehearsal" in clone.local.chat("Who are you?").said
+    with Provider(key="sk-canary-" + secrets.token_hex(16)) as provider:
+        address = f"-e hermes_provider_base_url={provider.url}"
+        done = clone.make("deploy", more=address, ANTHROPIC_API_KEY=provider.key)
+        assert done.returncode == 0, done.stdout
+        assert "deployed and verified" in done.stdout
+        assert clone.local.chat("And now?").said.strip() == "The stand-in heard: And now?"
+        last = provider.seen[-1]
+        assert last.headers["x-api-key"] == provider.key
+        assert last.body and last.body["model"] == "claude-sonnet-4-5"
+        again = clone.make("deploy", more=address, ANTHROPIC_API_KEY=provider.key)
+        assert "No changes. 0 calls written." in again.stdout
+    done = clone.make("deploy")
+    assert done.returncode == 0, done.stdout
+    assert "Rehearsal" in clone.local.chat("Who are you?").said
 
 
 def test_destroy_leaves_a_backup_and_nothing_else_and_tells_how_to_have_it_back(
