@@ -216,6 +216,8 @@ describe("Access whose keys cannot be had", () => {
 
 describe("after the overlap", () => {
   it("the old token is as good as none", async () => {
+    // Its end begins with the first use of the new one.
+    expect(await send({ method: "GET", path: "/api/health", ok: 200 }, "worker", bearer(NEW)())).toBe(200);
     await runInDurableObject(instance(), (_, { storage }) => {
       for (const [key] of [...storage.kv.list({ prefix: "token-refused-from:" })]) storage.kv.put(key, 1);
     });
