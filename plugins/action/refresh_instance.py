@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.plugin_utils import installer
+from ansible_collections.hermes.workers.plugins.plugin_utils import confinement, installer
 from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import (
     SETTINGS_OPTION,
     DeploymentAction,
@@ -34,13 +34,14 @@ class ActionModule(DeploymentAction):
             return {"changed": planned}
         service = service_of(self.settings, self.deployment, self.runtime)
         client = service.client(self.deployment.token())
-        restart = outstanding(wait_until_known(client, self.settings.name))
+        confines = confinement.next_start(self.settings, self.sources.container)
+        restart = outstanding(wait_until_known(client, self.settings.name), confines)
         # A request that came meanwhile may have had it restarted before us.
         result = {"changed": planned or bool(restart), "restarted": restart.what}
         if restart:
             self.deployment.take("deploy")
             self.deployment.note_proof(None)
             done = installer.timed(self.progress, f"restarting {restart.words}")
-            refresh(client, self.settings.name)
+            refresh(client, self.settings.name, restart, confines)
             done()
         return result

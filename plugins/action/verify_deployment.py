@@ -13,6 +13,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     REHEARSAL_MODEL,
     canonical,
 )
+from ansible_collections.hermes.workers.plugins.plugin_utils import confinement
 from ansible_collections.hermes.workers.plugins.plugin_utils.answers import yes_or_no
 from ansible_collections.hermes.workers.plugins.plugin_utils.chats import (
     Chats,
@@ -115,7 +116,8 @@ class ActionModule(DeploymentAction):
         ):
             raise self.service.not_served(answer)
         told = wait_until_known(self.client, self.settings.name)
-        if left := outstanding(told):
+        confines = confinement.next_start(self.settings, self.sources.container)
+        if left := outstanding(told, confines):
             raise not_in_force(
                 self.settings.name,
                 f"{', '.join(left.because)}: not in force in the running Hermes.",

@@ -10,6 +10,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
+from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
 from ansible_collections.hermes.workers.plugins.plugin_utils.installer import clean_environment
 
 ASK = """
@@ -18,6 +19,11 @@ sys.path.insert(0, sys.argv[1])
 from engine import confine
 sys.exit(0 if confine.works() else 1)
 """
+
+
+def next_start(settings: Settings, container: Path) -> bool | None:
+    """Tell whether bubblewrap confines a Hermes that starts now; None where it is no process of this machine."""
+    return confines(container) if settings.engine == "process" else None
 
 
 @cache

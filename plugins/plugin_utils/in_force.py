@@ -19,6 +19,7 @@ REFRESH_SECONDS = 300.0
 KNOWN_SECONDS = 60.0
 """How long a Worker that was just started may take until it has looked at its sandbox."""
 POLL_SECONDS = 0.1
+BUBBLEWRAP = "bubblewrap"
 WORDS = {"hermes": "Hermes", "sandbox": "Hermes in a new sandbox"}
 
 
@@ -58,12 +59,25 @@ def preview(
     return Restart(content["restart"], content["because"])
 
 
-def outstanding(told: dict[str, Any]) -> Restart:
-    """Return what a running Hermes has to be restarted for. told: the answer of /api/health."""
+def outstanding(told: dict[str, Any], confines: bool | None = None) -> Restart:
+    """Return what a running Hermes has to be restarted for.
+
+    told: the answer of /api/health; confines: whether bubblewrap confines a Hermes that starts now, None where that is
+    no question.
+    """
     configuration = told.get("instance", {}).get("configuration")
-    if not configuration:
-        return Restart()
-    return Restart(configuration["restart"], configuration["differs"])
+    found = (
+        Restart(configuration["restart"], configuration["differs"]) if configuration else Restart()
+    )
+    return with_confinement(found, told, confines)
+
+
+def with_confinement(restart: Restart, told: dict[str, Any], confines: bool | None) -> Restart:
+    """Return the restart that also brings a Hermes under bubblewrap, or out of it, as the machine is now."""
+    confined = told.get("confined")
+    if confines is None or confined is None or confined == confines:
+        return restart
+    return Restart("sandbox", [*restart.because, BUBBLEWRAP])
 
 
 def is_known(told: dict[str, Any]) -> bool:
@@ -85,15 +99,21 @@ def wait_until_known(client: WorkerClient, name: str) -> dict[str, Any]:
         time.sleep(POLL_SECONDS)
 
 
-def refresh(client: WorkerClient, name: str) -> None:
-    """Bring a running Hermes to the deployed settings by the lightest restart. Raises a Card, also when it is busy."""
+def refresh(
+    client: WorkerClient, name: str, restart: Restart, confines: bool | None = None
+) -> None:
+    """Bring a running Hermes to the deployed settings by the lightest restart. Raises a Card, also when it is busy.
+
+    restart, confines: as outstanding() returned and takes it.
+    """
+    # Of what is installed on the machine the Worker knows nothing.
+    what = "restart" if BUBBLEWRAP in restart.because else "refresh"
     try:
-        answer = client.request("POST", "/api/instance/refresh", timeout=REFRESH_SECONDS)
+        answer = client.request("POST", f"/api/instance/{what}", timeout=REFRESH_SECONDS)
         complaint = "" if answer.status < 400 else answer.complaint()
     except Unreachable as error:
         complaint = str(error)
-    told = wait_until_known(client, name)
-    left = outstanding(told)
+    left = outstanding(wait_until_known(client, name), confines)
     if left or complaint:
         names = ", ".join(left.because) or "the deployed settings"
         raise not_in_force(

@@ -20,6 +20,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     SECRET_VARIABLES,
     Settings,
 )
+from ansible_collections.hermes.workers.plugins.plugin_utils import confinement
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import (
     Rendered,
     Sources,
@@ -31,6 +32,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.in_force import (
     Restart,
     outstanding,
     preview,
+    with_confinement,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment, write_private
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import health
@@ -178,18 +180,24 @@ def processes_change(
 
 
 def hermes_change(
-    variables: Mapping[str, str], actual: Actual, *, changed: bool, secrets: list[str]
+    variables: Mapping[str, str],
+    actual: Actual,
+    *,
+    changed: bool,
+    secrets: list[str],
+    confines: bool | None = None,
 ) -> Change | None:
     """Return the restart of a running Hermes that a deploy brings; None when there is none.
 
     variables: of the Worker, as it should be; changed: whether it is to be given them; secrets: names of those that
-    differ.
+    differ; confines: whether bubblewrap confines a Hermes that starts now.
     """
     restart: Restart | None = outstanding(actual.health)
     if changed or secrets:
         restart = preview(actual.client, variables, secrets)
         if restart is None:
             restart = _guessed(variables, actual)
+    restart = with_confinement(restart, actual.health, confines)
     return Change("update", "hermes", restart.words, restart.words) if restart else None
 
 
@@ -234,7 +242,13 @@ def make_plan(
     # What ends with its engine has been saved, and starts with today's settings when it is asked.
     if not processes or processes.restarts == WORKERD:
         texts = variables(settings, sources, rendered.version)
-        hermes = hermes_change(texts, actual, changed=processes is not None, secrets=names or [])
+        hermes = hermes_change(
+            texts,
+            actual,
+            changed=processes is not None,
+            secrets=names or [],
+            confines=confinement.next_start(settings, sources.container),
+        )
         changes += [hermes] if hermes else []
     return changes
 

@@ -7,13 +7,16 @@ status. Then a second deploy, which has nothing to do.
 
 from __future__ import annotations
 
+import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
-from plays import Deployment
+from plays import Deployment, clean_environment
 
 from tests.standins.provider import Provider
 
@@ -263,3 +266,31 @@ def test_a_deploy_brings_it_to_a_hermes_that_is_awake(scene: Scene, step: Step) 
         probe(scene)
     again = it.deploy()
     assert again.changed(it.name) == 0, again.output
+
+
+def test_bubblewrap_that_is_installed_or_removed_is_found_by_the_next_deploy(
+    make_deployment: Callable[..., Deployment], tmp_path: Path
+) -> None:
+    """Whether Hermes is confined is what the machine has now, and the card says what holds."""
+    real, switch, program = shutil.which("bwrap"), tmp_path / "installed", tmp_path / "bwrap"
+    program.write_text(f'#!/bin/sh\ntest -e {switch} || exit 1\nexec {real} "$@"\n')
+    program.chmod(0o755)
+    it = make_deployment("wrapped")
+    env = clean_environment(PATH=f"{tmp_path}:{os.environ['PATH']}")
+
+    def deploy() -> str:
+        play = it.play("deploy", env=env)
+        assert play.code == 0, play.output
+        assert it.chat("Hello").status == 200
+        everyone = it.supervisor().children(recursive=True)
+        assert any(one.name() == "bwrap" for one in everyone) is switch.exists()
+        return play.output
+
+    assert "confined     no (bubblewrap missing or not usable)" in deploy()
+    switch.touch()
+    output = deploy()
+    assert "Restarts: wrapped (Hermes in a new sandbox, because of bubblewrap)." in output
+    assert "confined     by bubblewrap" in output
+    assert "No changes. 0 calls written." in deploy()
+    switch.unlink()
+    assert "because of bubblewrap" in deploy()

@@ -21,6 +21,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.in_force import (
 from ansible_collections.hermes.workers.plugins.plugin_utils.plan import Actual, hermes_change
 
 VARIABLES = {"HERMES_IMAGE": "new"}
+NEEDED = Restart("hermes", ["hermes_env"])
 
 
 def told(state: str = "awake", **configuration: Any) -> dict[str, Any]:
@@ -43,7 +44,7 @@ class Worker:
         self.asked.append((path, body))
         if method == "POST" and self.refusal:
             return answer(self.refusal, {"error": {"message": "It is busy.", "code": "busy"}})
-        if path == "/api/instance/refresh":
+        if path in ("/api/instance/refresh", "/api/instance/restart"):
             return answer(200, {})
         found = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(found, Exception):
@@ -100,9 +101,27 @@ def test_nothing_is_said_before_the_worker_has_looked(monkeypatch: pytest.Monkey
 
 
 def test_a_refresh_is_judged_by_what_runs_afterwards() -> None:
-    refresh(Worker(CURRENT), "a")
-    refresh(Worker(told("asleep")), "a")
+    refresh(Worker(CURRENT), "a", NEEDED)
+    refresh(Worker(told("asleep")), "a", NEEDED)
     with pytest.raises(Card, match="hermes_env: not in force in the running Hermes"):
-        refresh(Worker(STALE), "a")
+        refresh(Worker(STALE), "a", NEEDED)
     with pytest.raises(Card, match="It is busy"):
-        refresh(Worker(STALE, refusal=409), "a")
+        refresh(Worker(STALE, refusal=409), "a", NEEDED)
+
+
+def test_bubblewrap_that_came_or_went_needs_a_new_sandbox() -> None:
+    """The Worker knows nothing of what is installed on the machine, so that it is asked for a restart by name."""
+    bare, confined = (CURRENT | {"confined": one} for one in (False, True))
+    assert outstanding(bare, True) == Restart("sandbox", ["bubblewrap"])
+    assert outstanding(confined, False) == Restart("sandbox", ["bubblewrap"])
+    for same, confines in ((bare, False), (confined, True), (bare, None), (told("asleep"), True)):
+        assert not outstanding(same, confines)
+    found = hermes_change(
+        VARIABLES, Actual(None, None, bare), changed=False, secrets=[], confines=True
+    )
+    assert found and found.detail == "Hermes in a new sandbox, because of bubblewrap"
+    worker = Worker(confined)
+    refresh(worker, "a", outstanding(bare, True), True)
+    assert worker.asked[0][0] == "/api/instance/restart"
+    with pytest.raises(Card, match="bubblewrap: not in force"):
+        refresh(Worker(bare), "a", outstanding(bare, True), True)
