@@ -20,8 +20,9 @@ from plays import Deployment, clean_environment
 
 from tests.standins.provider import Provider
 
-KEY = "sk-canary-" + secrets.token_hex(16)
-OTHER_KEY = "sk-canary-" + secrets.token_hex(16)
+# The same in each process of a run: they are in the names of tests.
+KEY = "sk-canary-of-the-first-provider-key"
+OTHER_KEY = "sk-canary-of-the-other-provider-key"
 
 
 @dataclass
