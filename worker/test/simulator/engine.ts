@@ -18,6 +18,8 @@ export interface Home {
   turns: string[];
   /** Cron jobs: when each runs next, in milliseconds since the epoch. */
   jobs: { id: string; at: number }[];
+  /** What nobody can restore, or Hermes cannot run with; only somebody's upload has it. */
+  poison?: "archive" | "restore" | "go";
 }
 
 /** A sandbox. */
@@ -66,6 +68,9 @@ export class SimulatedEngine {
   failing = 0;
   slow = 0;
   refusesSnapshots = false;
+  /** How likely a restore fails for the machine's reasons, and a save is never done. */
+  troubled = 0;
+  hanging = 0;
   healthy = true;
   /** Jobs that were run, whatever became of the result. */
   readonly ran = new Set<string>();
@@ -214,6 +219,7 @@ export class SimulatedEngine {
     if (!box.alive) throw new Error("Network connection lost.");
     if (boot !== box.boot) return finished("", 65);
     if (name === "logs") return follow(box);
+    if (name === "save" && this.dice.chance(this.hanging)) return new Promise<never>(() => undefined);
     const done = this.#command(box, name, cmd, input);
     await this.#delay();
     if (!box.alive || !alive()) return finished("", 137);
@@ -224,19 +230,18 @@ export class SimulatedEngine {
     switch (name) {
       case "status":
         return [JSON.stringify(this.#status(box)), 0];
+      case "check":
+        return ["", homeIn(input).poison === "archive" ? 70 : 0];
       case "restore":
-        if (cmd.includes("--empty")) box.home = { turns: [], jobs: [] };
-        else if (!cmd.includes("--keep")) box.home = JSON.parse(input.slice(input.indexOf("\n") + 1)) as Home;
-        box.restored = true;
-        return ["", 0];
+        return ["", this.#restore(box, cmd, input)];
       case "go":
+        if (box.home.poison === "go") {
+          this.crash(1);
+          return ["", 1];
+        }
+        return this.#go(box, name, input);
       case "restart-gateway":
-        box.input = JSON.parse(input) as Box["input"];
-        box.key = box.input.env["API_SERVER_KEY"] ?? null;
-        if (name === "go") this.witness.went(box);
-        box.went = true;
-        box.stopped = false;
-        return ["", 0];
+        return this.#go(box, name, input);
       case "stop-gateway":
         box.stopped = true;
         return ["", 0];
@@ -245,6 +250,33 @@ export class SimulatedEngine {
       default:
         return ["", 64];
     }
+  }
+
+  #restore(box: Box, cmd: readonly string[], input: string): number {
+    if (this.dice.chance(this.troubled))
+      return this.dice.pick([
+        [1, 74],
+        [1, 1],
+        [1, 137],
+      ] as const);
+    if (cmd.includes("--empty")) box.home = { turns: [], jobs: [] };
+    else if (!cmd.includes("--keep")) {
+      const home = homeIn(input);
+      if (home.poison === "archive") return 70;
+      if (home.poison === "restore") return 74;
+      box.home = home;
+    }
+    box.restored = true;
+    return 0;
+  }
+
+  #go(box: Box, name: string, input: string): [string, number] {
+    box.input = JSON.parse(input) as Box["input"];
+    box.key = box.input.env["API_SERVER_KEY"] ?? null;
+    if (name === "go") this.witness.went(box);
+    box.went = true;
+    box.stopped = false;
+    return ["", 0];
   }
 
   #status(box: Box): object {
@@ -286,6 +318,19 @@ export class SimulatedEngine {
     box.known.add(turn);
     return new Response(JSON.stringify(box.home.turns));
   }
+}
+
+/** The archive of a home, as somebody would upload it. */
+export function archiveOf(home: Home): string {
+  const state = JSON.stringify(home);
+  const digest = hex(sha256(encode(state)));
+  const bytes = encode(state).byteLength;
+  const manifest = { format: 1, boot: "elsewhere", digest, sha256: digest, bytes, databases: ["state.db"] };
+  return `${JSON.stringify(manifest)}\n${state}`;
+}
+
+function homeIn(archive: string): Home {
+  return JSON.parse(archive.slice(archive.indexOf("\n") + 1)) as Home;
 }
 
 function finished(stdout: string, exitCode: number): SandboxProcess {

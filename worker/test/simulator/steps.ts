@@ -175,6 +175,27 @@ const STEPS: readonly (readonly [number, Step])[] = [
     },
   ],
   [
+    3,
+    (world, dice) => {
+      world.engine.troubled = dice.chance(0.5) ? 0 : dice.next() * 0.5;
+      world.engine.hanging = dice.chance(0.5) ? 0 : dice.next() * 0.2;
+      return `restores fail ${world.engine.troubled.toFixed(2)}, saves hang ${world.engine.hanging.toFixed(2)}`;
+    },
+  ],
+  [
+    1.5,
+    (world, dice) => {
+      const poison = dice.pick([
+        [2, null],
+        [1, "archive"],
+        [1, "restore"],
+        [1, "go"],
+      ] as const);
+      world.bring(poison);
+      return `a backup is brought${poison === null ? "" : `, no good: ${poison}`}`;
+    },
+  ],
+  [
     0.5,
     (world) => {
       world.damage();

@@ -7,12 +7,12 @@ import type { Memory } from "../../src/memory.ts";
 import type { Settings } from "../../src/settings.ts";
 import { TURN, Turns } from "../../src/turns.ts";
 import { Vault } from "../../src/vault.ts";
-import { type Box, SimulatedEngine, type Witness } from "./engine.ts";
+import { archiveOf, type Box, type Home, SimulatedEngine, type Witness } from "./engine.ts";
 import { type Dice, Disk, ObjectGone, SimulatedTime, settled } from "./platform.ts";
 
 const HOUR = 3600_000;
 /** Longer than all the patience of the code under test together. */
-const PATIENCE = 30 * 60_000;
+const PATIENCE = 60 * 60_000;
 const SETTINGS: Settings = {
   name: "simulated",
   workerVersion: "1",
@@ -88,6 +88,8 @@ export class World implements Witness {
   #disturbed = false;
   #newest = 0;
   readonly #damaged = new Set<number>();
+  /** What was brought and may be started with. */
+  #brought: string[][] = [];
   #forced = false;
   #violation: string | null = null;
 
@@ -107,8 +109,18 @@ export class World implements Witness {
   }
 
   went(box: Box): void {
+    this.#mayBeBrought(box);
     const lost = [...this.#durable].filter((turn) => !box.home.turns.includes(turn));
     if (lost.length > 0) this.wrong(`a boot began without the saved turns ${lost.join(", ")}`);
+  }
+
+  /** A backup that was brought takes the place of what was there, and gives up what it does not have. */
+  #mayBeBrought(box: Box): void {
+    const brought = this.#brought.find((turns) => turns.join() === box.home.turns.join());
+    if (brought === undefined || [...this.#durable].every((turn) => brought.includes(turn))) return;
+    for (const turn of [...this.#durable, ...this.#answered])
+      if (!brought.includes(turn)) this.#excused.add(turn);
+    this.#durable = new Set(brought);
   }
 
   read(box: Box, digest: string): void {
@@ -117,7 +129,9 @@ export class World implements Witness {
   }
 
   askedToDestroy(): void {
-    const isOrdered = [...this.#open.keys()].some((what) => /^(sleep|restart|force|refresh) /.test(what));
+    const isOrdered = [...this.#open.keys()].some((what) =>
+      /^(sleep|restart|force|refresh|bring) /.test(what),
+    );
     this.#disturbed = this.life.inFlight > 0 && !isOrdered;
   }
 
@@ -280,6 +294,27 @@ export class World implements Witness {
       .finally(() => this.#open.delete(id));
   }
 
+  /** Somebody puts a backup back: an older state of this Hermes, or one that cannot be had. */
+  bring(poison: NonNullable<Home["poison"]> | null): void {
+    const id = `bring ${++this.#count}`;
+    const object = this.#object;
+    const older = [...this.#read.values()].at(-2) ?? [];
+    const home: Home = { turns: older, jobs: [], ...(poison === null ? {} : { poison }) };
+    if (poison === null) this.#brought.push(older);
+    this.#open.set(id, this.time.elapsed);
+    const archive = new Response(archiveOf(home)).body as ReadableStream<Uint8Array>;
+    void Promise.race([object.life.putBack(archive), object.gone])
+      .then(
+        () => {
+          if (poison !== null) this.wrong(`${id} succeeded although nobody can have it`);
+        },
+        (error: unknown) => {
+          if (!(error instanceof ObjectGone)) this.#refused(id, error);
+        },
+      )
+      .finally(() => this.#open.delete(id));
+  }
+
   /** A save that was acknowledged has every turn that was answered before it was asked for. */
   #promised(what: string, before: string[]): void {
     this.#confirm();
@@ -382,7 +417,7 @@ export class World implements Witness {
   /** Without further trouble everything comes to a good end. */
   async goodEnd(): Promise<void> {
     const { engine } = this;
-    Object.assign(engine, { down: false, failing: 0, slow: 0, healthy: true });
+    Object.assign(engine, { down: false, failing: 0, slow: 0, healthy: true, troubled: 0, hanging: 0 });
     this.lateAlarms(0);
     await this.pass(20 * 60_000);
     if (this.#open.size > 0) this.wrong(`never answered: ${[...this.#open.keys()].join(", ")}`);
