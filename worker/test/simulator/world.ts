@@ -91,6 +91,8 @@ export class World implements Witness {
   /** What was brought and may be started with. */
   #brought: string[][] = [];
   #forced = false;
+  /** Whether a lost way to Hermes is being found again, by a restart that those who wait for it wait for. */
+  #healing = false;
   #violation: string | null = null;
 
   constructor(readonly dice: Dice) {
@@ -132,7 +134,7 @@ export class World implements Witness {
     const isOrdered = [...this.#open.keys()].some((what) =>
       /^(sleep|restart|force|refresh|bring) /.test(what),
     );
-    this.#disturbed = this.life.inFlight > 0 && !isOrdered;
+    this.#disturbed = this.life.inFlight > 0 && !isOrdered && !this.#healing;
   }
 
   destroying(box: Box): void {
@@ -197,6 +199,8 @@ export class World implements Witness {
 
   #heard(event: string, fields: Fields): void {
     this.story.push(`      ${event} ${JSON.stringify(fields)}`);
+    if (event === "way_lost") this.#healing = true;
+    if (event === "awake" || event === "way_not_found") this.#healing = false;
     const givenUp = event === "sandbox_given_up" && fields["saved"] === false;
     if (givenUp) for (const turn of this.#ended.get(String(fields["boot"])) ?? []) this.#excused.add(turn);
     if (event === "saved") this.#confirm();
