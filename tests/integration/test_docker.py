@@ -95,6 +95,26 @@ def test_a_setting_changes_without_a_new_container(contained: Contained) -> None
     deployment.deploy()
 
 
+def test_settings_reach_a_container_that_is_awake(contained: Contained) -> None:
+    """By a restart of Hermes alone; what is taken away, and a key that is sealed again, is gone from every process."""
+    deployment = contained.deployment
+    assert deployment.chat("Are you awake?").status == 200
+    running = contained.engine.inspect(contained.hermes)["Id"]
+    direct = {"hermes_provider_keys": "environment", "hermes_models": ["anthropic/stand-in"]}
+    for variables, wanted, unwanted in (
+        ({"hermes_secrets": {"THING": "first-value"}}, ["THING=first-value"], []),
+        ({"hermes_secrets": {"THING": "second-value"}}, ["THING=second-value"], ["first-value"]),
+        (direct, [f"ANTHROPIC_API_KEY={KEY}"], ["THING="]),
+        ({}, [], ["THING=", KEY]),
+    ):
+        deployment.deploy("-e", json.dumps(variables))
+        environments = contained.inside("sh", "-c", "cat /proc/[0-9]*/environ")
+        assert [text for text in wanted if text not in environments] == []
+        assert [text for text in unwanted if text in environments] == []
+    assert contained.engine.inspect(contained.hermes)["Id"] == running
+    assert deployment.deploy().changed("contained") == 0
+
+
 def test_the_provider_key_is_nowhere_in_the_container(contained: Contained) -> None:
     deployment, engine = contained.deployment, contained.engine
     deployment.chat("Leave traces, please.")
@@ -147,8 +167,9 @@ def test_a_container_reaches_no_host_that_is_not_allowed(contained: Contained) -
         return contained.inside("/opt/hermes/bin/python", "-c", ASK, address, host)
 
     allowed = "allowed.example.com"
-    deployment.deploy("-e", json.dumps({"hermes_egress": [allowed]}))
-    assert deployment.call("POST", "/api/instance/restart").status == 200
+    assert deployment.chat("Are you awake?").status == 200
+    play = deployment.deploy("-e", json.dumps({"hermes_egress": [allowed]}))
+    assert "Hermes in a new sandbox, because of hermes_egress" in play.output
     refused = ask("198.51.100.7", "elsewhere.example.com")
     assert refused.startswith("403") and "egress_blocked" in refused, refused
     # Nobody is there, but Hermes was not kept from asking.
@@ -160,6 +181,7 @@ def test_a_container_reaches_no_host_that_is_not_allowed(contained: Contained) -
     blocked = [json.loads(line) for line in log.splitlines() if '"egress_blocked"' in line]
     assert [one["host"] for one in blocked] == ["elsewhere.example.com"]
     deployment.deploy()
+    assert "egress_blocked" not in ask("198.51.100.7", "elsewhere.example.com")
 
 
 def test_an_image_without_hermes_is_told(contained: Contained, tmp_path: Path) -> None:
