@@ -32,7 +32,8 @@ export async function askInstance<T>(
     if (signal?.aborted || (error as { overloaded?: unknown }).overloaded === true) throw error;
     return work(instanceOf(env)).catch(async (again: unknown) => {
       if (await diskIsFull(env)) throw diskFull(again);
-      throw isRuntimeFailure(again) ? broken(again) : unavailable(again);
+      // Where there is a container engine, it may as well be that which fails.
+      throw env.ENGINE !== undefined && isRuntimeFailure(again) ? broken(again) : unavailable(again);
     });
   }
 }
@@ -83,7 +84,8 @@ function unavailable(cause: unknown): ApiError {
     code: "instance_unavailable",
     message:
       "The instance could not be reached, or was started over twice while it was asked. If that goes on, see " +
-      "that the machine's disk has space and that the container engine runs.",
+      "that the machine's disk has space, that the container engine runs, and what the runtime's log says of the " +
+      "storage.",
     retryAfter: 3,
     cause,
   });

@@ -46,10 +46,15 @@ describe("a call to the instance", () => {
   it("says that the storage may be damaged when the runtime itself fails", async () => {
     // As workerd answers for a file that is no database, is malformed, or cannot be opened.
     const failed = new Error("internal error; reference = 24cu3vmdlgdh55g79e6ruh57");
-    await expect(askInstance(numbered(), failsBefore(3, failed))).rejects.toMatchObject({
+    await expect(askInstance(numbered(5_000_000_000), failsBefore(3, failed))).rejects.toMatchObject({
       status: 503,
       code: "instance_broken",
       message: expect.stringMatching(/storage is damaged/),
+    });
+    // A container engine that is gone ends in the same words.
+    await expect(askInstance(numbered(), failsBefore(3, failed))).rejects.toMatchObject({
+      code: "instance_unavailable",
+      message: expect.stringMatching(/container engine runs, and what the runtime's log says/),
     });
   });
 
