@@ -113,7 +113,7 @@ def test_a_new_image_takes_over_with_the_state_and_the_old_one_goes(
     engine("tag", old, claimed)
     try:
         play = deployment.deploy("-e", f"hermes_base_image={again}")
-        assert "restarting Hermes from the new image" in play.output
+        assert "restarting Hermes in a new sandbox, because of a new image" in play.output
         assert lasting.image() != old
         assert engine.inspect(lasting.hermes)["Config"]["Image"] == lasting.image()
         assert_all_is_there(lasting, provider)

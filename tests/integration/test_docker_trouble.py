@@ -75,7 +75,7 @@ def test_a_full_container_serves_on_and_says_what_it_cannot_save(troubled: Conta
     refused = backup(troubled)
     assert (refused.status, refused.json["error"]["code"]) == (503, "disk_full")
     assert troubled.deployment.status()["lastSaveError"]["code"] == "disk_full"
-    assert "save_failed" in events(troubled)
+    wait_until(lambda: "save_failed" in events(troubled), "the log has it")
     troubled.inside("rm", FILLER)
     assert backup(troubled).status == 200
     assert troubled.deployment.status()["lastSaveError"] is None
@@ -106,7 +106,7 @@ def test_docker_is_restarted_under_an_awake_hermes(troubled: Contained, daemon: 
     assert is_told(answer), answer.text
     daemon.start()
     wait_until(lambda: wake(troubled).status == 200, "a boot")
-    assert "sandbox_lost" in events(troubled)
+    wait_until(lambda: "sandbox_lost" in events(troubled), "the log has it")
 
 
 def test_docker_is_restarted_during_a_boot(troubled: Contained, daemon: Daemon) -> None:
@@ -115,6 +115,6 @@ def test_docker_is_restarted_during_a_boot(troubled: Contained, daemon: Daemon) 
     daemon.stop()
     answer = waking.answer()
     assert is_told(answer), answer.text
-    assert "boot_failed" in events(troubled)
+    wait_until(lambda: "boot_failed" in events(troubled), "the log has it")
     daemon.start()
     wait_until(lambda: wake(troubled).status == 200, "a boot")

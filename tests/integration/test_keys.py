@@ -277,6 +277,6 @@ def test_keys_in_the_environment_are_with_hermes_and_in_no_file(
     provider.key = direct.variables["custom_api_key"] = "sk-canary-" + secrets.token_hex(16)
     play = direct.play("rotate_keys", "-e", "keys=provider_keys")
     assert play.code == 0, play.output
-    assert "Restarts: direct." in play.output
+    assert "Restarts: direct (Hermes)." in play.output
     assert direct.hermes_pids() != running, "Hermes has its environment from its start"
     assert direct.chat("With another?").said.strip() == "The stand-in heard: With another?"

@@ -16,7 +16,7 @@ CANARY = "refresh-token-5d1f0c77a2"
 
 
 def backups(deployment: Deployment) -> list[Path]:
-    return sorted((deployment.home / "backups").glob("*"))
+    return sorted((deployment.home / "backups").glob(f"{deployment.name}-*"))
 
 
 def signed_in(deployment: Deployment) -> list[Path]:

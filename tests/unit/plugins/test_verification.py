@@ -18,6 +18,7 @@ def verification(statuses: dict[str | None, int], **settings: Any) -> ActionModu
     """Return the action before a Worker that answers each token with a status."""
     action = ActionModule.__new__(ActionModule)
     action.settings = Settings(name="alice", **settings)
+    action.command = lambda playbook: f"make {playbook}"
     action.service = SimpleNamespace(client=lambda token: token)
     action.chats = SimpleNamespace(
         request=lambda token, _method, _path: Answer(statuses[token], {}, b"{}")
