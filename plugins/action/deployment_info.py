@@ -15,6 +15,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import (
     REFUSED,
     ExistingAction,
 )
+from ansible_collections.hermes.workers.plugins.plugin_utils.in_force import outstanding
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import full_disk
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import tail
 from ansible_collections.hermes.workers.plugins.plugin_utils.storage import Storage
@@ -69,6 +70,7 @@ class ActionModule(ExistingAction):
             ("version", f"{worker['version']}, Hermes {hermes.get('version')}" if worker else None),
             ("model", health.get("models", {}).get("default")),
             ("Hermes", self._instance(status)),
+            ("settings", self._settings(health)),
             ("why awake", words(status.get("whyAwake"))),
             ("ran", ran(status.get("running", {}))),
             ("cost", billed(status.get("instanceType"), status.get("running", {}))),
@@ -92,6 +94,13 @@ class ActionModule(ExistingAction):
             ),
         ]
         return lines + [f"  {name:<12} {value}" for name, value in rows if value]
+
+    def _settings(self, health: dict[str, Any]) -> str | None:
+        """Return what of the deployed settings the running Hermes does not have, or None."""
+        left = outstanding(health)
+        if not left:
+            return None
+        return f"not in force: {', '.join(left.because)}; `{self.command('deploy')}` brings them"
 
     def _storage(self, health: dict[str, Any]) -> str | None:
         """Return what is wrong with the files of the Worker's memory, or None."""

@@ -8,6 +8,9 @@ import json
 from typing import Any
 
 import pytest
+from ansible_collections.hermes.workers.plugins.action.deployment_info import (
+    ActionModule as DeploymentInfo,
+)
 from ansible_collections.hermes.workers.plugins.module_utils.client import Answer, Unreachable
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.plugin_utils import in_force
@@ -125,3 +128,11 @@ def test_bubblewrap_that_came_or_went_needs_a_new_sandbox() -> None:
     assert worker.asked[0][0] == "/api/instance/restart"
     with pytest.raises(Card, match="bubblewrap: not in force"):
         refresh(Worker(bare), "a", outstanding(bare, True), True)
+
+
+def test_the_status_names_what_is_not_in_force() -> None:
+    info = DeploymentInfo.__new__(DeploymentInfo)
+    info.command = lambda playbook: f"make {playbook}"
+    assert info._settings(STALE) == "not in force: hermes_env; `make deploy` brings them"
+    assert info._settings(CURRENT) is None
+    assert info._settings({}) is None
