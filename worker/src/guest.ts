@@ -344,7 +344,10 @@ export class Guest {
     const kept = new SignIns(vault.storage);
     if (!kept.isKept || kept.digest === has) return null;
     const cmd = ["sandbox", "restore-sign-ins", "--boot", this.bootId];
-    const result = await run(sandbox, cmd, { stdin: kept.read(), limit: QUICK });
+    const put = () => run(sandbox, cmd, { stdin: kept.read(), limit: QUICK });
+    let result = await put();
+    // What was bad on the way once is not given up.
+    if (result.exitCode === DAMAGED_ARCHIVE) result = await put();
     if (result.exitCode === 0 || result.exitCode === UNKNOWN) return null;
     if (result.exitCode !== DAMAGED_ARCHIVE) throw commandError("restore", result);
     log.error("sign_ins_lost", { boot: this.bootId, why: result.why });
