@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import requests
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import REPOSITORY, Sources
@@ -264,6 +265,39 @@ def test_a_new_version_cuts_no_answer_and_loses_no_request(
         play = cloud.play("rotate_keys", "busy", *keys, **variables, anthropic_api_key=KEY + "-2")
     assert play.code == 0, play.output
     assert cloud.worker("busy").current.secrets()["ANTHROPIC_API_KEY"] == KEY + "-2"
+
+
+def hermes_with(value: str) -> list[int]:
+    """The Hermes processes that have a value in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if "gateway" in process.cmdline() and value in process.environ().values():
+                found.append(process.pid)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_settings_and_secrets_reach_a_hermes_that_is_awake(cloud: Cloud) -> None:
+    """Set, changed and taken away; judged by what the process has, not by what the Worker was given."""
+    values = ["first-" + secrets.token_hex(8), "second-" + secrets.token_hex(8)]
+    direct = {"hermes_provider_keys": "environment", "hermes_models": ["anthropic/stand-in"]}
+    cloud.deploy("reached")
+    for variables, held, gone in (
+        ({"hermes_secrets": {"THING": values[0]}}, values[0], None),
+        ({"hermes_secrets": {"THING": values[1]}}, values[1], values[0]),
+        ({"hermes_env": {"THING": values[0]}}, values[0], values[1]),
+        (direct, KEY, values[0]),
+        ({}, None, KEY),
+    ):
+        assert cloud.chat("reached", "Are you awake?")[0] == 200
+        play = cloud.deploy("reached", **variables)
+        assert "reached: deployed and verified" in play.output
+        assert "Hermes, because of" in play.output
+        assert held is None or hermes_with(held), "not in force"
+        assert gone is None or not hermes_with(gone), "still in force"
+    assert cloud.deploy("reached").changed("reached") == 0
 
 
 def test_what_was_changed_by_hand_is_seen_and_mended(cloud: Cloud) -> None:
