@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
@@ -45,6 +46,7 @@ ACCOUNT = (
     "cloudflare_api_base_url",
     "cloudflare_api_token",
 )
+IDENTITY = ("hermes_account_id", "hermes_name", "hermes_platform")
 
 
 class ActionModule(CardAction):
@@ -96,7 +98,7 @@ class ActionModule(CardAction):
 
     def _strangers(self) -> list[dict[str, str]]:
         """Return the deployments of ours in these accounts that no host of the whole inventory is."""
-        named = set(map(self._identity, self.task_vars.get("groups", {}).get("all", [])))
+        named = {one[:2] for one in self._identities}
         found = {}
         for (account_id, _token, _url), survey in self.surveys.items():
             for name in survey.ours:
@@ -104,10 +106,22 @@ class ActionModule(CardAction):
                     found[account_id, name] = {"name": name, "account_id": account_id}
         return [found[one] for one in sorted(found)]
 
-    def _identity(self, host: str) -> tuple[str, str]:
-        """Return account and name of a host, also of one that this play leaves out; an account may be unknown."""
-        raw = self._inputs_of(host, ("hermes_account_id", "hermes_name")) or {"hermes_name": host}
-        return str(raw.get("hermes_account_id") or "").strip().lower(), str(raw["hermes_name"])
+    @cached_property
+    def _identities(self) -> list[tuple[str, str, str]]:
+        """Account (where it is known), name and platform of each host, also of those that this play leaves out."""
+        return [self._identity(host) for host in self.task_vars.get("groups", {}).get("all", [])]
+
+    def _identity(self, host: str) -> tuple[str, str, str]:
+        raw = self._inputs_of(host, IDENTITY) or {"hermes_name": host}
+        account = str(raw.get("hermes_account_id") or "").strip().lower()
+        return account, str(raw["hermes_name"]), str(raw.get("hermes_platform") or "cloudflare")
+
+    def _named_in(self, account_id: str) -> list[str]:
+        """Return what the inventory's deployments in an account are called."""
+        here = {(account_id, "cloudflare"), ("", "cloudflare")}
+        return sorted(
+            {name for account, name, where in self._identities if (account, where) in here}
+        )
 
     def _accounts(self) -> dict[str, dict[str, Any]]:
         """Return what each account of the inventory has, by accounts.key()."""
@@ -146,7 +160,9 @@ class ActionModule(CardAction):
     def _survey(self, settings: Settings, token: str, hostnames: set[str]) -> accounts.Account:
         deployment = Deployment(settings.state_dir, settings.name or "unnamed")
         api = open_api(settings, token, deployment, self.progress)
-        return accounts.survey(api, hostnames)
+        found = accounts.survey(api, hostnames)
+        found.named = self._named_in(settings.account_id)
+        return found
 
 
 def _shared(taken: dict[str, str], hostname: str, host: str) -> list[Problem]:

@@ -73,7 +73,7 @@ class ActionModule(ExistingAction):
             ("settings", self._settings(health)),
             ("why awake", words(status.get("whyAwake"))),
             ("ran", ran(status.get("running", {}))),
-            ("cost", billed(status.get("instanceType"), status.get("running", {}))),
+            ("cost", self._cost(status)),
             ("next", coming(status.get("next"))),
             ("last save", status.get("lastSave")),
             ("not saved", words(status.get("lastSaveError"))),
@@ -94,6 +94,14 @@ class ActionModule(ExistingAction):
             ),
         ]
         return lines + [f"  {name:<12} {value}" for name, value in rows if value]
+
+    def _cost(self, status: dict[str, Any]) -> str | None:
+        """Return what this month cost; nothing of one that runs on this machine."""
+        if not self.deployment.note("host"):
+            return None
+        if not status:
+            return "not known while the Worker does not answer; the dashboard shows what is billed"
+        return billed(status.get("instanceType"), status.get("running", {}))
 
     def _settings(self, health: dict[str, Any]) -> str | None:
         """Return what of the deployed settings the running Hermes does not have, or None."""
@@ -178,10 +186,10 @@ def hours(seconds: int) -> str:
     return f"{whole} h {minutes:02} min" if whole else f"{minutes} min"
 
 
-def billed(instance_type: str | None, running: dict[str, int]) -> str | None:
-    """Return what a sandbox of a known size cost this month, where it is billed."""
+def billed(instance_type: str | None, running: dict[str, int]) -> str:
+    """Return what a sandbox cost this month, as far as its size is known."""
     if instance_type not in cost.SIZES:
-        return None
+        return f"not known for the size {instance_type or 'that it does not tell'}"
     dollars = cost.ran(instance_type, running.get("month", 0))
     return f"at most ${dollars:.2f} this month for memory and disk; processor by use"
 

@@ -231,6 +231,8 @@ class Settings:
     sidecar_image: str = SIDECAR_IMAGE
     host: str = ""
     """Where Cloudflare serves the API; empty on this machine."""
+    deployments: int = 1
+    """How many of the account share what Cloudflare's plan includes."""
     account_id: str = ""
     api_base_url: str = API_BASE_URL
     instance_type: str = INSTANCE_TYPES[0]

@@ -43,6 +43,8 @@ class Account:
     """Name of each Worker -> digest of its code."""
     ours: list[str] = field(default_factory=list)
     """Names of the Workers that this collection deployed, by their tag."""
+    named: list[str] = field(default_factory=list)
+    """Names of the deployments that the inventory wants there, where somebody looked at all of it."""
     applications: dict[str, str] = field(default_factory=dict)
     """Name of each container application -> its id."""
     domains: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -55,6 +57,10 @@ class Account:
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for a task's result."""
         return asdict(self)
+
+    def deployments(self, name: str) -> int:
+        """Return how many deployments share what the plan includes: this one, and all that are or will be there."""
+        return len({name, *self.ours, *self.named})
 
     def problems_of(self, hostname: str) -> list[dict[str, str]]:
         """Return what the token lacks for a hostname; nothing without one."""

@@ -136,6 +136,7 @@ class CloudflarePlace(Controller):
         if lacking:
             return [Problem(**entry) for entry in lacking]
         self.settings.host = deployed.host_of(self.settings, self.account)
+        self.settings.deployments = self.account.deployments(self.settings.name)
         return [
             *self._subdomain(),
             *self._name(),
@@ -201,6 +202,6 @@ class CloudflarePlace(Controller):
         image = "in the registry" if self.reference else "will be built and pushed"
         rows += [
             ["image", image, "found"],
-            ["cost", cost.words(settings.instance_type, settings.sleep_after), "estimate"],
+            *(["cost", words, "estimate"] for words in cost.estimates(settings)),
         ]
         return rows

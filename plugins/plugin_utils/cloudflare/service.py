@@ -76,5 +76,5 @@ class CloudflareService:
         settings = self.settings
         return [
             ("sandbox", f"Cloudflare container, {settings.instance_type}"),
-            ("cost", cost.words(settings.instance_type, settings.sleep_after)),
+            *(("cost", words) for words in cost.estimates(settings)),
         ]
