@@ -107,17 +107,22 @@ describe("keys and sign-ins", () => {
     }));
 
   it.each([
-    ["a save that fails", { exitCode: 72, stderr: "too much" }],
-    ["one that fails at its end", { stdout: '{"format":1}', exitCode: 73 }],
-    ["another boot's", { stdout: line({ boot: "ghost" }) }],
-    ["fewer bytes than announced", { stdout: line({ bytes: 7 }) }],
-    ["other bytes than announced", { stdout: line({ sha256: "0".repeat(64) }) }],
-  ])("stay as they were after %s, and the save says so", async (_, done) => {
+    ["a save that fails", { exitCode: 72, stderr: "too much" }, "too much"],
+    ["one that fails at its end", { stdout: line({}), stderr: "a full disk", exitCode: 73 }, "a full disk"],
+    ["another boot's", { stdout: line({ boot: "ghost" }) }, "of boot ghost"],
+    ["fewer bytes than announced", { stdout: line({ bytes: 7 }) }, "not what their first line announces"],
+    [
+      "other bytes than announced",
+      { stdout: line({ sha256: "0".repeat(64) }) },
+      "not what their first line announces",
+    ],
+    ["more than there can be", { stdout: line({ bytes: 1 << 30 }) }, "more than sign-ins can be"],
+  ])("stay as they were after %s, and the save says so", async (_, done, why) => {
     await world(async ({ sandbox, vault, kept, guest }) => {
       await guest.export("test", "i");
       sandbox.commands["save-sign-ins"] = () => done;
       sandbox.state = "more";
-      await expect(guest.export("test", "i")).rejects.toThrow();
+      await expect(guest.export("test", "i")).rejects.toThrow(why);
       expect(await text(kept.read())).toContain("refresh token 1");
       expect(vault.list()).toHaveLength(1);
     });
