@@ -200,6 +200,8 @@ URLS = [
     ("ftp://x", "http or https"),
     ("http://", "http or https"),
     ("https://user:hunter2@host/v1", "credentials"),
+    ("https://hunter2@host/v1", "credentials"),
+    ("https://:hunter2@host/v1", "credentials"),
     ("https://host/v1?key=hunter2", "query"),
     ("http://example.com/v1", "unencrypted"),
     ("https://host:99999/v1", "not a URL"),
@@ -263,7 +265,29 @@ def test_a_custom_endpoint_needs_no_key() -> None:
     assert checker.settings.provider_base_url == "http://127.0.0.1:11434/v1"
 
 
+LIMITS: list[dict[str, Any]] = [
+    {"hermes_name": "a" * 54},
+    {"hermes_port": 1024},
+    {"hermes_port": 65535},
+    {"hermes_api_token": "t" * 16},
+]
+
+
+@pytest.mark.parametrize("inputs", LIMITS, ids=str)
+def test_what_just_reaches_a_limit_is_taken(inputs: dict[str, Any]) -> None:
+    assert not check(**inputs).problems
+
+
+def test_every_bad_name_of_an_environment_is_told_once_and_is_not_handed_on() -> None:
+    names = {"in both": 1, "BOTH": 1, "HERMES_HOME": 1, "ANTHROPIC_API_KEY": 1, "GOOD": 1}
+    checker = check(hermes_env=names, hermes_secrets={"BOTH": "sixteen letters."})
+    bad = ["ANTHROPIC_API_KEY", "BOTH", "HERMES_HOME", "in both"]
+    assert subjects(checker) == [f"hermes_env.{name}" for name in bad]
+    assert checker.settings.env == {"GOOD": "1"}
+
+
 def test_the_highest_ports_keep_their_second_port_in_range() -> None:
+    assert check(hermes_port="55535").settings.providers_port == 65535
     assert check(hermes_port="60000").settings.providers_port == 50000
     assert check(hermes_port="65000").settings.dashboard_port == 64000
 
