@@ -9,7 +9,11 @@ from typing import Any, ClassVar
 
 from ansible_collections.hermes.workers.plugins.module_utils.client import Unreachable, WorkerClient
 from ansible_collections.hermes.workers.plugins.plugin_utils.answers import line_count
-from ansible_collections.hermes.workers.plugins.plugin_utils.chats import job_words, state_rows
+from ansible_collections.hermes.workers.plugins.plugin_utils.chats import (
+    job_words,
+    provider_words,
+    state_rows,
+)
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import cost
 from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import (
     REFUSED,
@@ -83,7 +87,7 @@ class ActionModule(ExistingAction):
             *state_rows(status),
             ("disk", getattr(full_disk(self.deployment.folder), "sentence", None)),
             ("last error", words(status.get("lastError"))),
-            ("provider", words(status.get("lastProviderError"))),
+            ("provider", provider_words(status.get("lastProviderError"))),
             ("jobs", job_words(status.get("lastJobError"))),
             ("supervisor", revived((record or {}).get("revived", 0))),
             (

@@ -19,6 +19,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     SECRET_VARIABLES,
     Settings,
 )
+from ansible_collections.hermes.workers.plugins.plugin_utils.provider_check import not_served_here
 
 CHAT_SECONDS = 180.0
 NO_COUNTS = "the endpoint tells no token counts, so that what a chat costs cannot be seen"
@@ -114,6 +115,11 @@ class Chats:
         request = f" (request {headers['x-request-id']})" if headers.get("x-request-id") else ""
         refused = self._provider_error()
         done = self.changed()
+        if refused and refused.get("why") == "region":
+            status = refused["status"]
+            words = f"{complaint}{request}"
+            problem = not_served_here(self.settings, refused["provider"], status, words)
+            return Card([problem], changed=done)
         if refused:
             variable = SECRET_VARIABLES.get(refused["variable"], refused["variable"])
             return Card.of(
@@ -133,7 +139,7 @@ class Chats:
         )
 
     def _provider_error(self) -> dict[str, Any] | None:
-        """Return what the Worker noted of a provider that refused our key, or None."""
+        """Return what the Worker noted of a provider that refused our key or our place, or None."""
         try:
             content = self.client.request("GET", "/api/instance/status", timeout=10).json()
         except Unreachable:
@@ -174,6 +180,16 @@ def job_words(trouble: dict[str, Any] | None) -> str | None:
         return None
     why = " ".join(trouble["message"].split())
     return f"a job failed: {trouble['job']} at {trouble['at']}: {why}"
+
+
+def provider_words(trouble: dict[str, Any] | None) -> str | None:
+    """Return what a provider refused in a few words, or None. trouble: `lastProviderError` of the Worker."""
+    if not trouble:
+        return None
+    variable = SECRET_VARIABLES.get(trouble["variable"], trouble["variable"])
+    here = trouble.get("why") == "region"
+    what = "serves nobody from where Hermes runs" if here else f"refused the key ({variable})"
+    return f"{trouble['provider']} {what}, status {trouble['status']}, at {trouble.get('at')}"
 
 
 def state_rows(told: dict[str, Any]) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -28,10 +29,18 @@ ADDRESSES = {
     "custom": ("", "/models"),
 }
 TIMEOUT = (10.0, 20.0)
+# As the Worker judges it (worker/src/refusals.ts).
+ELSEWHERE = re.compile(
+    r"unsupported_country|country, region,? or territory"
+    r"|(?:available|supported|allowed) in your (?:country|region|location|territory)"
+    r"|user location is not supported|request not allowed",
+    re.IGNORECASE,
+)
+MODERATED = re.compile(r'"flagged_input"|requires moderation', re.IGNORECASE)
 
 
 def refused_keys(settings: Settings, secrets: dict[str, str]) -> list[Problem]:
-    """Return a problem when hermes_check_provider_key is set and the provider refuses the key.
+    """Return a problem when hermes_check_provider_key is set and the provider refuses the key, or this machine's place.
 
     A provider that does not answer, or answers otherwise, proves nothing against the key.
     """
@@ -50,8 +59,11 @@ def refused_keys(settings: Settings, secrets: dict[str, str]) -> list[Problem]:
         )
     except requests.exceptions.RequestException:
         return []
-    if answer.status_code not in (401, 403):
-        return []
+    why = why_refused(answer.status_code, answer.text)
+    if why == "region" and settings.platform == "workerd":
+        return [not_served_here(settings, provider, answer.status_code)]
+    if why != "key":
+        return []  # from elsewhere, which Cloudflare is, the answer may be another
     variable = KEY_VARIABLES[provider]
     return [
         Problem(
@@ -62,6 +74,39 @@ def refused_keys(settings: Settings, secrets: dict[str, str]) -> list[Problem]:
             "provider-refused",
         )
     ]
+
+
+def why_refused(status: int, body: str) -> str | None:
+    """Return what a provider refuses, "key" or "region"; None when it is neither."""
+    if status == 401:
+        return "key"
+    if status == 451:
+        return "region"
+    if status not in (400, 403):
+        return None
+    if ELSEWHERE.search(body):
+        return "region"
+    return "key" if status == 403 and not MODERATED.search(body) else None
+
+
+def not_served_here(settings: Settings, provider: str, status: int, words: str = "") -> Problem:
+    """Return the problem of a provider that serves nobody from where Hermes asks. words: of its own."""
+    told = f": {words}" if words else ""
+    remedy = f"choose another provider in hermes_default_model, or reach {provider} through hermes_ai_gateway"
+    if settings.platform == "workerd":
+        subject, place = "hermes_default_model", "where this machine is"
+    else:
+        subject, place = "hermes_location", "where Cloudflare made this deployment"
+        remedy = (
+            "run destroy, which keeps a backup, then deploy with hermes_location set to a region that is served"
+            f" (enam, weur), and restore; or {remedy}"
+        )
+    return Problem(
+        subject,
+        f"{provider} serves nobody from {place}, and refuses with {status}{told}. The key is not at fault.",
+        f"{remedy}.",
+        "provider-region",
+    )
 
 
 def _signed(provider: str, key: str) -> Callable[[Any], Any]:

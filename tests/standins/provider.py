@@ -55,7 +55,8 @@ class Provider:
     """A running stand-in. `url` has no trailing slash; `seen` grows with every request.
 
     `also` is a second key that is good; `pause` is how many seconds it takes for each word; `host` is
-    the address that it listens on; `bare` answers as small servers do: in one piece, without token counts.
+    the address that it listens on; `bare` answers as small servers do: in one piece, without token counts;
+    `refusal`, a status and a body, is what everybody gets.
     """
 
     key: str
@@ -63,6 +64,7 @@ class Provider:
     pause: float = 0.0
     host: str = "127.0.0.1"
     bare: bool = False
+    refusal: tuple[int, str] | None = None
     seen: list[Seen] = field(default_factory=list)
 
     def __enter__(self) -> Provider:
@@ -91,6 +93,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._note(None)
+        if self.provider.refusal:
+            return self._send(self.provider.refusal[0], self.provider.refusal[1].encode())
         if not self._authorised():
             return self._refuse()
         if self.path.endswith("/models"):
@@ -106,6 +110,8 @@ class _Handler(BaseHTTPRequestHandler):
         except ValueError:
             return self._json(400, {"error": {"message": "the body is not JSON"}})
         self._note(body)
+        if self.provider.refusal:
+            return self._send(self.provider.refusal[0], self.provider.refusal[1].encode())
         if not self._authorised():
             return self._refuse()
         if self.path == "/v1/chat/completions":
@@ -138,7 +144,9 @@ class _Handler(BaseHTTPRequestHandler):
         return data
 
     def _json(self, status: int, value: dict[str, Any]) -> None:
-        data = json.dumps(value).encode()
+        self._send(status, json.dumps(value).encode())
+
+    def _send(self, status: int, data: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))

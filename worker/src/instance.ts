@@ -14,7 +14,7 @@ import type { Lasting } from "./lasting.ts";
 import { abortOf, CREDENTIAL, type Credential, Leases, type Until } from "./leases.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import { Log, Redactor } from "./log.ts";
-import type { JobTrouble, Memory } from "./memory.ts";
+import type { JobTrouble, Memory, ProviderTrouble } from "./memory.ts";
 import { asOf, count } from "./meter.ts";
 import { ASLEEP, PANEL, Panel, WAKING } from "./panel.ts";
 import { type Opened, Sessions } from "./sessions.ts";
@@ -472,9 +472,9 @@ export class HermesInstance extends DurableObject<Env> {
     return this.#sessions.key;
   }
 
-  /** A provider refused our key, or there is none. */
-  providerRefused(provider: string, status: number, variable: string): void {
-    this.#lifecycle.noteProviderTrouble({ at: Date.now(), provider, status, variable });
+  /** A provider refused our key, or there is none, or it serves nobody from here. */
+  providerRefused(trouble: Omit<ProviderTrouble, "at">): void {
+    this.#lifecycle.noteProviderTrouble({ at: Date.now(), ...trouble });
   }
 
   #storageView(): StorageView {

@@ -3,6 +3,7 @@
 import type { Started } from "./configuration.ts";
 import type { BootKeys } from "./hermes-config.ts";
 import { type Meter, NOTHING } from "./meter.ts";
+import type { Refusal } from "./refusals.ts";
 import type { SnapshotRecord } from "./snapshots.ts";
 
 /** Where an instance is in its life. */
@@ -23,6 +24,8 @@ export interface ProviderTrouble {
   status: number;
   /** The variable that holds the key. */
   variable: string;
+  /** What is refused: the key, or whoever asks from there. */
+  why: Refusal;
 }
 
 /** A cron job whose last run failed, as Hermes noted it. */

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
  * `Providers`: where Hermes sends its model calls. It swaps this boot's capability for the real key and
- * passes the rest through, streaming both ways and reading nothing. The host of each provider is fixed and
+ * passes the rest through, streaming both ways and reading nothing but refusals. The host of each provider is fixed and
  * only the paths in the table pass.
  */
 import { WorkerEntrypoint } from "cloudflare:workers";
@@ -11,6 +11,7 @@ import { ApiError, reason } from "./errors.ts";
 import { isOneOf } from "./headers.ts";
 import { CREDENTIAL, type Credential, clientGone } from "./leases.ts";
 import { Log, Redactor } from "./log.ts";
+import { judged, type Refusal } from "./refusals.ts";
 import { rehearsalChat, rehearsalModels } from "./rehearsal.ts";
 import { endTunnel } from "./requests.ts";
 import {
@@ -190,7 +191,7 @@ export class Providers extends WorkerEntrypoint<Env> {
       redirect: "manual",
       signal,
     };
-    const answer = await this.#reach(replaced, target, init);
+    const { answer, why } = judged(await this.#reach(replaced, target, init));
     if (answer.status >= 300 && answer.status < 400) {
       await answer.body?.cancel();
       throw new ApiError({
@@ -201,8 +202,9 @@ export class Providers extends WorkerEntrypoint<Env> {
           `Mend ${gateway === "" ? "HERMES_PROVIDER_BASE_URL" : "HERMES_AI_GATEWAY"}.`,
       });
     }
-    if (answer.status === 401 || answer.status === 403)
-      this.#report(name, answer.status, provider.variable ?? "");
+    this.ctx.waitUntil(
+      why.then((found) => found && this.#report(name, answer.status, provider.variable ?? "", found)),
+    );
     const told = new Headers(answer.headers);
     told.delete("set-cookie");
     return new Response(answer.body, { status: answer.status, headers: told });
@@ -226,7 +228,7 @@ export class Providers extends WorkerEntrypoint<Env> {
   }
 
   #noKey(provider: string, variable: string): ApiError {
-    this.#report(provider, 401, variable);
+    this.#report(provider, 401, variable, "key");
     return new ApiError({
       status: 401,
       code: "invalid_api_key",
@@ -234,11 +236,11 @@ export class Providers extends WorkerEntrypoint<Env> {
     });
   }
 
-  /** Operators see which variable to mend, in the log and in the instance's status. */
-  #report(provider: string, status: number, variable: string): void {
+  /** Operators see what to mend, in the log and in the instance's status. */
+  #report(provider: string, status: number, variable: string, why: Refusal): void {
     const log = new Log(new Redactor(secretValues(settingsOf(this.env))));
-    log.error("provider_refused", { provider, status, variable });
-    this.ctx.waitUntil(instanceOf(this.env).providerRefused(provider, status, variable));
+    log.error("provider_refused", { provider, status, variable, why });
+    this.ctx.waitUntil(instanceOf(this.env).providerRefused({ provider, status, variable, why }));
   }
 }
 

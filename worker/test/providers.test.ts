@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 import { createExecutionContext, runInDurableObject, waitOnExecutionContext } from "cloudflare:test";
 import { beforeAll, beforeEach, describe, expect, it } from "vitest";
+import refusals from "../../tests/standins/refusals.json";
 import { Providers } from "../src/providers.ts";
+import { whyRefused } from "../src/refusals.ts";
 import type { Env } from "../src/settings.ts";
 import { anew, ask, askProviders, chat, crash, env, instance, machine, said, until } from "./helpers.ts";
+
+type Refused = (typeof refusals)[number];
 
 const ADDRESS = "http://127.0.0.1:8799";
 let capability = "";
@@ -303,7 +307,22 @@ describe("keys to mend", () => {
     const answer = await refused(call("/anthropic/v1/messages"));
     expect(answer).toEqual({ status: 401, text: body });
     await until(async () => (await trouble())?.["variable"] === "ANTHROPIC_API_KEY");
-    expect(await trouble()).toMatchObject({ provider: "anthropic", status: 401 });
+    expect(await trouble()).toMatchObject({ provider: "anthropic", status: 401, why: "key" });
+  });
+
+  it("hands a refusal for the place on whole, and does not lay it to the key", async () => {
+    const [{ status, body }] = refusals.filter(({ what }) => what.startsWith("Anthropic")) as [Refused];
+    const long = body.replace(/\}$/, `,"more":"${"x".repeat(100_000)}"}`);
+    for (const text of [body, long]) {
+      await machine.provider({ status, headers: { "content-type": "application/json" }, body: text });
+      expect(await refused(call("/anthropic/v1/messages"))).toEqual({ status, text });
+    }
+    await until(async () => (await trouble())?.["why"] === "region");
+    expect(await trouble()).toMatchObject({ provider: "anthropic", status: 403 });
+  });
+
+  it.each(refusals)("judges $what: $why", ({ status, body, why }) => {
+    expect(whyRefused(status, body)).toBe(why);
   });
 });
 

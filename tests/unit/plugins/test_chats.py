@@ -15,6 +15,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings import Set
 from ansible_collections.hermes.workers.plugins.plugin_utils.chats import (
     NO_COUNTS,
     Chats,
+    provider_words,
     state_rows,
 )
 
@@ -28,11 +29,13 @@ class Worker:
     def __init__(self, content: Any = None, events: tuple[str, ...] = (), **head: Any) -> None:
         self.content = content
         self.events = events
+        self.trouble = head.get("trouble")
         self.head = Answer(head.get("status", 200), head.get("headers", STREAM), b"")
 
     def request(self, method: str, _path: str, _body: Any = None, timeout: float = 0) -> Answer:
         assert timeout > 0
-        return Answer(200, {}, json.dumps(self.content if method == "POST" else {}).encode())
+        told = {"lastProviderError": self.trouble}
+        return Answer(200, {}, json.dumps(self.content if method == "POST" else told).encode())
 
     def stream(self, *_: Any) -> Iterator[tuple[float, Answer | str]]:
         yield 0.1, self.head
@@ -104,6 +107,30 @@ def test_a_stream_that_is_cut_or_none_fails(
 ) -> None:
     with pytest.raises(Card, match=f"the chat failed: {words}"):
         chats(Worker(events=events, **head)).stream()
+
+
+def test_a_place_that_is_not_served_is_told_and_no_key_is_blamed() -> None:
+    trouble = {"provider": "openai", "status": 403, "variable": "OPENAI_API_KEY", "why": "region"}
+    failed = answer("Country, region, or territory not supported", "error")
+    made = chats(Worker(failed, trouble=trouble))
+    made.settings.platform = "cloudflare"
+    with pytest.raises(Card) as told:
+        made.ask()
+    (problem,) = told.value.problems
+    assert (problem.subject, problem.code) == ("hermes_location", "provider-region")
+    assert "territory not supported. The key is not at fault." in problem.sentence
+    assert told.value.changed == "Nothing was changed."
+    with pytest.raises(Card, match="openai_api_key"):
+        chats(Worker(failed, trouble=trouble | {"why": "key"})).ask()
+
+
+def test_what_a_provider_refused_is_told_in_a_few_words() -> None:
+    trouble = {"at": "2026-03-01T12:00:00.000Z", "provider": "openai", "status": 403}
+    trouble |= {"variable": "OPENAI_API_KEY", "why": "region"}
+    assert "nobody from where Hermes runs, status 403" in (provider_words(trouble) or "")
+    key = provider_words(trouble | {"why": "key", "status": 401}) or ""
+    assert key.startswith("openai refused the key (openai_api_key), status 401, at 2026")
+    assert provider_words(None) is None
 
 
 def test_a_state_in_danger_is_told_and_a_sound_one_is_not() -> None:

@@ -3,16 +3,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Problem
 from ansible_collections.hermes.workers.plugins.module_utils.settings import Checker, Settings
-from ansible_collections.hermes.workers.plugins.plugin_utils.provider_check import refused_keys
+from ansible_collections.hermes.workers.plugins.plugin_utils.provider_check import (
+    not_served_here,
+    refused_keys,
+    why_refused,
+)
 
 from tests.standins.provider import Provider
 
 KEY = "canary-key-0123456789"
+REFUSALS = json.loads((Path(__file__).parents[2] / "standins" / "refusals.json").read_text())
 
 
 def problems(url: str, key: str, *, asked: bool = True) -> list[Problem]:
@@ -64,3 +71,36 @@ def test_it_is_asked_on_request_only_and_silence_proves_nothing() -> None:
         assert provider.seen == []
         url = provider.url
     assert problems(f"{url}/v1", KEY) == []
+
+
+@pytest.mark.parametrize("answer", REFUSALS, ids=lambda answer: answer["what"])
+def test_what_is_refused_is_judged_as_the_worker_judges_it(answer: dict[str, Any]) -> None:
+    assert why_refused(answer["status"], answer["body"]) == answer["why"]
+
+
+@pytest.mark.parametrize("answer", REFUSALS, ids=lambda answer: answer["what"])
+def test_a_place_that_is_not_served_is_not_laid_to_the_key(answer: dict[str, Any]) -> None:
+    with Provider(KEY, refusal=(answer["status"], answer["body"])) as provider:
+        found = problems(f"{provider.url}/v1", KEY)
+        settings = Settings(
+            platform="cloudflare",
+            default_model="custom/model",
+            provider_base_url=f"{provider.url}/v1",
+            check_provider_key=True,
+        )
+        # From Cloudflare the answer may be another one.
+        there = refused_keys(settings, {"CUSTOM_API_KEY": KEY})
+    expected = {"key": "custom_api_key", "region": "hermes_default_model"}.get(answer["why"])
+    assert [problem.subject for problem in found] == ([expected] if expected else [])
+    assert [problem.code for problem in there] == (
+        ["provider-refused"] if answer["why"] == "key" else []
+    )
+
+
+def test_where_a_place_is_not_served_the_way_to_another_is_told() -> None:
+    told = not_served_here(Settings(platform="cloudflare"), "openai", 403, "Country not supported")
+    assert told.subject == "hermes_location"
+    assert "refuses with 403: Country not supported. The key is not at fault." in told.sentence
+    assert "hermes_location" in told.remedy
+    assert "restore" in told.remedy
+    assert "hermes_location" not in not_served_here(Settings(), "openai", 403).remedy
