@@ -1,7 +1,7 @@
 # Copyright: hermes.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What somebody said that does nothing, told by the plan: it is no mistake for sure, so that it is not refused."""
+"""What somebody said that does nothing or is risky, told by the plan: no mistake for sure, so it is not refused."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ CLOUDFLARE_ONLY = (
     "cloudflare_api_token",
     "cloudflare_api_base_url",
     "hermes_instance_type",
+    "hermes_location",
     "hermes_route_mode",
     "hermes_take_over_hostname",
     "hermes_uploader",
@@ -82,9 +83,13 @@ NEAR = 0.85
 
 
 def notes(checker: Checker, names: Iterable[str], lock: Path) -> list[str]:
-    """Return a line for each input that does nothing. names: of all variables of the host; lock: of the image."""
+    """Return a line for each input that does nothing or is risky.
+
+    names: of all variables of the host; lock: of the image.
+    """
     return [
         *_without_effect(checker),
+        *_too_small(checker.settings),
         *_silent_channels(checker, installed(lock)),
         *_near_misses(names),
     ]
@@ -104,6 +109,18 @@ def _without_effect(checker: Checker) -> list[str]:
             " behind a proxy of your own."
         )
     return found
+
+
+def _too_small(settings: Settings) -> list[str]:
+    """Return what is said of a container in which Hermes has hardly room."""
+    if settings.platform != "cloudflare" or settings.instance_type != "lite":
+        return []
+    words = (
+        "hermes_instance_type: lite has 256 MiB and a sixteenth of a processor. Hermes takes half of that memory, and"
+        " its dashboard over a quarter; a tool that takes more than the rest has Hermes killed in the middle of its"
+        " turn. The first answer after a wake takes over a minute."
+    )
+    return [words]
 
 
 def _is_given(checker: Checker, name: str) -> bool:

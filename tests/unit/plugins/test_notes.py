@@ -29,6 +29,7 @@ def told(lock: Path = LOCK, sources: dict[str, str] | None = None, **given: Any)
 
 WITHOUT_EFFECT = [
     ({"hermes_instance_type": "lite"}, "hermes_instance_type", "on workerd"),
+    ({"hermes_location": "weur"}, "hermes_location", "on workerd"),
     ({"cloudflare_api_token": "cf-canary"}, "cloudflare_api_token", "on workerd"),
     (
         {"hermes_route_mode": "zone_route", "hermes_prune_images": True},
@@ -71,6 +72,12 @@ def test_a_variable_without_a_meaning_is_told(
 def test_a_hostname_on_this_machine_is_told() -> None:
     (note,) = told(hermes_dashboard_hostname="hermes.example.com")
     assert note.startswith("hermes_dashboard_hostname: on workerd nothing leads it here")
+
+
+def test_a_container_in_which_hermes_has_hardly_room_is_told() -> None:
+    (note,) = told(**CLOUD, hermes_instance_type="lite")
+    assert note.startswith("hermes_instance_type: lite has 256 MiB")
+    assert told(**CLOUD, hermes_instance_type="basic") == []
 
 
 def test_what_has_an_effect_or_says_the_default_is_not_told() -> None:
