@@ -86,7 +86,7 @@ class ActionModule(PrintingAction):
             "settings": checker.settings.as_dict(),
             "changes": [vars(change) for change in changes],
             "rows": plan_rows(checker, deployment, sources, place) + self.differences,
-            "notes": notes(checker, self.task_vars, sources.hermes_lock),
+            "notes": notes(checker, self.task_vars, sources.hermes_lock) + place.notes(),
         }
 
     def _storage(self, settings: Settings, deployment: Deployment) -> list[Problem]:

@@ -30,6 +30,21 @@ SIDECAR_IMAGE = "cloudflare/proxy-everything"
 API_BASE_URL = "https://api.cloudflare.com/client/v4"
 INSTANCE_TYPES = ("standard-1", "lite", "basic", "standard-2", "standard-3", "standard-4")
 """Sizes of Cloudflare's containers; the first is the default."""
+LOCATIONS = (
+    "",
+    "wnam",
+    "enam",
+    "sam",
+    "weur",
+    "eeur",
+    "apac",
+    "apac-ne",
+    "apac-se",
+    "oc",
+    "afr",
+    "me",
+)
+"""Where Cloudflare may make a Durable Object, in its own words; the first, nowhere in particular, is the default."""
 UPLOADERS = ("auto", "wrangler", "plain")
 NAME_LENGTH = 54
 """A Worker's name may have 63 characters; 54 leave room for the suffixes that preview addresses add."""
@@ -109,6 +124,7 @@ KNOWN_VARIABLES = frozenset(
         "gateway_token",
         "host_tools",
         "instance_type",
+        "location",
         "max_fail_percentage",
         "models",
         "name",
@@ -236,6 +252,8 @@ class Settings:
     account_id: str = ""
     api_base_url: str = API_BASE_URL
     instance_type: str = INSTANCE_TYPES[0]
+    location: str = LOCATIONS[0]
+    """Near where the object is made; what is there already stays where it is."""
     dashboard_hostname: str = ""
     route_mode: str = "custom_domain"
     take_over_hostname: bool = False
@@ -332,10 +350,11 @@ class Checker:
             return value
         close = difflib.get_close_matches(str(value), choices, 1)
         hint = f" Did you mean {close[0]}?" if close else ""
+        listed = ", ".join(filter(None, choices))
         self.problem(
             variable,
-            f"{show(value)} is not one of {', '.join(choices)}.{hint}",
-            f"set {variable} to one of {', '.join(choices)}.",
+            f"{show(value)} is not one of {listed}.{hint}",
+            f"set {variable} to one of {listed}.",
             "inputs",
         )
         return choices[0]
@@ -350,6 +369,7 @@ class Checker:
         """Read what only matters on Cloudflare."""
         settings = self.settings
         settings.instance_type = self._choice("hermes_instance_type", INSTANCE_TYPES)
+        settings.location = self._choice("hermes_location", LOCATIONS)
         settings.route_mode = self._choice("hermes_route_mode", ("custom_domain", "zone_route"))
         settings.take_over_hostname = self._boolean("hermes_take_over_hostname")
         settings.uploader = self._choice("hermes_uploader", UPLOADERS)

@@ -187,6 +187,7 @@ def variables(settings: Settings, sources: Sources, version: str) -> dict[str, s
         if settings.engine != "process"
         else f"http://127.0.0.1:{settings.providers_port}",
         "HERMES_INSTANCE_TYPE": settings.instance_type,
+        "HERMES_LOCATION": settings.location,
         "HERMES_DASHBOARD_HOSTNAME": settings.dashboard_hostname,
         "HERMES_ENV": canonical(settings.env),
     }

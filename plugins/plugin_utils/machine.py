@@ -59,6 +59,10 @@ class Controller:
         """Return what stands against changing the keys of what runs already."""
         return [*self._folder(), *self._lock()]
 
+    def notes(self) -> list[str]:
+        """Return what was said and does nothing, as things stand where it runs."""
+        return []
+
     def installs(self) -> bool:
         """Tell whether something has to be installed below the state folder."""
         return not self.tools_installed

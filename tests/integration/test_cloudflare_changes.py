@@ -105,6 +105,11 @@ CHANGES = {
         {"hostnames"},
         {"route.example.com/*"},
     ),
+    "location": Change(
+        {"hermes_location": "weur"},
+        "Note: hermes_location: without effect: it was made in enam, and an object never moves.",
+        set(),
+    ),
     "nothing": Change({"hermes_docker_socket": "unix:/nowhere"}, "", set()),
 }
 
@@ -149,6 +154,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         strangers(Cloudflare("unused", ACCOUNT))
         for name in CHANGES:
             made.add(name)
+        made.variables = {"location": {"hermes_location": "enam"}}
         yield made
 
 
@@ -223,7 +229,8 @@ def test_a_change_of_the_inventory_changes_exactly_that(fleet: Fleet) -> None:
     assert theirs == ["shop.example.com/*"]
     for name in ("secret", "further"):
         assert writes(fleet.calls(name, start)) == [f"PATCH workers/scripts/{name}/secrets-bulk"]
-    assert writes(fleet.calls("nothing", start)) == []
+    for name in ("nothing", "location"):
+        assert writes(fleet.calls(name, start)) == []
 
     start = len(fleet.plane.calls)
     again = fleet.play("--check")

@@ -165,6 +165,12 @@ const egress = z.pipe(
   }),
 );
 
+/** Near where Cloudflare may make a Durable Object. */
+export const LOCATIONS = [
+  ...(["wnam", "enam", "sam", "weur", "eeur"] as const),
+  ...(["apac", "apac-ne", "apac-se", "oc", "afr", "me"] as const),
+] satisfies DurableObjectLocationHint[];
+
 const schema = z.object({
   HERMES_NAME: required,
   WORKER_VERSION: text,
@@ -181,6 +187,7 @@ const schema = z.object({
   HERMES_ON_DISCONNECT: z._default(z.enum(["stop", "finish"], "must be stop or finish"), "stop"),
   HERMES_HOST_TOOLS: flag,
   HERMES_INSTANCE_TYPE: text,
+  HERMES_LOCATION: z._default(z.enum(["", ...LOCATIONS], "must be a location hint of Durable Objects"), ""),
   HERMES_ALLOW_UNAUTHENTICATED: flag,
   HERMES_CORS_ORIGINS: list(origin),
   HERMES_DASHBOARD: text,

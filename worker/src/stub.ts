@@ -2,15 +2,16 @@
 /** The way to the one Durable Object of this deployment. */
 import { ApiError, reason } from "./errors.ts";
 import type { HermesInstance } from "./instance.ts";
-import type { Env } from "./settings.ts";
+import { type Env, LOCATIONS } from "./settings.ts";
 
 /** With less than this the storage soon takes no more rows. */
 const LEAST_BYTES = 1024 * 1024;
 const ENGINE_PATIENCE = 2000;
 
-/** The one instance. */
+/** The one instance. Where it is made is decided by the first call; the hint of later ones is not looked at. */
 export function instanceOf(env: Env): DurableObjectStub<HermesInstance> {
-  return env.INSTANCE.getByName("hermes");
+  const locationHint = LOCATIONS.find((location) => location === env["HERMES_LOCATION"]);
+  return env.INSTANCE.getByName("hermes", locationHint === undefined ? {} : { locationHint });
 }
 
 /**

@@ -47,6 +47,7 @@ const ROWS: Record<string, Row[]> = {
   HERMES_ON_DISCONNECT: [worker("finish")],
   HERMES_HOST_TOOLS: [hermes("true")],
   HERMES_INSTANCE_TYPE: [sandbox("standard-2")],
+  HERMES_LOCATION: [worker("enam")],
   HERMES_ALLOW_UNAUTHENTICATED: [worker("true")],
   HERMES_CORS_ORIGINS: [worker("https://a.example")],
   HERMES_DASHBOARD: [worker("off: because")],

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, it } from "vitest";
 import type { Env } from "../src/settings.ts";
-import { askInstance } from "../src/stub.ts";
+import { askInstance, instanceOf } from "../src/stub.ts";
 
 /** A namespace whose n-th stub is `n`, on a machine with so much space on its disk. */
 function numbered(diskFree?: number): Env {
@@ -15,6 +15,18 @@ const failsBefore = (n: number, error: unknown) => async (stub: unknown) => {
   if ((stub as number) < n) throw error;
   return `answered by ${stub}`;
 };
+
+describe("the instance", () => {
+  it.each([
+    ["weur", { locationHint: "weur" }],
+    ["", {}],
+    [undefined, {}],
+  ])("is asked for near %s", (HERMES_LOCATION, options) => {
+    const getByName = (...asked: unknown[]) => asked;
+    const asked = instanceOf({ HERMES_LOCATION, INSTANCE: { getByName } } as unknown as Env);
+    expect(asked).toEqual(["hermes", options]);
+  });
+});
 
 describe("a call to the instance", () => {
   const torn = new Error("The object was torn down.");

@@ -64,6 +64,7 @@ class CloudflarePlace(Controller):
         self.token = token
         self.known = known
         self.image: ContainerEngine | None = None
+        self.wanted_location = settings.location
 
     @cached_property
     def api(self) -> Cloudflare:
@@ -136,6 +137,9 @@ class CloudflarePlace(Controller):
         if lacking:
             return [Problem(**entry) for entry in lacking]
         self.settings.host = deployed.host_of(self.settings, self.account)
+        if self.deployed.exists:
+            # It stays where it was made. Another hint would only make another version of the Worker.
+            self.settings.location = self.deployed.variables.get("HERMES_LOCATION", "")
         self.settings.deployments = self.account.deployments(self.settings.name)
         return [
             *self._subdomain(),
@@ -191,10 +195,26 @@ class CloudflarePlace(Controller):
         except CloudflareError as error:
             raise error.card(f"preflight of {self.settings.name}") from error
 
+    def notes(self) -> list[str]:
+        """Return what was said and does nothing, as things stand where it runs."""
+        if self.wanted_location in ("", self.settings.location):
+            return []
+        made = (
+            f"in {self.settings.location}" if self.settings.location else "near its first request"
+        )
+        way = "To have it elsewhere, run destroy, which keeps a backup, then deploy and restore."
+        return [
+            f"hermes_location: without effect: it was made {made}, and an object never moves. {way}"
+        ]
+
     def rows(self, source: Callable[[str], str]) -> list[list[str]]:
         """Return what the plan's table says of the place: what, value, source. source: of a variable's value."""
         settings = self.settings
         rows = [["size", settings.instance_type, source("hermes_instance_type")]]
+        if settings.location or self.wanted_location:
+            words = settings.location or "near its first request"
+            fixed = self.deployed.exists
+            rows.append(["location", words, "as made" if fixed else source("hermes_location")])
         if settings.dashboard_hostname:
             mode = settings.route_mode.replace("_", " ")
             words = f"{settings.dashboard_hostname} ({mode})"

@@ -132,6 +132,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"hermes_env": {"A": True}, "hermes_secrets": {"A": "x"}}, "hermes_env.A", "hermes_secrets"),
     ({"hermes_api_token": "short"}, "hermes_api_token", "16"),
     ({"hermes_instance_type": "huge"}, "hermes_instance_type", "standard-1, lite"),
+    ({"hermes_location": "weurope"}, "hermes_location", "not one of wnam, enam"),
     ({"hermes_route_mode": "dns"}, "hermes_route_mode", "custom_domain, zone_route"),
     ({"hermes_dashboard_hostname": "https://a.example"}, "hermes_dashboard_hostname", "hostname"),
     ({"hermes_dashboard_hostname": "localhost"}, "hermes_dashboard_hostname", "hostname"),
