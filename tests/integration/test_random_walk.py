@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Deploys, rotations, sleeps, kills, restores and changes by hand in any order, on one deployment.
 
-After each step what runs is held against what was asked. WALK_SEED=n walks that one, WALKS=n so many, WALK_STEPS=n with
-so many steps each; a failure prints its seed and its story.
+After each step what runs is held against what was asked. WALK_SEED=n begins with that one, WALKS=n walks so many,
+WALK_STEPS=n with so many steps each; a failure prints its seed and its story.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import secrets
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,10 +22,26 @@ from plays import Deployment, Play, wait_until
 
 from tests.standins.provider import Provider
 
-SEED = os.environ.get("WALK_SEED")
+FIRST = int(os.environ.get("WALK_SEED") or 1)
 WALKS = int(os.environ.get("WALKS") or 1)
 STEPS = int(os.environ.get("WALK_STEPS") or 8)
-SEEDS = [int(SEED)] if SEED else list(range(1, WALKS + 1))
+SEEDS = range(FIRST, FIRST + WALKS)
+
+ELSEWHERE = "https://elsewhere.example"
+CORS = '"HERMES_CORS_ORIGINS", text = '
+
+REMOVABLE = (
+    *(
+        "build/config.capnp",
+        "build/uses.json",
+        "build/verified",
+        "build/version",
+        "build/worker.js",
+    ),
+    *("api_token", "logs/workerd.log", "run/processes.json", "storage.note", "variables.note"),
+    "../.runtime/bundle-*/complete.json",
+)
+"""Files of the state folder that the next deploy makes anew, or does without."""
 
 
 class Walk:
@@ -60,10 +78,11 @@ class Walk:
             self.it.variables[name] = value
         self.deploy()
 
-    def deploy(self) -> None:
+    def deploy(self) -> Play:
         play = self.it.deploy()
         assert "deployed and verified" in play.output
         self.asked = dict(self.it.variables)
+        return play
 
     def rotate(self) -> None:
         """Give it the other key and a new token without a deploy."""
@@ -84,17 +103,93 @@ class Walk:
     def kill(self) -> None:
         """Kill one of the processes, as an accident would; what is said is saved before."""
         assert self.it.call("POST", "/api/instance/backups").status == 200
-        name = self.dice.choice(["workerd", "gateway", "engine"])
+        name = self.dice.choice(["workerd", "gateway", "engine", "guardian.py", "supervisor.py"])
         self.story.append(f"kill -9 {name}")
-        for process in self.it.supervisor().children(recursive=True):
+        before = self.it.supervisor().pid
+        self.strike(name)
+        if name == "supervisor.py":
+            wait_until(lambda: self.recorded() not in (None, before), "there is another supervisor")
+        wait_until(self.answers, "the Worker is back")
+
+    def recorded(self) -> int | None:
+        """The supervisor that says of itself that it runs everything."""
+        try:
+            return int(json.loads((self.it.state / "run" / "supervisor.json").read_text())["pid"])
+        except ValueError:
+            return None
+
+    def strike(self, name: str) -> None:
+        """Kill the process that has this word in its command, or whose program is called so."""
+        supervisor = self.it.supervisor()
+        for process in [supervisor, *supervisor.children(recursive=True)]:
             try:
                 words = process.cmdline()
             except psutil.Error:
                 continue
-            if words[:1] and (words[0].endswith(name) or name in words):
+            # The guardian's last word is the supervisor that it would start.
+            if any(word.rpartition("/")[2] == name for word in words[:6] if word != words[-1]):
                 os.kill(process.pid, signal.SIGKILL)
-                break
+                psutil.wait_procs([process], timeout=10)
+                return
+
+    # Changes by hand
+
+    def edit_the_configuration(self) -> None:
+        """Have workerd start from what somebody made of its configuration or its code; a deploy takes it back."""
+        name, found, edited = self.dice.choice(
+            [
+                ("config.capnp", f'{CORS}""', f'{CORS}"{ELSEWHERE}"'),
+                ("config.capnp", 'SLEEP_AFTER", text = "4h"', 'SLEEP_AFTER", text = "1h"'),
+                ("config.capnp", 'text = "custom/', 'text = "custom/by-hand-'),
+                ("worker.js", "name: c.var.settings.name", 'name: "by-hand"'),
+            ]
+        )
+        self.story.append(f"edit {name}: {edited}")
+        path = self.it.state / "build" / name
+        text = path.read_text()
+        assert found in text
+        path.write_text(text.replace(found, edited))
+        self.strike("workerd")
         wait_until(self.answers, "the Worker is back")
+        assert self.deploy().changed(self.it.name) > 0
+
+    def give_another_secret(self) -> None:
+        """Give workerd another key past the plays, by the supervisor's own command; a deploy takes it back."""
+        self.story.append("give workerd another key by hand")
+        supervisor = self.it.supervisor()
+        words = [*supervisor.cmdline()[:2], "ctl", "change-secrets", "--folder", str(self.it.state)]
+        changes = json.dumps(
+            {"CUSTOM_API_KEY": "sk-by-hand", "HERMES_SECRETS": '{"THING": "by-hand"}'}
+        )
+        subprocess.run(words, input=changes, text=True, check=True)
+        wait_until(self.answers, "the Worker is back")
+        assert self.deploy().changed(self.it.name) > 0
+
+    def edit_the_home(self) -> None:
+        """What somebody writes into Hermes' own files is no match for what was asked."""
+        self.story.append("edit config.yaml and .env in Hermes' home")
+        assert self.it.call("POST", "/api/instance/wake").status == 200
+        (home,) = self.it.state.glob("engine/disks/*/disk/home/.hermes")
+        model = {
+            "default": "by-hand",
+            "provider": "openai-api",
+            "base_url": "http://127.0.0.1:9/v1",
+        }
+        (home / "config.yaml").write_text(json.dumps({"model": model}))
+        (home / ".env").write_text("COLOUR=by-hand\nTHING=by-hand\nCUSTOM_API_KEY=by-hand\n")
+        assert self.it.call("POST", "/api/instance/restart-gateway").status == 200
+
+    def remove_files(self) -> None:
+        """Remove what can be made anew, and deploy."""
+        chosen = self.dice.sample(REMOVABLE, self.dice.randint(1, 3))
+        self.story.append(f"remove {', '.join(chosen)}")
+        for pattern in chosen:
+            for path in self.it.state.glob(pattern):
+                path.unlink()
+        if self.dice.random() < 0.5:
+            self.story.append("kill -9 workerd")
+            self.strike("workerd")
+        self.deploy()
 
     def answers(self) -> bool:
         try:
@@ -136,6 +231,9 @@ class Walk:
         told = self.it.call("GET", "/v1/toolsets").json["data"]
         terminal = any(one["name"] == "terminal" and one["enabled"] for one in told)
         assert terminal is bool(self.asked.get("hermes_host_tools"))
+        answer = self.it.call("GET", "/", Origin=ELSEWHERE)
+        assert answer.json["name"] == self.it.name
+        assert "access-control-allow-origin" not in answer.headers
 
     def environment(self) -> dict[str, str]:
         everyone = self.it.supervisor().children(recursive=True)
@@ -165,7 +263,14 @@ def test_what_runs_is_what_was_asked_whatever_happened(
 ) -> None:
     it, provider = walked
     walk = Walk(it, provider, random.Random(seed))  # noqa: S311 - dice, not keys
-    steps = [walk.change] * 4 + [walk.rotate, walk.sleep, walk.stop, walk.kill, walk.restore]
+    ours = [walk.change] * 4 + [walk.rotate, walk.sleep, walk.stop, walk.restore]
+    theirs = [
+        walk.edit_the_configuration,
+        walk.give_another_secret,
+        walk.edit_the_home,
+        walk.remove_files,
+    ]
+    steps = [*ours, *theirs, walk.kill, walk.kill]
     try:
         for _ in range(STEPS):
             walk.dice.choice(steps)()
