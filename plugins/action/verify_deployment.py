@@ -113,6 +113,7 @@ class ActionModule(DeploymentAction):
             answer is None
             or answer.status != 200
             or answer.json()["worker"]["version"] != self.service.version
+            or not self.service.is_as_built()
         ):
             raise self.service.not_served(answer)
         told = wait_until_known(self.client, self.settings.name)

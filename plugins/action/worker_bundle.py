@@ -34,7 +34,7 @@ class ActionModule(DeploymentAction):
             "version": rendered.version,
             "config": str(self.deployment.build / "config.capnp"),
         }
-        if worker_built(self.deployment, rendered):
+        if worker_built(self.deployment, self.runtime, rendered):
             return result | {"changed": False}
         if self.diff_mode:
             result["diff"] = self._diff(rendered)

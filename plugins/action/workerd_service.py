@@ -50,7 +50,7 @@ class ActionModule(DeploymentAction):
         rendered = render(self.settings, self.sources)
         wanted = effective_secrets(self.settings, self.given_secrets, self.deployment)
         actual = observe(self.settings, self.deployment, wanted)
-        change = processes_change(self.settings, self.sources, rendered, actual)
+        change = processes_change(self.settings, self.runtime, rendered, actual)
         names = prove_secrets(actual.client, wanted)
         if change is None and names is None:
             change = Change("update", "processes", UNPROVED, WORKERD)

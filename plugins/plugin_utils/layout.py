@@ -164,15 +164,22 @@ class Deployment:
 
     def orphans(self) -> list[dict[str, Any]]:
         """Return the records of processes that outlived a killed supervisor, as far as their ids still exist."""
-        try:
-            records = json.loads((self.folder / PROCESSES_RECORD).read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            return []
         return [
             record
-            for record in records.values()
+            for record in self._processes().values()
             if alive(record.get("pid")) and not self._of_another(record)
         ]
+
+    def running_build(self) -> str:
+        """Return the digest of the build that workerd was last started from; an empty text when nobody noted it."""
+        return self._processes().get("workerd", {}).get("build", "")
+
+    def _processes(self) -> dict[str, dict[str, Any]]:
+        """Return what the supervisor noted of its processes, by name."""
+        try:
+            return json.loads((self.folder / PROCESSES_RECORD).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return {}
 
     def _of_another(self, record: dict[str, Any]) -> bool:
         """Tell whether a record came here by a copy of the folder that it names, which is still there.

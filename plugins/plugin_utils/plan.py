@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import secrets as random
 import shutil
@@ -23,7 +24,6 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings import (
 from ansible_collections.hermes.workers.plugins.plugin_utils import confinement
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import (
     Rendered,
-    Sources,
     render,
     variables,
 )
@@ -35,7 +35,10 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.in_force import (
     with_confinement,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment, write_private
-from ansible_collections.hermes.workers.plugins.plugin_utils.processes import health
+from ansible_collections.hermes.workers.plugins.plugin_utils.processes import (
+    CHANGED_BY_HAND,
+    health,
+)
 from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import IMAGE_MARKER, Runtime
 
 USES = "uses.json"
@@ -69,6 +72,10 @@ class Actual:
     """A client whose token the Worker accepts; None when the Worker does not answer or knows none of our tokens."""
     health: dict[str, Any] = field(default_factory=dict)
     """The answer of /api/health, or empty."""
+    refuses: bool = False
+    """Whether it answers, and takes none of our tokens."""
+    build: str = ""
+    """Digest of the build that the running workerd was started from."""
 
     @property
     def version(self) -> str | None:
@@ -100,13 +107,16 @@ def observe(settings: Settings, deployment: Deployment, wanted: dict[str, str]) 
     if supervisor is None:
         return Actual()
     port = supervisor.get("ports", {}).get("http", settings.port)
+    refuses = False
     for token in dict.fromkeys((deployment.token(), wanted.get("API_TOKEN"))):
         client = WorkerClient(port, token)
         answer = health(client)
         if answer is not None and answer.status == 200:
             content = answer.json()
-            return Actual(supervisor, client, content if isinstance(content, dict) else {})
-    return Actual(supervisor)
+            told = content if isinstance(content, dict) else {}
+            return Actual(supervisor, client, told, build=deployment.running_build())
+        refuses = refuses or (answer is not None and answer.status == 401)
+    return Actual(supervisor, refuses=refuses)
 
 
 def prove_secrets(client: WorkerClient | None, wanted: dict[str, str]) -> list[str] | None:
@@ -137,12 +147,11 @@ def differing_secrets(client: WorkerClient | None, wanted: dict[str, str]) -> li
     return [name for name in differing(wanted, proofs, nonce) if name in wanted or name != PREVIOUS]
 
 
-def worker_built(deployment: Deployment, rendered: Rendered) -> bool:
-    """Tell whether the build folder holds this version's configuration and bundle."""
+def worker_built(deployment: Deployment, runtime: Runtime, rendered: Rendered) -> bool:
+    """Tell whether the build folder holds this version's configuration and bundle, as they were made."""
     try:
         return (
-            (deployment.build / "config.capnp").read_text(encoding="utf-8") == rendered.text
-            and (deployment.build / "worker.js").is_file()
+            build_digest(deployment.build) == wanted_build(runtime, rendered)
             and (deployment.build / "version").read_text(encoding="utf-8").strip()
             == rendered.version
         )
@@ -150,10 +159,30 @@ def worker_built(deployment: Deployment, rendered: Rendered) -> bool:
         return False
 
 
+def build_digest(folder: Path) -> str:
+    """Return the digest by which the supervisor notes what it starts workerd from. Raises FileNotFoundError."""
+    return digest_of_build(
+        (folder / "config.capnp").read_bytes(), (folder / "worker.js").read_bytes()
+    )
+
+
+def wanted_build(runtime: Runtime, rendered: Rendered) -> str | None:
+    """Return the digest of the build that should run; None while its bundle is still to be made."""
+    if not runtime.has_bundle():
+        return None
+    return digest_of_build(rendered.text.encode(), (runtime.bundle / "worker.js").read_bytes())
+
+
+def digest_of_build(config: bytes, bundle: bytes) -> str:
+    """Return the digest of a build; the supervisor computes the same."""
+    return hashlib.sha256(config + b"\0" + bundle).hexdigest()
+
+
 def processes_change(
-    settings: Settings, sources: Sources, rendered: Rendered, actual: Actual
+    settings: Settings, runtime: Runtime, rendered: Rendered, actual: Actual
 ) -> Change | None:
     """Return what has to happen to the processes for this code and configuration; None when nothing has."""
+    sources = runtime.sources
     if actual.supervisor is None:
         what = "workerd" if settings.engine == "docker" else "workerd and engine"
         return Change("create", "processes", f"{what} on 127.0.0.1:{settings.port}")
@@ -170,12 +199,16 @@ def processes_change(
         ]
         return Change("update", "processes", f"ports {' -> '.join(ports)}", EVERYTHING)
     if actual.version != rendered.version:
+        refusal = "the Worker refuses the token that is kept" if actual.refuses else ""
         detail = (
             f"Worker {actual.version} -> {rendered.version}"
             if actual.version
-            else "the Worker does not answer"
+            else refusal or "the Worker does not answer"
         )
         return Change("update", "processes", detail, WORKERD)
+    # What a person edits is read at workerd's next start, whenever that is.
+    if wanted_build(runtime, rendered) not in (None, actual.build):
+        return Change("update", "processes", CHANGED_BY_HAND, WORKERD)
     return None
 
 
@@ -223,14 +256,14 @@ def make_plan(
         tag = f"Hermes {sources.hermes_version}, image {sources.image_for(settings)}"
         changes.append(Change("update" if images.has_other() else "create", "image", tag))
     rendered = render(settings, sources)
-    if not worker_built(deployment, rendered):
+    if not worker_built(deployment, runtime, rendered):
         exists = (deployment.build / "config.capnp").exists()
         changes.append(
             Change("update" if exists else "create", "worker", f"version {rendered.version}")
         )
     wanted = effective_secrets(settings, secrets, deployment)
     actual = observe(settings, deployment, wanted)
-    processes = processes_change(settings, sources, rendered, actual)
+    processes = processes_change(settings, runtime, rendered, actual)
     names = differing_secrets(actual.client, wanted)
     if processes is None and names is None:
         processes = Change("update", "processes", UNPROVED, WORKERD)

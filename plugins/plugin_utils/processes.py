@@ -26,6 +26,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings import (
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
 
+CHANGED_BY_HAND = "workerd runs from files that were changed by hand"
 START_SECONDS = 30.0
 SAVE_SECONDS = 180.0
 # What the engine and Hermes may know of the caller's environment; anything else, keys above all, stays out.
@@ -242,6 +243,8 @@ class Processes:
         elif answer.status == 200:
             running = answer.json().get("worker", {}).get("version")
             sentence = f"version {running} is running, and the inventory makes version {version}."
+            if running == version:
+                sentence = f"{CHANGED_BY_HAND}."
             remedy, detail = "run deploy; it brings one to the other.", []
         else:
             sentence = f"/api/health is answered with {answer.status}: {answer.complaint()}"

@@ -160,9 +160,13 @@ class Runtime:
         command, binaries = installer.packaged_npm(folder)
         return command[0], command, f"{binaries}{os.pathsep}{path}"
 
+    def has_bundle(self) -> bool:
+        """Tell whether the Worker is bundled."""
+        return installer.is_complete(self.bundle)
+
     def install_bundle(self) -> Path:
         """Bundle the Worker with the installed tools; return the bundle."""
-        if installer.is_complete(self.bundle):
+        if self.has_bundle():
             return self.bundle / "worker.js"
         with installer.installing(self.bundle, "the Worker", self.progress) as needed:
             if needed:

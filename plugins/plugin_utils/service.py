@@ -19,7 +19,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.container import (
     Containers,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
-from ansible_collections.hermes.workers.plugins.plugin_utils.plan import prune
+from ansible_collections.hermes.workers.plugins.plugin_utils.plan import prune, wanted_build
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import Processes
 from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import Runtime
 
@@ -34,11 +34,17 @@ class LocalService:
         self.deployment = deployment
         self.runtime = runtime
         self.url = f"http://127.0.0.1:{settings.port}"
-        self.version = render(settings, runtime.sources).version
+        self.rendered = render(settings, runtime.sources)
+        self.version = self.rendered.version
 
     def client(self, token: str | None) -> WorkerClient:
         """Return a client with this token."""
         return WorkerClient(self.settings.port, token)
+
+    def is_as_built(self) -> bool:
+        """Tell whether workerd runs from the files that a deploy made, and not from what somebody made of them."""
+        wanted = wanted_build(self.runtime, self.rendered)
+        return wanted in (None, self.deployment.running_build())
 
     def not_served(self, answer: Answer | None) -> Card:
         """Return the card for a Worker that does not answer as it should."""

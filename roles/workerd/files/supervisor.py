@@ -28,6 +28,7 @@ import argparse
 import contextlib
 import ctypes
 import fcntl
+import hashlib
 import json
 import logging
 import logging.handlers
@@ -57,6 +58,7 @@ from tornado import gen
 GUARDIAN = Path(__file__).with_name("guardian.py")
 RECORD = Path("run/supervisor.json")
 PROCESSES = Path("run/processes.json")
+BUILD = (Path("build/config.capnp"), Path("build/worker.js"))
 CONTROL = "ipc://run/supervisor.sock"
 EVENTS = "ipc://run/supervisor-events.sock"
 LOG_BYTES = 10_000_000
@@ -214,29 +216,38 @@ def end_orphans(spared: int | None = None) -> None:
                 process.wait(10)
         except psutil.NoSuchProcess:
             continue
-    write_processes({name: one for name, one in processes.items() if one["pid"] == spared})
+    noted.update({name: one for name, one in processes.items() if one["pid"] == spared})
+    write_processes(noted)
 
 
 def read_processes() -> dict:
-    """Return the recorded processes: name -> {"pid", "created", "signal" that ends it, "folder" it was started in}."""
+    """Return the recorded processes: name -> {"pid", "created", "signal" that ends it, "folder" it was started in}.
+
+    workerd's has "build" as well, the digest of what it was started from: a deploy sees what was changed by hand.
+    """
     try:
         return json.loads(PROCESSES.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
 
 
-def note_process(name: str, pid: int, stop_signal: int) -> None:
-    """Record a started process, so that a later supervisor can recognise it."""
-    found = read_processes()
+noted: dict[str, dict] = {}
+"""What this supervisor started: the record may be removed, and is then written again."""
+
+
+def note_process(name: str, pid: int, stop_signal: int, build: str) -> None:
+    """Record a started process, so that a later supervisor can recognise it. build: what it was started from."""
     with contextlib.suppress(psutil.NoSuchProcess):
         created = psutil.Process(pid).create_time()
-        found[name] = {
+        noted[name] = {
             "pid": pid,
             "created": created,
             "signal": int(stop_signal),
             "folder": os.getcwd(),
         }
-    write_processes(found)
+        if build:
+            noted[name]["build"] = build
+    write_processes(noted)
 
 
 def write_processes(found: dict) -> None:
@@ -294,6 +305,9 @@ class Supervisor(Arbiter):
 
     def manage_watchers(self):
         """Start what has ended, unless a command is under way: that one finishes first."""
+        if not PROCESSES.exists():
+            with contextlib.suppress(OSError):
+                write_processes(noted)
         return None if self._exclusive_running_command else super().manage_watchers()
 
     @gen.coroutine
@@ -319,6 +333,7 @@ class Process(Watcher):
     ):
         self.spawned = self.not_before = 0.0
         self.earlier_env: dict | None = None
+        self.build = ""
         log = FileStream(f"logs/{name}.log", max_bytes=LOG_BYTES, backup_count=LOG_FILES)
         super().__init__(
             name,
@@ -329,7 +344,11 @@ class Process(Watcher):
             graceful_timeout=stop_seconds,
             stdout_stream={"stream": log},
             stderr_stream={"stream": log},
-            hooks={"after_spawn": (after_spawn, True), "after_reap": (after_reap, True)},
+            hooks={
+                "before_spawn": (before_spawn, True),
+                "after_spawn": (after_spawn, True),
+                "after_reap": (after_reap, True),
+            },
             singleton=True,
             **more,
         )
@@ -370,12 +389,15 @@ class Guardian(Process):
         )
 
     def spawn_process(self, recovery_wid=None):
-        """Start it with one end of a new line as its standard input, and tell it what it has to know."""
+        """Start it with one end of a new line as its standard input, on which all that it has to know waits already.
+
+        Told later, it would know nothing of a supervisor that is killed at that very moment.
+        """
         self.line, self.theirs = socket.socketpair()
         self.line.settimeout(GUARDIAN_SECONDS)
+        self.tell()
         started = super().spawn_process(recovery_wid)
         self.theirs.close()
-        self.tell()
         return started
 
     def _get_stdin_socket_fd(self):
@@ -455,11 +477,26 @@ CHANGES: dict[str, Callable[[Process, dict | None], None]] = {
 """What becomes of workerd between its end and its start."""
 
 
+def before_spawn(watcher: Process, **_kwargs) -> bool:
+    """circus calls this before it starts a process."""
+    # Before, not after: of files that are replaced meanwhile, the ones of before are noted, and are not believed.
+    watcher.build = build_digest() if watcher.name == "workerd" else ""
+    return True
+
+
+def build_digest() -> str:
+    """Return the digest of what workerd is started from; an empty text when that is not there."""
+    try:
+        return hashlib.sha256(b"\0".join(path.read_bytes() for path in BUILD)).hexdigest()
+    except OSError:
+        return ""
+
+
 def after_spawn(watcher: Process, pid: int, arbiter: Arbiter, **_kwargs) -> bool:
     """circus calls this when a process was started."""
     if watcher.name == "workerd":
         let_arrivals_in(arbiter.sockets["http"])
-    note_process(watcher.name, pid, watcher.stop_signal)
+    note_process(watcher.name, pid, watcher.stop_signal, watcher.build)
     watcher.spawned = time.monotonic()
     return True
 
@@ -526,7 +563,8 @@ def supervise(settings: dict, record: TextIO, started: Callable[[], None]) -> No
     try:
         # Blocks until told to stop; a failure before that is in the answer only.
         supervisor.start(cb=running).result()
-        write_processes({})
+        noted.clear()
+        write_processes(noted)
     finally:
         for name in (CONTROL.removeprefix("ipc://"), EVENTS.removeprefix("ipc://")):
             with contextlib.suppress(FileNotFoundError):

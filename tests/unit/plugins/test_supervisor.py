@@ -25,6 +25,7 @@ from typing import Any
 
 import psutil
 import pytest
+from ansible_collections.hermes.workers.plugins.plugin_utils.plan import build_digest
 
 SCRIPT = Path(__file__).parents[3] / "roles" / "workerd" / "files" / "supervisor.py"
 SECRET = "canary-7f1d0a"
@@ -197,6 +198,27 @@ def test_it_serves_and_outlives_its_caller(running: Box) -> None:
     )
     names = ("engine", "workerd", "guardian")
     assert json.loads(running.ctl("status").stdout) == dict.fromkeys(names, "active")
+
+
+def test_it_notes_what_workerd_was_started_from(running: Box) -> None:
+    """Not what lies there by now: whoever edited it has to be found out at workerd's next start."""
+
+    def noted() -> str | None:
+        return json.loads((running.folder / "run" / "processes.json").read_text())["workerd"].get(
+            "build"
+        )
+
+    assert noted() is None, "there was nothing"
+    build = running.folder / "build"
+    build.mkdir()
+    for name in ("config.capnp", "worker.js"):
+        (build / name).write_text(name)
+    running.ctl("restart", {})
+    assert noted() == build_digest(build)
+    (build / "worker.js").write_text("by hand")
+    assert noted() != build_digest(build)
+    psutil.Process(running.pids()["workerd"]).kill()
+    wait_for(lambda: noted() == build_digest(build))
 
 
 def test_only_its_owner_can_speak_to_it(running: Box) -> None:
@@ -401,6 +423,13 @@ def test_what_a_killed_supervisor_left_is_ended(running: Box) -> None:
     assert not set(before.values()) & set(running.pids().values())
     wait_for(lambda: not any(psutil.pid_exists(pid) for pid in before.values()))
     assert running.get()[1] == "one"
+
+
+def test_a_removed_record_of_processes_is_written_again(running: Box) -> None:
+    """Without it, an engine would outlive a killed supervisor and be in the next one's way."""
+    before = running.pids()
+    (running.folder / "run" / "processes.json").unlink()
+    assert wait_for(running.pids) == before
 
 
 def test_a_copied_folder_leaves_the_other_ones_processes_alone(running: Box) -> None:

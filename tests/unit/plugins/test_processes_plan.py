@@ -1,0 +1,80 @@
+# Copyright: hermes.workers contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What a plan finds out about the processes of a deployment on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
+from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources, render
+from ansible_collections.hermes.workers.plugins.plugin_utils.installer import finish
+from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
+from ansible_collections.hermes.workers.plugins.plugin_utils.plan import (
+    Actual,
+    build_digest,
+    processes_change,
+    worker_built,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import Runtime
+
+
+class Place:
+    """A state folder with a build, and what runs from it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.settings = Settings(name="alice", state_dir=str(folder))
+        self.deployment = Deployment(str(folder), "alice")
+        self.deployment.create()
+        self.build = self.deployment.build
+        self.runtime = Runtime(self.deployment, Sources(), print)
+        self.rendered = render(self.settings, self.runtime.sources)
+        (self.build / "config.capnp").write_text(self.rendered.text, encoding="utf-8")
+        (self.build / "version").write_text(self.rendered.version)
+        self.runtime.bundle.mkdir()
+        for path in (self.build, self.runtime.bundle):
+            (path / "worker.js").write_text("export default {};")
+        finish(self.runtime.bundle, {})
+        supervisor = {"host": self.runtime.sources.host, "ports": self.settings.ports}
+        told = {"worker": {"version": self.rendered.version}}
+        self.actual = Actual(supervisor, None, told, build=build_digest(self.build))
+
+    def edit(self, name: str) -> None:
+        with (self.build / name).open("a", encoding="utf-8") as file:
+            file.write("# by hand\n")
+
+    def planned(self, actual: Actual | None = None) -> str | None:
+        found = processes_change(self.settings, self.runtime, self.rendered, actual or self.actual)
+        return found and found.detail
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path / "state")
+
+
+def test_what_runs_as_it_was_built_stays(place: Place) -> None:
+    assert worker_built(place.deployment, place.runtime, place.rendered)
+    assert place.planned() is None
+
+
+@pytest.mark.parametrize("name", ["config.capnp", "worker.js"])
+def test_a_workerd_that_read_edited_files_is_started_again(place: Place, name: str) -> None:
+    place.edit(name)
+    assert not worker_built(place.deployment, place.runtime, place.rendered)
+    edited = replace(place.actual, build=build_digest(place.build))
+    assert place.planned(edited) == "workerd runs from files that were changed by hand"
+    assert place.planned() is None, "nobody has read them yet"
+
+
+def test_a_workerd_of_which_nothing_was_noted_is_started_again(place: Place) -> None:
+    assert place.planned(replace(place.actual, build="")) is not None
+
+
+def test_a_worker_that_refuses_the_token_is_no_silent_one(place: Place) -> None:
+    bare = Actual(place.actual.supervisor)
+    assert place.planned(bare) == "the Worker does not answer"
+    refusing = replace(bare, refuses=True)
+    assert place.planned(refusing) == "the Worker refuses the token that is kept"
