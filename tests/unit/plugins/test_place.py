@@ -1,0 +1,49 @@
+# Copyright: hermes.workers contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What Cloudflare has fixed of a deployment is planned with, whatever the inventory says by now."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.account import Account
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.deployed import Deployed
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.place import CloudflarePlace
+
+
+def place(wanted: str, found: dict[str, str] | None) -> CloudflarePlace:
+    """A place with what was asked of Cloudflare already. found: the Worker's variables; None: there is none."""
+    made = object.__new__(CloudflarePlace)
+    made.settings = Settings(name="alice", platform="cloudflare", location=wanted)
+    made.wanted_location = wanted
+    ours = ["alice"] if found is not None else []
+    deployed = Deployed(found is not None, {"HERMES_PLATFORM": "cloudflare", **(found or {})})
+    account = Account(subdomain="acme", ours=ours, named=["alice", "bob"])
+    made.__dict__ |= {"account": account, "deployed": deployed, "reference": "r", "api": None}
+    assert made._account_problems() == []
+    return made
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "effective", "told"),
+    [
+        ("weur", None, "weur", ""),
+        ("", None, "", ""),
+        ("weur", {"HERMES_LOCATION": "weur"}, "weur", ""),
+        ("weur", {"HERMES_LOCATION": "enam"}, "enam", "made in enam"),
+        ("weur", {}, "", "made near its first request"),
+        # Nobody asks for anything: there is nothing to tell.
+        ("", {"HERMES_LOCATION": "enam"}, "enam", ""),
+    ],
+)
+def test_a_deployment_stays_where_it_was_made(
+    wanted: str, found: dict[str, str] | None, effective: str, told: str
+) -> None:
+    made = place(wanted, found)
+    assert made.settings.location == effective
+    notes = made.notes()
+    assert [told in note and "without effect" in note for note in notes] == ([True] if told else [])
+
+
+def test_the_estimate_counts_whoever_shares_the_account() -> None:
+    assert place("", None).settings.deployments == 2
