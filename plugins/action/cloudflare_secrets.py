@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, ClassVar
 
 from ansible_collections.hermes.workers.plugins.module_utils import secrets as worker_secrets
@@ -18,6 +17,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.deployed
     client_for,
     drain,
     secret_changes,
+    wait_until_in_force,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.plan import (
     differing_secrets,
@@ -71,15 +71,16 @@ class ActionModule(CloudflareAction):
         self._wait(RemoteClient(self.settings.host, wanted.get("API_TOKEN")))
 
     def _wait(self, client: RemoteClient) -> None:
-        """Wait until the Worker proves that it holds them."""
-        deadline = time.monotonic() + SECONDS
-        while differing_secrets(client, self.wanted_secrets) != []:
-            if time.monotonic() > deadline:
-                raise Card.of(
-                    self.settings.name,
-                    f"the Worker does not prove its new secrets within {SECONDS:.0f} s.",
-                    "run the deploy again; it goes on where this one stopped.",
-                    "secrets",
-                    changed="Changed: secrets, as far as Cloudflare answered.",
-                )
-            time.sleep(1.0)
+        """Wait until the Worker proves that it holds them, and its object with it."""
+
+        def is_new() -> bool:
+            return differing_secrets(client, self.wanted_secrets) == []
+
+        if not wait_until_in_force(self.settings, self.api, client, is_new, SECONDS):
+            raise Card.of(
+                self.settings.name,
+                f"the Worker does not prove its new secrets within {SECONDS:.0f} s.",
+                "run the deploy again; it goes on where this one stopped.",
+                "secrets",
+                changed="Changed: secrets, as far as Cloudflare answered.",
+            )

@@ -30,7 +30,10 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.deployed
     read,
     wait_until_served,
 )
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.upload import Upload
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.upload import (
+    Upload,
+    prepare,
+)
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.wrangler import (
     CALLS,
     Wrangler,
@@ -92,6 +95,8 @@ class ActionModule(CloudflareAction):
         if token and not self.deployment.token():
             # Kept before it is sent: a run that is cut can be taken up by whoever has this folder.
             self.deployment.keep_token(token)
+        # Before anything is held back: it may take minutes.
+        prepare(self.api, self.settings, self.options["image"], self.progress)
         if self.deployed.exists:
             self.progress("waiting for requests under way, then deploying")
             drain(client, self.settings.drain_timeout)
@@ -172,4 +177,4 @@ class ActionModule(CloudflareAction):
 
     def _serve(self, client: RemoteClient, version: str) -> None:
         self.progress("waiting until the new version answers")
-        wait_until_served(self.settings, client, version)
+        wait_until_served(self.settings, self.api, client, version)

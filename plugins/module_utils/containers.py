@@ -15,6 +15,9 @@ from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
     segment,
 )
 
+UNLOGGED = {"logs": {"enabled": False}}
+"""What containers print does not go to Workers Logs, where it would lie for days as it is."""
+
 
 def limits(api: Cloudflare) -> dict[str, Any]:
     """Return what the account may use of Containers. Raises CloudflareError where they are not available."""
@@ -36,12 +39,23 @@ def application(api: Cloudflare, application_id: str) -> dict[str, Any] | None:
         raise
 
 
+def ensure_application(api: Cloudflare, name: str, namespace_id: str) -> None:
+    """Have the Durable Objects of a namespace start containers, as they choose, and keep what those print to itself."""
+    there = application(api, namespace_id)
+    if there is None:
+        create_application(api, name, namespace_id)
+    elif there.get("observability") != UNLOGGED:
+        path = api.account(f"containers/applications/{segment(namespace_id)}")
+        api.patch(path, {"observability": UNLOGGED})
+
+
 def create_application(api: Cloudflare, name: str, namespace_id: str) -> None:
-    """Have the Durable Objects of a namespace start containers, as they choose. Twice does no harm."""
+    """Create what ensure_application() misses. Twice does no harm."""
     body = {
         "name": name,
         "scheduling_policy": "durable_object",
         "durable_objects": {"namespace_id": namespace_id},
+        "observability": UNLOGGED,
     }
     try:
         api.post(api.account("containers/applications"), body)
@@ -52,10 +66,10 @@ def create_application(api: Cloudflare, name: str, namespace_id: str) -> None:
             raise
 
 
-def prepare_image(api: Cloudflare, image: str) -> str:
-    """Have an image of the registry made ready to start; return its status: pending, ready or error."""
+def prepare_image(api: Cloudflare, image: str) -> dict[str, Any]:
+    """Have an image of the registry made ready to start; return its `status` (pending, ready, error) and `reason`."""
     path = api.account("containers/image-preparations")
-    return api.post(path, {"image": image}, repeatable=True)["status"]
+    return api.post(path, {"image": image}, repeatable=True)
 
 
 def workers_with_application(api: Cloudflare) -> set[str]:

@@ -14,6 +14,10 @@ from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
     segment,
 )
 
+IMMEDIATE = {"mode": "immediate"}
+"""An object in use takes new code at once, instead of up to five minutes later."""
+URGED = "The object takes what was deployed at once"
+"""Message of a deployment that changes nothing but when it is in force."""
 TAG = "hermes.workers"
 """Tag of every Worker that this collection deploys; `hermes.workers:<name>` names the deployment."""
 
@@ -117,7 +121,7 @@ def serving(api: Cloudflare, name: str) -> str:
 def serve(
     api: Cloudflare, name: str, version_id: str, message: str, *, force: bool = False
 ) -> None:
-    """Send all requests to a version that exists.
+    """Send all requests to a version that exists; its object takes it at once.
 
     message: shown in the list of deployments; force: although the version holds other secrets than today's.
     """
@@ -126,9 +130,19 @@ def serve(
         "strategy": "percentage",
         "versions": [share],
         "annotations": {"workers/message": message},
+        "code_update_strategy": IMMEDIATE,
     }
     query = {"force": True} if force else {}
     api.call("POST", path(api, name, "deployments"), body, query, repeatable=True)
+
+
+def urge(api: Cloudflare, name: str) -> None:
+    """Have an object in use take what serves already: a change of secrets cannot say that, and may be deferred."""
+    found = deployments(api, name)
+    shares = found[0]["versions"] if found else []
+    # Of two versions that share the requests none is ours to choose.
+    if len(shares) == 1:
+        serve(api, name, shares[0]["version_id"], URGED)
 
 
 def account_subdomain(api: Cloudflare) -> str:

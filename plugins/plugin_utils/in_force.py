@@ -18,6 +18,8 @@ REFRESH_SECONDS = 300.0
 """A save, a new sandbox and turns under way, which may take as long as hermes_drain_timeout."""
 KNOWN_SECONDS = 60.0
 """How long a Worker that was just started may take until it has looked at its sandbox."""
+IN_STEP_SECONDS = 360.0
+"""How long the Worker's object may run with what was there before: Cloudflare defers its update for up to 300 s."""
 POLL_SECONDS = 0.1
 BUBBLEWRAP = "bubblewrap"
 WORDS = {"hermes": "Hermes", "sandbox": "Hermes in a new sandbox"}
@@ -69,7 +71,17 @@ def outstanding(told: dict[str, Any], confines: bool | None = None) -> Restart:
     found = (
         Restart(configuration["restart"], configuration["differs"]) if configuration else Restart()
     )
+    if found.what != "sandbox" and runs_another_image(told):
+        found = Restart("sandbox", [*found.because, "a new image"])
     return with_confinement(found, told, confines)
+
+
+def runs_another_image(told: dict[str, Any]) -> bool:
+    """Tell whether Hermes runs from another image than its Worker names. told: the answer of /api/health."""
+    instance, wanted = told.get("instance", {}), told.get("image")
+    # One that boots has the image of now.
+    is_up = instance.get("state") in ("awake", "saving") and instance.get("bootId")
+    return bool(is_up and wanted and instance.get("image") not in (None, wanted))
 
 
 def with_confinement(restart: Restart, told: dict[str, Any], confines: bool | None) -> Restart:
@@ -81,21 +93,32 @@ def with_confinement(restart: Restart, told: dict[str, Any], confines: bool | No
 
 
 def is_known(told: dict[str, Any]) -> bool:
-    """Tell whether the Worker has looked at what it runs: a sleeping Hermes takes its settings when it wakes."""
+    """Tell whether the Worker has looked at what it runs: a sleeping Hermes takes its settings when it wakes.
+
+    What an object says that has the settings of before itself is no answer.
+    """
     instance = told.get("instance", {})
+    if instance.get("inStep") is False:
+        return False
     return instance.get("state") == "asleep" or instance.get("configuration") is not None
 
 
 def wait_until_known(client: WorkerClient, name: str) -> dict[str, Any]:
     """Return /api/health once it tells whether the settings are in force. Raises a Card when it does not."""
-    deadline = time.monotonic() + KNOWN_SECONDS
+    began = time.monotonic()
     while True:
         answer = health(client, timeout=10.0)
         told = answer.json() if answer is not None and answer.status == 200 else {}
         if is_known(told):
             return told
-        if time.monotonic() > deadline:
-            raise not_in_force(name, "the Worker does not tell which settings Hermes runs with.")
+        late = told.get("instance", {}).get("inStep") is False
+        if time.monotonic() > began + (IN_STEP_SECONDS if late else KNOWN_SECONDS):
+            words = (
+                "its Durable Object still runs with the code, settings or secrets of before."
+                if late
+                else "the Worker does not tell which settings Hermes runs with."
+            )
+            raise not_in_force(name, words)
         time.sleep(POLL_SECONDS)
 
 

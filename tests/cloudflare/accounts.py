@@ -125,6 +125,8 @@ class Deployment:
     trigger: str
     source: str
     message: str = ""
+    code_update_strategy: dict[str, Any] = field(default_factory=dict)
+    """When an object in use takes the version."""
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     created_on: str = field(default_factory=now)
 
@@ -176,6 +178,8 @@ class Application:
     name: str
     namespace_id: str
     account: str
+    observability: dict[str, Any] | None = None
+    """Whether what its containers print is kept; where nothing was said, it is when the Worker's logs are."""
     created_at: str = field(default_factory=now)
 
 

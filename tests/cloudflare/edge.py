@@ -27,6 +27,13 @@ MOST = 24
 """How many idle Workers may stay in memory; the platform evicts idle objects too."""
 START_SECONDS = 60.0
 """For a cold disk and a busy machine; what ends earlier is not waited for."""
+BODY_BYTES = 100 * 1000 * 1000
+"""The largest body that the edge lets in, on the plans that people have."""
+DEFERRED_SECONDS = 300.0
+"""How long an object that is in use keeps what it was started with, unless a deployment says otherwise."""
+IDLE_SECONDS = 140.0
+"""The longest that an object without requests stays in memory; only one that has left takes an update by itself."""
+LOOK_SECONDS = 0.05
 REPEATABLE_BYTES = 1024 * 1024
 """Bodies up to this size are kept, so that a request can be sent again."""
 HOP_BY_HOP = frozenset(
@@ -67,10 +74,25 @@ class Served:
     """The version that runs, and whether it can start containers."""
     requests: int = 0
     used: float = 0.0
+    debug: int = 0
+    """Port by which another process reaches the objects of the one that runs."""
+    update_at: float | None = None
+    """When the object that runs with an earlier version is cut, at the latest."""
+    fronts: dict[str, tuple[asyncio.subprocess.Process, socket.socket]] = field(
+        default_factory=dict
+    )
+    """Processes of the Worker alone, by version: it is new at once, and asks the object of before."""
 
     @property
     def port(self) -> int:
-        return int(self.http.getsockname()[1])
+        front = self.fronts.get(self.worker.current.id)
+        return int((front[1] if front else self.http).getsockname()[1])
+
+    @property
+    def processes(self) -> list[asyncio.subprocess.Process]:
+        """All that were started and not given up."""
+        fronts = [process for process, _ in self.fronts.values()]
+        return [one for one in (self.running, self.engine, *fronts) if one]
 
 
 class Edge:
@@ -95,21 +117,50 @@ class Edge:
         application.router.add_route("*", "/{path:.*}", self._serve)
         return application
 
+    def deployed(self, worker: Worker, delay: float) -> None:
+        """Have a version serve. Its object keeps the version of before for so many seconds as long as it is in use."""
+        served = self._served.get(worker.tag)
+        alive = served is not None and served.running and served.running.returncode is None
+        in_use = alive and (served.requests or self.clock() - served.used < IDLE_SECONDS)
+        if not in_use or delay <= 0:
+            self.changed(worker)
+            return
+        due = self.clock() + delay
+        if served.update_at is None:
+            served.update_at = due
+            asyncio.get_running_loop().create_task(self._update(served))
+        # Each deployment has a timer of its own, and the first that is over brings the newest version.
+        served.update_at = min(served.update_at, due)
+
+    async def _update(self, served: Served) -> None:
+        """Cut an object when its time is over, in the middle of what it does."""
+        running = served.running
+        while served.running is running and served.update_at is not None:
+            if self.clock() >= served.update_at:
+                self.changed(served.worker)
+            await asyncio.sleep(LOOK_SECONDS)
+
     def changed(self, worker: Worker) -> None:
         """Cut a Worker off: a new version, or another container application. It starts again when it is asked."""
         served = self._served.get(worker.tag)
         if served and served.running:
             _kill(served.running)
             served.running = None
+            served.update_at = None
+            for process, listener in served.fronts.values():
+                _kill(process)
+                listener.close()
+            served.fronts.clear()
 
     def deleted(self, worker: Worker) -> None:
         """End a Worker, its sandbox and its objects' storage."""
-        served = self._served.pop(worker.tag, None)
+        served = self._served.get(worker.tag)
         if served is None:
             return
-        for process in (served.running, served.engine):
-            if process:
-                _kill(process)
+        self.changed(worker)
+        del self._served[worker.tag]
+        if served.engine:
+            _kill(served.engine)
         for listener in (served.http, served.providers):
             listener.close()
         shutil.rmtree(served.folder, ignore_errors=True)
@@ -122,18 +173,22 @@ class Edge:
     @property
     def pids(self) -> list[int]:
         """Process ids of the guards; whatever they run ends with them."""
-        processes = [one for s in self._served.values() for one in (s.running, s.engine)]
-        return [one.pid for one in processes if one and one.returncode is None]
+        processes = [one for served in self._served.values() for one in served.processes]
+        return [one.pid for one in processes if one.returncode is None]
 
     async def close(self) -> None:
         """End everything."""
         ends = []
         for served in self._served.values():
-            for process in (served.running, served.engine):
-                if process and process.returncode is None:
+            for process in served.processes:
+                if process.returncode is None:
                     process.stdin.close()
                     ends.append(process.wait())
-            for listener in (served.http, served.providers):
+            for listener in (
+                served.http,
+                served.providers,
+                *(s for _, s in served.fronts.values()),
+            ):
                 listener.close()
         await asyncio.gather(*ends)
         if self._session:
@@ -148,6 +203,8 @@ class Edge:
                 text="error code: 1042" if host.endswith(".workers.dev") else "error code: 522",
             )
         account, worker = found
+        if (request.content_length or 0) > BODY_BYTES:
+            return await too_large(request)
         served = self._served.get(worker.tag) or self._place(worker)
         served.requests += 1
         try:
@@ -211,33 +268,65 @@ class Edge:
             alive = served.running is not None and served.running.returncode is None
             if alive and served.shown == wanted:
                 return True
+            if alive and served.update_at is not None and served.shown[1] == has_application:
+                return version.id in served.fronts or await self._start_front(served, version)
             self.changed(worker)
             if workerd.overlaid(version) and has_application:
                 await self._start_engine(served)
             await self._start_workerd(served, version, has_application)
             served.shown = wanted
-            return await _answers(served)
+            return await _answers(served.running, served.port)
+
+    async def _start_front(self, served: Served, version: Version) -> bool:
+        """Start the Worker of a version whose object is not there yet."""
+        overlay = workerd.Overlay(internet=self.internet, objects=f"127.0.0.1:{served.debug}")
+        if workerd.overlaid(version):
+            overlay.engine = served.engine is not None
+            overlay.variables = self._variables(served)
+        build = served.folder / version.id
+        workerd.write(build, served.worker, version, overlay)
+        http = _listener()
+        words = [f"--socket-fd=http={http.fileno()}"]
+        process = await self._run_workerd(served, version, build, words, [http])
+        served.fronts[version.id] = (process, http)
+        return await _answers(process, served.port)
+
+    def _variables(self, served: Served) -> dict[str, str]:
+        address = f"http://127.0.0.1:{served.providers.getsockname()[1]}"
+        return {"HERMES_ENGINE": "process", "PROVIDERS_ADDRESS": address}
 
     async def _start_workerd(self, served: Served, version: Version, engine: bool) -> None:
         running = engine and workerd.overlaid(version)
         overlay = workerd.Overlay(engine=running, internet=self.internet)
         if workerd.overlaid(version):
-            address = f"http://127.0.0.1:{served.providers.getsockname()[1]}"
-            overlay.variables = {"HERMES_ENGINE": "process", "PROVIDERS_ADDRESS": address}
+            overlay.variables = self._variables(served)
         build = served.folder / "build"
         workerd.write(build, served.worker, version, overlay)
-        binary = await asyncio.to_thread(self.binaries.workerd)
         sockets = {"http": served.http}
         if workerd.has_providers(version):
             sockets["providers"] = served.providers
-        words = [str(binary), "serve", "build/config.capnp", "--experimental"]
-        words += [f"--socket-fd={name}={one.fileno()}" for name, one in sockets.items()]
-        words += ["--directory-path=storage=storage"]
+        with _listener() as free:
+            served.debug = int(free.getsockname()[1])
+        words = [f"--socket-fd={name}={one.fileno()}" for name, one in sockets.items()]
+        words += ["--directory-path=storage=storage", f"--debug-port=127.0.0.1:{served.debug}"]
+        served.running = await self._run_workerd(served, version, build, words, [*sockets.values()])
+
+    async def _run_workerd(
+        self,
+        served: Served,
+        version: Version,
+        build: Path,
+        words: list[str],
+        sockets: list[socket.socket],
+    ) -> asyncio.subprocess.Process:
+        binary = await asyncio.to_thread(self.binaries.workerd)
+        config = str((build / "config.capnp").relative_to(served.folder))
         environment = {
             **{name: os.environ[name] for name in ("SSL_CERT_FILE", "TZ") if name in os.environ},
             **workerd.secret_environment(version),
         }
-        served.running = await self._run(served, "workerd", words, environment, [*sockets.values()])
+        words = [str(binary), "serve", config, "--experimental", *words]
+        return await self._run(served, "workerd", words, environment, sockets)
 
     async def _start_engine(self, served: Served) -> None:
         if served.engine and served.engine.returncode is None:
@@ -285,11 +374,10 @@ class Edge:
             self.changed(min(idle, key=lambda one: one.used).worker)
 
 
-async def _answers(served: Served) -> bool:
+async def _answers(process: asyncio.subprocess.Process, port: int) -> bool:
     """Wait until workerd serves its socket, or has ended."""
-    process = served.running
     waiting = asyncio.create_task(process.wait())
-    asked = asyncio.create_task(_ask(served.port))
+    asked = asyncio.create_task(_ask(port))
     done, _ = await asyncio.wait(
         [waiting, asked], timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED
     )
@@ -304,6 +392,18 @@ async def _ask(port: int) -> None:
     writer.write(b"NONSENSE\r\n\r\n")
     await reader.read(1)
     writer.close()
+
+
+async def too_large(request: web.Request) -> web.Response:
+    """Refuse a body as the edge does: no Worker sees anything of it."""
+    page = (
+        "<html>\r\n<head><title>413 Request Entity Too Large</title></head>\r\n<body>\r\n"
+        "<center><h1>413 Request Entity Too Large</h1></center>\r\n"
+        "<hr><center>cloudflare</center>\r\n</body>\r\n</html>\r\n"
+    )
+    return web.Response(
+        status=413, text=page, content_type="text/html", headers={"Connection": "close"}
+    )
 
 
 class Unanswered(ClientError):

@@ -59,6 +59,8 @@ class ControlPlane:
         """Statuses of the next image preparations: pending, ready or error. Empty: ready."""
         self.unready_versions = 0
         """How many further times a version that was just uploaded is not readable yet."""
+        self.defers_secrets = True
+        """Whether an object in use keeps its old secrets for a while; said of Cloudflare, and not certain."""
         self.registry_port = 0
         self.registry = Registry(state / "registry", self.clock)
         self.edge = edge(

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from aiohttp import web
 
 from tests.cloudflare.accounts import Version, Worker
-from tests.cloudflare.edge import Edge
+from tests.cloudflare.edge import BODY_BYTES, IDLE_SECONDS, Edge, too_large
 
 HOLD_SECONDS = 30.0
 WRONG_KEY = "sk-wrong"
@@ -36,6 +36,11 @@ class Stub:
     cut: asyncio.Event = field(default_factory=asyncio.Event)
     ends: dict[str, float] = field(default_factory=dict)
     """When a replaced token is refused, by its digest."""
+    version: Version | None = None
+    """What the object runs with; the Worker before it may have a newer one."""
+    update_at: float | None = None
+    """When it takes the newest version, at the latest."""
+    used: float = -IDLE_SECONDS
     running: dict[str, str] = field(default_factory=dict)
     """What its Hermes was started with, by variable; a new version of the Worker changes nothing of it."""
 
@@ -48,9 +53,20 @@ class StubEdge(Edge):
 
     thinks: ClassVar[float] = 0.0
 
+    def deployed(self, worker: Worker, delay: float) -> None:
+        """Have a version serve; its object takes it later where it is in use."""
+        stub = self._stub(worker)
+        in_use = stub.in_flight or self.clock() - stub.used < IDLE_SECONDS
+        if stub.version is None or not in_use or delay <= 0:
+            self.changed(worker)
+        else:
+            due = self.clock() + delay
+            stub.update_at = due if stub.update_at is None else min(stub.update_at, due)
+
     def changed(self, worker: Worker) -> None:
         """Restart a Worker's object: streams are cut, what was held back goes on."""
-        stub = self._stub(worker)
+        stub = self._stubs.setdefault(worker.tag, Stub(self.thinks))
+        stub.version, stub.update_at = worker.current, None
         stub.cut.set()
         stub.cut = asyncio.Event()
         stub.go.set()
@@ -65,19 +81,26 @@ class StubEdge(Edge):
 
     def _stub(self, worker: Worker) -> Stub:
         stub = self._stubs.setdefault(worker.tag, Stub(self.thinks))
-        if not stub.running and worker.current is not None:
-            stub.running = inputs(worker.current)
+        if stub.update_at is not None and self.clock() >= stub.update_at:
+            self.changed(worker)
+        if stub.version is None:
+            stub.version = worker.current
+        if not stub.running and stub.version is not None:
+            stub.running = inputs(stub.version)
         return stub
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         found = self.state.worker_at(request.host.partition(":")[0], request.path)
         if found is None or found[1].current is None:
             return web.Response(status=404, text="error code: 1042")
+        if (request.content_length or 0) > BODY_BYTES:
+            return await too_large(request)
         worker = found[1]
         version = worker.current
         if request.path == "/":
             return web.json_response({"name": worker.name})
         stub = self._stub(worker)
+        stub.used = self.clock()
         which = self._which(request, version, stub)
         if which is None:
             error = {"code": "wrong_token", "message": "This API token is not valid here."}
@@ -118,8 +141,9 @@ class StubEdge(Edge):
                 "state": "awake",
                 "image": stub.running["HERMES_IMAGE"],
                 "bootId": "stub",
-                "version": variables["WORKER_VERSION"],
-                "configuration": configuration(stub.running, inputs(worker.current)),
+                "version": stub.version.variables()["WORKER_VERSION"],
+                "inStep": stub.version.bindings == worker.current.bindings,
+                "configuration": configuration(stub.running, inputs(stub.version)),
             },
             "hermes": {"version": variables["HERMES_VERSION"], "gateway": "running"},
             "models": {"default": variables["HERMES_DEFAULT_MODEL"], "further": []},
@@ -137,12 +161,12 @@ class StubEdge(Edge):
         return web.json_response({"proofs": made})
 
     async def _status(
-        self, _request: web.Request, worker: Worker, stub: Stub, _which: str
+        self, _request: web.Request, _worker: Worker, stub: Stub, _which: str
     ) -> web.Response:
         told = {
             "state": "awake",
             "requestsInFlight": stub.in_flight,
-            "configurationIsCurrent": stub.running == inputs(worker.current),
+            "configurationIsCurrent": stub.running == inputs(stub.version),
         }
         return web.json_response(told)
 
@@ -150,7 +174,7 @@ class StubEdge(Edge):
         self, request: web.Request, worker: Worker, stub: Stub, _which: str
     ) -> web.Response:
         body = await request.json()
-        wanted = {**inputs(worker.current), **relevant(body["variables"])}
+        wanted = {**inputs(stub.version), **relevant(body["variables"])}
         wanted |= {name: "changed" for name in body["secrets"] if name in FOR_HERMES}
         told = configuration(stub.running, wanted)
         return web.json_response({"restart": told["restart"], "because": told["differs"]})
@@ -158,7 +182,7 @@ class StubEdge(Edge):
     async def _restarted(
         self, _request: web.Request, worker: Worker, stub: Stub, _which: str
     ) -> web.Response:
-        before, stub.running = stub.running, inputs(worker.current)
+        before, stub.running = stub.running, inputs(stub.version)
         told = configuration(before, stub.running)
         return web.json_response({"state": "awake", "restarted": told["restart"]})
 
@@ -178,14 +202,14 @@ class StubEdge(Edge):
         self, request: web.Request, worker: Worker, stub: Stub, _which: str
     ) -> web.StreamResponse:
         body = await request.json()
-        if worker.current.secrets().get("ANTHROPIC_API_KEY", "").startswith(WRONG_KEY):
+        await stub.go.wait()
+        if stub.version.secrets().get("ANTHROPIC_API_KEY", "").startswith(WRONG_KEY):
             error = {"code": "provider_refused", "message": "The provider refuses the key."}
             return web.json_response({"error": error}, status=502)
-        await stub.go.wait()
         stub.in_flight += 1
         try:
             if body.get("stream"):
-                return await self._stream(request, stub)
+                return await self._stream(request, worker, stub)
             await asyncio.sleep(stub.thinks)
             message = {"role": "assistant", "content": "A stub's answer."}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}
@@ -195,12 +219,13 @@ class StubEdge(Edge):
             async with stub.idle:
                 stub.idle.notify_all()
 
-    async def _stream(self, request: web.Request, stub: Stub) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, worker: Worker, stub: Stub) -> web.StreamResponse:
         cut = stub.cut
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         for word, reason in (("one", None), (" two", None), (None, "stop")):
             await asyncio.sleep(stub.thinks / 3)
+            self._stub(worker)
             if cut.is_set():
                 request.transport.abort()
                 return response

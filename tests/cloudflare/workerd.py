@@ -31,6 +31,27 @@ class Overlay:
     images: dict[str, str] = field(default_factory=dict)
     internet: str = ""
     """host:port of what answers for every host on the internet; empty: the internet itself."""
+    objects: str = ""
+    """host:port of another workerd in which the Durable Objects live on, with the code of before."""
+
+
+OBJECTS = """
+import { DurableObject } from "cloudflare:workers";
+const elsewhere = (className) =>
+  class extends DurableObject {
+    constructor(ctx, env) {
+      super(ctx, env);
+      const actor = async () =>
+        (await env.OTHER.connect(env.ADDRESS)).getActor("main", className, ctx.id.toString());
+      const own = { fetch: async (request) => (await actor()).fetch(request) };
+      return new Proxy(this, {
+        get: (self, name) =>
+          own[name] ?? (name in self ? self[name] : async (...given) => (await actor())[name](...given)),
+      });
+    }
+  };
+"""
+"""A Worker whose Durable Objects hand everything on to those of another process."""
 
 
 def secret_variable(number: int) -> str:
@@ -51,6 +72,11 @@ def write(folder: Path, worker: Worker, version: Version, overlay: Overlay) -> N
     modules.sort(key=lambda module: module.name != version.metadata["main_module"])
     for number, module in enumerate(modules):
         (folder / f"module-{number}").write_bytes(module.content)
+    (folder / "objects.js").write_text(
+        OBJECTS
+        + "".join(f'export const {name} = elsewhere("{name}");\n' for name in worker.namespaces),
+        encoding="utf-8",
+    )
     text = _configuration(worker, version, modules, overlay)
     (folder / "config.capnp").write_text(text, encoding="utf-8")
 
@@ -90,7 +116,10 @@ def _configuration(
             '(name = "engine", external = (address = "unix:run/engine.sock", http = ()))',
             '(name = "loopback", network = (allow = ["127.0.0.1/32"]))',
         ]
-    if has_providers(version):
+    if overlay.objects:
+        services.append('(name = "objects", worker = .objects)')
+    # What a sandbox reaches is the object's own code, wherever that runs.
+    elif has_providers(version):
         sockets.append(
             '(name = "providers", address = "127.0.0.1:0", http = (),'
             ' service = (name = "main", entrypoint = "Providers"))'
@@ -111,10 +140,28 @@ const worker :Workerd.Worker = (
   modules = [{_lines(code)}],
   compatibilityDate = {text(version.metadata["compatibility_date"])},
   compatibilityFlags = [{", ".join(text(flag) for flag in flags)}],
-  durableObjectNamespaces = [{_lines(_namespaces(worker, version, overlay))}],
+  durableObjectNamespaces = [{_lines(() if overlay.objects else _namespaces(worker, version, overlay))}],
   durableObjectStorage = (localDisk = "storage"),{overlay.docker}
   globalOutbound = "internet",
   bindings = [{_lines(_bindings(version, overlay))}],
+);
+{_elsewhere(worker, version, overlay)}"""
+
+
+def _elsewhere(worker: Worker, version: Version, overlay: Overlay) -> str:
+    if not overlay.objects:
+        return ""
+    return f"""
+const objects :Workerd.Worker = (
+  modules = [(name = "objects.js", esModule = embed "objects.js")],
+  compatibilityDate = {text(version.metadata["compatibility_date"])},
+  compatibilityFlags = ["experimental"],
+  durableObjectNamespaces = [{_lines(_namespaces(worker, version, overlay))}],
+  durableObjectStorage = (inMemory = void),
+  bindings = [
+    (name = "OTHER", workerdDebugPort = void),
+    (name = "ADDRESS", text = {text(overlay.objects)}),
+  ],
 );
 """
 
@@ -153,6 +200,8 @@ def _bindings(version: Version, overlay: Overlay) -> Iterable[str]:
     for binding in version.bindings:
         if binding["type"] == "durable_object_namespace":
             target = text(binding["class_name"])
+            if overlay.objects:
+                target = f'(className = {target}, serviceName = "objects")'
             yield f"(name = {text(binding['name'])}, durableObjectNamespace = {target})"
         elif binding["type"] == "json":
             yield f"(name = {text(binding['name'])}, json = {text(json.dumps(binding['json']))})"

@@ -97,6 +97,7 @@ def told(plane: ControlPlane, uploader: str, **more: Any) -> dict[str, Any]:
         "tags": worker.tags,
         "address": (worker.subdomain_enabled, worker.previews_enabled),
         "application": application.name,
+        "logs": application.observability,
         **more,
     }
     return json.loads(json.dumps(seen, default=repr).replace(account.id, "ACCOUNT"))
@@ -106,12 +107,17 @@ def test_plain_calls_leave_what_wrangler_leaves(plane: ControlPlane, home: Path)
     """The state folder is the same for both, so that the rendered paths are."""
     for change in ({}, {"hermes_sleep_after": "1h", "anthropic_api_key": "another-key"}):
         for uploader in ACCOUNTS:
+            # As an application that an earlier release made.
+            for one in plane.state.accounts[ACCOUNTS[uploader]].applications.values():
+                one.observability = None
             token = {"hermes_api_token": "the-same-token-for-both"}
             deploy(plane, home, uploader, "same", **token, **change)
             shutil.rmtree(home / "same")
         plain, original = told(plane, "plain"), told(plane, "wrangler")
         for part in original.keys() | plain.keys():
             assert plain.get(part) == original.get(part), part
+        assert plain["logs"] == {"logs": {"enabled": False}}, "what Hermes prints is not kept there"
+        assert plain["metadata"]["code_update_strategy"] == {"mode": "immediate"}
 
 
 @pytest.mark.parametrize("uploader", ACCOUNTS)
@@ -124,6 +130,8 @@ def test_an_image_or_a_version_that_is_not_ready_yet(
     failed = run(plane, words)
     assert failed.returncode != 0
     assert re.search(r"^slow: FAILED\n  slow: .*image", failed.stdout, re.MULTILINE), failed.stdout
+    assert "The image could not be converted for the Containers runtime." in failed.stdout
+    assert "slow | Cloudflare is preparing the image, 0 s" in failed.stdout
     assert "Nothing was changed." in failed.stdout
     assert plane.preparations == []
     assert "slow" not in workers

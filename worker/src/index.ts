@@ -6,6 +6,7 @@ import { authorize, type TokenCaller } from "./auth.ts";
 import { modelOf, once, readBody, steady } from "./body.ts";
 import { changesOf } from "./configuration.ts";
 import { dashboard } from "./dashboard.ts";
+import { deployedDigest } from "./deployed.ts";
 import { ApiError, errorResponse } from "./errors.ts";
 import { innerHeaders } from "./headers.ts";
 import type { HermesInstance } from "./instance.ts";
@@ -77,9 +78,10 @@ app.use(async (c, next) => {
 app.get("/api/health", async (c) => {
   const { name, workerVersion, platform, engine, hermesVersion, image, defaultModel, models } =
     c.var.settings;
+  const deployed = await deployedDigest(c.env);
   const { gateway, lastJobError, confined, storage, stateAtRisk, stateShrank, ...instance } = await hermes(
     c,
-    (it) => it.health(),
+    (it) => it.health(deployed),
   );
   return c.json({
     status: "ok",

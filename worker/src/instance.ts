@@ -5,6 +5,7 @@ import { AbsentSandbox } from "./absent.ts";
 import { Bounded } from "./bounded.ts";
 import type { Restart } from "./configuration.ts";
 import { ContainerSandbox } from "./container.ts";
+import { deployedDigest } from "./deployed.ts";
 import { digestOf, hex } from "./digests.ts";
 import { ProcessSandbox, run, type Sandbox } from "./engine.ts";
 import { ApiError, errorResponse, toApiError } from "./errors.ts";
@@ -47,6 +48,8 @@ export interface Health {
   confined: boolean | null;
   /** Version of the code and settings that this object runs with; the Worker before it may have another. */
   version: string;
+  /** Whether this object runs with all that the asking Worker has, secrets among it. */
+  inStep: boolean;
   configuration: ConfigurationView | null;
   storage: StorageView;
   stateAtRisk: RiskView | null;
@@ -197,8 +200,15 @@ export class HermesInstance extends DurableObject<Env> {
     }
   }
 
-  /** Never wakes Hermes. */
-  health(): Health {
+  /**
+   * Never wakes Hermes.
+   * @param deployed what the asking Worker was deployed with, see {@link deployedDigest}.
+   */
+  async health(deployed?: string): Promise<Health> {
+    return { ...this.#health(), inStep: deployed === (await deployedDigest(this.env)) };
+  }
+
+  #health(): Omit<Health, "inStep"> {
     const memory = this.#lifecycle.memory;
     const up = (memory.state === "awake" || memory.state === "saving") && !memory.gatewayStopped;
     return {
@@ -254,7 +264,7 @@ export class HermesInstance extends DurableObject<Env> {
         confined: memory.confined,
         configurationIsCurrent: this.#configuration()?.current ?? null,
         configuration: this.#configuration(),
-        gateway: this.health().gateway,
+        gateway: this.#health().gateway,
         whyAwake: memory.whyAwake,
         requestsInFlight: this.#lifecycle.inFlight,
         lastActivity: iso(memory.lastActivity),
@@ -551,7 +561,7 @@ export class HermesInstance extends DurableObject<Env> {
   #change(requestId: string, work: () => Promise<object>): Promise<Response> {
     return this.#answer(requestId, async () => {
       const more = await work();
-      const { state, since, bootId, image } = this.health();
+      const { state, since, bootId, image } = this.#health();
       return { state, since, bootId, image, ...more };
     });
   }

@@ -128,12 +128,26 @@ describe("settings in force", () => {
       await ask("/api/instance/preview", { method: "POST", body: JSON.stringify({ variables, secrets }) })
     ).json();
 
+  it("of a Worker that has others than its object are told apart, secrets among them", async () => {
+    const inStep = async (change: Record<string, string>) => {
+      const answer = await askWith(change, "/api/health", { authorization: `Bearer ${TOKEN}` });
+      return (await answer.json<{ instance: { inStep: boolean } }>()).instance.inStep;
+    };
+    expect(await inStep({})).toBe(true);
+    expect(await inStep({ HERMES_SLEEP_AFTER: "1h" })).toBe(false);
+    expect(await inStep({ ANTHROPIC_API_KEY: "another" })).toBe(false);
+  });
+
   it("are told by health, and previewed for others, without waking anything", async () => {
     expect(await preview({ HERMES_ENV: '{"A":"b"}' })).toEqual({ restart: "nothing", because: [] });
     expect(await woken()).toBe(false);
     await chat("hello");
     expect(await (await ask("/api/health")).json()).toMatchObject({
-      instance: { version: "v1", configuration: { current: true, differs: [], restart: "nothing" } },
+      instance: {
+        version: "v1",
+        inStep: true,
+        configuration: { current: true, differs: [], restart: "nothing" },
+      },
     });
     expect(await preview({ HERMES_ENV: '{"A":"b"}' })).toEqual({
       restart: "hermes",

@@ -80,6 +80,10 @@ enabled = true
 name = "INSTANCE"
 class_name = {quoted(INSTANCE_CLASS)}
 
+# An object that is in use takes a new version at once, and not up to five minutes after it was verified.
+[durable_objects.code_update_strategy]
+mode = "immediate"
+
 [[migrations]]
 tag = {quoted(MIGRATION_TAG)}
 new_sqlite_classes = [{quoted(INSTANCE_CLASS)}]
@@ -91,6 +95,10 @@ scheduling_policy = "durable_object"
 
 [containers.images.{IMAGE_NAME}]
 image = {quoted(reference)}
+
+# What Hermes prints is read through the Worker, without secrets. In Workers Logs it would lie as it is.
+[containers.observability]
+enabled = false
 """
 
 

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import time
-
 from ansible_collections.hermes.workers.plugins.module_utils import scripts
 from ansible_collections.hermes.workers.plugins.module_utils import secrets as worker_secrets
 from ansible_collections.hermes.workers.plugins.module_utils.client import (
@@ -16,13 +14,15 @@ from ansible_collections.hermes.workers.plugins.module_utils.client import (
 from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import Cloudflare
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.deployed import drain
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.deployed import (
+    drain,
+    wait_until_in_force,
+)
 from ansible_collections.hermes.workers.plugins.plugin_utils.plan import differing_secrets
 
 SECONDS = 120.0
 """How long a new version may take until it answers everywhere."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
-TRIGGER = "workers/triggered_by"
+TRIGGER, MESSAGE = "workers/triggered_by", "workers/message"
 
 
 class CloudflareDelivery:
@@ -53,8 +53,9 @@ class CloudflareDelivery:
         for deployment in scripts.deployments(self.api, self.settings.name):
             if before in [share["version_id"] for share in deployment["versions"]]:
                 break
-            since.append((deployment.get("annotations") or {}).get(TRIGGER))
-        if not before or any(trigger != "secret" for trigger in since):
+            since.append(deployment.get("annotations") or {})
+        ours = [one.get(TRIGGER) == "secret" or one.get(MESSAGE) == scripts.URGED for one in since]
+        if not before or not all(ours):
             raise Card.of(
                 self.settings.name,
                 "something was deployed since the keys were changed, so that they cannot be taken back alone.",
@@ -71,21 +72,21 @@ class CloudflareDelivery:
         """Nothing is kept that could be forgotten."""
 
     def _wait(self, values: dict[str, str], client: WorkerClient, *, held: bool) -> None:
-        """Wait until the Worker proves that it holds these secrets, or none of them. Raises a Card."""
-        deadline, pause = time.monotonic() + SECONDS, FIRST_PAUSE
-        while True:
+        """Wait until the Worker proves that it holds these secrets, or none of them, and its object with it.
+
+        Raises a Card.
+        """
+
+        def is_new() -> bool:
             differing = differing_secrets(client, values)
-            if differing is not None:
-                wrong = values.keys() & set(differing)
-                if wrong == (set() if held else values.keys()):
-                    return
-            if time.monotonic() > deadline:
-                raise Card.of(
-                    self.settings.name,
-                    f"the Worker does not prove its new secrets within {SECONDS:.0f} s.",
-                    "run it again; it goes on where this run stopped.",
-                    "secrets",
-                    changed="Changed: secrets, as far as Cloudflare answered. The API token of before is valid.",
-                )
-            time.sleep(pause)
-            pause = min(pause * 1.5, LONGEST_PAUSE)
+            wrong = values.keys() & set(differing or ())
+            return differing is not None and wrong == (set() if held else values.keys())
+
+        if not wait_until_in_force(self.settings, self.api, client, is_new, SECONDS):
+            raise Card.of(
+                self.settings.name,
+                f"the Worker does not prove its new secrets within {SECONDS:.0f} s.",
+                "run it again; it goes on where this run stopped.",
+                "secrets",
+                changed="Changed: secrets, as far as Cloudflare answered. The API token of before is valid.",
+            )

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.hermes.workers.plugins.module_utils import scripts
 from ansible_collections.hermes.workers.plugins.module_utils.client import (
+    Answer,
     RemoteClient,
     Unreachable,
     WorkerClient,
@@ -45,6 +47,9 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.processes import he
 
 SERVED_SECONDS = 360.0
 """How long a new version may take: Cloudflare lets an object that is in use keep the old one for up to 300 s."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
+URGED_SECONDS = 1.0
+"""An object that is not of its Worker for so long has its update deferred."""
 WORKER = "the Worker"
 
 
@@ -255,17 +260,55 @@ def drain(client: WorkerClient | None, seconds: float) -> None:
         client.request("POST", "/api/instance/hold", timeout=seconds + 10)
 
 
-def wait_until_served(settings: Settings, client: WorkerClient, version: str) -> None:
-    """Wait until the Worker answers with this version; raises a Card with its last answer."""
-    deadline = time.monotonic() + SERVED_SECONDS
+def wait_until_served(
+    settings: Settings, api: Cloudflare, client: WorkerClient, version: str
+) -> None:
+    """Wait until the Worker and its object run this version; raises a Card with the last answer."""
+    last: list[Answer | None] = [None]
+
+    def is_new() -> bool:
+        last[0] = health(client, timeout=20.0)
+        found = last[0].json() if last[0] is not None and last[0].status == 200 else {}
+        return isinstance(found, dict) and found.get("worker", {}).get("version") == version
+
+    if not wait_until_in_force(settings, api, client, is_new, SERVED_SECONDS):
+        raise not_served(settings, last[0], version)
+
+
+def wait_until_in_force(
+    settings: Settings,
+    api: Cloudflare,
+    client: WorkerClient,
+    is_new: Callable[[], bool],
+    seconds: float,
+) -> bool:
+    """Wait until the Worker is as it was deployed, and its object with it; False when it is not in time.
+
+    An object in use may keep what it was started with for minutes. Where it does it is told to take what is there.
+    is_new: asks the Worker.
+    """
+    deadline, pause, urged_at = time.monotonic() + seconds, FIRST_PAUSE, None
     while True:
-        answer = health(client, timeout=20.0)
-        found = answer.json() if answer is not None and answer.status == 200 else {}
-        if isinstance(found, dict) and set(versions(found)) == {version}:
-            return
-        if time.monotonic() > deadline:
-            raise not_served(settings, answer, version)
-        time.sleep(1.0)
+        now = time.monotonic()
+        if is_new():
+            if is_in_step(client):
+                return True
+            urged_at = urged_at or now + URGED_SECONDS
+            if now >= urged_at:
+                scripts.urge(api, settings.name)
+                urged_at = deadline + seconds
+        if now > deadline:
+            return False
+        time.sleep(pause)
+        pause = min(pause * 1.5, LONGEST_PAUSE)
+
+
+def is_in_step(client: WorkerClient) -> bool:
+    """Tell whether the Worker's object runs with all that the Worker has; one of an earlier release does not tell."""
+    answer = health(client, timeout=20.0)
+    told = answer.json() if answer is not None and answer.status == 200 else {}
+    worker, instance = told.get("worker", {}), told.get("instance", {})
+    return bool(told) and instance.get("inStep", worker.get("version") == instance.get("version"))
 
 
 def versions(told: dict[str, Any]) -> list[str | None]:
@@ -273,7 +316,7 @@ def versions(told: dict[str, Any]) -> list[str | None]:
     return [told.get("worker", {}).get("version"), told.get("instance", {}).get("version")]
 
 
-def not_served(settings: Settings, answer, version: str) -> Card:
+def not_served(settings: Settings, answer: Answer | None, version: str) -> Card:
     """Return the card for a Worker that does not answer as it should."""
     if answer is None:
         sentence = "the Worker's address does not answer."

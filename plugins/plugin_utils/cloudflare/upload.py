@@ -29,9 +29,14 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.config i
     MIGRATION_TAG,
     application_name,
 )
+from ansible_collections.hermes.workers.plugins.plugin_utils.installer import Progress
 
 MODULE = "worker.js"
 READY_SECONDS = 300.0
+PREPARED_SECONDS = 900.0
+"""How long Cloudflare may take to get an image ready to start: as long as wrangler waits for it."""
+TOLD_SECONDS = 20.0
+"""How often it is said that this goes on."""
 POLL_SECONDS = 2.0
 NOT_READY = 100146
 
@@ -63,7 +68,7 @@ def metadata(
         ],
         "compatibility_date": COMPATIBILITY_DATE,
         "compatibility_flags": compatibility_flags(settings),
-        "code_update_strategy": {"mode": "deferred", "max_delay": 300},
+        "code_update_strategy": scripts.IMMEDIATE,
         # Secrets that are not in this upload stay.
         "keep_bindings": ["secret_text", "secret_key"],
         "observability": {"enabled": True},
@@ -74,8 +79,30 @@ def metadata(
     return made
 
 
+def prepare(api: Cloudflare, settings: Settings, image: str, progress: Progress) -> None:
+    """Wait until Cloudflare can start an image. Raises CloudflareError, or a Card where it does not get ready."""
+    began = time.monotonic()
+    told = began - TOLD_SECONDS
+    while (made := containers.prepare_image(api, image))["status"] != "ready":
+        now = time.monotonic()
+        if made["status"] == "error" or now > began + PREPARED_SECONDS:
+            status = f"status {made['status']} after {now - began:.0f} s"
+            raise Card.of(
+                settings.name,
+                f"Cloudflare does not get the image ready: {made.get('reason') or status}",
+                "run it again; if it persists, delete the image's tag from the registry, which has it built anew.",
+                "image",
+            )
+        if now >= told + TOLD_SECONDS:
+            told = now
+            progress(
+                f"Cloudflare is preparing the image, {now - began:.0f} s; this may take minutes"
+            )
+        time.sleep(POLL_SECONDS)
+
+
 class Upload:
-    """An upload of one deployment. Raises CloudflareError, and a Card where an image does not get ready."""
+    """An upload of one deployment. Raises CloudflareError."""
 
     def __init__(self, api: Cloudflare, settings: Settings, build: Path) -> None:
         """build: folder with the bundle."""
@@ -88,7 +115,6 @@ class Upload:
     ) -> str:
         """Upload, and see to the container application and the address; return the version's id."""
         self.api.hide(*secrets.values())
-        self._prepare(image)
         tag = scripts.migration_tag(self.api, self.settings.name) if exists else ""
         told = metadata(self.settings, variables, secrets, image, tag)
         parts = {
@@ -101,19 +127,6 @@ class Upload:
         self._application(version_id)
         scripts.set_workers_dev(self.api, self.settings.name, True)
         return version_id
-
-    def _prepare(self, image: str) -> None:
-        """Wait until the image can be started."""
-        deadline = time.monotonic() + READY_SECONDS
-        while (status := containers.prepare_image(self.api, image)) != "ready":
-            if status == "error" or time.monotonic() > deadline:
-                raise Card.of(
-                    self.settings.name,
-                    f"Cloudflare does not get the image ready (status {status}).",
-                    "run it again; if it persists, delete the image's tag from the registry, which has it built anew.",
-                    "image",
-                )
-            time.sleep(POLL_SECONDS)
 
     def _application(self, version_id: str) -> None:
         """Make the container application of the Worker's Durable Object, where there is none."""
@@ -128,5 +141,4 @@ class Upload:
                 time.sleep(POLL_SECONDS)
         bindings = (version.get("resources") or {}).get("bindings") or []
         namespace = next(one["namespace_id"] for one in bindings if one["name"] == "INSTANCE")
-        if containers.application(self.api, namespace) is None:
-            containers.create_application(self.api, application_name(self.settings.name), namespace)
+        containers.ensure_application(self.api, application_name(self.settings.name), namespace)

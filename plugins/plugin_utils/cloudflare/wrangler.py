@@ -19,7 +19,8 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deplo
 
 CALLS = 16
 """What one deploy takes of the account's limit of calls."""
-SECONDS = 900
+SECONDS = 1200
+"""Longer than its own patience, 900 s for an image, so that it can say itself what is wrong."""
 COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 HIDDEN = "********"
 

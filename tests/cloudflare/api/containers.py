@@ -135,7 +135,7 @@ def create_application(call: Call) -> Any:
     taken = [one for one in call.account.applications.values() if one.name == name]
     if taken or namespace_id in call.account.applications:
         raise Refusal(409, 1000, "APPLICATION_ALREADY_EXISTS")
-    made = Application(name, namespace_id, call.account.id)
+    made = Application(name, namespace_id, call.account.id, _observability(call))
     call.account.applications[made.namespace_id] = made
     _cut(call, namespace_id)
     return _shown(call, made)
@@ -146,6 +146,7 @@ def change_application(call: Call) -> Any:
     existing = _existing(call)
     if call.field("scheduling_policy", str, "durable_object") != "durable_object":
         raise Refusal(400, 1000, "VALIDATE_INPUT: scheduling_policy cannot be changed.")
+    existing.observability = _observability(call) or existing.observability
     return _shown(call, existing)
 
 
@@ -155,6 +156,15 @@ def delete_application(call: Call) -> Any:
     del call.account.applications[existing.namespace_id]
     _cut(call, existing.namespace_id)
     return None
+
+
+def _observability(call: Call) -> dict[str, Any] | None:
+    """Return what a call says of the containers' logs; None when it says nothing."""
+    given = call.field("observability", dict, {})
+    logs = given.get("logs", {})
+    if given and (set(given) != {"logs"} or not isinstance(logs.get("enabled"), bool)):
+        raise Refusal(400, 1000, "VALIDATE_INPUT: observability can enable or disable logs.")
+    return given or None
 
 
 def _cut(call: Call, namespace_id: str) -> None:
@@ -202,6 +212,7 @@ def _shown(call: Call, one: Application) -> dict[str, Any]:
             }
         },
         "name": one.name,
+        **({"observability": one.observability} if one.observability else {}),
         "scheduling_policy": "durable_object",
         "durable_objects": {"namespace_id": one.namespace_id},
     }

@@ -41,7 +41,8 @@ def upload(call: Call) -> Any:
     """Upload and deploy a version."""
     worker = worker_for(call)
     version = add_version(call, worker)
-    deploy(call, worker, version, "upload")
+    strategy = version.metadata.get("code_update_strategy")
+    deploy(call, worker, version, "upload", strategy=strategy)
     return {
         "id": worker.name,
         "tag": worker.tag,

@@ -83,7 +83,9 @@ def _change(call: Call, worker: Worker, changes: dict[str, dict[str, Any] | None
         source=source_of(call),
     )
     keep(call, worker, version)
-    deploy(call, worker, version, "secret")
+    # Whatever the version before was deployed with: there is no way to say it here.
+    at_once = None if call.plane.defers_secrets else {"mode": "immediate"}
+    deploy(call, worker, version, "secret", strategy=at_once)
 
 
 def _named(worker: Worker, name: str) -> dict[str, str]:

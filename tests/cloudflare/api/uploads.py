@@ -22,6 +22,9 @@ VALUE_BYTES = 5 * 1024
 BINDINGS = {"paid": 128, "free": 64}
 WORKERS = {"paid": 500, "free": 100}
 KINDS = ("plain_text", "secret_text", "json", "durable_object_namespace", "inherit")
+DEFERRED = {"mode": "deferred", "max_delay": 300}
+"""What holds for an object in use where a deployment does not say otherwise."""
+LONGEST_DELAY = 86_400
 NEW_CLASSES = {"new_sqlite_classes": True, "new_classes": False}
 
 
@@ -73,14 +76,38 @@ def keep(call: Call, worker: Worker, version: Version) -> None:
 
 
 def deploy(
-    call: Call, worker: Worker, version: Version, trigger: str, message: str = ""
+    call: Call,
+    worker: Worker,
+    version: Version,
+    trigger: str,
+    message: str = "",
+    strategy: dict[str, Any] | None = None,
 ) -> Deployment:
-    """Let a version serve: the Durable Object restarts, and its streams are cut."""
-    made = Deployment(version, trigger, source_of(call), message)
+    """Let a version serve. An object in use takes it when its time is over; its streams are cut then.
+
+    strategy: the deployment's own; it belongs to no version.
+    """
+    delay = _delay(strategy)
+    made = Deployment(version, trigger, source_of(call), message, strategy or dict(DEFERRED))
     worker.deployments.append(made)
     worker.modified_on = now()
-    call.plane.edge.changed(worker)
+    call.plane.edge.deployed(worker, delay)
     return made
+
+
+def _delay(strategy: dict[str, Any] | None) -> float:
+    """Return for how many seconds an object in use keeps its code."""
+    given = DEFERRED if strategy is None else strategy
+    mode, delay = given.get("mode"), given.get("max_delay")
+    sound = set(given) <= {"mode", "max_delay"} and mode in ("deferred", "immediate")
+    if not sound or (mode == "immediate" and delay is not None):
+        raise Refusal(400, 10026, f"code_update_strategy {given} is not valid.")
+    if mode == "immediate":
+        return 0.0
+    delay = DEFERRED["max_delay"] if delay is None else delay
+    if not isinstance(delay, int | float) or not 0 <= delay <= LONGEST_DELAY:
+        raise Refusal(400, 10026, "code_update_strategy.max_delay must be 0 to 86400.")
+    return float(delay)
 
 
 def source_of(call: Call) -> str:

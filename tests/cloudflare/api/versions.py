@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.cloudflare.accounts import Deployment, Version, Worker
+from tests.cloudflare.api import uploads
 from tests.cloudflare.api.front import Call, Page, route
 from tests.cloudflare.api.scripts import SCRIPT, existing, shown_bindings
 from tests.cloudflare.api.uploads import add_version, deploy, worker_for
@@ -74,7 +75,8 @@ def create_deployment(call: Call) -> Any:
         )
     message = call.field("annotations", dict, {}).get("workers/message", "")
     trigger = "rollback" if earlier else "deployment"
-    return _deployment(deploy(call, worker, chosen, trigger, message))
+    strategy = call.field("code_update_strategy", dict, uploads.DEFERRED)
+    return _deployment(deploy(call, worker, chosen, trigger, message, strategy))
 
 
 def _version(worker: Worker, version_id: str) -> Version:
@@ -135,5 +137,6 @@ def _deployment(deployment: Deployment) -> dict[str, Any]:
         "author_email": "owner@example.com",
         "created_on": deployment.created_on,
         "annotations": annotations,
+        "code_update_strategy": deployment.code_update_strategy,
         "versions": [{"version_id": deployment.version.id, "percentage": 100}],
     }

@@ -103,6 +103,27 @@ def test_nothing_is_said_before_the_worker_has_looked(monkeypatch: pytest.Monkey
         wait_until_known(Worker(told()), "a")
 
 
+def test_an_object_that_is_not_of_its_worker_is_waited_for_and_is_never_in_force(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it says of itself is true by the settings of before, which it has."""
+    monkeypatch.setattr(in_force, "POLL_SECONDS", 0)
+    late, come = ({"instance": CURRENT["instance"] | {"inStep": one}} for one in (False, True))
+    assert wait_until_known(Worker(late, late, come), "a") == come
+    monkeypatch.setattr(in_force, "IN_STEP_SECONDS", 0)
+    with pytest.raises(Card, match="still runs with the code, settings or secrets of before"):
+        wait_until_known(Worker(late), "a")
+
+
+def test_another_image_than_the_workers_is_not_in_force() -> None:
+    running = {"instance": CURRENT["instance"] | {"bootId": "b"}, "image": "new"}
+    assert outstanding(running) == Restart("sandbox", ["a new image"])
+    assert not outstanding(running | {"image": "old"})
+    assert not outstanding(
+        {"instance": told("booting")["instance"] | {"bootId": "b"}, "image": "new"}
+    )
+
+
 def test_a_refresh_is_judged_by_what_runs_afterwards() -> None:
     refresh(Worker(CURRENT), "a", NEEDED)
     refresh(Worker(told("asleep")), "a", NEEDED)

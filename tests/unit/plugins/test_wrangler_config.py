@@ -45,6 +45,7 @@ def test_the_file_says_what_becomes_of_the_worker(written: dict[str, Any]) -> No
     assert container["scheduling_policy"] == "durable_object"
     assert container["images"] == {"hermes": {"image": IMAGE}}
     assert "quoted" in written["vars"]["HERMES_ENV"]
+    assert written["durable_objects"]["code_update_strategy"] == {"mode": "immediate"}
 
 
 def test_an_upload_has_code_configuration_and_secrets_in_one_version(
@@ -62,3 +63,4 @@ def test_an_upload_has_code_configuration_and_secrets_in_one_version(
     assert "migrations" not in metadata(settings, texts, SECRETS, IMAGE, migration_tag="v1")
     (container,) = told["containers"]
     assert container["images"] == {"hermes": IMAGE}
+    assert told["code_update_strategy"] == {"mode": "immediate"}
