@@ -3,6 +3,17 @@
 # The `sandbox` command of the image; without it the package would need to know of containers.
 set -eu
 
+# What is the same in every container of this image. A platform gives a command nothing of the
+# image's environment but PATH; what differs comes with the start, and with the command.
+export LANG="${LANG:-C.UTF-8}" HOME="${HOME:-/root}"
+export HERMES_HOME="${HERMES_HOME:-/root/.hermes}"
+export SANDBOX_RUN="${SANDBOX_RUN:-/run/hermes}"
+export HERMES_MANAGED_DIR="${HERMES_MANAGED_DIR:-/run/hermes/managed}"
+# The ports are published by the platform, which reaches them from outside.
+export SANDBOX_BIND="${SANDBOX_BIND:-0.0.0.0}"
+# What runs in here sees nothing of the machine around it.
+export SANDBOX_CONFINED=1
+
 if [ "${1-}" = init ]; then
     # workerd creates containers that Docker starts again after an error, with the same disk and
     # the same boot id, and with nobody watching. That boot has ended; only code 0 ends it for Docker.

@@ -77,6 +77,8 @@ class ByHand:
             f"--entrypoint={START}",
             f"--volume={folder}:/managed",
             "--env=SANDBOX_BIND=0.0.0.0",
+            "--env=SANDBOX_RUN=/run/hermes",
+            "--env=HERMES_HOME=/root/.hermes",
         ]
         return cls(made, options, environ["API_SERVER_KEY"])
 

@@ -25,13 +25,16 @@ CHUNK = 65536
 QUIET = 1.0
 
 
-async def execute(request: web.Request, line: Line) -> web.StreamResponse:
-    """Run the command that the body names and stream it until it ends.
+async def execute(
+    request: web.Request, line: Line, constants: "dict[str, str]"
+) -> web.StreamResponse:
+    """Run the command that the body names, with its `env` over `constants`, and stream it until it ends.
 
     Raises EngineError: 400, 404 (no such command), 409 (the sandbox has ended), 413. A client
     that goes away kills the process.
     """
     order = await _order(request)
+    order["env"] = {**constants, **order["env"]}
     pipes = _Pipes(order.pop("stdout"), order.pop("stderr"))
     number = None
     try:

@@ -149,7 +149,12 @@ class Running:
         theirs = self.line.theirs.fileno()
         self._process = await asyncio.create_subprocess_exec(
             *command,
-            env={**self._environ(environ), "SANDBOX_PARENT_FD": str(theirs)},
+            env={
+                "HERMES_BOOT_ID": secrets.token_hex(16),
+                **environ,
+                **self.constants(),
+                "SANDBOX_PARENT_FD": str(theirs),
+            },
             stdin=asyncio.subprocess.DEVNULL,
             cwd=os.path.join(self._disk.root, "home"),
             pass_fds=[theirs],
@@ -158,13 +163,17 @@ class Running:
         self.line.listen()
         self._watcher = asyncio.ensure_future(self._watch())
 
-    def _environ(self, given: dict) -> "dict[str, str]":
+    def constants(self) -> "dict[str, str]":
+        """Return what every process of this sandbox is given: where things are in it.
+
+        It stands for what an image's programs know. What the start was given is not in it: a
+        command has only what it is given itself.
+        """
         root = self._disk.root
         home = confine.HOME if self.confined else os.path.join(root, "home")
         run = confine.RUN if self.confined else self._disk.run
-        environ = {"LANG": "C.UTF-8", "HERMES_BOOT_ID": secrets.token_hex(16)}
+        environ = {"LANG": "C.UTF-8"}
         environ |= {name: os.environ[name] for name in INHERITED if name in os.environ}
-        environ |= given
         environ |= {f"PORT_{port}": str(mapped) for port, mapped in self.ports.items()}
         return environ | {
             "PATH": self.image.path,

@@ -89,7 +89,7 @@ async def _exec(request: web.Request) -> web.StreamResponse:
     sandbox = engine.sandbox()
     engine.touch(busy=1)
     try:
-        return await execute(request, sandbox.line)
+        return await execute(request, sandbox.line, sandbox.constants())
     finally:
         engine.touch(busy=-1)
 

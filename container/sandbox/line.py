@@ -96,7 +96,7 @@ class Line:
 
     def _execute(self, order: dict) -> None:
         descriptors, self._received = self._received[:3], self._received[3:]
-        environ = {**self._init.environ, **order["env"]}
+        environ = order["env"]  # nothing of PID 1's own: no platform hands that on
         program = _find(order["cmd"][0], environ.get("PATH", os.defpath))
         try:
             if len(descriptors) < 3:  # the system had no room for them

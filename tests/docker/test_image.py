@@ -39,8 +39,15 @@ class Sandbox:
 
     def sandbox(self, command: str, *words: str, text: str | None = None) -> str:
         """Run one of the sandbox's own commands in the container."""
-        words = ("sandbox", command, "--boot", self.boot, *words)
+        words = (*self.bare, "sandbox", command, "--boot", self.boot, *words)
         return self.docker("exec", "--interactive", self.name, *words, text=text)
+
+    @property
+    def bare(self) -> tuple[str, ...]:
+        """What runs a command as Cloudflare does: of the image's environment, and of the start's, it has PATH alone."""
+        environ = self.docker.inspect(self.name)["Config"]["Env"]
+        (path,) = (entry for entry in environ if entry.startswith("PATH="))
+        return ("env", "-i", path)
 
     def sh(self, script: str, *, check: bool = True) -> str:
         return self.docker("exec", self.name, "sh", "-c", script, check=check)
@@ -51,7 +58,7 @@ class Sandbox:
 
     def answers(self) -> bool:
         """Tell whether its first process takes orders."""
-        command = ("sandbox", "status", "--boot", self.boot)
+        command = (*self.bare, "sandbox", "status", "--boot", self.boot)
         return self.docker("exec", self.name, *command, check=False).startswith("{")
 
     @property
