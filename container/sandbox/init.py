@@ -71,6 +71,9 @@ class Init:
         # When Hermes, and the word about it, are tried again.
         self.start_at: float | None = None
         self.pause = AGAIN
+        # Whoever asks to stop may leave time for what Hermes is at to end, and to be saved.
+        self.term_patience = float(environ.get("SANDBOX_TERM_PATIENCE") or "0")
+        self.end_at: float | None = None
         self.publish_at: float | None = None
         self.crashes: list[float] = []
         self.exit_code: int | None = None
@@ -293,7 +296,15 @@ class Init:
             self.wanted = "end"
             self.gateway.signal_group(signal.SIGTERM)
             return
+        if self.term_patience and self.gateway is not None and self.end_at is None:
+            self._say(f"asked to stop; Hermes goes on for {self.term_patience:g} s")
+            self.end_at = time.monotonic() + self.term_patience
+            return
         self._say("asked to stop")
+        self._end_hermes()
+
+    def _end_hermes(self) -> None:
+        self.end_at = None
         self._stop("end", None)
 
     def _gateway_ended(self, code: int) -> None:
@@ -323,7 +334,7 @@ class Init:
     def _timeout(self) -> "float | None":
         if self.state["state"] == "starting" and not self.entrypoint:
             return PROBE_EVERY
-        times = (self.kill_at, self.start_at, self.publish_at, self.dashboard.due)
+        times = (self.kill_at, self.start_at, self.publish_at, self.end_at, self.dashboard.due)
         due = [at for at in times if at is not None]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
@@ -332,6 +343,8 @@ class Init:
             self._say("Hermes did not end in time and is killed")
             self.kill_at = None
             self.gateway.signal_group(signal.SIGKILL)
+        if self.end_at is not None and time.monotonic() >= self.end_at:
+            self._end_hermes()
         if self.start_at is not None and time.monotonic() >= self.start_at:
             self._start()
         if self.publish_at is not None and time.monotonic() >= self.publish_at:

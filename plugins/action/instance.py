@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.module_utils.settings import show
 from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import ExistingAction
+from ansible_collections.hermes.workers.plugins.plugin_utils.starting import START_SECONDS, shown
 
-SECONDS = 300.0
+SECONDS = 300.0 + START_SECONDS
 """Longest wait for an answer: a save of the largest state, an end and a boot."""
 ACTIONS = ("wake", "sleep", "restart", "restart-gateway", "stop")
 ALREADY = {
@@ -43,7 +44,8 @@ class ActionModule(ExistingAction):
             return {"changed": True, "instance": before}
         self.deployment.take(action)
         self.progress(f"{action}: asking the Worker")
-        self.ask("POST", f"/api/instance/{action}", SECONDS)
+        with shown(self.running(), self.progress):
+            self.ask("POST", f"/api/instance/{action}", SECONDS)
         return self._tell(True, self._instance())
 
     def _action(self) -> str:

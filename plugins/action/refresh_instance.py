@@ -18,6 +18,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.in_force import (
     wait_until_known,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.service import service_of
+from ansible_collections.hermes.workers.plugins.plugin_utils.starting import shown
 
 
 class ActionModule(DeploymentAction):
@@ -42,6 +43,7 @@ class ActionModule(DeploymentAction):
             self.deployment.take("deploy")
             self.deployment.note_proof(None)
             done = installer.timed(self.progress, f"restarting {restart.words}")
-            refresh(client, self.settings.name, restart, confines)
+            with shown(service.client(self.deployment.token()), self.progress):
+                refresh(client, self.settings.name, restart, confines)
             done()
         return result

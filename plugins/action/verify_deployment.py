@@ -32,6 +32,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.in_force import (
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import health
 from ansible_collections.hermes.workers.plugins.plugin_utils.service import Service, service_of
+from ansible_collections.hermes.workers.plugins.plugin_utils.starting import shown
 from ansible_collections.hermes.workers.plugins.plugin_utils.storage import Storage
 from ansible_collections.hermes.workers.plugins.plugin_utils.table import FULL_CARDS
 
@@ -64,8 +65,9 @@ class ActionModule(DeploymentAction):
         if self._full() and not self.check_mode:
             self._refuses_strangers()
             self.progress("asking Hermes; a sleeping one wakes first")
-            model = self.chats.ask()
-            first = round(self.chats.stream(), 2)
+            with shown(self.service.client(self.deployment.token()), self.progress):
+                model = self.chats.ask()
+                first = round(self.chats.stream(), 2)
             result |= {"verified": "chat", "model": model, "seconds_to_first_token": first}
             self.deployment.note_proof(self.service.version)
             self.service.prune()

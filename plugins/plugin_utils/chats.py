@@ -20,8 +20,9 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     Settings,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.provider_check import not_served_here
+from ansible_collections.hermes.workers.plugins.plugin_utils.starting import START_SECONDS
 
-CHAT_SECONDS = 180.0
+CHAT_SECONDS = 180.0 + START_SECONDS
 NO_COUNTS = "the endpoint tells no token counts, so that what a chat costs cannot be seen"
 QUESTION = "Reply with one short sentence: are you ready?"
 COUNTING = "Count from one to ten in words, separated by spaces."

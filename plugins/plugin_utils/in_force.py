@@ -13,8 +13,12 @@ from typing import Any
 from ansible_collections.hermes.workers.plugins.module_utils.client import Unreachable, WorkerClient
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import health
+from ansible_collections.hermes.workers.plugins.plugin_utils.starting import (
+    START_SECONDS,
+    starting_in,
+)
 
-REFRESH_SECONDS = 300.0
+REFRESH_SECONDS = 300.0 + START_SECONDS
 """A save, a new sandbox and turns under way, which may take as long as hermes_drain_timeout."""
 KNOWN_SECONDS = 60.0
 """How long a Worker that was just started may take until it has looked at its sandbox."""
@@ -112,7 +116,11 @@ def wait_until_known(client: WorkerClient, name: str) -> dict[str, Any]:
         if is_known(told):
             return told
         late = told.get("instance", {}).get("inStep") is False
-        if time.monotonic() > began + (IN_STEP_SECONDS if late else KNOWN_SECONDS):
+        if starting_in(
+            told
+        ):  # it is the platform's turn, for which the Worker has its own patience
+            began = time.monotonic()
+        elif time.monotonic() > began + (IN_STEP_SECONDS if late else KNOWN_SECONDS):
             words = (
                 "its Durable Object still runs with the code, settings or secrets of before."
                 if late

@@ -1,10 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What stands for the sandbox as long as Cloudflare has no container application for the Worker. */
-import type { Exit, Sandbox, SandboxInfo, SandboxProcess, Snapshot } from "./engine.ts";
+import {
+  type Exit,
+  LOCAL_START,
+  type Sandbox,
+  type SandboxInfo,
+  type SandboxProcess,
+  type Snapshot,
+} from "./engine.ts";
 import { ApiError } from "./errors.ts";
 
 /** Refuses everything by its reason, so that the gate and the instance's own answers go on. */
 export class AbsentSandbox implements Sandbox {
+  readonly startPatience = LOCAL_START;
+
   inspect(): Promise<SandboxInfo> {
     return refused();
   }

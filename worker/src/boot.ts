@@ -2,14 +2,21 @@
 /** One boot: from the snapshot, else from the image and the vault, until Hermes answers; or why it did not. */
 import { bootPause, cronPause } from "./clock.ts";
 import { goFor, startOf } from "./configuration.ts";
-import { EngineError, engineReason, INACTIVITY_LIMIT, Listener, lastLine } from "./engine.ts";
-import { ApiError } from "./errors.ts";
-import { type Guest, SandboxGone } from "./guest.ts";
+import {
+  EngineError,
+  engineReason,
+  INACTIVITY_LIMIT,
+  isRefusedForNow,
+  Listener,
+  lastLine,
+} from "./engine.ts";
+import { ApiError, reason } from "./errors.ts";
+import { COMMAND_CUT, type Guest, SandboxGone } from "./guest.ts";
 import type { BootKeys } from "./hermes-config.ts";
 import type { Parts, Running } from "./lifecycle.ts";
 import type { Memory, Restored } from "./memory.ts";
 import { chooseSnapshot, type SnapshotRecord } from "./snapshots.ts";
-import { SILENT, within } from "./time.ts";
+import { Deadline, SILENT, within } from "./time.ts";
 import type { Generation } from "./vault.ts";
 import { isStartFailure, type Watch } from "./watch.ts";
 
@@ -26,6 +33,17 @@ export const READY_PATIENCE = 90_000;
 /** Characters of a failed boot's log that are kept, and how long its last words are waited for, in ms. */
 const LOG_TAIL = 4000;
 const LOG_GRACE = 300;
+/**
+ * What a platform refuses for the moment is tried again for so long, after pauses from the shortest to the longest; in
+ * milliseconds. So is a snapshot that it took a moment ago: it may not be where it is started from yet.
+ */
+const AGAIN_PATIENCE = 30_000;
+const SHORTEST_AGAIN = 1000;
+const LONGEST_AGAIN = 5000;
+/** A snapshot that is younger than this is such a one, in milliseconds. */
+const FRESH = 60_000;
+/** How often a boot begins anew of which a command was cut off. */
+const MAX_CUTS = 2;
 
 /** Boots of one instance, one at a time. */
 export class Boot {
@@ -40,17 +58,56 @@ export class Boot {
    * @throws ApiError 503 with the reason; what was started is gone then, and the pause before the next attempt set.
    */
   async run(why: string): Promise<void> {
-    const { time, log, memory, remember } = this.#parts;
+    const { time, memory, remember } = this.#parts;
     const began = time.now();
     // A boot that never gets ready leaves the appointments where they were.
-    remember({ whyAwake: why, wakeAt: memory.wakeAt ?? memory.nextCron });
+    remember({
+      whyAwake: why,
+      wakeAt: memory.wakeAt ?? memory.nextCron,
+      starting: { since: began, why: this.#waitsFor },
+    });
     await this.#bringSomehow([]);
+    this.#isAwake(began);
+  }
+
+  /**
+   * Goes on with a boot that an earlier life of this object began, or begins another where that does not get ready.
+   * @throws as {@link run} does.
+   */
+  async takeUp(): Promise<void> {
+    const { time, log, memory, vault } = this.#parts;
+    const began = time.now();
+    const { bootId, startedFrom: snapshot, whyAwake } = memory;
+    const upload = snapshot === null ? vault.offered : null;
+    const attempt = new Attempt(this.#parts, { snapshot, upload, passedOver: [] }, bootId ?? undefined);
+    try {
+      await attempt.takeUp();
+      if (upload !== null) vault.prove(upload.id);
+    } catch (error) {
+      if (isNoEngine(error)) throw await this.#failed(attempt, error);
+      log.warn("boot_not_taken_up", { boot: bootId, why: engineReason(error) });
+      await this.#destroyQuietly();
+      return this.run(whyAwake ?? "reattach");
+    }
+    this.#isAwake(began);
+  }
+
+  /** What a boot waits for until a command works, for people. */
+  get #waitsFor(): string {
+    const { platform } = this.#parts.settings;
+    return platform === "cloudflare"
+      ? "Cloudflare is still distributing the image"
+      : "the sandbox is starting";
+  }
+
+  #isAwake(began: number): void {
+    const { time, log, memory, remember } = this.#parts;
     const now = time.now();
     remember({
       state: "awake",
       since: now,
       gatewayStopped: false,
-      wokenForCron: why === "cron",
+      wokenForCron: memory.whyAwake === "cron",
       lastActivity: now,
       lastSave: now,
       firstUnsaved: null,
@@ -95,34 +152,47 @@ export class Boot {
 
   /** @returns whether Hermes is ready with it; what did not serve is gone, and told of. */
   async #tried(from: From, name: string): Promise<boolean> {
-    const attempt = this.#attempt(from);
-    try {
-      await attempt.run();
-      return true;
-    } catch (error) {
-      if (isNoEngine(error)) throw await this.#failed(attempt, error);
-      this.#passOver(from.passedOver, `${name}: ${engineReason(error)}`);
-      await this.#destroyQuietly();
-      return false;
-    }
+    const failed = await this.#attempts(from);
+    if (failed === null) return true;
+    const { attempt, error } = failed;
+    // Of a platform that has no container for it nothing that it would start with is guilty.
+    if (isNoEngine(error) || isRefusedForNow(error)) throw await this.#failed(attempt, error);
+    this.#passOver(from.passedOver, `${name}: ${engineReason(error)}`);
+    await this.#destroyQuietly();
+    return false;
   }
 
-  /** An image is tried twice when nothing started at all. */
   async #fromVault(passedOver: string[]): Promise<void> {
-    for (let left = 1; ; left--) {
-      const attempt = this.#attempt({ snapshot: null, upload: null, passedOver });
-      try {
-        return await attempt.run();
-      } catch (error) {
-        if (left === 0 || !isStartFailure(error)) throw await this.#failed(attempt, error);
-        this.#parts.log.warn("started_again", { why: engineReason(error) });
-        await this.#destroyQuietly();
-      }
-    }
+    const failed = await this.#attempts({ snapshot: null, upload: null, passedOver });
+    if (failed !== null) throw await this.#failed(failed.attempt, failed.error);
   }
 
-  #attempt(from: From): Attempt {
-    return new Attempt(this.#parts, from);
+  /**
+   * Attempts with the same beginning until one is through, or fails for what the next one would meet again.
+   * @returns the last one and why it failed, or `null` when Hermes is ready.
+   */
+  async #attempts(from: From): Promise<{ attempt: Attempt; error: unknown } | null> {
+    const { time, log, memory, remember } = this.#parts;
+    const tries = new Tries(this.#parts, from);
+    try {
+      for (let pause = SHORTEST_AGAIN; ; pause = Math.min(2 * pause, LONGEST_AGAIN)) {
+        const attempt = new Attempt(this.#parts, from);
+        try {
+          await attempt.run();
+          return null;
+        } catch (error) {
+          if (!tries.mayGoOn(attempt, error)) return { attempt, error };
+          const why = engineReason(error);
+          log.warn("started_again", { boot: attempt.bootId, why });
+          if (isRefusedForNow(error) && memory.starting !== null)
+            remember({ starting: { ...memory.starting, why: reason(error) } });
+          await this.#destroyQuietly();
+          await time.sleep(pause);
+        }
+      }
+    } finally {
+      tries.stop();
+    }
   }
 
   #passOver(passedOver: string[], why: string): void {
@@ -137,14 +207,14 @@ export class Boot {
   }
 
   async #failed(attempt: Attempt, cause: unknown): Promise<ApiError> {
-    const { log, time, settings, memory, remember, fallAsleep } = this.#parts;
+    const { log, time, memory, remember, fallAsleep } = this.#parts;
     const { lastExit } = memory;
     if (isNoEngine(cause)) return this.#noEngine(cause);
     const tail = await attempt.tail();
     await this.#destroyQuietly();
     const failures = memory.bootFailures + 1;
     const pause = bootPause(failures);
-    const remedy = attempt.answered || isSilent(cause) ? lastWords(tail) : wrongImage(settings.image);
+    const remedy = this.#remedy(attempt, cause, tail);
     const error = bootError(cause, remedy, pause);
     log.error("boot_failed", {
       boot: attempt.bootId,
@@ -161,6 +231,15 @@ export class Boot {
     });
     fallAsleep(this.#appointmentAfter(cronPause(failures)), now + pause);
     return error;
+  }
+
+  /** The image is blamed only when it was seen to run: else it is the platform that brought nothing up. */
+  #remedy(attempt: Attempt, cause: unknown, tail: string | null): string {
+    const { settings } = this.#parts;
+    if (attempt.answered || isSilent(cause) || isRefusedForNow(cause)) return lastWords(tail);
+    const ended = cause instanceof SandboxGone && cause.exit !== null;
+    if (settings.platform !== "cloudflare" || attempt.ran || ended) return wrongImage(settings.image);
+    return " Nothing was seen to run in it: Cloudflare did not bring its container up. The next request tries again.";
   }
 
   /** Nothing was wrong with Hermes, so the next request tries at once; what did run died with its engine. */
@@ -181,6 +260,35 @@ export class Boot {
   }
 }
 
+/** How often, and for how long, a boot is begun anew. */
+class Tries {
+  readonly #parts: BootParts;
+  readonly #isFresh: boolean;
+  readonly #patience: Deadline;
+  #startFailures = 0;
+  #cuts = 0;
+
+  constructor(parts: BootParts, { snapshot }: From) {
+    this.#parts = parts;
+    const { time, settings } = parts;
+    this.#isFresh =
+      settings.platform === "cloudflare" && snapshot !== null && time.now() - snapshot.renewed < FRESH;
+    this.#patience = new Deadline(time, AGAIN_PATIENCE);
+  }
+
+  /** Whether another attempt may do better than the one that failed. */
+  mayGoOn(attempt: Attempt, error: unknown): boolean {
+    if (this.#parts.memory.bootId !== attempt.bootId || isNoEngine(error)) return false;
+    if (isRefusedForNow(error) || (this.#isFresh && !attempt.answered)) return !this.#patience.isOver;
+    if (isStartFailure(error)) return this.#startFailures++ === 0;
+    return isCut(error) && this.#cuts++ < MAX_CUTS;
+  }
+
+  stop(): void {
+    this.#patience.stop();
+  }
+}
+
 /** What an attempt begins with. */
 interface From {
   /** The disk; `null` for a fresh one. */
@@ -196,23 +304,30 @@ interface From {
  * changes as its boot: what it still does when it is over already changes nothing of the next.
  */
 class Attempt {
-  readonly bootId = crypto.randomUUID();
+  readonly bootId: string;
   readonly #parts: BootParts;
   readonly #from: From;
   readonly #remember: (change: Partial<Memory>) => void;
   /** What the sandbox prints until it is ready. */
   #log: Listener | null = null;
   #answered = false;
+  #guest: Guest | null = null;
 
-  constructor(parts: BootParts, from: From) {
+  constructor(parts: BootParts, from: From, bootId: string = crypto.randomUUID()) {
     this.#parts = parts;
     this.#from = from;
+    this.bootId = bootId;
     this.#remember = parts.rememberAs(this.bootId);
   }
 
   /** Whether a command ever worked in its sandbox. */
   get answered(): boolean {
     return this.#answered;
+  }
+
+  /** Whether anything was seen to run in its sandbox. */
+  get ran(): boolean {
+    return this.#guest?.ran ?? false;
   }
 
   /** @throws what ended it. */
@@ -232,17 +347,33 @@ class Attempt {
       keys,
       image: settings.image,
       restored: null,
+      started: { open: startOf(settings).open, instanceType: settings.instanceType },
       startedFrom: snapshot,
     });
     const from = snapshot === null ? "image" : `snapshot ${snapshot.id}`;
     log.info("boot", { boot: this.bootId, why: memory.whyAwake, image: settings.image, from });
-    await this.#bring(this.#parts.guest(this.bootId, keys));
+    await this.#start();
+    const guest = this.#parts.guest(this.bootId, keys);
+    await this.#bring(guest, () => this.#begin(guest));
   }
 
-  /** start -> commands work -> restore -> go -> ready, each raced against the sandbox's end. */
-  async #bring(guest: Guest): Promise<void> {
+  /** Goes on where an earlier life of this object was cut off. @throws what ended it. */
+  async takeUp(): Promise<void> {
+    const { memory, log } = this.#parts;
+    if (memory.keys === null) throw new SandboxGone(null);
+    log.info("boot_taken_up", { boot: this.bootId });
+    const guest = this.#parts.guest(this.bootId, memory.keys);
+    await this.#bring(guest, async () => {
+      const { state } = await guest.works();
+      if (state !== "waiting") return false;
+      if (this.#from.snapshot !== null) await guest.keep();
+      return true;
+    });
+  }
+
+  async #start(): Promise<void> {
     const { bootId } = this;
-    const { sandbox, settings, watch } = this.#parts;
+    const { sandbox, settings } = this.#parts;
     const { snapshot } = this.#from;
     // Whatever runs there is of no boot that we remember: it must neither answer nor be saved.
     if ((await sandbox.inspect()).running) await sandbox.destroy();
@@ -252,28 +383,48 @@ class Attempt {
       labels: { boot: bootId, name: settings.name },
       enableInternet: settings.egress === "open",
     });
+  }
+
+  /** The first command of a sandbox that was just started; its home is to be restored. */
+  async #begin(guest: Guest): Promise<true> {
+    await (this.#from.snapshot === null ? guest.works() : guest.keep());
+    return true;
+  }
+
+  /**
+   * Commands work -> restore -> go -> ready, each raced against the sandbox's end.
+   * @param begin does the first command, and tells whether Hermes is still to be started.
+   */
+  async #bring(guest: Guest, begin: () => Promise<boolean>): Promise<void> {
+    const { bootId } = this;
+    const { sandbox, watch } = this.#parts;
+    this.#guest = guest;
     const ended = watch.over(bootId);
     const steps = async () => {
-      const works = snapshot === null ? guest.works() : guest.keep();
+      const begun = begin();
       // Behind the first command, which nobody who waits for Hermes should have to wait for.
       this.#log = new Listener(sandbox, ["sandbox", "logs", "--boot", bootId, "--follow"], LOG_TAIL);
-      await works;
+      const isToStart = await begun;
       this.#answered = true;
-      const restored = await this.#restore(guest);
-      const lost = await guest.restoreSignIns(snapshot?.signIns ?? null);
-      const passedOver = [...restored.passedOver, ...(lost === null ? [] : [lost])];
-      this.#remember({ restored: { ...restored, passedOver } });
-      await guest.go(await goFor(settings, guest.keys));
+      this.#remember({ starting: null });
+      if (isToStart) await this.#startHermes(guest);
       await guest.ready(READY_PATIENCE);
       await sandbox.setInactivityTimeout(INACTIVITY_LIMIT);
     };
-    const { open, instanceType } = startOf(settings);
     // The engine decides it at each start.
     const { confined } = await sandbox.inspect();
-    this.#remember({ confined, started: { open, instanceType } });
+    this.#remember({ confined });
     await Promise.race([steps(), ended]);
     if (watch.hasEnded(bootId)) throw new SandboxGone(null);
     this.#log?.stop();
+  }
+
+  async #startHermes(guest: Guest): Promise<void> {
+    const restored = await this.#restore(guest);
+    const lost = await guest.restoreSignIns(this.#from.snapshot?.signIns ?? null);
+    const passedOver = [...restored.passedOver, ...(lost === null ? [] : [lost])];
+    this.#remember({ restored: { ...restored, passedOver } });
+    await guest.go(await goFor(this.#parts.settings, guest.keys));
   }
 
   async #restore(guest: Guest): Promise<Restored> {
@@ -316,6 +467,12 @@ export function randomKey(): string {
 
 function isSilent(error: unknown): boolean {
   return error instanceof ApiError && error.code === SILENT;
+}
+
+/** Whether a command, or the way to it, was cut off, and nobody knows anything that would be wrong. */
+function isCut(error: unknown): boolean {
+  if (error instanceof ApiError) return error.code === COMMAND_CUT;
+  return !(error instanceof EngineError) && /cut off|connection lost|disconnected/i.test(reason(error));
 }
 
 function isNoEngine(error: unknown): error is ApiError {

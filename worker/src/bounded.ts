@@ -42,6 +42,11 @@ export class Bounded {
     return sandbox instanceof Bounded ? sandbox : new Bounded(sandbox, time);
   }
 
+  /** See {@link Sandbox.startPatience}. */
+  get startPatience(): number {
+    return this.#sandbox.startPatience;
+  }
+
   inspect(): Promise<SandboxInfo> {
     return this.#call("inspect", this.#sandbox.inspect());
   }

@@ -75,6 +75,11 @@ export function startOf(settings: Settings): Started {
   return { image, open: egress === "open", instanceType };
 }
 
+/** Whether a sandbox would be started now as it was. */
+export function startsAlike(settings: Settings, started: Started): boolean {
+  return startDifference(startOf(settings), started).length === 0;
+}
+
 /** Reads what a sandbox reported; `null` when it reported none, as one of an earlier release does. */
 export function parseConfiguration(told: unknown): Configuration | null {
   const result = schema.safeParse(told);

@@ -4,10 +4,13 @@ import {
   EngineError,
   type ExecOptions,
   type Exit,
+  INACTIVITY_LIMIT,
+  LOCAL_START,
   type Sandbox,
   type SandboxInfo,
   type SandboxProcess,
   type Snapshot,
+  START_REFUSED,
   STDERR_TAIL,
   type StartOptions,
   streamOf,
@@ -29,7 +32,9 @@ export interface ContainerParts {
   instance: string;
   /** Whether workerd itself drives the container, by Docker; what is different then is in docs/docker-engine.md. */
   local: boolean;
-  /** Added to the environment of every start. */
+  /** The image by its digest, where the configuration names it so; see {@link imageToStart}. */
+  reference: string;
+  /** Added to the environment of every start, and of every command: what differs from what the image knows. */
   env: Readonly<Record<string, string>>;
   /**
    * Tears the object down so that its next life gets a new way to the container engine. Returns only when
@@ -38,14 +43,21 @@ export interface ContainerParts {
   heal(): Promise<void>;
 }
 
-/** What only an experimental workerd has: it takes its turn after a start, and settles when that is through. */
-interface Inspectable {
-  inspect(): Promise<unknown>;
-}
+/** What only newer types know, and an older workerd does not have. */
+type Named = Container & { readonly images?: Record<string, string> };
+type Inspectable = Container & { inspect(): Promise<unknown> };
 
 /** Bytes that the value of a label may have. */
 const LABEL_LIMIT = 64;
 const SIGKILL = 9;
+/**
+ * Cloudflare brings a new image to where it is started: about a minute, after a first deploy several. A command waits
+ * for that; in milliseconds.
+ */
+const START_PATIENCE = 300_000;
+/** What Cloudflare says when it has no container for the moment, or no word from those who have. */
+const REFUSALS =
+  /no container instance|too many containers|throttling the container service|container service is unreachable/i;
 /**
  * The runtime makes one call after the other, and one that never comes back (a command that was about to begin when
  * its container ended) holds up all later ones, the news of that end among them. So long is waited, and so long
@@ -74,8 +86,8 @@ export class ContainerSandbox implements Sandbox {
   #detoured = false;
   /** The watch over what was just started, until somebody takes it. */
   #watched: Promise<Exit> | null = null;
-  /** Whether a command ever worked in what was started here. */
-  #proven = true;
+  /** Whether a command ever worked in what runs, as far as this object knows. */
+  #proven: boolean;
   /** Whether a call to the engine will never come back, and all later ones wait behind it. */
   #stuck = false;
   /** Called when what runs now is given up. */
@@ -88,7 +100,14 @@ export class ContainerSandbox implements Sandbox {
   constructor(
     readonly parts: ContainerParts,
     readonly time: Time = realTime,
-  ) {}
+  ) {
+    // On Cloudflare one that is found may be on its way still.
+    this.#proven = parts.local;
+  }
+
+  get startPatience(): number {
+    return this.parts.local ? LOCAL_START : START_PATIENCE;
+  }
 
   async inspect(): Promise<SandboxInfo> {
     const { container } = this.parts;
@@ -102,39 +121,72 @@ export class ContainerSandbox implements Sandbox {
     this.#over = new AbortController();
     this.#proven = false;
     this.#stuck = false;
-    // Cloudflare starts the images that the configuration names, by the names that it gave them.
-    const named = local ? undefined : (container as { images?: Record<string, string> }).images?.hermes;
-    container.start({
-      ...options,
-      ...(options.image === undefined ? {} : { image: named ?? options.image }),
+    const { image, containerSnapshot, enableInternet } = options;
+    const what =
+      containerSnapshot === undefined ? { image: this.#imageToStart(image ?? "") } : { containerSnapshot };
+    const labels = Object.entries(options.labels).map(([key, value]) => [key, clip(value)]);
+    const startup = {
+      ...what,
       instance,
+      enableInternet,
       env: { ...env, ...options.env },
-      labels: Object.fromEntries(Object.entries(options.labels).map(([key, value]) => [key, clip(value)])),
-    } as ContainerStartupOptions);
+      labels: Object.fromEntries(labels),
+    };
+    try {
+      container.start(startup as ContainerStartupOptions);
+    } catch (error) {
+      throw asRefusal(error);
+    }
+    // From its start on: a refusal, or an end at once, would have gone by before anybody asked for the watch.
+    this.#watched = this.#untilItEnds();
+    this.#watched.catch(() => undefined);
+    // An object that leaves memory during the start must not leave behind what runs for ever, or ends too early.
+    if (!local) void container.setInactivityTimeout(INACTIVITY_LIMIT).catch(() => undefined);
     if (local) await this.#firstBreath();
   }
 
   /**
-   * A command that meets its container's end may never come back, so one that ends at once is given the time to; and
-   * it is watched from its start on, for Docker starts what failed again, and then it seems to run.
+   * Cloudflare starts images by their digest. The names of the configuration reach an object late after a deploy, or
+   * with the digest of before: they are taken for nothing but another way to write the same one.
+   */
+  #imageToStart(image: string): string {
+    const { container, local, reference } = this.parts;
+    if (local) return image;
+    const named = (container as Named).images?.["hermes"];
+    if (reference === "") return named ?? image;
+    return named?.split("@")[1] === reference.split("@")[1] ? (named ?? reference) : reference;
+  }
+
+  /**
+   * A command that meets its container's end may never come back, so one that ends at once is given the time to: Docker
+   * starts what failed again, and then it seems to run.
    */
   async #firstBreath(): Promise<void> {
-    this.#watched = this.#untilItEnds();
     const breath = async () => {
-      await this.#inTime((this.parts.container as Container & Inspectable).inspect());
+      // It takes its turn after a start, and settles when that is through.
+      await this.#inTime((this.parts.container as Inspectable).inspect());
       await this.time.sleep(FIRST_BREATH);
     };
-    await Promise.race([breath(), this.#watched.catch(() => undefined)]);
+    await Promise.race([breath(), this.#watched?.catch(() => undefined)]);
   }
 
   async exec(cmd: readonly string[], options: ExecOptions = {}): Promise<SandboxProcess> {
     const { stdin, signal } = options;
+    const { container, env, local } = this.parts;
     this.#mustRun();
-    const call = this.parts.container.exec([...cmd], {
-      ...(stdin === undefined ? {} : { stdin: typeof stdin === "string" ? streamOf(stdin) : stdin }),
-    });
-    if (this.parts.local && !this.#proven) await this.#first(call);
-    return containerProcess(await this.#inTime(call), signal, this.#over.signal);
+    // It gets neither the environment of the image nor that of the start.
+    const call = container
+      .exec([...cmd], {
+        env,
+        ...(stdin === undefined ? {} : { stdin: typeof stdin === "string" ? streamOf(stdin) : stdin }),
+      })
+      .catch((error: unknown) => {
+        throw asRefusal(error);
+      });
+    if (local && !this.#proven) await this.#first(call);
+    const process = await this.#inTime(call);
+    this.#proven = true;
+    return containerProcess(process, signal, this.#over.signal);
   }
 
   /** @throws EngineError when the first command does not come back: its container has ended, and the watch says so. */
@@ -185,10 +237,10 @@ export class ContainerSandbox implements Sandbox {
       await Promise.race([this.parts.container.monitor(), givenUp]);
       return { exitCode: 0, labels: null };
     } catch (error) {
-      const code = (error as { exitCode?: unknown }).exitCode;
-      if (typeof code === "number") return { exitCode: code, labels: null };
-      if (/failed to start/i.test(reason(error))) throw startFailed();
-      throw error;
+      const exitCode = exitCodeOf(error);
+      if (exitCode !== null) return { exitCode, labels: null };
+      if (/failed to start/i.test(reason(error))) throw startFailed(this.parts.local);
+      throw asRefusal(error);
     } finally {
       this.#detoured = false;
       void this.time.sleep(LAST_WORDS).then(() => over.abort());
@@ -230,7 +282,7 @@ export class ContainerSandbox implements Sandbox {
 
   /** @throws ApiError `engine_unavailable` when the call does not come back and a new way to the engine did not help. */
   async #inTime<T>(call: Promise<T>): Promise<T> {
-    const patience = this.#copies > 0 ? COPY_PATIENCE : CALL_PATIENCE;
+    const patience = this.#patience;
     const done = await within(
       this.time,
       patience,
@@ -243,9 +295,29 @@ export class ContainerSandbox implements Sandbox {
     throw engineUnavailable(stuck);
   }
 
+  get #patience(): number {
+    if (this.parts.local && this.#copies === 0) return CALL_PATIENCE;
+    return this.#proven ? COPY_PATIENCE : START_PATIENCE;
+  }
+
   #mustRun(): void {
     if (!this.parts.container.running) throw notRunning();
   }
+}
+
+/** How a container ended, where an error of the watch says so: in a field, or in words alone. */
+function exitCodeOf(error: unknown): number | null {
+  const code = (error as { exitCode?: unknown }).exitCode;
+  if (typeof code === "number") return code;
+  const told = /(?:container to exit|unexpected exit code)[^:]*: *(\d+)/i.exec(reason(error))?.[1];
+  return told === undefined ? null : Number(told);
+}
+
+/** The same error, told apart when it is a start that is refused for the moment. */
+function asRefusal(error: unknown): unknown {
+  const why = reason(error);
+  if (!REFUSALS.test(why)) return error;
+  return new EngineError(503, START_REFUSED, `Cloudflare has no container for it at this moment (${why}).`);
 }
 
 function notRunning(): EngineError {
@@ -275,19 +347,24 @@ function containerProcess(
   };
   let killed = false;
   const kill = () => {
-    // Each is a command of its own in the container.
+    // Each is a command of its own in the container, and one that has exited already is an error there.
     if (killed) return;
     killed = true;
     try {
       process.kill(SIGKILL);
     } catch {
-      // It has ended already.
+      // It has ended just now.
     }
   };
   const exitCode = unlessCut(process.exitCode);
   // Nobody may be interested; that must not become an unhandled rejection.
   for (const promise of [cut.promise, exitCode, stderr]) promise.catch(() => undefined);
-  exitCode.finally(() => over.removeEventListener("abort", onOver)).catch(() => undefined);
+  const onExit = () => {
+    killed = true;
+    over.removeEventListener("abort", onOver);
+    signal?.removeEventListener("abort", kill);
+  };
+  exitCode.then(onExit, onExit);
   if (signal?.aborted) kill();
   else signal?.addEventListener("abort", kill, { once: true });
   const stdout = new ReadableStream<Uint8Array>(
@@ -313,12 +390,9 @@ function clip(value: string): string {
   return value.slice(0, read);
 }
 
-function startFailed(): EngineError {
-  return new EngineError(
-    404,
-    "start_failed",
-    "the container failed to start; its image is missing, or Docker cannot be reached.",
-  );
+function startFailed(local: boolean): EngineError {
+  const why = local ? "; its image is missing, or Docker cannot be reached." : ".";
+  return new EngineError(404, "start_failed", `the container failed to start${why}`);
 }
 
 function engineUnavailable(cause: unknown): ApiError {

@@ -58,8 +58,13 @@ export interface Snapshot {
 
 /** One sandbox. Every method may throw {@link ApiError} `engine_unavailable` or {@link EngineError}. */
 export interface Sandbox {
+  /** How long what was started may take until a command works in it, in milliseconds. */
+  readonly startPatience: number;
   inspect(): Promise<SandboxInfo>;
-  /** Starts with a fresh disk; returns before anything in it is ready. */
+  /**
+   * Starts with a fresh disk; returns before anything in it is ready.
+   * @throws EngineError {@link START_REFUSED}, here or by any call that waits for the start.
+   */
   start(options: StartOptions): Promise<void>;
   exec(cmd: readonly string[], options?: ExecOptions): Promise<SandboxProcess>;
   /** The way to a TCP port in the sandbox. */
@@ -74,6 +79,10 @@ export interface Sandbox {
   snapshotContainer(options: { name?: string }): Promise<Snapshot>;
 }
 
+/** Code of a start that is refused for the moment, for no reason of ours; it may succeed a few seconds later. */
+export const START_REFUSED = "start_refused";
+/** A sandbox of this machine takes no longer to start, in milliseconds. */
+export const LOCAL_START = 30_000;
 /** The platform ends a sandbox that nobody asked anything for so long; no longer time can be set. Milliseconds. */
 export const INACTIVITY_LIMIT = 6 * 3600_000;
 
@@ -125,6 +134,7 @@ class Tail {
 
 /** A process sandbox, through the engine's unix socket and a network that reaches only this machine. */
 export class ProcessSandbox implements Sandbox {
+  readonly startPatience = LOCAL_START;
   #ports: Record<string, number> | null = null;
 
   constructor(
@@ -455,6 +465,11 @@ export function lastLine(text: string): string {
 /** Whether an error means that nothing runs in the engine. */
 export function isNotRunning(error: unknown): boolean {
   return error instanceof EngineError && error.status === 409;
+}
+
+/** Whether a start was refused for the moment only. */
+export function isRefusedForNow(error: unknown): error is EngineError {
+  return error instanceof EngineError && error.code === START_REFUSED;
 }
 
 /** A sentence for an engine's refusal, for people. */

@@ -3,7 +3,15 @@
 import type { Bounded } from "./bounded.ts";
 import type { Chores } from "./clock.ts";
 import { type Configuration, type LabelledGo, parseConfiguration } from "./configuration.ts";
-import { type Exit, engineReason, lastLine, run, type SandboxProcess } from "./engine.ts";
+import {
+  EngineError,
+  type Exit,
+  engineReason,
+  isRefusedForNow,
+  lastLine,
+  run,
+  type SandboxProcess,
+} from "./engine.ts";
 import { ApiError, reason } from "./errors.ts";
 import type { BootKeys } from "./hermes-config.ts";
 import type { Log } from "./log.ts";
@@ -25,8 +33,6 @@ export const API_PORT = 18789;
 export const DASHBOARD_PORT = 9119;
 export const DASHBOARD_HEADER = "x-hermes-session-token";
 
-/** Until commands work in a started sandbox, in milliseconds. */
-const EXEC_PATIENCE = 30_000;
 /** Between looks whether Hermes is ready at most, in milliseconds: a look costs less than somebody's waiting. */
 const LONGEST_PAUSE = 50;
 /** How long a command may take: one that is quick; one that moves the whole state; Hermes' end or start. Milliseconds. */
@@ -47,6 +53,11 @@ const DAMAGED_STATE = 71;
 const TOO_LARGE = 72;
 const DISK_FULL = 73;
 const REFUSED = 77;
+/** Nobody took any more what a command printed: by a signal (128 + SIGPIPE), or in the command's own words. */
+const PIPE_GONE = 141;
+const READER_GONE = "The reader of the output went away.";
+/** Code of the error that a command ends with then. */
+export const COMMAND_CUT = "command_cut";
 /** Those with which the sandbox says that the bytes themselves are no good. */
 const PROVED_BAD = [DAMAGED_ARCHIVE, DAMAGED_STATE, TOO_LARGE];
 
@@ -66,6 +77,14 @@ export class SandboxGone extends ApiError {
   }
 }
 
+/** What a sandbox says about Hermes and its jobs. */
+export interface Status {
+  state: string;
+  configuration: Configuration | null;
+  chores: Omit<Chores, "background">;
+  jobError: JobTrouble | null;
+}
+
 /** What a guest is reached by. */
 export interface GuestParts {
   sandbox: Bounded;
@@ -77,6 +96,7 @@ export interface GuestParts {
 /** One boot's sandbox. A command for another boot, or for none, throws {@link SandboxGone}. */
 export class Guest {
   readonly #parts: GuestParts;
+  #ran = false;
 
   /**
    * @param bootId goes with every command, so that no ghost of another boot answers.
@@ -91,41 +111,57 @@ export class Guest {
     this.#parts = parts;
   }
 
-  /** Waits until commands work in a sandbox that was just started. */
-  works(): Promise<void> {
-    return this.#untilItWorks(() => this.status());
+  /** Whether something was seen to run in the sandbox, be it that it failed. */
+  get ran(): boolean {
+    return this.#ran;
+  }
+
+  /** Waits until commands work, in a sandbox that was just started if no `patience` in milliseconds is given. */
+  works(patience: number = this.#parts.sandbox.startPatience): Promise<Status> {
+    return this.#untilItWorks(patience, (limit) => this.status(limit));
   }
 
   /**
    * Accepts the home that a snapshot brought, unless a database in it is damaged. As the first command of a boot it
    * waits until commands work.
    */
-  keep(): Promise<void> {
-    return this.#untilItWorks(
-      () => this.#command("restore", ["--keep"], { limit: WHOLE_STATE }),
-      "restore_failed",
-    );
+  async keep(): Promise<void> {
+    const keep = (limit: number) => this.#command("restore", ["--keep"], { limit: limit + WHOLE_STATE });
+    await this.#untilItWorks(this.#parts.sandbox.startPatience, keep, "restore_failed");
   }
 
-  /** @param final code of the error that no other attempt would mend. */
-  async #untilItWorks(command: () => Promise<unknown>, final?: string): Promise<void> {
+  /**
+   * @param command is given how long it may take: it may have to wait for the start.
+   * @param final code of the error that no other attempt would mend.
+   */
+  async #untilItWorks<T>(
+    patience: number,
+    command: (limit: number) => Promise<T>,
+    final?: string,
+  ): Promise<T> {
     const { time } = this.#parts;
-    const deadline = new Deadline(time, EXEC_PATIENCE);
+    const deadline = new Deadline(time, patience);
     try {
       for (let pause = 20; ; pause = Math.min(pause * 2, 500)) {
-        const done = command().then(
-          () => null,
+        const done = command(Math.max(patience, QUICK)).then(
+          (value) => ({ value }),
           (error: unknown) => {
+            if (saysThatItRuns(error)) this.#ran = true;
+            if (isRefusedForNow(error)) throw error;
             if (error instanceof ApiError && error.code === final) throw error;
-            return engineReason(error);
+            return { why: engineReason(error) };
           },
         );
         // A command that was begun in a dying sandbox may never be answered.
-        const why = await Promise.race([done, deadline.over]);
-        if (why === null) return;
+        const result = (await Promise.race([done, deadline.over])) ?? {
+          why: "the last one was not answered",
+        };
+        if ("value" in result) {
+          this.#ran = true;
+          return result.value;
+        }
         this.#mustStillBe();
-        if (deadline.isOver)
-          throw new Error(`no command works in the sandbox (${why ?? "the last one was not answered"}).`);
+        if (deadline.isOver) throw new Error(`no command works in the sandbox (${result.why}).`);
         await time.sleep(pause);
       }
     } finally {
@@ -273,13 +309,8 @@ export class Guest {
   }
 
   /** What the sandbox says about Hermes and its jobs. */
-  async status(): Promise<{
-    state: string;
-    configuration: Configuration | null;
-    chores: Omit<Chores, "background">;
-    jobError: JobTrouble | null;
-  }> {
-    const told = parseStatus(await this.#command("status"));
+  async status(limit: number = QUICK): Promise<Status> {
+    const told = parseStatus(await this.#command("status", [], { limit }));
     const nextCron = typeof told.nextCron === "number" ? told.nextCron * 1000 : null;
     return {
       state: told.state ?? "unknown",
@@ -442,6 +473,12 @@ export class Guest {
   }
 }
 
+/** Whether a command failed in a way that only something that runs can fail. */
+function saysThatItRuns(error: unknown): boolean {
+  if (error instanceof EngineError) return error.code === "command_not_found";
+  return error instanceof ApiError && !(error instanceof SandboxGone) && error.code.endsWith("_failed");
+}
+
 /** How a command ended. */
 async function outcome(process: SandboxProcess): Promise<{ exitCode: number; why: string }> {
   return { exitCode: await process.exitCode, why: lastLine(await process.stderr) };
@@ -468,6 +505,7 @@ function parseStatus(text: string): ToldStatus {
 /** A command of the sandbox that failed, as `save_failed`, `restart_gateway_failed` and so on. */
 function commandError(name: string, result: { exitCode: number; why: string }): Error {
   if (result.exitCode === OTHER_BOOT) return new SandboxGone(null);
+  if (result.exitCode === PIPE_GONE || result.why === READER_GONE) return commandCut(name);
   if (result.exitCode === REFUSED) return dashboardRefused(result.why);
   if (result.exitCode === DISK_FULL && name === "save") return diskFull(result.why);
   if (result.exitCode === TOO_LARGE && name === "save") return stateTooLarge(result.why);
@@ -477,6 +515,16 @@ function commandError(name: string, result: { exitCode: number; why: string }): 
     code: result.exitCode === NOT_YET ? "sandbox_not_ready" : `${name.replaceAll("-", "_")}_failed`,
     message: `'sandbox ${name}' failed: ${why}`,
     retryAfter: 10,
+  });
+}
+
+/** Its pipes ended before itself, as with the request that began it. That says nothing about what it did. */
+function commandCut(name: string): ApiError {
+  return new ApiError({
+    status: 503,
+    code: COMMAND_CUT,
+    message: `'sandbox ${name}' was cut off. Try again.`,
+    retryAfter: 3,
   });
 }
 

@@ -33,6 +33,8 @@ const MEMORY = "memory";
 const HEALED = "healed";
 /** Not again within so many milliseconds: what did not help then does not help now. */
 const HEAL_PAUSE = 10_000;
+/** How long a sandbox goes on at most that was told to stop, in milliseconds. */
+const LONGEST_TERM = 840_000;
 /** What only looks into the sandbox takes no longer, in milliseconds. */
 const LOOK = 30_000;
 
@@ -42,6 +44,8 @@ export interface Health {
   /** ISO 8601. */
   since: string;
   bootId: string | null;
+  /** Since when (ISO 8601), and for what, a boot waits that has nothing yet in which a command works. */
+  starting: { since: string; why: string } | null;
   image: string | null;
   gateway: "running" | null;
   lastJobError: (Omit<JobTrouble, "at"> & { at: string }) | null;
@@ -123,6 +127,7 @@ export class HermesInstance extends DurableObject<Env> {
         put: (memory) => this.#keep(memory),
       },
       setAlarm: (at) => void (at === null ? ctx.storage.deleteAlarm() : ctx.storage.setAlarm(at)),
+      hold: (work) => ctx.waitUntil(work),
     });
     this.#turns = new Turns({
       lifecycle: this.#lifecycle,
@@ -215,6 +220,7 @@ export class HermesInstance extends DurableObject<Env> {
       state: memory.state,
       since: iso(memory.since),
       bootId: memory.bootId,
+      starting: startingOf(memory),
       image: memory.image,
       gateway: up ? "running" : null,
       lastJobError: dated(memory.lastJobError),
@@ -257,6 +263,7 @@ export class HermesInstance extends DurableObject<Env> {
         state: memory.state,
         since: iso(memory.since),
         bootId: memory.bootId,
+        starting: startingOf(memory),
         boots: memory.boots,
         running: runningOf(memory, Date.now()),
         instanceType: this.#settings.platform === "cloudflare" ? this.#settings.instanceType : null,
@@ -594,6 +601,10 @@ async function isDigestOf(digest: string, secret: string): Promise<boolean> {
   return given.byteLength === right.byteLength && crypto.subtle.timingSafeEqual(given, right);
 }
 
+function startingOf({ starting }: Readonly<Memory>): Health["starting"] {
+  return starting === null ? null : { ...starting, since: iso(starting.since) };
+}
+
 /** Seconds that the sandbox ran, with what it has run until now. */
 function runningOf(memory: Readonly<Memory>, now: number) {
   const meter = asOf(count(memory.meter, memory.runningSince ?? now, now), now);
@@ -628,10 +639,13 @@ function containerOf(ctx: DurableObjectState, container: Container, settings: Se
     egress: open ? null : entrypoints.Egress({}),
     instance: settings.instanceType,
     local: settings.engine === "docker",
+    reference: settings.imageReference,
     // Docker's neighbours on the bridge must not reach Hermes; the runtime comes from inside.
     env: {
       ...(settings.engine === "docker" ? { SANDBOX_BIND: "127.0.0.1" } : {}),
       ...(open ? {} : { SANDBOX_EXTRA_CA: INTERCEPTION_CA }),
+      // A host that goes away there leaves a quarter of an hour; what Hermes is at may come to its end, and be saved.
+      ...(settings.platform === "cloudflare" ? { SANDBOX_TERM_PATIENCE: termPatience(settings) } : {}),
     },
     heal: async () => {
       const last = ctx.storage.kv.get<number>(HEALED) ?? 0;
@@ -641,6 +655,10 @@ function containerOf(ctx: DurableObjectState, container: Container, settings: Se
       ctx.abort("The way to the container engine is broken; this object starts over.");
     },
   });
+}
+
+function termPatience({ drainTimeout }: Settings): string {
+  return String(Math.min(drainTimeout, LONGEST_TERM) / 1000);
 }
 
 function iso(at: number): string {

@@ -43,6 +43,8 @@ export interface Parts {
   store: { get(): Memory | undefined; put(memory: Memory): void };
   /** Sets the one alarm, or clears it with `null`. Milliseconds since the epoch. */
   setAlarm(at: number | null): void;
+  /** Keeps this object, and what commands print to it, until something is over that whoever began it may leave. */
+  hold(work: Promise<unknown>): void;
 }
 
 /** What everything inside works with: a sandbox that is never waited for without end, and the memory. */
@@ -74,6 +76,9 @@ const MAX_DEATHS = 5;
 /** How long new turns are held back for a new version of the Worker, in milliseconds. */
 const HOLD = 30_000;
 
+/** An object that must not leave memory looks again after so long at the latest, in milliseconds. */
+const STAY = 60_000;
+
 /** The life of one sandbox. */
 export class Lifecycle {
   readonly #parts: Running;
@@ -99,6 +104,8 @@ export class Lifecycle {
   #difference: Difference = NO_DIFFERENCE;
   #drained: (() => void)[] = [];
   #puttingBack = false;
+  /** Turns that go on without a client. */
+  #unattended = 0;
   /** When the alarm is set for; unknown in a new object, for the platform keeps it. */
   #alarm: number | null | undefined = undefined;
 
@@ -132,7 +139,8 @@ export class Lifecycle {
     this.#boots = new Boot({ ...boot, fallAsleep });
     const [drain, died] = [() => this.#drain(), () => this.#died()];
     const found = (running: Configuration | null) => this.#runsWith(running);
-    this.#finding = new Reattach({ ...boot, saving: this.#saving, found, drain, died });
+    const takeUp = () => this.#takeUp();
+    this.#finding = new Reattach({ ...boot, saving: this.#saving, found, drain, died, takeUp });
     this.#arm();
   }
 
@@ -301,12 +309,34 @@ export class Lifecycle {
           retryAfter: left / 1000,
         }),
       );
-    this.#boot = this.#bootOnce(why).finally(() => {
+    return this.#booting(() => this.#bootOnce(why));
+  }
+
+  /** The boot that an earlier life of this object began. */
+  #takeUp(): void {
+    const boot = async () => {
+      await this.#boots.takeUp();
+      const { configuration } = (await this.#guestOrNone()?.status()) ?? { configuration: null };
+      await this.#runsWith(configuration);
+    };
+    this.#booting(boot).catch(() => undefined);
+  }
+
+  #booting(boot: () => Promise<void>): Promise<void> {
+    this.#boot = boot().finally(() => {
       this.#boot = null;
-      this.#arm();
+      this.#armAnew();
       this.#lookIfLost();
     });
+    this.#held(this.#boot);
+    this.#arm();
     return this.#boot;
+  }
+
+  /** What requests share goes on without the one that began it. */
+  #held<T>(work: Promise<T>): Promise<T> {
+    this.#parts.hold(work.catch(() => undefined));
+    return work;
   }
 
   async #bootOnce(why: string): Promise<void> {
@@ -356,6 +386,7 @@ export class Lifecycle {
       bootId: null,
       keys: null,
       started: null,
+      starting: null,
       whyAwake: null,
       wokenForCron: false,
       gatewayStopped: false,
@@ -376,10 +407,12 @@ export class Lifecycle {
    * @throws ApiError `engine_unavailable` when nobody can tell.
    */
   reattach(): Promise<void> {
-    this.#reattach ??= this.#finding.run().finally(() => {
-      this.#reattach = null;
-      this.#arm();
-    });
+    this.#reattach ??= this.#held(
+      this.#finding.run().finally(() => {
+        this.#reattach = null;
+        this.#arm();
+      }),
+    );
     return this.#reattach;
   }
 
@@ -443,7 +476,7 @@ export class Lifecycle {
   async save(why: string): Promise<Saved | null> {
     await this.#settle();
     if (this.#memory.state === "asleep") return null;
-    return this.#saving.save(why);
+    return this.#held(this.#saving.save(why));
   }
 
   /**
@@ -570,9 +603,11 @@ export class Lifecycle {
    * Who asks meanwhile shares it.
    */
   restartGateway(): Promise<void> {
-    this.#gatewayStart ??= this.#restartGatewayOnce().finally(() => {
-      this.#gatewayStart = null;
-    });
+    this.#gatewayStart ??= this.#held(
+      this.#restartGatewayOnce().finally(() => {
+        this.#gatewayStart = null;
+      }),
+    );
     return this.#gatewayStart;
   }
 
@@ -616,13 +651,15 @@ export class Lifecycle {
    * Who asks meanwhile shares it; failures are logged.
    */
   findWay(bootId: string): Promise<void> {
-    this.#wayBack ??= this.#findWay(bootId)
-      .catch((error: unknown) =>
-        this.#parts.log.warn("way_not_found", { boot: bootId, why: engineReason(error) }),
-      )
-      .finally(() => {
-        this.#wayBack = null;
-      });
+    this.#wayBack ??= this.#held(
+      this.#findWay(bootId)
+        .catch((error: unknown) =>
+          this.#parts.log.warn("way_not_found", { boot: bootId, why: engineReason(error) }),
+        )
+        .finally(() => {
+          this.#wayBack = null;
+        }),
+    );
     return this.#wayBack;
   }
 
@@ -714,7 +751,11 @@ export class Lifecycle {
   }
 
   /** Everything that wants Hermes waits until `work` is done; on failure Hermes is as before. */
-  async #exclusively<T>(work: () => Promise<T>): Promise<T> {
+  #exclusively<T>(work: () => Promise<T>): Promise<T> {
+    return this.#held(this.#alone(work));
+  }
+
+  async #alone<T>(work: () => Promise<T>): Promise<T> {
     // What was settled may have begun to move before we got our turn.
     while (!this.#settled)
       await this.#settle().catch((error: unknown) => {
@@ -837,15 +878,39 @@ export class Lifecycle {
 
   /** Moves the alarm forward when something is due earlier than it; an early alarm only looks again. */
   #arm(): void {
-    const due = this.#due();
-    if (due === null) {
+    const at = this.#nextAlarm();
+    if (at === null) {
       if (this.#alarm !== null) this.#parts.setAlarm(null);
       this.#alarm = null;
       return;
     }
-    if (typeof this.#alarm === "number" && this.#alarm <= due.at) return;
-    this.#alarm = due.at;
-    this.#parts.setAlarm(due.at);
+    if (typeof this.#alarm === "number" && this.#alarm <= at) return;
+    this.#alarm = at;
+    this.#parts.setAlarm(at);
+  }
+
+  /** The same where it need not look as soon as it did before. */
+  #armAnew(): void {
+    this.#alarm = undefined;
+    this.#arm();
+  }
+
+  /** An object without requests leaves memory after a minute or so; its alarm brings it back to what nobody asks for. */
+  #nextAlarm(): number | null {
+    const due = this.#due();
+    if (this.#boot === null && this.#unattended === 0) return due?.at ?? null;
+    return Math.min(due?.at ?? Number.POSITIVE_INFINITY, this.#parts.time.now() + STAY);
+  }
+
+  /** Stays until something is over that nobody waits for any more. */
+  stay(work: Promise<unknown>): void {
+    this.#unattended++;
+    const left = () => {
+      this.#unattended--;
+      this.#armAnew();
+    };
+    this.#held(work.then(left, left));
+    this.#arm();
   }
 
   /** A clock that was set back must not turn a pause of seconds into one of days. */

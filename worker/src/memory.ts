@@ -56,6 +56,8 @@ export interface Memory {
   /** What else than the image the sandbox that runs was started with; `null` when that is not known. */
   started: Omit<Started, "image"> | null;
   keys: BootKeys | null;
+  /** Since when, and for what, a boot waits that has nothing yet in which a command works; `null` when none does. */
+  starting: { since: number; why: string } | null;
   whyAwake: string | null;
   wokenForCron: boolean;
   gatewayStopped: boolean;
@@ -100,6 +102,7 @@ export function newMemory(now: number): Memory {
     confined: null,
     started: null,
     keys: null,
+    starting: null,
     whyAwake: null,
     wokenForCron: false,
     gatewayStopped: false,

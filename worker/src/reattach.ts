@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Finding a sandbox again that this object remembers: ours and answering, ours and given up, or gone. */
-import type { Configuration } from "./configuration.ts";
+import { type Configuration, startsAlike } from "./configuration.ts";
 import { engineReason, INACTIVITY_LIMIT } from "./engine.ts";
 import type { Guest } from "./guest.ts";
 import type { BootKeys } from "./hermes-config.ts";
@@ -15,6 +15,8 @@ export interface ReattachParts extends Running {
   guest(bootId: string, keys: BootKeys): Guest;
   /** Takes up with what a Hermes that was found runs; `null` when it does not tell. */
   found(running: Configuration | null): Promise<void>;
+  /** Goes on with the boot that is remembered. */
+  takeUp(): void;
   /** Waits for the turns that Hermes is at. */
   drain(): Promise<void>;
   /** The sandbox ended without having been told to. */
@@ -40,7 +42,7 @@ export class Reattach {
    * @throws ApiError `engine_unavailable` when nobody can tell.
    */
   async run(): Promise<void> {
-    const { sandbox, log, time, memory, remember, watch, guest, died } = this.#parts;
+    const { sandbox, log, time, memory, remember, watch, guest, died, takeUp } = this.#parts;
     const { bootId, keys, state } = memory;
     const found = await sandbox.inspect();
     const label = found.labels?.["boot"];
@@ -52,7 +54,8 @@ export class Reattach {
       remember({ lastExit: { at: time.now(), exitCode: null, logTail: null } });
       return died();
     }
-    // A boot that was cut off cannot be taken up where it was; a stop that was has not happened.
+    // A boot that was cut off goes on, unless it would begin otherwise today; a stop that was has not happened.
+    if (state === "booting" && this.#wouldStartAlike()) return takeUp();
     const answers = state !== "booting" && (await this.#answers(guest(bootId, keys)));
     if (memory.bootId !== bootId) return;
     if (!answers) return this.#giveUp(guest(bootId, keys), state !== "booting");
@@ -88,11 +91,17 @@ export class Reattach {
     died();
   }
 
+  #wouldStartAlike(): boolean {
+    const { settings, memory } = this.#parts;
+    const { image, started } = memory;
+    return started !== null && startsAlike(settings, { image: image ?? "", ...started });
+  }
+
   async #answers(guest: Guest): Promise<boolean> {
     const { memory, rememberAs, log, found } = this.#parts;
     try {
       // A command may fail for once; what has to be given up is lost.
-      await guest.works();
+      await guest.works(PATIENCE);
       const { state, configuration } = await guest.status();
       await found(configuration);
       if (memory.gatewayStopped || state === "stopped") {

@@ -176,6 +176,7 @@ const schema = z.object({
   WORKER_VERSION: text,
   HERMES_VERSION: text,
   HERMES_IMAGE: required,
+  HERMES_IMAGE_REFERENCE: text,
   HERMES_PLATFORM: z.enum(["workerd", "cloudflare"], "must be workerd or cloudflare"),
   HERMES_ENGINE: z.enum(["process", "docker", "cloudflare"], "must be process, docker or cloudflare"),
   HERMES_DEFAULT_MODEL: model,
@@ -215,6 +216,8 @@ export interface Settings {
   workerVersion: string;
   hermesVersion: string;
   image: string;
+  /** The same image by its digest in Cloudflare's registry; empty elsewhere. */
+  imageReference: string;
   platform: "workerd" | "cloudflare";
   engine: "process" | "docker" | "cloudflare";
   defaultModel: Model;
@@ -281,6 +284,7 @@ function parse(env: Env): Settings {
     workerVersion: out.WORKER_VERSION,
     hermesVersion: out.HERMES_VERSION,
     image: out.HERMES_IMAGE,
+    imageReference: out.HERMES_IMAGE_REFERENCE,
     platform: out.HERMES_PLATFORM,
     engine: out.HERMES_ENGINE,
     defaultModel: out.HERMES_DEFAULT_MODEL,

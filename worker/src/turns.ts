@@ -143,7 +143,25 @@ export class Turns {
   }
 
   /** Sends the request once. @returns the answer, or why it is to be sent again. */
-  async #once(turn: Turn, gatewayKey: string): Promise<Lasting<Response | string>> {
+  #once(turn: Turn, gatewayKey: string): Promise<Lasting<Response | string>> {
+    const sent = this.#sendOnce(turn, gatewayKey);
+    if (turn.finishesAlone)
+      this.#stayFor(
+        turn,
+        sent.then(({ end }) => end),
+      );
+    return sent;
+  }
+
+  /** What Hermes is read of keeps no object in memory; with this one the way to Hermes would go. */
+  #stayFor({ signal }: Turn, end: Promise<unknown>): void {
+    const stay = () => this.#parts.lifecycle.stay(end);
+    const over = () => signal.removeEventListener("abort", stay);
+    signal.addEventListener("abort", stay, { once: true });
+    end.then(over, over);
+  }
+
+  async #sendOnce(turn: Turn, gatewayKey: string): Promise<Lasting<Response | string>> {
     try {
       const answer = await this.#send(turn, gatewayKey);
       if (await this.#isStranger(answer, gatewayKey)) return over("Hermes was started anew");

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The watch over a running sandbox: who tells us that it ended, and of which boot it was. */
 import type { Bounded } from "./bounded.ts";
-import { EngineError, type Exit, engineReason, isNotRunning } from "./engine.ts";
+import { EngineError, type Exit, engineReason, isNotRunning, isRefusedForNow } from "./engine.ts";
 import { SandboxGone } from "./guest.ts";
 import type { Log } from "./log.ts";
 import type { Memory } from "./memory.ts";
@@ -65,7 +65,8 @@ export class Watch {
 
   /** The engine went away or the watch was cut: nobody knows, so the next one who needs Hermes looks. */
   #onLost(bootId: string, error: unknown): never {
-    const over = isNotRunning(error) || isStartFailure(error);
+    const notStarted = isStartFailure(error) || isRefusedForNow(error);
+    const over = isNotRunning(error) || notStarted;
     if (over) this.#ended = bootId;
     if (this.#parts.memory.bootId === bootId) {
       this.#kept = false;
@@ -75,7 +76,7 @@ export class Watch {
         this.#parts.onLost();
       }
     }
-    if (isStartFailure(error)) throw error;
+    if (notStarted) throw error;
     throw new SandboxGone(null);
   }
 }

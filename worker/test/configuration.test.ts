@@ -36,6 +36,7 @@ const ROWS: Record<string, Row[]> = {
   WORKER_VERSION: [worker("v2")],
   HERMES_VERSION: [worker("0.20.0")],
   HERMES_IMAGE: [sandbox("image-2")],
+  HERMES_IMAGE_REFERENCE: [worker("v2")],
   HERMES_PLATFORM: [worker("cloudflare")],
   HERMES_ENGINE: [hermes("docker")],
   HERMES_DEFAULT_MODEL: [hermes("openai/c"), hermes("anthropic/d")],

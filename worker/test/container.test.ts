@@ -7,7 +7,13 @@ import { ManualTime } from "./stand-ins/sandbox.ts";
 
 /** STAND-IN for `ctx.container`: only what a test gives it works. */
 function container(parts: Partial<Record<keyof Container | "inspect", unknown>>): Container {
-  return { running: true, interceptOutboundHttp: async () => undefined, ...parts } as unknown as Container;
+  return {
+    running: true,
+    interceptOutboundHttp: async () => undefined,
+    monitor: () => new Promise(() => undefined),
+    setInactivityTimeout: async () => undefined,
+    ...parts,
+  } as unknown as Container;
 }
 
 function sandbox(given: Container, more: Partial<ContainerParts> = {}, time?: Time): ContainerSandbox {
@@ -18,6 +24,7 @@ function sandbox(given: Container, more: Partial<ContainerParts> = {}, time?: Ti
     egress: null,
     instance: "standard-1",
     local: false,
+    reference: "",
     env: { SANDBOX_BIND: "127.0.0.1" },
     heal: async () => undefined,
     ...more,
@@ -128,19 +135,21 @@ describe("a command in a container", () => {
   function process(chunks: string[], exitCode: number, more: object = {}) {
     let read = 0;
     const seen = { killed: 0, drained: false };
+    const exit = Promise.withResolvers<number>();
     const stdout = new ReadableStream<Uint8Array>(
       {
         pull(controller) {
           const chunk = chunks[read++];
           if (chunk !== undefined) return controller.enqueue(bytes(chunk));
           seen.drained = true;
+          exit.resolve(exitCode);
           controller.close();
         },
       },
       { highWaterMark: 0 },
     );
     const kill = () => void seen.killed++;
-    return { seen, process: { stdout, stderr: null, exitCode: Promise.resolve(exitCode), kill, ...more } };
+    return { seen, process: { stdout, stderr: null, exitCode: exit.promise, kill, ...more } };
   }
 
   it("runs to its end", async () => {
@@ -191,12 +200,13 @@ describe("a call that never comes back", () => {
   it.each([
     ["exec", (it: ContainerSandbox) => it.exec(["x"])],
     ["destroy", (it: ContainerSandbox) => it.destroy()],
-    ["setInactivityTimeout", (it: ContainerSandbox) => it.setInactivityTimeout(1)],
     ["interceptOutboundHttp", (it: ContainerSandbox) => it.inspect()],
   ])("makes the object start over instead of holding up all others: %s", async (name, call) => {
     const time = new ManualTime();
     const heal = vi.fn(async () => undefined);
-    const error = call(sandbox(container({ [name]: never }), { heal }, time)).catch((why: unknown) => why);
+    const error = call(sandbox(container({ [name]: never }), { heal, local: true }, time)).catch(
+      (why: unknown) => why,
+    );
     await time.pass(19_000);
     expect(heal).not.toHaveBeenCalled();
     await time.pass(2000);

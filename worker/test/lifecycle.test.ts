@@ -81,6 +81,7 @@ function world(work: (world: World) => Promise<void>, change: Record<string, unk
         setAlarm: (at) => {
           alarm = at;
         },
+        hold: () => undefined,
       });
     const w: World = {
       sandbox,
@@ -1034,13 +1035,23 @@ describe("appointments", () => {
 });
 
 describe("finding it again", () => {
-  it("gives up what was booting when the object died", () =>
+  it("takes up what was booting when the object died", () =>
     world(async ({ sandbox, life, turn, reborn }) => {
       await turn("a");
       await life.save("x");
       const other = reborn({ state: "booting" });
       expect(other.mustReattach).toBe(true);
       await other.wake("again");
+      expect(sandbox.destroys).toBe(0);
+      expect(sandbox.starts).toHaveLength(1);
+      expect(sandbox.state).toBe("a");
+    }));
+
+  it("gives up what was booting from another image when the object died", () =>
+    world(async ({ sandbox, life, turn, reborn }) => {
+      await turn("a");
+      await life.save("x");
+      await reborn({ state: "booting", image: "image-0" }).wake("again");
       expect(sandbox.destroys).toBe(1);
       expect(sandbox.starts).toHaveLength(2);
       expect(sandbox.state).toBe("a");

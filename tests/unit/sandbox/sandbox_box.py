@@ -119,6 +119,12 @@ class Box:
 
     @property
     def environ(self) -> "dict[str, str]":
+        """What PID 1 is started with."""
+        return {**self.constants, "HERMES_BOOT_ID": self.boot, **self.more}
+
+    @property
+    def constants(self) -> "dict[str, str]":
+        """What a command has: where things are, and nothing of what the start was given."""
         programs = f"{self.image}/bin:{self.image}/venv/bin"
         return {
             "PATH": f"{programs}:/usr/local/bin:/usr/bin:/bin",
@@ -126,11 +132,9 @@ class Box:
             "HERMES_HOME": str(self.home),
             "HERMES_MANAGED_DIR": str(self.run / "managed"),
             "SANDBOX_RUN": str(self.run),
-            "HERMES_BOOT_ID": self.boot,
             "PORT_18789": str(self.port),
             "PORT_9119": str(self.dashboard_port),
             "SANDBOX_CONFINED": "1" if self.confined else "0",
-            **self.more,
         }
 
     # PID 1
@@ -210,7 +214,7 @@ class Box:
         line = [str(self.image / "bin" / "sandbox"), words[0], "--boot", boot or self.boot]
         return subprocess.run(
             [*line, *words[1:]],
-            env=self.environ,
+            env=self.constants,
             input=stdin,
             capture_output=True,
             timeout=timeout,

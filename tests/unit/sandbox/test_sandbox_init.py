@@ -279,6 +279,25 @@ def test_an_order_of_the_engine_without_room_for_its_descriptors_is_refused(box:
         assert json.loads(answers.readline()) == {"id": 1, "exit": 0}
 
 
+def test_told_to_stop_it_lets_hermes_go_on_for_as_long_as_there_is_time(box: Box) -> None:
+    box.more["SANDBOX_TERM_PATIENCE"] = "600"
+    box.run_hermes()
+    box.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: "Hermes goes on for 600 s" in (box.run / "hermes.log").read_text())
+    assert box.state()["state"] == "running"
+    assert box.health()
+    assert box.save()
+    box.process.send_signal(signal.SIGTERM)
+    assert box.process.wait(10) == 0
+
+
+def test_when_that_time_is_over_it_ends(box: Box) -> None:
+    box.more["SANDBOX_TERM_PATIENCE"] = "0.2"
+    box.run_hermes()
+    box.process.send_signal(signal.SIGTERM)
+    assert box.process.wait(10) == 0
+
+
 @pytest.mark.parametrize("how", ["engine dies", "told to stop"])
 def test_nothing_survives_and_no_key_is_left(box: Box, how: str) -> None:
     box.run_hermes()

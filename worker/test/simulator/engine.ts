@@ -59,6 +59,9 @@ export interface Witness {
 const hex = (bytes: Uint8Array) => [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 const encode = (text: string) => new TextEncoder().encode(text);
 
+/** As long as a start may take, and somewhat more; in milliseconds. */
+const START_PATIENCE = 300_000;
+
 /** The engine. */
 export class SimulatedEngine {
   box: Box | null = null;
@@ -115,6 +118,7 @@ export class SimulatedEngine {
       }
     };
     return {
+      startPatience: START_PATIENCE,
       inspect: () =>
         guarded(() => ({
           running: this.box !== null,

@@ -18,6 +18,7 @@ const SETTINGS: Settings = {
   workerVersion: "1",
   hermesVersion: "1",
   image: "image-1",
+  imageReference: "",
   platform: "workerd",
   engine: "process",
   defaultModel: { id: "rehearsal/rehearsal", provider: "rehearsal", name: "rehearsal" },
@@ -185,6 +186,7 @@ export class World implements Witness {
       setAlarm: (at) => {
         if (alive()) this.#alarm = at;
       },
+      hold: () => undefined,
     });
     object.turns = new Turns({
       lifecycle: object.life,
@@ -357,7 +359,11 @@ export class World implements Witness {
     const [newest, older] = good;
     if (newest === undefined || older === undefined || this.#damaged.has(older.id)) return;
     this.#damaged.add(newest.id);
-    this.disk.sql("UPDATE chunks SET data = zeroblob(length(data)) WHERE generation = ?", newest.id);
+    this.disk.sql(
+      `UPDATE chunks SET data = zeroblob(length(data))
+       WHERE generation = (SELECT COALESCE(body, id) FROM generations WHERE id = ?)`,
+      newest.id,
+    );
     // The disk may lose what it likes; only the generation before is still promised.
     const left = new Set(this.#read.get(older.digest) ?? []);
     for (const turn of this.#durable) if (!left.has(turn)) this.#excused.add(turn);

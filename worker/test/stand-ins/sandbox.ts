@@ -75,6 +75,7 @@ interface Done {
 
 /** A sandbox in memory. Tests replace the entries of `commands` to make it misbehave. */
 export class MemorySandbox implements Sandbox {
+  startPatience = 30_000;
   running: {
     boot: string;
     restored: string | null;

@@ -1,0 +1,416 @@
+// SPDX-License-Identifier: Apache-2.0
+/** Boots, sleeps and restarts against a container that is as unkind as Cloudflare's. */
+import { runInDurableObject } from "cloudflare:test";
+import { describe, expect, it } from "vitest";
+import { ContainerSandbox } from "../src/container.ts";
+import { INACTIVITY_LIMIT } from "../src/engine.ts";
+import { Lifecycle } from "../src/lifecycle.ts";
+import { Log, Redactor } from "../src/log.ts";
+import type { Memory } from "../src/memory.ts";
+import { settingsOf } from "../src/settings.ts";
+import { TURN, Turns } from "../src/turns.ts";
+import { Vault } from "../src/vault.ts";
+import { env } from "./helpers.ts";
+import { HardContainer, REFERENCE } from "./stand-ins/container.ts";
+import { ManualTime, MemorySandbox } from "./stand-ins/sandbox.ts";
+
+interface World {
+  container: HardContainer;
+  inside: MemorySandbox;
+  time: ManualTime;
+  life: Lifecycle;
+  /** What is held until it is over. */
+  held: Promise<unknown>[];
+  /** How often the object tore itself down. */
+  healed: () => number;
+  alarm: () => number | null;
+  /** The object leaves memory, or is deployed anew; what it was at is cut off. */
+  reborn: (change?: Record<string, unknown>) => Lifecycle;
+}
+
+const CLOUDFLARE = { HERMES_PLATFORM: "cloudflare", HERMES_ENGINE: "cloudflare", HERMES_IMAGE: "hermes:1" };
+let rooms = 0;
+
+function world(work: (world: World) => Promise<void>): Promise<void> {
+  return runInDurableObject(env.PLAIN.getByName(`cloudflare ${rooms++}`), async (_, state) => {
+    const time = new ManualTime();
+    const inside = new MemorySandbox();
+    const container = new HardContainer(inside, time);
+    const vault = new Vault(state.storage, time);
+    let kept: Memory | undefined;
+    let alarm: number | null = null;
+    let healed = 0;
+    let life = 0;
+    const held: Promise<unknown>[] = [];
+    const born = (change: Record<string, unknown> = {}) => {
+      const mine = ++life;
+      const settings = settingsOf({
+        ...env,
+        ...CLOUDFLARE,
+        HERMES_IMAGE_REFERENCE: REFERENCE,
+        ...change,
+      });
+      const alive = <T>(value: Promise<T>) =>
+        value.finally(() => (mine === life ? undefined : new Promise<never>(() => undefined)));
+      const itsTime = {
+        now: () => time.now(),
+        sleep: (ms: number, signal?: AbortSignal) => alive(time.sleep(ms, signal)),
+      };
+      const parts = {
+        container: mortal(container, alive),
+        providers: {} as Fetcher,
+        providersHost: "198.51.100.1",
+        egress: null,
+        instance: "standard-1",
+        local: false,
+        reference: settings.imageReference,
+        env: { GIVEN: "to both" },
+        heal: async () => void healed++,
+      };
+      return new Lifecycle({
+        settings,
+        sandbox: new ContainerSandbox(parts, itsTime),
+        vault,
+        time: itsTime,
+        log: new Log(new Redactor()),
+        store: {
+          get: () => structuredClone(kept),
+          put: (memory) => {
+            if (mine === life) kept = structuredClone(memory);
+          },
+        },
+        setAlarm: (at) => {
+          if (mine === life) alarm = at;
+        },
+        hold: (work) => void held.push(work),
+      });
+    };
+    const w: World = {
+      container,
+      inside,
+      time,
+      life: born(),
+      held,
+      healed: () => healed,
+      alarm: () => alarm,
+      reborn: (change) => {
+        container.evict();
+        w.life = born(change);
+        return w.life;
+      },
+    };
+    await work(w);
+  });
+}
+
+/** A container whose answers nobody hears who is dead. */
+function mortal(container: HardContainer, alive: <T>(value: Promise<T>) => Promise<T>): Container {
+  return new Proxy(container, {
+    get(target, name) {
+      const value: unknown = Reflect.get(target, name, target);
+      if (typeof value !== "function") return value;
+      return (...words: unknown[]) => {
+        const result: unknown = value.apply(target, words);
+        return result instanceof Promise ? alive(result) : result;
+      };
+    },
+  }).asContainer;
+}
+
+/** What a wake ends with, when so much time passes. */
+async function woken({ life, time }: World, ms: number): Promise<{ code: string; message: string } | null> {
+  const waking = life.wake("test").then(
+    () => null,
+    (why: unknown) => why as { code: string; message: string },
+  );
+  await time.pass(ms);
+  return waking;
+}
+
+const destroys = ({ container }: World) => container.calls.filter((call) => call === "destroy").length;
+
+describe("a boot on Cloudflare", () => {
+  it.each([5, 21, 60, 200, 290])("waits for a start that takes %i s, and says so", (seconds) =>
+    world(async (w) => {
+      w.container.startTakes = seconds * 1000;
+      const waking = w.life.wake("test");
+      await w.time.pass(seconds * 1000 - 1000);
+      const { state, starting } = w.life.memory;
+      expect(state).toBe("booting");
+      expect(starting?.why).toBe("Cloudflare is still distributing the image");
+      expect(w.time.now() - (starting?.since ?? 0)).toBe(seconds * 1000 - 1000);
+      await w.time.pass(3000);
+      await waking;
+      expect(w.life.memory).toMatchObject({ state: "awake", starting: null });
+      expect([w.container.started.length, destroys(w), w.healed()]).toEqual([1, 0, 0]);
+    }),
+  );
+
+  it("ends when the image's first process does, however long others take", () =>
+    world(async (w) => {
+      w.container.startTakes = 1000;
+      const waking = w.life.wake("test").catch((why: unknown) => why);
+      w.inside.commands["status"] = () => {
+        w.inside.die(64);
+        return new Promise(() => undefined);
+      };
+      await w.time.pass(5000);
+      expect(await waking).toMatchObject({
+        code: "boot_failed",
+        message: expect.stringMatching(/exit code 64.*probably not Hermes' image/),
+      });
+    }));
+
+  it("does not blame an image that was not seen to run", () =>
+    world(async (w) => {
+      w.container.startTakes = 1000_000;
+      const error = await woken(w, 400_000);
+      expect(error?.message).toMatch(/Cloudflare did not bring its container up/);
+      expect(error?.message).not.toContain("Hermes' image");
+      expect(w.healed()).toBe(0);
+    }));
+
+  it("has its inactivity timeout from the start on, and again in a new object", () =>
+    world(async (w) => {
+      await woken(w, 70_000);
+      expect(w.container.calls.slice(0, 2)).toEqual(["start", "setInactivityTimeout"]);
+      expect(w.container.inactivity).toBe(INACTIVITY_LIMIT);
+      await w.reborn().reattach();
+      expect(w.container.inactivity).toBe(INACTIVITY_LIMIT);
+    }));
+
+  it.each([
+    "There is no container instance that can be provided to this Durable Object, try again later",
+    "you are requesting too many containers per second",
+    "The container service is unreachable",
+  ])("is begun again for a while when Cloudflare refuses it: %s", (words) =>
+    world(async (w) => {
+      w.container.refusals = [words, words, words, words];
+      const waking = w.life.wake("test");
+      await w.time.pass(1500);
+      expect(w.life.memory.starting?.why).toContain(words);
+      await w.time.pass(90_000);
+      await waking;
+      expect(w.life.memory).toMatchObject({ state: "awake", bootFailures: 0 });
+      expect(w.container.started).toHaveLength(5);
+    }),
+  );
+
+  it("says what Cloudflare refuses when that lasts, and blames nothing of ours", () =>
+    world(async (w) => {
+      const words =
+        "There is no container instance that can be provided to this Durable Object, try again later";
+      w.container.refusals = Array(100).fill(words) as string[];
+      const error = await woken(w, 60_000);
+      expect(error?.message).toContain(words);
+      expect(error?.message).not.toContain("image");
+      expect(w.container.started.length).toBeLessThan(15);
+    }));
+
+  it.each([
+    ["no name yet", {}],
+    [
+      "the name of the image before",
+      { hermes: `registry.cloudflare.com/account/hermes@sha256:${"0".repeat(64)}` },
+    ],
+    ["the same one", { hermes: REFERENCE }],
+  ])("starts the image by its digest, with %s in the map", (_, images) =>
+    world(async (w) => {
+      w.container.images = images as Record<string, string>;
+      expect(await woken(w, 70_000)).toBeNull();
+      expect(w.container.started[0]?.image).toBe(REFERENCE);
+    }),
+  );
+
+  it("passes on to commands what differs from what the image knows", () =>
+    world(async (w) => {
+      await woken(w, 70_000);
+      expect(w.container.environments.length).toBeGreaterThan(0);
+      for (const given of w.container.environments) expect(given).toEqual({ GIVEN: "to both" });
+    }));
+
+  it("is begun again when a command of it is cut off", () =>
+    world(async (w) => {
+      w.container.startTakes = 100;
+      let cut = false;
+      const { restore } = w.inside.commands;
+      w.inside.commands["restore"] = (stdin, words) => {
+        if (cut) return restore?.(stdin, words) ?? {};
+        cut = true;
+        return { exitCode: 141 };
+      };
+      expect(await woken(w, 10_000)).toBeNull();
+      expect(w.container.started).toHaveLength(2);
+    }));
+
+  it("goes on without the request that asked for it, and the object with it", () =>
+    world(async (w) => {
+      const waking = w.life.wake("test");
+      await w.time.pass(1000);
+      let over = false;
+      void Promise.all(w.held).then(() => {
+        over = true;
+      });
+      await w.time.pass(1000);
+      expect(w.held.length).toBeGreaterThan(0);
+      expect(over).toBe(false);
+      expect((w.alarm() ?? Number.POSITIVE_INFINITY) - w.time.now()).toBeLessThanOrEqual(60_000);
+      await w.time.pass(70_000);
+      await waking;
+      await w.time.pass(1000);
+      expect(over).toBe(true);
+    }));
+});
+
+describe("a turn that goes on without its client", () => {
+  it("keeps the object, which looks again each minute until it is over", () =>
+    world(async (w) => {
+      w.container.startTakes = 100;
+      expect(await woken(w, 1000)).toBeNull();
+      const turns = new Turns({
+        lifecycle: w.life,
+        time: w.time,
+        log: new Log(new Redactor()),
+        drainTimeout: 0,
+        finishesAlone: true,
+      });
+      const client = new AbortController();
+      const end = Promise.withResolvers<void>();
+      w.inside.answer = () => new Response(untilItEnds(end.promise), EVENTS);
+      const request = new Request("http://hermes/v1/chat/completions", {
+        method: "POST",
+        headers: { [TURN.stream]: "1" },
+        body: "{}",
+      });
+      const { value, end: over } = await turns.serve(request, client.signal);
+      const before = w.held.length;
+      client.abort();
+      value.body?.cancel().catch(() => undefined);
+      await w.time.pass(0);
+      expect(w.held.length).toBe(before + 1);
+      for (let minute = 0; minute < 3; minute++) {
+        const next = (w.alarm() ?? Number.POSITIVE_INFINITY) - w.time.now();
+        expect(next).toBeLessThanOrEqual(60_000);
+        await w.time.pass(next);
+        await w.life.onAlarm();
+      }
+      end.resolve();
+      await over;
+      await w.held[before];
+    }));
+});
+
+const EVENTS = { headers: { "content-type": "text/event-stream" } };
+
+/** A stream that says something, and then nothing until it ends. */
+function untilItEnds(end: Promise<void>): ReadableStream<Uint8Array> {
+  return new ReadableStream<Uint8Array>({
+    async start(controller) {
+      controller.enqueue(new TextEncoder().encode("data: one\n\n"));
+      await end;
+      controller.enqueue(new TextEncoder().encode("data: [DONE]\n\n"));
+      controller.close();
+    },
+  });
+}
+
+describe("a boot that was cut with its object", () => {
+  it.each([1, 30, 59])("is taken up %i s after its beginning", (seconds) =>
+    world(async (w) => {
+      void w.life.wake("test").catch(() => undefined);
+      await w.time.pass(seconds * 1000);
+      const { bootId } = w.life.memory;
+      const since = w.life.memory.starting?.since;
+      w.reborn();
+      const waking = w.life.wake("again");
+      await w.time.pass(100);
+      expect(w.life.memory.starting?.since).toBe(since);
+      await w.time.pass(70_000);
+      await waking;
+      expect(w.life.memory).toMatchObject({ state: "awake", bootId });
+      expect([w.container.started.length, destroys(w)]).toEqual([1, 0]);
+    }),
+  );
+
+  it("is taken up where Hermes was started already", () =>
+    world(async (w) => {
+      w.container.startTakes = 100;
+      w.inside.healthy = false;
+      void w.life.wake("test").catch(() => undefined);
+      await w.time.pass(1000);
+      expect(w.inside.running?.went).toBe(true);
+      w.reborn();
+      const waking = w.life.wake("again");
+      w.inside.commands["restore"] = () => ({ exitCode: 66, stderr: "Too late to restore." });
+      await w.time.pass(1000);
+      w.inside.healthy = true;
+      await w.time.pass(1000);
+      await waking;
+      expect([w.container.started.length, destroys(w)]).toEqual([1, 0]);
+    }));
+
+  it("is not taken up when it would begin with another image today", () =>
+    world(async (w) => {
+      void w.life.wake("test").catch(() => undefined);
+      await w.time.pass(1000);
+      w.reborn({ HERMES_IMAGE: "hermes:2" });
+      const waking = w.life.wake("again");
+      await w.time.pass(140_000);
+      await waking;
+      expect(w.life.memory.image).toBe("hermes:2");
+      expect(w.container.started).toHaveLength(2);
+    }));
+});
+
+describe("a snapshot on Cloudflare", () => {
+  it("is tried until it can be started from", () =>
+    world(async (w) => {
+      await woken(w, 70_000);
+      const restarting = w.life.restart(false);
+      await w.time.pass(120_000);
+      await restarting;
+      expect(w.life.memory.restored?.snapshot).toBe("snapshot-1");
+      expect(w.life.memory.restored?.passedOver).toEqual([]);
+    }));
+
+  it("is passed over when it stays away", () =>
+    world(async (w) => {
+      w.container.snapshotTakes = 3600_000;
+      await woken(w, 70_000);
+      const restarting = w.life.restart(false);
+      await w.time.pass(180_000);
+      await restarting;
+      expect(w.life.memory.restored).toMatchObject({ snapshot: null });
+      expect(w.life.memory.restored?.passedOver[0]).toContain("snapshot-1");
+    }));
+});
+
+describe("a command on Cloudflare", () => {
+  it("is not killed when it has exited", () =>
+    world(async (w) => {
+      w.container.startTakes = 100;
+      expect(await woken(w, 1000)).toBeNull();
+      const sandbox = new ContainerSandbox(
+        {
+          container: w.container.asContainer,
+          providers: {} as Fetcher,
+          providersHost: "198.51.100.1",
+          egress: null,
+          instance: "standard-1",
+          local: false,
+          reference: REFERENCE,
+          env: {},
+          heal: async () => undefined,
+        },
+        w.time,
+      );
+      const stop = new AbortController();
+      const boot = w.life.memory.bootId ?? "";
+      const process = await sandbox.exec(["sandbox", "logs", "--boot", boot], { signal: stop.signal });
+      await process.exitCode;
+      await w.time.pass(0);
+      stop.abort();
+      await process.stdout.cancel();
+      expect(w.container.internalErrors).toBe(0);
+    }));
+});
