@@ -130,7 +130,7 @@ async function woken({ life, time }: World, ms: number): Promise<{ code: string;
 const destroys = ({ container }: World) => container.calls.filter((call) => call === "destroy").length;
 
 describe("a boot on Cloudflare", () => {
-  it.each([5, 21, 60, 200, 290])("waits for a start that takes %i s, and says so", (seconds) =>
+  it.each([5, 21, 60, 200, 290])("waits for a start that takes %s s, and says so", (seconds) =>
     world(async (w) => {
       w.container.startTakes = seconds * 1000;
       const waking = w.life.wake("test");
@@ -276,7 +276,8 @@ describe("a turn that goes on without its client", () => {
       });
       const client = new AbortController();
       const end = Promise.withResolvers<void>();
-      w.inside.answer = () => new Response(untilItEnds(end.promise), EVENTS);
+      w.inside.answer = (url) =>
+        url.endsWith("/completions") ? new Response(untilItEnds(end.promise), EVENTS) : Response.json({});
       const request = new Request("http://hermes/v1/chat/completions", {
         method: "POST",
         headers: { [TURN.stream]: "1" },
@@ -315,7 +316,7 @@ function untilItEnds(end: Promise<void>): ReadableStream<Uint8Array> {
 }
 
 describe("a boot that was cut with its object", () => {
-  it.each([1, 30, 59])("is taken up %i s after its beginning", (seconds) =>
+  it.each([1, 30, 59])("is taken up %s s after its beginning", (seconds) =>
     world(async (w) => {
       void w.life.wake("test").catch(() => undefined);
       await w.time.pass(seconds * 1000);
