@@ -116,9 +116,8 @@ def wait_until_known(client: WorkerClient, name: str) -> dict[str, Any]:
         if is_known(told):
             return told
         late = told.get("instance", {}).get("inStep") is False
-        if starting_in(
-            told
-        ):  # it is the platform's turn, for which the Worker has its own patience
+        if starting_in(told):
+            # It is the platform's turn, for which the Worker has a patience of its own.
             began = time.monotonic()
         elif time.monotonic() > began + (IN_STEP_SECONDS if late else KNOWN_SECONDS):
             words = (
