@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.module_utils import secrets as worker_secrets
 from ansible_collections.hermes.workers.plugins.module_utils.client import RemoteClient
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.action import (
@@ -19,6 +18,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.deployed
     secret_changes,
     wait_until_in_force,
 )
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.upload import write_secrets
 from ansible_collections.hermes.workers.plugins.plugin_utils.plan import (
     differing_secrets,
     variables_of,
@@ -64,7 +64,7 @@ class ActionModule(CloudflareAction):
         self.progress(f"changing {', '.join(variables_of(names))}; requests under way come first")
         drain(client, self.settings.drain_timeout)
         values = {name: wanted.get(name) for name in names}
-        worker_secrets.write(self.api, self.settings.name, values)
+        write_secrets(self.api, self.settings, values)
         self.done = ["secrets"]
         if "API_TOKEN" in wanted:
             self.deployment.keep_token(wanted["API_TOKEN"])

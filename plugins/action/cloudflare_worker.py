@@ -9,7 +9,6 @@ import shutil
 from typing import Any, ClassVar
 
 from ansible_collections.hermes.workers.plugins.module_utils import scripts
-from ansible_collections.hermes.workers.plugins.module_utils import secrets as worker_secrets
 from ansible_collections.hermes.workers.plugins.module_utils.budget import Budget
 from ansible_collections.hermes.workers.plugins.module_utils.client import RemoteClient
 from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import CloudflareError
@@ -33,6 +32,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.deployed
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.upload import (
     Upload,
     prepare,
+    write_secrets,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.wrangler import (
     CALLS,
@@ -170,7 +170,7 @@ class ActionModule(CloudflareAction):
             )
         extra = self.deployed.secrets - wanted.keys() - {PREVIOUS}
         if extra:
-            worker_secrets.write(self.api, self.settings.name, dict.fromkeys(sorted(extra)))
+            write_secrets(self.api, self.settings, dict.fromkeys(sorted(extra)))
         version = scripts.version(self.api, self.settings.name, version_id)
         etag = ((version.get("resources") or {}).get("script") or {}).get("etag")
         self.deployment.keep_note("etag", etag or "")

@@ -41,6 +41,7 @@ REPEATABLE = frozenset({"GET", "PUT", "PATCH", "DELETE"})
 
 AUTHENTICATION_CODES = frozenset({9103, 9106, 9109, 10000, 10405})
 NO_WORKER_CODES = frozenset({10007, 10090})
+OUTDEPLOYED_CODES = frozenset({10214, 10215})
 
 REMEDY_RIGHTS = (
     "make an API token at https://dash.cloudflare.com/profile/api-tokens, with the permissions for what"
@@ -107,6 +108,11 @@ class CloudflareError(Exception):
     def denied(self) -> bool:
         """Whether the token is not valid or lacks a permission."""
         return self.status in (401, 403) or not AUTHENTICATION_CODES.isdisjoint(self.codes)
+
+    @property
+    def outdeployed(self) -> bool:
+        """Whether secrets or settings cannot be changed because the newest version is not the one that serves."""
+        return not OUTDEPLOYED_CODES.isdisjoint(self.codes)
 
     @property
     def uncertain(self) -> bool:

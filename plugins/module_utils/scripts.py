@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import base64
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
@@ -18,6 +20,8 @@ IMMEDIATE = {"mode": "immediate"}
 """An object in use takes new code at once, instead of up to five minutes later."""
 URGED = "The object takes what was deployed at once"
 """Message of a deployment that changes nothing but when it is in force."""
+Containers = Callable[[Mapping[str, str]], list[dict[str, Any]]]
+"""Returns the containers that an upload with these variables declares."""
 TAG = "hermes.workers"
 """Tag of every Worker that this collection deploys; `hermes.workers:<name>` names the deployment."""
 
@@ -143,6 +147,67 @@ def urge(api: Cloudflare, name: str) -> None:
     # Of two versions that share the requests none is ours to choose.
     if len(shares) == 1:
         serve(api, name, shares[0]["version_id"], URGED)
+
+
+def upload_serving(
+    api: Cloudflare,
+    name: str,
+    secrets: Mapping[str, str | None],
+    containers: Containers | None = None,
+) -> None:
+    """Upload what serves as the newest version: its code, settings and secrets, but for these (None: without it).
+
+    containers: returns those of a version with these variables, for the case that Cloudflare does not tell them.
+    """
+    version_id = serving(api, name)
+    told = version(api, name, version_id).get("resources") or {}
+    runtime = told.get("script_runtime") or {}
+    # Of an older version only this call returns the code.
+    stored = api.get(
+        api.account(f"workers/workers/{segment(name)}/versions/{segment(version_id)}"),
+        include="modules",
+    )
+    kept = [one["name"] for one in stored.get("bindings") or [] if one["name"] not in secrets]
+    declared = runtime.get("containers") or (containers(variables(stored)) if containers else [])
+    if stored.get("containers") and not declared:
+        raise CloudflareError(
+            0,
+            [],
+            f"Cloudflare does not tell which images version {version_id} of {name} starts",
+            "deploy the Worker again, with its secrets.",
+            "GET",
+            path(api, name, f"versions/{version_id}"),
+        )
+    metadata = {
+        "main_module": stored["main_module"],
+        "bindings": [
+            *({"type": "inherit", "name": one, "version_id": version_id} for one in kept),
+            *(
+                {"type": "secret_text", "name": one, "text": value}
+                for one, value in secrets.items()
+                if value is not None
+            ),
+        ],
+        "containers": declared,
+        "compatibility_date": stored.get("compatibility_date"),
+        "compatibility_flags": stored.get("compatibility_flags") or [],
+        "code_update_strategy": IMMEDIATE,
+        **kept_settings(api, name),
+    }
+    parts = {
+        one["name"]: (one["name"], base64.b64decode(one["content_base64"]), one["content_type"])
+        for one in stored["modules"]
+    }
+    parts["metadata"] = (None, json.dumps(metadata), "application/json")
+    api.upload("PUT", path(api, name), parts, excludeScript=True, bindings_inherit="strict")
+
+
+def kept_settings(api: Cloudflare, name: str) -> dict[str, Any]:
+    """Return the settings of a Worker that an upload would drop without naming them."""
+    told = api.get(path(api, name, "script-settings"))
+    return {
+        one: told[one] for one in ("observability", "logpush", "tail_consumers") if told.get(one)
+    }
 
 
 def account_subdomain(api: Cloudflare) -> str:

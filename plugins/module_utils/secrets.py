@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import secrets as random_source
 from collections.abc import Mapping
-
-try:
-    import requests
-except ImportError:
-    requests = None
+from urllib.parse import urlsplit
 
 from ansible_collections.hermes.workers.plugins.module_utils import scripts
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import Cloudflare
+from ansible_collections.hermes.workers.plugins.module_utils.client import (
+    RemoteClient,
+    Unreachable,
+)
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
+    Cloudflare,
+    CloudflareError,
+)
 from ansible_collections.hermes.workers.plugins.module_utils.digests import matches
 
 PROOF_TIMEOUT = 20.0
+MOST = 100
+"""How many secrets one call may set and delete."""
 
 
 class Unproved(Exception):
@@ -29,14 +34,36 @@ def names(api: Cloudflare, worker: str) -> set[str]:
     return {one["name"] for one in api.get(scripts.path(api, worker, "secrets")) or []}
 
 
-def write(api: Cloudflare, worker: str, values: Mapping[str, str | None]) -> None:
-    """Set and delete (None) secrets in one call, which makes one new version; the rest stays as it is."""
+def write(
+    api: Cloudflare,
+    worker: str,
+    values: Mapping[str, str | None],
+    containers: scripts.Containers | None = None,
+) -> None:
+    """Set and delete (None) secrets in one call, which makes one new version; the rest stays as it is.
+
+    More than a call may hold take several. Where the newest version is not the one that serves, Cloudflare refuses
+    this: what serves is then uploaded again with these secrets, and nothing else is brought into service.
+
+    containers: returns those of a version with these variables, for the case that Cloudflare does not tell them.
+    """
     api.hide(*(value for value in values.values() if value))
-    entries = {
-        name: None if value is None else {"name": name, "text": value, "type": "secret_text"}
-        for name, value in values.items()
-    }
-    api.patch(scripts.path(api, worker, "secrets-bulk"), {"secrets": entries}, merge=True)
+    names = list(values)
+    for start in range(0, len(names), MOST):
+        part = {name: entry(name, values[name]) for name in names[start : start + MOST]}
+        try:
+            api.patch(scripts.path(api, worker, "secrets-bulk"), {"secrets": part}, merge=True)
+        except CloudflareError as error:
+            if not error.outdeployed:
+                raise
+            rest = {name: values[name] for name in names[start:]}
+            scripts.upload_serving(api, worker, rest, containers)
+            return
+
+
+def entry(name: str, value: str | None) -> dict[str, str] | None:
+    """Return what a merge patch says of a secret; None deletes it."""
+    return None if value is None else {"name": name, "text": value, "type": "secret_text"}
 
 
 def nonce() -> str:
@@ -46,27 +73,16 @@ def nonce() -> str:
 
 def proofs(url: str, token: str, nonce_: str) -> dict[str, str]:
     """Ask a Worker for the HMAC of each secret that it knows by name, without waking Hermes. Raises Unproved."""
-    headers = {"Authorization": f"Bearer {token}", "User-Agent": "hermes.workers"}
+    client = RemoteClient(urlsplit(url).netloc, token, PROOF_TIMEOUT)
+    client.url = url.rstrip("/")
     try:
-        response = requests.post(
-            f"{url.rstrip('/')}/api/secrets/proof",
-            json={"nonce": nonce_},
-            auth=_keep_headers,
-            headers=headers,
-            timeout=PROOF_TIMEOUT,
-            allow_redirects=False,
-        )
-        answer = response.json() if response.ok else {}
-    except (requests.exceptions.RequestException, ValueError) as error:
-        raise Unproved(f"it cannot be asked ({type(error).__name__})") from None
+        response = client.request("POST", "/api/secrets/proof", {"nonce": nonce_})
+    except Unreachable as error:
+        raise Unproved(f"it cannot be asked ({error})") from None
+    answer = response.json() if response.status == 200 else {}
     if not isinstance(answer, dict) or not isinstance(answer.get("proofs"), dict):
-        raise Unproved(f"it answers HTTP {response.status_code}")
+        raise Unproved(f"it answers HTTP {response.status}: {response.complaint()}")
     return {str(name): str(value) for name, value in answer["proofs"].items()}
-
-
-def _keep_headers(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Be there, so that requests does not let a ~/.netrc win over the header."""
-    return request
 
 
 def outdated(

@@ -119,7 +119,7 @@ class Version:
 
 @dataclass
 class Deployment:
-    """Which version serves."""
+    """Which version serves; of several, `version` is the one that gets the most requests."""
 
     version: Version
     trigger: str
@@ -127,6 +127,8 @@ class Deployment:
     message: str = ""
     code_update_strategy: dict[str, Any] = field(default_factory=dict)
     """When an object in use takes the version."""
+    others: list[tuple[Version, float]] = field(default_factory=list)
+    """Further versions, each with its percentage."""
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     created_on: str = field(default_factory=now)
 
@@ -160,6 +162,12 @@ class Worker:
     def current(self) -> Version | None:
         """The version that serves, if one does."""
         return self.deployments[-1].version if self.deployments else None
+
+    @property
+    def is_latest_deployed(self) -> bool:
+        """Whether all requests go to the newest version: only then Cloudflare changes secrets or settings."""
+        last = self.deployments[-1] if self.deployments else None
+        return last is not None and not last.others and last.version is self.versions[-1]
 
     @property
     def migration_tag(self) -> str | None:

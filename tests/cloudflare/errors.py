@@ -34,5 +34,15 @@ def no_worker() -> Refusal:
     return Refusal(404, 10007, "This Worker does not exist on your account.")
 
 
+def not_deployed(code: int) -> Refusal:
+    """What is said to a change of secrets (10215) or settings (10214) while the newest version does not serve alone."""
+    what = "Secret" if code == 10215 else "Settings"
+    return Refusal(
+        400,
+        code,
+        f"{what} edit failed. The latest version of your Worker isn't currently deployed.",
+    )
+
+
 def invalid_script(why: str) -> Refusal:
     return Refusal(400, 10021, why)

@@ -229,6 +229,15 @@ def test_a_key_that_fails_its_proof_is_taken_back_with_the_version_of_before(
     assert alice.current.secrets() == secrets_before
     assert (home / "alice" / "api_token").read_text() == token
     assert not (home / "alice" / "rotation.json").exists()
+    # Cloudflare refuses to change secrets now: the version that serves is not the newest.
+    start = len(alice.deployments)
+    walk.type(f"{play} -e keys=api_token")
+    assert (
+        (home / "alice" / "api_token").read_text() == alice.current.secrets()["API_TOKEN"] != token
+    )
+    served = [one.version.secrets()["ANTHROPIC_API_KEY"] for one in alice.deployments[start:]]
+    assert set(served) == {secrets_before["ANTHROPIC_API_KEY"]}, "the rejected key stays away"
+    assert alice.is_latest_deployed
 
 
 def test_one_account_that_is_suspended_does_not_stop_the_others(

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from ansible_collections.hermes.workers.plugins.module_utils import scripts
-from ansible_collections.hermes.workers.plugins.module_utils import secrets as worker_secrets
 from ansible_collections.hermes.workers.plugins.module_utils.client import (
     RemoteClient,
     WorkerClient,
@@ -18,6 +17,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.deployed
     drain,
     wait_until_in_force,
 )
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.upload import write_secrets
 from ansible_collections.hermes.workers.plugins.plugin_utils.plan import differing_secrets
 
 SECONDS = 120.0
@@ -44,7 +44,7 @@ class CloudflareDelivery:
     def deliver(self, values: dict[str, str], client: WorkerClient) -> None:
         """Give the Worker these secrets in one call; client: whose token it takes before and after."""
         drain(client, self.settings.drain_timeout)
-        worker_secrets.write(self.api, self.settings.name, values)
+        write_secrets(self.api, self.settings, values)
         self._wait(values, client, held=True)
 
     def undo(self, before: str, values: dict[str, str], client: WorkerClient) -> None:

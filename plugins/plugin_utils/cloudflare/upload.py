@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.hermes.workers.plugins.module_utils import containers, scripts
+from ansible_collections.hermes.workers.plugins.module_utils import secrets as worker_secrets
 from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
     Cloudflare,
     CloudflareError,
@@ -27,6 +28,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.build import (
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.config import (
     IMAGE_NAME,
     MIGRATION_TAG,
+    REFERENCE,
     application_name,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.installer import Progress
@@ -59,13 +61,7 @@ def metadata(
     made: dict[str, Any] = {
         "main_module": MODULE,
         "bindings": [*plain, *secret, instance],
-        "containers": [
-            {
-                "name": application_name(settings.name),
-                "class_name": INSTANCE_CLASS,
-                "images": {IMAGE_NAME: image},
-            }
-        ],
+        "containers": containers_of(settings, image),
         "compatibility_date": COMPATIBILITY_DATE,
         "compatibility_flags": compatibility_flags(settings),
         "code_update_strategy": scripts.IMMEDIATE,
@@ -99,6 +95,27 @@ def prepare(api: Cloudflare, settings: Settings, image: str, progress: Progress)
                 f"Cloudflare is preparing the image, {now - began:.0f} s; this may take minutes"
             )
         time.sleep(POLL_SECONDS)
+
+
+def containers_of(settings: Settings, image: str) -> list[dict[str, Any]]:
+    """Return what an upload says of the containers that the Worker starts. image: by its digest."""
+    return [
+        {
+            "name": application_name(settings.name),
+            "class_name": INSTANCE_CLASS,
+            "images": {IMAGE_NAME: image},
+        }
+    ]
+
+
+def write_secrets(api: Cloudflare, settings: Settings, values: Mapping[str, str | None]) -> None:
+    """Set and delete (None) secrets of a deployment, whatever version of it serves."""
+
+    def declared(variables: Mapping[str, str]) -> list[dict[str, Any]]:
+        image = variables.get(REFERENCE)
+        return containers_of(settings, image) if image else []
+
+    worker_secrets.write(api, settings.name, values, declared)
 
 
 class Upload:

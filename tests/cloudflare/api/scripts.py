@@ -8,7 +8,7 @@ from typing import Any
 from tests.cloudflare.accounts import Version, Worker, hex_id
 from tests.cloudflare.api.front import Call, Page, route
 from tests.cloudflare.api.uploads import add_version, deploy, worker_for
-from tests.cloudflare.errors import Refusal, no_worker
+from tests.cloudflare.errors import Refusal, no_worker, not_deployed
 
 A = "/accounts/{account}/workers"
 SCRIPT = A + "/scripts/{name}"
@@ -127,6 +127,8 @@ def settings(call: Call) -> Any:
 def change_settings(call: Call) -> Any:
     """Change variables and other settings of a version; makes a new one of the same code."""
     found = existing(call)
+    if not found.is_latest_deployed:
+        raise not_deployed(10214)
     given = call.body if isinstance(call.body, dict) else {}
     before = found.versions[-1]
     call.body = {

@@ -16,7 +16,10 @@ from tests.cloudflare.api.uploads import (
     source_of,
     too_many_bindings,
 )
-from tests.cloudflare.errors import Refusal
+from tests.cloudflare.errors import Refusal, not_deployed
+
+MOST = 100
+"""Secrets that one call may set and delete."""
 
 
 @route("GET", SCRIPT + "/secrets", "Workers Scripts Read")
@@ -58,6 +61,10 @@ def change_secrets(call: Call) -> Any:
 
 
 def _change(call: Call, worker: Worker, changes: dict[str, dict[str, Any] | None]) -> None:
+    if not worker.is_latest_deployed:
+        raise not_deployed(10215)
+    if len(changes) > MOST:
+        raise Refusal(400, 10026, f"At most {MOST} secrets can be changed in one request.")
     bindings = {one["name"]: one for one in worker.versions[-1].bindings}
     for name, given in changes.items():
         if name in bindings and bindings[name]["type"] != "secret_text":

@@ -153,7 +153,8 @@ def _bindings(call: Call, worker: Worker, metadata: dict[str, Any]) -> list[dict
     for given in metadata.get("bindings") or []:
         if given.get("name") in made:
             raise invalid_script(f"binding name {given['name']} is already in use.")
-        binding = _binding(given, before, call.query.get("bindings_inherit") == "strict")
+        source = _inherited_from(worker, given.get("version_id"), before)
+        binding = _binding(given, source, call.query.get("bindings_inherit") == "strict")
         if binding:
             made[given["name"]] = binding
     kept = metadata.get("keep_bindings") or []
@@ -163,6 +164,18 @@ def _bindings(call: Call, worker: Worker, metadata: dict[str, Any]) -> list[dict
     if len(made) > BINDINGS[call.account.plan]:
         raise too_many_bindings(call)
     return list(made.values())
+
+
+def _inherited_from(
+    worker: Worker, version_id: str | None, latest: dict[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Return the bindings, by name, of the version that a binding is inherited from."""
+    if version_id in (None, "latest"):
+        return latest
+    found = worker.version(version_id)
+    if found is None:
+        raise Refusal(404, 100145, "Version not found.")
+    return {one["name"]: one for one in found.bindings}
 
 
 def too_many_bindings(call: Call) -> Refusal:

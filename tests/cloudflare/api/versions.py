@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 from tests.cloudflare.accounts import Deployment, Version, Worker
@@ -62,10 +63,11 @@ def create_deployment(call: Call) -> Any:
         or sum(one["percentage"] for one in wanted) != 100
     ):
         raise Refusal(400, 10026, "The percentages of the versions must sum to 100.")
-    if len(wanted) != 1:
-        raise Refusal(400, 10026, "The stand-in deploys one version at a time.")
-    chosen = _version(worker, wanted[0]["version_id"])
-    if chosen not in worker.versions[-100:]:
+    if not 1 <= len(wanted) <= 2:
+        raise Refusal(400, 10026, "One or two versions can be deployed.")
+    wanted = sorted(wanted, key=lambda one: -one["percentage"])
+    chosen, *rest = [_version(worker, one["version_id"]) for one in wanted]
+    if not {chosen.id, *(one.id for one in rest)} <= {one.id for one in worker.versions[-100:]}:
         raise Refusal(400, 10221, "The version is too old to be deployed again.")
     earlier = worker.current is not None and chosen.number < worker.current.number
     changed = worker.current and chosen.secrets() != worker.current.secrets()
@@ -76,7 +78,53 @@ def create_deployment(call: Call) -> Any:
     message = call.field("annotations", dict, {}).get("workers/message", "")
     trigger = "rollback" if earlier else "deployment"
     strategy = call.field("code_update_strategy", dict, uploads.DEFERRED)
-    return _deployment(deploy(call, worker, chosen, trigger, message, strategy))
+    made = deploy(call, worker, chosen, trigger, message, strategy)
+    made.others = [
+        (version, one["percentage"]) for version, one in zip(rest, wanted[1:], strict=True)
+    ]
+    return _deployment(made)
+
+
+@route("GET", SCRIPT + "/deployments/{deployment}", "Workers Scripts Read")
+def one_deployment(call: Call) -> Any:
+    wanted = call.parts["deployment"]
+    for one in existing(call).deployments:
+        if one.id == wanted:
+            return _deployment(one)
+    raise Refusal(404, 10023, "Deployment not found.")
+
+
+@route(
+    "GET", "/accounts/{account}/workers/workers/{name}/versions/{version}", "Workers Scripts Read"
+)
+def version_with_code(call: Call) -> Any:
+    """Return a version as the newer API has it: of its code, too, when that is asked for."""
+    worker = existing(call)
+    found = _version(worker, call.parts["version"])
+    shown = {
+        "id": found.id,
+        "number": found.number,
+        "created_on": found.created_on,
+        "urls": [],
+        "source": found.source,
+        "annotations": {"workers/triggered_by": found.trigger},
+        "main_module": found.metadata["main_module"],
+        "compatibility_date": found.metadata["compatibility_date"],
+        "compatibility_flags": found.metadata.get("compatibility_flags") or [],
+        "bindings": shown_bindings(found, worker, ids=True),
+        "containers": [{"class_name": one["class_name"]} for one in found.containers],
+        "usage_model": "standard",
+    }
+    if call.query.get("include") == "modules":
+        shown["modules"] = [
+            {
+                "name": one.name,
+                "content_type": one.content_type,
+                "content_base64": base64.b64encode(one.content).decode(),
+            }
+            for one in found.modules
+        ]
+    return shown
 
 
 def _version(worker: Worker, version_id: str) -> Version:
@@ -138,5 +186,13 @@ def _deployment(deployment: Deployment) -> dict[str, Any]:
         "created_on": deployment.created_on,
         "annotations": annotations,
         "code_update_strategy": deployment.code_update_strategy,
-        "versions": [{"version_id": deployment.version.id, "percentage": 100}],
+        "versions": [
+            {"version_id": version.id, "percentage": percentage}
+            for version, percentage in _shares(deployment)
+        ],
     }
+
+
+def _shares(deployment: Deployment) -> list[tuple[Version, float]]:
+    rest = sum(percentage for _version, percentage in deployment.others)
+    return [(deployment.version, 100 - rest), *deployment.others]
