@@ -8,17 +8,21 @@ from __future__ import annotations
 import time
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.module_utils.client import RemoteClient
+from ansible_collections.hermes.workers.plugins.module_utils.client import (
+    Owner,
+    RemoteClient,
+)
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.plugin_utils import installer
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.action import (
     CloudflareAction,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.hostname import Hostnames
-from ansible_collections.hermes.workers.plugins.plugin_utils.processes import health
 
 SECONDS = 600.0
 """How long a certificate may take."""
+FOREIGN_SECONDS = 120.0
+"""How long something else may answer there: a change takes its time until it is known everywhere."""
 TOLD_EVERY = 15.0
 
 
@@ -46,12 +50,19 @@ class ActionModule(CloudflareAction):
         return {"changed": True, "steps": [step.words for step in steps]}
 
     def _wait(self, hostname: str) -> None:
-        """Wait until the hostname answers over TLS: its certificate may take minutes."""
+        """Wait until the hostname leads to the Worker over TLS: its certificate may take minutes."""
         client = RemoteClient(hostname, self.deployment.token())
         done = installer.timed(self.progress, f"waiting for the certificate of {hostname}")
         deadline = time.monotonic() + SECONDS
+        foreign = 0.0
         told = time.monotonic()
-        while health(client, timeout=20.0) is None:
+        while (owner := client.owner()) is not Owner.OURS:
+            if owner is Owner.ANOTHER:
+                if self.settings.access_team_domain:
+                    break  # Access asks everybody to sign in first, us too
+                foreign = foreign or time.monotonic() + FOREIGN_SECONDS
+                if time.monotonic() > foreign:
+                    raise self._another(hostname)
             if time.monotonic() > deadline:
                 raise Card.of(
                     "hermes_dashboard_hostname",
@@ -65,3 +76,12 @@ class ActionModule(CloudflareAction):
                 self.progress(f"still no certificate for {hostname}; Cloudflare is making one")
             time.sleep(2.0)
         done()
+
+    def _another(self, hostname: str) -> Card:
+        return Card.of(
+            "hermes_dashboard_hostname",
+            f"{hostname} is answered by something else, not by Worker {self.settings.name}.",
+            "look for routes and rules of the zone that catch it, remove them, then run it again.",
+            "hostname",
+            changed="Changed: worker, hostname.",
+        )

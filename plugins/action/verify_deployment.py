@@ -133,7 +133,7 @@ class ActionModule(DeploymentAction):
         if self.settings.allow_unauthenticated:
             return
         for token, words in ((None, "no token"), ("hw_wrong", "a wrong token")):
-            answer = self.chats.request(self.service.client(token), "GET", "/api/health")
+            answer = self.chats.request(self.service.stranger(token), "GET", "/api/health")
             if answer.status != 401:
                 raise Card.of(
                     self.settings.name,

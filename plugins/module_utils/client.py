@@ -5,23 +5,42 @@
 
 from __future__ import annotations
 
+import hmac
 import http.client
+import io
 import json
 import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import Enum
+from secrets import token_hex
 from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
 try:
     import requests
 except ImportError:
     requests = None
 
+from ansible_collections.hermes.workers.plugins.module_utils.digests import proof
 
 BYTES = "application/octet-stream"
+IDENTITY = "/api/identity"
+"""Where a Worker proves to anybody that it holds an API token, so that the token need not be sent to find out."""
 PIECE = 1 << 20
 """Bytes that a download hands on at once."""
+
+
+IDENTITY_SECONDS = 20.0
+
+
+class Owner(Enum):
+    """Who answers at an address."""
+
+    OURS = "ours"
+    ANOTHER = "another"
+    NOBODY = "nobody"
 
 
 class Unreachable(Exception):
@@ -162,12 +181,22 @@ class WorkerClient:
 
 
 class RemoteClient(WorkerClient):
-    """Speaks to https://<host>; proxies and certificates are the environment's, as for every HTTPS call."""
+    """Speaks to https://<host>; proxies and certificates are the environment's, as for every HTTPS call.
 
-    def __init__(self, host: str, token: str | None, timeout: float = 20.0) -> None:
-        """host: of the Worker; token: bearer or None; timeout: seconds without a byte."""
+    Whoever answers there gets the token only after it has proved that it holds the same: a hostname may be another
+    Worker's by now, or a route lead elsewhere. Without that proof every call is answered with 401, here.
+    """
+
+    def __init__(
+        self, host: str, token: str | None, timeout: float = 20.0, *, is_secret: bool = True
+    ) -> None:
+        """host: of the Worker; token: bearer or None; timeout: seconds without a byte.
+
+        is_secret: false for a made-up token, which whoever answers there may see.
+        """
         super().__init__(443, token, timeout)
         self.url = f"https://{host}"
+        self._is_proved = not is_secret
         self._session = requests.Session()
         # As a callable, because requests would let a ~/.netrc win over a plain header.
         self._session.auth = self._sign
@@ -237,6 +266,9 @@ class RemoteClient(WorkerClient):
         stream: bool = False,
         data: BinaryIO | None = None,
     ) -> requests.Response:
+        refusal = self.identify() if self.token and not self._is_proved else None
+        if refusal is not None:
+            return refusal
         return self._session.request(
             method,
             self.url + path,
@@ -248,10 +280,64 @@ class RemoteClient(WorkerClient):
             stream=stream,
         )
 
+    def identify(self) -> requests.Response | None:
+        """Have the Worker prove who it is; returns what to tell where it does not. Raises RequestException."""
+        nonce = token_hex(32)
+        answer = self._session.get(
+            self.url + IDENTITY,
+            params={"nonce": nonce},
+            headers={"User-Agent": "hermes.workers"},
+            timeout=(10.0, min(self.timeout, IDENTITY_SECONDS)),
+            allow_redirects=False,
+        )
+        host = urlsplit(self.url).hostname
+        if answer.status_code == 200:
+            wanted = proof(self.token, f"{host} {nonce}")
+            self._is_proved = any(
+                hmac.compare_digest(one.encode(), wanted.encode()) for one in _claims(answer)
+            )
+            return None if self._is_proved else _unproved(host)
+        return answer if answer.status_code >= 400 else _unproved(host)
+
+    def owner(self) -> Owner:
+        """Tell whose answers come from there; without a token to prove, any answer is ours. Sends no secret."""
+        try:
+            refusal = self.identify() if self.token else None
+            if self.token is None:
+                self._session.get(
+                    self.url + "/", timeout=(10.0, IDENTITY_SECONDS), allow_redirects=False
+                )
+        except requests.exceptions.RequestException:
+            return Owner.NOBODY
+        if refusal is None:
+            return Owner.OURS
+        # What Cloudflare itself says while a hostname has not arrived everywhere.
+        return Owner.NOBODY if refusal.status_code >= 500 else Owner.ANOTHER
+
     def _sign(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self.token:
+        if self.token and self._is_proved:
             request.headers["Authorization"] = f"Bearer {self.token}"
         return request
+
+
+def _claims(answer: requests.Response) -> list[str]:
+    """Return the proofs that an answer holds, whoever gave it."""
+    try:
+        claimed = answer.json()["proofs"]
+    except (ValueError, TypeError, KeyError):
+        return []
+    return [str(one) for one in claimed] if isinstance(claimed, list) else []
+
+
+def _unproved(host: str | None) -> requests.Response:
+    """Return the answer of an address whose owner is not known."""
+    message = f"{host} does not prove that it holds this API token, so it was not sent there."
+    answer = requests.Response()
+    answer.status_code = 401
+    answer.raw = io.BytesIO(
+        json.dumps({"error": {"code": "unproved", "message": message}}).encode()
+    )
+    return answer
 
 
 def cause(error: BaseException) -> str:

@@ -46,6 +46,10 @@ class LocalService:
         wanted = wanted_build(self.runtime, self.rendered)
         return wanted in (None, self.deployment.running_build())
 
+    def stranger(self, token: str | None) -> WorkerClient:
+        """Return a client with a made-up token, or none."""
+        return self.client(token)
+
     def not_served(self, answer: Answer | None) -> Card:
         """Return the card for a Worker that does not answer as it should."""
         processes = Processes(self.deployment, self.runtime.sources.host)

@@ -63,6 +63,11 @@ class StubEdge(Edge):
             due = self.clock() + delay
             stub.update_at = due if stub.update_at is None else min(stub.update_at, due)
 
+    @property
+    def strangers(self) -> list[tuple[str, str, str]]:
+        """What Workers of others were asked: host, path and the Authorization header. They say yes to everything."""
+        return self.__dict__.setdefault("asked", [])
+
     def changed(self, worker: Worker) -> None:
         """Restart a Worker's object: streams are cut, what was held back goes on."""
         stub = self._stubs.setdefault(worker.tag, Stub(self.thinks))
@@ -97,8 +102,15 @@ class StubEdge(Edge):
             return await too_large(request)
         worker = found[1]
         version = worker.current
+        if "WORKER_VERSION" not in version.variables():
+            self.strangers.append(
+                (request.host, request.path, request.headers.get("Authorization", ""))
+            )
+            return web.json_response({"status": "ok", "proofs": ["0" * 64]})
         if request.path == "/":
             return web.json_response({"name": worker.name})
+        if request.path == "/api/identity":
+            return identity(request, version)
         stub = self._stub(worker)
         stub.used = self.clock()
         which = self._which(request, version, stub)
@@ -252,6 +264,14 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/api/dashboard/sessions/revoke"): StubEdge._done,
     ("POST", "/v1/chat/completions"): StubEdge._chat,
 }
+
+
+def identity(request: web.Request, version: Version) -> web.Response:
+    """Prove to anybody which API tokens a Worker holds, at the address at which it was asked."""
+    text = f"{request.host.partition(':')[0]} {request.query['nonce']}".encode()
+    held = (version.secrets().get(name) for name in ("API_TOKEN", "API_TOKEN_PREVIOUS"))
+    proofs = [hmac.new(one.encode(), text, hashlib.sha256).hexdigest() for one in held if one]
+    return web.json_response({"proofs": proofs})
 
 
 FOR_SANDBOX = ("HERMES_IMAGE", "HERMES_INSTANCE_TYPE")

@@ -64,10 +64,14 @@ class Fleet:
         playbook.write_text(json.dumps([play]))
         return self._run(playbook, hosts, root, *arguments)
 
+    def run(self, playbook: str, *arguments: str) -> Play:
+        """Run a playbook of the collection on all hosts."""
+        return self._run(ROOT / "playbooks" / f"{playbook}.yml", None, ROOT, *arguments)
+
     def destroy(self) -> Play:
         """Destroy all hosts, without a backup."""
         answers = ("-e", "confirm=yes", "-e", "hermes_forget=yes")
-        return self._run(ROOT / "playbooks" / "destroy.yml", None, ROOT, *answers)
+        return self.run("destroy", *answers)
 
     def _run(self, playbook: Path, hosts: list[str] | None, root: Path, *arguments: str) -> Play:
         inventory = self.home / "inventory.json"

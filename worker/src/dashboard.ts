@@ -16,6 +16,7 @@ import type { HermesInstance } from "./instance.ts";
 import { CREDENTIAL, type Credential } from "./leases.ts";
 import { asleepPage, problemPage, signInPage, waitingPage } from "./pages.ts";
 import { ASLEEP, PANEL, WAKING } from "./panel.ts";
+import { IDENTITY, identify } from "./proof.ts";
 import {
   accompany,
   addressed,
@@ -95,6 +96,8 @@ desk.post("/login", async (c) => {
   }
   return c.redirect(next, 303);
 });
+
+desk.get(IDENTITY, identify);
 
 desk.use(async (c, next) => {
   const caller = await callerOf(c);

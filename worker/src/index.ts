@@ -11,7 +11,7 @@ import { ApiError, errorResponse } from "./errors.ts";
 import { innerHeaders } from "./headers.ts";
 import type { HermesInstance } from "./instance.ts";
 import { CREDENTIAL, type Credential } from "./leases.ts";
-import { prove } from "./proof.ts";
+import { IDENTITY, identify, prove } from "./proof.ts";
 import {
   accompany,
   addressed,
@@ -64,6 +64,8 @@ app.get("/", (c) =>
     authentication: "Authorization: Bearer <API token>",
   }),
 );
+
+app.get(IDENTITY, identify);
 
 app.use(async (c, next) => {
   const { settings } = c.var;

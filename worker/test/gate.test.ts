@@ -270,7 +270,49 @@ describe("public routes", () => {
     [HOST, "GET", "/login", 200],
     [HOST, "POST", "/login", 401],
     [HOST, "GET", "/", 401],
+    ["worker", "GET", "/api/identity", 400],
+    ["worker", "POST", "/api/identity", 401],
+    ["worker", "GET", "/api/identity/x", 401],
+    [HOST, "GET", "/api/identity", 400],
+    [HOST, "POST", "/api/identity", 401],
   ])("%s %s %s are these and no others", async (host, method, path, status) => {
     expect(await send({ method, path, ok: 200 }, host, {})).toBe(status);
+  });
+});
+
+describe("who answers here", () => {
+  const nonce = "a1".repeat(32);
+  const proved = async (origin: string, env: Record<string, unknown> = ROTATED) => {
+    const configured = { ...env, HERMES_PLATFORM: "cloudflare" };
+    const answer = await askWith(configured, `/api/identity?nonce=${nonce}`, {}, {}, origin);
+    return [answer.status, ((await answer.json()) as { proofs?: string[] }).proofs] as const;
+  };
+  const proof = async (token: string, text: string) => {
+    const encode = (value: string) => new TextEncoder().encode(value);
+    const algorithm = { name: "HMAC", hash: "SHA-256" };
+    const key = await crypto.subtle.importKey("raw", encode(token), algorithm, false, ["sign"]);
+    return hex(await crypto.subtle.sign("HMAC", key, encode(text)));
+  };
+
+  it.each(["worker.acme.workers.dev", HOST])("is proved at %s, for this address alone", async (host) => {
+    const expected = await Promise.all([NEW, OLD].map((token) => proof(token, `${host} ${nonce}`)));
+    expect(await proved(`https://${host}`)).toEqual([200, expected]);
+    expect(await proved(`https://${host}:8443`)).toEqual([200, expected]);
+    const [, elsewhere] = await proved("https://elsewhere.acme.workers.dev");
+    expect(elsewhere).not.toContain(expected[0]);
+  });
+
+  it("is no proof of a secret, which is what the other question is for", async () => {
+    const [, proofs] = await proved("https://worker");
+    expect(proofs).not.toContain(await proof(NEW, nonce));
+  });
+
+  it("tells nothing without a token, wakes nobody and costs no attempt", async () => {
+    expect(await proved("https://worker", { HERMES_ALLOW_UNAUTHENTICATED: "true", API_TOKEN: "" })).toEqual([
+      200,
+      [],
+    ]);
+    expect((await proved("https://worker", { API_TOKEN: "" }))[0]).toBe(503);
+    expect(await woken()).toBe(false);
   });
 });

@@ -50,6 +50,10 @@ class CloudflareService:
         """Tell that it runs what was uploaded: nobody changes that, and of variables set by hand the plan knows."""
         return True
 
+    def stranger(self, token: str | None) -> RemoteClient:
+        """Return a client with a made-up token, or none."""
+        return RemoteClient(self.settings.host, token, is_secret=False)
+
     def not_served(self, answer: Answer | None) -> Card:
         """Return the card for a Worker that does not answer as it should."""
         return not_served(self.settings, answer, self.version)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import threading
 from collections.abc import Callable
@@ -71,6 +72,8 @@ class ApiServer(ThreadingHTTPServer):
         self.answer = answer or (lambda call: refused(400, 7003, f"no route for {call.path}"))
         self.script: list[Reply] = []
         self.calls: list[Call] = []
+        self.holds = ""
+        """The API token of a Worker that answers here; it proves that to whoever asks."""
         self.lock = threading.Lock()
 
     @property
@@ -82,6 +85,12 @@ class ApiServer(ThreadingHTTPServer):
         return [call for call in self.calls if call.write]
 
     def reply(self, call: Call) -> Reply:
+        if self.holds and call.path == "/api/identity":
+            assert "authorization" not in call.headers, "nothing is proved yet"
+            text = f"127.0.0.1 {call.query['nonce']}".encode()
+            return Reply(
+                200, {"proofs": [hmac.new(self.holds.encode(), text, "sha256").hexdigest()]}
+            )
         with self.lock:
             self.calls.append(call)
             return self.script.pop(0) if self.script else self.answer(call)

@@ -1,6 +1,6 @@
 # Copyright: hermes.workers contributors
 # SPDX-License-Identifier: Apache-2.0
-"""A certificate that takes its time is waited for, with a word now and then; one that never comes is told."""
+"""A certificate that takes its time is waited for, with a word now and then; what never is ours is told."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from ansible_collections.hermes.workers.plugins.action import cloudflare_routes as routes
+from ansible_collections.hermes.workers.plugins.module_utils.client import Owner
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 
 
@@ -25,15 +26,22 @@ class Clock:
 
 
 class Wait(routes.ActionModule):
-    """The action's wait on its own, for a hostname that answers after so many seconds."""
+    """The action's wait on its own, for a hostname that is ours after so many seconds."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-        clock = Clock()
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        seconds: float,
+        before: Owner = Owner.NOBODY,
+        access: str = "",
+    ) -> None:
+        """before: who answers until then; access: the domain of a team at Cloudflare Access."""
+        self.clock = clock = Clock()
         monkeypatch.setattr(routes, "time", clock)
-        monkeypatch.setattr(
-            routes, "health", lambda *_a, **_m: True if clock.now >= seconds else None
-        )
+        found = SimpleNamespace(owner=lambda: Owner.OURS if clock.now >= seconds else before)
+        monkeypatch.setattr(routes, "RemoteClient", lambda *_a, **_m: found)
         self.deployment = SimpleNamespace(token=lambda: None)
+        self.settings = SimpleNamespace(name="alice", access_team_domain=access)
         self.said: list[str] = []
 
     def progress(self, text: str) -> None:
@@ -54,3 +62,25 @@ def test_a_certificate_that_never_comes_is_told(monkeypatch: pytest.MonkeyPatch)
         waiting._wait("a.example.com")
     assert "a.example.com does not answer over https after 10 minutes" in str(failed.value)
     assert failed.value.changed == "Changed: worker, hostname."
+
+
+def test_what_something_else_answers_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = Wait(monkeypatch, float("inf"), Owner.ANOTHER)
+    with pytest.raises(Card) as failed:
+        waiting._wait("a.example.com")
+    assert "a.example.com is answered by something else, not by Worker alice" in str(failed.value)
+    assert failed.value.changed == "Changed: worker, hostname."
+
+
+def test_a_change_takes_its_time_until_it_is_known_everywhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waiting = Wait(monkeypatch, 100, Owner.ANOTHER)
+    waiting._wait("a.example.com")
+    assert waiting.clock.now >= 100
+
+
+def test_access_asks_us_to_sign_in_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = Wait(monkeypatch, float("inf"), Owner.ANOTHER, "team.cloudflareaccess.com")
+    waiting._wait("a.example.com")
+    assert waiting.clock.now == 0

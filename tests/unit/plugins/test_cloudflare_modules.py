@@ -63,6 +63,7 @@ def proving(account: FakeAccount) -> Iterator[dict[str, str]]:
     """The options that let the module ask the Worker "alice"."""
     with ApiServer(Worker(account.secrets["alice"])) as worker:
         url = worker.url.removesuffix("/client/v4")
+        worker.holds = "worker-token"
         yield {"url": url, "worker_token": "worker-token"}
 
 

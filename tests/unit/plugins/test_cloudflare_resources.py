@@ -104,6 +104,7 @@ def test_a_worker_is_asked_for_proofs_with_its_token() -> None:
         return Reply(200, {"proofs": {"API_TOKEN": proof("v", call.body["nonce"])}})
 
     with ApiServer(answer) as server:
+        server.holds = "worker-token"
         url = server.url.removesuffix("/client/v4")
         nonce = secrets.nonce()
         assert secrets.proofs(url, "worker-token", nonce) == {"API_TOKEN": proof("v", nonce)}

@@ -19,7 +19,7 @@ def verification(statuses: dict[str | None, int], **settings: Any) -> ActionModu
     action = ActionModule.__new__(ActionModule)
     action.settings = Settings(name="alice", **settings)
     action.command = lambda playbook: f"make {playbook}"
-    action.service = SimpleNamespace(client=lambda token: token)
+    action.service = SimpleNamespace(stranger=lambda token: token)
     action.chats = SimpleNamespace(
         request=lambda token, _method, _path: Answer(statuses[token], {}, b"{}")
     )

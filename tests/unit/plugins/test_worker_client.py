@@ -4,16 +4,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hmac
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from ansible_collections.hermes.workers.plugins.module_utils.client import (
+    Owner,
     RemoteClient,
     Unreachable,
     WorkerClient,
 )
-from api_server import ApiServer, Reply
+from api_server import ApiServer, Call, Reply
 
 TOKEN = "hw_canary-token-5b0c"
 
@@ -21,6 +23,7 @@ TOKEN = "hw_canary-token-5b0c"
 @pytest.fixture
 def server() -> Iterator[ApiServer]:
     with ApiServer() as made:
+        made.holds = TOKEN
         yield made
 
 
@@ -121,3 +124,81 @@ def test_a_cut_connection_is_told_as_one(
         client.download("/api/instance/backups/4", lambda _piece: None, 5.0)
     with (tmp_path / "backup").open("rb") as file, pytest.raises(Unreachable):
         client.upload("/api/instance/backups", file, 5.0)
+
+
+def remote(server: ApiServer, host: str = "127.0.0.1") -> RemoteClient:
+    made = RemoteClient("hermes.example", TOKEN)
+    made.url = f"http://{host}:{server.server_address[1]}"
+    return made
+
+
+def lying(nonce: str) -> Reply:
+    """What a Worker of somebody else says that wants the token."""
+    right_elsewhere = hmac.new(TOKEN.encode(), f"alice.acme.workers.dev {nonce}".encode(), "sha256")
+    return Reply(200, {"proofs": [right_elsewhere.hexdigest(), "0" * 64, "", None], "status": "ok"})
+
+
+ANOTHERS: dict[str, Callable[[Call], Reply]] = {
+    "says yes to everything": lambda call: lying(call.query.get("nonce", "")),
+    "passes the question on": lambda call: lying(call.query.get("nonce", "")),
+    "a list": lambda _call: Reply(200, [1]),
+    "a page": lambda _call: Reply(200, b"<html>hello</html>"),
+    "no proofs": lambda _call: Reply(200, {"proofs": {}}),
+    "a redirect": lambda _call: Reply(302, {}, {"Location": "/elsewhere"}),
+    "not found": lambda _call: Reply(404, b"error code: 1042"),
+    "unauthorized": lambda _call: Reply(401, {}),
+}
+
+
+@pytest.mark.parametrize("what", ANOTHERS)
+def test_no_token_goes_to_an_address_that_is_not_proved_to_be_ours(
+    what: str, tmp_path: Path
+) -> None:
+    (tmp_path / "backup").write_bytes(b"x")
+    with ApiServer(ANOTHERS[what]) as server:
+        client = remote(server)
+        got: list[bytes] = []
+        with (tmp_path / "backup").open("rb") as file:
+            answers = [
+                client.request("POST", "/api/instance/sleep", {}),
+                client.upload("/api/instance/backups", file, 5.0),
+                client.download("/api/instance/backups/1", got.append, 5.0),
+                next(client.stream("/v1/chat/completions", {"messages": ["private"]}))[1],
+            ]
+        assert all(answer.status in (401, 404) for answer in answers)
+        assert got == []
+        assert {call.path for call in server.calls} == {"/api/identity"}
+        assert all("authorization" not in call.headers for call in server.calls)
+        assert TOKEN not in str(server.calls)
+        if what != "not found":
+            assert answers[0].status == 401
+        assert client.owner() is Owner.ANOTHER
+
+
+def test_whoever_proves_it_gets_the_token_and_is_asked_once(server: ApiServer) -> None:
+    server.script = [Reply(200, {}), Reply(200, {})]
+    client = remote(server)
+    assert client.owner() is Owner.OURS
+    assert client.request("GET", "/api/health").status == 200
+    assert client.request("GET", "/api/health").status == 200
+    assert [call.headers["authorization"] for call in server.calls] == [f"Bearer {TOKEN}"] * 2
+
+
+def test_a_worker_that_changes_hands_proves_itself_to_each_client(server: ApiServer) -> None:
+    server.holds = "another-worker's-token"
+    answer = remote(server).request("GET", "/api/health")
+    assert (answer.status, server.calls) == (401, [])
+    assert "does not prove that it holds this API token" in answer.complaint()
+
+
+def test_nobody_is_nobody(server: ApiServer) -> None:
+    client = remote(server)
+    server.holds = ""
+    server.answer = lambda _call: Reply(530, b"error code: 1016")
+    assert client.owner() is Owner.NOBODY
+    server.answer = lambda _call: Reply(drop=True)
+    assert client.owner() is Owner.NOBODY
+    server.answer = lambda _call: Reply(200, {})
+    open_to_all = RemoteClient("hermes.example", None)
+    open_to_all.url = client.url
+    assert open_to_all.owner() is Owner.OURS, "without a token there is none to lose"
