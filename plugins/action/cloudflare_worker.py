@@ -174,6 +174,7 @@ class ActionModule(CloudflareAction):
         version = scripts.version(self.api, self.settings.name, version_id)
         etag = ((version.get("resources") or {}).get("script") or {}).get("etag")
         self.deployment.keep_note("etag", etag or "")
+        self.deployment.keep_note("version", version_id)
 
     def _serve(self, client: RemoteClient, version: str) -> None:
         self.progress("waiting until the new version answers")

@@ -47,6 +47,11 @@ REMEDY_RIGHTS = (
     "make an API token at https://dash.cloudflare.com/profile/api-tokens, with the permissions for what"
     " it has to do, and set cloudflare_api_token (or CLOUDFLARE_API_TOKEN)."
 )
+REMEDY_CONTAINERS = (
+    "give the token the permission Containers: Edit; where it has it, the account may not use what Cloudflare names"
+    " above: subscribe to Workers Paid, or ask Cloudflare's support to enable it."
+)
+CONTAINERS = "/containers/"
 REMEDIES = {
     10007: "deploy the Worker first, or mend its name or the account id.",
     10013: "try again in a minute; Cloudflare reports a fault of its own.",
@@ -139,6 +144,8 @@ class CloudflareError(Exception):
         """Return the error card. subject: the variable or the cause that leads its first line."""
         call = f"{self.method} {self.path}" + (f" (ray {self.ray})" if self.ray else "")
         remedy = self.remedy or "mend what Cloudflare names above, then run it again."
+        if self.status == 403 and CONTAINERS in self.path:
+            return Card.of(subject, self.message, remedy, "account", changed, [call])
         if self.denied:
             return Card.of(subject, self.message, remedy, "cloudflare-token", changed, [call])
         return Card.of(subject, self.message, remedy, "cloudflare-api", changed, [call])
@@ -312,7 +319,7 @@ class Cloudflare:
         text = "; ".join(dict.fromkeys(words)) or f"HTTP {response.status_code} {response.reason}"
         code = f" (code {codes[0]})" if codes else ""
         ray = response.headers.get("cf-ray", "")
-        remedy = _remedy(response.status_code, codes)
+        remedy = _remedy(response.status_code, codes, path)
         message = self.redact(f"Cloudflare answers: {text}{code}")
         return CloudflareError(response.status_code, codes, message, remedy, method, path, ray)
 
@@ -373,13 +380,11 @@ def _next_page(
     info: Mapping[str, Any], query: Mapping[str, Any], seen: int
 ) -> dict[str, Any] | None:
     """Return what to change in the query for the next page, or None after the last."""
-    cursor = (
-        info.get("cursor")
-        or (info.get("cursors") or {}).get("after")
-        or info.get("next_page_token")
-    )
+    cursor = info.get("cursor") or (info.get("cursors") or {}).get("after")
     if cursor:
         return {"cursor": cursor}
+    if info.get("next_page_token"):
+        return {"page_token": info["next_page_token"]}
     page = int(query.get("page", 1))
     if "total_pages" in info:
         return {"page": page + 1} if page < info["total_pages"] else None
@@ -426,10 +431,12 @@ def _root_cause(error: BaseException) -> BaseException:
     return _root_cause(inner) if inner is not None and wrapped else error
 
 
-def _remedy(status: int, codes: list[int]) -> str:
+def _remedy(status: int, codes: list[int], path: str) -> str:
     for code in codes:
         if code in REMEDIES:
             return REMEDIES[code]
+    if status == 403 and CONTAINERS in path:
+        return REMEDY_CONTAINERS
     if status in (401, 403) or not AUTHENTICATION_CODES.isdisjoint(codes):
         return REMEDY_RIGHTS
     if status == 429:

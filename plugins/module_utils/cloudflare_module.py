@@ -98,7 +98,9 @@ class CloudflareModule:
         """Return the zone that a hostname lies in, or the one that the option `zone` names. Raises Refused."""
         name = self.options.get("zone") or hostname
         zone = zones.find(self.api, name)
-        if zone is None or (self.options.get("zone") and zone["name"] != name.lower()):
+        if zone is None or (
+            self.options.get("zone") and zones.ascii_name(zone["name"]) != zones.ascii_name(name)
+        ):
             raise Refused(
                 "no_zone",
                 f"{name}: the token sees no zone of it. Add the domain to Cloudflare, or give the"

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +19,11 @@ from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
 
 UNLOGGED = {"logs": {"enabled": False}}
 """What containers print does not go to Workers Logs, where it would lie for days as it is."""
+TAKEN = "DURABLE_OBJECT_ALREADY_HAS_APPLICATION"
+DELETION_SECONDS = 120.0
+"""How long a deletion may take, after Cloudflare has said yes to it."""
+DIGEST = re.compile(r"[^/\s]+/\S+@sha256:[0-9a-f]{64}")
+"""An image's reference by its digest."""
 
 
 def limits(api: Cloudflare) -> dict[str, Any]:
@@ -60,9 +67,9 @@ def create_application(api: Cloudflare, name: str, namespace_id: str) -> None:
     try:
         api.post(api.account("containers/applications"), body)
     except CloudflareError as error:
-        # An answer that was lost may have been a good one.
-        known = application(api, namespace_id) if error.uncertain or error.status == 409 else None
-        if known is None:
+        # An answer that was lost may have been a good one, and another run may have been first.
+        is_there = error.uncertain or TAKEN in error.message
+        if not is_there or not any(_serves(one, namespace_id) for one in applications(api)):
             raise
 
 
@@ -74,26 +81,79 @@ def prepare_image(api: Cloudflare, image: str) -> dict[str, Any]:
 
 def workers_with_application(api: Cloudflare) -> set[str]:
     """Return the names of the Workers whose Durable Objects have a container application."""
-    served = {(one.get("durable_objects") or {}).get("namespace_id") for one in applications(api)}
-    namespaces = api.pages(api.account("workers/durable_objects/namespaces"), per_page=1000)
-    return {one["script"] for one in namespaces if one["id"] in served}
+    served = {_namespace(one) for one in applications(api)}
+    return {one["script"] for one in _namespaces(api) if one["id"] in served}
+
+
+def _namespaces(api: Cloudflare) -> Iterator[dict[str, Any]]:
+    return api.pages(api.account("workers/durable_objects/namespaces"), per_page=1000)
+
+
+def _namespace(application_: dict[str, Any]) -> str | None:
+    return (application_.get("durable_objects") or {}).get("namespace_id")
+
+
+def _serves(application_: dict[str, Any], namespace_id: str) -> bool:
+    return namespace_id in (application_.get("id"), _namespace(application_))
 
 
 def delete_application(api: Cloudflare, application_id: str) -> bool:
-    """Delete an application, which ends its instances and its cost; returns whether it was there."""
-    return api.delete(api.account(f"containers/applications/{segment(application_id)}"))
+    """Delete an application, which ends its instances and its cost; returns whether it was there.
+
+    Cloudflare says yes at once and does it later, so it is waited for. Raises CloudflareError when it stays.
+    """
+    if not api.delete(api.account(f"containers/applications/{segment(application_id)}")):
+        return False
+    deadline, pause = time.monotonic() + DELETION_SECONDS, 0.2
+    while application(api, application_id) is not None:
+        if time.monotonic() > deadline:
+            raise CloudflareError(
+                0,
+                [],
+                f"the container application is still there {DELETION_SECONDS:.0f} s after it was deleted",
+                "run it again in a minute; see Containers in the dashboard.",
+                "GET",
+                api.account(f"containers/applications/{application_id}"),
+            )
+        time.sleep(pause)
+        pause = min(pause * 1.5, 2.0)
+    return True
 
 
 def images_in_use(api: Cloudflare) -> set[str]:
-    """Return the references of all images that an application names, or a recent version of any Worker.
+    """Return the references of all images that an application names, or a recent version of a Worker.
 
-    Recent are the versions of the latest deployments: those that a rollback goes back to.
+    Recent are the versions of the latest deployments: those that a rollback goes back to. Only Workers with Durable
+    Objects are asked: no others start containers. Raises CloudflareError where it is not told what one starts.
     """
-    named = {_image(one) for one in applications(api)}
-    for script in scripts.listing(api):
-        for version_id in _recent_versions(api, script["id"]):
-            named.update(images_of(scripts.version(api, script["id"], version_id)))
+    found = applications(api)
+    named = {_image(one) for one in found}
+    served = {_namespace(one) for one in found if one.get("scheduling_policy") == "durable_object"}
+    workers: dict[str, set[str]] = {}
+    for one in _namespaces(api):
+        workers.setdefault(one.get("script") or "", set()).add(one["id"])
+    for name, namespaces in workers.items():
+        for version_id in _recent_versions(api, name) if name else ():
+            version = scripts.version(api, name, version_id)
+            images = {*images_of(version), *_told_otherwise(version)} - {""}
+            if not images and not served.isdisjoint(namespaces):
+                raise CloudflareError(
+                    0,
+                    [],
+                    f"Cloudflare does not tell which images version {version_id} of {name} starts",
+                    "delete images by hand, if you know that nothing needs them.",
+                    "GET",
+                    scripts.path(api, name, f"versions/{version_id}"),
+                )
+            named |= images
     return named - {""}
+
+
+def _told_otherwise(version: dict[str, Any]) -> Iterator[str]:
+    """Return the images that a version's variables name: ours do, so that one need not believe in the other field."""
+    for text in scripts.variables(version.get("resources") or {}).values():
+        if DIGEST.fullmatch(text):
+            yield text
 
 
 def images_of(version: dict[str, Any]) -> Iterator[str]:

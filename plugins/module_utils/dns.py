@@ -17,6 +17,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
 PLACEHOLDER = {"type": "AAAA", "content": "100::", "proxied": True, "ttl": 1}
 """A record that exists only so that a route gets requests: a discard address behind Cloudflare's proxy."""
 
+WRITABLE = ("type", "name", "content", "data", "priority", "proxied", "ttl", "comment", "tags")
 EXCLUSIVE = frozenset({"A", "AAAA", "CNAME"})
 """Types of which a name's records decide together where its requests go."""
 
@@ -49,6 +50,16 @@ def create(api: Cloudflare, zone_id: str, record: Mapping[str, Any]) -> dict[str
 def update(api: Cloudflare, zone_id: str, record_id: str, record: Mapping[str, Any]) -> Any:
     """Set the fields of a record."""
     return api.patch(path(zone_id, record_id), record)
+
+
+def overwrite(api: Cloudflare, zone_id: str, record_id: str, record: Mapping[str, Any]) -> Any:
+    """Put a record in the place of another, whatever its type."""
+    return api.put(path(zone_id, record_id), record)
+
+
+def writable(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what makes a record like this one again."""
+    return {name: record[name] for name in WRITABLE if record.get(name) not in (None, [], {})}
 
 
 def delete(api: Cloudflare, zone_id: str, record_id: str) -> bool:

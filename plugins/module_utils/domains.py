@@ -5,9 +5,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import Cloudflare, segment
+from ansible_collections.hermes.workers.plugins.module_utils import dns
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
+    Cloudflare,
+    CloudflareError,
+    segment,
+)
+
+RECORD_EXISTS = 100117
 
 
 def listing(api: Cloudflare) -> list[dict[str, Any]]:
@@ -40,6 +49,35 @@ def attach(
     if take_over:
         body["override_existing_origin"] = True
     return api.put(api.account("workers/domains"), body | {"zone_id": zone_id})
+
+
+def attach_over(
+    api: Cloudflare,
+    hostname: str,
+    worker: str,
+    zone_id: str,
+    records: Sequence[Mapping[str, Any]],
+    *,
+    take_over: bool = False,
+) -> dict[str, Any]:
+    """Let a Worker serve a hostname in the place of DNS records, which go only where nothing else is in the way.
+
+    Where it is refused all the same, they are made again.
+    """
+    try:
+        return attach(api, hostname, worker, zone_id, take_over=take_over)
+    except CloudflareError as error:
+        if not records or RECORD_EXISTS not in error.codes:
+            raise
+    for record in records:
+        dns.delete(api, zone_id, record["id"])
+    try:
+        return attach(api, hostname, worker, zone_id, take_over=take_over)
+    except CloudflareError:
+        for record in records:
+            with suppress(CloudflareError):
+                dns.create(api, zone_id, dns.writable(record))
+        raise
 
 
 def detach(api: Cloudflare, domain_id: str) -> bool:

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 try:
     import requests
@@ -63,11 +64,11 @@ class Registry:
 
     def repositories(self) -> dict[str, list[str]]:
         """Return the tags of each repository, by its name without the account."""
-        found = self._call("GET", "/v2/_catalog", params={"tags": "true"}).json()
         prefix = f"{self._api.account_id}/"
         return {
             name.lstrip("/").removeprefix(prefix): [t for t in tags if not t.startswith("sha256")]
-            for name, tags in (found.get("repositories") or {}).items()
+            for page in self._pages("/v2/_catalog?tags=true")
+            for name, tags in (page.get("repositories") or {}).items()
         }
 
     def digest(self, repository: str, tag: str) -> str:
@@ -88,6 +89,16 @@ class Registry:
     def reference(self, repository: str, digest: str) -> str:
         """Return the reference by which a Worker names an image."""
         return f"{host()}/{self._api.account_id}/{repository}@{digest}"
+
+    def _pages(self, path: str) -> Iterator[dict[str, Any]]:
+        """Read a list to its end: each answer names where the next one is, by the header Link."""
+        while path:
+            response = self._call("GET", path)
+            yield response.json()
+            following = response.links.get("next", {}).get("url", "")
+            # Of the address only what lies on this host counts: the credentials go with it.
+            parts = urlsplit(following)
+            path = f"{parts.path}?{parts.query}" if following else ""
 
     def _manifest(self, repository: str, tag: str) -> str:
         return f"/v2/{self._api.account_id}/{repository}/manifests/{tag}"

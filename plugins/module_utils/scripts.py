@@ -16,6 +16,12 @@ from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
     segment,
 )
 
+TRIGGER, BY_SECRET = "workers/triggered_by", "secret"
+"""Annotation of a version or deployment that tells what made it, and its value for a change of secrets."""
+MESSAGE, CARRIED = "workers/message", "Secrets were changed"
+"""Annotation that tells why, and what upload_serving() writes there."""
+MOST_TAGS = 8
+"""How many tags a Worker may have."""
 IMMEDIATE = {"mode": "immediate"}
 """An object in use takes new code at once, instead of up to five minutes later."""
 URGED = "The object takes what was deployed at once"
@@ -60,7 +66,15 @@ def variables(settings_: Mapping[str, Any]) -> dict[str, str]:
 
 def secret_names(settings_: Mapping[str, Any]) -> set[str]:
     """Return the names of the secrets among a Worker's bindings."""
-    return {one["name"] for one in _bindings(settings_, "secret_text")}
+    kinds = ("secret_text", "secret_key")
+    return {one["name"] for kind in kinds for one in _bindings(settings_, kind)}
+
+
+def further_bindings(settings_: Mapping[str, Any]) -> dict[str, str]:
+    """Return the kinds of a Worker's bindings that are neither text variables nor secrets, by name."""
+    told = ("plain_text", "secret_text", "secret_key")
+    found = settings_.get("bindings") or []
+    return {one["name"]: one["type"] for one in found if one.get("type") not in told}
 
 
 def _bindings(settings_: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
@@ -192,6 +206,7 @@ def upload_serving(
         "compatibility_date": stored.get("compatibility_date"),
         "compatibility_flags": stored.get("compatibility_flags") or [],
         "code_update_strategy": IMMEDIATE,
+        "annotations": {MESSAGE: CARRIED},
         **kept_settings(api, name),
     }
     parts = {
@@ -200,6 +215,12 @@ def upload_serving(
     }
     parts["metadata"] = (None, json.dumps(metadata), "application/json")
     api.upload("PUT", path(api, name), parts, excludeScript=True, bindings_inherit="strict")
+
+
+def changes_secrets_only(version_: Mapping[str, Any]) -> bool:
+    """Whether a version has the code of the one before it, by what is told of how it was made."""
+    told = version_.get("annotations") or {}
+    return told.get(TRIGGER) == BY_SECRET or told.get(MESSAGE) in (CARRIED, URGED)
 
 
 def kept_settings(api: Cloudflare, name: str) -> dict[str, Any]:

@@ -119,11 +119,9 @@ class WorkerDomain(CloudflareModule):
         self.result["domain"] = {"hostname": self.hostname, "service": self.worker}
         if self.check_mode:
             return
-        for record in in_the_way:
-            dns.delete(self.api, zone["id"], record["id"])
         take_over = self.options["take_over"]
-        self.result["domain"] = domains.attach(
-            self.api, self.hostname, self.worker, zone["id"], take_over=take_over
+        self.result["domain"] = domains.attach_over(
+            self.api, self.hostname, self.worker, zone["id"], in_the_way, take_over=take_over
         )
 
     def _records(self, zone_id: str) -> list[dict[str, Any]]:

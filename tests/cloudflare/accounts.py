@@ -46,6 +46,8 @@ class Token:
     permissions: set[str] = field(default_factory=lambda: set(PERMISSIONS))
     id: str = field(default_factory=hex_id)
     status: str = "active"
+    zones: set[str] | None = None
+    """Ids of the zones that it is limited to; None: all of its accounts'."""
     calls: list[float] = field(default_factory=list)
     blocked_until: float = 0.0
 
@@ -57,11 +59,14 @@ class Token:
 
 @dataclass
 class Zone:
-    """A domain that an account has at Cloudflare."""
+    """A domain that an account has at Cloudflare. Its name is the Unicode one; all that is in it has ASCII names."""
 
     name: str
     account: str
     status: str = "active"
+    paused: bool = False
+    type: str = "full"
+    """full, or partial: its DNS is elsewhere."""
     id: str = field(default_factory=hex_id)
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     routes: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -69,7 +74,12 @@ class Zone:
 
     def covers(self, hostname: str) -> bool:
         """Tell whether a hostname lies in this zone."""
-        return hostname == self.name or hostname.endswith("." + self.name)
+        return hostname == self.ascii or hostname.endswith("." + self.ascii)
+
+    @property
+    def ascii(self) -> str:
+        """The name as DNS has it."""
+        return self.name.encode("idna").decode()
 
 
 @dataclass
@@ -188,6 +198,8 @@ class Application:
     account: str
     observability: dict[str, Any] | None = None
     """Whether what its containers print is kept; where nothing was said, it is when the Worker's logs are."""
+    gone_at: float | None = None
+    """When its deletion is through, in seconds of the clock; None: nobody deletes it."""
     created_at: str = field(default_factory=now)
 
 
@@ -215,6 +227,7 @@ class Account:
     subdomain: str | None
     plan: str = "paid"
     containers: bool = True
+    prepares_images: bool = True
     suspended: bool = False
     workers: dict[str, Worker] = field(default_factory=dict)
     applications: dict[str, Application] = field(default_factory=dict)
@@ -289,7 +302,7 @@ class State:
     def proxied(self, hostname: str) -> bool:
         """Tell whether a hostname has a record that leads through Cloudflare's edge."""
         zone = self.zone_of(hostname)
-        records = zone.records.values() if zone else ()
+        records = zone.records.values() if zone and not zone.paused else ()
         return any(
             record["proxied"] and record["name"] in (hostname, "*." + hostname.partition(".")[2])
             for record in records

@@ -57,6 +57,8 @@ class ControlPlane:
         self.certificate_seconds = 0.0
         self.preparations: list[str] = []
         """Statuses of the next image preparations: pending, ready or error. Empty: ready."""
+        self.deletion_seconds = 0.3
+        """How long a container application that is deleted is still there."""
         self.unready_versions = 0
         """How many further times a version that was just uploaded is not readable yet."""
         self.defers_secrets = True
@@ -131,9 +133,14 @@ class ControlPlane:
         known = self.state.tokens.setdefault(token, Token(token, permissions=set(scopes)))
         known.accounts.add(id)
         for name in zones:
-            zone = Zone(name, id)
-            self.state.zones[zone.id] = zone
+            self.add_zone(id, name)
         return account
+
+    def add_zone(self, account: str, name: str) -> Zone:
+        """Add a domain to an account. name: in Unicode, as Cloudflare lists it."""
+        zone = Zone(name, account)
+        self.state.zones[zone.id] = zone
+        return zone
 
     def add_image(self, account: str, repository: str = "hermes", note: str = "") -> str:
         """Put an image without layers into the registry; return the name by which wrangler knows it."""
@@ -233,7 +240,7 @@ class ControlPlane:
             return found[1].issued_at <= self.clock()
         # The zone's own certificate: the apex and one level below it.
         zone = self.state.zone_of(host)
-        return zone is not None and host.removesuffix(zone.name).count(".") <= 1
+        return zone is not None and host.removesuffix(zone.ascii).count(".") <= 1
 
     def _token_of(self, request: web.Request) -> str:
         """Return the id of the API token that a call was sent with, or an empty text."""

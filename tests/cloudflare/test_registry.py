@@ -11,8 +11,10 @@ from collections.abc import Callable
 import pytest
 import requests
 from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import Cloudflare
+from ansible_collections.hermes.workers.plugins.module_utils.registry import Registry
 
 from tests.cloudflare import ControlPlane
+from tests.cloudflare.registry import CATALOG_PAGE
 from tests.cloudflare.uploading import ACCOUNT, OTHER
 from tests.docker.engine import Docker
 
@@ -64,6 +66,14 @@ def test_images_are_listed_and_deleted(
     assert requests.get(manifest, auth=auth, timeout=10).status_code == 404
     assert requests.put(f"{base(plane)}/gc/layers", auth=auth, timeout=10).status_code == 200
     assert list((plane.folder / "registry" / "blobs").iterdir()) == []
+
+
+def test_the_catalogue_is_read_beyond_its_first_page(plane: ControlPlane, client: Make) -> None:
+    for number in range(CATALOG_PAGE * 2 + 1):
+        plane.registry.add_image(f"{ACCOUNT}/image-{number:03}", "one")
+    found = Registry(client()).repositories()
+    assert len(found) == CATALOG_PAGE * 2 + 1
+    assert found["image-200"] == ["one"]
 
 
 def test_a_real_engine_pushes_and_pulls(

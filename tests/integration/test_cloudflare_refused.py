@@ -112,6 +112,30 @@ CASES = {
     "anothers-route": Refused(
         'belongs to Worker "blog"', {"hermes_dashboard_hostname": "routed.example.com"}
     ),
+    "anothers-wildcard": Refused(
+        'is caught by the route *.example.dev/* of Worker "blog", which runs before a custom domain',
+        {"hermes_dashboard_hostname": "a.example.dev"},
+    ),
+    "anothers-wildcard-to-take-over": Refused(
+        "set hermes_route_mode: zone_route",
+        {"hermes_dashboard_hostname": "a.example.dev", "hermes_take_over_hostname": True},
+    ),
+    "anothers-path": Refused(
+        'is caught by the route path.example.com/api* of Worker "blog"',
+        {"hermes_dashboard_hostname": "path.example.com"},
+    ),
+    "anothers-path-of-a-route": Refused(
+        "which is more exact",
+        {"hermes_dashboard_hostname": "path.example.com", "hermes_route_mode": "zone_route"},
+    ),
+    "paused-zone": Refused("is paused", {"hermes_dashboard_hostname": "a.example.app"}),
+    "partial-zone": Refused(
+        "is not at Cloudflare (a partial setup)", {"hermes_dashboard_hostname": "a.example.page"}
+    ),
+    "too-many-tags": Refused(
+        "its Worker has 6 tags of others, this deployment needs 3, and Cloudflare allows 8",
+        {"hermes_name": "tagged"},
+    ),
     "anothers-worker": Refused("not deployed by this collection", {"hermes_name": "blog"}),
     "too-long": Refused("hermes_name", {"hermes_name": "n" * 60}),
     "no-engine": Refused(
@@ -131,9 +155,12 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         plane.add_account(FREE, "of the free", subdomain="free", plan="free")
         plane.add_account(UNCONTAINED, "of the uncontained", subdomain="un", containers=False)
         plane.add_account(FRESH, "of the fresh", subdomain=None)
-        plane.add_account(ACCOUNT, "unused", zones=["example.io"])
+        further = ["example.io", "example.dev", "example.app", "example.page", "bücher.example"]
+        plane.add_account(ACCOUNT, "unused", zones=further)
         zones = {zone.name: zone for zone in plane.state.zones.values()}
         zones["example.io"].status = "pending"
+        zones["example.app"].paused = True
+        zones["example.page"].type = "partial"
         for name, value in plane.env.items():
             patch.setenv(name, value)
         client, zone = Cloudflare("unused", ACCOUNT), zones["example.com"].id
@@ -142,6 +169,11 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         for name in ("taken.example.com", "routed.example.com"):
             dns.create(client, zone, {"type": "A", "name": name, "content": "192.0.2.1", "ttl": 1})
         routes.create(client, zone, "routed.example.com/*", "blog")
+        routes.create(client, zone, "path.example.com/api*", "blog")
+        routes.create(client, zones["example.dev"].id, "*.example.dev/*", "blog")
+        upload(client, "tagged")
+        tagged = plane.state.accounts[ACCOUNT].workers["tagged"]
+        tagged.tags = ["hermes.workers", "hermes.workers:tagged", *(f"own-{n}" for n in range(6))]
         for name, case in CASES.items():
             made.add(name)
             case.token(plane.state.tokens[made.tokens[name]])
@@ -177,3 +209,23 @@ def test_what_a_hostname_lacks_is_no_matter_of_those_without_one(fleet: Fleet) -
     assert "no-dns: FAILED" in play.output
     assert "beside: FAILED" not in play.output
     assert "create  worker     version" in play.output
+
+
+def test_what_only_looks_wrong_is_let_through(fleet: Fleet) -> None:
+    """A route that is more exact than a wildcard, a zone in another script, a token that may not list zones."""
+    cases = {
+        "beside-a-wildcard": {
+            "hermes_dashboard_hostname": "a.example.dev",
+            "hermes_route_mode": "zone_route",
+        },
+        "in-another-script": {"hermes_dashboard_hostname": "a.xn--bcher-kva.example"},
+        "of-one-zone": {"hermes_dashboard_hostname": "b.example.com"},
+    }
+    for name, variables in cases.items():
+        fleet.add(name)
+        fleet.variables[name] = variables
+    zones = {zone.name: zone.id for zone in fleet.plane.state.zones.values()}
+    fleet.plane.state.tokens[fleet.tokens["of-one-zone"]].zones = {zones["example.com"]}
+    play = fleet.play("--check", hosts=list(cases))
+    assert "FAILED" not in play.output, play.output
+    assert play.output.count("create  worker     version") == len(cases), play.output

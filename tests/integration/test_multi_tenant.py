@@ -8,7 +8,9 @@ import re
 import secrets
 import shutil
 import subprocess
+import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.build import Source
 from plays import ROOT, clean_environment, free_port
 
 from tests.cloudflare import ControlPlane
+from tests.cloudflare.accounts import Deployment
 from tests.cloudflare.stub import WRONG_KEY, StubEdge
 
 PAGE = (ROOT / "docs" / "multi-tenant.md").read_text()
@@ -131,8 +134,12 @@ def change_by_hand(walk: Walk) -> None:
         "compatibility_flags": ["nodejs_compat"],
     }
     globex = walk.plane.state.accounts[GLOBEX]
-    (module, *_others) = globex.workers["carol"].current.modules
-    module.content += b"// another line"
+    carol = globex.workers["carol"]
+    (module, *others) = carol.current.modules
+    edited = replace(module, content=module.content + b"// another line")
+    version = replace(carol.current, modules=[edited, *others], source="dash", id=str(uuid.uuid4()))
+    carol.versions.append(version)
+    carol.deployments.append(Deployment(version, "upload", "dash"))
     # Cloudflare takes a custom domain's record along.
     globex.domains.clear()
     for zone in walk.plane.state.zones.values():

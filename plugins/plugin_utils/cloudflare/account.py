@@ -49,8 +49,8 @@ class Account:
     """Name of each container application -> its id."""
     domains: dict[str, dict[str, str]] = field(default_factory=dict)
     """Hostname of each custom domain -> {id, service, zone_id}."""
-    zones: list[dict[str, str]] = field(default_factory=list)
-    """{id, name, status} of each zone; empty when no deployment has a hostname."""
+    zones: list[dict[str, Any]] = field(default_factory=list)
+    """{id, name, status, type, paused} of each zone; empty when no deployment has a hostname."""
     routes: dict[str, list[dict[str, str]]] = field(default_factory=dict)
     """Zone id -> its routes, for the zones in which a deployment has a hostname."""
 
@@ -68,7 +68,7 @@ class Account:
         ids = ["", *([zone["id"]] if zone else [])] if hostname else []
         return [problem for one in ids for problem in self.zone_problems.get(one, [])]
 
-    def zone_of(self, hostname: str) -> dict[str, str] | None:
+    def zone_of(self, hostname: str) -> dict[str, Any] | None:
         """Return the zone that a hostname lies in, or None."""
         return zones.covering(hostname, self.zones)
 
@@ -101,7 +101,8 @@ def survey(api: Cloudflare, hostnames: Iterable[str]) -> Account:
 
 def of_hostnames(api: Cloudflare, hostnames: Iterable[str]) -> Account:
     """Ask for nothing but what decides about hostnames: few calls. Raises CloudflareError."""
-    found = Account(zones=_zones(api), domains=_domains(api))
+    hostnames = sorted(set(hostnames))
+    found = Account(zones=_zones(api, hostnames), domains=_domains(api))
     found.routes = {zone["id"]: _routes(api, zone["id"]) for zone in _zones_of(found, hostnames)}
     return found
 
@@ -177,7 +178,10 @@ def _check_zones(api: Cloudflare, found: Account, hostnames: list[str]) -> None:
     """Note each permission that is missing in the zones of these hostnames; keep their routes."""
     in_any = found.zone_problems.setdefault("", [])
     found.zones = _asked(
-        in_any, lambda: _zones(api), permissions.ZONES.label, "to find the zone of a hostname"
+        in_any,
+        lambda: _zones(api, hostnames),
+        permissions.ZONES.label,
+        "to find the zone of a hostname",
     )
     for zone in _zones_of(found, hostnames):
         identity, name = zone["id"], zone["name"]
@@ -225,11 +229,13 @@ def _domains(api: Cloudflare) -> dict[str, dict[str, str]]:
     }
 
 
-def _zones(api: Cloudflare) -> list[dict[str, str]]:
-    return [{name: zone[name] for name in ("id", "name", "status")} for zone in zones.listing(api)]
+def _zones(api: Cloudflare, hostnames: Iterable[str]) -> list[dict[str, Any]]:
+    names = ("id", "name", "status", "type", "paused")
+    found = zones.of_hostnames(api, hostnames)
+    return [{name: zone.get(name) for name in names} for zone in found]
 
 
-def _zones_of(found: Account, hostnames: Iterable[str]) -> list[dict[str, str]]:
+def _zones_of(found: Account, hostnames: Iterable[str]) -> list[dict[str, Any]]:
     """Return the zones in which hostnames lie, each once."""
     zones_ = {zone["id"]: zone for zone in map(found.zone_of, hostnames) if zone}
     return [zones_[one] for one in sorted(zones_)]

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ansible_collections.hermes.workers.plugins.module_utils import scripts
 from ansible_collections.hermes.workers.plugins.module_utils.client import (
     RemoteClient,
@@ -22,7 +24,6 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.plan import differi
 
 SECONDS = 120.0
 """How long a new version may take until it answers everywhere."""
-TRIGGER, MESSAGE = "workers/triggered_by", "workers/message"
 
 
 class CloudflareDelivery:
@@ -53,9 +54,8 @@ class CloudflareDelivery:
         for deployment in scripts.deployments(self.api, self.settings.name):
             if before in [share["version_id"] for share in deployment["versions"]]:
                 break
-            since.append(deployment.get("annotations") or {})
-        ours = [one.get(TRIGGER) == "secret" or one.get(MESSAGE) == scripts.URGED for one in since]
-        if not before or not all(ours):
+            since.append(deployment)
+        if not before or not all(self._changes_secrets_only(one) for one in since):
             raise Card.of(
                 self.settings.name,
                 "something was deployed since the keys were changed, so that they cannot be taken back alone.",
@@ -67,6 +67,16 @@ class CloudflareDelivery:
             message = "A rotation of keys was taken back"
             scripts.serve(self.api, self.settings.name, before, message, force=True)
             self._wait(values, client, held=False)
+
+    def _changes_secrets_only(self, deployment: dict[str, Any]) -> bool:
+        """Tell whether a deployment is of what a change of secrets made, by one call or by an upload."""
+        if scripts.changes_secrets_only(deployment):
+            return True
+        made = (share["version_id"] for share in deployment["versions"])
+        name = self.settings.name
+        return all(
+            scripts.changes_secrets_only(scripts.version(self.api, name, one)) for one in made
+        )
 
     def settle(self) -> None:
         """Nothing is kept that could be forgotten."""

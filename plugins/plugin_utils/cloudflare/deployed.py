@@ -51,6 +51,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 URGED_SECONDS = 1.0
 """An object that is not of its Worker for so long has its update deferred."""
 WORKER = "the Worker"
+OWN_BINDINGS = (("INSTANCE", "durable_object_namespace"),)
+"""What an upload binds beside variables and secrets."""
 
 
 @dataclass
@@ -60,6 +62,8 @@ class Deployed:
     exists: bool = False
     variables: dict[str, str] = field(default_factory=dict)
     secrets: set[str] = field(default_factory=set)
+    bindings: dict[str, str] = field(default_factory=dict)
+    """Kind of each binding that is neither a variable nor a secret, by name."""
     tags: list[str] = field(default_factory=list)
     compatibility_date: str = ""
     compatibility_flags: set[str] = field(default_factory=set)
@@ -88,6 +92,7 @@ def read(api: Cloudflare, name: str) -> Deployed:
         exists=True,
         variables=scripts.variables(found),
         secrets=scripts.secret_names(found),
+        bindings=scripts.further_bindings(found),
         tags=list(found.get("tags") or []),
         compatibility_date=found.get("compatibility_date") or "",
         compatibility_flags=set(found.get("compatibility_flags") or []),
@@ -164,6 +169,16 @@ def worker_changes(
         if wanted.get(name) != deployed.variables.get(name)
     )
     words = [f"{name} was changed by hand" for name in names]
+    words += [
+        f"{name} ({kind}) was added by hand"
+        for name, kind in sorted(deployed.bindings.items())
+        if (name, kind) not in OWN_BINDINGS
+    ]
+    words += [
+        f"{name} was removed by hand"
+        for name, kind in OWN_BINDINGS
+        if deployed.bindings.get(name) != kind
+    ]
     if deployed.compatibility_date != COMPATIBILITY_DATE:
         words.append("its compatibility date was changed by hand")
     if deployed.compatibility_flags != set(compatibility_flags(settings)):
@@ -173,10 +188,20 @@ def worker_changes(
     return words
 
 
-def code_changed(deployment: Deployment, account: Account, name: str) -> bool:
-    """Tell whether somebody put other code there since this controller uploaded its own."""
-    noted = deployment.note("etag")
-    return bool(noted) and account.scripts.get(name) not in ("", None, noted)
+def code_changed(api: Cloudflare, deployment: Deployment, account: Account, name: str) -> bool:
+    """Tell whether somebody put other code there since this controller uploaded its own.
+
+    What Cloudflare knows a script by may change with its secrets, too: so it is looked who made the newer versions.
+    """
+    noted, uploaded = deployment.note("etag"), deployment.note("version")
+    if not noted or account.scripts.get(name) in ("", None, noted):
+        return False
+    for version in scripts.versions(api, name) if uploaded else ():
+        if version["id"] == uploaded:
+            return False
+        if not scripts.changes_secrets_only(version):
+            break
+    return True
 
 
 @dataclass
@@ -189,6 +214,7 @@ class Plan:
 
 
 def make_plan(
+    api: Cloudflare,
     settings: Settings,
     sources: Sources,
     account: Account,
@@ -205,7 +231,9 @@ def make_plan(
     if not reference:
         words = f"Hermes {sources.hermes_version}, image {sources.image_for(settings)}"
         changes.append(Change("create", "image", words))
-    changes += _worker_plan(settings, sources, account, deployed, deployment, wanted, reference)
+    changes += _worker_plan(
+        api, settings, sources, account, deployed, deployment, wanted, reference
+    )
     steps = hostname.steps(settings, account, deployed.tags)
     changes += [Change(step.action, "routes", step.words) for step in steps]
     if not steps and deployed.exists and not _tagged(settings, deployed):
@@ -214,6 +242,7 @@ def make_plan(
 
 
 def _worker_plan(
+    api: Cloudflare,
     settings: Settings,
     sources: Sources,
     account: Account,
@@ -228,9 +257,12 @@ def _worker_plan(
     actual = observe(settings.host, deployment, wanted)
     texts = worker_variables(settings, sources, reference)
     words = worker_changes(settings, sources, account, deployed, deployment)
+    running = (actual.health.get("worker") or {}).get("version")
+    if not words and running not in (None, texts["WORKER_VERSION"]):
+        words = [f"version {running} serves, though a newer one is there"]
     if not words and deployed.reference != reference:
         words = ["another image"]
-    if not words and code_changed(deployment, account, settings.name):
+    if not words and code_changed(api, deployment, account, settings.name):
         words = ["its code was changed by hand"]
     names = secret_changes(deployed, wanted, actual.client)
     known = [name for name in names or [] if name in SECRET_BINDINGS]

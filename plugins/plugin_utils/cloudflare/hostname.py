@@ -9,8 +9,9 @@ longer names is found and removed, by whichever controller, and nothing else is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from ansible_collections.hermes.workers.plugins.module_utils import dns, domains, routes, scripts
 from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import Cloudflare
@@ -63,7 +64,8 @@ def _served(settings: Settings, account: Account) -> bool:
     domain = account.domains.get(wanted, {})
     route = _route(account, wanted)
     if settings.route_mode == "custom_domain":
-        return domain.get("service") == settings.name and route is None
+        # A route without a Worker keeps those of others away, and lets the custom domain serve.
+        return domain.get("service") == settings.name and not (route and route["script"])
     return not domain and route is not None and route["script"] == settings.name
 
 
@@ -76,6 +78,28 @@ def _route(account: Account, hostname: str) -> dict[str, str] | None:
     zone = account.zone_of(hostname)
     found = account.routes.get(zone["id"], []) if zone else []
     return next((one for one in found if one["pattern"] == _pattern(hostname)), None)
+
+
+def tag_problems(settings: Settings, tags: list[str]) -> list[Problem]:
+    """Return the problem of a Worker with so many tags of its owner's that ours have no room."""
+    wanted = settings.dashboard_hostname
+    # While a hostname moves, both are noted.
+    ours = {
+        *scripts.our_tags(settings.name),
+        *(f"{HOST_TAG}{one}" for one in [*owned(tags), *([wanted] if wanted else [])]),
+    }
+    foreign = [tag for tag in tags if tag not in ours and not tag.startswith(HOST_TAG)]
+    if len(ours) + len(foreign) <= scripts.MOST_TAGS:
+        return []
+    return [
+        Problem(
+            settings.name,
+            f"its Worker has {len(foreign)} tags of others, this deployment needs {len(ours)}, and Cloudflare allows"
+            f" {scripts.MOST_TAGS}.",
+            f"remove tags of the Worker that nobody needs: {', '.join(foreign)}.",
+            "tags",
+        )
+    ]
 
 
 def problems(api: Cloudflare, settings: Settings, account: Account) -> list[Problem]:
@@ -98,7 +122,61 @@ def problems(api: Cloudflare, settings: Settings, account: Account) -> list[Prob
                 "point the domain's name servers to Cloudflare, and wait until the dashboard says active.",
             )
         ]
-    return _conflicts(api, settings, account, zone["id"])
+    if zone.get("paused"):
+        return [
+            _problem(
+                f"its zone {zone['name']} is paused: Cloudflare leads no request to a Worker there.",
+                "enable Cloudflare on the zone in the dashboard (Overview, Advanced Actions).",
+            )
+        ]
+    if zone.get("type") == "partial" and not _served(settings, account):
+        return [
+            _problem(
+                f"the DNS of its zone {zone['name']} is not at Cloudflare (a partial setup), so that no record can be"
+                " made there.",
+                "choose a hostname in a zone whose name servers are Cloudflare's.",
+            )
+        ]
+    others = in_the_way(settings, account.routes.get(zone["id"], []))
+    return others or _conflicts(api, settings, account, zone["id"])
+
+
+def in_the_way(settings: Settings, routes_: Iterable[dict[str, str]]) -> list[Problem]:
+    """Return the routes of others that get the hostname's requests before the deployment does.
+
+    A route runs before a custom domain, and of several routes the most exact one.
+    """
+    wanted = settings.dashboard_hostname
+    by_route = settings.route_mode == "zone_route"
+    found = []
+    routes_ = [one for one in routes_ if one["script"] != settings.name]
+    shielded = any(one["pattern"] == _pattern(wanted) and not one["script"] for one in routes_)
+    for one in routes_:
+        host = _host_of(one["pattern"])
+        if not _covers(host, wanted) or one["pattern"] == _pattern(wanted):
+            continue
+        if host != wanted and (by_route or shielded):
+            continue
+        if not one["script"] and not by_route:
+            continue
+        owner = f'Worker "{one["script"]}"' if one["script"] else "no Worker"
+        more = "is more exact" if by_route else "runs before a custom domain"
+        remedy = "remove that route in the dashboard (Workers Routes of the zone), or choose another hostname"
+        if host != wanted:
+            remedy += "; or set hermes_route_mode: zone_route, which is more exact than it"
+        sentence = f"{wanted} is caught by the route {one['pattern']} of {owner}, which {more}."
+        found.append(_problem(sentence, f"{remedy}."))
+    return found
+
+
+def _host_of(pattern: str) -> str:
+    """Return the part of a route's pattern that hostnames have to match."""
+    return pattern.rpartition("://")[2].partition("/")[0].lower()
+
+
+def _covers(host: str, hostname: str) -> bool:
+    """Whether a pattern's host, which may begin with a wildcard, matches a hostname."""
+    return host == hostname or (host.startswith("*") and hostname.endswith(host[1:]))
 
 
 def _conflicts(
@@ -141,6 +219,11 @@ def comment(name: str) -> str:
 def is_our_record(record: dict, name: str) -> bool:
     """Tell whether we made a DNS record for a deployment."""
     return record.get("comment") == comment(name)
+
+
+def is_of_domain(record: dict) -> bool:
+    """Tell whether a DNS record belongs to a custom domain, with which it comes and goes."""
+    return bool((record.get("meta") or {}).get("read_only"))
 
 
 class Hostnames:
@@ -192,24 +275,38 @@ class Hostnames:
             self.done.append("its tags")
 
     def _attach(self, hostname: str) -> None:
-        self._remove_route(hostname)
-        if self.settings.take_over_hostname or self.settings.route_mode == "custom_domain":
-            self._clear_records(hostname)
-        domains.attach(
+        domains.attach_over(
             self.api,
             hostname,
             self.settings.name,
             self._zone(hostname),
+            self._replaceable(hostname),
             take_over=self.settings.take_over_hostname,
         )
+        # Last, because until then it may be the one that serves.
+        route = _route(self.account, hostname)
+        if route is not None and route["script"]:
+            self._remove_route(hostname)
 
     def _add_route(self, hostname: str) -> None:
-        self._remove_domain(hostname)
         zone_id = self._zone(hostname)
-        self._clear_records(hostname)
+        self._lead(hostname, zone_id)
+        self._remove_domain(hostname)
         record = dns.PLACEHOLDER | {"name": hostname, "comment": comment(self.settings.name)}
-        if not any(dns.equal(one, record) for one in dns.listing(self.api, zone_id, hostname)):
+        there = self._replaceable(hostname)
+        right = [one for one in there if dns.equal(one, record)]
+        if not right and there:
+            # In its place, so that nothing is lost where the new one is refused.
+            dns.overwrite(self.api, zone_id, there[0]["id"], record)
+            right = there[:1]
+        elif not right:
             dns.create(self.api, zone_id, record)
+        for one in there:
+            if one["id"] not in [kept["id"] for kept in right]:
+                dns.delete(self.api, zone_id, one["id"])
+
+    def _lead(self, hostname: str, zone_id: str) -> None:
+        """Have the hostname's route lead to the Worker; it gets nothing as long as there is no record."""
         route = _route(self.account, hostname)
         if route is None:
             routes.create(self.api, zone_id, _pattern(hostname), self.settings.name)
@@ -224,24 +321,22 @@ class Hostnames:
         if route is not None and route["script"] == self.settings.name:
             self._remove_route(hostname)
         if self.account.zone_of(hostname):
-            self._remove_records(hostname, foreign=False)
+            self._remove_records(hostname)
 
-    def _clear_records(self, hostname: str) -> None:
-        """Make room: our own record of the other mode, and a foreign one when that was allowed."""
-        if self.account.domains.get(hostname):
-            return  # the record is the custom domain's, and goes with it
-        self._remove_records(hostname, foreign=self.settings.take_over_hostname)
+    def _replaceable(self, hostname: str) -> list[dict[str, Any]]:
+        """Return the records that may give way: our own, and foreign ones when that was allowed."""
+        foreign = self.settings.take_over_hostname
+        return [
+            record
+            for record in dns.listing(self.api, self._zone(hostname), hostname)
+            if is_our_record(record, self.settings.name)
+            or (foreign and record["type"] in dns.EXCLUSIVE and not is_of_domain(record))
+        ]
 
-    def _remove_records(self, hostname: str, *, foreign: bool) -> None:
-        zone_id = self._zone(hostname)
-        keep_ours = self.settings.route_mode == "zone_route" and (
-            hostname == self.settings.dashboard_hostname
-        )
-        for record in dns.listing(self.api, zone_id, hostname):
-            ours = is_our_record(record, self.settings.name)
-            replaced = foreign and record["type"] in dns.EXCLUSIVE
-            if (ours and not keep_ours) or (not ours and replaced):
-                dns.delete(self.api, zone_id, record["id"])
+    def _remove_records(self, hostname: str) -> None:
+        for record in dns.listing(self.api, self._zone(hostname), hostname):
+            if is_our_record(record, self.settings.name):
+                dns.delete(self.api, self._zone(hostname), record["id"])
 
     def _remove_domain(self, hostname: str) -> None:
         domain = self.account.domains.get(hostname)

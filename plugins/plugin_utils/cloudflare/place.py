@@ -144,6 +144,7 @@ class CloudflarePlace(Controller):
         return [
             *self._subdomain(),
             *self._name(),
+            *hostname.tag_problems(self.settings, self.deployed.tags),
             *hostname.problems(self.api, self.settings, self.account),
             *self._build(),
         ]
@@ -184,6 +185,7 @@ class CloudflarePlace(Controller):
         wanted = effective_secrets(self.settings, secrets, self.deployment)
         try:
             return deployed.make_plan(
+                self.api,
                 self.settings,
                 self.runtime.sources,
                 self.account,

@@ -68,10 +68,13 @@ def zones(call: Call) -> Any:
         raise authentication()
     wanted = call.query.get("name")
     owner = call.query.get("account.id")
+    if call.token.zones is not None and wanted is None:
+        raise authentication()  # only whoever sees all may list
     found = [
         zone
         for zone in call.state.zones.values()
         if zone.account in call.token.accounts
+        and (call.token.zones is None or zone.id in call.token.zones)
         and wanted in (None, zone.name)
         and owner in (None, zone.account)
     ]
@@ -133,8 +136,8 @@ def _zone(call: Call, zone: Zone) -> dict[str, Any]:
         "id": zone.id,
         "name": zone.name,
         "status": zone.status,
-        "paused": False,
-        "type": "full",
+        "paused": zone.paused,
+        "type": zone.type,
         "created_on": zone.created_on,
         "modified_on": zone.created_on,
         "activated_on": zone.created_on,

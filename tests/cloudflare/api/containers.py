@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from tests.cloudflare.accounts import Application, Worker
-from tests.cloudflare.api.front import Call, Page, route
+from tests.cloudflare.api.front import Accepted, Call, Page, route
 from tests.cloudflare.errors import Refusal
 
 A = "/accounts/{account}/containers"
@@ -79,12 +79,14 @@ def prepare_image(call: Call) -> Any:
     require_containers(call)
     image = call.field("image", str)
     require_image(call, image)
+    if not call.account.prepares_images:
+        raise Refusal(403, 1000, "Image preparation is not enabled for this account.")
     waiting = call.plane.preparations
     status = waiting.pop(0) if waiting else "ready"
     answer = {"image": image, "status": status}
     if status == "error":
         answer["reason"] = "The image could not be converted for the Containers runtime."
-    return answer
+    return Accepted(answer) if status == "pending" else answer
 
 
 def require_image(call: Call, image: str) -> None:
@@ -103,16 +105,14 @@ def require_image(call: Call, image: str) -> None:
 def applications(call: Call) -> Any:
     require_containers(call)
     name = call.query.get("name")
-    found = [one for one in call.account.applications.values() if name in (None, one.name)]
+    found = [one for one in _applications(call) if name in (None, one.name)]
     return Page([_shown(call, one) for one in found], default_size=1000)
 
 
 @route("GET", A + "/dash/applications", "Workers Containers Read")
 def dash_applications(call: Call) -> Any:
     require_containers(call)
-    return Page(
-        [_dashboard(call, one) for one in call.account.applications.values()], default_size=1000
-    )
+    return Page([_dashboard(call, one) for one in _applications(call)], default_size=1000)
 
 
 @route("GET", A + "/applications/{application}", "Workers Containers Read")
@@ -132,9 +132,11 @@ def create_application(call: Call) -> Any:
         )
     if all(one.id != namespace_id for one in call.account.namespaces()):
         raise Refusal(400, 1000, "DURABLE_OBJECT_NOT_FOUND")
-    taken = [one for one in call.account.applications.values() if one.name == name]
-    if taken or namespace_id in call.account.applications:
-        raise Refusal(409, 1000, "APPLICATION_ALREADY_EXISTS")
+    there = _applications(call)
+    if any(one.namespace_id == namespace_id for one in there):
+        raise Refusal(400, 1000, "DURABLE_OBJECT_ALREADY_HAS_APPLICATION")
+    if any(one.name == name for one in there):
+        raise Refusal(400, 1000, "VALIDATE_INPUT: an application of this name exists.")
     made = Application(name, namespace_id, call.account.id, _observability(call))
     call.account.applications[made.namespace_id] = made
     _cut(call, namespace_id)
@@ -152,10 +154,12 @@ def change_application(call: Call) -> Any:
 
 @route("DELETE", A + "/applications/{application}", "Workers Containers Write")
 def delete_application(call: Call) -> Any:
+    """Begin to delete an application; it is gone a while later."""
     existing = _existing(call)
-    del call.account.applications[existing.namespace_id]
-    _cut(call, existing.namespace_id)
-    return None
+    if existing.gone_at is None:
+        existing.gone_at = call.plane.clock() + call.plane.deletion_seconds
+        _cut(call, existing.namespace_id)
+    return {"message": "The application is being deleted."}
 
 
 def _observability(call: Call) -> dict[str, Any] | None:
@@ -181,9 +185,19 @@ def _worker(call: Call, namespace_id: str) -> Worker | None:
     return None
 
 
+def _applications(call: Call) -> list[Application]:
+    """Return the account's applications, without those whose deletion is through by now."""
+    kept = call.account.applications
+    for one in list(kept.values()):
+        if one.gone_at is not None and one.gone_at <= call.plane.clock():
+            del kept[one.namespace_id]
+    return list(kept.values())
+
+
 def _existing(call: Call) -> Application:
     require_containers(call)
-    found = call.account.applications.get(call.parts["application"])
+    wanted = call.parts["application"]
+    found = next((one for one in _applications(call) if one.namespace_id == wanted), None)
     if found is None:
         raise Refusal(404, 1001, "APPLICATION_NOT_FOUND")
     return found

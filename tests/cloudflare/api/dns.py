@@ -34,6 +34,8 @@ def record(call: Call) -> Any:
 
 @route("POST", RECORDS, "DNS Write")
 def create(call: Call) -> Any:
+    if call.zone.type == "partial":
+        raise Refusal(400, 1004, "DNS Validation Error: the zone's DNS is not at Cloudflare.")
     wanted = _validated(call, {})
     _refuse_conflicts(call.zone, wanted)
     return add_record(call.zone, wanted)
@@ -108,7 +110,7 @@ def _validated(call: Call, base: dict[str, Any]) -> dict[str, Any]:
     if kind not in KINDS:
         raise Refusal(400, 1004, "DNS Validation Error")
     if not call.zone.covers(name):
-        name = call.zone.name if name in ("", "@") else f"{name}.{call.zone.name}"
+        name = call.zone.ascii if name in ("", "@") else f"{name}.{call.zone.ascii}"
     if not content:
         raise Refusal(400, 9000, "Content for the record is missing.")
     if given.get("proxied") and kind not in (*ADDRESSES, "CNAME"):

@@ -202,7 +202,7 @@ def _zone_for(call: Call, hostname: str, zone_id: str) -> Zone:
     zone = call.state.zones.get(zone_id) if zone_id else call.state.zone_of(hostname)
     if zone is None or not zone.covers(hostname) or zone.account != call.account.id:
         raise Refusal(404, 100114, f"Zone not found for hostname '{hostname}'.")
-    if zone.status != "active":
+    if zone.status != "active" or zone.type == "partial":
         raise Refusal(400, 100115, f"Zone '{zone.name}' is not active.")
     if not (call.token.may("Workers Routes Write") or call.token.may("DNS Write")):
         raise authentication()

@@ -66,6 +66,13 @@ class Page:
 
 
 @dataclass
+class Accepted:
+    """A result that is not final: status 202."""
+
+    result: Any
+
+
+@dataclass
 class Route:
     """A handler and the permission group that it needs."""
 
@@ -174,6 +181,8 @@ class Front:
             if zone is None:
                 raise no_route(f"/zones/{parts['zone']}")
             account_id = zone.account
+            if token.zones is not None and zone.id not in token.zones:
+                raise authentication()
         if account_id is None:
             return
         account = self.plane.state.accounts.get(account_id)
@@ -234,11 +243,14 @@ def logged(body: Any, modules: list[Module]) -> Any:
 def answered(result: Any, query: Mapping[str, str]) -> web.Response:
     """Wrap a result as Cloudflare does."""
     envelope: dict[str, Any] = {"success": True, "errors": [], "messages": []}
+    status = 200
+    if isinstance(result, Accepted):
+        result, status = result.result, 202
     if isinstance(result, Page):
         inside = result.inside
         result, envelope["result_info"] = _paged(result, query)
         result = {inside: result} if inside else result
-    return web.json_response({"result": result, **envelope})
+    return web.json_response({"result": result, **envelope}, status=status)
 
 
 def _paged(page: Page, query: Mapping[str, str]) -> tuple[list[Any], dict[str, int]]:

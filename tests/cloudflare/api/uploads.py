@@ -21,10 +21,13 @@ SCRIPT_BYTES = {"paid": 10 * 1024 * 1024, "free": 3 * 1024 * 1024}
 VALUE_BYTES = 5 * 1024
 BINDINGS = {"paid": 128, "free": 64}
 WORKERS = {"paid": 500, "free": 100}
-KINDS = ("plain_text", "secret_text", "json", "durable_object_namespace", "inherit")
 DEFERRED = {"mode": "deferred", "max_delay": 300}
 """What holds for an object in use where a deployment does not say otherwise."""
 LONGEST_DELAY = 86_400
+KINDS = (
+    *("plain_text", "secret_text", "json", "durable_object_namespace", "inherit"),
+    *("kv_namespace", "secrets_store_secret", "secret_key"),
+)
 NEW_CLASSES = {"new_sqlite_classes": True, "new_classes": False}
 
 
