@@ -118,7 +118,7 @@ CASES = {
     ),
     "anothers-wildcard-to-take-over": Refused(
         "set hermes_route_mode: zone_route",
-        {"hermes_dashboard_hostname": "a.example.dev", "hermes_take_over_hostname": True},
+        {"hermes_dashboard_hostname": "b.example.dev", "hermes_take_over_hostname": True},
     ),
     "anothers-path": Refused(
         'is caught by the route path.example.com/api* of Worker "blog"',
@@ -126,7 +126,7 @@ CASES = {
     ),
     "anothers-path-of-a-route": Refused(
         "which is more exact",
-        {"hermes_dashboard_hostname": "path.example.com", "hermes_route_mode": "zone_route"},
+        {"hermes_dashboard_hostname": "more.example.com", "hermes_route_mode": "zone_route"},
     ),
     "paused-zone": Refused("is paused", {"hermes_dashboard_hostname": "a.example.app"}),
     "partial-zone": Refused(
@@ -169,7 +169,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         for name in ("taken.example.com", "routed.example.com"):
             dns.create(client, zone, {"type": "A", "name": name, "content": "192.0.2.1", "ttl": 1})
         routes.create(client, zone, "routed.example.com/*", "blog")
-        routes.create(client, zone, "path.example.com/api*", "blog")
+        for name in ("path", "more"):
+            routes.create(client, zone, f"{name}.example.com/api*", "blog")
         routes.create(client, zones["example.dev"].id, "*.example.dev/*", "blog")
         upload(client, "tagged")
         tagged = plane.state.accounts[ACCOUNT].workers["tagged"]
