@@ -41,14 +41,14 @@ class LocalService:
         """Return a client with this token."""
         return WorkerClient(self.settings.port, token)
 
+    def stranger(self, token: str | None) -> WorkerClient:
+        """Return a client with a made-up token, or none."""
+        return self.client(token)
+
     def is_as_built(self) -> bool:
         """Tell whether workerd runs from the files that a deploy made, and not from what somebody made of them."""
         wanted = wanted_build(self.runtime, self.rendered)
         return wanted in (None, self.deployment.running_build())
-
-    def stranger(self, token: str | None) -> WorkerClient:
-        """Return a client with a made-up token, or none."""
-        return self.client(token)
 
     def not_served(self, answer: Answer | None) -> Card:
         """Return the card for a Worker that does not answer as it should."""
