@@ -25,6 +25,7 @@ import {
 import type { Env, Settings } from "./settings.ts";
 import { askInstance } from "./stub.ts";
 import { TURN } from "./turns.ts";
+import { partOf, partsOf } from "./uploads.ts";
 
 export { Dashboard } from "./dashboard.ts";
 export { Egress } from "./egress.ts";
@@ -131,6 +132,17 @@ app.put("/api/instance/backups", (c) => {
   const upload = once(steady(c.req.raw));
   return hermes(c, (it) => it.putBack(c.var.requestId, upload(), credential(c)));
 });
+app.get("/api/instance/backups/uploads/:upload{[0-9a-f]{64}}", (c) =>
+  hermes(c, (it) => it.missingParts(c.var.requestId, c.req.param("upload"), partsOf(c.req.query()))),
+);
+app.put("/api/instance/backups/uploads/:upload{[0-9a-f]{64}}/:n{[0-9]{1,2}}", (c) => {
+  const part = partOf(c.req.param("upload"), c.req.param("n"), c.req.query());
+  const body = once(steady(c.req.raw));
+  return hermes(c, (it) => it.takePart(c.var.requestId, part, body(), credential(c)));
+});
+app.post("/api/instance/backups/uploads/:upload{[0-9a-f]{64}}", (c) =>
+  hermes(c, (it) => it.putBackParts(c.var.requestId, c.req.param("upload"))),
+);
 app.get("/api/instance/backups/:id{[0-9]{1,9}}", (c) =>
   hermes(c, (it) => it.backup(c.var.requestId, Number(c.req.param("id")), credential(c))),
 );

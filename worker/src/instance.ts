@@ -26,6 +26,7 @@ import { instanceOf } from "./stub.ts";
 import { realTime } from "./time.ts";
 import { type Deaths, Tokens, type TokenUse } from "./tokens.ts";
 import { TURN, Turns } from "./turns.ts";
+import { type Part, Uploads } from "./uploads.ts";
 import { type Generation, Vault } from "./vault.ts";
 
 const MEMORY = "memory";
@@ -37,6 +38,9 @@ const HEAL_PAUSE = 10_000;
 const LONGEST_TERM = 840_000;
 /** What only looks into the sandbox takes no longer, in milliseconds. */
 const LOOK = 30_000;
+
+/** What is wrong with a backup itself, whoever sends it how often. */
+const OF_THE_BACKUP = new Set(["bad_backup", "backup_not_restored", "state_too_large"]);
 
 /** What `/api/health` says about the instance. */
 export interface Health {
@@ -98,6 +102,7 @@ export class HermesInstance extends DurableObject<Env> {
   readonly #log: Log;
   readonly #storage: StorageMark;
   readonly #vault: Vault;
+  readonly #uploads: Uploads;
   readonly #sandbox: Bounded;
   readonly #lifecycle: Lifecycle;
   readonly #turns: Turns;
@@ -115,6 +120,7 @@ export class HermesInstance extends DurableObject<Env> {
     this.#log = new Log(new Redactor(secretValues(this.#settings)));
     this.#storage = markOf(ctx.storage.kv, Date.now());
     this.#vault = new Vault(ctx.storage);
+    this.#uploads = new Uploads(ctx.storage);
     this.#sandbox = Bounded.of(sandboxOf(ctx, env, this.#settings), realTime);
     this.#lifecycle = new Lifecycle({
       settings: this.#settings,
@@ -393,15 +399,52 @@ export class HermesInstance extends DurableObject<Env> {
     return this.#stream(requestId, credential, headers, async () => this.#vault.read(id));
   }
 
+  /** Which parts of a backup have yet to be sent. */
+  missingParts(requestId: string, upload: string, parts: number): Promise<Response> {
+    return this.#answer(requestId, async () => ({ missing: this.#uploads.missing(upload, parts) }));
+  }
+
+  /** Takes one part of a backup in. */
+  takePart(
+    requestId: string,
+    part: Part,
+    body: ReadableStream<Uint8Array>,
+    credential: Credential,
+  ): Promise<Response> {
+    return this.#answer(requestId, async () => {
+      const stream = await this.#lentUpload(body, credential);
+      return { missing: await this.#uploads.take(part, stream) };
+    });
+  }
+
+  /** Puts a backup back whose parts are all there. They are kept for another try where the fault is not theirs. */
+  putBackParts(requestId: string, upload: string): Promise<Response> {
+    return this.#change(requestId, async () => {
+      const backup = await this.#lifecycle.putBack(this.#uploads.read(upload)).catch((error: unknown) => {
+        if (error instanceof ApiError && OF_THE_BACKUP.has(error.code)) this.#uploads.forget(upload);
+        throw error;
+      });
+      this.#uploads.forget(upload);
+      return { backup: backupView(backup) };
+    });
+  }
+
   /** Puts an uploaded backup in the place of today's state, and wakes Hermes with it. */
   putBack(requestId: string, upload: ReadableStream<Uint8Array>, credential: Credential): Promise<Response> {
     return this.#change(requestId, async () => {
-      // The upload ends with what let it in; a restore that has it whole goes on.
-      const stream = await this.#lend(credential, undefined, async (signal) => {
-        const { readable, writable } = new IdentityTransformStream();
-        return { value: readable, end: upload.pipeTo(writable, { signal }) };
-      });
+      const stream = await this.#lentUpload(upload, credential);
       return { backup: backupView(await this.#lifecycle.putBack(stream)) };
+    });
+  }
+
+  /** An upload ends with what let it in; a restore that has it whole goes on. */
+  #lentUpload(
+    upload: ReadableStream<Uint8Array>,
+    credential: Credential,
+  ): Promise<ReadableStream<Uint8Array>> {
+    return this.#lend(credential, undefined, async (signal) => {
+      const { readable, writable } = new IdentityTransformStream();
+      return { value: readable, end: upload.pipeTo(writable, { signal }) };
     });
   }
 

@@ -82,9 +82,9 @@ const MEMORY = "state.db";
 /** Largest state, in bytes. */
 export const CAP = 256 * 1024 * 1024;
 /** Bytes in one row. An object's rows may hold 2 MB, but small ones leave less garbage behind when they are read. */
-const ROW = 128 * 1024;
+export const ROW = 128 * 1024;
 /** Longest first line that is believed, in bytes. */
-const MANIFEST_LIMIT = 64 * 1024;
+export const MANIFEST_LIMIT = 64 * 1024;
 /** Characters of what is no manifest that are shown: an engine may say there why it ran no command. */
 const LONGEST_QUOTE = 200;
 
