@@ -45,16 +45,17 @@ class ActionModule(ExistingAction):
                 backups.download(client, backup, path)
             except Unreachable as error:
                 raise self.silent(f"the backup did not arrive: {error}") from error
-        self._tell(path, is_new)
+        self._tell(path, is_new, backups.size_words(backup["bytes"]))
         return {"changed": is_new, "path": str(path), "backup": backup}
 
-    def _tell(self, path: Path, is_new: bool) -> None:
+    def _tell(self, path: Path, is_new: bool, note: str) -> None:
         shown = self.deployment.shown(path)
         self.show(
             [
                 "",
                 f"{self.settings.name}: {'backed up' if is_new else 'backed up already, nothing has changed since'}",
                 f"  backup  {shown}",
+                *([f"  note    {note}"] if note else []),
                 "",
                 "To have it back:",
                 f"  {self.restore_command(path)}",

@@ -242,6 +242,7 @@ class ActionModule(DeploymentAction):
         return [
             *lines,
             f"  backup  {self.deployment.shown(backup)}",
+            *([f"  note    {note}"] if (note := backups.size_words(backup.stat().st_size)) else []),
             "",
             "To have it back:",
             f"  {self.command('deploy')}",

@@ -16,6 +16,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import Exist
 from ansible_collections.hermes.workers.plugins.plugin_utils.storage import Storage
 
 NEWEST = "newest"
+MISSING = 404
 CAP = 256 * 1024 * 1024
 """What the Worker takes at most, in bytes."""
 
@@ -38,10 +39,21 @@ class ActionModule(ExistingAction):
         self.deployment.take("restore")
         self.progress(f"restoring {self.deployment.shown(path)}; today's state is saved first")
         try:
-            with path.open("rb") as file:
-                answer = client.upload(backups.PATH, file, backups.SECONDS)
+            answer = backups.upload(client, path, self.progress)
         except Unreachable as error:
-            raise self.silent(f"the upload broke off: {error}") from error
+            raise Card.of(
+                self.settings.name,
+                f"the upload broke off: {error}",
+                "run it again; what has arrived is kept for a day, and only the rest is sent.",
+                "instance",
+            ) from error
+        if answer.status == MISSING:
+            raise Card.of(
+                self.settings.name,
+                "the Worker is of an earlier release, which takes no backup in parts.",
+                f"run `{self.command('deploy')}`, then this again.",
+                "instance",
+            )
         if answer.status != 200:
             raise self.silent(f"it was not restored: {answer.complaint()}")
         # Whatever storage it is in now, this is the memory that the owner wants.

@@ -9,13 +9,12 @@ import hmac
 import http.client
 import io
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from secrets import token_hex
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import urlsplit
 
 try:
@@ -141,11 +140,11 @@ class WorkerClient:
         finally:
             connection.close()
 
-    def upload(self, path: str, content: BinaryIO, timeout: float) -> Answer:
-        """PUT a file, read piece by piece. Raises Unreachable."""
+    def upload(self, path: str, content: bytes, timeout: float) -> Answer:
+        """PUT bytes. Raises Unreachable."""
         connection = self._connection(timeout)
         try:
-            headers = self._headers({"Content-Type": BYTES, "Content-Length": str(_size(content))})
+            headers = self._headers({"Content-Type": BYTES})
             connection.request("PUT", path, body=content, headers=headers)
             response = connection.getresponse()
             return Answer(response.status, _lower(response), response.read())
@@ -247,8 +246,8 @@ class RemoteClient(WorkerClient):
         except requests.exceptions.RequestException as error:
             raise Unreachable(cause(error)) from error
 
-    def upload(self, path: str, content: BinaryIO, timeout: float) -> Answer:
-        """PUT a file, read piece by piece. Raises Unreachable."""
+    def upload(self, path: str, content: bytes, timeout: float) -> Answer:
+        """PUT bytes. Raises Unreachable."""
         try:
             response = self._call("PUT", path, None, timeout, {"Content-Type": BYTES}, data=content)
             return Answer(response.status_code, _lowered(response), response.content)
@@ -264,7 +263,7 @@ class RemoteClient(WorkerClient):
         headers: dict[str, str] | None,
         *,
         stream: bool = False,
-        data: BinaryIO | None = None,
+        data: bytes | None = None,
     ) -> requests.Response:
         refusal = self.identify() if self.token and not self._is_proved else None
         if refusal is not None:
@@ -353,7 +352,3 @@ def _lowered(response: requests.Response) -> dict[str, str]:
 
 def _lower(response: http.client.HTTPResponse) -> dict[str, str]:
     return {name.lower(): value for name, value in response.getheaders()}
-
-
-def _size(content: BinaryIO) -> int:
-    return os.fstat(content.fileno()).st_size

@@ -5,17 +5,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import tarfile
+import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 from ansible_collections.hermes.workers.plugins.module_utils.client import (
+    Answer,
     Unreachable,
     WorkerClient,
 )
@@ -24,7 +29,17 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deplo
 SUFFIX = ".hermes"
 SECONDS = 300.0
 """Longest silence while a backup travels; the largest is 256 MB."""
+RESTORE_SECONDS = 600.0
+"""Longest silence while one is put back: today's state is saved first, and Hermes starts with the other."""
 PATH = "/api/instance/backups"
+PART = 16 * 1024 * 1024
+"""Bytes that are uploaded at once: the Worker takes 64 MB of them, and what is cut off is sent again."""
+PAUSES = (1.0, 3.0, 9.0)
+"""Seconds between the attempts to send a part."""
+PASSING = frozenset({408, 429, 500, 502, 503, 504, 520, 522, 524})
+"""Statuses of trouble that may be over at the next attempt."""
+ONE_BODY = 100_000_000
+"""Cloudflare's edge lets no larger body in."""
 
 
 def folder_of(deployment: Deployment) -> Path:
@@ -100,6 +115,52 @@ def difference(path: Path, backup: dict[str, Any]) -> str:
     except (ValueError, KeyError, TypeError):
         return "its first line is no manifest"
     return "" if announced == digest else "its manifest is of another backup"
+
+
+def upload(client: WorkerClient, path: Path, progress: Callable[[str], None]) -> Answer:
+    """Upload a backup in parts, and have it put back; where an earlier upload was cut, only what is missing.
+
+    Returns the last answer, which may be a refusal. Raises Unreachable.
+    """
+    count = max(1, math.ceil(path.stat().st_size / PART))
+    place = f"{PATH}/uploads/{digest_of(path.open('rb'))}"
+    answer = client.request("GET", f"{place}?parts={count}", timeout=60)
+    if answer.status != 200:
+        return answer
+    missing = answer.json()["missing"]
+    if len(missing) < count:
+        progress(f"{count - len(missing)} of {count} parts are there already")
+    with path.open("rb") as file:
+        for n in missing:
+            file.seek(n * PART)
+            answer = _send(client, f"{place}/{n}?parts={count}", file.read(PART))
+            if answer.status != 200:
+                return answer
+            if count > 1:
+                progress(f"uploaded part {n + 1} of {count}")
+    return client.request("POST", place, timeout=RESTORE_SECONDS)
+
+
+def _send(client: WorkerClient, path: str, content: bytes) -> Answer:
+    """Send a part, some times if need be: twice is as good as once."""
+    path = f"{path}&sha256={hashlib.sha256(content).hexdigest()}"
+    for pause in PAUSES:
+        with contextlib.suppress(Unreachable):
+            answer = client.upload(path, content, SECONDS)
+            if answer.status not in PASSING:
+                return answer
+        time.sleep(pause)
+    return client.upload(path, content, SECONDS)
+
+
+def size_words(size: int) -> str:
+    """Return what it means that a backup is as large as it is; an empty text when it means nothing."""
+    if size <= ONE_BODY:
+        return ""
+    return (
+        f"{size / 1e6:.0f} MB: Cloudflare lets in no more than 100 MB at once, so that only `restore` brings it back,"
+        " in parts; beyond 256 MB nothing is saved any more. Old sessions and large files in Hermes' home can go."
+    )
 
 
 def pack(folder: Path, path: Path) -> None:

@@ -107,3 +107,94 @@ def test_a_folder_whose_archive_does_not_read_back_is_not_packed(
     with pytest.raises(OSError, match="does not read back"):
         backups.pack(storage, tmp_path / "hermes.tar.gz")
     assert list(tmp_path.glob("hermes*")) == []
+
+
+class Taking:
+    """A Worker that takes parts, and refuses or cuts as it is told: one entry for each request to come."""
+
+    def __init__(self, *troubles: int | Exception | None) -> None:
+        self.troubles = list(troubles)
+        self.parts: dict[int, bytes] = {}
+        self.sent: list[int] = []
+        self.asked: list[str] = []
+
+    def request(self, method: str, path: str, **_more: Any) -> Answer:
+        self.asked.append(method)
+        place, _, query = path.partition("?")
+        assert place == f"/api/instance/backups/uploads/{WHOLE_SHA256}"
+        if method == "POST":
+            whole = b"".join(self.parts[n] for n in sorted(self.parts))
+            return answer(200, {"backup": {"bytes": len(whole)}}) if whole == WHOLE else answer(409)
+        count = int(query.removeprefix("parts="))
+        return answer(200, {"missing": [n for n in range(count) if n not in self.parts]})
+
+    def upload(self, path: str, content: bytes, _seconds: float) -> Answer:
+        n = int(path.partition("?")[0].rpartition("/")[2])
+        assert path.endswith(f"&sha256={hashlib.sha256(content).hexdigest()}")
+        self.sent.append(n)
+        trouble = self.troubles.pop(0) if self.troubles else None
+        if isinstance(trouble, Exception):
+            raise trouble
+        if trouble:
+            return answer(trouble)
+        self.parts[n] = content
+        return answer(200, {"missing": []})
+
+
+WHOLE = bytes(range(100))
+WHOLE_SHA256 = hashlib.sha256(WHOLE).hexdigest()
+
+
+def answer(status: int, content: Any = None) -> Answer:
+    return Answer(status, {}, json.dumps(content).encode())
+
+
+@pytest.fixture
+def whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A backup of four parts, and no patience between attempts."""
+    monkeypatch.setattr(backups, "PART", 30)
+    monkeypatch.setattr(backups, "PAUSES", (0.0, 0.0))
+    path = tmp_path / "one.hermes"
+    path.write_bytes(WHOLE)
+    return path
+
+
+def test_a_backup_is_sent_in_parts_that_the_edge_lets_in(whole: Path) -> None:
+    assert backups.PART < 64 * 1024 * 1024 < backups.ONE_BODY
+    worker = Taking()
+    told: list[str] = []
+    done = backups.upload(worker, whole, told.append)  # type: ignore[arg-type]
+    assert (done.status, worker.sent) == (200, [0, 1, 2, 3])
+    assert all(len(part) <= 30 for part in worker.parts.values())
+    assert "uploaded part 4 of 4" in told
+
+
+def test_a_part_that_was_cut_is_sent_again_and_no_other(whole: Path) -> None:
+    worker = Taking(None, Unreachable("cut"), 503, None)
+    assert backups.upload(worker, whole, print).status == 200  # type: ignore[arg-type]
+    assert worker.sent == [0, 1, 1, 1, 2, 3]
+
+
+def test_an_upload_that_broke_off_goes_on_with_what_is_missing(whole: Path) -> None:
+    gone = [Unreachable("gone")] * 3
+    worker = Taking(None, None, *gone)
+    with pytest.raises(Unreachable):
+        backups.upload(worker, whole, print)  # type: ignore[arg-type]
+    assert "POST" not in worker.asked
+    worker.sent.clear()
+    told: list[str] = []
+    assert backups.upload(worker, whole, told.append).status == 200  # type: ignore[arg-type]
+    assert worker.sent == [2, 3]
+    assert told[0] == "2 of 4 parts are there already"
+
+
+def test_a_part_that_is_refused_is_not_sent_again(whole: Path) -> None:
+    worker = Taking(507)
+    assert backups.upload(worker, whole, print).status == 507  # type: ignore[arg-type]
+    assert worker.sent == [0]
+
+
+def test_a_state_over_100_mb_has_a_word_said_of_it() -> None:
+    assert backups.size_words(100_000_000) == ""
+    words = backups.size_words(150_000_000)
+    assert words.startswith("150 MB") and "in parts" in words and "256 MB" in words

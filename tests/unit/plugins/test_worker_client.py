@@ -54,14 +54,10 @@ def test_an_answer_is_read_whole(client: WorkerClient, server: ApiServer) -> Non
     assert (refused.status, refused.complaint()) == (409, "This is not done.")
 
 
-def test_a_backup_travels_both_ways(
-    client: WorkerClient, server: ApiServer, tmp_path: Path
-) -> None:
+def test_a_backup_travels_both_ways(client: WorkerClient, server: ApiServer) -> None:
     content = b'{"format": 1}\n' + bytes(range(256)) * 8192
-    (tmp_path / "backup").write_bytes(content)
     server.script = [Reply(200, {"backup": {"id": 4}}), Reply(200, content)]
-    with (tmp_path / "backup").open("rb") as file:
-        answer = client.upload("/api/instance/backups", file, 5.0)
+    answer = client.upload("/api/instance/backups", content, 5.0)
     assert (answer.status, answer.json()) == (200, {"backup": {"id": 4}})
     assert (server.calls[0].method, server.calls[0].content) == ("PUT", content)
     pieces: list[bytes] = []
@@ -69,13 +65,9 @@ def test_a_backup_travels_both_ways(
     assert b"".join(pieces) == content
 
 
-def test_a_refused_backup_has_its_reason(
-    client: WorkerClient, server: ApiServer, tmp_path: Path
-) -> None:
-    (tmp_path / "backup").write_bytes(b"x")
+def test_a_refused_backup_has_its_reason(client: WorkerClient, server: ApiServer) -> None:
     server.script = [refusal(400), refusal(404)]
-    with (tmp_path / "backup").open("rb") as file:
-        answer = client.upload("/api/instance/backups", file, 5.0)
+    answer = client.upload("/api/instance/backups", b"x", 5.0)
     assert (answer.status, answer.complaint()) == (400, "This is not done.")
     pieces: list[bytes] = []
     answer = client.download("/api/instance/backups/9", pieces.append, 5.0)

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A state of 150 MB leaves Cloudflare and comes back, though no request over 100 MB gets in there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import requests
+from clouds import Cloud, cloud
+
+__all__ = ["cloud"]
+
+SIZE = 150_000_000
+
+
+def home_of(cloud: Cloud, name: str) -> Path:
+    """The folder in which Hermes' state lies while it is awake."""
+    workers = cloud.plane.folder / "workers" / cloud.worker(name).tag
+    (database,) = (path for path in (workers / "disks").rglob("state.db"))
+    return database.parent
+
+
+def test_a_large_state_is_backed_up_and_restored_although_it_is_cut_in_between(
+    cloud: Cloud,
+) -> None:
+    cloud.deploy("large")
+    large = home_of(cloud, "large") / "memories" / "large.bin"
+    large.parent.mkdir(exist_ok=True)
+    content = os.urandom(SIZE)
+    large.write_bytes(content)
+    play = cloud.play("backup", "large")
+    assert play.code == 0, play.output
+    assert "150 MB: Cloudflare lets in no more than 100 MB at once" in play.output
+    (kept,) = (cloud.home / "backups").glob("large-*.hermes")
+    token = (cloud.home / "large" / "api_token").read_text().strip()
+    whole = requests.put(
+        "https://large.acme.workers.dev/api/instance/backups",
+        data=kept.read_bytes(),
+        headers={"Authorization": f"Bearer {token}"},
+        proxies={"https": cloud.plane.env["HTTPS_PROXY"]},
+        verify=cloud.plane.env["SSL_CERT_FILE"],
+        timeout=120,
+    )
+    assert whole.status_code == 413, "the edge takes it in no one piece"
+
+    large.write_bytes(b"something else")
+    restore = ("-e", f"hermes_backup={kept}")
+    cloud.plane.faults.on("PUT", r"large\..*/uploads/[0-9a-f]+/5", "cut-before", times=4)
+    play = cloud.play("restore", "large", *restore)
+    cloud.plane.faults.clear()
+    assert play.code != 0
+    assert "what has arrived is kept for a day, and only the rest is sent" in play.output
+    assert large.read_bytes() == b"something else", "nothing was replaced"
+
+    start = len(cloud.plane.calls)
+    play = cloud.play("restore", "large", *restore)
+    assert play.code == 0, play.output
+    assert "5 of 9 parts are there already" in play.output
+    sent = [one.path for one in cloud.plane.calls[start:] if one.method == "PUT"]
+    assert len(sent) == 4, sent
+    found = home_of(cloud, "large") / "memories" / "large.bin"
+    assert found.read_bytes() == content
+    assert cloud.chat("large", "Are you there?")[0] == 200
