@@ -74,6 +74,8 @@ class Served:
     """The version that runs, and whether it can start containers."""
     requests: int = 0
     used: float = 0.0
+    cuts: int = 0
+    """How often it was ended for something new."""
     debug: int = 0
     """Port by which another process reaches the objects of the one that runs."""
     update_at: float | None = None
@@ -146,6 +148,7 @@ class Edge:
         if served and served.running:
             _kill(served.running)
             served.running = None
+            served.cuts += 1
             served.update_at = None
             for process, listener in served.fronts.values():
                 _kill(process)
@@ -223,20 +226,20 @@ class Edge:
     async def _patiently(
         self, served: Served, account: Account, request: web.Request
     ) -> web.StreamResponse:
-        """Pass a request on, and once more when a new version ended the Worker before it answered.
+        """Pass a request on, and once more when the Worker was ended for something new before it answered.
 
         At Cloudflare a Worker that was asked outlives its Durable Object and asks the new one; here both are one
         process.
         """
         small = (request.content_length or 0) <= REPEATABLE_BYTES
         body = await request.read() if small and request.body_exists else None
-        asked = served.worker.current
+        cuts = served.cuts
         try:
             return await _stream(self._client(), served.port, request, body)
         except Unanswered:
             if (
                 not small
-                or served.worker.current is asked
+                or served.cuts == cuts
                 or not await self._ready(served, account)
             ):
                 raise

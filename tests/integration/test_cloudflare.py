@@ -259,7 +259,12 @@ def test_keys_rotate_without_a_failed_request(cloud: Cloud) -> None:
     client.join()
     assert play.code == 0, play.output
     assert all(answers)
-    assert cloud.writes(start) == ["PATCH workers/scripts/turning/secrets-bulk"]
+    # An object that kept its secrets is told to take the new ones, once.
+    told = [
+        "PATCH workers/scripts/turning/secrets-bulk",
+        "POST workers/scripts/turning/deployments",
+    ]
+    assert cloud.writes(start) == told
     held = cloud.worker("turning").current.secrets()
     assert held["ANTHROPIC_API_KEY"] == KEY + "3"
     assert held["API_TOKEN"] == path.read_text().strip() != old
