@@ -237,11 +237,7 @@ class Edge:
         try:
             return await _stream(self._client(), served.port, request, body)
         except Unanswered:
-            if (
-                not small
-                or served.cuts == cuts
-                or not await self._ready(served, account)
-            ):
+            if not small or served.cuts == cuts or not await self._ready(served, account):
                 raise
             return await _stream(self._client(), served.port, request, body)
 

@@ -159,8 +159,11 @@ def whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_a_backup_is_sent_in_parts_that_the_edge_lets_in(whole: Path) -> None:
-    assert backups.PART < 64 * 1024 * 1024 < backups.ONE_BODY
+def test_no_part_is_larger_than_the_worker_and_the_edge_let_in() -> None:
+    assert backups.PART <= 64 * 1024 * 1024 < backups.ONE_BODY
+
+
+def test_a_backup_is_sent_in_parts(whole: Path) -> None:
     worker = Taking()
     told: list[str] = []
     done = backups.upload(worker, whole, told.append)  # type: ignore[arg-type]
