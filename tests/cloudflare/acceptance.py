@@ -58,14 +58,19 @@ class Acceptance:
     steps: list[Step] = field(default_factory=list)
     started: Callable[[int], None] = lambda _pid: None
     """Is told the process id of each play."""
+    probe: Callable[[], None] = lambda: None
+    """Asks what else is to be asked while everything is there."""
 
     def run(self) -> list[Step]:
-        """Deploy, deploy again, verify, rotate the keys, destroy. Raises Failed."""
+        """Deploy, again, verify, back up, restore, rotate the keys, deploy again, destroy. Raises Failed."""
         self.deploy()
-        self.deploy_again()
+        self.deploy_again("again")
         self.play("verify", "Prove it once more")
-        if (ROOT / "playbooks" / "rotate_keys.yml").exists():
-            self.play("rotate_keys", "Rotate its keys")
+        self.play("backup", "Back it up")
+        self.play("restore", "Put the backup back", "-e", "hermes_backup=newest")
+        self.play("rotate_keys", "Rotate its keys")
+        self.deploy_again("rotated", "Deploy after the rotation: nothing may change")
+        self.probe()
         self.destroy()
         return self.steps
 
@@ -73,15 +78,15 @@ class Acceptance:
         """Deploy from nothing to a verified chat."""
         self.play("deploy", "Deploy")
 
-    def deploy_again(self) -> None:
+    def deploy_again(self, name: str, title: str = "Deploy again: nothing may change") -> None:
         """Deploy once more; nothing may change, and no call may write."""
-        output = self.play("deploy", "Deploy again: nothing may change")
+        output = self.play("deploy", title)
         step = self.steps[-1]
-        step.name = "again"
+        step.name = name
         changed = sum(int(number) for number in CHANGED.findall(output))
         if changed or step.writes or "No changes. 0 calls written." not in output:
             raise Failed(
-                f"the second deploy changed {changed} and sent {step.writes} calls that write"
+                f"a deploy ({name}) changed {changed} and sent {step.writes} calls that write"
             )
 
     def destroy(self, forget: bool = False) -> None:
