@@ -270,7 +270,7 @@ class Edge:
             if alive and served.update_at is not None and served.shown[1] == has_application:
                 return version.id in served.fronts or await self._start_front(served, version)
             self.changed(worker)
-            if workerd.overlaid(version) and has_application:
+            if workerd.speaks_to_an_engine(version) and has_application:
                 await self._start_engine(served)
             await self._start_workerd(served, version, has_application)
             served.shown = wanted
@@ -295,7 +295,7 @@ class Edge:
         return {"HERMES_ENGINE": "process", "PROVIDERS_ADDRESS": address}
 
     async def _start_workerd(self, served: Served, version: Version, engine: bool) -> None:
-        running = engine and workerd.overlaid(version)
+        running = engine and workerd.speaks_to_an_engine(version)
         overlay = workerd.Overlay(engine=running, internet=self.internet)
         if workerd.overlaid(version):
             overlay.variables = self._variables(served)

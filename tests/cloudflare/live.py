@@ -27,10 +27,13 @@ from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
     Cloudflare,
     CloudflareError,
 )
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import deployed
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.image import prune
 
 from tests.cloudflare.acceptance import ROOT, SETTINGS, Acceptance, Failed, end, table
 from tests.cloudflare.comparison import differences, report
+from tests.cloudflare.probes import Field, Verdict, ask_all
+from tests.cloudflare.probes import report as probe_report
 from tests.cloudflare.recorder import Recorder, read
 from tests.cloudflare.rehearse import Rehearsal, names_of, state_folder
 
@@ -80,6 +83,16 @@ class Account:
             count=recorder.count if recorder else lambda: (0, 0),
             show=lambda line: print(line, flush=True),
         )
+
+    def probe(self, name: str) -> list[Verdict]:
+        """Ask what is assumed of Cloudflare, by a Worker beside the deployment of this name."""
+        print("\n=== Ask what is assumed of Cloudflare ===", flush=True)
+        # Not by the recorder: what a probe asks is no call of the product.
+        api = Cloudflare(self.token, self.id)
+        image = deployed.read(api, name).reference
+        there = Field(api, f"{name}-probes", image, self.hostname)
+        with there.deployed(self.place):
+            return ask_all(there, lambda line: print(line, flush=True))
 
     def leftovers(self) -> list[str]:
         """Return the names of throw-away deployments of which something is there."""
@@ -139,6 +152,8 @@ def live(options: argparse.Namespace, account: Account) -> int:
     with Recorder(API, names) as recorder, guarded() as watch:
         acceptance = account.acceptance(name, recorder)
         acceptance.started = lambda pid: watch(f"play {pid}")
+        verdicts: list[Verdict] = []
+        acceptance.probe = lambda: verdicts.extend(account.probe(name))
         outcome = "accepted"
         try:
             acceptance.run()
@@ -156,6 +171,8 @@ def live(options: argparse.Namespace, account: Account) -> int:
                 "```",
                 *table(acceptance.steps),
                 "```",
+                "",
+                *(["## What was assumed", "", *probe_report(verdicts)] if verdicts else []),
             ]
             title = "How Cloudflare answered, beside the stand-in"
             text = report(title, found, recorder.answered, notes)

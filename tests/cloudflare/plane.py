@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable
@@ -35,6 +36,10 @@ PACKAGES = ("pypi.org", "files.pythonhosted.org", "registry.npmjs.org")
 MIRRORS = ("UV_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX", "PIP_INDEX_URL", "npm_config_registry")
 
 
+Answer = Callable[[web.Request], "tuple[int, Any] | None"]
+"""Returns a status and a JSON body, or None."""
+
+
 class ControlPlane:
     """Cloudflare's control plane and edge on this machine. A context manager; it ends with its holder.
 
@@ -59,6 +64,8 @@ class ControlPlane:
         """Statuses of the next image preparations: pending, ready or error. Empty: ready."""
         self.deletion_seconds = 0.3
         """How long a container application that is deleted is still there."""
+        self.answers: list[tuple[str, str, Answer]] = []
+        """A test's own: method, pattern of host and path, and what answers; None passes the call on."""
         self.unready_versions = 0
         """How many further times a version that was just uploaded is not readable yet."""
         self.defers_secrets = True
@@ -248,6 +255,14 @@ class ControlPlane:
         token = self.state.token(value) if scheme == "Bearer" else None
         return token.id if token else ""
 
+    def _own_answer(self, request: web.Request, where: str) -> web.Response | None:
+        for method, pattern, answer in self.answers:
+            if method == request.method and re.search(pattern, where):
+                told = answer(request)
+                if told:
+                    return web.json_response(told[1], status=told[0])
+        return None
+
     def _watching(self, control: bool) -> Callable[..., Any]:
         """Return what logs a host's calls and lets them fail; control: false for the hosts of Workers."""
 
@@ -259,7 +274,9 @@ class ControlPlane:
             kind = self.faults.meet(request.method, where, not control, self._token_of(request))
             status = 0
             try:
-                if kind is None or kind.after_effect:
+                if own := self._own_answer(request, where):
+                    response = own
+                elif kind is None or kind.after_effect:
                     response = await handler(request)
                 if kind:
                     response = await fail(request, kind)

@@ -153,7 +153,7 @@ def summary(acceptance: Acceptance, engine: bool) -> list[str]:
         else "was not built, but taken as pushed: no container engine was used"
     )
     return [
-        "Rehearsed: deployed, proved by a chat, unchanged by a second deploy, destroyed.",
+        "Rehearsed: deployed, proved by a chat, unchanged by a second deploy, restored, rotated, destroyed.",
         *table(acceptance.steps),
         "  real         Ansible, wrangler, the Worker under workerd, Hermes",
         f"  image        {image}",

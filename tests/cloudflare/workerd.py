@@ -97,6 +97,11 @@ def overlaid(version: Version) -> bool:
     return bool(version.containers)
 
 
+def speaks_to_an_engine(version: Version) -> bool:
+    """Tell whether a version starts containers through the engine that stands in for Cloudflare's here."""
+    return overlaid(version) and any(b"ENGINE" in one.content for one in version.modules)
+
+
 def _configuration(
     worker: Worker, version: Version, modules: list[Module], overlay: Overlay
 ) -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -180,6 +181,11 @@ def test_a_live_run_proves_compares_and_takes_away(
     assert "deployed and verified" in done.stdout
     assert "Accepted; nothing was left behind." in done.stdout
     assert leftovers(real, ACCOUNT) == []
+    assert "Deploy after the rotation: nothing may change" in done.stdout
     text = report.read_text()
+    # In the stand-in's workerd there is no container to ask; the API is asked all the same.
+    assert "| `first-start` | " in text
+    assert "could not be asked: there is no ctx.container" in text
+    assert re.search(r"\| `body-64` \| .* \| as assumed: answered with 200 \|", text)
     assert "kinds of calls were answered as the stand-in answers them." in text, text
     assert TOKEN not in done.stdout + text
