@@ -174,6 +174,9 @@ export class Boot {
   async #attempts(from: From): Promise<{ attempt: Attempt; error: unknown } | null> {
     const { time, log, memory, remember } = this.#parts;
     const tries = new Tries(this.#parts, from);
+    const waitsFor = (why: string) => {
+      if (memory.starting !== null) remember({ starting: { ...memory.starting, why } });
+    };
     try {
       for (let pause = SHORTEST_AGAIN; ; pause = Math.min(2 * pause, LONGEST_AGAIN)) {
         const attempt = new Attempt(this.#parts, from);
@@ -184,10 +187,10 @@ export class Boot {
           if (!tries.mayGoOn(attempt, error)) return { attempt, error };
           const why = engineReason(error);
           log.warn("started_again", { boot: attempt.bootId, why });
-          if (isRefusedForNow(error) && memory.starting !== null)
-            remember({ starting: { ...memory.starting, why: reason(error) } });
+          if (isRefusedForNow(error)) waitsFor(reason(error));
           await this.#destroyQuietly();
           await time.sleep(pause);
+          waitsFor(this.#waitsFor);
         }
       }
     } finally {

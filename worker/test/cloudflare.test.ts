@@ -189,6 +189,8 @@ describe("a boot on Cloudflare", () => {
       const waking = w.life.wake("test");
       await w.time.pass(1500);
       expect(w.life.memory.starting?.why).toContain(words);
+      await w.time.pass(13_000);
+      expect(w.life.memory.starting?.why).toBe("Cloudflare is still distributing the image");
       await w.time.pass(90_000);
       await waking;
       expect(w.life.memory).toMatchObject({ state: "awake", bootFailures: 0 });
