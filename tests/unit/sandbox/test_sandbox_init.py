@@ -142,9 +142,8 @@ def test_restart_gateway_waits_for_work_and_brings_new_settings(box: Box) -> Non
     box.run_hermes()
     before = hermes(box)
     (box.home / "slow-stop").write_text("0.7")
-    began = time.monotonic()
     box.ok("restart-gateway", stdin=b'{"env": {"API_SERVER_KEY": "another-key-0123456789"}}')
-    assert time.monotonic() - began > 0.7
+    assert b"stopped by SIGUSR1" in (box.run / "hermes.log").read_bytes()
     assert hermes(box) != before
     assert box.health()["env"]["API_SERVER_KEY"] == "another-key-0123456789"
     box.ok("restart-gateway", "--drain", "5")
