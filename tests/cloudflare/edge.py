@@ -27,6 +27,9 @@ MOST = 24
 """How many idle Workers may stay in memory; the platform evicts idle objects too."""
 START_SECONDS = 60.0
 """For a cold disk and a busy machine; what ends earlier is not waited for."""
+NO_INSTANCE = (
+    "There is no container instance that can be provided to this Durable Object, try again later"
+)
 BODY_BYTES = 100 * 1000 * 1000
 """The largest body that the edge lets in, on the plans that people have."""
 DEFERRED_SECONDS = 300.0
@@ -107,6 +110,10 @@ class Edge:
         self.state = state
         self.binaries = binaries
         self.clock = clock
+        self.start_seconds = 0.5
+        """Until a command works in a container that was just started."""
+        self.refusals: list[str] = [NO_INSTANCE]
+        """In which words the first starts of each Worker's containers are refused."""
         self.internet = ""
         """host:port of a test's own server, which then answers for the whole internet of all Workers."""
         self._served: dict[str, Served] = {}
@@ -154,6 +161,7 @@ class Edge:
                 _kill(process)
                 listener.close()
             served.fronts.clear()
+            self._set_starts(served)
 
     def deleted(self, worker: Worker) -> None:
         """End a Worker, its sandbox and its objects' storage."""
@@ -253,7 +261,13 @@ class Edge:
             (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         served = Served(worker, folder, _listener(), _listener())
         self._served[worker.tag] = served
+        self._set_starts(served)
         return served
+
+    def _set_starts(self, served: Served) -> None:
+        """Have the next container begin as one of an image that is new where it starts."""
+        starts = {"seconds": self.start_seconds, "refusals": self.refusals}
+        (served.folder / "starts.json").write_text(json.dumps(starts), encoding="utf-8")
 
     async def _ready(self, served: Served, account: Account) -> bool:
         """Have the current version running; returns False when it does not start."""

@@ -1,16 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The product's process engine, for which every container image is the one process image that is installed here.
+"""The product's process engine, as hard as Cloudflare's containers and for all images of a registry.
 
 Its own image store knows folders by digest. Here a Worker names images of a registry; what they would hold is built
 from the same `container` folder as the process image, so that one is started, under the name that was asked for.
+
+How containers start is in a file that is read anew at each start: `{"seconds": 21, "refusals": ["try again later"]}`.
 """
 
+from __future__ import annotations
+
+import asyncio
 import json
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
-from engine import cli
+from aiohttp import web
+from engine import cli, server
+from engine.engine import Engine
+from engine.errors import EngineError
+from engine.exec import execute as run
 from engine.images import Image
+
+STARTS = Path("starts.json")
+"""In the folder of the Worker whose containers these are."""
 
 
 class AnyImage:
@@ -25,6 +39,37 @@ class AnyImage:
         return Image(str(self.folder), {**description, "digest": str(digest)})
 
 
+class Slow(Engine):
+    """Starts are refused for the moment, and what was started takes its time until a command works in it."""
+
+    _ready_at = 0.0
+
+    async def start(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Start a sandbox. Raises EngineError 503 `start_refused` as often as the file says."""
+        starts = json.loads(STARTS.read_text(encoding="utf-8")) if STARTS.exists() else {}
+        refusals = starts.get("refusals", [])
+        if refusals:
+            STARTS.write_text(json.dumps({**starts, "refusals": refusals[1:]}), encoding="utf-8")
+            raise EngineError(503, "start_refused", refusals[0])
+        started = await super().start(options)
+        self._ready_at = time.monotonic() + starts.get("seconds", 0.0)
+        return started
+
+    async def started(self) -> None:
+        """Wait until commands work in the sandbox, or it has ended."""
+        waiting = asyncio.ensure_future(asyncio.sleep(self._ready_at - time.monotonic()))
+        await asyncio.wait([waiting, self.sandbox().ended], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+
+
+async def execute(request: web.Request, *rest: Any) -> web.StreamResponse:
+    """Run a command as the product's engine does, once its container has started."""
+    await request.app[server._engine].started()
+    return await run(request, *rest)
+
+
 if __name__ == "__main__":
     cli.Images = AnyImage
+    cli.Engine = Slow
+    server.execute = execute
     sys.exit(cli.main(sys.argv[1:]))

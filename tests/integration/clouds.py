@@ -93,6 +93,19 @@ class Cloud:
         )
         return answer.status_code, answer.text
 
+    def told(self, name: str, path: str = "health") -> dict[str, Any]:
+        """What a deployment answers on GET /api/PATH."""
+        token = (self.home / name / "api_token").read_text().strip()
+        answer = requests.get(
+            f"https://{name}.acme.workers.dev/api/{path}",
+            headers={"Authorization": f"Bearer {token}"},
+            proxies={"https": self.plane.env["HTTPS_PROXY"]},
+            verify=self.plane.env["SSL_CERT_FILE"],
+            timeout=60,
+        )
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
     def worker(self, name: str) -> Any:
         """What the account holds under a Worker's name."""
         return self.plane.state.accounts[ACCOUNT].workers[name]

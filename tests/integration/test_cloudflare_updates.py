@@ -7,10 +7,8 @@ So what a play calls verified is judged here by what reaches the provider afterw
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-import requests
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import REPOSITORY, Sources
 from clouds import ACCOUNT, KEY, Cloud, busy, cloud, hermes_with, provider
 
@@ -19,19 +17,6 @@ from tests.standins.provider import Provider
 __all__ = ["cloud", "provider"]
 
 DIRECT = {"hermes_provider": None, "hermes_drain_timeout": "2m"}
-
-
-def health(cloud: Cloud, name: str) -> dict[str, Any]:
-    token = (cloud.home / name / "api_token").read_text().strip()
-    answer = requests.get(
-        f"https://{name}.acme.workers.dev/api/health",
-        headers={"Authorization": f"Bearer {token}"},
-        proxies={"https": cloud.plane.env["HTTPS_PROXY"]},
-        verify=cloud.plane.env["SSL_CERT_FILE"],
-        timeout=60,
-    )
-    assert answer.status_code == 200, answer.text
-    return dict(answer.json())
 
 
 def key_used(cloud: Cloud, name: str, provider: Provider) -> str:
@@ -54,7 +39,7 @@ def test_an_upgrade_under_traffic_is_in_force_once_it_is_verified(
         play = cloud.deploy("upgraded", **DIRECT, **change)
         start = len(provider.seen)
         assert "upgraded: deployed and verified" in play.output
-        told = health(cloud, "upgraded")
+        told = cloud.told("upgraded")
         assert cloud.chat("upgraded", "Who are you?")[0] == 200
     assert told["instance"]["image"] == f"{REPOSITORY}:{image}"
     assert told["instance"]["version"] == told["worker"]["version"]
@@ -86,7 +71,7 @@ def test_a_rotated_key_is_in_force_and_one_that_is_refused_is_taken_back(
     assert play.code != 0
     assert "Taken back: anthropic_api_key." in play.output, play.output
     assert key_used(cloud, name, provider) == KEY + "-2"
-    assert health(cloud, name)["instance"]["inStep"]
+    assert cloud.told(name)["instance"]["inStep"]
 
 
 def test_a_key_in_the_environment_is_rotated_and_taken_back_in_the_process(cloud: Cloud) -> None:

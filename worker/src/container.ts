@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The platform's own container, as a Durable Object's `ctx.container` hands it over: Cloudflare's or Docker's. */
 import {
+  CLOUD_START,
   EngineError,
   type ExecOptions,
   type Exit,
@@ -50,11 +51,6 @@ type Inspectable = Container & { inspect(): Promise<unknown> };
 /** Bytes that the value of a label may have. */
 const LABEL_LIMIT = 64;
 const SIGKILL = 9;
-/**
- * Cloudflare brings a new image to where it is started: about a minute, after a first deploy several. A command waits
- * for that; in milliseconds.
- */
-const START_PATIENCE = 300_000;
 /** What Cloudflare says when it has no container for the moment, or no word from those who have. */
 const REFUSALS =
   /no container instance|too many containers|throttling the container service|container service is unreachable/i;
@@ -106,7 +102,7 @@ export class ContainerSandbox implements Sandbox {
   }
 
   get startPatience(): number {
-    return this.parts.local ? LOCAL_START : START_PATIENCE;
+    return this.parts.local ? LOCAL_START : CLOUD_START;
   }
 
   async inspect(): Promise<SandboxInfo> {
@@ -297,7 +293,7 @@ export class ContainerSandbox implements Sandbox {
 
   get #patience(): number {
     if (this.parts.local && this.#copies === 0) return CALL_PATIENCE;
-    return this.#proven ? COPY_PATIENCE : START_PATIENCE;
+    return this.#proven ? COPY_PATIENCE : CLOUD_START;
   }
 
   #mustRun(): void {

@@ -83,6 +83,11 @@ export interface Sandbox {
 export const START_REFUSED = "start_refused";
 /** A sandbox of this machine takes no longer to start, in milliseconds. */
 export const LOCAL_START = 30_000;
+/**
+ * Cloudflare brings a new image to where it is started: about a minute, after a first deploy several. A command waits
+ * for that; in milliseconds.
+ */
+export const CLOUD_START = 300_000;
 /** The platform ends a sandbox that nobody asked anything for so long; no longer time can be set. Milliseconds. */
 export const INACTIVITY_LIMIT = 6 * 3600_000;
 
@@ -134,12 +139,13 @@ class Tail {
 
 /** A process sandbox, through the engine's unix socket and a network that reaches only this machine. */
 export class ProcessSandbox implements Sandbox {
-  readonly startPatience = LOCAL_START;
   #ports: Record<string, number> | null = null;
 
+  /** @param startPatience as of the platform that the engine stands for. */
   constructor(
     readonly engine: Fetcher,
     readonly loopback: Fetcher,
+    readonly startPatience: number = LOCAL_START,
     readonly time: Time = realTime,
   ) {}
 

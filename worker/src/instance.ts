@@ -7,7 +7,7 @@ import type { Restart } from "./configuration.ts";
 import { ContainerSandbox } from "./container.ts";
 import { deployedDigest } from "./deployed.ts";
 import { digestOf, hex } from "./digests.ts";
-import { ProcessSandbox, run, type Sandbox } from "./engine.ts";
+import { CLOUD_START, LOCAL_START, ProcessSandbox, run, type Sandbox } from "./engine.ts";
 import { ApiError, errorResponse, toApiError } from "./errors.ts";
 import { BOOT_CAUSE } from "./headers.ts";
 import { buildGo, NO_KEYS } from "./hermes-config.ts";
@@ -657,10 +657,11 @@ function runningOf(memory: Readonly<Memory>, now: number) {
 
 /** The platform's container where there is one, else the process engine. */
 function sandboxOf(ctx: DurableObjectState, env: Env, settings: Settings): Sandbox {
+  const cloud = settings.platform === "cloudflare";
   if (ctx.container !== undefined) return containerOf(ctx, ctx.container, settings);
   if (env.ENGINE !== undefined && env.LOOPBACK !== undefined)
-    return new ProcessSandbox(env.ENGINE, env.LOOPBACK);
-  if (settings.platform === "cloudflare") return new AbsentSandbox();
+    return new ProcessSandbox(env.ENGINE, env.LOOPBACK, cloud ? CLOUD_START : LOCAL_START);
+  if (cloud) return new AbsentSandbox();
   throw new ApiError({
     status: 503,
     code: "bad_configuration",

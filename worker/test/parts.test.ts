@@ -124,6 +124,7 @@ describe("the engine's wire", () => {
         fetch: async (url: string, init?: RequestInit) => engine(new Request(url, init)),
       } as unknown as Fetcher,
       env.LOOPBACK as Fetcher,
+      undefined,
       time,
     );
   const frame = (type: number, text: string) => {
