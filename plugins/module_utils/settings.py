@@ -386,6 +386,13 @@ class Checker:
                 "set hermes_provider_base_url to a public https address, or hermes_platform: workerd.",
                 "provider-url",
             )
+        elif is_address(urlsplit(settings.provider_base_url).hostname or ""):
+            self.problem(
+                "hermes_provider_base_url",
+                "is an IP address, and Cloudflare's Workers reach the internet by name only (its error 1003).",
+                "set hermes_provider_base_url to a name that leads there, for example https://models.example.com/v1.",
+                "provider-url",
+            )
         self._sizes()
 
     def _sizes(self) -> None:
@@ -1125,6 +1132,16 @@ def private_address(host: str) -> bool:
         return ipaddress.ip_address(host).is_private
     except ValueError:
         return False
+
+
+def is_address(host: str) -> bool:
+    """Tell whether a host is an IP address, in whichever way URLs may write one (2130706433, 0x7f.1)."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        # What ends in a number is one to everybody who parses URLs, or is none at all.
+        return bool(re.fullmatch(r"[0-9]+|0x[0-9a-f]*", host.rstrip(".").rpartition(".")[2]))
+    return True
 
 
 def duration(seconds: int) -> str:

@@ -234,6 +234,27 @@ def test_networks_beyond_the_internet(url: str, networks: list[str]) -> None:
     assert special_networks(url) == networks
 
 
+@pytest.mark.parametrize(
+    ("host", "refused"),
+    [
+        ("8.8.8.8", True),
+        ("[2606:4700::1111]", True),
+        ("134744072", True),
+        ("0x8.8.8.0x8", True),
+        ("10.1.2.3", True),
+        ("models.example.com", False),
+        ("8.8.8.8.example.com", False),
+    ],
+)
+def test_cloudflare_reaches_no_provider_by_its_address(host: str, refused: bool) -> None:
+    """Its Workers answer such a request themselves, with error 1003; on this machine it is as good as a name."""
+    url = f"https://{host}/v1"
+    given = {"hermes_default_model": "custom/m", "hermes_provider_base_url": url}
+    checker = check(**CLOUD, **given)
+    assert subjects(checker) == (["hermes_provider_base_url"] if refused else [])
+    assert not check(**given, custom_api_key=KEY).problems
+
+
 def test_defaults() -> None:
     checker = check()
     assert not checker.problems
