@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from ansible_collections.hermes.workers.plugins.module_utils.client import Unreachable, WorkerClient
 from ansible_collections.hermes.workers.plugins.plugin_utils.answers import line_count
 from ansible_collections.hermes.workers.plugins.plugin_utils.chats import (
+    SLEEP_BY_FORCE,
     job_words,
     provider_words,
     state_rows,
@@ -84,7 +85,11 @@ class ActionModule(ExistingAction):
             ("storage", self._storage(health)),
             ("backups", words(status.get("backups", {}).get("count"))),
             ("left out", "; ".join(status.get("backups", {}).get("leftOut", []))),
-            *state_rows(status),
+            *state_rows(
+                status,
+                self.command("lifecycle", hermes_action=SLEEP_BY_FORCE),
+                status.get("instanceType"),
+            ),
             ("disk", getattr(full_disk(self.deployment.folder), "sentence", None)),
             ("last error", words(status.get("lastError"))),
             ("provider", provider_words(status.get("lastProviderError"))),

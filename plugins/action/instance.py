@@ -9,15 +9,25 @@ from typing import Any, ClassVar
 
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.module_utils.settings import show
+from ansible_collections.hermes.workers.plugins.plugin_utils.chats import SLEEP_BY_FORCE
 from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import ExistingAction
 from ansible_collections.hermes.workers.plugins.plugin_utils.starting import START_SECONDS, shown
 
 SECONDS = 300.0 + START_SECONDS
 """Longest wait for an answer: a save of the largest state, an end and a boot."""
-ACTIONS = ("wake", "sleep", "restart", "restart-gateway", "stop")
+ACTIONS = {
+    "wake": "wake",
+    "sleep": "sleep",
+    SLEEP_BY_FORCE: "sleep?force=true",
+    "restart": "restart",
+    "restart-gateway": "restart-gateway",
+    "stop": "stop",
+}
+"""What can be asked, and the Worker's path for it."""
 ALREADY = {
     "wake": lambda now: now["state"] == "awake" and now["gateway"] == "running",
     "sleep": lambda now: now["state"] == "asleep",
+    SLEEP_BY_FORCE: lambda now: now["state"] == "asleep",
     "stop": lambda now: now["state"] == "asleep" or now["gateway"] is None,
 }
 """What would change nothing, by what is asked: told from /api/health's view of the instance."""
@@ -45,7 +55,7 @@ class ActionModule(ExistingAction):
         self.deployment.take(action)
         self.progress(f"{action}: asking the Worker")
         with shown(self.running(), self.progress):
-            self.ask("POST", f"/api/instance/{action}", SECONDS)
+            self.ask("POST", f"/api/instance/{ACTIONS[action]}", SECONDS)
         return self._tell(True, self._instance())
 
     def _action(self) -> str:

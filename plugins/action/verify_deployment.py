@@ -16,6 +16,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings import (
 from ansible_collections.hermes.workers.plugins.plugin_utils import confinement
 from ansible_collections.hermes.workers.plugins.plugin_utils.answers import yes_or_no
 from ansible_collections.hermes.workers.plugins.plugin_utils.chats import (
+    SLEEP_BY_FORCE,
     Chats,
     health_words,
     job_words,
@@ -76,7 +77,16 @@ class ActionModule(DeploymentAction):
         result["health"] = health_words(status)
         if len(self.task_vars.get("ansible_play_hosts_all", [])) <= FULL_CARDS:
             self.show(self._summary(status, result))
+        else:
+            # In a table there is no room for what must not be overlooked.
+            for label, words in self._risks(status):
+                self.progress(f"{label:<12} {words}")
         return result
+
+    def _risks(self, status: dict[str, Any]) -> list[tuple[str, str]]:
+        size = self.settings.instance_type if self.settings.platform == "cloudflare" else None
+        sleep = self.command("lifecycle", hermes_action=SLEEP_BY_FORCE)
+        return state_rows(status, sleep, size)
 
     def _service(self) -> Service:
         """Return where the deployment is served."""
@@ -148,7 +158,7 @@ class ActionModule(DeploymentAction):
             ("URL", url),
             ("version", f"{self.service.version}, Hermes {self.sources.hermes_version}"),
             ("health", result["health"]),
-            *state_rows(status),
+            *self._risks(status),
         ]
         if failed := job_words(status.get("hermes", {}).get("lastJobError")):
             rows.append(("jobs", failed))

@@ -20,12 +20,14 @@ options:
     description:
       - V(wake) boots Hermes without a chat.
       - V(sleep) saves its state, verifies that and ends the sandbox.
+      - V(sleep-by-force) does so although the state cannot be saved. What was not is left in a snapshot alone; where
+        there are none, it is lost.
       - V(restart) is V(sleep), then a boot from the current image.
       - V(restart-gateway) restarts Hermes alone; streams under way finish.
       - V(stop) stops Hermes alone; the sandbox stays, and the next request starts Hermes again.
     type: str
     required: true
-    choices: [wake, sleep, restart, restart-gateway, stop]
+    choices: [wake, sleep, sleep-by-force, restart, restart-gateway, stop]
 extends_documentation_fragment:
   - hermes.workers.deployment
   - hermes.workers.deployment.existing

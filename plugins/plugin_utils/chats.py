@@ -19,10 +19,13 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     SECRET_VARIABLES,
     Settings,
 )
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import cost
 from ansible_collections.hermes.workers.plugins.plugin_utils.provider_check import not_served_here
 from ansible_collections.hermes.workers.plugins.plugin_utils.starting import START_SECONDS
 
 CHAT_SECONDS = 180.0 + START_SECONDS
+SLEEP_BY_FORCE = "sleep-by-force"
+"""What `lifecycle` calls a sleep that leaves behind what cannot be saved."""
 NO_COUNTS = "the endpoint tells no token counts, so that what a chat costs cannot be seen"
 QUESTION = "Reply with one short sentence: are you ready?"
 COUNTING = "Count from one to ten in words, separated by spaces."
@@ -170,6 +173,11 @@ def delta(event: str) -> tuple[str, str | None]:
     return (choices[0].get("delta") or {}).get("content") or "", choices[0].get("finish_reason")
 
 
+def cost_awake(instance_type: str) -> str:
+    """Return what a Hermes costs that never sleeps."""
+    return f"about ${cost.ran(instance_type, cost.DAYS * cost.DAY):.0f} a month"
+
+
 def health_words(status: dict[str, Any]) -> str:
     """Return the answer of /api/health in a few words."""
     return f"{status.get('status')}, Hermes is {status.get('instance', {}).get('state')}"
@@ -193,11 +201,19 @@ def provider_words(trouble: dict[str, Any] | None) -> str | None:
     return f"{trouble['provider']} {what}, status {trouble['status']}, at {trouble.get('at')}"
 
 
-def state_rows(told: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the rows of a card for a state that is in danger, from /api/health or the status."""
+def state_rows(
+    told: dict[str, Any], sleep: str, instance_type: str | None
+) -> list[tuple[str, str]]:
+    """Return the rows of a card for a state that is in danger, from /api/health or the status.
+
+    sleep: the command that has Hermes sleep by force; instance_type: what it costs to be awake, None where nothing.
+    """
     rows = []
     if risk := told.get("stateAtRisk"):
-        rows.append(("at risk", f"nothing was saved since {risk['since']}: {risk['why']}"))
+        rows.append(("AT RISK", f"nothing was saved since {risk['since']}: {risk['why']}"))
+        paid = f", and costs {cost_awake(instance_type)}" if instance_type else ""
+        rows.append(("", f"until it is saved Hermes does not sleep{paid}; mend the cause"))
+        rows.append(("", f"or leave what cannot be saved to a snapshot alone: {sleep}"))
     if shrank := told.get("stateShrank"):
         before = shrank["before"]
         rows.append(

@@ -107,7 +107,9 @@ app.post("/api/secrets/proof", async (c) =>
 
 app.get("/api/instance/status", (c) => hermes(c, (it) => it.status(c.var.requestId)));
 app.post("/api/instance/wake", (c) => hermes(c, (it) => it.wake(c.var.requestId)));
-app.post("/api/instance/sleep", (c) => hermes(c, (it) => it.sleep(c.var.requestId)));
+app.post("/api/instance/sleep", (c) =>
+  hermes(c, (it) => it.sleep(c.var.requestId, c.req.query("force") === "true")),
+);
 app.post("/api/instance/restart", (c) =>
   hermes(c, (it) => it.restart(c.var.requestId, c.req.query("force") === "true")),
 );

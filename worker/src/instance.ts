@@ -315,10 +315,10 @@ export class HermesInstance extends DurableObject<Env> {
     });
   }
 
-  /** Saves, verifies, destroys. */
-  sleep(requestId: string): Promise<Response> {
+  /** Saves, verifies, destroys; by force also what cannot be saved, after a snapshot of it. */
+  sleep(requestId: string, force: boolean): Promise<Response> {
     return this.#change(requestId, async () => {
-      const saved = await this.#lifecycle.sleep();
+      const saved = await this.#lifecycle.sleep(force);
       return saved === null ? {} : { backup: backupView(saved.backup) };
     });
   }

@@ -557,19 +557,39 @@ export class Lifecycle {
 
   /**
    * Saves, verifies the save and ends the sandbox.
-   * @returns `null` when Hermes was asleep already.
+   * @param force whether to go on when the save fails: what it could not save is left in a snapshot alone, and is lost
+   * where there are none.
+   * @returns `null` when Hermes was asleep already, or nothing could be saved.
    * @throws ApiError 409 `busy` when requests outlast the drain timeout; the save's error otherwise.
    */
-  sleep(): Promise<Saved | null> {
+  sleep(force = false): Promise<Saved | null> {
     return this.#exclusively(async () => {
       if (this.#memory.state === "asleep") return null;
-      await this.#drain();
+      await this.#drain().catch((error: unknown) => {
+        if (!force) throw error;
+      });
       const { nextCron } = await this.#jobsDone().catch(() => this.#memory);
-      const saved = await this.#saving.verified("sleep");
-      await this.#saving.snapshot(saved);
+      const saved = await this.#saving.verified("sleep").catch((error: unknown) => {
+        if (!force) throw error;
+        this.#parts.log.warn("sleep_without_save", { why: engineReason(error) });
+        return null;
+      });
+      if (saved === null) await this.#setAside();
+      else await this.#saving.snapshot(saved);
       await this.#end(nextCron);
       return saved;
     });
+  }
+
+  /** Takes a snapshot of what cannot be saved; the next wake on this image goes on with it. Never throws. */
+  async #setAside(): Promise<void> {
+    const newest = this.#parts.vault.list()[0];
+    // It stands for the newest backup, which it is later than: so it is taken instead of that, and of no later one.
+    if (newest === undefined) return;
+    await this.#guestOrNone()
+      ?.stopGateway(this.#drainSeconds)
+      .catch(() => undefined);
+    await this.#saving.snapshot({ backup: newest, unchanged: true });
   }
 
   /**

@@ -946,6 +946,38 @@ describe("snapshots", () => {
       expect(sandbox.state).toBe("a");
     }));
 
+  it("hold alone what could not be saved, when it is put to sleep by force", () =>
+    world(async ({ sandbox, life, turn }) => {
+      snapshots(sandbox);
+      await turn("a");
+      await life.save("request");
+      await turn(" and more");
+      const save = sandbox.commands["save"];
+      sandbox.commands["save"] = () => ({ exitCode: 73, stderr: "The disk is full." });
+      await expect(life.sleep()).rejects.toMatchObject({ code: "disk_full" });
+      expect(life.memory.state).toBe("awake");
+      expect(await life.sleep(true)).toBeNull();
+      expect(life.memory.state).toBe("asleep");
+      if (save !== undefined) sandbox.commands["save"] = save;
+      await life.wake("test");
+      expect(starts(sandbox).at(-1)).not.toBe("image-1");
+      expect(sandbox.state).toBe("a and more");
+      await life.save("request");
+    }));
+
+  it("that are not to be had leave the last save, when it is put to sleep by force", () =>
+    world(async ({ sandbox, life, turn }) => {
+      await turn("a");
+      await life.save("request");
+      await turn(" and more");
+      const save = sandbox.commands["save"];
+      sandbox.commands["save"] = () => ({ exitCode: 73, stderr: "The disk is full." });
+      await life.sleep(true);
+      if (save !== undefined) sandbox.commands["save"] = save;
+      await life.wake("test");
+      expect(sandbox.state).toBe("a");
+    }));
+
   function changed(w: World, change: object): Partial<Memory> {
     const { snapshot } = w.life.memory;
     return snapshot === null ? {} : { snapshot: { ...snapshot, ...change } };

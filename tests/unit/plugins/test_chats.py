@@ -142,9 +142,13 @@ def test_a_state_in_danger_is_told_and_a_sound_one_is_not() -> None:
             "before": {"backup": 4, "bytes": 4000},
         },
     }
-    rows = dict(state_rows(told))
-    assert "The disk is full." in rows["at risk"]
-    assert "2026-03-01T12:00:00.000Z" in rows["at risk"]
+    found = state_rows(told, "make lifecycle", "standard-1")
+    rows, text = dict(found), " ".join(words for _, words in found)
+    assert "The disk is full." in rows["AT RISK"]
+    assert "2026-03-01T12:00:00.000Z" in rows["AT RISK"]
+    assert "does not sleep, and costs about $28 a month" in text
+    assert "a snapshot alone: make lifecycle" in text
+    assert "$" not in str(state_rows(told, "make lifecycle", None)), "nothing is paid for here"
     assert "backup 4" in rows["state shrank"]
-    assert state_rows({"stateAtRisk": None, "stateShrank": None}) == []
-    assert state_rows({}) == []
+    assert state_rows({"stateAtRisk": None, "stateShrank": None}, "", None) == []
+    assert state_rows({}, "", None) == []
