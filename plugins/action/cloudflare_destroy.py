@@ -76,8 +76,11 @@ class ActionModule(DeploymentAction):
         self.forget = yes_or_no("hermes_forget", options["forget"])
         self.prunes = yes_or_no("hermes_prune_images", options["prune_images"])
         raw = {name: given[name] for name in WHERE if name in given}
-        checker = Checker(raw | {"hermes_platform": "cloudflare"}).check()
-        refuse_what_is_here(checker.settings)
+        # Whatever is not said to be on this machine comes here, a word that names no place too.
+        platform = self.task_vars.get("hermes_platform") or "cloudflare"
+        checker = Checker(raw | {"hermes_platform": platform}).check()
+        if platform == "cloudflare":
+            refuse_what_is_here(checker.settings)
         if checker.problems:
             raise Card(checker.problems)
         self.settings = checker.settings

@@ -150,6 +150,17 @@ def test_root_does_not_deploy_into_a_persons_checkout(tmp_path: Path) -> None:
     assert not (folder / ".hermes").exists()
 
 
+def test_a_destroy_names_a_platform_that_is_none(
+    make_deployment: Callable[..., Deployment],
+) -> None:
+    wrong = make_deployment("refused-platform", hermes_platform="workrd")
+    play = wrong.play("destroy", "-e", "confirm=yes", "-e", "hermes_forget=true")
+    assert play.code != 0
+    assert "hermes_platform: 'workrd' is not one of" in play.output
+    assert "Did you mean workerd?" in play.output
+    assert "Nothing was changed." in play.output
+
+
 def test_all_problems_come_in_one_message(make_deployment: Callable[..., Deployment]) -> None:
     wrong = make_deployment("refused-thrice", hermes_port="x", hermes_sleep_after="1s")
     wrong.variables["hermes_default_model"] = "acme/large"
