@@ -39,6 +39,7 @@ IDLE_SECONDS = 140.0
 LOOK_SECONDS = 0.05
 REPEATABLE_BYTES = 1024 * 1024
 """Bodies up to this size are kept, so that a request can be sent again."""
+ASSERTION = web.RequestKey("assertion", str)
 HOP_BY_HOP = frozenset(
     {
         "connection",
@@ -116,6 +117,8 @@ class Edge:
         """In which words the first starts of each Worker's containers are refused."""
         self.internet = ""
         """host:port of a test's own server, which then answers for the whole internet of all Workers."""
+        self.vouched: dict[str, str] = {}
+        """The assertion that Cloudflare Access sets on each request for a hostname."""
         self._served: dict[str, Served] = {}
         self._session: ClientSession | None = None
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -218,6 +221,7 @@ class Edge:
             return await too_large(request)
         served = self._served.get(worker.tag) or self._place(worker)
         served.requests += 1
+        request[ASSERTION] = self.vouched.get(host, "")
         try:
             if not await self._ready(served, account):
                 return web.Response(status=500, text="error code: 1101")
@@ -500,8 +504,10 @@ def _headers(request: web.Request) -> dict[str, str]:
         for name, value in request.headers.items()
         if name.lower() not in HOP_BY_HOP and not name.lower().startswith("cf-")
     }
+    assertion = request[ASSERTION]
     return {
         **kept,
+        **({"Cf-Access-Jwt-Assertion": assertion} if assertion else {}),
         "Host": request.host,
         "CF-Connecting-IP": "127.0.0.1",
         "CF-Ray": f"{secrets.token_hex(8)}-TST",

@@ -4,27 +4,78 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import secrets
-import subprocess
+import ssl
 import threading
-from collections.abc import Iterator, Mapping
+import urllib.request
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-import requests
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import REPOSITORY, Sources
-from plays import PLAYBOOK, ROOT, Play, clean_environment
+from plays import Deployment, Play, clean_environment, run_play
 
 from tests.cloudflare import ControlPlane
+from tests.cloudflare.accounts import Worker
 from tests.standins.provider import Provider
 
 ACCOUNT = "0123456789abcdef0123456789abcdef"
 TOKEN = "cf-canary-" + secrets.token_hex(16)
 KEY = "sk-ant-canary-" + secrets.token_hex(16)
+
+
+@dataclass(kw_only=True)
+class Clouded(Deployment):
+    """One inventory host in the account. hostname: where it is asked, if not at its address of workers.dev."""
+
+    plane: ControlPlane
+    hostname: str = ""
+
+    @property
+    def url(self) -> str:
+        return f"https://{self.hostname or f'{self.name}.acme.workers.dev'}"
+
+    def host(self) -> dict[str, Any]:
+        given = {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": "{{ ansible_playbook_python }}",
+            "hermes_state_dir": str(self.home),
+            "hermes_account_id": ACCOUNT,
+            "cloudflare_api_token": TOKEN,
+            **self.variables,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+    def play(self, playbook: str, *arguments: str, env: dict[str, str] | None = None) -> Play:
+        env = clean_environment(**self.plane.env, **(env or {}))
+        return run_play(playbook, [self], *arguments, env=env)
+
+    def opener(self) -> urllib.request.OpenerDirector:
+        context = ssl.create_default_context(cafile=self.plane.env["SSL_CERT_FILE"])
+        return urllib.request.build_opener(
+            urllib.request.ProxyHandler({"https": self.plane.env["HTTPS_PROXY"]}),
+            urllib.request.HTTPSHandler(context=context),
+        )
+
+    @property
+    def worker(self) -> Worker:
+        """What the account holds under its name."""
+        return self.plane.state.accounts[ACCOUNT].workers[self.name]
+
+    def supervisor(self) -> psutil.Process:
+        """The process that its sandbox descends from."""
+        folder = str(self.plane.edge.folder / self.worker.tag)
+        guards = [psutil.Process(pid) for pid in self.plane.edge.pids]
+        (found,) = (
+            one
+            for one in guards
+            if one.cwd() == folder and "tests.cloudflare.engine_process" in one.cmdline()
+        )
+        return found
 
 
 class Cloud:
@@ -34,41 +85,21 @@ class Cloud:
         self.plane = plane
         self.home = home
 
+    def deployment(self, name: str, **variables: Any) -> Clouded:
+        """Describe one that rehearses, and has a key along that no model asks for."""
+        given = {"hermes_provider": "rehearsal", "anthropic_api_key": KEY, **variables}
+        return Clouded(name, self.home, plane=self.plane, variables=given)
+
     def play(
         self,
         playbook: str,
         name: str,
         *arguments: str,
-        env: Mapping[str, str] | None = None,
+        env: dict[str, str] | None = None,
         **variables: Any,
     ) -> Play:
         """Run a playbook on one deployment."""
-        inventory = self.home / f"inventory-{name}.json"
-        host = {
-            "ansible_connection": "local",
-            "ansible_python_interpreter": "{{ ansible_playbook_python }}",
-            "hermes_state_dir": str(self.home),
-            "hermes_account_id": ACCOUNT,
-            "cloudflare_api_token": TOKEN,
-            "hermes_provider": "rehearsal",
-            # Goes along with the others, although no model asks for it.
-            "anthropic_api_key": KEY,
-            **variables,
-        }
-        given = {key: value for key, value in host.items() if value is not None}
-        inventory.write_text(json.dumps({"all": {"hosts": {name: given}}}))
-        command = [str(PLAYBOOK), f"playbooks/{playbook}.yml", "-i", str(inventory), *arguments]
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env=clean_environment(**self.plane.env, **(env or {})),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=600,
-        )
-        return Play(done.returncode, done.stdout)
+        return self.deployment(name, **variables).play(playbook, *arguments, env=env)
 
     def deploy(self, name: str, *arguments: str, **variables: Any) -> Play:
         """Deploy, and fail the test when that fails."""
@@ -78,33 +109,14 @@ class Cloud:
 
     def chat(self, name: str, text: str, stream: bool = False) -> tuple[int, str]:
         """One chat turn through the edge; returns its status, and its answer to the end."""
-        token = (self.home / name / "api_token").read_text().strip()
-        answer = requests.post(
-            f"https://{name}.acme.workers.dev/v1/chat/completions",
-            json={
-                "model": "hermes",
-                "stream": stream,
-                "messages": [{"role": "user", "content": text}],
-            },
-            headers={"Authorization": f"Bearer {token}"},
-            proxies={"https": self.plane.env["HTTPS_PROXY"]},
-            verify=self.plane.env["SSL_CERT_FILE"],
-            timeout=180,
-        )
-        return answer.status_code, answer.text
+        answer = self.deployment(name).chat(text, stream=stream)
+        return answer.status, answer.text
 
     def told(self, name: str, path: str = "health") -> dict[str, Any]:
         """What a deployment answers on GET /api/PATH."""
-        token = (self.home / name / "api_token").read_text().strip()
-        answer = requests.get(
-            f"https://{name}.acme.workers.dev/api/{path}",
-            headers={"Authorization": f"Bearer {token}"},
-            proxies={"https": self.plane.env["HTTPS_PROXY"]},
-            verify=self.plane.env["SSL_CERT_FILE"],
-            timeout=60,
-        )
-        assert answer.status_code == 200, answer.text
-        return dict(answer.json())
+        answer = self.deployment(name).call("GET", f"/api/{path}")
+        assert answer.status == 200, answer.text
+        return dict(answer.json)
 
     def worker(self, name: str) -> Any:
         """What the account holds under a Worker's name."""
@@ -116,19 +128,17 @@ class Cloud:
         return [f"{one.method} {one.path.removeprefix(prefix)}" for one in self.plane.writes(start)]
 
 
-def add_image(plane: ControlPlane) -> str:
-    """Have the image of these sources in the registry, as if somebody had pushed it."""
-    sources = Sources()
-    tag = sources.container_image("")
-    return plane.registry.add_image(f"{ACCOUNT}/{REPOSITORY}", tag)
+def open_account(plane: ControlPlane) -> None:
+    """Have the account, with the image of these sources in its registry, as if somebody had pushed it."""
+    plane.add_account(ACCOUNT, TOKEN, zones=["example.com"])
+    plane.registry.add_image(f"{ACCOUNT}/{REPOSITORY}", Sources().container_image(""))
 
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[Cloud]:
     folder = tmp_path_factory.mktemp("cloudflare")
     with ControlPlane(folder / "plane", home / "stand-in") as plane:
-        plane.add_account(ACCOUNT, TOKEN, zones=["example.com"])
-        add_image(plane)
+        open_account(plane)
         yield Cloud(plane, home)
 
 

@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPResponse
 from pathlib import Path
@@ -137,9 +137,13 @@ class Deployment:
         for name, value in headers.items():
             request.add_header(name.replace("_", "-"), value)
         try:
-            return urllib.request.urlopen(request, timeout=120)
+            return self.opener().open(request, timeout=120)
         except urllib.error.HTTPError as error:
             return error  # type: ignore[return-value]
+
+    def opener(self) -> urllib.request.OpenerDirector:
+        """What opens its addresses."""
+        return urllib.request.build_opener()
 
     def chat(self, text: str, session: str | None = None, **body: Any) -> Answer:
         """One chat turn; `session` continues a conversation that Hermes holds."""
@@ -158,6 +162,16 @@ class Deployment:
             if "--folder" in command and command[command.index("--folder") + 1] == str(self.state):
                 return process
         raise LookupError(f"{self.name} has no supervisor")
+
+    def environment(self) -> dict[str, str]:
+        """The environment of Hermes' own process, which runs."""
+        found = []
+        for process in self.supervisor().children(recursive=True):
+            with suppress(psutil.ZombieProcess, psutil.NoSuchProcess):
+                if "gateway" in process.cmdline():
+                    found.append(process.environ())
+        (one,) = found
+        return one
 
     def hermes_pids(self) -> list[int]:
         """Ids of Hermes' own processes; one that saves its state comes and goes."""

@@ -222,7 +222,7 @@ class Walk:
         forgotten = {one for one in self.words if one not in str(last.body["messages"])}
         assert not forgotten, "Hermes forgot what it was told"
         self.words.add(word)
-        environment = self.environment()
+        environment = self.it.environment()
         for name, wanted in (("COLOUR", "hermes_env"), ("THING", "hermes_secrets")):
             assert environment.get(name) == self.asked.get(wanted, {}).get(name)
         held = {value for value in environment.values() if value.startswith("sk-canary")}
@@ -234,11 +234,6 @@ class Walk:
         answer = self.it.call("GET", "/", Origin=ELSEWHERE)
         assert answer.json["name"] == self.it.name
         assert "access-control-allow-origin" not in answer.headers
-
-    def environment(self) -> dict[str, str]:
-        everyone = self.it.supervisor().children(recursive=True)
-        (found,) = (one.environ() for one in everyone if "gateway" in one.cmdline())
-        return found
 
 
 @pytest.fixture(scope="module")

@@ -45,9 +45,7 @@ class Scene:
     def process(self) -> dict[str, str]:
         """The environment of Hermes' own process, once it runs."""
         assert self.it.chat("Are you there?").status == 200
-        everyone = self.it.supervisor().children(recursive=True)
-        (found,) = (one.environ() for one in everyone if "gateway" in one.cmdline())
-        return found
+        return self.it.environment()
 
     def toolsets(self) -> set[str]:
         """Names of the toolsets that Hermes offers its model."""

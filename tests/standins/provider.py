@@ -56,7 +56,7 @@ class Provider:
 
     `also` is a second key that is good; `pause` is how many seconds it takes for each word; `host` is
     the address that it listens on; `bare` answers as small servers do: in one piece, without token counts;
-    `refusal`, a status and a body, is what everybody gets.
+    `refusal`, a status and a body, is what everybody gets; `pages` are further ones that need no key, by path.
     """
 
     key: str
@@ -65,6 +65,7 @@ class Provider:
     host: str = "127.0.0.1"
     bare: bool = False
     refusal: tuple[int, str] | None = None
+    pages: dict[str, dict[str, Any]] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
 
     def __enter__(self) -> Provider:
@@ -95,6 +96,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._note(None)
         if self.provider.refusal:
             return self._send(self.provider.refusal[0], self.provider.refusal[1].encode())
+        if self.path in self.provider.pages:
+            return self._json(200, self.provider.pages[self.path])
         if not self._authorised():
             return self._refuse()
         if self.path.endswith("/models"):
