@@ -60,15 +60,39 @@ def runs_of(provider: Provider, errand: str, since: int = 0) -> int:
     return sum(errand in last_user_text(messages) for messages in asked)
 
 
+def use(deployment: Deployment, tool: str, **arguments: Any) -> None:
+    """Make Hermes' model call one of its tools."""
+    answer = deployment.chat(f"Please call {tool} {json.dumps(arguments)}")
+    assert answer.json["choices"][0]["finish_reason"] == "stop", answer.text
+
+
+def keeps_its_own(deployment: Deployment, provider: Provider | None, errand: str) -> None:
+    """The same for an appointment that is made by Hermes' own API, where this machine reaches that."""
+    assert deployment.call("POST", "/api/instance/wake").status == 200
+    job = {"name": "errand", "schedule": soon(), "prompt": errand}
+    assert ask_hermes(deployment, "POST", "/api/jobs", job)["job"]["next_run_at"]
+    keeps(
+        deployment,
+        provider,
+        errand,
+        lambda: ask_hermes(deployment, "GET", "/api/jobs")["jobs"] == [],
+    )
+
+
 def keeps(
-    deployment: Deployment, provider: Provider, errand: str, is_done: Callable[[], bool]
+    deployment: Deployment, provider: Provider | None, errand: str, is_done: Callable[[], bool]
 ) -> None:
-    """A sleeping Hermes does its one errand in time, once, and the answer is in its state."""
-    said = len(provider.seen)
+    """A sleeping Hermes does its one errand in time, once, and the answer is in its state.
+
+    provider: the stand-in that it asks; None where it rehearses.
+    """
+    said = len(provider.seen) if provider else 0
     assert deployment.call("POST", "/api/instance/sleep").status == 200
     due = deployment.status()["nextWake"]
     assert datetime.fromisoformat(due) - datetime.now(UTC) < AWAY
-    wait_until(lambda: runs_of(provider, errand, said) > 0, "the provider is asked", 120)
+    if provider:
+        wait_until(lambda: runs_of(provider, errand, said) > 0, "the provider is asked", 120)
+    wait_until(lambda: deployment.instance_state() == "awake", "it wakes", 120)
     wait_until(is_done, "the job has ended", 60)
     assert deployment.status()["whyAwake"] == "cron"
     assert deployment.call("POST", "/api/instance/sleep").status == 200
@@ -77,6 +101,10 @@ def keeps(
     assert status["lastJobError"] is None
     (output,) = (text for text in outputs(deployment) if errand in text)
     answer = output.partition("## Response")[2]
+    if provider is None:
+        # It repeats the beginning only, which is Hermes' own.
+        assert "Rehearsal model here" in answer
+        return
     assert "The stand-in heard:" in answer and errand in answer
     assert runs_of(provider, errand, said) == 1
 

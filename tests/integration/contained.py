@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 import psutil
+from appointments import keeps, soon, use
 from plays import Answer, Deployment, Play, wait_until
 
 from tests.docker.engine import KEPT, Docker
@@ -56,6 +57,18 @@ def remembering(contained: Contained, provider: Provider) -> Iterator[None]:
     assert word in str(asked[-1]), "the conversation is lost"
     assert deployment.instance_state() == "awake"
     assert len(contained.containers()) == 2, "Hermes and its sidecar"
+
+
+def keeps_an_appointment(contained: Contained, provider: Provider, errand: str) -> None:
+    """Hermes is asked to make one, sleeps, and keeps it."""
+    deployment = contained.deployment
+    use(deployment, "cronjob", action="create", name="soon", schedule=soon(), prompt=errand)
+
+    def is_done() -> bool:
+        jobs = contained.inside("cat", f"{HOME}/cron/jobs.json", check=False)
+        return contained.is_running() and errand not in jobs
+
+    keeps(deployment, provider, errand, is_done)
 
 
 def kept_images(engine: Docker) -> list[str]:

@@ -8,11 +8,10 @@ import secrets
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from typing import Any
 
 import pytest
-from appointments import keeps, soon
-from contained import HOME, Contained, in_container, speaking_to
+from appointments import use
+from contained import HOME, Contained, in_container, keeps_an_appointment, speaking_to
 from plays import Deployment, wait_until
 
 from tests.docker.engine import Docker
@@ -51,12 +50,6 @@ def lasting(
     return lasting
 
 
-def use(deployment: Deployment, tool: str, **arguments: Any) -> None:
-    """Make Hermes' model call one of its tools."""
-    answer = deployment.chat(f"Please call {tool} {json.dumps(arguments)}")
-    assert answer.json["choices"][0]["finish_reason"] == "stop", answer.text
-
-
 def told(provider: Provider, said: str) -> str:
     """All that the model was told by the request in which somebody said this last."""
     asked = [seen.body["messages"] for seen in provider.seen if seen.body]
@@ -89,14 +82,7 @@ def test_all_of_it_outlives_a_sleep(lasting: Contained, provider: Provider) -> N
 def test_a_job_that_is_due_while_it_sleeps_runs_in_time_and_once(
     lasting: Contained, provider: Provider
 ) -> None:
-    deployment = lasting.deployment
-    use(deployment, "cronjob", action="create", name="soon", schedule=soon(), prompt=ERRAND)
-
-    def is_done() -> bool:
-        jobs = lasting.inside("cat", f"{HOME}/cron/jobs.json", check=False)
-        return lasting.is_running() and ERRAND not in jobs
-
-    keeps(deployment, provider, ERRAND, is_done)
+    keeps_an_appointment(lasting, provider, ERRAND)
     assert_all_is_there(lasting, provider)
 
 

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from appointments import ask_hermes, keeps, run_now, soon
+from appointments import ask_hermes, keeps, keeps_its_own, run_now, soon, use
 from plays import ROOT, Deployment, Play, clean_environment
 
 from tests.standins.provider import Provider
@@ -70,11 +69,7 @@ def test_the_key_is_in_no_file_no_argv_and_not_with_hermes(
 def test_a_job_that_is_due_while_hermes_sleeps_reaches_the_provider_once(
     keyed: Deployment, provider: Provider
 ) -> None:
-    keyed.call("POST", "/api/instance/wake")
-    errand = f"Water the ferns {secrets.token_hex(4)}."
-    job = {"name": "ferns", "schedule": soon(), "prompt": errand}
-    assert ask_hermes(keyed, "POST", "/api/jobs", job)["job"]["next_run_at"]
-    keeps(keyed, provider, errand, lambda: ask_hermes(keyed, "GET", "/api/jobs")["jobs"] == [])
+    keeps_its_own(keyed, provider, f"Water the ferns {secrets.token_hex(4)}.")
     assert {s.headers["x-api-key"] for s in provider.seen if s.body} == {provider.key}
 
 
@@ -268,8 +263,7 @@ def test_keys_in_the_environment_are_with_hermes_and_in_no_file(
     assert [str(p) for p in files_below(direct.state) if canary in p.read_bytes()] == []
 
     errand = f"Feed the fish {secrets.token_hex(4)}."
-    order = {"action": "create", "name": "fish", "schedule": soon(), "prompt": errand}
-    assert direct.chat(f"Please call cronjob {json.dumps(order)}").status == 200
+    use(direct, "cronjob", action="create", name="fish", schedule=soon(), prompt=errand)
     keeps(direct, provider, errand, lambda: ask_hermes(direct, "GET", "/api/jobs")["jobs"] == [])
 
     direct.call("POST", "/api/instance/wake")

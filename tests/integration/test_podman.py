@@ -8,7 +8,14 @@ from collections.abc import Callable, Iterator
 import pytest
 from ansible_collections.hermes.workers.plugins.module_utils.docker import DockerEngine
 from ansible_collections.hermes.workers.plugins.plugin_utils import container_network
-from contained import Contained, hand_over, in_container, remembering, speaking_to
+from contained import (
+    Contained,
+    hand_over,
+    in_container,
+    keeps_an_appointment,
+    remembering,
+    speaking_to,
+)
 from plays import Deployment
 
 from tests.docker.engine import Docker, build_sidecar, load_base
@@ -66,6 +73,12 @@ def test_it_sleeps_and_remembers(contained: Contained, provider: Provider) -> No
     with remembering(contained, provider):
         contained.sleep()
         assert not contained.is_running()
+
+
+def test_a_job_that_is_due_while_it_sleeps_runs_in_time_and_once(
+    contained: Contained, provider: Provider
+) -> None:
+    keeps_an_appointment(contained, provider, "Water the ferns.")
 
 
 def test_it_outlives_workerd(contained: Contained, provider: Provider) -> None:
