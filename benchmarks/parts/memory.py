@@ -18,6 +18,7 @@ from parts.checkout import Checkout, fresh_checkout
 GOAL_MB = 260.0
 LARGE = 200
 """Megabytes of a large state; the vault takes 256 MiB."""
+CALLS = (1500, 3000)
 
 
 def processes(checkout: Checkout) -> dict[str, float]:
@@ -71,6 +72,34 @@ def added(checkout: Checkout, work: Callable[[], object]) -> float:
     return round((peak - before) / 1e6, 1)
 
 
+def of_many_calls(checkout: Checkout) -> list[Figure]:
+    """What calls of a model leave in workerd: garbage that its runtime collects late, and no more after more calls."""
+    everyone = checkout.supervisor().children(recursive=True)
+    (hermes,) = [one for one in everyone if "gateway" in one.cmdline()]
+    environment = hermes.environ()
+    # Such as Hermes sends for a turn: what it may do fills most of it.
+    messages = [{"role": "system", "content": "x" * 50_000}, {"role": "user", "content": "Hello"}]
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{checkout.providers_port}/rehearsal/v1/chat/completions",
+        data=json.dumps({"model": "rehearsal", "stream": True, "messages": messages}).encode(),
+        headers={
+            "Authorization": f"Bearer {environment['HERMES_PROVIDER_CAPABILITY']}",
+            "Content-Type": "application/json",
+        },
+    )
+    reached = []
+    for count in CALLS:
+        for _ in range(count):
+            with urllib.request.urlopen(request, timeout=120) as response:
+                response.read()
+        reached.append(processes(checkout)["workerd"])
+    few, many = reached
+    return [
+        Figure(f"workerd after {CALLS[0]} calls of a model", round(few, 1), "MB PSS", 220.0),
+        Figure(f"after {CALLS[1]} more, against that", round(many / few, 2), "", 1.25),
+    ]
+
+
 def of_a_large_state(checkout: Checkout) -> list[Figure]:
     """What saving and restoring one adds to workerd, which streams it: what waits for its garbage collector."""
     (home,) = (checkout.state / "engine" / "disks").glob("*/disk/home/.hermes")
@@ -95,6 +124,7 @@ def measure() -> list[Figure]:
         for _ in range(5):
             chat(checkout)
         parts = processes(checkout)
+        calls = of_many_calls(checkout)
         large = of_a_large_state(checkout)
     for kind, megabytes in sorted(parts.items()):
         print(f"   {kind}: {megabytes:.0f} MB")
@@ -104,5 +134,6 @@ def measure() -> list[Figure]:
         Figure(
             "the same with supervisor and PID 1", round(sum(parts.values()), 1), "MB PSS", 300.0
         ),
+        *calls,
         *large,
     ]
