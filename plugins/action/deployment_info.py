@@ -186,7 +186,8 @@ def ran(running: dict[str, int]) -> str | None:
     """Return for how long the sandbox ran. running: seconds for each period of the status."""
     periods = (("today", "today"), ("month", "this month"), ("lastMonth", "last month"))
     told = [f"{hours(running[key])} {name}" for key, name in periods if running.get(key)]
-    return ", ".join(told) or None
+    at_most = "at most " if running.get("atMost") else ""
+    return at_most + ", ".join(told) if told else None
 
 
 def hours(seconds: int) -> str:

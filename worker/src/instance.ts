@@ -34,6 +34,8 @@ const MEMORY = "memory";
 const HEALED = "healed";
 /** Not again within so many milliseconds: what did not help then does not help now. */
 const HEAL_PAUSE = 10_000;
+/** No month that is told of began before; in milliseconds. */
+const LONGEST_MONTHS = 62 * 24 * 3600_000;
 /** How long a sandbox goes on at most that was told to stop, in milliseconds. */
 const LONGEST_TERM = 840_000;
 /** What only looks into the sandbox takes no longer, in milliseconds. */
@@ -652,7 +654,13 @@ function startingOf({ starting }: Readonly<Memory>): Health["starting"] {
 function runningOf(memory: Readonly<Memory>, now: number) {
   const meter = asOf(count(memory.meter, memory.runningSince ?? now, now), now);
   const seconds = (ms: number) => Math.round(ms / 1000);
-  return { today: seconds(meter.today), month: seconds(meter.month), lastMonth: seconds(meter.lastMonth) };
+  return {
+    today: seconds(meter.today),
+    month: seconds(meter.month),
+    lastMonth: seconds(meter.lastMonth),
+    // A sandbox that ends while this object is not in memory tells nobody.
+    atMost: memory.learnedLate !== null && now - memory.learnedLate < LONGEST_MONTHS,
+  };
 }
 
 /** The platform's container where there is one, else the process engine. */

@@ -77,6 +77,8 @@ export interface Memory {
   /** When the sandbox that runs was started; `null` while none does. */
   runningSince: number | null;
   meter: Meter;
+  /** When an end was last learned of late: until then more was counted than ran. `null` when none was. */
+  learnedLate: number | null;
   lastError: Trouble | null;
   lastSaveError: Trouble | null;
   lastProviderError: ProviderTrouble | null;
@@ -119,6 +121,7 @@ export function newMemory(now: number): Memory {
     boots: 0,
     runningSince: null,
     meter: NOTHING,
+    learnedLate: null,
     lastError: null,
     lastSaveError: null,
     lastProviderError: null,

@@ -51,7 +51,8 @@ export class Reattach {
     if (!ours) {
       if (found.running) await sandbox.destroy();
       log.warn("sandbox_lost", { boot: bootId, running: found.running });
-      remember({ lastExit: { at: time.now(), exitCode: null, logTail: null } });
+      const now = time.now();
+      remember({ lastExit: { at: now, exitCode: null, logTail: null }, learnedLate: now });
       return died();
     }
     // A boot that was cut off goes on, unless it would begin otherwise today; a stop that was has not happened.

@@ -83,6 +83,13 @@ const MEMORY = "state.db";
 export const CAP = 256 * 1024 * 1024;
 /** Bytes in one row. An object's rows may hold 2 MB, but small ones leave less garbage behind when they are read. */
 export const ROW = 128 * 1024;
+/**
+ * Rows that were handed out and are not let go yet: whoever takes them may hold some before they are written on.
+ * 8 MB.
+ */
+const BEHIND = 64;
+/** Garbage is collected, and requests are served, only between turns of the event loop: each so many rows. */
+const ROWS_IN_A_TURN = 8;
 /** Longest first line that is believed, in bytes. */
 export const MANIFEST_LIMIT = 64 * 1024;
 /** Characters of what is no manifest that are shown: an engine may say there why it ran no command. */
@@ -261,17 +268,22 @@ export class Vault {
     const total = Number(row["bytes"]);
     const body = this.#body(id, total);
     let first: Uint8Array | null = new TextEncoder().encode(`${String(row["manifest"])}\n`);
+    const out: Uint8Array[] = [];
+    let rows = 0;
     return new ReadableStream<Uint8Array>(
       {
-        pull(controller) {
+        async pull(controller) {
           if (first !== null) {
             controller.enqueue(first);
             first = null;
             return;
           }
+          if (++rows % ROWS_IN_A_TURN === 0) await scheduler.wait(0);
           const { done, value } = body.next();
-          if (done) controller.close();
-          else controller.enqueue(value);
+          if (done) return controller.close();
+          out.push(value);
+          if (out.length > BEHIND) letGo(out.shift());
+          controller.enqueue(value);
         },
       },
       { highWaterMark: 0 },
@@ -289,8 +301,8 @@ export class Vault {
     let rows = 0;
     for (const chunk of this.#body(id, Number(row["bytes"]))) {
       await hash.update(chunk);
-      // Garbage is collected, and requests are served, only between turns of the event loop.
-      if (++rows % 8 === 0) await scheduler.wait(0);
+      letGo(chunk);
+      if (++rows % ROWS_IN_A_TURN === 0) await scheduler.wait(0);
     }
     if ((await hash.hex()) !== row["sha256"])
       throw new DamagedGeneration(id, "its bytes are not those that were written");
@@ -366,6 +378,7 @@ export class Vault {
       if (bytes > this.cap) throw this.#tooLarge(bytes);
       await hash.update(data);
       this.#sql.exec("INSERT INTO chunks (generation, n, data) VALUES (?, ?, ?)", id, n, data);
+      letGo(data);
     }
   }
 
@@ -472,6 +485,15 @@ function isFraction(now: Generation, before: Generation): boolean {
   return now.bytes * FRACTION < before.bytes;
 }
 
+/**
+ * Gives up bytes of which nobody reads any more. What waits for the garbage collector counts: an isolate has 128 MB on
+ * Cloudflare, and a large state leaves as much as itself behind. Bytes that are part of more are left alone.
+ */
+function letGo(bytes: Uint8Array | undefined): void {
+  if (bytes !== undefined && bytes.byteLength === bytes.buffer.byteLength)
+    (bytes.buffer as ArrayBuffer).transfer(0);
+}
+
 /** SHA-256 over a stream, piece by piece. */
 export class Sha256 {
   readonly #stream = new crypto.DigestStream("SHA-256");
@@ -546,7 +568,7 @@ export class ArchiveReader {
       const part = chunk.subarray(0, length - filled);
       out.set(part, filled);
       filled += part.byteLength;
-      if (part.byteLength === chunk.byteLength) this.#chunks.shift();
+      if (part.byteLength === chunk.byteLength) letGo(this.#chunks.shift());
       else this.#chunks[0] = chunk.subarray(part.byteLength);
     }
     this.#size -= filled;

@@ -335,6 +335,19 @@ describe("a boot that was cut with its object", () => {
     }),
   );
 
+  it("has run for at most so long when its end was learned of late", () =>
+    world(async (w) => {
+      w.container.startTakes = 100;
+      expect(await woken(w, 1000)).toBeNull();
+      expect(w.life.memory.learnedLate).toBeNull();
+      // As at the inactivity timeout: nobody is there to be told.
+      w.reborn();
+      w.inside.die(0);
+      await w.time.pass(3600_000);
+      await w.life.reattach();
+      expect(w.life.memory).toMatchObject({ state: "asleep", learnedLate: w.time.now() });
+    }));
+
   it("is taken up where Hermes was started already", () =>
     world(async (w) => {
       w.container.startTakes = 100;

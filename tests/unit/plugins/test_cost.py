@@ -99,6 +99,8 @@ def test_what_ran_costs_its_memory_and_disk() -> None:
         ({"today": 0, "month": 0, "lastMonth": 0}, None),
         ({"today": 61, "month": 7200, "lastMonth": 0}, "2 min today, 2 h 00 min this month"),
         ({"today": 0, "month": 0, "lastMonth": 45000}, "12 h 30 min last month"),
+        ({"month": 7200, "atMost": True}, "at most 2 h 00 min this month"),
+        ({"month": 0, "atMost": True}, None),
     ],
 )
 def test_how_long_it_ran(running: dict[str, Any], text: str | None) -> None:

@@ -9,6 +9,7 @@ import {
   type Exit,
   type Sandbox,
   type SandboxProcess,
+  START_REFUSED,
 } from "../../src/engine.ts";
 import { ApiError } from "../../src/errors.ts";
 import { type Dice, type SimulatedTime, sha256 } from "./platform.ts";
@@ -39,6 +40,14 @@ export interface Box {
   /** Idempotency keys that were answered. */
   known: Set<string>;
   alive: boolean;
+  /** Settles when it has started, or never will. */
+  ready: Promise<void>;
+}
+
+/** What somebody began: a request or an alarm, and what it holds beyond its end. */
+export interface Begun {
+  /** Neither it nor anything that it holds goes on. */
+  isOver(): boolean;
 }
 
 /** What the world is told. */
@@ -65,12 +74,18 @@ const START_PATIENCE = 300_000;
 /** The engine. */
 export class SimulatedEngine {
   box: Box | null = null;
-  readonly snapshots = new Map<string, { image: string; home: Home }>();
+  readonly snapshots = new Map<string, { image: string; home: Home; usableAt: number }>();
   down = false;
   /** How likely a call fails, or is slow. */
   failing = 0;
   slow = 0;
   refusesSnapshots = false;
+  /** How long a start takes at most, how likely one is refused for the moment, and when snapshots can be used. */
+  startTakes: number;
+  refusing = 0;
+  snapshotTakes = 8000;
+  /** Who began what is asked now: what a command prints to nobody ends it. */
+  begunBy: () => Begun | undefined = () => undefined;
   /** How likely a restore fails for the machine's reasons, and a save is never done. */
   troubled = 0;
   hanging = 0;
@@ -83,7 +98,13 @@ export class SimulatedEngine {
     readonly time: SimulatedTime,
     readonly dice: Dice,
     readonly witness: Witness,
-  ) {}
+  ) {
+    this.startTakes = dice.pick([
+      [2, 0],
+      [1, 30_000],
+      [1, 290_000],
+    ] as const);
+  }
 
   /** The sandbox ends by itself. */
   crash(exitCode: number): void {
@@ -164,7 +185,9 @@ export class SimulatedEngine {
   #start(boot: string, image: string | undefined, snapshot: string | undefined): void {
     if (this.box !== null) this.witness.wrong("a second sandbox was started");
     const source = snapshot === undefined ? undefined : this.snapshots.get(snapshot);
-    if (snapshot !== undefined && source === undefined)
+    if (this.dice.chance(this.refusing))
+      throw new EngineError(503, START_REFUSED, "There is no container instance that can be provided.");
+    if (snapshot !== undefined && (source === undefined || this.time.elapsed < source.usableAt))
       throw new EngineError(404, "snapshot_not_found", "There is no such snapshot.");
     this.box = {
       boot,
@@ -179,7 +202,12 @@ export class SimulatedEngine {
       lose: [],
       known: new Set(),
       alive: true,
+      ready: Promise.resolve(),
     };
+    const { box } = this;
+    if (this.startTakes === 0) return;
+    const started = this.time.sleep(this.dice.between(0, this.startTakes));
+    box.ready = Promise.race([started, box.ended.promise.then(() => undefined)]);
   }
 
   #end(box: Box, exitCode: number): void {
@@ -205,7 +233,8 @@ export class SimulatedEngine {
     const box = this.#running();
     if (this.refusesSnapshots) throw new EngineError(501, "unsupported", "No snapshots here.");
     const id = `snapshot-${++this.#count}`;
-    const taken = { image: box.image, home: structuredClone(box.home) };
+    const usableAt = this.time.elapsed + this.snapshotTakes;
+    const taken = { image: box.image, home: structuredClone(box.home), usableAt };
     await this.#delay();
     this.snapshots.set(id, taken);
     return { id, size: 1 };
@@ -217,8 +246,11 @@ export class SimulatedEngine {
     alive: () => boolean,
   ): Promise<SandboxProcess> {
     const box = this.#running();
+    const begun = this.begunBy();
     const [, name = "", , boot = ""] = cmd;
     const { stdin = "" } = options ?? {};
+    // A command waits for a sandbox that is still to start.
+    await box.ready;
     const input = typeof stdin === "string" ? stdin : await textOf(stdin);
     if (!box.alive) throw new Error("Network connection lost.");
     if (boot !== box.boot) return finished("", 65);
@@ -227,6 +259,7 @@ export class SimulatedEngine {
     const done = this.#command(box, name, cmd, input);
     await this.#delay();
     if (!box.alive || !alive()) return finished("", 137);
+    if (begun?.isOver()) return finished("", 141);
     return finished(...done);
   }
 

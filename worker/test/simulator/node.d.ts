@@ -14,5 +14,11 @@ declare module "node:crypto" {
     digest(): Uint8Array;
   };
 }
+declare module "node:async_hooks" {
+  export class AsyncLocalStorage<T> {
+    getStore(): T | undefined;
+    run<R>(store: T, work: () => R): R;
+  }
+}
 declare const process: { env: Record<string, string | undefined> };
 declare function setImmediate(callback: () => void): unknown;

@@ -183,6 +183,18 @@ const STEPS: readonly (readonly [number, Step])[] = [
     },
   ],
   [
+    3,
+    (world, dice) => {
+      world.engine.startTakes = dice.pick([
+        [2, 0],
+        [1, 30 * SECOND],
+        [1, 290 * SECOND],
+      ] as const);
+      world.engine.refusing = dice.chance(0.7) ? 0 : dice.next() * 0.6;
+      return `starts take up to ${world.engine.startTakes / SECOND} s, are refused ${world.engine.refusing.toFixed(2)}`;
+    },
+  ],
+  [
     1.5,
     (world, dice) => {
       const poison = dice.pick([

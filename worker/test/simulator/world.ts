@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** One simulated deployment: the real lifecycle, clock, turns and vault, and what must hold about them. */
+import { AsyncLocalStorage } from "node:async_hooks";
 import { ApiError, toApiError } from "../../src/errors.ts";
 import { Lifecycle } from "../../src/lifecycle.ts";
 import { type Fields, Log, Redactor } from "../../src/log.ts";
@@ -7,7 +8,7 @@ import type { Memory } from "../../src/memory.ts";
 import type { Settings } from "../../src/settings.ts";
 import { TURN, Turns } from "../../src/turns.ts";
 import { Vault } from "../../src/vault.ts";
-import { archiveOf, type Box, type Home, SimulatedEngine, type Witness } from "./engine.ts";
+import { archiveOf, type Begun, type Box, type Home, SimulatedEngine, type Witness } from "./engine.ts";
 import { type Dice, Disk, ObjectGone, SimulatedTime, settled } from "./platform.ts";
 
 const HOUR = 3600_000;
@@ -19,8 +20,8 @@ const SETTINGS: Settings = {
   hermesVersion: "1",
   image: "image-1",
   imageReference: "",
-  platform: "workerd",
-  engine: "process",
+  platform: "cloudflare",
+  engine: "cloudflare",
   defaultModel: { id: "rehearsal/rehearsal", provider: "rehearsal", name: "rehearsal" },
   models: [],
   providerBaseUrl: "",
@@ -54,6 +55,21 @@ interface Life {
   life: Lifecycle;
   turns: Turns;
   vault: Vault;
+}
+
+/** A request, an order or an alarm, which goes on for as long as it does itself or anything that it holds. */
+class Origin implements Begun {
+  #held = 0;
+
+  hold(work: Promise<unknown>): void {
+    this.#held++;
+    const over = () => void this.#held--;
+    work.then(over, over);
+  }
+
+  isOver(): boolean {
+    return this.#held === 0;
+  }
 }
 
 /** Something that was promised and not kept. */
@@ -96,8 +112,11 @@ export class World implements Witness {
   #healing = false;
   #violation: string | null = null;
 
+  readonly #origin = new AsyncLocalStorage<Origin>();
+
   constructor(readonly dice: Dice) {
     this.engine = new SimulatedEngine(this.time, dice, this);
+    this.engine.begunBy = () => this.#origin.getStore();
     this.#object = this.#born();
   }
 
@@ -186,7 +205,7 @@ export class World implements Witness {
       setAlarm: (at) => {
         if (alive()) this.#alarm = at;
       },
-      hold: () => undefined,
+      hold: (work) => this.#origin.getStore()?.hold(work),
     });
     object.turns = new Turns({
       lifecycle: object.life,
@@ -195,7 +214,7 @@ export class World implements Witness {
       drainTimeout: SETTINGS.drainTimeout,
       finishesAlone: false,
     });
-    if (object.life.mustReattach) void object.life.reattach().catch(() => undefined);
+    if (object.life.mustReattach) this.#begun(() => object.life.reattach()).catch(() => undefined);
     return object;
   }
 
@@ -233,7 +252,7 @@ export class World implements Witness {
   request(stream: boolean, session: string | null): void {
     const id = `t${++this.#count}`;
     this.#open.set(id, this.time.elapsed);
-    void this.#turn(id, stream, session).finally(() => this.#open.delete(id));
+    void this.#begun(() => this.#turn(id, stream, session)).finally(() => this.#open.delete(id));
   }
 
   async #turn(id: string, stream: boolean, session: string | null): Promise<void> {
@@ -275,7 +294,7 @@ export class World implements Witness {
     // Whoever forces gives up what is not saved.
     if (what === "force") this.#forced = true;
     this.#open.set(id, this.time.elapsed);
-    const done = {
+    const work = {
       save: () => life.save("request"),
       sleep: () => life.sleep(),
       restart: () => life.restart(false),
@@ -284,7 +303,8 @@ export class World implements Witness {
       gateway: () => life.restartGateway(),
       refresh: () => life.refresh(),
       wake: () => life.wake("api"),
-    }[what]();
+    }[what];
+    const done = this.#begun<unknown>(work);
     void Promise.race([done, object.gone])
       .then(
         () => {
@@ -309,7 +329,7 @@ export class World implements Witness {
     if (poison === null) this.#brought.push(older);
     this.#open.set(id, this.time.elapsed);
     const archive = new Response(archiveOf(home)).body as ReadableStream<Uint8Array>;
-    void Promise.race([object.life.putBack(archive), object.gone])
+    void Promise.race([this.#begun(() => object.life.putBack(archive)), object.gone])
       .then(
         () => {
           if (poison !== null) this.wrong(`${id} succeeded although nobody can have it`);
@@ -346,7 +366,15 @@ export class World implements Witness {
 
   /** The alarm rings although nobody set it. */
   ring(): void {
-    void this.#object.life.onAlarm();
+    void this.#begun(() => this.#object.life.onAlarm());
+  }
+
+  /** Something that comes from outside: what it begins ends with it, unless it is held. */
+  #begun<T>(work: () => Promise<T>): Promise<T> {
+    const origin = new Origin();
+    const done = this.#origin.run(origin, work);
+    origin.hold(done);
+    return done;
   }
 
   lateAlarms(ms: number): void {
@@ -384,7 +412,7 @@ export class World implements Witness {
       this.engine.tick();
       if (this.#ringsAt() <= this.time.elapsed) {
         this.#alarm = null;
-        void this.#object.life.onAlarm();
+        void this.#begun(() => this.#object.life.onAlarm());
       }
     }
     this.time.advance(end);
@@ -428,6 +456,7 @@ export class World implements Witness {
   async goodEnd(): Promise<void> {
     const { engine } = this;
     Object.assign(engine, { down: false, failing: 0, slow: 0, healthy: true, troubled: 0, hanging: 0 });
+    Object.assign(engine, { startTakes: 0, refusing: 0 });
     this.lateAlarms(0);
     await this.pass(20 * 60_000);
     if (this.#open.size > 0) this.wrong(`never answered: ${[...this.#open.keys()].join(", ")}`);
