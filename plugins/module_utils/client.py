@@ -26,7 +26,9 @@ from ansible_collections.hermes.workers.plugins.module_utils.digests import proo
 
 BYTES = "application/octet-stream"
 IDENTITY = "/api/identity"
-"""Where a Worker proves to anybody that it holds an API token, so that the token need not be sent to find out."""
+"""Where a Worker proves to who holds an API token that it does too, so that the token need not be sent to find out."""
+ASKER = "X-Hermes-Asked"
+"""Header by which the one who asks shows first that it holds the token."""
 PIECE = 1 << 20
 """Bytes that a download hands on at once."""
 
@@ -281,15 +283,15 @@ class RemoteClient(WorkerClient):
 
     def identify(self) -> requests.Response | None:
         """Have the Worker prove who it is; returns what to tell where it does not. Raises RequestException."""
-        nonce = token_hex(32)
+        nonce, host = token_hex(32), urlsplit(self.url).hostname
+        asked = proof(self.token, f"asked {host} {nonce}")
         answer = self._session.get(
             self.url + IDENTITY,
             params={"nonce": nonce},
-            headers={"User-Agent": "hermes.workers"},
+            headers={"User-Agent": "hermes.workers", ASKER: asked},
             timeout=(10.0, min(self.timeout, IDENTITY_SECONDS)),
             allow_redirects=False,
         )
-        host = urlsplit(self.url).hostname
         if answer.status_code == 200:
             wanted = proof(self.token, f"{host} {nonce}")
             self._is_proved = any(

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import hmac
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from aiohttp import web
+from ansible_collections.hermes.workers.plugins.module_utils.digests import proof
 
 from tests.cloudflare.accounts import Version, Worker
 from tests.cloudflare.edge import BODY_BYTES, IDLE_SECONDS, Edge, too_large
@@ -165,11 +165,8 @@ class StubEdge(Edge):
     async def _proof(
         self, request: web.Request, worker: Worker, _stub: Stub, _which: str
     ) -> web.Response:
-        nonce = (await request.json())["nonce"].encode()
-        made = {
-            name: hmac.new(value.encode(), nonce, hashlib.sha256).hexdigest()
-            for name, value in worker.current.secrets().items()
-        }
+        nonce = (await request.json())["nonce"]
+        made = {name: proof(value, nonce) for name, value in worker.current.secrets().items()}
         return web.json_response({"proofs": made})
 
     async def _status(
@@ -267,11 +264,13 @@ ROUTES: dict[tuple[str, str], Route] = {
 
 
 def identity(request: web.Request, version: Version) -> web.Response:
-    """Prove to anybody which API tokens a Worker holds, at the address at which it was asked."""
-    text = f"{request.host.partition(':')[0]} {request.query['nonce']}".encode()
-    held = (version.secrets().get(name) for name in ("API_TOKEN", "API_TOKEN_PREVIOUS"))
-    proofs = [hmac.new(one.encode(), text, hashlib.sha256).hexdigest() for one in held if one]
-    return web.json_response({"proofs": proofs})
+    """Prove to who holds one of a Worker's API tokens that the Worker does, at the address at which it was asked."""
+    text = f"{request.host.partition(':')[0]} {request.query['nonce']}"
+    for name in ("API_TOKEN", "API_TOKEN_PREVIOUS"):
+        held = version.secrets().get(name)
+        if held and request.headers.get("X-Hermes-Asked") == proof(held, f"asked {text}"):
+            return web.json_response({"proofs": [proof(held, text)]})
+    return web.json_response({"error": {"code": "wrong_token"}}, status=401)
 
 
 FOR_SANDBOX = ("HERMES_IMAGE", "HERMES_INSTANCE_TYPE")

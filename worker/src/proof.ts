@@ -8,8 +8,10 @@ import { ApiError } from "./errors.ts";
 import type { Base } from "./requests.ts";
 import type { Settings } from "./settings.ts";
 
-/** Where anybody may ask who answers here. */
+/** Where who holds an API token may ask whether this Worker does, without sending it. */
 export const IDENTITY = "/api/identity";
+/** Header of such a question: HMAC-SHA256 in hexadecimal of `asked <hostname> <nonce>`, keyed with the token. */
+const ASKER = "x-hermes-asked";
 
 const schema = z.object({ nonce: z.string().check(z.regex(/^[0-9a-f]{64}$/)) });
 
@@ -28,19 +30,37 @@ export async function prove(
 }
 
 /**
- * Proves to whoever asks that this is the Worker that holds an API token, so that nobody has to send the token to find
- * out. The address that was asked is in the proof: whoever else passes the question on gets one that is of no use to
- * them.
- * @throws ApiError 400 `bad_nonce`, 503 `no_token` when none is configured by mistake.
+ * Proves to who holds an API token that this Worker holds it too, so that nobody has to send the token to find out. Who
+ * asks shows it first, by a proof of its own: whoever does not hold the token gets nothing by which to guess it. The
+ * address that was asked is in both: passed on to or from another address they are of no use.
+ * @throws ApiError 400 `bad_nonce`, 401 `wrong_token`, 503 `no_token` when none is configured by mistake.
  */
 export async function identify<E extends Base>(c: Context<E>): Promise<Response> {
-  servesEveryone(c.var.settings);
+  const { settings } = c.var;
   const { nonce } = checked({ nonce: c.req.query("nonce") });
-  const { API_TOKEN, API_TOKEN_PREVIOUS } = c.var.settings.secrets;
-  const tokens = [API_TOKEN, API_TOKEN_PREVIOUS].filter((token) => token !== undefined);
   const { hostname } = new URL(c.req.raw.url);
-  const proofs = await Promise.all(tokens.map((token) => hmac(token, `${hostname} ${nonce}`)));
-  return c.json({ proofs }, { headers: { "cache-control": "no-store" } });
+  const { API_TOKEN, API_TOKEN_PREVIOUS } = settings.secrets;
+  const headers = { "cache-control": "no-store" };
+  if (servesEveryone(settings)) return c.json({ proofs: [] }, { headers });
+  for (const token of [API_TOKEN, API_TOKEN_PREVIOUS]) {
+    if (token === undefined) continue;
+    const asked = await hmac(token, `asked ${hostname} ${nonce}`);
+    if (isEqual(asked, c.req.header(ASKER) ?? ""))
+      return c.json({ proofs: [await hmac(token, `${hostname} ${nonce}`)] }, { headers });
+  }
+  throw new ApiError({
+    status: 401,
+    code: "wrong_token",
+    message: "Whoever asks does not hold an API token that is valid here.",
+  });
+}
+
+function isEqual(one: string, other: string): boolean {
+  const [left, right] = [one, other].map((text) => new TextEncoder().encode(text)) as [
+    Uint8Array,
+    Uint8Array,
+  ];
+  return left.byteLength === right.byteLength && crypto.subtle.timingSafeEqual(left, right);
 }
 
 function parse(body: ArrayBuffer | null): z.infer<typeof schema> {

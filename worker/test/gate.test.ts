@@ -285,37 +285,42 @@ describe("public routes", () => {
 
 describe("who answers here", () => {
   const nonce = "a1".repeat(32);
-  const proved = async (origin: string, env: Record<string, unknown> = ROTATED) => {
-    const configured = { ...env, HERMES_PLATFORM: "cloudflare" };
-    const answer = await askWith(configured, `/api/identity?nonce=${nonce}`, {}, {}, origin);
-    return [answer.status, ((await answer.json()) as { proofs?: string[] }).proofs] as const;
-  };
   const proof = async (token: string, text: string) => {
     const encode = (value: string) => new TextEncoder().encode(value);
     const algorithm = { name: "HMAC", hash: "SHA-256" };
     const key = await crypto.subtle.importKey("raw", encode(token), algorithm, false, ["sign"]);
     return hex(await crypto.subtle.sign("HMAC", key, encode(text)));
   };
+  const proved = async (origin: string, asked = "", env: Record<string, string> = ROTATED) => {
+    const configured = { ...env, HERMES_PLATFORM: "cloudflare" };
+    const headers = { "x-hermes-asked": asked };
+    const answer = await askWith(configured, `/api/identity?nonce=${nonce}`, headers, {}, origin);
+    return [answer.status, ((await answer.json()) as { proofs?: string[] }).proofs] as const;
+  };
 
-  it.each(["worker.acme.workers.dev", HOST])("is proved at %s, for this address alone", async (host) => {
-    const expected = await Promise.all([NEW, OLD].map((token) => proof(token, `${host} ${nonce}`)));
-    expect(await proved(`https://${host}`)).toEqual([200, expected]);
-    expect(await proved(`https://${host}:8443`)).toEqual([200, expected]);
-    const [, elsewhere] = await proved("https://elsewhere.acme.workers.dev");
-    expect(elsewhere).not.toContain(expected[0]);
+  it.each([
+    ["worker.acme.workers.dev", NEW],
+    ["worker.acme.workers.dev", OLD],
+    [HOST, NEW],
+  ])("is proved at %s, for this address alone", async (host, token) => {
+    const asked = await proof(token, `asked ${host} ${nonce}`);
+    const expected = [200, [await proof(token, `${host} ${nonce}`)]];
+    expect(await proved(`https://${host}`, asked)).toEqual(expected);
+    expect(await proved(`https://${host}:8443`, asked)).toEqual(expected);
+    expect(await proved("https://elsewhere.acme.workers.dev", asked)).toEqual([401, undefined]);
   });
 
-  it("is no proof of a secret, which is what the other question is for", async () => {
-    const [, proofs] = await proved("https://worker");
-    expect(proofs).not.toContain(await proof(NEW, nonce));
+  it("is proved to nobody who does not hold a token, for that could be guessed by", async () => {
+    for (const asked of ["", "x", await proof("another", `asked worker ${nonce}`), await proof(NEW, nonce)])
+      expect(await proved("https://worker", asked)).toEqual([401, undefined]);
+    const own = await proof(NEW, `asked worker ${"b2".repeat(32)}`);
+    expect(await proved("https://worker", own)).toEqual([401, undefined]);
   });
 
-  it("tells nothing without a token, wakes nobody and costs no attempt", async () => {
-    expect(await proved("https://worker", { HERMES_ALLOW_UNAUTHENTICATED: "true", API_TOKEN: "" })).toEqual([
-      200,
-      [],
-    ]);
-    expect((await proved("https://worker", { API_TOKEN: "" }))[0]).toBe(503);
+  it("tells nothing without a token, and wakes nobody", async () => {
+    const open = { HERMES_ALLOW_UNAUTHENTICATED: "true", API_TOKEN: "" };
+    expect(await proved("https://worker", "", open)).toEqual([200, []]);
+    expect((await proved("https://worker", "", { API_TOKEN: "" }))[0]).toBe(503);
     expect(await woken()).toBe(false);
   });
 });

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hmac
 import json
 import threading
 from collections.abc import Callable
@@ -11,6 +10,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from ansible_collections.hermes.workers.plugins.module_utils.digests import proof
 
 
 @dataclass
@@ -87,10 +88,10 @@ class ApiServer(ThreadingHTTPServer):
     def reply(self, call: Call) -> Reply:
         if self.holds and call.path == "/api/identity":
             assert "authorization" not in call.headers, "nothing is proved yet"
-            text = f"127.0.0.1 {call.query['nonce']}".encode()
-            return Reply(
-                200, {"proofs": [hmac.new(self.holds.encode(), text, "sha256").hexdigest()]}
-            )
+            text = f"127.0.0.1 {call.query['nonce']}"
+            if call.headers.get("x-hermes-asked") != proof(self.holds, f"asked {text}"):
+                return Reply(401, {"error": {"message": "You do not hold this token."}})
+            return Reply(200, {"proofs": [proof(self.holds, text)]})
         with self.lock:
             self.calls.append(call)
             return self.script.pop(0) if self.script else self.answer(call)

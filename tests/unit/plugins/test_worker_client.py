@@ -180,7 +180,7 @@ def test_a_worker_that_changes_hands_proves_itself_to_each_client(server: ApiSer
     server.holds = "another-worker's-token"
     answer = remote(server).request("GET", "/api/health")
     assert (answer.status, server.calls) == (401, [])
-    assert "does not prove that it holds this API token" in answer.complaint()
+    assert answer.complaint() == "You do not hold this token."
 
 
 def test_nobody_is_nobody(server: ApiServer) -> None:
