@@ -239,9 +239,9 @@ def test_a_key_that_fails_its_proof_is_taken_back_with_the_version_of_before(
     # Cloudflare refuses to change secrets now: the version that serves is not the newest.
     start = len(alice.deployments)
     walk.type(f"{play} -e keys=api_token")
-    assert (
-        (home / "alice" / "api_token").read_text() == alice.current.secrets()["API_TOKEN"] != token
-    )
+    new = (home / "alice" / "api_token").read_text()
+    assert new.strip() == alice.current.secrets()["API_TOKEN"]
+    assert new != token
     served = [one.version.secrets()["ANTHROPIC_API_KEY"] for one in alice.deployments[start:]]
     assert set(served) == {secrets_before["ANTHROPIC_API_KEY"]}, "the rejected key stays away"
     assert alice.is_latest_deployed
