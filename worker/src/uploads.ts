@@ -5,7 +5,7 @@
  */
 import { ApiError } from "./errors.ts";
 import { realTime, type Time } from "./time.ts";
-import { ArchiveReader, CAP, MANIFEST_LIMIT, ROW, Sha256 } from "./vault.ts";
+import { ArchiveReader, CAP, letGo, MANIFEST_LIMIT, ROW, Sha256 } from "./vault.ts";
 
 /** Largest part, in bytes. */
 export const PART = 64 * 1024 * 1024;
@@ -156,6 +156,7 @@ export class Uploads {
       if (bytes > PART) throw partTooLarge();
       await hash.update(data);
       this.#sql.exec("INSERT INTO upload_rows VALUES (?, ?, ?)", id, n, data);
+      letGo(data);
       this.#sql.exec("UPDATE upload_parts SET bytes = ? WHERE id = ?", bytes, id);
       // Of all parts, also of those that arrive at this moment.
       if (this.#bytesOf(upload) > this.cap + MANIFEST_LIMIT) throw this.#tooLarge();

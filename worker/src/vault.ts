@@ -489,7 +489,7 @@ function isFraction(now: Generation, before: Generation): boolean {
  * Gives up bytes of which nobody reads any more. What waits for the garbage collector counts: an isolate has 128 MB on
  * Cloudflare, and a large state leaves as much as itself behind. Bytes that are part of more are left alone.
  */
-function letGo(bytes: Uint8Array | undefined): void {
+export function letGo(bytes: Uint8Array | undefined): void {
   if (bytes !== undefined && bytes.byteLength === bytes.buffer.byteLength)
     (bytes.buffer as ArrayBuffer).transfer(0);
 }

@@ -318,6 +318,7 @@ describe("who answers here", () => {
   });
 
   it("tells nothing without a token, and wakes nobody", async () => {
+    await anew();
     const open = { HERMES_ALLOW_UNAUTHENTICATED: "true", API_TOKEN: "" };
     expect(await proved("https://worker", "", open)).toEqual([200, []]);
     expect((await proved("https://worker", "", { API_TOKEN: "" }))[0]).toBe(503);
