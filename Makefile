@@ -6,6 +6,7 @@ INVENTORY ?= inventories/local
 ARGS ?=
 LINES ?= 40
 BACKUP ?= newest
+ACTION ?=
 CONFIRM ?=
 FORGET ?=
 PART ?=
@@ -34,7 +35,7 @@ WITH_STAND_IN := $(WITH_TOOLS) PYTHONPATH="$(CURDIR)/.ansible/collections"
 PACKED := .ansible/packed
 
 .DEFAULT_GOAL := help
-.PHONY: help deploy verify rotate-keys status logs backup restore destroy test test-python test-worker test-molecule mutants lint bench rehearse live lock tools test-tools worker-tools
+.PHONY: help deploy verify rotate-keys status logs backup restore lifecycle destroy test test-python test-worker test-molecule mutants lint bench rehearse live lock tools test-tools worker-tools
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  %-11s %s\n", $$1, $$2}'
@@ -60,6 +61,9 @@ backup: tools ## Keep a backup of Hermes' state in .hermes/backups
 
 restore: tools ## Put a backup back (BACKUP=newest, or a file)
 	@$(PLAY) playbooks/restore.yml -e 'hermes_backup="$(BACKUP)"' $(ARGS)
+
+lifecycle: tools ## Wake, sleep, restart or stop Hermes (ACTION=wake, sleep, sleep-by-force, restart, restart-gateway, stop)
+	@$(PLAY) playbooks/lifecycle.yml $(if $(ACTION),-e 'hermes_action="$(ACTION)"') $(ARGS)
 
 destroy: tools ## Take the deployment away; asks first (CONFIRM=yes does not, FORGET=yes drops the memory too)
 	@$(PLAY) playbooks/destroy.yml $(if $(CONFIRM),-e 'confirm="$(CONFIRM)"') \

@@ -26,7 +26,7 @@ VARIABLES = "variables"
 """Name of the note with what `-e` said when a deployment was last changed."""
 MAKE_INVENTORY = "inventories/local"
 """The inventory that the Makefile's targets take when none is named."""
-MAKE_VARIABLES = {"hermes_backup": "BACKUP", "confirm": "CONFIRM"}
+MAKE_VARIABLES = {"hermes_action": "ACTION", "hermes_backup": "BACKUP", "confirm": "CONFIRM"}
 """Variable of a single run -> the Makefile's own name for it."""
 PLACE = frozenset(("hermes_name", "hermes_state_dir"))
 """What finds a deployment that is there."""

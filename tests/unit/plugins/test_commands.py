@@ -54,6 +54,7 @@ def started(monkeypatch: pytest.MonkeyPatch, **arguments: Any) -> Start:
             {},
             'make deploy ARGS="-e hermes_port=9000 -e hermes_state_dir=/srv/x"',
         ),
+        (start(), "lifecycle", {"hermes_action": "sleep"}, "make lifecycle ACTION=sleep"),
         (start("a.yml", "b.yml"), "logs", {}, 'make logs INVENTORY=a.yml ARGS="-i b.yml"'),
         (
             start("inventories/local", extra={"hermes_state_dir": "/srv/a b"}),
@@ -67,6 +68,14 @@ def test_in_the_checkout_make_is_printed(
     made: Start, playbook: str, variables: dict[str, str], printed: str
 ) -> None:
     assert Commands(made, ROOT).of(playbook, **variables) == printed
+
+
+@pytest.mark.parametrize(
+    "playbook", sorted((ROOT / "playbooks").glob("*.yml")), ids=lambda one: one.stem
+)
+def test_make_has_a_target_for_each_playbook(playbook: Path) -> None:
+    target = playbook.stem.replace("_", "-")
+    assert f"\n{target}: tools ##" in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 @pytest.mark.usefixtures("elsewhere")
