@@ -106,6 +106,9 @@ class ActionModule(CloudflareAction):
         done()
         if token:
             self.deployment.keep_token(token)
+        else:
+            # A Worker that is open to everybody can prove nothing about it.
+            self.deployment.drop_token()
         self.deployment.keep_note("host", self.settings.host)
         self._tidy(version_id, wanted)
         self._serve(RemoteClient(self.settings.host, token), rendered.version)

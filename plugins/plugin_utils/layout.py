@@ -79,6 +79,10 @@ class Deployment:
         """Write the API token, readable by its owner only, in one step."""
         write_private(self.token_file, token + "\n", durable=True)
 
+    def drop_token(self) -> None:
+        """Forget the API token: the deployment takes none any more, and an old one would only be shown to it."""
+        self.token_file.unlink(missing_ok=True)
+
     def rotation(self) -> dict[str, Any] | None:
         """Return what a rotation of keys noted that has not come to its end, or None."""
         try:

@@ -92,7 +92,9 @@ class Deployment:
 
     @property
     def token(self) -> str:
-        return (self.state / "api_token").read_text().strip()
+        """The token of the state folder; empty where everybody is let in."""
+        file = self.state / "api_token"
+        return file.read_text().strip() if file.exists() else ""
 
     def host(self) -> dict[str, Any]:
         """This deployment as a host of an Ansible inventory."""

@@ -8,16 +8,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from clouds import Clouded, open_account
-from security import AUDIENCES, LAST_KEY, STATES, TEAM, Place, State
+import requests
+from clouds import ACCOUNT, TOKEN, Clouded, open_account
+from plays import wait_until
+from security import (
+    AUDIENCES,
+    LAST_KEY,
+    STATES,
+    TEAM,
+    Place,
+    State,
+    lose_the_token,
+    rotate_the_token,
+)
 
 from tests.cloudflare import ControlPlane
+from tests.cloudflare.edge import DEFERRED_SECONDS
 from tests.standins.access import PERSON, Access
 from tests.standins.provider import Provider
 
 HOSTNAME = "locked.example.com"
-CLOSED = 3
-"""Of the states, those in which a token is needed; the open ones are seen around a container."""
 
 
 @dataclass(kw_only=True)
@@ -72,6 +82,33 @@ def place(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[Plac
         )
 
 
-@pytest.mark.parametrize("state", STATES[:CLOSED], ids=lambda state: state.name)
+@pytest.mark.parametrize("state", STATES, ids=lambda state: state.name)
 def test_it_is_in_force(place: Place, state: State) -> None:
     state.bring(place)
+
+
+def test_a_token_that_was_rotated_ends(place: Place) -> None:
+    rotate_the_token(place)
+
+
+def test_a_worker_without_its_token_lets_nobody_in(place: Place) -> None:
+    plane = place.it.plane
+
+    def lose() -> None:
+        scripts = f"https://api.cloudflare.com/client/v4/accounts/{ACCOUNT}/workers/scripts"
+        answer = requests.patch(
+            f"{scripts}/{place.it.name}/secrets-bulk",
+            json={"secrets": {"API_TOKEN": None}},
+            headers={
+                "Authorization": f"Bearer {TOKEN}",
+                "Content-Type": "application/merge-patch+json",
+            },
+            proxies={"https": plane.env["HTTPS_PROXY"]},
+            verify=plane.env["SSL_CERT_FILE"],
+            timeout=60,
+        )
+        assert answer.status_code == 200, answer.text
+        plane.advance(DEFERRED_SECONDS + 1)
+        wait_until(lambda: place.status("") == 503, "it is known everywhere")
+
+    lose_the_token(place, lose)
