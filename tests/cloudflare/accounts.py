@@ -165,6 +165,7 @@ class Worker:
     deployments: list[Deployment] = field(default_factory=list)
     namespaces: dict[str, Namespace] = field(default_factory=dict)
     tags: list[str] = field(default_factory=list)
+    schedules: list[str] = field(default_factory=list)
     subdomain_enabled: bool = False
     previews_enabled: bool = False
 

@@ -178,6 +178,8 @@ class _Api:
     ) -> web.StreamResponse:
         """Demand credentials for the account that the path begins with."""
         permission = "pull" if request.method in ("GET", "HEAD") else "push"
+        if request.path == "/v2/_catalog" or request.path.endswith("/tags/list"):
+            permission = "list"
         if request.path == "/v2/":
             permission = ""
         try:

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.hermes.workers.plugins.plugin_utils import layout
+from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
+from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import Runtime
 from plays import Deployment
 
 from tests.standins.provider import Provider
@@ -24,6 +27,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "neighbour" / "build").mkdir(parents=True)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def wrangler(home: Path) -> list[str]:
+    """The command that starts the pinned wrangler."""
+    deployment = layout.Deployment(str(home), "none")
+    deployment.runtime.mkdir(mode=0o700, exist_ok=True)
+    return Runtime(deployment, Sources(), print, "cloudflare").install_wrangler()
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import pytest
 from ansible_collections.hermes.workers.plugins.module_utils.settings import Checker, Settings
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import (
     COMPATIBILITY_DATE,
@@ -28,8 +27,6 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.config i
     render,
     worker_variables,
 )
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
-from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import Runtime
 
 ACCOUNT = "0123456789abcdef0123456789abcdef"
 IMAGE = f"registry.cloudflare.com/{ACCOUNT}/hermes-workers@sha256:{'0' * 64}"
@@ -148,13 +145,6 @@ def settings_of(name: str, variables: dict[str, Any]) -> Settings:
     checker = checked({"hermes_name": name, **variables})
     assert checker.problems == []
     return checker.settings
-
-
-@pytest.fixture(scope="module")
-def wrangler(home: Path) -> list[str]:
-    deployment = Deployment(str(home), "none")
-    deployment.runtime.mkdir(mode=0o700, exist_ok=True)
-    return Runtime(deployment, Sources(), print, "cloudflare").install_wrangler()
 
 
 def test_wrangler_accepts_what_every_option_renders(wrangler: list[str], tmp_path: Path) -> None:

@@ -118,7 +118,12 @@ def _token(call: Call) -> dict[str, Any]:
         raise Refusal(404, 1003, "Token not found")
     groups = [{"id": hex_id(), "name": name} for name in sorted(call.token.permissions)]
     resources = {f"com.cloudflare.api.account.{one}": "*" for one in call.token.accounts}
-    policy = {"effect": "allow", "permission_groups": groups, "resources": resources}
+    policy = {
+        "id": call.token.id,
+        "effect": "allow",
+        "permission_groups": groups,
+        "resources": resources,
+    }
     return {"id": call.token.id, "status": call.token.status, "policies": [policy]}
 
 

@@ -10,6 +10,8 @@ from tests.cloudflare.accounts import Application, Worker
 from tests.cloudflare.api.front import Accepted, Call, Page, route
 from tests.cloudflare.errors import Refusal
 
+RIGHTS = frozenset({"list", "pull", "push"})
+"""What credentials for the registry may be for; each with what comes before it."""
 A = "/accounts/{account}/containers"
 IMAGE = re.compile(
     r"(?P<host>[^/]+)/(?P<account>[0-9a-f]{32})/(?P<repository>[a-z0-9._/-]+)@(?P<digest>sha256:[0-9a-f]{64})"
@@ -56,8 +58,10 @@ def registry_credentials(call: Call) -> Any:
         raise Refusal(404, 1000, "REGISTRY_NOT_FOUND")
     minutes = call.field("expiration_minutes", int)
     permissions = call.field("permissions", list)
-    if minutes <= 0 or not permissions or not {"push", "pull"}.issuperset(permissions):
+    if minutes <= 0 or not permissions or not RIGHTS.issuperset(permissions):
         raise Refusal(400, 1000, "VALIDATE_INPUT")
+    if "push" in permissions or "pull" in permissions:
+        permissions = [*permissions, "list"]
     password = call.plane.registry.lend(call.account.id, permissions, minutes * 60)
     return {
         "account_id": call.account.id,
@@ -118,6 +122,18 @@ def dash_applications(call: Call) -> Any:
 @route("GET", A + "/applications/{application}", "Workers Containers Read")
 def application(call: Call) -> Any:
     return _shown(call, _existing(call))
+
+
+@route("GET", A + "/applications/{application}/instances-v2", "Workers Containers Read")
+def instances(call: Call) -> Any:
+    _existing(call)
+    return Page([])
+
+
+@route("GET", A + "/dash/applications/{application}/instances", "Workers Containers Read")
+def dash_instances(call: Call) -> Any:
+    _existing(call)
+    return {"instances": [], "durable_objects": []}
 
 
 @route("POST", A + "/applications", "Workers Containers Write")

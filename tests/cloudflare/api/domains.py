@@ -21,16 +21,16 @@ HOSTNAME = re.compile(r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z
 def domains(call: Call) -> Any:
     names = ("hostname", "service", "zone_id", "zone_name")
     wanted = {name: call.query[name] for name in names if call.query.get(name)}
-    shown = [_shown(one) for one in call.account.domains.values()]
+    every = [shown(one) for one in call.account.domains.values()]
     return Page(
-        [one for one in shown if all(one[name] == value for name, value in wanted.items())],
+        [one for one in every if all(one[name] == value for name, value in wanted.items())],
         default_size=1000,
     )
 
 
 @route("GET", DOMAINS + "/{domain}", "Workers Scripts Read")
 def domain(call: Call) -> Any:
-    return _shown(_existing(call))
+    return shown(_existing(call))
 
 
 @route("PUT", DOMAINS, "Workers Scripts Write")
@@ -43,7 +43,7 @@ def attach(call: Call) -> Any:
         name: bool(call.field(name, bool, False))
         for name in ("override_existing_origin", "override_existing_dns_record")
     }
-    return _shown(_attach(call, hostname, service, zone_id, **overriding))
+    return shown(_attach(call, hostname, service, zone_id, **overriding))
 
 
 @route("DELETE", DOMAINS + "/{domain}", "Workers Scripts Write")
@@ -63,10 +63,10 @@ def changeset(call: Call) -> Any:
             conflict = _foreign_record(call.state.zone_of(wanted["hostname"]), wanted["hostname"])
             (conflicting if conflict else added).append(wanted)
         else:
-            updated.append(_shown(found[1]) | {"modified": found[1].service != name})
+            updated.append(shown(found[1]) | {"modified": found[1].service != name})
     kept = {one["hostname"] for one in call.body or []}
     removed = [
-        _shown(one)
+        shown(one)
         for one in call.account.domains.values()
         if one.service == name and one.hostname not in kept
     ]
@@ -84,7 +84,7 @@ def set_domains(call: Call) -> Any:
     origins = call.field("origins", list)
     return Page(
         [
-            _shown(_attach(call, one["hostname"], name, one.get("zone_id", ""), **overriding))
+            shown(_attach(call, one["hostname"], name, one.get("zone_id", ""), **overriding))
             for one in origins
         ],
         default_size=1000,
@@ -222,7 +222,8 @@ def _existing(call: Call) -> Domain:
     raise Refusal(404, 100112, "Custom domain not found.")
 
 
-def _shown(domain: Domain) -> dict[str, Any]:
+def shown(domain: Domain) -> dict[str, Any]:
+    """Return a custom domain as Cloudflare shows it."""
     return {
         "id": domain.id,
         "hostname": domain.hostname,

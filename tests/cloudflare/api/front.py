@@ -242,6 +242,8 @@ def logged(body: Any, modules: list[Module]) -> Any:
 
 def answered(result: Any, query: Mapping[str, str]) -> web.Response:
     """Wrap a result as Cloudflare does."""
+    if isinstance(result, web.Response):
+        return result
     envelope: dict[str, Any] = {"success": True, "errors": [], "messages": []}
     status = 200
     if isinstance(result, Accepted):

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import aiohttp
+from aiohttp import web
+
 from tests.cloudflare.accounts import Version, Worker, hex_id
 from tests.cloudflare.api.front import Call, Page, route
 from tests.cloudflare.api.uploads import add_version, deploy, worker_for
@@ -83,6 +86,64 @@ def scripts(call: Call) -> Any:
     ]
 
 
+@route("GET", A + "/scripts-search", "Workers Scripts Read")
+def search(call: Call) -> Any:
+    """Find Workers by a part of their names."""
+    wanted = call.query.get("name", "")
+    found = [worker for worker in call.account.workers.values() if wanted in worker.name]
+    return Page([_found(worker) for worker in found], default_size=10)
+
+
+def _found(worker: Worker) -> dict[str, Any]:
+    times = {"created_on": worker.created_on, "modified_on": worker.modified_on}
+    environment = {"environment_name": "production", "environment_is_default": True}
+    return {
+        "id": worker.tag,
+        "script_name": worker.name,
+        "service_name": worker.name,
+        **environment,
+        **times,
+    }
+
+
+@route("GET", SCRIPT, "Workers Scripts Read")
+def script(call: Call) -> Any:
+    """Return the code, which is no envelope."""
+    return _content(existing(call))
+
+
+@route("GET", SCRIPT + "/content/v2", "Workers Scripts Read")
+def content(call: Call) -> Any:
+    """Return the code of the newest version, whichever is asked for."""
+    return _content(existing(call))
+
+
+def _content(worker: Worker) -> web.Response:
+    writer = aiohttp.MultipartWriter("form-data")
+    for module in worker.versions[-1].modules:
+        part = writer.append(module.content, {"Content-Type": module.content_type})
+        part.set_content_disposition("form-data", name=module.name, filename=module.name)
+    entrypoint = worker.versions[-1].metadata["main_module"]
+    return web.Response(body=writer, headers={"cf-entrypoint": entrypoint})
+
+
+@route("GET", SCRIPT + "/schedules", "Workers Scripts Read")
+def schedules(call: Call) -> Any:
+    return _schedules(existing(call))
+
+
+@route("PUT", SCRIPT + "/schedules", "Workers Scripts Write")
+def set_schedules(call: Call) -> Any:
+    found = existing(call)
+    found.schedules = [str(one["cron"]) for one in call.body or []]
+    return _schedules(found)
+
+
+def _schedules(worker: Worker) -> dict[str, Any]:
+    times = {"created_on": worker.created_on, "modified_on": worker.modified_on}
+    return {"schedules": [{"cron": one, **times} for one in worker.schedules]}
+
+
 @route("GET", A + "/services/{name}", "Workers Scripts Read")
 def service(call: Call) -> Any:
     worker = existing(call)
@@ -105,9 +166,17 @@ def service(call: Call) -> Any:
 def worker(call: Call) -> Any:
     found = existing(call)
     suffix = f"{found.name}.{call.account.subdomain}.workers.dev"
+    names = ("domains", "dispatch_namespace_outbounds", "durable_objects", "queues", "workers")
     return {
         "id": found.tag,
         "name": found.name,
+        "created_on": found.created_on,
+        "updated_on": found.modified_on,
+        "deployed_on": found.deployments[-1].created_on if found.deployments else None,
+        "logpush": False,
+        "observability": {"enabled": False, "logs": {"enabled": False}},
+        "tail_consumers": [],
+        "references": {name: [] for name in names},
         "subdomain": {
             "enabled": found.subdomain_enabled,
             "previews_enabled": found.previews_enabled,
@@ -168,7 +237,7 @@ def change_script_settings(call: Call) -> Any:
 
 @route("GET", SCRIPT + "/subdomain", "Workers Scripts Read")
 def subdomain(call: Call) -> Any:
-    return _subdomain(existing(call))
+    return shown_subdomain(existing(call))
 
 
 @route("POST", SCRIPT + "/subdomain", "Workers Scripts Write")
@@ -178,14 +247,14 @@ def set_subdomain(call: Call) -> Any:
         raise Refusal(400, 10063, "You need a workers.dev subdomain in order to proceed.")
     found.subdomain_enabled = call.field("enabled", bool)
     found.previews_enabled = call.field("previews_enabled", bool, found.previews_enabled)
-    return _subdomain(found)
+    return shown_subdomain(found)
 
 
 @route("DELETE", SCRIPT + "/subdomain", "Workers Scripts Write")
 def remove_subdomain(call: Call) -> Any:
     found = existing(call)
     found.subdomain_enabled = found.previews_enabled = False
-    return _subdomain(found)
+    return shown_subdomain(found)
 
 
 @route("DELETE", A + "/services/{name}", "Workers Scripts Write")
@@ -253,7 +322,8 @@ def _script_settings(worker: Worker) -> dict[str, Any]:
     return {name: value for name, value in shown_settings(worker).items() if name in kept}
 
 
-def _subdomain(worker: Worker) -> dict[str, bool]:
+def shown_subdomain(worker: Worker) -> dict[str, bool]:
+    """Return whether a Worker is served below workers.dev."""
     return {"enabled": worker.subdomain_enabled, "previews_enabled": worker.previews_enabled}
 
 

@@ -51,9 +51,7 @@ def delete_secret(call: Call) -> Any:
 
 @route("PATCH", SCRIPT + "/secrets-bulk", "Workers Scripts Write")
 def change_secrets(call: Call) -> Any:
-    """Set and delete many secrets at once, as a JSON merge patch: one version."""
-    if call.headers.get("Content-Type", "").partition(";")[0] != "application/merge-patch+json":
-        raise Refusal(415, 10026, "Content-Type must be application/merge-patch+json.")
+    """Set and delete many secrets at once, as a JSON merge patch: one version. Plain JSON is taken for one."""
     worker = existing(call)
     _change(call, worker, call.field("secrets", dict))
     names = worker.versions[-1].secrets()
