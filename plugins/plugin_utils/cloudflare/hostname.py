@@ -10,11 +10,15 @@ longer names is found and removed, by whichever controller, and nothing else is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.hermes.workers.plugins.module_utils import dns, domains, routes, scripts
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import Cloudflare
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
+    Cloudflare,
+    CloudflareError,
+)
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
 from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.account import Account
@@ -289,18 +293,30 @@ class Hostnames:
             self._remove_route(hostname)
 
     def _add_route(self, hostname: str) -> None:
+        """Lead a hostname here by a route. The route comes last: by it the next run tells what is done."""
         zone_id = self._zone(hostname)
-        self._lead(hostname, zone_id)
-        self._remove_domain(hostname)
+        is_domain = hostname in self.account.domains
+        if is_domain:
+            # Its record goes with the custom domain, which serves until the route may do so.
+            self._lead(hostname, zone_id)
+            self._remove_domain(hostname)
         record = dns.PLACEHOLDER | {"name": hostname, "comment": comment(self.settings.name)}
         there = self._replaceable(hostname)
         right = [one for one in there if dns.equal(one, record)]
-        if not right and there:
-            # In its place, so that nothing is lost where the new one is refused.
-            dns.overwrite(self.api, zone_id, there[0]["id"], record)
-            right = there[:1]
+        replaced = there[0] if there and not right else None
+        if replaced:
+            dns.overwrite(self.api, zone_id, replaced["id"], record)
+            right = [replaced]
         elif not right:
             dns.create(self.api, zone_id, record)
+        try:
+            if not is_domain:
+                self._lead(hostname, zone_id)
+        except CloudflareError:
+            if replaced:
+                with suppress(CloudflareError):
+                    dns.overwrite(self.api, zone_id, replaced["id"], dns.writable(replaced))
+            raise
         for one in there:
             if one["id"] not in [kept["id"] for kept in right]:
                 dns.delete(self.api, zone_id, one["id"])
