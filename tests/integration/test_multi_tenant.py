@@ -256,7 +256,8 @@ def test_one_account_that_is_suspended_does_not_stop_the_others(
     output = walk.type(f"{play} --limit cloudflare -vvv || true")
     account.suspended = False
     assert "3 deployments: 2 changed, 1 failed." in output
-    assert re.search(r"^carol .*wrangler could not deploy the Worker", output, re.MULTILINE)
+    refused = re.search(r"^carol .*", output, re.MULTILINE)
+    assert refused and "worker of carol: Cloudflare answers: " in refused[0]
     assert "3 deployments: 1 changed, 0 failed." in walk.type(f"{play} --limit cloudflare")
     row = (
         r"^alice +https://alice\.acme\.workers\.dev +[0-9a-f]{16} +yes +ok, Hermes is awake +\S+ s$"
