@@ -152,6 +152,12 @@ class Edge:
                 self.changed(served.worker)
             await asyncio.sleep(LOOK_SECONDS)
 
+    async def settle(self) -> None:
+        """Cut what is due by now, so that whoever let time pass need not wait for it."""
+        for served in list(self._served.values()):
+            if served.running and served.update_at is not None and self.clock() >= served.update_at:
+                self.changed(served.worker)
+
     def changed(self, worker: Worker) -> None:
         """Cut a Worker off: a new version, or another container application. It starts again when it is asked."""
         served = self._served.get(worker.tag)

@@ -121,6 +121,7 @@ class ControlPlane:
     def advance(self, seconds: float) -> None:
         """Let time pass: certificates are issued, rate limits and credentials run out."""
         self._ahead += seconds
+        self._run(self.edge.settle())
 
     def add_account(
         self,
