@@ -170,6 +170,11 @@ class Worker:
     previews_enabled: bool = False
 
     @property
+    def times(self) -> dict[str, str]:
+        """When it was made and changed, as the API shows it."""
+        return {"created_on": self.created_on, "modified_on": self.modified_on}
+
+    @property
     def current(self) -> Version | None:
         """The version that serves, if one does."""
         return self.deployments[-1].version if self.deployments else None

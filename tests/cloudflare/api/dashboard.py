@@ -26,8 +26,7 @@ def environment(call: Call) -> Any:
         "last_deployed_from": version.source,
     }
     del script["bindings"]
-    times = {"created_on": worker.created_on, "modified_on": worker.modified_on}
-    return {"environment": call.parts["environment"], **times, "script": script}
+    return {"environment": call.parts["environment"], **worker.times, "script": script}
 
 
 @route("GET", ENVIRONMENT + "/bindings", "Workers Scripts Read")

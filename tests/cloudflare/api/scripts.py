@@ -95,14 +95,13 @@ def search(call: Call) -> Any:
 
 
 def _found(worker: Worker) -> dict[str, Any]:
-    times = {"created_on": worker.created_on, "modified_on": worker.modified_on}
     environment = {"environment_name": "production", "environment_is_default": True}
     return {
         "id": worker.tag,
         "script_name": worker.name,
         "service_name": worker.name,
         **environment,
-        **times,
+        **worker.times,
     }
 
 
@@ -140,14 +139,12 @@ def set_schedules(call: Call) -> Any:
 
 
 def _schedules(worker: Worker) -> dict[str, Any]:
-    times = {"created_on": worker.created_on, "modified_on": worker.modified_on}
-    return {"schedules": [{"cron": one, **times} for one in worker.schedules]}
+    return {"schedules": [{"cron": one, **worker.times} for one in worker.schedules]}
 
 
 @route("GET", A + "/services/{name}", "Workers Scripts Read")
 def service(call: Call) -> Any:
     worker = existing(call)
-    times = {"created_on": worker.created_on, "modified_on": worker.modified_on}
     version = worker.versions[-1]
     script = {
         "id": worker.name,
@@ -158,8 +155,13 @@ def service(call: Call) -> Any:
         "etag": version.etag,
         "handlers": ["fetch"],
     }
-    production = {"environment": "production", **times, "script": script}
-    return {"id": worker.name, **times, "default_environment": production, "environments": []}
+    production = {"environment": "production", **worker.times, "script": script}
+    return {
+        "id": worker.name,
+        **worker.times,
+        "default_environment": production,
+        "environments": [],
+    }
 
 
 @route("GET", A + "/workers/{name}", "Workers Scripts Read")
