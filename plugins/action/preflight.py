@@ -94,7 +94,7 @@ class ActionModule(PrintingAction):
         runs = settings.platform != "workerd" or deployment.supervisor() is not None
         if runs or yes_or_no("hermes_forget", self.task_vars.get("hermes_forget")):
             return []
-        return Storage(deployment).problems()
+        return Storage(deployment).problems(self.command)
 
     def _take_what_is_there(self, checker: Checker) -> None:
         """Have a play that asks a deployment on this machine ask it where it is. Raises a Card when it is down."""

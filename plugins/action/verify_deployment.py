@@ -105,7 +105,7 @@ class ActionModule(DeploymentAction):
             return
         storage, told = Storage(self.deployment), status.get("storage")
         forget = yes_or_no("hermes_forget", self.task_vars.get("hermes_forget"))
-        lost = None if forget else storage.lost(told)
+        lost = None if forget else storage.lost(told, self.command)
         if lost:
             raise lost
         if not self.check_mode:

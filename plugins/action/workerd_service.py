@@ -136,7 +136,7 @@ class ActionModule(DeploymentAction):
         storage = Storage(self.deployment)
         if yes_or_no("hermes_forget", self.task_vars.get("hermes_forget")):
             storage.forget()
-        elif problems := storage.problems():
+        elif problems := storage.problems(self.command):
             raise Card(problems)
 
     def _settle_containers(self) -> None:

@@ -32,16 +32,16 @@ _raw:
 
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.lookup import LookupBase
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
 
-REMEDY = (
-    "name an inventory with a host for each deployment: `make deploy INVENTORY=inventories/local`,"
-    " or `ansible-playbook -i` with its path."
-)
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLES = (ROOT / "inventories" / "local", ROOT / "docs" / "sample" / "hosts.yml")
+"""An inventory for a first try: that of a checkout, and the one that comes along in an installation."""
 
 
 class LookupModule(LookupBase):
@@ -60,16 +60,21 @@ class LookupModule(LookupBase):
 def problems_of(sources: Iterable[str], groups: Mapping[str, Any]) -> list[Problem]:
     """Return what stands against a play for all hosts. sources: paths, or hosts with commas between them."""
     sources = list(sources)
+    sample = next(filter(Path.exists, SAMPLES))
+    remedy = (
+        "name an inventory with a host for each deployment (`-i`, with make `INVENTORY=`);"
+        f" {shown(str(sample))} is one."
+    )
     missing = [source for source in sources if "," not in source and not os.path.exists(source)]
     if missing:
         return [
-            Problem(shown(source), "there is no such inventory.", REMEDY, "hosts")
+            Problem(shown(source), "there is no such inventory.", remedy, "hosts")
             for source in missing
         ]
     if groups.get("all"):
         return []
     names = ", ".join(map(shown, sources))
-    return [Problem(names or "the inventory", "names no host.", REMEDY, "hosts")]
+    return [Problem(names or "the inventory", "names no host.", remedy, "hosts")]
 
 
 def shown(source: str) -> str:

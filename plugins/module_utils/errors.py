@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 NOTHING_CHANGED = "Nothing was changed."
-DOCS = "docs/errors.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE = "errors.md"
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,18 @@ class Card(Exception):
         lines += [f"  | {line}" for line in self.detail]
         lines.append(self.changed or NOTHING_CHANGED)
         lines += [f"Do: {remedy}" for remedy in remedies]
-        lines.append("Docs: " + " ".join(f"{DOCS}#{code}" for code in codes))
+        lines.append(f"Docs: {where_to_read(codes)}")
         return "\n".join(lines)
+
+
+def where_to_read(codes: Iterable[str]) -> str:
+    """Return the sections on the page of errors: by a path from here in a checkout, else with the folder's own."""
+    if DOCS.parent == Path.cwd():
+        return " ".join(f"{DOCS.name}/{PAGE}#{code}" for code in codes)
+    sections = " ".join(f"{PAGE}#{code}" for code in codes)
+    home, folder = os.path.expanduser("~"), str(DOCS)
+    short = f"~{folder[len(home) :]}" if folder.startswith(f"{home}/") else folder
+    return f"{sections} in {short}"
 
 
 def unique(items) -> list[str]:

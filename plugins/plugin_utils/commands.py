@@ -164,7 +164,7 @@ class Commands:
         if first != MAKE_INVENTORY:
             parts.append(f"INVENTORY={shlex.quote(first)}")
         for name, value in variables.items():
-            if PLAIN.fullmatch(value):
+            if name in MAKE_VARIABLES and PLAIN.fullmatch(value):
                 parts.append(f"{MAKE_VARIABLES[name]}={value}")
             else:
                 words = [*words, *extra_words(name, value)]

@@ -218,7 +218,7 @@ class Machine(Controller):
             Problem(
                 "python",
                 f"{found} cannot run Hermes: it needs 3.11, 3.12 or 3.13.",
-                "run Ansible with one of these (make deploy PYTHON=python3.12).",
+                "run Ansible with one of these.",
                 "python",
             )
         ]

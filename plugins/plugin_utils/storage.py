@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shlex
 import sqlite3
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,28 +66,32 @@ class Storage:
         empty = not any(marks)
         return "is empty" if empty else "is another one than it had"
 
-    def problems(self) -> list[Problem]:
-        """Return why Hermes must not be started: it would begin with no memory, or not at all."""
+    def problems(self, command: Callable[..., str]) -> list[Problem]:
+        """Return why Hermes must not be started: it would begin with no memory, or not at all.
+
+        command: returns what a person types for another playbook.
+        """
         flaw = self.flaw()
         if flaw is None:
             return []
         known = self.known() or {}
         had = f"; it had {counted(known['backups'])}" if known.get("backups") else ""
-        return [self._problem(f"its storage ({self.deployment.shown(self.folder)}) {flaw}{had}.")]
+        where = self.deployment.shown(self.folder)
+        return [self._problem(f"its storage ({where}) {flaw}{had}.", command)]
 
-    def lost(self, told: dict[str, Any] | None) -> Card | None:
+    def lost(self, told: dict[str, Any] | None, command: Callable[..., str]) -> Card | None:
         """Return the card for a running Worker that lost what was noted; None when it did not."""
         words = self.another(told)
-        return Card([self._problem(f"its storage {words}.")]) if words else None
+        return Card([self._problem(f"its storage {words}.", command)]) if words else None
 
-    def _problem(self, sentence: str) -> Problem:
+    def _problem(self, sentence: str, command: Callable[..., str]) -> Problem:
         kept = on_disk(self.deployment)
         then = "; no backup is kept beside it"
         if kept:
-            newest = shlex.quote(self.deployment.shown(kept[0]))
-            then = f", and then `make restore BACKUP={newest}` for the newest backup that is kept"
+            restore = command("restore", hermes_backup=self.deployment.shown(kept[0]))
+            then = f", and then `{restore}` for the newest backup that is kept"
         remedy = (
-            "put its files back; or have it begin empty, by `make deploy ARGS='-e hermes_forget=true'`"
+            f"put its files back; or have it begin empty, by `{command('deploy', hermes_forget='true')}`"
             f" (what is there now is set aside){then}."
         )
         return Problem(self.deployment.name, sentence, remedy, "storage")

@@ -36,7 +36,7 @@ def run(*command: str | Path, folder: Path = ROOT) -> tuple[int, str]:
 
 def is_refused(code: int, output: str, subject: str) -> None:
     assert code != 0, output
-    for words in (subject, "Nothing was changed.", "Do: name an inventory", "docs/errors.md#hosts"):
+    for words in (subject, "Nothing was changed.", "Do: name an inventory", "errors.md#hosts"):
         assert words in output, output
     assert "PLAY RECAP" not in output, "no play may begin"
 

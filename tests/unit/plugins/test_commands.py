@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,7 @@ def started(monkeypatch: pytest.MonkeyPatch, **arguments: Any) -> Start:
             'make deploy ARGS="-e hermes_port=9000 -e hermes_state_dir=/srv/x"',
         ),
         (start(), "lifecycle", {"hermes_action": "sleep"}, "make lifecycle ACTION=sleep"),
+        (start(), "deploy", {"hermes_forget": "true"}, 'make deploy ARGS="-e hermes_forget=true"'),
         (start("a.yml", "b.yml"), "logs", {}, 'make logs INVENTORY=a.yml ARGS="-i b.yml"'),
         (
             start("inventories/local", extra={"hermes_state_dir": "/srv/a b"}),
@@ -76,6 +79,18 @@ def test_in_the_checkout_make_is_printed(
 def test_make_has_a_target_for_each_playbook(playbook: Path) -> None:
     target = playbook.stem.replace("_", "-")
     assert f"\n{target}: tools ##" in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def test_no_card_knows_a_command_by_heart() -> None:
+    """One that stands in a text knows neither the inventory, nor `-e`, nor whether there is a Makefile."""
+    found = [
+        f"{path.relative_to(ROOT)}: {node.value}"
+        for path in sorted((ROOT / "plugins").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant)
+        and re.search(r"[`(](make|ansible-playbook) ", str(node.value))
+    ]
+    assert found == []
 
 
 @pytest.mark.usefixtures("elsewhere")

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sqlite3
 import uuid
@@ -16,6 +17,11 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deplo
 from ansible_collections.hermes.workers.plugins.plugin_utils.storage import Storage
 
 ID = str(uuid.uuid4())
+
+
+def command(playbook: str, **variables: str) -> str:
+    """What a person types, told apart from what a text might hold by itself."""
+    return " ".join(["run", playbook, *(f"{name}={variables[name]}" for name in variables)])
 
 
 def fill(storage: Storage, identity: str = ID) -> Path:
@@ -68,7 +74,7 @@ def a_page_lost(path: Path) -> None:
 
 def test_what_it_had_is_what_it_has(storage: Storage) -> None:
     assert storage.flaw() is None
-    assert storage.problems() == []
+    assert storage.problems(command) == []
 
 
 @pytest.mark.parametrize(
@@ -89,11 +95,13 @@ def test_what_became_of_it_is_told_with_what_to_do(
     for name in ("alice-20260301-120000-0a1b2c3d", "alice-20260302-120000-0a1b2c3e"):
         (backups / f"{name}.hermes").touch()
     harm(storage.folder / STORAGE_KEY / "0a1b.sqlite")
-    [problem] = storage.problems()
+    [problem] = storage.problems(command)
     assert words in problem.sentence
     assert "it had 2 backups" in problem.sentence
-    assert "alice-20260302-120000-0a1b2c3e.hermes" in problem.remedy
-    assert "hermes_forget=true" in problem.remedy
+    assert re.search(
+        r"`run restore hermes_backup=\S*alice-20260302-120000-0a1b2c3e.hermes`", problem.remedy
+    )
+    assert "`run deploy hermes_forget=true`" in problem.remedy
 
 
 def test_another_ones_files_are_not_its_own(storage: Storage) -> None:
@@ -104,15 +112,15 @@ def test_another_ones_files_are_not_its_own(storage: Storage) -> None:
 
 def test_a_first_deploy_has_nothing_to_lose(tmp_path: Path) -> None:
     deployment = Deployment(str(tmp_path / "state"), "alice")
-    assert Storage(deployment).problems() == []
+    assert Storage(deployment).problems(command) == []
     deployment.create()
-    assert Storage(deployment).problems() == []
+    assert Storage(deployment).problems(command) == []
 
 
 def test_whoever_lets_it_go_begins_empty_and_keeps_what_is_there(storage: Storage) -> None:
     overwritten(storage.folder / STORAGE_KEY / "0a1b.sqlite")
     storage.forget()
-    assert storage.problems() == []
+    assert storage.problems(command) == []
     assert list(storage.folder.iterdir()) == []
     [aside] = storage.folder.parent.glob("storage.lost-*")
     assert (aside / STORAGE_KEY / "0a1b.sqlite").read_bytes().startswith(b"garbage")
@@ -128,5 +136,5 @@ def test_a_running_worker_that_lost_it_is_told_and_not_noted_as_the_one_it_had(
     storage: Storage,
 ) -> None:
     told = {"id": str(uuid.uuid4()), "since": "2026-03-03T12:00:00.000Z", "backups": 0}
-    assert "had 2 backups" in storage.lost(told).render()
-    assert storage.lost({**told, "id": ID}) is None
+    assert "had 2 backups" in storage.lost(told, command).render()
+    assert storage.lost({**told, "id": ID}, command) is None
