@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A play that would be for nobody fails with a card: Ansible by itself says that all is well."""
+"""Whom a play is for, and whose collection it runs with: Ansible by itself says that all is well, with neither."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -75,3 +76,26 @@ def test_no_inventory_at_all_is_no_success(sources: tuple[str, ...], tmp_path: P
 def test_a_limit_that_leaves_nobody_is_no_success() -> None:
     code, output = run(PLAYBOOK, "playbooks/status.yml", "-i", "inventories/local", "-l", "nobody")
     assert code != 0 and "no hosts to target" in output, output
+
+
+def test_a_playbook_of_the_checkout_runs_with_the_checkout(tmp_path: Path) -> None:
+    """Named by its file, in a folder without our ansible.cfg, by somebody who has another version installed."""
+    other = tmp_path / "collections" / "ansible_collections" / "hermes" / "workers"
+    for name in ("action", "modules"):
+        (other / "plugins" / name).mkdir(parents=True)
+        (other / "plugins" / name / "deployment_info.py").write_text("raise ImportError('another')")
+    shutil.copy(ROOT / "inventories" / "local" / "hosts.yml", tmp_path)
+    status = [str(PLAYBOOK), f"{ROOT}/playbooks/status.yml", "-i", "hosts.yml"]
+    installed = {"ANSIBLE_COLLECTIONS_PATH": str(tmp_path / "collections")}
+    done = subprocess.run(
+        status,
+        cwd=tmp_path,
+        env=clean_environment(**installed),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    said = done.stdout + done.stderr
+    assert "hermes: not deployed: there is no .hermes/hermes." in said, said
+    deploy = f"{ROOT}/playbooks/deploy.yml -i hosts.yml`"
+    assert deploy in said and f"Docs: errors.md#not-deployed in {ROOT}/docs" in said, said

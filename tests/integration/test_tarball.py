@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import configparser
 import json
+import posixpath
 import re
 import shutil
 import subprocess
@@ -11,6 +13,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import yaml
 from plays import ROOT, Deployment, clean_environment
 
 BIN = ROOT / ".venv" / "bin"
@@ -56,6 +59,47 @@ def test_nothing_of_the_owner_is_in_it(tarball: Path) -> None:
     names = {member.name for member in members}
     assert {"playbooks/deploy.yml", "worker/src/index.ts", "container/requirements.lock"} <= names
     assert not [name for name in names if name.startswith(("tests/", "inventories/"))]
+
+
+def test_its_pages_lead_somewhere(tarball: Path) -> None:
+    """A link in the documentation of an installed collection leads to what was installed."""
+    with tarfile.open(tarball) as archive:
+        names = set(archive.getnames())
+        pages = [name for name in names if name.endswith(".md")]
+        links = [
+            (page, posixpath.normpath(posixpath.join(posixpath.dirname(page), target)))
+            for page in pages
+            for target in re.findall(
+                r"\]\(([^)#:]+)(?:#[^)]*)?\)", archive.extractfile(page).read().decode()
+            )
+        ]
+    assert len(links) > 50
+    assert [(page, target) for page, target in links if target not in names] == []
+
+
+def test_a_beginning_comes_along(tarball: Path) -> None:
+    with tarfile.open(tarball) as archive:
+        hosts = archive.extractfile("docs/sample/hosts.yml").read()
+        configuration = archive.extractfile("docs/sample/ansible.cfg").read().decode()
+    assert yaml.safe_load(hosts) == yaml.safe_load(
+        (ROOT / "inventories/local/hosts.yml").read_text()
+    )
+    ours, sample = configparser.ConfigParser(), configparser.ConfigParser()
+    ours.read(ROOT / "ansible.cfg")
+    sample.read_string(configuration)
+    here = {"inventory": "hosts.yml"}
+    kept = {name: ours["defaults"].get(name) for name in sample["defaults"]} | here
+    assert dict(sample["defaults"]) == kept, "failures read as in the checkout"
+
+
+def test_galaxy_takes_it(tarball: Path) -> None:
+    """What galaxy-importer asks beyond what ansible-galaxy does: it refuses a collection without these."""
+    with tarfile.open(tarball) as archive:
+        told = json.load(archive.extractfile("MANIFEST.json"))["collection_info"]
+        runtime = yaml.safe_load(archive.extractfile("meta/runtime.yml").read())
+    assert told["repository"].startswith("https://")
+    assert told["tags"] and "infrastructure" in told["tags"]
+    assert told["readme"] == "README.md" and runtime["requires_ansible"]
 
 
 def test_it_deploys_by_its_full_name(tarball: Path, tmp_path: Path) -> None:
