@@ -8,7 +8,6 @@ Runs once for all hosts: what is an account's is asked once for all its deployme
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterable
 from functools import cached_property
@@ -19,7 +18,6 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     Checker,
     Settings,
     collisions,
-    show,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils import inputs
 from ansible_collections.hermes.workers.plugins.plugin_utils.action import CardAction
@@ -62,7 +60,7 @@ class ActionModule(CardAction):
             folder = os.path.abspath(os.path.expanduser(settings.state_dir))
             name = settings.name or str(raw["hermes_name"])
             found[host] = (folder, name, settings.ports.values())
-        problems = collisions(found) + self._batches()
+        problems = collisions(found)
         if problems:
             raise Card(problems)
         accounts_ = self._accounts()
@@ -79,22 +77,6 @@ class ActionModule(CardAction):
         variables = self.task_vars["hostvars"][host]
         found = inputs.read(names, variables, variables.__getitem__)
         return None if found.problems else {"hermes_name": host} | found.values
-
-    def _batches(self) -> list[Problem]:
-        """Return what is wrong with a limit of failures that is only looked at when a batch is over."""
-        found = self.read_inputs(["hermes_max_fail_percentage"])
-        given = found.values.get("hermes_max_fail_percentage", 100)
-        with contextlib.suppress(TypeError, ValueError):
-            if 0 <= float(given) <= 100:
-                return []
-        return [
-            Problem(
-                "hermes_max_fail_percentage",
-                f"{show(given)} is no number from 0 to 100.",
-                "say for example -e hermes_max_fail_percentage=25.",
-                "batches",
-            )
-        ]
 
     def _strangers(self) -> list[dict[str, str]]:
         """Return the deployments of ours in these accounts that no host of the whole inventory is."""

@@ -9,7 +9,7 @@ import difflib
 import ipaddress
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -46,6 +46,8 @@ LOCATIONS = (
 )
 """Where Cloudflare may make a Durable Object, in its own words; the first, nowhere in particular, is the default."""
 UPLOADERS = ("auto", "wrangler", "plain")
+PATH_BYTES = 1024
+"""What every system takes; a component has its own limit of 255."""
 NAME_LENGTH = 54
 """A Worker's name may have 63 characters; 54 leave room for the suffixes that preview addresses add."""
 
@@ -181,6 +183,7 @@ RESERVED_ENV = re.compile(
     r"API_SERVER_.*|HERMES_(HOME|MANAGED_DIR|BOOT_ID)|SANDBOX_.*|PORT_\d+|HOME|PATH|LD_.*|PYTHON.*"
 )
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+SHOWN_NAME = re.compile(r"[\w .-]{1,60}")
 RESERVED_NAMES = ("backups",)
 """What lies beside the deployments in their state folder and could be a name; the rest begins with a dot."""
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
@@ -202,6 +205,7 @@ ACCOUNT_ID = re.compile(r"[0-9a-f]{32}")
 HOSTNAME = re.compile(
     r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]"
 )
+SIZE = re.compile(r"[1-9][0-9]{0,8}|(100|[1-9]?[0-9])%")
 DURATION = re.compile(r"(\d{1,6})\s*(s|m|h)")
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -333,19 +337,56 @@ class Checker:
         self._docker()
         self._cloudflare()
         self._state_dir()
+        self._batches()
         return self
 
     def check_place(self) -> None:
-        """Check only what finds an existing deployment: its name and its state folder."""
+        """Check only what finds an existing deployment: its name and its state folder; and how a play goes through."""
         self._name()
         self._state_dir()
+        self._batches()
+
+    def _batches(self) -> None:
+        """Check what the play itself could not use, and went on without."""
+        for variable, (_default, flaw_of, example) in BATCHES.items():
+            value = self._given(variable)
+            flaw = "" if value is None else flaw_of(value)
+            if flaw:
+                self.problem(
+                    variable,
+                    f"{show(value)} {flaw}",
+                    f"say for example -e {variable}={example}.",
+                    "batches",
+                )
 
     def problem(self, subject: str, sentence: str, remedy: str, code: str) -> None:
-        """Note one problem."""
-        self.problems.append(Problem(subject, sentence, remedy, code))
+        """Note one problem, once."""
+        found = Problem(subject, sentence, remedy, code)
+        if found not in self.problems:
+            self.problems.append(found)
+
+    def _given(self, variable: str) -> Any:
+        """Return what was said; None for nothing and for an empty text. `false`, 0 and [] do say something."""
+        value = self.raw.get(variable)
+        return None if value == "" else value
+
+    def _text(self, variable: str, code: str) -> str:
+        """Return a text that was said, or an empty one; note what is not text, which YAML may have made of it."""
+        value = self._given(variable)
+        if value is None or isinstance(value, str):
+            return value or ""
+        self.problem(
+            variable,
+            f"{show(value)} is no text to YAML.",
+            f"write it in quotes: {variable}: '...'.",
+            code,
+        )
+        return ""
 
     def _choice(self, variable: str, choices: tuple[str, ...]) -> str:
-        value = self.raw.get(variable) or choices[0]
+        value = self._given(variable)
+        if value is None:
+            return choices[0]
         if value in choices:
             return value
         close = difflib.get_close_matches(str(value), choices, 1)
@@ -431,9 +472,7 @@ class Checker:
                 " hermes_platform: workerd.",
                 "account",
             )
-        settings.api_base_url = str(self.raw.get("cloudflare_api_base_url") or API_BASE_URL).rstrip(
-            "/"
-        )
+        self._api_base_url()
         token = self.raw.get("cloudflare_api_token")
         flaw = key_flaw(token) if token not in (None, "") else "not set"
         if flaw:
@@ -447,8 +486,22 @@ class Checker:
         else:
             self.cloudflare_token = token
 
+    def _api_base_url(self) -> None:
+        """Read where Cloudflare's API is; the token is sent there."""
+        url = self._text("cloudflare_api_base_url", "cloudflare-api")
+        flaw = url_flaw(url) if url else ""
+        if flaw:
+            self.problem(
+                "cloudflare_api_base_url",
+                flaw,
+                f"leave it out, or set it to an address like {API_BASE_URL}.",
+                "cloudflare-api",
+            )
+        elif url:
+            self.settings.api_base_url = url.rstrip("/")
+
     def _hostname(self, variable: str) -> str:
-        value = str(self.raw.get(variable) or "").strip().lower().rstrip(".")
+        value = self._text(variable, "hostname").strip().lower().rstrip(".")
         if not value or HOSTNAME.fullmatch(value):
             return value
         self.problem(
@@ -466,8 +519,8 @@ class Checker:
         settings.sidecar_image = self._image("hermes_sidecar_image", SIDECAR_IMAGE)
         if settings.engine == "process":
             return
-        value = self.raw.get("hermes_docker_socket") or ""
-        path = socket_path(str(value))
+        value = self._text("hermes_docker_socket", "docker")
+        path = socket_path(value)
         if not value:
             settings.docker_socket = find_socket()
         elif path.startswith("/") and not re.search(r"[\0-\x1f\x7f\"\\$]", path):
@@ -485,7 +538,7 @@ class Checker:
 
     def _ai_gateway(self) -> None:
         """Read Cloudflare's AI Gateway: account/gateway, or the address of one."""
-        value = str(self.raw.get("hermes_ai_gateway") or "").rstrip("/")
+        value = self._text("hermes_ai_gateway", "ai-gateway").rstrip("/")
         if not value:
             return
         url = f"{AI_GATEWAY}/{value}" if GATEWAY.fullmatch(value) else value
@@ -513,7 +566,16 @@ class Checker:
 
     def _egress(self) -> None:
         """Read what a container may reach; nothing can hold a process to it, which shares our network."""
-        value = self.raw.get("hermes_egress") or "open"
+        value = self._given("hermes_egress")
+        value = "open" if value is None else value
+        if not value:  # `no`, or an empty list, is not meant to open anything
+            self.problem(
+                "hermes_egress",
+                f"{show(value)} names nothing.",
+                "say open, providers (which alone can be reached then) or a list of hosts.",
+                "egress",
+            )
+            return
         hosts = (
             [value]
             if value in ("open", "providers")
@@ -546,7 +608,7 @@ class Checker:
         settings.access_audiences = self._texts(
             "hermes_access_audiences", AUDIENCE, "the audience tag of an application"
         )
-        domain = str(self.raw.get("hermes_access_team_domain") or "").lower()
+        domain = self._text("hermes_access_team_domain", "access").lower()
         if domain and not TEAM_DOMAIN.fullmatch(domain):
             self.problem(
                 "hermes_access_team_domain",
@@ -570,9 +632,10 @@ class Checker:
     def _token_store(self) -> None:
         """Read where a rotation writes the API token that the inventory gives."""
         settings = self.settings
-        settings.token_vault_file = str(self.raw.get("hermes_token_vault_file") or "")
-        command = self.raw.get("hermes_token_command") or []
-        if isinstance(command, str) or not all(isinstance(word, str) for word in command):
+        settings.token_vault_file = self._text("hermes_token_vault_file", "token-store")
+        command = self._given("hermes_token_command")
+        command = [] if command is None else command
+        if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
             self.problem(
                 "hermes_token_command",
                 "is not a list of words.",
@@ -591,28 +654,43 @@ class Checker:
 
     def _texts(self, variable: str, pattern: re.Pattern[str], wanted: str) -> list[str]:
         """Read a list of texts that all match a pattern."""
-        values = self.raw.get(variable) or []
-        if isinstance(values, str) or not isinstance(values, Iterable):
+        values = self._list(variable, f"{wanted} each", "inputs")
+        bad = [
+            value for value in values if not (isinstance(value, str) and pattern.fullmatch(value))
+        ]
+        if bad:
+            more = f", nor are {len(bad) - 1} more" if len(bad) > 1 else ""
             self.problem(
                 variable,
-                "is not a list.",
-                f"write {variable} as a list, of {wanted} each.",
+                f"{show(bad[0])} is not {wanted}{more}.",
+                f"mend it in {variable}.",
                 "inputs",
             )
-            return []
-        good = []
-        for value in values:
-            if isinstance(value, str) and pattern.fullmatch(value):
-                good.append(value)
-            else:
-                self.problem(
-                    variable, f"{show(value)} is not {wanted}.", f"mend it in {variable}.", "inputs"
-                )
-        return good
+        return [value for value in values if value not in bad]
+
+    def _list(self, variable: str, wanted: str, code: str) -> list[Any]:
+        """Read a list; note what is none."""
+        values = self._given(variable)
+        if values is None or isinstance(values, list):
+            return values or []
+        self.problem(variable, "is not a list.", f"write {variable} as a list, of {wanted}.", code)
+        return []
+
+    def _mapping(self, variable: str) -> Mapping[str, Any]:
+        """Read a mapping of names; note what is none."""
+        entries = self._given(variable)
+        if entries is None or isinstance(entries, Mapping):
+            return entries or {}
+        self.problem(
+            variable, "is not a mapping.", f"write {variable} as NAME: value pairs.", "inputs"
+        )
+        return {}
 
     def _image(self, variable: str, default: str) -> str:
-        value = self.raw.get(variable) or default
-        if value == "" or (isinstance(value, str) and IMAGE.fullmatch(value)):
+        value = self._given(variable)
+        if value is None:
+            return default
+        if isinstance(value, str) and IMAGE.fullmatch(value):
             return value
         self.problem(
             variable,
@@ -634,6 +712,9 @@ class Checker:
             return
         if isinstance(value, str) and NAME.fullmatch(value) and len(value) <= NAME_LENGTH:
             self.settings.name = value
+            return
+        if value is not None and not isinstance(value, str):
+            self._text("hermes_name", "name")
             return
         suggestion = (
             re.sub(r"[^a-z0-9]+", "-", str(value).lower()).strip("-")[:NAME_LENGTH].strip("-")
@@ -725,20 +806,11 @@ class Checker:
             self.secrets[name] = value
 
     def _further_secrets(self) -> None:
-        entries = self.raw.get("hermes_secrets") or {}
-        if not isinstance(entries, Mapping):
-            self.problem(
-                "hermes_secrets",
-                "is not a mapping.",
-                "write hermes_secrets as NAME: value pairs.",
-                "inputs",
-            )
-            return
         kept = {}
-        for name, value in sorted(entries.items()):
-            shown = f"hermes_secrets.{name}"
-            if not self._env_name(shown, name):
+        for name, value in sorted(self._mapping("hermes_secrets").items()):
+            if not self._env_name("hermes_secrets", name):
                 continue
+            shown = f"hermes_secrets.{name}"
             flaw = secret_flaw(value) or ("is a placeholder" if value == "..." else "")
             if flaw:
                 self.problem(
@@ -753,21 +825,12 @@ class Checker:
             self.secrets["HERMES_SECRETS"] = canonical(kept)
 
     def _environment(self) -> dict[str, str]:
-        entries = self.raw.get("hermes_env") or {}
-        if not isinstance(entries, Mapping):
-            self.problem(
-                "hermes_env",
-                "is not a mapping.",
-                "write hermes_env as NAME: value pairs.",
-                "inputs",
-            )
-            return {}
         kept = {}
         secret = self.raw.get("hermes_secrets")
-        for name, value in sorted(entries.items()):
-            shown = f"hermes_env.{name}"
-            if not self._env_name(shown, name):
+        for name, value in sorted(self._mapping("hermes_env").items()):
+            if not self._env_name("hermes_env", name):
                 continue
+            shown = f"hermes_env.{name}"
             if isinstance(secret, Mapping) and name in secret:
                 self.problem(
                     shown,
@@ -789,10 +852,18 @@ class Checker:
                 )
         return kept
 
-    def _env_name(self, shown: str, name: Any) -> bool:
-        if not isinstance(name, str) or not ENV_NAME.fullmatch(name):
+    def _env_name(self, variable: str, name: str) -> bool:
+        shown = f"{variable}.{name}"
+        if not ENV_NAME.fullmatch(name):
+            # Whoever mixed up names and values may have a secret for a name.
+            is_shown = variable not in SECRET_INPUTS and SHOWN_NAME.fullmatch(name)
             self.problem(
-                shown, "is not a name for an environment variable.", f"rename {shown}.", "inputs"
+                shown if is_shown else variable,
+                "is not a name for an environment variable."
+                if is_shown
+                else "has a name that is none for an environment variable.",
+                f"rename {shown if is_shown else 'it'}: letters, digits and underscores.",
+                "inputs",
             )
             return False
         if RESERVED_ENV.fullmatch(name) or name in KEY_NAMES.values():
@@ -801,8 +872,8 @@ class Checker:
         return True
 
     def _models(self) -> None:
-        provider = self.raw.get("hermes_provider") or ""
-        if provider not in ("", "rehearsal"):
+        provider = self._given("hermes_provider")
+        if provider not in (None, "rehearsal"):
             self.problem(
                 "hermes_provider",
                 f"{show(provider)} is not rehearsal, its only value.",
@@ -810,10 +881,10 @@ class Checker:
                 "model",
             )
         further = self._further_models()
-        chosen = self.raw.get("hermes_default_model") or ""
+        chosen = self._given("hermes_default_model")
         if provider == "rehearsal":
             self._set_model(REHEARSAL_MODEL, "hermes_provider")
-        elif chosen:
+        elif chosen is not None:
             self._chosen_model(chosen)
         else:
             self._model_by_keys()
@@ -832,15 +903,7 @@ class Checker:
         return any(model.startswith("custom/") for model in models)
 
     def _further_models(self) -> list[str]:
-        models = self.raw.get("hermes_models") or []
-        if isinstance(models, str) or not isinstance(models, Iterable):
-            self.problem(
-                "hermes_models",
-                "is not a list.",
-                "write hermes_models as a list of provider/model.",
-                "model",
-            )
-            return []
+        models = self._list("hermes_models", "provider/model each", "model")
         good = [model for model in models if self._model("hermes_models", model)]
         for model in good:
             self._need_key("hermes_models", model)
@@ -926,7 +989,7 @@ class Checker:
         self.sources["hermes_default_model"] = source
 
     def _base_url(self) -> None:
-        url = self.raw.get("hermes_provider_base_url") or ""
+        url = self._text("hermes_provider_base_url", "provider-url")
         if not url:
             if self._names_custom([self.settings.default_model, *self.settings.models]):
                 self.problem(
@@ -982,8 +1045,18 @@ class Checker:
         return False
 
     def _state_dir(self) -> None:
-        value = self.raw.get("hermes_state_dir") or ".hermes"
-        if isinstance(value, str) and not re.search(r"[\0-\x1f\x7f\"\\$]", value):
+        value = self._text("hermes_state_dir", "state-dir") or ".hermes"
+        if len(value.encode()) > PATH_BYTES or any(
+            len(one.encode()) > 255 for one in value.split("/")
+        ):
+            self.problem(
+                "hermes_state_dir",
+                f"{show(value)} is longer than a path may be.",
+                "set hermes_state_dir to a shorter one.",
+                "state-dir",
+            )
+            return
+        if not re.search(r"[\0-\x1f\x7f\"\\$]", value):
             self.settings.state_dir = value
             return
         self.problem(
@@ -1028,7 +1101,7 @@ def later_variables(raw: Mapping[str, Any]) -> list[Problem]:
     return [
         Problem(name, "is not available in this release.", f"remove {name}.", "platform")
         for name in LATER_VARIABLES
-        if raw.get(name)
+        if raw.get(name) not in (None, "")
     ]
 
 
@@ -1150,6 +1223,29 @@ def duration(seconds: int) -> str:
         if seconds and seconds % SECONDS[unit] == 0:
             return f"{seconds // SECONDS[unit]}{unit}"
     return f"{seconds}s"
+
+
+def serial_flaw(value: Any) -> str:
+    """Return what is wrong with the sizes of batches; an empty string when nothing is."""
+    sizes = value if isinstance(value, list) and value else [value]
+    good = all(not isinstance(size, bool) and SIZE.fullmatch(str(size).strip()) for size in sizes)
+    return "" if good else "is no number of hosts, no percentage and no list of such."
+
+
+def percentage_flaw(value: Any) -> str:
+    """Return what is wrong with a limit of failures; an empty string when nothing is."""
+    try:
+        good = not isinstance(value, bool) and 0 <= float(value) <= 100
+    except (TypeError, ValueError):
+        good = False
+    return "" if good else "is no number from 0 to 100."
+
+
+BATCHES: dict[str, tuple[Any, Callable[[Any], str], Any]] = {
+    "hermes_serial": ("100%", serial_flaw, 10),
+    "hermes_max_fail_percentage": (100, percentage_flaw, 25),
+}
+"""How a play goes through its hosts: variable -> what is without a word, what is wrong with a value, and an example."""
 
 
 def canonical(value: Any) -> str:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 import pytest
@@ -121,6 +122,48 @@ def test_an_expression_of_a_secret_that_fails_shows_nothing_of_it() -> None:
     assert problem.subject == "anthropic_api_key"
     assert "lookup plugin" in problem.sentence
     assert CANARY not in str(problem) + problem.remedy
+
+
+def test_a_secret_stands_in_its_own_variable_alone() -> None:
+    found = read(
+        anthropic_api_key=CANARY,
+        hermes_name="{{ anthropic_api_key | upper }}",
+        hermes_env={"A": ["x{{ anthropic_api_key }}"]},
+        hermes_port="{{ {}[anthropic_api_key] }}",
+        hermes_secrets={"A": "{{ anthropic_api_key }}"},
+    )
+    subjects = {problem.subject: problem.code for problem in found.problems}
+    assert subjects == {
+        "hermes_env": "secret-place",
+        "hermes_name": "secret-place",
+        "hermes_port": "undefined",
+    }
+    assert set(found.values) == {"anthropic_api_key", "hermes_secrets"}
+    assert CANARY not in str(found.problems).lower()
+
+
+def test_what_two_entries_of_hermes_environment_have_in_common_may_stand_in_both() -> None:
+    address = "somebody@example.com"
+    found = read(hermes_env={"EMAIL_FROM": address}, hermes_secrets={"EMAIL_USER": address})
+    assert found.problems == []
+
+
+ODD = [
+    ({"hermes_port": 16**5000}, "measure"),
+    ({"hermes_sleep_after": float("nan")}, "measure"),
+    ({"hermes_env": {"A": "\ud800"}}, "half a character"),
+    ({"hermes_secrets": {True: "abc"}}, "quotes"),
+    ({"hermes_default_model": datetime.date(2026, 1, 1)}, "date"),
+    ({"hermes_models": [b"abc"]}, "neither"),
+    ({"hermes_name": "x" * 100_000}, "100000 characters"),
+]
+
+
+@pytest.mark.parametrize(("variables", "words"), ODD, ids=lambda value: str(list(value))[:50])
+def test_what_nothing_can_be_made_of_is_told(variables: dict[str, Any], words: str) -> None:
+    (problem,) = read(**variables).problems
+    assert problem.subject == next(iter(variables))
+    assert words in problem.sentence
 
 
 def test_no_secret_is_an_argument_of_the_role() -> None:

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads an inventory's text as Ansible does and has the check and the plan look at it, in this process.
+
+What is asked beyond this machine's files (Cloudflare, a container engine) answers that all is well; nothing is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ansible import constants, context
+from ansible.errors import AnsibleError
+from ansible.inventory.manager import InventoryManager
+from ansible.module_utils.common.collections import ImmutableDict
+from ansible.parsing.dataloader import DataLoader
+from ansible.parsing.vault import VaultLib, VaultSecret
+from ansible.playbook.play import Play
+from ansible.playbook.task import Task
+from ansible.template import Templar
+from ansible.utils.display import Display
+from ansible.vars.hostvars import HostVars
+from ansible.vars.manager import VariableManager
+from ansible_collections.hermes.workers.plugins.action import (
+    check_inventory,
+    preflight,
+    show_plan,
+)
+from ansible_collections.hermes.workers.plugins.module_utils.settings import INPUTS, ROLE_VARIABLES
+from ansible_collections.hermes.workers.plugins.plugin_utils import confinement, machine
+from ansible_collections.hermes.workers.plugins.plugin_utils import plan as planning
+from ansible_collections.hermes.workers.plugins.plugin_utils.action import CardAction
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import account, place
+
+HOST = "alice"
+NAMES = INPUTS | ROLE_VARIABLES
+VAULT = VaultSecret(b"vault-password")
+
+
+def vaulted(text: str) -> str:
+    """A text as `ansible-vault encrypt_string` writes it, for the password that the plays know."""
+    lines = VaultLib([("default", VAULT)]).encrypt(text, VAULT).decode().splitlines()
+    return "!vault |\n" + "\n".join(f"        {line}" for line in lines)
+
+
+@dataclass
+class Outcome:
+    """What became of one play."""
+
+    results: list[dict[str, Any]] = field(default_factory=list)
+    """Of its tasks; the last one may have failed."""
+    unread: str = ""
+    """What Ansible itself said of an inventory that it cannot read."""
+    shown: list[str] = field(default_factory=list)
+    """What a person saw beside the card."""
+    values: dict[str, Any] = field(default_factory=dict)
+    """What the inventory's variables are, of those that Ansible can read."""
+
+    @property
+    def card(self) -> str:
+        """The card of a failure, or an empty text."""
+        last = self.results[-1] if self.results else {}
+        return str(last["msg"]) if last.get("failed") else ""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What would be deployed."""
+        return dict(self.results[1]["settings"])
+
+
+class Plays:
+    """One process for many plays."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        patch.chdir(folder)
+        patch.setattr(context, "CLIARGS", ImmutableDict(extra_vars=(), verbosity=0))
+        patch.setattr(constants, "INVENTORY_ENABLED", ["yaml"])
+        patch.setattr(machine, "port_taken", lambda _port: False)
+        patch.setattr(machine.ContainerEngine, "problems", lambda _engine: [])
+        patch.setattr(machine.Machine, "rows", lambda _place, _source: [])
+        patch.setattr(planning.ContainerImage, "has_image", lambda _image: False)
+        patch.setattr(planning.ContainerImage, "has_other", lambda _image: False)
+        patch.setattr(confinement, "confines", lambda _container: True)
+        patch.setattr(account, "survey", lambda _api, _names: account.Account(subdomain="acme"))
+        patch.setattr(place.PushedImage, "reference", lambda _image: "")
+        patch.setattr(place.hostname, "problems", lambda _api, _settings, _account: [])
+        self.shown: list[str] = []
+        patch.setattr(CardAction, "show", lambda _action, lines: self.shown.extend(lines))
+        patch.setattr(CardAction, "progress", lambda _action, text: self.shown.append(text))
+        patch.setattr(Display, "display", lambda *_, **__: None)
+
+    def run(self, inventory: str) -> Outcome:
+        """Run the first tasks of a deploy for the host `alice`."""
+        self.shown.clear()
+        outcome = Outcome(shown=self.shown)
+        path = self.folder / "hosts.yml"
+        path.write_text(inventory, encoding="utf-8", errors="surrogatepass")
+        loader = DataLoader()
+        loader.set_vault_secrets([("default", VAULT)])
+        try:
+            hosts = InventoryManager(loader, sources=[str(path)])
+            manager = VariableManager(loader, hosts)
+            play = Play.load({"hosts": "all", "tasks": []}, manager, loader)
+            host = hosts.get_host(HOST)
+            variables = manager.get_vars(play=play, host=host) if host else {}
+        except AnsibleError as error:
+            outcome.unread = str(error)
+            return outcome
+        if not host:  # Ansible warns of the file, and the play is for nobody
+            outcome.unread = "no host"
+            return outcome
+        templar = Templar(loader=loader, variables=variables)
+        for name in variables.keys() & NAMES:
+            with contextlib.suppress(AnsibleError):
+                outcome.values[name] = templar.template(variables[name])
+        variables["hostvars"] = HostVars(hosts, manager, loader)
+        variables["ansible_play_batch"] = variables["ansible_play_hosts_all"] = [HOST]
+        arguments: dict[str, Any] = {}
+        for action in (check_inventory, preflight):
+            result = self._task(action, arguments, loader, variables)
+            outcome.results.append(result)
+            if result.get("failed"):
+                return outcome
+            arguments = {"accounts": result.get("accounts", {})}
+        self.shown += show_plan.lines({HOST: outcome.results[-1]}, in_full=True)
+        self.shown += show_plan.noted({HOST: outcome.results[-1]})
+        return outcome
+
+    def _task(
+        self,
+        action: Any,
+        arguments: dict[str, Any],
+        loader: DataLoader,
+        variables: dict[str, Any],
+    ) -> dict[str, Any]:
+        task = Task()
+        task.args, task.check_mode = arguments, False
+        plugin = action.ActionModule(
+            task=task,
+            connection=Local(),
+            play_context=None,
+            loader=loader,
+            templar=Templar(loader=loader, variables=variables),
+            shared_loader_obj=None,
+        )
+        return dict(plugin.run(task_vars=variables))
+
+
+class Local:
+    """The connection of a play on this machine."""
+
+    transport = "local"
+    _shell = SimpleNamespace(tmpdir="unused")
