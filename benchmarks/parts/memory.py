@@ -144,6 +144,9 @@ def measure() -> list[Figure]:
         for _ in range(5):
             chat(checkout)
         parts = processes(checkout)
+        ask(checkout, "/api/instance/sleep")
+        asleep = sum(processes(checkout).values())
+        chat(checkout)
         calls = of_many_calls(checkout)
         large = of_a_large_state(checkout)
     for kind, megabytes in sorted(parts.items()):
@@ -152,8 +155,12 @@ def measure() -> list[Figure]:
     return [
         Figure("hermes, workerd and engine", round(named, 1), "MB PSS", GOAL_MB),
         Figure(
-            "the same with supervisor and PID 1", round(sum(parts.values()), 1), "MB PSS", 300.0
+            "the same with supervisor, guardian and PID 1",
+            round(sum(parts.values()), 1),
+            "MB PSS",
+            300.0,
         ),
+        Figure("asleep", round(asleep, 1), "MB PSS", 150.0),
         *calls,
         *large,
     ]

@@ -57,7 +57,34 @@ def test_every_variable_of_this_release_is_described(page: str) -> None:
     assert {key for key in keys if f"`{key}`" not in text} == set()
 
 
+def anchors(page: Path) -> set[str]:
+    """What a link may lead to on a page: its headings, as GitHub makes names of them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def test_links_between_pages_lead_somewhere() -> None:
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
-        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+        for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", page.read_text()):
+            there = page.parent / target if target else page
+            assert there.exists(), f"{page.name} links to {target}"
+            if anchor:
+                assert anchor in anchors(there), f"{page.name} links to {target}#{anchor}"
+
+
+def test_the_readme_is_short() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 76
+    commands = re.findall(r"```sh\n(.+?)\n```", "\n".join(lines), re.DOTALL)
+    assert commands[:2] == ["make deploy", "make test"], "the two commands come first"
+
+
+def test_each_wish_leads_to_one_page_that_begins_with_the_command() -> None:
+    readme = (ROOT / "README.md").read_text()
+    table = readme.partition("## I want to...\n")[2].partition("\n\n")[0]
+    rows = [row for row in table.splitlines() if row.startswith("| ") and row != "| | |"]
+    assert len(rows) > 10
+    for row in rows:
+        (page,) = re.findall(r"\]\(([^)]+)\)", row)
+        begins = re.match(r"# .+\n\n```sh\n", (ROOT / page).read_text())
+        assert begins, f"{page} does not begin with a command"
