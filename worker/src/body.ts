@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/** Request bodies: read up to a limit, and looked into only where the model's name is needed. */
+/** Request bodies, read up to a limit. */
 import { ApiError } from "./errors.ts";
-import type { Settings } from "./settings.ts";
 import { realTime, type Time, within } from "./time.ts";
 
 /** The largest body, in bytes; Hermes' own limit. */
@@ -32,8 +31,11 @@ export async function readBody(request: Request, limit = BODY_LIMIT): Promise<Ar
   }
 }
 
-/** Reads what has no length, or too great a one. */
-async function gathered(body: ReadableStream<Uint8Array>, limit: number): Promise<ArrayBuffer> {
+/**
+ * Reads what has no length, or too great a one.
+ * @throws ApiError 413 `body_too_large`.
+ */
+export async function gathered(body: ReadableStream<Uint8Array>, limit: number): Promise<ArrayBuffer> {
   const patience = limit === BODY_LIMIT ? DROPPED : limit;
   const chunks: Uint8Array[] = [];
   let size = 0;
@@ -116,34 +118,6 @@ export function once<T>(stream: T): () => T {
     rest = null;
     return now;
   };
-}
-
-/** What the Worker needs to know about a chat request. */
-export interface Named {
-  /** The model that will speak: the one that was asked for when it is configured, else the default. */
-  model: string;
-  stream: boolean;
-}
-
-/**
- * Looks into chat completions and responses; everything else stays closed. A body that is no JSON is left for
- * Hermes to refuse.
- */
-export function modelOf(request: Request, body: ArrayBuffer | null, settings: Settings): Named | null {
-  if (request.method !== "POST" || body === null) return null;
-  if (!/^\/v1\/(?:chat\/completions|responses)$/.test(new URL(request.url).pathname)) return null;
-  const asked = jsonOf(body);
-  const known = settings.models.find((model) => model.id === asked["model"]) ?? settings.defaultModel;
-  return { model: known.id, stream: asked["stream"] === true };
-}
-
-function jsonOf(body: ArrayBuffer): Record<string, unknown> {
-  try {
-    const value: unknown = JSON.parse(new TextDecoder().decode(body));
-    return typeof value === "object" && value !== null ? (value as Record<string, unknown>) : {};
-  } catch {
-    return {};
-  }
 }
 
 function tooLarge(limit: number): ApiError {

@@ -11,8 +11,12 @@ export interface ApiErrorInit {
   message: string;
   /** OpenAI's coarse class; derived from the status when absent. */
   type?: string;
+  /** What of the request is wrong, as OpenAI names it: `messages[0].role`. */
+  param?: string;
   /** Seconds after which trying again makes sense. */
   retryAfter?: number;
+  /** Methods that are taken instead. */
+  allow?: readonly string[];
   /** The error beneath, for the log only. */
   cause?: unknown;
 }
@@ -22,7 +26,9 @@ export class ApiError extends Error {
   readonly status: number;
   readonly code: string;
   readonly type: string;
+  readonly param: string | null;
   readonly retryAfter: number | undefined;
+  readonly allow: readonly string[] | undefined;
 
   constructor(init: ApiErrorInit) {
     super(init.message, init.cause === undefined ? undefined : { cause: init.cause });
@@ -30,7 +36,9 @@ export class ApiError extends Error {
     this.status = init.status;
     this.code = init.code;
     this.type = init.type ?? (init.status < 500 ? "invalid_request_error" : "server_error");
+    this.param = init.param ?? null;
     this.retryAfter = init.retryAfter;
+    this.allow = init.allow;
   }
 
   /** The same refusal in OpenAI's error shape. */
@@ -39,7 +47,7 @@ export class ApiError extends Error {
       error: {
         message: this.message,
         type: this.type,
-        param: null,
+        param: this.param,
         code: this.code,
         request_id: requestId,
       },
@@ -68,6 +76,37 @@ export function errorResponse(error: unknown, requestId: string): Response {
   const known = toApiError(error);
   const headers = new Headers({ "x-request-id": requestId, "cache-control": "no-store" });
   if (known.retryAfter !== undefined) headers.set("retry-after", String(Math.ceil(known.retryAfter)));
+  if (known.allow !== undefined) headers.set("allow", known.allow.join(", "));
   if (known.status === 401) headers.set("www-authenticate", 'Bearer realm="hermes"');
   return Response.json(known.toBody(requestId), { status: known.status, headers });
+}
+
+/** The error of an answer that is not the Worker's own, in OpenAI's shape whatever shape it has. */
+export function inShape(text: string, status: number, requestId: string): object {
+  const told = errorIn(text);
+  const code = { 404: "not_found", 405: "method_not_allowed" }[status] ?? "hermes_refused";
+  const known = new ApiError(
+    status < 500
+      ? { status, code, message: text.trim().slice(0, 500) || `Hermes refused this with ${status}.` }
+      : {
+          status,
+          code: "hermes_failed",
+          message: `Hermes failed at this request with ${status}; GET /api/instance/logs has its reason.`,
+        },
+  );
+  const { error } = known.toBody(requestId);
+  return { error: told === null ? error : { ...error, code: null, ...told } };
+}
+
+/** What an error says in OpenAI's shape, or nearly so. */
+function errorIn(text: string): { message: string } | null {
+  try {
+    const { error } = JSON.parse(text) as { error?: unknown };
+    if (typeof error === "string") return { message: error };
+    return typeof (error as { message?: unknown } | undefined)?.message === "string"
+      ? (error as { message: string })
+      : null;
+  } catch {
+    return null;
+  }
 }

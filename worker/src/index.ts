@@ -3,13 +3,24 @@
 import { type Context, Hono } from "hono";
 import { cors } from "hono/cors";
 import { authorize, type TokenCaller } from "./auth.ts";
-import { modelOf, once, readBody, steady } from "./body.ts";
+import { once, readBody, steady } from "./body.ts";
 import { changesOf } from "./configuration.ts";
 import { dashboard } from "./dashboard.ts";
 import { deployedDigest } from "./deployed.ts";
 import { ApiError, errorResponse } from "./errors.ts";
 import { innerHeaders } from "./headers.ts";
+import {
+  isStream,
+  modelList,
+  modelNamed,
+  POLLED,
+  ROUTES,
+  sessionOf,
+  unknownPath,
+  wrongMethod,
+} from "./hermes-api.ts";
 import type { HermesInstance } from "./instance.ts";
+import { readJson } from "./json.ts";
 import { CREDENTIAL, type Credential } from "./leases.ts";
 import { IDENTITY, identify, prove } from "./proof.ts";
 import {
@@ -149,38 +160,63 @@ app.get("/api/instance/backups/:id{[0-9]{1,9}}", (c) =>
   hermes(c, (it) => it.backup(c.var.requestId, Number(c.req.param("id")), credential(c))),
 );
 
-// Plain segments only: whatever would have to be decoded or normalised is no path of Hermes' API.
 app.post("/api/dashboard/sessions/revoke", (c) =>
   hermes(c, (it) => it.revokeDashboardSessions(c.var.requestId)),
 );
 
-app.all("/v1/:rest{[A-Za-z0-9_][A-Za-z0-9_./:@~-]*}", async (c) => {
-  if (/\/\.{0,2}(?:\/|$)/.test(rawPath(c.req.raw))) return c.notFound();
-  const body = await readBody(c.req.raw);
-  const headers = innerHeaders(c.req.raw.headers);
-  headers.set(TURN.requestId, c.var.requestId);
-  headers.set(CREDENTIAL, credential(c));
-  const named = modelOf(c.req.raw, body, c.var.settings);
-  if (named !== null) {
-    headers.set(TURN.model, named.model);
-    if (named.stream) headers.set(TURN.stream, "1");
-  }
-  const { method, signal } = c.req.raw;
-  const init = { method, headers, body, signal, redirect: "manual" } as const;
-  return unwrap(c, await hermes(c, (it) => it.fetch(c.req.url, init)));
+app.get("/v1/health", async (c) => {
+  const { hermesVersion } = c.var.settings;
+  const { state } = await hermes(c, (it) => it.health());
+  return c.json({ status: "ok", platform: "hermes-agent", version: hermesVersion, state });
 });
+app.get("/v1/models", (c) => c.json(modelList(c.var.settings)));
+app.get("/v1/models/:id{.+}", (c) => c.json(modelNamed(c.req.param("id"), c.var.settings)));
+for (const path of [...POLLED, "/v1/models/:id{.+}"]) app.all(path, (c) => unserved(c, ["GET", "HEAD"]));
 
-app.notFound(() => {
-  throw new ApiError({
-    status: 404,
-    code: "not_found",
-    message: "There is no such path here. GET / describes this Worker; Hermes' API is under /v1.",
-  });
+// Plain segments only: whatever would have to be decoded or normalised is no path of Hermes' API.
+for (const [path, methods] of Object.entries(ROUTES))
+  app.all(path.replaceAll(/\{(\w+)\}/g, ":$1{[A-Za-z0-9_][A-Za-z0-9_.:@~-]*}"), (c) =>
+    methods.includes(c.req.method) ? toHermes(c) : unserved(c, methods),
+  );
+
+app.notFound((c) => {
+  throw unknownPath(rawPath(c.req.raw));
 });
 
 app.onError((error, c) =>
   errorResponse(noteFailure(c, countFailure(c.req.raw, c.var.settings, error)), c.var.requestId),
 );
+
+/** Sends a request on to Hermes, and wakes it for that. */
+async function toHermes(c: Context<App>): Promise<Response> {
+  const { settings, requestId } = c.var;
+  const { method, signal } = c.req.raw;
+  const path = rawPath(c.req.raw);
+  const { body, asked } = await readJson(c.req.raw, path);
+  const headers = innerHeaders(c.req.raw.headers);
+  headers.set(TURN.requestId, requestId);
+  headers.set(CREDENTIAL, credential(c));
+  headers.delete("content-encoding");
+  if (body !== null) headers.set("content-type", "application/json");
+  const isChat = path === "/v1/chat/completions";
+  if (isChat || path === "/v1/responses") {
+    const model = settings.models.find(({ id }) => id === asked["model"]) ?? settings.defaultModel;
+    headers.set(TURN.model, model.id);
+    if (isStream(asked["stream"])) headers.set(TURN.stream, "1");
+  }
+  if (isChat && headers.has(TURN.stream)) {
+    const session = headers.get("x-hermes-session-id")?.trim() || (await sessionOf(asked));
+    if (session !== null) headers.set(TURN.session, session);
+  }
+  const init = { method, headers, body, signal, redirect: "manual" } as const;
+  return unwrap(c, await hermes(c, (it) => it.fetch(c.req.url, init)));
+}
+
+/** Answers a method that a path does not know. */
+function unserved(c: Context<App>, allow: readonly string[]): Response {
+  if (c.req.method !== "OPTIONS") throw wrongMethod(c.req.method, allow);
+  return new Response(null, { status: 204, headers: { allow: [...allow, "OPTIONS"].join(", ") } });
+}
 
 /** What let a request in, as the instance is told. */
 function credential(c: Context<App>): Credential {

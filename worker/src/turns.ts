@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The way of one request to Hermes and back: order within a session, patience with restarts, streaming. */
 import { mayHaveBody } from "./body.ts";
-import { ApiError, reason, toApiError } from "./errors.ts";
+import { textOf } from "./engine.ts";
+import { ApiError, inShape, reason, toApiError } from "./errors.ts";
 import { innerHeaders, outerHeaders } from "./headers.ts";
+import { OF_A_RUN } from "./hermes-api.ts";
 import { during, type Lasting, over } from "./lasting.ts";
 import { abortOf, clientGone } from "./leases.ts";
 import type { Lifecycle } from "./lifecycle.ts";
@@ -16,6 +18,8 @@ export const TURN = {
   model: "x-hermes-worker-model",
   /** `1` when the client asked for a stream. */
   stream: "x-hermes-worker-stream",
+  /** Session that a streamed chat belongs to, as Hermes will tell it. */
+  session: "x-hermes-worker-session",
 } as const;
 
 /** A stream that waits longer than this for its first byte gets comments; earlier ones would freeze status and headers. */
@@ -82,6 +86,7 @@ export class Turns {
     const aborted = new AbortController();
     signal.addEventListener("abort", () => aborted.abort(signal.reason), { once: true });
     const turn = await turnOf(request, aborted.signal, this.#parts.finishesAlone);
+    if (OF_A_RUN.test(turn.route) && this.#parts.lifecycle.isAsleep) throw runOver();
     const answer = this.#answer(turn);
     if (!turn.stream) return answer;
     const early = await within(this.#parts.time, BEARABLE, answer);
@@ -202,8 +207,12 @@ export class Turns {
     headers.set("x-request-id", turn.id);
     if (turn.model !== null) headers.set("x-hermes-model", turn.model);
     const { status } = answer;
-    if (turn.method !== "HEAD" && isShort(answer))
-      return over(new Response(await answer.arrayBuffer(), { status, headers }));
+    if (status >= 400) {
+      const told = inShape(await textOf(answer.body ?? new Blob([]).stream(), SHORT), status, turn.id);
+      for (const name of ["content-length", "content-type"]) headers.delete(name);
+      return over(Response.json(told, { status, headers }));
+    }
+    if (isShort(answer)) return over(new Response(await answer.arrayBuffer(), { status, headers }));
     const { body } = answer;
     if (body === null) return over(new Response(null, { status, headers }));
     const { readable, writable } = new IdentityTransformStream();
@@ -223,19 +232,21 @@ export class Turns {
       answer.then(({ value }) => value.body?.cancel()).catch(() => undefined);
     };
     turn.signal.addEventListener("abort", () => broken(turn.signal.reason), { once: true });
-    const end = this.#comment(turn, answer, writer).catch(broken);
+    const early = toldEarly(turn);
+    const end = this.#comment(turn, answer, early, writer).catch(broken);
     const headers = new Headers({
       "content-type": "text/event-stream",
       "cache-control": "no-cache",
       "x-request-id": turn.id,
     });
-    if (turn.model !== null) headers.set("x-hermes-model", turn.model);
+    for (const [name, value] of Object.entries(early)) if (value !== null) headers.set(name, value);
     return { value: new Response(readable, { headers }), end };
   }
 
   async #comment(
     turn: Turn,
     answer: Promise<Lasting<Response>>,
+    early: Record<string, string | null>,
     writer: WritableStreamDefaultWriter<Uint8Array>,
   ): Promise<void> {
     const encoder = new TextEncoder();
@@ -248,6 +259,8 @@ export class Turns {
       const result = await within(this.#parts.time, COMMENT_EVERY, settled);
       if (result === undefined) continue;
       if ("response" in result && isStream(result.response) && result.response.body !== null) {
+        const late = lateHeaders(result.response.headers, early);
+        if (late !== "") await writer.write(encoder.encode(`${late}\n`));
         // Chunk by chunk: the runtime cannot connect two of its identity streams directly.
         for await (const chunk of result.response.body) await writer.write(chunk);
         return writer.close();
@@ -258,6 +271,21 @@ export class Turns {
       return writer.close();
     }
   }
+}
+
+/** What is known of an answer's headers before Hermes has begun it. */
+function toldEarly({ model, headers }: Turn): Record<string, string | null> {
+  return {
+    "x-hermes-model": model,
+    "x-hermes-session-id": headers.get(TURN.session),
+    "x-hermes-session-key": headers.get("x-hermes-session-key"),
+  };
+}
+
+/** Hermes' own headers that came too late to be any, as comments. */
+function lateHeaders(headers: Headers, told: Record<string, string | null>): string {
+  const late = [...headers].filter(([name, value]) => name.startsWith("x-hermes-") && told[name] !== value);
+  return late.map(([name, value]) => `: ${name}: ${value}\n`).join("");
 }
 
 async function turnOf(request: Request, signal: AbortSignal, finishesAlone: boolean): Promise<Turn> {
@@ -336,6 +364,14 @@ async function bodyOf(response: Response): Promise<string> {
 
 function errorOf(error: unknown, id: string): string {
   return JSON.stringify(toApiError(error).toBody(id));
+}
+
+function runOver(): ApiError {
+  return new ApiError({
+    status: 404,
+    code: "run_not_found",
+    message: "Hermes is asleep, and a run ends with the Hermes that began it. Its session has what was said.",
+  });
 }
 
 function unreachable(why: string, deaths: number): ApiError {

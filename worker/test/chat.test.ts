@@ -85,8 +85,8 @@ describe("a chat", () => {
   });
 
   it("passes other parts of the API untouched", async () => {
-    const answer = await ask("/v1/runs/abc/events?after=3");
-    expect(await answer.json()).toMatchObject({ path: "/v1/runs/abc/events?after=3" });
+    const answer = await ask("/v1/responses/abc?after=3");
+    expect(await answer.json()).toMatchObject({ path: "/v1/responses/abc?after=3" });
   });
 
   it("serves the turns of one session in order, and sessions side by side", async () => {

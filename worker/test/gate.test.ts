@@ -127,10 +127,11 @@ const API: Route[] = [
   { method: "POST", path: `/api/instance/backups/uploads/${"0".repeat(64)}`, ok: 409 },
   { method: "POST", path: "/api/dashboard/sessions/revoke", ok: 200 },
   { method: "GET", path: "/v1/models", ok: 200 },
-  { method: "POST", path: "/v1/runs", ok: 200 },
+  { method: "GET", path: "/v1/capabilities", ok: 200 },
+  { method: "POST", path: "/v1/runs", ok: 400 },
   { method: "DELETE", path: "/v1/responses/x", ok: 200 },
   { method: "GET", path: "/api/nothing", ok: 404 },
-  { method: "OPTIONS", path: "/v1/models", ok: 200 },
+  { method: "OPTIONS", path: "/v1/models", ok: 204 },
   { method: "POST", path: "/api/instance/hold", ok: 200 },
 ];
 

@@ -163,7 +163,7 @@ describe("with the token", () => {
         }
         sent.set("authorization", `Bearer ${TOKEN}`);
         sent.set("cookie", secret);
-        await (await ask("/v1/models", { headers: sent })).body?.cancel();
+        await (await ask("/v1/skills", { headers: sent })).body?.cancel();
         const [seen] = (await machine.look()).hermes.slice(before);
         const text = JSON.stringify(seen?.headers);
         expect(text).not.toContain(TOKEN);

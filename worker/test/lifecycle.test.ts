@@ -1436,7 +1436,7 @@ describe("settings in force", () => {
 describe("a Hermes that runs and cannot be reached", () => {
   const ask = (turns: Turns) =>
     turns.serve(
-      new Request("http://hermes/v1/models/x", { headers: { [TURN.requestId]: "r" } }),
+      new Request("http://hermes/v1/skills", { headers: { [TURN.requestId]: "r" } }),
       new AbortController().signal,
     );
 

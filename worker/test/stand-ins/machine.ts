@@ -23,6 +23,8 @@ export interface Knobs {
   draining: number;
   /** So many requests find the connection cut. */
   cut: number;
+  /** What Hermes answers instead, to everything. */
+  says: { status: number; type: string; body: string } | null;
   nextCron: number | null;
   cronRunning: number;
   /** Bytes of padding in the state. */
@@ -42,7 +44,7 @@ export interface Seen {
   running: boolean;
   labels: Record<string, string> | null;
   /** Requests that reached Hermes. */
-  hermes: { method: string; path: string; headers: Record<string, string> }[];
+  hermes: { method: string; path: string; headers: Record<string, string>; body: string }[];
   /** Requests that reached Hermes' dashboard. */
   dashboard: { method: string; path: string; headers: Record<string, string>; bytes: number }[];
   /** Requests that reached the provider. */
@@ -102,6 +104,7 @@ const quiet = (): Knobs => ({
   hold: false,
   draining: 0,
   cut: 0,
+  says: null,
   nextCron: null,
   cronRunning: 0,
   ballast: 0,
@@ -170,14 +173,20 @@ export class Machine {
     const sandbox = this.#sandbox;
     if (sandbox === null || sandbox.key === null || sandbox.stopped) return unreachable("connection refused");
     const path = url.pathname + url.search;
-    this.#seen.hermes.push({ method: request.method, path, headers: Object.fromEntries(request.headers) });
+    const { method } = request;
+    const body = await request.text();
+    this.#seen.hermes.push({ method, path, headers: Object.fromEntries(request.headers), body });
     if (request.headers.get("origin") !== null) return new Response(null, { status: 403 });
     if (request.headers.get("authorization") !== `Bearer ${sandbox.key}`)
       return refuse(401, "invalid_api_key", "Invalid API key");
+    // By this the instance sees that Hermes is ready.
     if (url.pathname === "/v1/models")
       return Response.json({ object: "list", data: [{ id: "hermes-agent" }] });
-    if (url.pathname !== "/v1/chat/completions") return Response.json({ path, body: await request.text() });
-    return this.#chat(request, sandbox);
+    const { says } = this.#knobs;
+    if (says !== null)
+      return new Response(says.body, { status: says.status, headers: { "content-type": says.type } });
+    if (url.pathname !== "/v1/chat/completions") return Response.json({ path, body });
+    return this.#chat(request, body, sandbox);
   }
 
   /** Hermes' dashboard as it is on loopback: whoever has its token is in, and its page hands it out. */
@@ -427,7 +436,7 @@ export class Machine {
     return { stdout, stderr: "", exitCode: 0 };
   }
 
-  async #chat(request: Request, sandbox: Running): Promise<Response> {
+  async #chat(request: Request, sent: string, sandbox: Running): Promise<Response> {
     if (this.#knobs.draining > 0) {
       this.#knobs.draining--;
       return refuse(503, "gateway_draining", "Gateway is draining existing work; retry shortly.");
@@ -436,7 +445,7 @@ export class Machine {
       this.#knobs.cut--;
       return unreachable("connection lost");
     }
-    const body = (await request.json()) as { messages: { content: string }[]; stream?: boolean };
+    const body = JSON.parse(sent) as { messages: { content: string }[]; stream?: boolean };
     const session = request.headers.get("x-hermes-session-id") ?? "none";
     this.#chatting++;
     this.#seen.busiest = Math.max(this.#seen.busiest, this.#chatting);
