@@ -105,17 +105,21 @@ STRANGE = {
     "a target of a million bytes": get("/" + "a" * 1_000_000, BEARER),
     "five thousand headers": get("/v1/models", *(f"x{n}: 1\r\n" for n in range(5000))),
     "two lengths": get(
-        "/v1/x", BEARER, "Content-Length: 0\r\nContent-Length: 60\r\n", method="POST"
+        "/v1/runs/x/stop", BEARER, "Content-Length: 0\r\nContent-Length: 60\r\n", method="POST"
     )
     + INNER,
-    "lengths in a list": get("/v1/x", BEARER, "Content-Length: 0, 60\r\n", method="POST") + INNER,
-    "a length with a sign": get("/v1/x", BEARER, "Content-Length: +5\r\n", method="POST") + "hello",
-    "an unknown coding": get("/v1/x", BEARER, "Transfer-Encoding: xchunked\r\n", method="POST"),
+    "lengths in a list": get("/v1/runs/x/stop", BEARER, "Content-Length: 0, 60\r\n", method="POST")
+    + INNER,
+    "a length with a sign": get("/v1/runs/x/stop", BEARER, "Content-Length: +5\r\n", method="POST")
+    + "hello",
+    "an unknown coding": get(
+        "/v1/runs/x/stop", BEARER, "Transfer-Encoding: xchunked\r\n", method="POST"
+    ),
     "a coding after another": get(
-        "/v1/x", BEARER, "Transfer-Encoding: chunked, identity\r\n", method="POST"
+        "/v1/runs/x/stop", BEARER, "Transfer-Encoding: chunked, identity\r\n", method="POST"
     ),
     "a space before a colon": get(
-        "/v1/x", BEARER, "Transfer-Encoding : chunked\r\n", method="POST"
+        "/v1/runs/x/stop", BEARER, "Transfer-Encoding : chunked\r\n", method="POST"
     ),
     "a chunk longer than numbers": get("/login", CHUNKED, method="POST") + "f" * 17 + "\r\n",
     "a WebSocket to the API": get("/v1/models", WEBSOCKET),
@@ -170,15 +174,20 @@ def test_any_body_is_served_with_any_method(
     awake: LoneWorker, method: str, body: tuple[str, str]
 ) -> None:
     lines, data = body
-    for port, path in ((awake.port, "/v1/x"), (awake.dashboard_port, "/api/x")):
+    served = {"POST": "/v1/runs/x/stop", "DELETE": "/v1/responses/x"}.get(method, "/v1/toolsets")
+    answers = {"OPTIONS": 204, "HEAD": 405, "PUT": 405, "PATCH": 405}.get(method, 200)
+    for port, path, right in (
+        (awake.port, served, answers),
+        (awake.dashboard_port, "/api/x", 200),
+    ):
         request = get(path, BEARER, lines, "Connection: close\r\n", method=method) + data
-        assert status(say(port, request)) == 200
+        assert status(say(port, request)) == right
 
 
 def test_what_follows_an_ambiguous_body_is_no_request_of_its_own(awake: LoneWorker) -> None:
     """The length and the chunks disagree: whoever stands in front may believe the other one."""
     before = awake.seen()["requests"]
-    both = get("/v1/x", BEARER, "Content-Length: 6\r\n", CHUNKED, method="POST")
+    both = get("/v1/runs/x/stop", BEARER, "Content-Length: 6\r\n", CHUNKED, method="POST")
     with socket.create_connection(("127.0.0.1", awake.port), timeout=10) as connection:
         connection.sendall((both + "0\r\n\r\n" + get("/v1/models", BEARER)).encode())
         seen = b""
@@ -366,7 +375,7 @@ def test_no_canary_gets_into_the_log() -> None:
         )
         kind = f"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: {len(form)}\r\n"
         for port in (worker.port, worker.dashboard_port):
-            say(port, get("/v1/files", BEARER, kind, method="POST") + form)
+            say(port, get("/v1/runs", BEARER, kind, method="POST") + form)
             say(port, get("/login", kind, method="POST") + form)
             say(port, get("/v1/models", f"Authorization: Bearer {CANARY}\r\n"))
             say(port, get("/", f"Authorization: Basic {CANARY}\r\n"))
