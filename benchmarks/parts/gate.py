@@ -35,7 +35,7 @@ SECONDS = int(os.environ.get("HERMES_BENCH_SECONDS", "600"))
 
 def request(token: str = TOKEN, **body: object) -> bytes:
     """A chat request as bytes."""
-    data = json.dumps({"model": "hermes", "messages": [], **body}).encode()
+    data = json.dumps({"model": "hermes", "messages": [{"content": "x"}], **body}).encode()
     head = (
         "POST /v1/chat/completions HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
         f"Authorization: Bearer {token}\r\nContent-Length: {len(data)}\r\n\r\n"

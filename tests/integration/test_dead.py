@@ -201,7 +201,7 @@ def grows(*readers: Reader) -> bool:
 def test_what_a_token_has_open_ends_with_it() -> None:
     """Sockets, followed logs and answers that stream; what its successor has open goes on."""
     variables = {"API_TOKEN_PREVIOUS": OLD, "HERMES_TOKEN_OVERLAP": f"{OVERLAP}s"}
-    chat = '{"messages": [], "stream": true, "chunks": 3000, "every": 0.02}'
+    chat = '{"messages": [{"content": "x"}], "stream": true, "chunks": 3000, "every": 0.02}'
     with LoneWorker(**variables) as worker, ExitStack() as stack:
         as_before = {"Authorization": f"Bearer {OLD}"}
         assert worker.call("POST", "/api/instance/wake", **as_before)[0] == 200

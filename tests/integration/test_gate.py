@@ -286,7 +286,7 @@ def test_a_flood_of_strangers_leaves_the_log_to_the_owner() -> None:
 
 def ask(worker: LoneWorker, **body: object) -> socket.socket:
     """Ask for a chat and do not read the answer."""
-    data = json.dumps({"model": "hermes", "messages": [], **body}).encode()
+    data = json.dumps({"model": "hermes", "messages": [{"content": "x"}], **body}).encode()
     head = get(
         "/v1/chat/completions",
         BEARER,
@@ -368,7 +368,7 @@ def test_no_canary_gets_into_the_log() -> None:
         worker.call("GET", f"/v1/models?key={CANARY}")
         worker.call("GET", "/v1/models", **{"X-Api-Key": CANARY, "Cookie": f"hw_token={CANARY}"})
         worker.call("GET", "/v1/" + urllib.parse.quote(secret, safe=""))
-        worker.call("POST", "/v1/chat/completions", {"messages": [], "key": CANARY})
+        worker.call("POST", "/v1/chat/completions", {"messages": [{}], "key": CANARY})
         form = (
             f'--x\r\nContent-Disposition: form-data; name="token"\r\n\r\n{CANARY}\r\n'
             f'--x\r\nContent-Disposition: form-data; name="f"; filename="{CANARY}"\r\n\r\n\r\n--x--\r\n'

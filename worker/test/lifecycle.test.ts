@@ -1208,6 +1208,25 @@ describe("a stream that has to wait", () => {
       expect(await text).toMatch(/^(?:: [^\n]+\n\n){3}data: hello\n\n$/);
     }));
 
+  it("tells its session before Hermes does, and what else Hermes tells later as comments", () =>
+    world(async ({ turns, sandbox, time }) => {
+      const headers = { "content-type": "text/event-stream", "x-hermes-session-id": "s", "x-hermes-late": "1" };
+      sandbox.answer = () => new Response("data: hello\n\n", { headers });
+      sandbox.healthy = false;
+      const asked = request();
+      asked.headers.set(TURN.session, "s");
+      asked.headers.set("x-hermes-session-key", "k");
+      const serving = served(turns.serve(asked, staying()));
+      await time.pass(10_500);
+      const answer = await serving;
+      expect(answer.headers.get("x-hermes-session-id")).toBe("s");
+      expect(answer.headers.get("x-hermes-session-key")).toBe("k");
+      sandbox.healthy = true;
+      const text = answer.text();
+      await time.pass(6000);
+      expect(await text).toMatch(/\n\n: x-hermes-late: 1\n\ndata: hello\n\n$/);
+    }));
+
   it("gets the reason as an event when the boot fails after all", () =>
     world(async ({ turns, sandbox, time }) => {
       sandbox.healthy = false;
