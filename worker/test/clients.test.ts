@@ -180,7 +180,7 @@ describe("what Hermes refuses", () => {
       '{"error":{"message":"no","type":"server_error","code":"agent_incomplete","hermes":{"failed":true}}}',
       { message: "no", type: "server_error", code: "agent_incomplete", hermes: { failed: true } },
     ],
-  ])("with %i has OpenAI's shape", async (status, type, body, error) => {
+  ])("with %s has OpenAI's shape", async (status, type, body, error) => {
     await machine.set({ says: { status, type, body } });
     const answer = await chat("hi");
     expect(answer.status).toBe(status);
