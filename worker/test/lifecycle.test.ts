@@ -1210,7 +1210,11 @@ describe("a stream that has to wait", () => {
 
   it("tells its session before Hermes does, and what else Hermes tells later as comments", () =>
     world(async ({ turns, sandbox, time }) => {
-      const headers = { "content-type": "text/event-stream", "x-hermes-session-id": "s", "x-hermes-late": "1" };
+      const headers = {
+        "content-type": "text/event-stream",
+        "x-hermes-session-id": "s",
+        "x-hermes-late": "1",
+      };
       sandbox.answer = () => new Response("data: hello\n\n", { headers });
       sandbox.healthy = false;
       const asked = request();
