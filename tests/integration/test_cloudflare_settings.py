@@ -87,6 +87,29 @@ def test_it_is_in_force(place: Place, state: State) -> None:
     state.bring(place)
 
 
+def test_a_gateway_is_shown_the_token_that_it_has_now(place: Place) -> None:
+    """It may hold the provider's key itself, so that its own token is all that a call is paid with."""
+    variables, before = place.it.variables, dict(place.it.variables)
+    for name in ("hermes_provider", "hermes_provider_base_url", "hermes_models"):
+        variables.pop(name, None)
+    variables |= {"hermes_default_model": "openrouter/stand-in", "openrouter_api_key": LAST_KEY}
+    variables["hermes_ai_gateway"] = f"{ACCOUNT}/house"
+    for token in ("canary-of-the-first-gateway", "canary-of-the-second-gateway", None):
+        variables.pop("hermes_ai_gateway_token", None)
+        if token is not None:
+            variables["hermes_ai_gateway_token"] = token
+        place.deploys()
+        seen = len(place.provider.seen)
+        assert "By which way?" in place.it.chat("By which way?").said
+        asked = [one for one in place.provider.seen[seen:] if one.body]
+        shown = {(one.path, one.headers.get("cf-aig-authorization")) for one in asked}
+        path = f"/v1/{ACCOUNT}/house/openrouter/chat/completions"
+        assert shown == {(path, token and f"Bearer {token}")}
+    variables.clear()
+    variables.update(before)
+    place.deploys()
+
+
 def test_a_token_that_was_rotated_ends(place: Place) -> None:
     rotate_the_token(place)
 

@@ -158,10 +158,19 @@ def test_a_key_that_is_exported_then_is_what_the_provider_is_asked_with(
     assert "Rehearsal" in clone.local.chat("Who are you?").said
 
 
+def kept_by_hand(clone: Clone) -> Path:
+    (home,) = clone.local.state.glob("engine/disks/*/disk/home/.hermes")
+    return home / "by-hand.txt"
+
+
 def test_destroy_leaves_a_backup_and_nothing_else_and_tells_how_to_have_it_back(
     clone: Clone, first: object
 ) -> None:
     clone.local.chat("The code word is plover.", session="kept")
+    # What no turn brought is saved by nothing but a sleep or this destroy.
+    for action in ("sleep", "wake"):
+        assert clone.local.call("POST", f"/api/instance/{action}").status == 200
+    kept_by_hand(clone).write_text("sandpiper")
     done = clone.make("destroy", "CONFIRM=yes")
     assert done.returncode == 0, done.stdout
     assert not clone.processes()
@@ -174,3 +183,4 @@ def test_destroy_leaves_a_backup_and_nothing_else_and_tells_how_to_have_it_back(
         run = ["sh", "-e", "-c", command]
         subprocess.run(run, cwd=clone.folder, env=clean_environment(), check=True, timeout=300)
     assert "plover" in clone.local.chat("And now?", session="kept").said
+    assert kept_by_hand(clone).read_text() == "sandpiper"

@@ -17,6 +17,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+GATEWAY = re.compile(r"^/v1/[0-9a-f]{32}/[\w-]+/(?:anthropic/v1|openrouter)/")
+"""Cloudflare's AI Gateway before a provider's own path (developers.cloudflare.com/ai-gateway/usage/providers/)."""
+
 
 def last_user_text(messages: list[dict[str, Any]]) -> str:
     """Return the text of the last user message; content may be a string or a list of parts."""
@@ -117,9 +120,10 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(self.provider.refusal[0], self.provider.refusal[1].encode())
         if not self._authorised():
             return self._refuse()
-        if self.path == "/v1/chat/completions":
+        path = GATEWAY.sub("/v1/", self.path)
+        if path == "/v1/chat/completions":
             return self._openai(body)
-        if self.path == "/v1/messages":
+        if path == "/v1/messages":
             return self._anthropic(body)
         return self._json(404, {"error": {"message": f"no such path: {self.path}"}})
 
