@@ -519,6 +519,8 @@ class Checker:
         settings.sidecar_image = self._image("hermes_sidecar_image", SIDECAR_IMAGE)
         if settings.engine == "process":
             return
+        if settings.engine == "docker":
+            self._own_way_out()
         value = self._text("hermes_docker_socket", "docker")
         path = socket_path(value)
         if not value:
@@ -534,6 +536,18 @@ class Checker:
                 f"{show(value)} is not a unix socket: workerd speaks to a container engine on this machine only.",
                 "set hermes_docker_socket (or DOCKER_HOST), for example to unix:/var/run/docker.sock.",
                 "docker",
+            )
+
+    def _own_way_out(self) -> None:
+        """Refuse a provider that only the Worker reaches, where Hermes speaks to the providers by itself."""
+        host = urlsplit(self.settings.provider_base_url).hostname
+        if self.settings.provider_keys == "environment" and host in LOOPBACK:
+            self.problem(
+                "hermes_provider_base_url",
+                f"{host} is the container itself to a Hermes with hermes_provider_keys: environment.",
+                "leave hermes_provider_keys at sealed, so that the Worker asks the provider, or set"
+                " hermes_provider_base_url to an address of this machine that a container reaches.",
+                "provider-url",
             )
 
     def _ai_gateway(self) -> None:

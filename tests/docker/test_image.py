@@ -10,10 +10,8 @@ import os
 import shutil
 import signal
 import tarfile
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -108,24 +106,6 @@ class Sandbox:
 
 
 @dataclass
-class BridgeProvider(Provider):
-    """The stand-in on an address of the bridge: loopback is the container's own."""
-
-    host: str = ""
-
-    def __enter__(self) -> BridgeProvider:
-        super().__enter__()
-        handler = self._server.RequestHandlerClass
-        super().__exit__()
-        self._server = ThreadingHTTPServer((self.host, 0), handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    @property
-    def url(self) -> str:
-        return f"http://{self.host}:{self._server.server_port}"
-
-
 @pytest.fixture
 def start(docker: Docker, image: Image) -> Iterator[Callable[..., Sandbox]]:
     """Start containers; they are gone after the test."""
@@ -148,7 +128,7 @@ def start(docker: Docker, image: Image) -> Iterator[Callable[..., Sandbox]]:
 @pytest.fixture
 def provider(docker: Docker) -> Iterator[Provider]:
     """A model provider that containers reach at the bridge's address."""
-    with BridgeProvider("provider-key-0123456789", host=docker.gateway) as running:
+    with Provider("provider-key-0123456789", host=docker.gateway) as running:
         yield running
 
 

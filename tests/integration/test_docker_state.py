@@ -86,6 +86,21 @@ def test_a_job_that_is_due_while_it_sleeps_runs_in_time_and_once(
     assert_all_is_there(lasting, provider)
 
 
+def test_a_job_runs_with_a_key_that_hermes_holds(
+    lasting: Contained, provider: Provider, docker: Docker
+) -> None:
+    """It speaks to the provider by itself then, out of its container."""
+    before = dict(lasting.deployment.variables)
+    with Provider(provider.key, host=docker.gateway) as reached:
+        direct = speaking_to(reached) | {"hermes_provider_keys": "environment"}
+        lasting.deployment.variables.update(direct)
+        lasting.deployment.deploy()
+        keeps_an_appointment(lasting, reached, f"{ERRAND} With a key of your own.")
+    lasting.deployment.variables.clear()
+    lasting.deployment.variables.update(before)
+    lasting.deployment.deploy()
+
+
 def test_a_new_image_takes_over_with_the_state_and_the_old_one_goes(
     lasting: Contained, provider: Provider
 ) -> None:

@@ -79,13 +79,6 @@ def test_a_job_that_is_due_while_it_sleeps_runs_in_time_and_once(
     contained: Contained, provider: Provider
 ) -> None:
     keeps_an_appointment(contained, provider, "Water the ferns.")
-    contained.deployment.variables["hermes_provider_keys"] = "environment"
-    contained.deployment.deploy()
-    try:
-        keeps_an_appointment(contained, provider, "Water the ferns, with a key of your own.")
-    finally:
-        del contained.deployment.variables["hermes_provider_keys"]
-        contained.deployment.deploy()
 
 
 def test_it_outlives_workerd(contained: Contained, provider: Provider) -> None:

@@ -91,6 +91,16 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
         "hermes_egress",
         "sealed",
     ),
+    (
+        {
+            "hermes_default_model": "custom/llama",
+            "hermes_provider_base_url": "http://localhost:11434/v1",
+            "hermes_provider_keys": "environment",
+            **DOCKER,
+        },
+        "hermes_provider_base_url",
+        "sealed",
+    ),
     ({"hermes_default_model": "acme/large"}, "hermes_default_model", "known provider"),
     ({"hermes_default_model": "antropic/x"}, "hermes_default_model", "anthropic/x"),
     ({"hermes_default_model": "claude"}, "hermes_default_model", "known provider"),
