@@ -15,6 +15,9 @@ IMAGE ?= auto
 MUTANTS ?= *
 JOBS ?= 2
 
+# What an interactive Python reads, or one of another installation, is nothing for the tools.
+unexport PYTHONHOME PYTHONPATH PYTHONSTARTUP
+
 # Ansible starts in no other encoding.
 ifneq ($(filter C POSIX,$(LC_ALL)),)
 export LC_ALL := C.UTF-8
@@ -23,8 +26,7 @@ endif
 VENV := .venv
 TEST_VENV := .venv-test
 COLLECTION := .ansible/collections/ansible_collections/hermes/workers
-PLAY := ANSIBLE_CONFIG=ansible.cfg ANSIBLE_COLLECTIONS_PATH="$(CURDIR)/.ansible/collections" \
-	$(VENV)/bin/python -m ansible playbook -i $(INVENTORY)
+PLAY = $(VENV)/bin/python requirements/play.py -i $(INVENTORY)
 BOOTSTRAP := $(PYTHON) requirements/bootstrap.py
 # The tests' own environment comes first; plays in tests run from $(VENV), like a user's.
 WITH_TOOLS := PATH="$(CURDIR)/$(TEST_VENV)/bin:$$PATH"

@@ -24,6 +24,7 @@ requirements:
 from ansible import constants
 from ansible.playbook.task_include import TaskInclude
 from ansible.plugins.callback.default import CallbackModule as Default
+from ansible_collections.hermes.workers.plugins.plugin_utils import outside
 
 
 class CallbackModule(Default):
@@ -33,16 +34,25 @@ class CallbackModule(Default):
     CALLBACK_TYPE = "stdout"
     CALLBACK_NAME = "hermes.workers.cards"
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._shown: set[str] = set()
+        outside.show_cards()
+
     def v2_runner_on_failed(self, result, ignore_errors: bool = False) -> None:
-        """Show the card when the result carries one."""
+        """Show the card when the result carries one, or when a task of ours failed before it could make one."""
         content = result._result
-        if not content.get("hermes_card"):
+        card = content["msg"] if content.get("hermes_card") else outside.card_of_task(result)
+        if not card or (self._display.verbosity >= 3 and not content.get("hermes_card")):
             super().v2_runner_on_failed(result, ignore_errors=ignore_errors)
             return
-        lines = [f"  {line}" for line in content["msg"].splitlines()]
+        lines = [f"  {line}" for line in card.splitlines()]
         text = "\n".join([f"\n{result._host.get_name()}: FAILED", *lines])
-        # In one piece: other hosts' progress is shown meanwhile.
-        self._display.display(text, color=constants.COLOR_ERROR)
+        # What kept a task from its begin keeps the ones after it as well.
+        if content.get("hermes_card") or text not in self._shown:
+            # In one piece: other hosts' progress is shown meanwhile.
+            self._display.display(text, color=constants.COLOR_ERROR)
+        self._shown.add(text)
 
     def v2_runner_on_ok(self, result) -> None:
         """Say that tasks were included only to those who asked for details: their own headings follow."""

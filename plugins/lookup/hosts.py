@@ -12,8 +12,9 @@ version_added: 1.0.0
 short_description: The hosts that a play is for, or a failure when there are none
 description:
   - Returns the pattern of all hosts of the inventory.
-  - Fails when the inventory has no host, and when a source of it does not exist. Ansible warns of either, and ends a
-    play for nobody with success.
+  - Fails when the inventory has no host, and when a source of it does not exist or is no YAML. Ansible warns of these,
+    and ends a play for nobody with success.
+  - Fails as well when the play would do nothing, or only a part, or not in the batches that were asked for.
 """
 
 EXAMPLES = """
@@ -31,17 +32,25 @@ _raw:
 """
 
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible import context
 from ansible.errors import AnsibleError
+from ansible.parsing.dataloader import DataLoader
+from ansible.parsing.splitter import parse_kv
 from ansible.plugins.lookup import LookupBase
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
+from ansible_collections.hermes.workers.plugins.module_utils.settings import show
+from ansible_collections.hermes.workers.plugins.plugin_utils import inputs, outside
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = (ROOT / "inventories" / "local", ROOT / "docs" / "sample" / "hosts.yml")
 """An inventory for a first try: that of a checkout, and the one that comes along in an installation."""
+READ = (".yml", ".yaml", ".json")
+WHOLE = "our playbooks have no tags, and are done whole: what is so already is left as it is."
 
 
 class LookupModule(LookupBase):
@@ -52,8 +61,10 @@ class LookupModule(LookupBase):
         variables = variables or {}
         sources = variables.get("ansible_inventory_sources") or []
         problems = problems_of(sources, variables.get("groups") or {})
+        problems += of_this_run(variables, self._templar.template)
         if problems:
-            raise AnsibleError(Card(problems).render())
+            card = Card(problems)
+            raise AnsibleError(card.render()) from card
         return ["all"]
 
 
@@ -71,8 +82,9 @@ def problems_of(sources: Iterable[str], groups: Mapping[str, Any]) -> list[Probl
             Problem(shown(source), "there is no such inventory.", remedy, "hosts")
             for source in missing
         ]
-    if groups.get("all"):
-        return []
+    unreadable = [problem for source in sources for problem in _unreadable(source)]
+    if groups.get("all") or unreadable:
+        return unreadable
     names = ", ".join(map(shown, sources))
     return [Problem(names or "the inventory", "names no host.", remedy, "hosts")]
 
@@ -81,3 +93,71 @@ def shown(source: str) -> str:
     """Return a source the way a person would type it."""
     relative = source if "," in source else os.path.relpath(source)
     return source if relative.startswith("..") else relative
+
+
+def _unreadable(source: str) -> Iterator[Problem]:
+    """Yield the problems of files that are no YAML: Ansible tries other formats on them, then goes on without."""
+    path = Path(source)
+    within = sorted(path.iterdir()) if path.is_dir() else [path]
+    for file in within:
+        if file.suffix in READ and file.is_file():
+            try:
+                DataLoader().load_from_file(str(file))
+            except AnsibleError as error:
+                yield from outside.card_of(error).problems
+
+
+def of_this_run(variables: Mapping[str, Any], template: Callable[[Any], Any]) -> list[Problem]:
+    """Return what is wrong with how this play was asked to go, before Ansible trips over it or does a part only."""
+    found = inputs.read(["hermes_serial"], variables, lambda name: template(variables[name]))
+    batches = _batches(found.values.get("hermes_serial", 1))
+    return [*found.problems, *batches, *_extra(), *_parts()]
+
+
+def _extra() -> list[Problem]:
+    """Return the problem of words after `-e` that set nothing, and that Ansible passes over; they may be secret."""
+    texts = [str(text) for text in context.CLIARGS.get("extra_vars") or () if text]
+    plain = [text for text in texts if text[0] not in "@[{"]
+    if not any("_raw_params" in parse_kv(text) for text in plain):
+        return []
+    return [Problem("-e", "a word of it has no value.", outside.EXTRA, "inputs")]
+
+
+def _batches(serial: Any) -> list[Problem]:
+    sizes = serial if isinstance(serial, list) and serial else [serial]
+    if all(re.fullmatch(r"[1-9]\d{0,5}|(?:[1-9]\d?|100)%", str(size).strip()) for size in sizes):
+        return []
+    return [
+        Problem(
+            "hermes_serial",
+            f"{show(serial)} is neither a number of deployments nor a percentage of them.",
+            "say for example -e hermes_serial=10, or -e hermes_serial=25%.",
+            "batches",
+        )
+    ]
+
+
+def _parts() -> list[Problem]:
+    """Return the problems of options that leave tasks out; in a playbook of somebody's own they are theirs."""
+    given = context.CLIARGS
+    if not all(map(_is_ours, given.get("args") or ("",))):
+        return []
+    tags, skipped = set(given.get("tags") or ()), set(given.get("skip_tags") or ())
+    problems = []
+    if tags and not tags & {"all", "untagged"}:
+        problems.append(("--tags", f"{', '.join(sorted(tags))} would leave every task out."))
+    if skipped & {"all", "untagged"}:
+        problems.append(
+            ("--skip-tags", f"{', '.join(sorted(skipped))} would leave every task out.")
+        )
+    if given.get("start_at_task"):
+        problems.append(("--start-at-task", "would leave out what checks and plans the rest."))
+    return [
+        Problem(option, sentence, f"leave {option} out; {WHOLE}", "parts")
+        for option, sentence in problems
+    ]
+
+
+def _is_ours(playbook: str) -> bool:
+    path = Path(playbook)
+    return playbook.startswith("hermes.workers.") or path.resolve().parent == ROOT / "playbooks"

@@ -17,6 +17,7 @@ from ansible.utils.vars import load_extra_vars
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.module_utils.settings import INPUTS
 from ansible_collections.hermes.workers.plugins.plugin_utils import inputs, owner
+from ansible_collections.hermes.workers.plugins.plugin_utils.commands import as_typed
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import DISK_FULL, disk_card
 
 display = Display()
@@ -66,6 +67,7 @@ class CardAction(ActionBase):
     def _failure(self, card: Card) -> dict[str, Any]:
         if card.changed is None:
             card.changed = self.changed_so_far()
+        card.problems = [as_typed(problem) for problem in card.problems]
         return {"failed": True, "changed": False, "msg": card.render(), "hermes_card": True}
 
     def execute(self, options: dict[str, Any]) -> dict[str, Any]:

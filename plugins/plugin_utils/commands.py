@@ -12,7 +12,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,24 @@ from ansible import context
 from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.splitter import parse_kv
 from ansible.utils.vars import load_extra_vars
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Problem
 from ansible_collections.hermes.workers.plugins.module_utils.settings import INPUTS, SECRET_INPUTS
 
 VARIABLES = "variables"
 """Name of the note with what `-e` said when a deployment was last changed."""
 MAKE_INVENTORY = "inventories/local"
 """The inventory that the Makefile's targets take when none is named."""
-MAKE_VARIABLES = {"hermes_action": "ACTION", "hermes_backup": "BACKUP", "confirm": "CONFIRM"}
+MAKE_VARIABLES = {
+    "confirm": "CONFIRM",
+    "hermes_action": "ACTION",
+    "hermes_backup": "BACKUP",
+    "hermes_forget": "FORGET",
+    "keys": "KEYS",
+    "lines": "LINES",
+}
 """Variable of a single run -> the Makefile's own name for it."""
+MAKE_PROGRAM = "play.py"
+"""What the Makefile starts plays with."""
 PLACE = frozenset(("hermes_name", "hermes_state_dir"))
 """What finds a deployment that is there."""
 WHERE = PLACE | {"hermes_platform", "hermes_account_id", "cloudflare_api_base_url"}
@@ -112,6 +122,15 @@ def shown(path: str) -> str:
         return path
     relative = os.path.relpath(path)
     return path if relative.startswith("..") else relative
+
+
+def as_typed(problem: Problem) -> Problem:
+    """Return the problem of a variable by the name that was typed for it, where that was one of the Makefile's own."""
+    typed = MAKE_VARIABLES.get(problem.subject)
+    if typed is None or Path(sys.argv[0]).name != MAKE_PROGRAM:
+        return problem
+    remedy = re.sub(rf"(?:-e )?\b{problem.subject}\b(?=[= ])", typed, problem.remedy)
+    return replace(problem, subject=typed, remedy=remedy)
 
 
 def notable(loader: DataLoader) -> dict[str, Any]:

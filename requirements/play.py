@@ -1,0 +1,95 @@
+# Copyright: hermes.workers contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a playbook of this checkout, as `ansible-playbook` would, whatever the shell that `make` was typed in is set to.
+
+Run by the Makefile with the Python of the tools. What Ansible refuses before a play begins (a locale that is not
+installed, options, an inventory or a vault that it cannot read) is shown as a card too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import locale
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+ROOT = Path(__file__).resolve().parent.parent
+OUTSIDE = "ansible_collections.hermes.workers.plugins.plugin_utils.outside"
+NOT_STARTED = """Ansible: does not start: {}.
+Nothing was changed.
+Do: mend that setting: it comes from a variable ANSIBLE_... of your shell, or from ansible.cfg.
+Docs: docs/errors.md#ansible"""
+NO_OPTION = """ARGS: {}.
+Nothing was changed.
+Do: take it out of ARGS; .venv/bin/ansible-playbook --help lists the options.
+Docs: docs/errors.md#inputs"""
+UTF8 = ("C.UTF-8", "en_US.UTF-8")
+"""Locales that need no installation: on Linux, on macOS."""
+# How Ansible is set up here stands in ansible.cfg; what a shell exports is meant for other projects. A collection in
+# another folder would even be taken instead of this one.
+OURS = (
+    "ANSIBLE_CALLBACKS_ENABLED",
+    "ANSIBLE_COLLECTIONS_PATH",
+    "ANSIBLE_COLLECTIONS_PATHS",
+    "ANSIBLE_HOME",
+    "ANSIBLE_STDOUT_CALLBACK",
+    "ANSIBLE_STRATEGY",
+)
+
+
+def main(arguments: list[str]) -> None:
+    """Run the playbook and exit as Ansible does."""
+    settle_locale()
+    for name in OURS:
+        os.environ.pop(name, None)
+    os.environ["ANSIBLE_CONFIG"] = str(ROOT / "ansible.cfg")
+    said = io.StringIO()
+    try:
+        # A setting that is none makes Ansible print its own traceback.
+        with contextlib.redirect_stderr(said):
+            from ansible.cli.playbook import PlaybookCLI
+    except SystemExit:
+        first = next(iter(said.getvalue().splitlines()), "it did not say why")
+        refuse(NOT_STARTED, first.removeprefix("ERROR: ").rstrip("."))
+
+    class Play(PlaybookCLI):
+        """ansible-playbook with cards for what it refuses by itself."""
+
+        def init_parser(self) -> None:
+            super().init_parser()
+            self.parser.error = lambda message: refuse(NO_OPTION, message)
+
+        def ask_passwords(self):
+            # The last step before inventory and vaults are read; the collection can be imported by now.
+            importlib.import_module(OUTSIDE).show_cards(quiet=True)
+            return super().ask_passwords()
+
+    Play.cli_executor(["ansible-playbook", *arguments])
+
+
+def settle_locale() -> None:
+    """Have a locale with UTF-8, which Ansible demands. Starts this program again where Python began with another."""
+    with contextlib.suppress(locale.Error, ValueError):
+        locale.setlocale(locale.LC_ALL, "")
+        encoding = (locale.getlocale()[1] or "").lower()
+        if encoding in ("utf-8", "utf8") and sys.getfilesystemencoding().lower() == "utf-8":
+            return
+    for name in UTF8:
+        with contextlib.suppress(locale.Error):
+            locale.setlocale(locale.LC_ALL, name)
+            os.environ["LC_ALL"] = name
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
+
+
+def refuse(card: str, words: str) -> NoReturn:
+    """Show a card and end."""
+    print(card.format(words), file=sys.stderr, flush=True)
+    os._exit(2)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is wrong before a play begins, or outside our own plugins, is one card too, and no success.
+
+`make` with the shells, options and files that people have; nothing of it is deployed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from plays import PLAYBOOK, ROOT, clean_environment
+
+RAW = (
+    "Traceback",
+    "[ERROR]",
+    "Origin:",
+    "<<< caused by",
+    "Unexpected Exception",
+    "Failed to parse",
+)
+CANARY = "sk-canary-of-a-command-line"
+HOSTS = "all:\n  hosts:\n    alice:\n  vars:\n    hermes_platform: workerd\n"
+FILES = {
+    "colons.yml": "all: b: c\n",
+    "tab.yml": "all:\n\thosts:\n",
+    "vars/hosts.yml": HOSTS,
+    "vars/group_vars/all.yml": "a: b: c\n",
+    "vault/hosts.yml": HOSTS,
+    "vault/group_vars/all.yml": "$ANSIBLE_VAULT;1.1;AES256\n6231\n",
+    "names.yml": HOSTS + '    ansible_connection: "{{ conn }}"\n',
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing that a person types: what follows `make`, and how the lines of the card begin."""
+
+    words: tuple[str, ...]
+    lines: tuple[str, ...]
+    shell: dict[str, str] = field(default_factory=dict)
+
+
+def status(args: str, *lines: str) -> Case:
+    return Case(("status", f"ARGS={args}"), lines)
+
+
+def inventory(name: str, line: str, *more: str) -> Case:
+    return Case(("deploy", f"INVENTORY={{here}}/{name}", *more), (line,))
+
+
+CASES = {
+    "one of two is no YAML": inventory(
+        "vault/hosts.yml",
+        "{here}/colons.yml:1:7: cannot be read: YAML",
+        "ARGS=-i {here}/colons.yml",
+    ),
+    "a tab": inventory("tab.yml", "{here}/tab.yml:2:1: cannot be read: YAML parsing failed: Tabs"),
+    "variables that are no YAML": inventory("vars", "{here}/vars/group_vars/all.yml:1:5: cannot"),
+    "a closed vault": inventory("vault", "{here}/vault/group_vars/all.yml: is encrypted, and no"),
+    "no password file": inventory(
+        "vault", "the vault's password: ", "ARGS=--vault-password-file=/nonexistent"
+    ),
+    "an undefined name": inventory("names.yml", "ansible_connection: cannot be read: 'conn' is un"),
+    "nobody": status("-l nobody", "-l nobody: means no host of the inventory."),
+    "-e @file": status("-e @/nonexistent.yml", "-e: there is no /nonexistent.yml."),
+    "-e {": status("-e '{{anthropic_api_key: " + CANARY + "'", "-e: cannot be read as variables."),
+    "-e quote": status(f"-e 'a=\"{CANARY}'", "-e: cannot be read as variables."),
+    "an option": status("--nonsense", "ARGS: unrecognized arguments: --nonsense."),
+    "parts": status(
+        f"--tags x --skip-tags all --start-at-task=x -e hermes_serial=lots -e 'key {CANARY}'",
+        "--tags: x would leave every task out.",
+        "--skip-tags: all would leave every task out.",
+        "--start-at-task: would leave out what checks",
+        "hermes_serial: 'lots' is neither a number of",
+        "-e: a word of it has no value.",
+    ),
+    "failures": Case(
+        ("backup", "ARGS=-e hermes_max_fail_percentage=x"), ("hermes_max_fail_percentage: cannot",)
+    ),
+    "a setting": Case(("status",), ("Ansible: does not start: Config",), {"ANSIBLE_FORKS": "lots"}),
+    # The variable that was typed is the one that is named.
+    "LINES": Case(("logs", "LINES=abc"), ("LINES: 'abc' is no number of lines from 1",)),
+}
+# A shell that is set up for other work: the play goes as it does elsewhere.
+SHELLS = {
+    "a locale that is not installed, and what is not here": {
+        "LANG": "xx_YY.UTF-8",
+        "LC_ALL": "xx_YY.UTF-8",
+        "ANSIBLE_STDOUT_CALLBACK": "community.general.yaml",
+        "ANSIBLE_STRATEGY": "mitogen_linear",
+        "ANSIBLE_COLLECTIONS_PATH": "/nonexistent",
+        "ANSIBLE_LOG_PATH": "/nonexistent/log",
+        "PYTHONHOME": "/nonexistent",
+        "PYTHONPATH": "/nonexistent",
+        "PYTHONSTARTUP": "/nonexistent",
+    },
+    "another encoding, callback and strategy": {
+        "LC_ALL": "en_US.ISO-8859-1",
+        "ANSIBLE_STDOUT_CALLBACK": "minimal",
+        "ANSIBLE_STRATEGY": "debug",
+        "COLUMNS": "abc",
+        "LINES": "abc",
+        "TERM": "dumb",
+    },
+}
+
+
+def make(*words: str, **shell: str) -> tuple[int, str]:
+    done = subprocess.run(
+        ["make", "--no-print-directory", *words],
+        cwd=ROOT,
+        env=clean_environment(**shell),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+    )
+    return done.returncode, done.stdout
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inventories")
+    for name, content in FILES.items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)
+    return folder
+
+
+def test_what_is_wrong_is_one_card(here: Path) -> None:
+    def run(case: Case) -> tuple[int, str]:
+        return make(*(word.format(here=here) for word in case.words), **case.shell)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = dict(zip(CASES, pool.map(run, CASES.values()), strict=True))
+    for name, (code, output) in found.items():
+        lines = [line.strip() for line in output.splitlines()]
+        assert code != 0, name
+        for begin in CASES[name].lines:
+            begun = [line for line in lines if line.startswith(begin.format(here=here))]
+            assert len(begun) == 1, f"{name}\n{output}"
+        assert sum(line.startswith("Docs: ") for line in lines) == 1, f"{name}\n{output}"
+        assert sum(line.startswith("Nothing was changed") for line in lines) == 1, name
+        assert not any(raw in output for raw in RAW), f"{name}\n{output}"
+        assert CANARY not in output, name
+
+
+def test_a_shell_that_is_set_up_for_other_work_changes_nothing() -> None:
+    with ThreadPoolExecutor(4) as pool:
+        runs = pool.map(
+            lambda shell: make("status", "ARGS=-e hermes_name=x_", **shell), SHELLS.values()
+        )
+        found = dict(zip(SHELLS, runs, strict=True))
+    for name, (code, output) in found.items():
+        assert code != 0, name
+        assert output.count("hermes_name: ") == 1, f"{name}\n{output}"
+        assert output.count("PLAY RECAP") == 1, f"{name}\n{output}"
+        assert not any(raw in output for raw in RAW), f"{name}\n{output}"
+
+
+def test_ansible_playbook_shows_cards_as_well(here: Path) -> None:
+    """By name, from another folder, where the callback is the one that is set."""
+    done = subprocess.run(
+        [str(PLAYBOOK), "hermes.workers.status", "-i", str(here / "vars")],
+        cwd=here,
+        env=clean_environment(
+            ANSIBLE_COLLECTIONS_PATH=str(ROOT / ".ansible" / "collections"),
+            ANSIBLE_STDOUT_CALLBACK="hermes.workers.cards",
+            ANSIBLE_STRATEGY="free",
+            ANSIBLE_HOME=str(here / "home"),
+        ),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode != 0
+    assert f"{os.path.realpath(here)}/vars/group_vars/all.yml:1:5: cannot be read" in done.stderr
+    assert not any(raw in done.stdout + done.stderr for raw in RAW), done.stderr
