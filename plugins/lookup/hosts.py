@@ -60,7 +60,7 @@ class LookupModule(LookupBase):
         """Return the pattern of all hosts. Raises AnsibleError with a card."""
         variables = variables or {}
         sources = variables.get("ansible_inventory_sources") or []
-        problems = problems_of(sources, variables.get("groups") or {})
+        problems = problems_of(sources, variables.get("groups") or {}, self._loader)
         problems += of_this_run(variables, self._templar.template)
         if problems:
             card = Card(problems)
@@ -68,7 +68,9 @@ class LookupModule(LookupBase):
         return ["all"]
 
 
-def problems_of(sources: Iterable[str], groups: Mapping[str, Any]) -> list[Problem]:
+def problems_of(
+    sources: Iterable[str], groups: Mapping[str, Any], loader: DataLoader
+) -> list[Problem]:
     """Return what stands against a play for all hosts. sources: paths, or hosts with commas between them."""
     sources = list(sources)
     sample = next(filter(Path.exists, SAMPLES))
@@ -82,7 +84,7 @@ def problems_of(sources: Iterable[str], groups: Mapping[str, Any]) -> list[Probl
             Problem(shown(source), "there is no such inventory.", remedy, "hosts")
             for source in missing
         ]
-    unreadable = [problem for source in sources for problem in _unreadable(source)]
+    unreadable = [problem for source in sources for problem in _unreadable(source, loader)]
     if groups.get("all") or unreadable:
         return unreadable
     names = ", ".join(map(shown, sources))
@@ -95,14 +97,14 @@ def shown(source: str) -> str:
     return source if relative.startswith("..") else relative
 
 
-def _unreadable(source: str) -> Iterator[Problem]:
+def _unreadable(source: str, loader: DataLoader) -> Iterator[Problem]:
     """Yield the problems of files that are no YAML: Ansible tries other formats on them, then goes on without."""
     path = Path(source)
     within = sorted(path.iterdir()) if path.is_dir() else [path]
     for file in within:
         if file.suffix in READ and file.is_file():
             try:
-                DataLoader().load_from_file(str(file))
+                loader.load_from_file(str(file))
             except AnsibleError as error:
                 yield from outside.card_of(error).problems
 
