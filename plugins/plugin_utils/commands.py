@@ -27,15 +27,10 @@ VARIABLES = "variables"
 """Name of the note with what `-e` said when a deployment was last changed."""
 MAKE_INVENTORY = "inventories/local"
 """The inventory that the Makefile's targets take when none is named."""
-MAKE_VARIABLES = {
-    "confirm": "CONFIRM",
-    "hermes_action": "ACTION",
-    "hermes_backup": "BACKUP",
-    "hermes_forget": "FORGET",
-    "keys": "KEYS",
-    "lines": "LINES",
-}
+MAKE_VARIABLES = {"hermes_action": "ACTION", "hermes_backup": "BACKUP", "confirm": "CONFIRM"}
 """Variable of a single run -> the Makefile's own name for it."""
+TYPED = MAKE_VARIABLES | {"hermes_forget": "FORGET", "keys": "KEYS", "lines": "LINES"}
+"""The same, with those that no command that we print has by that name."""
 MAKE_PROGRAM = "play.py"
 """What the Makefile starts plays with."""
 PLACE = frozenset(("hermes_name", "hermes_state_dir"))
@@ -126,9 +121,11 @@ def shown(path: str) -> str:
 
 def as_typed(problem: Problem) -> Problem:
     """Return the problem of a variable by the name that was typed for it, where that was one of the Makefile's own."""
-    typed = MAKE_VARIABLES.get(problem.subject)
+    typed = TYPED.get(problem.subject)
     if typed is None or Path(sys.argv[0]).name != MAKE_PROGRAM:
         return problem
+    if typed == "FORGET" and typed not in os.environ:
+        return problem  # make hands on what was typed; `deploy` has no such word
     remedy = re.sub(rf"(?:-e )?\b{problem.subject}\b(?=[= ])", typed, problem.remedy)
     return replace(problem, subject=typed, remedy=remedy)
 
