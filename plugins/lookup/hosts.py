@@ -14,7 +14,7 @@ description:
   - Returns the pattern of all hosts of the inventory.
   - Fails when the inventory has no host, and when a source of it does not exist or is no YAML. Ansible warns of these,
     and ends a play for nobody with success.
-  - Fails as well when the play would do nothing, or only a part, or not in the batches that were asked for.
+  - Fails as well when the play would do nothing, or only a part.
 """
 
 EXAMPLES = """
@@ -32,8 +32,7 @@ _raw:
 """
 
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +42,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.splitter import parse_kv
 from ansible.plugins.lookup import LookupBase
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
-from ansible_collections.hermes.workers.plugins.module_utils.settings import show
-from ansible_collections.hermes.workers.plugins.plugin_utils import inputs, outside
+from ansible_collections.hermes.workers.plugins.plugin_utils import outside
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = (ROOT / "inventories" / "local", ROOT / "docs" / "sample" / "hosts.yml")
@@ -61,7 +59,7 @@ class LookupModule(LookupBase):
         variables = variables or {}
         sources = variables.get("ansible_inventory_sources") or []
         problems = problems_of(sources, variables.get("groups") or {}, self._loader)
-        problems += of_this_run(variables, self._templar.template)
+        problems += _extra() + _parts()
         if problems:
             card = Card(problems)
             raise AnsibleError(card.render()) from card
@@ -109,13 +107,6 @@ def _unreadable(source: str, loader: DataLoader) -> Iterator[Problem]:
                 yield from outside.card_of(error).problems
 
 
-def of_this_run(variables: Mapping[str, Any], template: Callable[[Any], Any]) -> list[Problem]:
-    """Return what is wrong with how this play was asked to go, before Ansible trips over it or does a part only."""
-    found = inputs.read(["hermes_serial"], variables, lambda name: template(variables[name]))
-    batches = _batches(found.values.get("hermes_serial", 1))
-    return [*found.problems, *batches, *_extra(), *_parts()]
-
-
 def _extra() -> list[Problem]:
     """Return the problem of words after `-e` that set nothing, and that Ansible passes over; they may be secret."""
     texts = [str(text) for text in context.CLIARGS.get("extra_vars") or () if text]
@@ -123,20 +114,6 @@ def _extra() -> list[Problem]:
     if not any("_raw_params" in parse_kv(text) for text in plain):
         return []
     return [Problem("-e", "a word of it has no value.", outside.EXTRA, "inputs")]
-
-
-def _batches(serial: Any) -> list[Problem]:
-    sizes = serial if isinstance(serial, list) and serial else [serial]
-    if all(re.fullmatch(r"[1-9]\d{0,5}|(?:[1-9]\d?|100)%", str(size).strip()) for size in sizes):
-        return []
-    return [
-        Problem(
-            "hermes_serial",
-            f"{show(serial)} is neither a number of deployments nor a percentage of them.",
-            "say for example -e hermes_serial=10, or -e hermes_serial=25%.",
-            "batches",
-        )
-    ]
 
 
 def _parts() -> list[Problem]:

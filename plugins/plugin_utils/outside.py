@@ -29,8 +29,6 @@ ROOTS = tuple(
 """This collection's folder, as Ansible names it, and as it is when that is a link."""
 DEFECT = "Unexpected Exception, this is probably a bug"
 """How Ansible calls what is none of its own errors."""
-KEYWORDS = {"max_fail_percentage": "hermes_max_fail_percentage", "serial": "hermes_serial"}
-"""Keyword of a play -> the variable that it is read from; others are Ansible's own, such as ansible_connection."""
 # One who reads the card needs none of these: each plugin that was tried tells that the source is not its own.
 REPEATED = re.compile(
     r"Failed to parse inventory with|Unable to parse .* as an inventory source|No inventory was parsed"
@@ -110,7 +108,7 @@ def _card(reason: str, whole: str, place: str) -> Card:
         return Card.of(place or "a file of the inventory", sentence, VAULT, "undefined")
     keyword = re.search(r"Error processing keyword '(\w+)'", whole)
     if keyword:
-        name = KEYWORDS.get(keyword[1], f"ansible_{keyword[1]}")
+        name = f"ansible_{keyword[1]}"
         sentence = f"cannot be read: {first.split(': ')[-1]}."
         remedy = f"mend {name}, or define what it refers to."
         return Card.of(name, sentence, remedy, "undefined")

@@ -72,15 +72,15 @@ CASES = {
     "-e quote": status(f"-e 'a=\"{CANARY}'", "-e: cannot be read as variables."),
     "an option": status("--nonsense", "ARGS: unrecognized arguments: --nonsense."),
     "parts": status(
-        f"--tags x --skip-tags all --start-at-task=x -e hermes_serial=lots -e 'key {CANARY}'",
+        f"--tags x --skip-tags all --start-at-task=x -e 'key {CANARY}'",
         "--tags: x would leave every task out.",
         "--skip-tags: all would leave every task out.",
         "--start-at-task: would leave out what checks",
-        "hermes_serial: 'lots' is neither a number of",
         "-e: a word of it has no value.",
     ),
     "failures": Case(
-        ("backup", "ARGS=-e hermes_max_fail_percentage=x"), ("hermes_max_fail_percentage: cannot",)
+        ("backup", "ARGS=-e hermes_max_fail_percentage=x -e hermes_serial=lots"),
+        ("hermes_max_fail_percentage: 'x' is",),
     ),
     "a setting": Case(("status",), ("Ansible: does not start: Config",), {"ANSIBLE_FORKS": "lots"}),
     # The variable that was typed is the one that is named.
