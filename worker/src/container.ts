@@ -44,10 +44,6 @@ export interface ContainerParts {
   heal(): Promise<void>;
 }
 
-/** What only newer types know, and an older workerd does not have. */
-type Named = Container & { readonly images?: Record<string, string> };
-type Inspectable = Container & { inspect(): Promise<unknown> };
-
 /** Bytes that the value of a label may have. */
 const LABEL_LIMIT = 64;
 const SIGKILL = 9;
@@ -148,7 +144,8 @@ export class ContainerSandbox implements Sandbox {
   #imageToStart(image: string): string {
     const { container, local, reference } = this.parts;
     if (local) return image;
-    const named = (container as Named).images?.["hermes"];
+    // A release of the runtime that has no such map is safe with this, whatever the types say.
+    const named = (container as Partial<Container>).images?.["hermes"];
     if (reference === "") return named ?? image;
     return named?.split("@")[1] === reference.split("@")[1] ? (named ?? reference) : reference;
   }
@@ -160,7 +157,7 @@ export class ContainerSandbox implements Sandbox {
   async #firstBreath(): Promise<void> {
     const breath = async () => {
       // It takes its turn after a start, and settles when that is through.
-      await this.#inTime((this.parts.container as Inspectable).inspect());
+      await this.#inTime(this.parts.container.inspect());
       await this.time.sleep(FIRST_BREATH);
     };
     await Promise.race([breath(), this.#watched?.catch(() => undefined)]);
