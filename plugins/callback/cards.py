@@ -14,6 +14,7 @@ author: hermes.workers contributors (!UNKNOWN)
 description:
   - Like P(ansible.builtin.default#callback), but a failure that carries an error card is shown as that card alone,
     without the task's source lines and without its JSON.
+  - Lines fit the terminal (C(COLUMNS), or its width), the recap too. At the end stands how long it took.
 extends_documentation_fragment:
   - default_callback
   - result_format_callback
@@ -21,10 +22,15 @@ requirements:
   - set as stdout_callback in the configuration
 """
 
+import time
+
 from ansible import constants
 from ansible.playbook.task_include import TaskInclude
 from ansible.plugins.callback.default import CallbackModule as Default
-from ansible_collections.hermes.workers.plugins.plugin_utils import outside
+from ansible_collections.hermes.workers.plugins.plugin_utils import outside, screen
+
+COUNTS = (("ok", "ok"), ("changed", "changed"), ("failed", "failures"))
+SELDOM = ("unreachable", "rescued")
 
 
 class CallbackModule(Default):
@@ -37,7 +43,27 @@ class CallbackModule(Default):
     def __init__(self) -> None:
         super().__init__()
         self._shown: set[str] = set()
+        self._began = time.monotonic()
         outside.show_cards()
+
+    def v2_playbook_on_stats(self, stats) -> None:
+        """Count for each host what an 80-column terminal has room for, and say how long it took in all."""
+        if self._display.verbosity:
+            super().v2_playbook_on_stats(stats)
+        else:
+            self._display.banner("PLAY RECAP")
+            for host in sorted(stats.processed):
+                self._recap(host, stats.summarize(host))
+            self._display.display("")
+        took = screen.took(time.monotonic() - self._began)
+        self._display.display(f"Took {took}.")
+
+    def _recap(self, host: str, counts: dict[str, int]) -> None:
+        told = [f"{name}={counts[key]}" for name, key in COUNTS]
+        told += [f"{name}={counts[name]}" for name in SELDOM if counts[name]]
+        failed = counts["failures"] or counts["unreachable"]
+        colour = constants.COLOR_ERROR if failed else constants.COLOR_OK
+        self._display.display(f"{host:<26} : {'  '.join(told)}", color=colour)
 
     def v2_runner_on_failed(self, result, ignore_errors: bool = False) -> None:
         """Show the card when the result carries one, or when a task of ours failed before it could make one."""
@@ -47,11 +73,11 @@ class CallbackModule(Default):
             super().v2_runner_on_failed(result, ignore_errors=ignore_errors)
             return
         lines = [f"  {line}" for line in card.splitlines()]
-        text = "\n".join([f"\n{result._host.get_name()}: FAILED", *lines])
+        text = "\n".join(["", f"{result._host.get_name()}: FAILED", *lines])
         # What kept a task from its begin keeps the ones after it as well.
         if content.get("hermes_card") or text not in self._shown:
             # In one piece: other hosts' progress is shown meanwhile.
-            self._display.display(text, color=constants.COLOR_ERROR)
+            screen.show(self._display, text)
         self._shown.add(text)
 
     def v2_runner_on_ok(self, result) -> None:

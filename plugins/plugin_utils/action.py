@@ -16,7 +16,7 @@ from ansible.utils.display import Display
 from ansible.utils.vars import load_extra_vars
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.module_utils.settings import INPUTS
-from ansible_collections.hermes.workers.plugins.plugin_utils import inputs, owner
+from ansible_collections.hermes.workers.plugins.plugin_utils import inputs, owner, screen
 from ansible_collections.hermes.workers.plugins.plugin_utils.commands import as_typed
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import DISK_FULL, disk_card
 
@@ -112,11 +112,11 @@ class CardAction(ActionBase):
 
     def progress(self, text: str) -> None:
         """Show one line now, before the task ends."""
-        display.display(f"  {self.host} | {text}")
+        screen.show(display, f"  {self.host} | {text}")
 
     def show(self, lines: Iterable[str]) -> None:
         """Show a block of lines in one piece."""
-        display.display("\n".join(lines))
+        screen.show(display, "\n".join(lines))
 
     def changed_so_far(self) -> str | None:
         """Return the card's sentence on what this play changed so far; None when that was nothing."""

@@ -15,6 +15,7 @@ from ansible import context
 from ansible.errors import AnsibleError
 from ansible.utils.display import Display
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.plugin_utils import screen
 
 AGAIN = "What was under way may be half done; the next run goes on from there."
 NOT_HERE = "Nothing was changed by this step."
@@ -49,7 +50,7 @@ def show_cards(*, quiet: bool = False) -> None:
     def error(message: str | BaseException, *more: Any, **options: Any) -> None:
         if display.verbosity >= 3:
             plain(message, *more, **options)
-        display.display(f"\n{card_of(message).render()}", color="red", stderr=True)
+        screen.show(display, f"\n{card_of(message).render()}", stderr=True)
 
     error.shows_cards = True
     display.error = error
