@@ -12,7 +12,7 @@ import { ApiError, errorResponse, toApiError } from "./errors.ts";
 import { BOOT_CAUSE } from "./headers.ts";
 import { buildGo, NO_KEYS } from "./hermes-config.ts";
 import type { Lasting } from "./lasting.ts";
-import { abortOf, CREDENTIAL, type Credential, Leases, type Until } from "./leases.ts";
+import { abortOf, CREDENTIAL, type Credential, Leases, TROUBLED, type Until } from "./leases.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import { Log, Redactor } from "./log.ts";
 import type { JobTrouble, Memory, ProviderTrouble } from "./memory.ts";
@@ -206,7 +206,8 @@ export class HermesInstance extends DurableObject<Env> {
       return await this.#lend(request.headers.get(CREDENTIAL), request.signal, async (signal) => {
         const { readable, writable } = new IdentityTransformStream();
         const end = abortOf(signal).catch((why: unknown) => writable.abort(why));
-        return { value: new Response(readable), end };
+        const troubled = this.#lifecycle.memory.lastProviderError?.provider ?? "";
+        return { value: new Response(readable, { headers: { [TROUBLED]: troubled } }), end };
       });
     } catch (error) {
       return this.#refuse(error, "");
@@ -537,6 +538,12 @@ export class HermesInstance extends DurableObject<Env> {
   /** A provider refused our key, or there is none, or it serves nobody from here. */
   providerRefused(trouble: Omit<ProviderTrouble, "at">): void {
     this.#lifecycle.noteProviderTrouble({ at: Date.now(), ...trouble });
+  }
+
+  /** A provider that refused us before serves us now. */
+  providerServed(provider: string): void {
+    if (this.#lifecycle.memory.lastProviderError?.provider === provider)
+      this.#lifecycle.noteProviderTrouble(null);
   }
 
   #storageView(): StorageView {

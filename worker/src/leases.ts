@@ -10,6 +10,8 @@ import type { Time } from "./time.ts";
 
 /** Header by which the Worker, which is the gate, tells the instance what let a request in: see {@link Credential}. */
 export const CREDENTIAL = "x-hermes-worker-credential";
+/** Header of the answer to a provider's call that asks so: the provider whose last refusal the status shows. */
+export const TROUBLED = "x-hermes-worker-troubled";
 
 /** What let somebody in: a token by its digest, a session by its id, Access until a time, a boot by its capability's digest. */
 export type Credential = `${"token" | "session" | "access" | "capability"} ${string}` | "anyone";

@@ -951,8 +951,8 @@ export class Lifecycle {
 
   // Memory
 
-  /** Keeps a provider's refusal for the status page. */
-  noteProviderTrouble(trouble: ProviderTrouble): void {
+  /** Keeps a provider's refusal for the status page, until it is over. */
+  noteProviderTrouble(trouble: ProviderTrouble | null): void {
     this.#remember({ lastProviderError: trouble });
   }
 

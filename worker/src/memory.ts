@@ -81,6 +81,7 @@ export interface Memory {
   learnedLate: number | null;
   lastError: Trouble | null;
   lastSaveError: Trouble | null;
+  /** The newest refusal of a provider that did not serve us since. */
   lastProviderError: ProviderTrouble | null;
   /** The newest failure of a job that no later run made good, as Hermes told it last. */
   lastJobError: JobTrouble | null;

@@ -9,7 +9,7 @@ import { bearerOf } from "./auth.ts";
 import { digestOf, hex } from "./digests.ts";
 import { ApiError, reason } from "./errors.ts";
 import { isOneOf } from "./headers.ts";
-import { CREDENTIAL, type Credential, clientGone } from "./leases.ts";
+import { CREDENTIAL, type Credential, clientGone, TROUBLED } from "./leases.ts";
 import { Log, Redactor } from "./log.ts";
 import { judged, type Refusal } from "./refusals.ts";
 import { rehearsalChat, rehearsalModels } from "./rehearsal.ts";
@@ -98,7 +98,7 @@ export class Providers extends WorkerEntrypoint<Env> {
       checkOrigin(request, settings);
       const call = callOf(request, settings);
       shape = call.provider === "rehearsal" ? "openai" : TABLE[call.provider].errors;
-      return await this.#duringBoot(request, (signal) =>
+      return await this.#duringBoot(request, call.provider, (signal) =>
         call.provider === "rehearsal"
           ? rehearse(call, request)
           : this.#forward(call.provider, call.path, request, settings, signal),
@@ -112,15 +112,21 @@ export class Providers extends WorkerEntrypoint<Env> {
    * Answers a caller who holds the capability of the boot that runs, and breaks the answer off with that boot.
    * @throws ApiError 401 `bad_capability`.
    */
-  async #duringBoot(request: Request, work: (signal: AbortSignal) => Promise<Response>): Promise<Response> {
+  async #duringBoot(
+    request: Request,
+    provider: ProviderName,
+    work: (signal: AbortSignal) => Promise<Response>,
+  ): Promise<Response> {
     const given = bearerOf(request.headers) ?? request.headers.get("x-api-key");
     if (given === null || given.length > 4096) throw badCapability();
     const credential: Credential = `capability ${hex(await digestOf(given))}`;
     const over = new AbortController();
     request.signal.addEventListener("abort", () => over.abort(clientGone()), { once: true });
-    const stopWatching = await this.#watch(credential, () => over.abort(badCapability()));
+    const { stopWatching, troubled } = await this.#watch(credential, () => over.abort(badCapability()));
     try {
       const answer = await work(over.signal);
+      if (answer.ok && troubled === provider)
+        this.ctx.waitUntil(instanceOf(this.env).providerServed(provider));
       if (answer.body === null) {
         stopWatching();
         return answer;
@@ -136,10 +142,13 @@ export class Providers extends WorkerEntrypoint<Env> {
 
   /**
    * Has the instance, which knows the boot, tell when it is over.
-   * @returns what ends that.
+   * @returns what ends that, and the provider that refused us last.
    * @throws ApiError 401 `bad_capability` when it is over already, or never was.
    */
-  async #watch(credential: Credential, onEnd: () => void): Promise<() => void> {
+  async #watch(
+    credential: Credential,
+    onEnd: () => void,
+  ): Promise<{ stopWatching: () => void; troubled: string | null }> {
     const headers = { [CREDENTIAL]: credential };
     const ask = () => askInstance(this.env, (it) => it.fetch("http://instance/", { headers }));
     const first = await ask();
@@ -160,10 +169,11 @@ export class Providers extends WorkerEntrypoint<Env> {
       () => isWatched && onEnd(),
       () => isWatched && onEnd(),
     );
-    return () => {
+    const stopWatching = () => {
       isWatched = false;
       reader.cancel().catch(() => undefined);
     };
+    return { stopWatching, troubled: first.headers.get(TROUBLED) };
   }
 
   async #forward(

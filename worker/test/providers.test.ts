@@ -321,6 +321,17 @@ describe("keys to mend", () => {
     expect(await trouble()).toMatchObject({ provider: "anthropic", status: 403 });
   });
 
+  it("forgets a refusal once that provider serves, and not when another does", async () => {
+    await machine.provider({ status: 401, headers: {}, body: "{}" });
+    await refused(call("/anthropic/v1/messages"));
+    await until(async () => (await trouble())?.["status"] === 401);
+    await machine.provider(null);
+    await (await call("/rehearsal/v1/chat/completions", { body: '{"messages":[]}' })).text();
+    expect(await trouble()).toMatchObject({ provider: "anthropic" });
+    expect(await (await call("/anthropic/v1/messages")).text()).toContain("two");
+    await until(async () => (await trouble()) === null);
+  });
+
   it.each(refusals)("judges $what: $why", ({ status, body, why }) => {
     expect(whyRefused(status, body)).toBe(why);
   });
