@@ -12,6 +12,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.client import Unrea
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.plugin_utils import backups
 from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import ExistingAction
+from ansible_collections.hermes.workers.plugins.plugin_utils.starting import shown
 
 
 class ActionModule(ExistingAction):
@@ -28,7 +29,8 @@ class ActionModule(ExistingAction):
             return {"changed": True}
         self.deployment.take("backup")
         self.progress("saving Hermes' state")
-        backup = self.ask("POST", backups.PATH, backups.SECONDS)["backup"]
+        with shown(self.running(), self.progress):
+            backup = self.ask("POST", backups.PATH, backups.SECONDS)["backup"]
         if backup is None:
             raise Card.of(
                 self.settings.name,
@@ -49,12 +51,11 @@ class ActionModule(ExistingAction):
         return {"changed": is_new, "path": str(path), "backup": backup}
 
     def _tell(self, path: Path, is_new: bool, note: str) -> None:
-        shown = self.deployment.shown(path)
         self.show(
             [
                 "",
                 f"{self.settings.name}: {'backed up' if is_new else 'backed up already, nothing has changed since'}",
-                f"  backup  {shown}",
+                f"  backup  {self.deployment.shown(path)}",
                 *([f"  note    {note}"] if note else []),
                 "",
                 "To have it back:",

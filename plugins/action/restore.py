@@ -13,6 +13,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.client import Unrea
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.plugin_utils import backups
 from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import ExistingAction
+from ansible_collections.hermes.workers.plugins.plugin_utils.starting import shown
 from ansible_collections.hermes.workers.plugins.plugin_utils.storage import Storage
 
 NEWEST = "newest"
@@ -39,7 +40,8 @@ class ActionModule(ExistingAction):
         self.deployment.take("restore")
         self.progress(f"restoring {self.deployment.shown(path)}; today's state is saved first")
         try:
-            answer = backups.upload(client, path, self.progress)
+            with shown(self.running(), self.progress):
+                answer = backups.upload(client, path, self.progress)
         except Unreachable as error:
             raise Card.of(
                 self.settings.name,
@@ -75,9 +77,9 @@ class ActionModule(ExistingAction):
             flaw = flaw_of(path)
         if flaw is None:
             return path
-        shown = [self.deployment.shown(one) for one in kept[:5]]
+        others = [self.deployment.shown(one) for one in kept[:5]]
         there = (
-            f"There is {', '.join(shown)}." if shown else f"`{self.command('backup')}` makes one."
+            f"There is {', '.join(others)}." if others else f"`{self.command('backup')}` makes one."
         )
         raise Card.of(
             "hermes_backup",

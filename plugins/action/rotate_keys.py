@@ -32,6 +32,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.rotation import (
     KEYS,
     Rotation,
 )
+from ansible_collections.hermes.workers.plugins.plugin_utils.starting import shown
 from ansible_collections.hermes.workers.plugins.plugin_utils.table import FULL_CARDS
 
 RESTART_SECONDS = 240.0
@@ -113,8 +114,8 @@ class ActionModule(DeploymentAction):
         if not values:
             return
         old = self.rotation.standing.client
-        shown = variables_of([name for name in values if name != PREVIOUS])
-        self.progress(f"changing {', '.join(shown)}; requests under way come first")
+        told = variables_of([name for name in values if name != PREVIOUS])
+        self.progress(f"changing {', '.join(told)}; requests under way come first")
         try:
             self.delivery.deliver(values, old)
         except (Card, CloudflareError):
@@ -133,7 +134,8 @@ class ActionModule(DeploymentAction):
 
     def _ask(self, client: WorkerClient, path: str, what: str) -> None:
         try:
-            answer = client.request("POST", path, timeout=RESTART_SECONDS)
+            with shown(self.delivery.connect(client.token), self.progress):
+                answer = client.request("POST", path, timeout=RESTART_SECONDS)
             complaint = "" if answer.status < 400 else answer.complaint()
         except Unreachable as error:
             complaint = str(error)
@@ -149,7 +151,8 @@ class ActionModule(DeploymentAction):
     def _prove(self, client: WorkerClient) -> float:
         self.progress("asking Hermes; a sleeping one wakes first")
         chats = Chats(client, self.settings, self.command("logs"), lambda: self._so_far() or "")
-        return round(chats.stream(), 2)
+        with shown(self.delivery.connect(client.token), self.progress):
+            return round(chats.stream(), 2)
 
     def _taken_back(self, card: Card, client: WorkerClient) -> Card:
         """Go back to the keys of before, which were good; return the card that says so."""

@@ -19,6 +19,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings import INP
 from ansible_collections.hermes.workers.plugins.plugin_utils import inputs, owner, screen
 from ansible_collections.hermes.workers.plugins.plugin_utils.commands import as_typed
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import DISK_FULL, disk_card
+from ansible_collections.hermes.workers.plugins.plugin_utils.signs import Signs
 
 display = Display()
 
@@ -45,6 +46,7 @@ class CardAction(ActionBase):
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = {}
     FURTHER_INPUTS: ClassVar[frozenset[str]] = frozenset()
     """Variables without a prefix that the playbook around this action reads."""
+    _signs: Signs | None = None
     done: Sequence[str] = ()
     """What this task has changed so far, for the card of a failure."""
 
@@ -57,7 +59,8 @@ class CardAction(ActionBase):
         self.task_vars = task_vars or {}
         _checked, options = self.validate_argument_spec(copy.deepcopy(self.OPTIONS))
         try:
-            result.update(self.execute(options))
+            with Signs(self._show_line, str(self._task.name or self._task.action)) as self._signs:
+                result.update(self.execute(options))
         except Card as card:
             result.update(self._failure(card))
         except OSError as error:
@@ -112,6 +115,11 @@ class CardAction(ActionBase):
 
     def progress(self, text: str) -> None:
         """Show one line now, before the task ends."""
+        if self._signs:
+            self._signs.heard(text)
+        self._show_line(text)
+
+    def _show_line(self, text: str) -> None:
         screen.show(display, f"  {self.host} | {text}")
 
     def show(self, lines: Iterable[str]) -> None:
