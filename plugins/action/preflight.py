@@ -35,7 +35,9 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.machine import (
     take_ports,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.notes import notes
-from ansible_collections.hermes.workers.plugins.plugin_utils.provider_check import refused_keys
+from ansible_collections.hermes.workers.plugins.plugin_utils.provider_check import (
+    provider_problems,
+)
 from ansible_collections.hermes.workers.plugins.plugin_utils.rotation import Rotation, read_keys
 from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import Runtime
 from ansible_collections.hermes.workers.plugins.plugin_utils.storage import Storage
@@ -75,7 +77,7 @@ class ActionModule(PrintingAction):
             place.problems()
             + self._storage(checker.settings, deployment)
             + unfinished(deployment, self.command("rotate_keys"))
-            + refused_keys(checker.settings, checker.secrets)
+            + provider_problems(checker.settings, checker.secrets)
         )
         checker.problems += [problem for problem in found if problem.subject not in refused]
         if checker.problems:
@@ -146,7 +148,7 @@ class ActionModule(PrintingAction):
         keys, problems = read_keys(self.options["rotate"])
         problems += checker.problems
         problems += [] if problems else place.problems_of_keys()
-        problems += refused_keys(checker.settings, checker.secrets)
+        problems += provider_problems(checker.settings, checker.secrets)
         if problems:
             raise Card(problems)
         rotation = Rotation(checker.settings, deployment, checker.secrets, keys, place.connect)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +13,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from ansible_collections.hermes.workers.plugins.module_utils.addresses import (
+    LOOPBACK,
+    OPAQUE_ORIGINS,
+    is_address,
+    local_name,
+    origin,
+    private_address,
+    web_origin,
+)
 from ansible_collections.hermes.workers.plugins.module_utils.docker import (
     find_socket,
     socket_path,
@@ -48,6 +56,8 @@ LOCATIONS = (
 UPLOADERS = ("auto", "wrangler", "plain")
 PATH_BYTES = 1024
 """What every system takes; a component has its own limit of 255."""
+CONTEXT_LENGTHS = (64_000, 10_000_000)
+"""Tokens of a model's context; with fewer Hermes does not start a turn."""
 NAME_LENGTH = 54
 """A Worker's name may have 63 characters; 54 leave room for the suffixes that preview addresses add."""
 
@@ -113,8 +123,10 @@ KNOWN_VARIABLES = frozenset(
         "cors_origins",
         "dashboard",
         "check_provider_key",
+        "context_length",
         "dashboard_hostname",
         "dashboard_idle",
+        "dashboard_origin",
         "dashboard_port",
         "default_model",
         "docker_socket",
@@ -190,10 +202,6 @@ NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 MODEL = re.compile(r"[\w.:@/+-]{1,200}", re.ASCII)
 # A name with an optional tag and digest; upper-case letters only in these.
 IMAGE = re.compile(r"[a-z0-9][a-z0-9._:/-]*(:[\w][\w.-]{0,127})?(@sha256:[0-9a-f]{64})?", re.ASCII)
-# As browsers write them: no path, no upper case, no default port.
-ORIGIN = re.compile(
-    r"(http://[a-z0-9.-]+(?!:80$)|https://[a-z0-9.-]+(?!:443$))(:[1-9]\d{0,4})?", re.ASCII
-)
 AI_GATEWAY = "https://gateway.ai.cloudflare.com/v1"
 GATEWAY = re.compile(r"[0-9a-f]{32}/[a-z0-9_-]{1,64}", re.ASCII)
 # A name; one that begins with a dot stands for everything below it.
@@ -209,7 +217,6 @@ SIZE = re.compile(r"[1-9][0-9]{0,8}|(100|[1-9]?[0-9])%")
 DURATION = re.compile(r"(\d{1,6})\s*(s|m|h)")
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass
@@ -227,6 +234,8 @@ class Settings:
     default_model: str = REHEARSAL_MODEL
     models: list[str] = field(default_factory=list)
     provider_base_url: str = ""
+    context_length: int = 0
+    """Of the models behind it, in tokens; 0 when nobody said."""
     provider_keys: str = "sealed"
     ai_gateway: str = ""
     egress: str = "open"
@@ -244,6 +253,8 @@ class Settings:
     access_team_domain: str = ""
     access_audiences: list[str] = field(default_factory=list)
     dashboard_idle: int = 3600
+    dashboard_origin: str = ""
+    """Where people see the dashboard, when a proxy before it tells the Worker something else."""
     env: dict[str, str] = field(default_factory=dict)
     verify: str = "auto"
     docker_socket: str = ""
@@ -308,6 +319,7 @@ class Checker:
         self.read_secrets()
         self._models()
         self._base_url()
+        self._context_length()
         settings = self.settings
         settings.provider_keys = self._choice("hermes_provider_keys", ("sealed", "environment"))
         self._ai_gateway()
@@ -325,13 +337,12 @@ class Checker:
         settings.dashboard_idle = self._duration(
             "hermes_dashboard_idle", 0, 24 * 3600, settings.dashboard_idle
         )
-        settings.cors_origins = self._texts(
-            "hermes_cors_origins", ORIGIN, "an origin like https://app.example.com"
-        )
+        self._origins()
         self._access()
         settings.on_disconnect = self._choice("hermes_on_disconnect", ("stop", "finish"))
         settings.host_tools = self._boolean("hermes_host_tools")
         settings.allow_unauthenticated = self._boolean("hermes_allow_unauthenticated")
+        self._open_to_every_page()
         settings.env = self._environment()
         settings.verify = self._choice("hermes_verify", ("auto", "full"))
         self._docker()
@@ -420,14 +431,18 @@ class Checker:
         if settings.platform != "cloudflare":
             return
         self._account()
-        if special_networks(settings.provider_base_url):
+        parts = urlsplit(settings.provider_base_url)
+        host = parts.hostname or ""
+        if private_address(host) or local_name(host) or parts.scheme == "http":
             self.problem(
                 "hermes_provider_base_url",
-                "is an address of this machine or a private network, which Cloudflare does not reach.",
+                "is an address of this machine or a private network, which Cloudflare does not reach."
+                if private_address(host) or local_name(host)
+                else unencrypted("over the internet"),
                 "set hermes_provider_base_url to a public https address, or hermes_platform: workerd.",
                 "provider-url",
             )
-        elif is_address(urlsplit(settings.provider_base_url).hostname or ""):
+        elif is_address(host):
             self.problem(
                 "hermes_provider_base_url",
                 "is an IP address, and Cloudflare's Workers reach the internet by name only (its error 1003).",
@@ -595,7 +610,7 @@ class Checker:
             if value in ("open", "providers")
             else self._texts(
                 "hermes_egress",
-                EGRESS_HOST,
+                EGRESS_HOST.fullmatch,
                 "open, providers or a list of hosts, like github.com or .example.com",
             )
         )
@@ -620,7 +635,7 @@ class Checker:
         """Read Cloudflare Access; it takes a team and at least one audience."""
         settings = self.settings
         settings.access_audiences = self._texts(
-            "hermes_access_audiences", AUDIENCE, "the audience tag of an application"
+            "hermes_access_audiences", AUDIENCE.fullmatch, "the audience tag of an application"
         )
         domain = self._text("hermes_access_team_domain", "access").lower()
         if domain and not TEAM_DOMAIN.fullmatch(domain):
@@ -666,12 +681,38 @@ class Checker:
         else:
             settings.token_command = list(command)
 
-    def _texts(self, variable: str, pattern: re.Pattern[str], wanted: str) -> list[str]:
-        """Read a list of texts that all match a pattern."""
+    def _origins(self) -> None:
+        """Read which pages may call, and where people see the dashboard."""
+        settings = self.settings
+        settings.cors_origins = self._texts(
+            "hermes_cors_origins", origin, "an origin like https://app.example.com"
+        )
+        value = self._text("hermes_dashboard_origin", "inputs").strip()
+        if not value or web_origin(value):
+            settings.dashboard_origin = value
+            return
+        self.problem(
+            "hermes_dashboard_origin",
+            f"{show(value)} is not an origin like https://hermes.example.com.",
+            "write scheme, name and port as the browser's address line has them, and nothing behind.",
+            "inputs",
+        )
+
+    def _open_to_every_page(self) -> None:
+        """Note that any page of the web can call itself nobody's, where no token keeps it out."""
+        opaque = [one for one in self.settings.cors_origins if one in OPAQUE_ORIGINS]
+        if opaque and self.settings.allow_unauthenticated:
+            self.problem(
+                "hermes_cors_origins",
+                f"{show(opaque[0])} is what pages of any site can send, and no token keeps them out.",
+                f"take {opaque[0]} out of hermes_cors_origins, or hermes_allow_unauthenticated away.",
+                "inputs",
+            )
+
+    def _texts(self, variable: str, is_good: Callable[[Any], Any], wanted: str) -> list[str]:
+        """Read a list of texts that are all good."""
         values = self._list(variable, f"{wanted} each", "inputs")
-        bad = [
-            value for value in values if not (isinstance(value, str) and pattern.fullmatch(value))
-        ]
+        bad = [value for value in values if not (isinstance(value, str) and is_good(value))]
         if bad:
             more = f", nor are {len(bad) - 1} more" if len(bad) > 1 else ""
             self.problem(
@@ -1013,7 +1054,7 @@ class Checker:
                     "provider-url",
                 )
             return
-        flaw = url_flaw(url)
+        flaw = url_flaw(url, by_name=True)
         if flaw:
             self.problem(
                 "hermes_provider_base_url",
@@ -1024,6 +1065,27 @@ class Checker:
             )
             return
         self.settings.provider_base_url = url.rstrip("/")
+
+    def _context_length(self) -> None:
+        value = self.raw.get("hermes_context_length")
+        if value in (None, ""):
+            return
+        text = str(value).strip()
+        least, most = CONTEXT_LENGTHS
+        if (
+            not isinstance(value, (bool, float))
+            and re.fullmatch(r"[0-9]{1,8}", text)
+            and least <= int(text) <= most
+        ):
+            self.settings.context_length = int(text)
+            return
+        self.problem(
+            "hermes_context_length",
+            f"{show(value)} is not a number of tokens from {least} to {most}; Hermes works with no fewer.",
+            "set hermes_context_length to what the model's server was started with, for example 131072"
+            " (Ollama: OLLAMA_CONTEXT_LENGTH).",
+            "model",
+        )
 
     def _duration(self, variable: str, least: int, most: int, default: int) -> int:
         value = self.raw.get(variable)
@@ -1182,8 +1244,16 @@ def key_flaw(value: Any) -> str:
     return "has a blank inside" if " " in value else ""
 
 
-def url_flaw(url: Any) -> str:
-    """Return what is wrong with a provider's base URL; an empty string when nothing is."""
+def unencrypted(where: str) -> str:
+    """Return the sentence on an endpoint without TLS that is not in a private network."""
+    return f"would send keys and conversations {where} unencrypted: http is for this machine and private networks only."
+
+
+def url_flaw(url: Any, *, by_name: bool = False) -> str:
+    """Return what is wrong with a base URL; an empty string when nothing is.
+
+    by_name: whether a name will do without TLS, because somebody sees to it that it leads to a private network only.
+    """
     try:
         parts = urlsplit(url)
         host, _port = parts.hostname, parts.port
@@ -1200,35 +1270,10 @@ def url_flaw(url: Any) -> str:
         return "carries credentials (the value is not shown)."
     if parts.query or parts.fragment:
         return "has a query or a fragment."
-    if parts.scheme == "http" and host not in LOOPBACK and not private_address(host):
-        return f"would send the key to {host} unencrypted: http is for this machine and private addresses only."
+    is_held = host in LOOPBACK or private_address(host) or (by_name and not is_address(host))
+    if parts.scheme == "http" and not is_held:
+        return unencrypted(f"to {host}")
     return ""
-
-
-def special_networks(url: str) -> list[str]:
-    """Return the networks that workerd must be allowed to reach a provider; none when it is on the internet."""
-    host = urlsplit(url).hostname or ""
-    if host in LOOPBACK:
-        return ["127.0.0.1/32", "::1/128"]
-    return ["private"] if private_address(host) else []
-
-
-def private_address(host: str) -> bool:
-    """Tell whether a host is written as an address of a private network."""
-    try:
-        return ipaddress.ip_address(host).is_private
-    except ValueError:
-        return False
-
-
-def is_address(host: str) -> bool:
-    """Tell whether a host is an IP address, in whichever way URLs may write one (2130706433, 0x7f.1)."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        # What ends in a number is one to everybody who parses URLs, or is none at all.
-        return bool(re.fullmatch(r"[0-9]+|0x[0-9a-f]*", host.rstrip(".").rpartition(".")[2]))
-    return True
 
 
 def duration(seconds: int) -> str:

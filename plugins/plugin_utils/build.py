@@ -13,13 +13,13 @@ from functools import cached_property
 from pathlib import Path
 
 from ansible_collections.hermes.workers.plugins.module_utils import build_context
+from ansible_collections.hermes.workers.plugins.module_utils.addresses import special_networks
 from ansible_collections.hermes.workers.plugins.module_utils.digests import digest_of, files_below
 from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     KEY_NAMES,
     Settings,
     canonical,
     duration,
-    special_networks,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.installer import (
     locked_version,
@@ -169,6 +169,7 @@ def variables(settings: Settings, sources: Sources, version: str) -> dict[str, s
         "HERMES_DEFAULT_MODEL": settings.default_model,
         "HERMES_MODELS": canonical(settings.models),
         "HERMES_PROVIDER_BASE_URL": settings.provider_base_url,
+        "HERMES_CONTEXT_LENGTH": str(settings.context_length or ""),
         "HERMES_PROVIDER_KEYS": settings.provider_keys,
         "HERMES_AI_GATEWAY": settings.ai_gateway,
         "HERMES_EGRESS": settings.egress,
@@ -178,6 +179,7 @@ def variables(settings: Settings, sources: Sources, version: str) -> dict[str, s
         "HERMES_CORS_ORIGINS": ",".join(settings.cors_origins),
         "HERMES_ACCESS_TEAM_DOMAIN": settings.access_team_domain,
         "HERMES_ACCESS_AUDIENCES": ",".join(settings.access_audiences),
+        "HERMES_DASHBOARD_ORIGIN": settings.dashboard_origin,
         "HERMES_DASHBOARD_IDLE": f"{settings.dashboard_idle}s",
         "HERMES_ON_DISCONNECT": settings.on_disconnect,
         "HERMES_HOST_TOOLS": _boolean(settings.host_tools),

@@ -34,6 +34,7 @@ WORKERD_ONLY = (
     "hermes_port",
     "hermes_providers_port",
     "hermes_dashboard_port",
+    "hermes_dashboard_origin",
     "hermes_sidecar_image",
     "hermes_host_tools",
 )
@@ -50,12 +51,17 @@ WITHOUT_EFFECT: tuple[tuple[str, Callable[[Settings], bool], tuple[str, ...]], .
     (
         "without hermes_dashboard",
         lambda chosen: not chosen.dashboard,
-        ("hermes_dashboard_port", "hermes_dashboard_idle"),
+        ("hermes_dashboard_port", "hermes_dashboard_idle", "hermes_dashboard_origin"),
     ),
     (
         "without hermes_dashboard_hostname",
         lambda chosen: chosen.platform == "cloudflare" and not chosen.dashboard_hostname,
         ("hermes_route_mode", "hermes_take_over_hostname"),
+    ),
+    (
+        "without hermes_provider_base_url",
+        lambda chosen: not chosen.provider_base_url,
+        ("hermes_context_length",),
     ),
     (
         "without hermes_ai_gateway",

@@ -1,19 +1,26 @@
 # Copyright: hermes.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Asks a provider whether it takes the key of the default model: one call that costs nothing."""
+"""Looks whether a provider can be reached from here, and asks whether it takes the key: a call that costs nothing."""
 
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
+from ansible_collections.hermes.workers.plugins.module_utils.addresses import (
+    is_address,
+    private_address,
+)
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Problem
 from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     KEY_NAMES,
     KEY_VARIABLES,
     Settings,
+    unencrypted,
 )
 
 try:
@@ -37,6 +44,44 @@ ELSEWHERE = re.compile(
     re.IGNORECASE,
 )
 MODERATED = re.compile(r'"flagged_input"|requires moderation', re.IGNORECASE)
+
+
+def provider_problems(settings: Settings, secrets: dict[str, str]) -> list[Problem]:
+    """Return what stands against the provider, as far as asking tells; a key goes nowhere that may not have it."""
+    return _nowhere(settings) or refused_keys(settings, secrets)
+
+
+def _nowhere(settings: Settings) -> list[Problem]:
+    """Return the problem of an endpoint whose name leads nowhere from this machine, or without TLS to the internet."""
+    parts = urlsplit(settings.provider_base_url)
+    host = parts.hostname or ""
+    if settings.platform != "workerd" or not host or is_address(host):
+        return []
+    try:
+        found = {str(one[4][0]) for one in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except (OSError, UnicodeError) as error:
+        if parts.scheme == "https" and getattr(error, "errno", None) == socket.EAI_AGAIN:
+            return []  # nobody answers just now, which says nothing of the name
+        return [
+            Problem(
+                "hermes_provider_base_url",
+                f"this machine finds no {host}.",
+                f"see what `getent hosts {host}` says. The name of a container holds in its engine's own network only:"
+                " publish its port and name 127.0.0.1, for example http://127.0.0.1:11434/v1.",
+                "provider-url",
+            )
+        ]
+    outside = sorted(address for address in found if not private_address(address))
+    if parts.scheme != "http" or not outside:
+        return []
+    return [
+        Problem(
+            "hermes_provider_base_url",
+            unencrypted(f"to {host} ({outside[0]})"),
+            "set hermes_provider_base_url to https, or to a name that leads to a private address.",
+            "provider-url",
+        )
+    ]
 
 
 def refused_keys(settings: Settings, secrets: dict[str, str]) -> list[Problem]:

@@ -7,9 +7,11 @@ status. Then a second deploy, which has nothing to do.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +44,12 @@ class Scene:
         assert last.body is not None
         return last.body["model"], last.headers["authorization"].removeprefix("Bearer ")
 
+    def address(self, which: str) -> str:
+        """The base URL of a provider; the first one has a name as well, as a server in a local network has."""
+        if which != "named":
+            return f"{getattr(self, which).url}/v1"
+        return f"{self.first.url}/v1".replace("127.0.0.1", own_name())
+
     def process(self) -> dict[str, str]:
         """The environment of Hermes' own process, once it runs."""
         assert self.it.chat("Are you there?").status == 200
@@ -51,6 +59,14 @@ class Scene:
         """Names of the toolsets that Hermes offers its model."""
         told = self.it.call("GET", "/v1/toolsets").json
         return {one["name"] for one in told["data"] if one["enabled"]}
+
+
+def own_name() -> str:
+    """A name that leads to this machine: its own, where that does."""
+    with contextlib.suppress(OSError):
+        if socket.gethostbyname(socket.gethostname()) == "127.0.0.1":
+            return socket.gethostname()
+    return "localhost"
 
 
 def rehearsed(scene: Scene) -> None:
@@ -81,6 +97,16 @@ def further(model: str, asked: str | None) -> Callable[[Scene], None]:
             assert answer.headers.get("x-hermes-model") != model
         else:
             assert scene.asked(scene.first, "Hello", model=model)[0] == asked
+
+    return probe
+
+
+def told_of_context(tokens: int) -> Callable[[Scene], None]:
+    """What Hermes itself would be told again; it shows no other sign below the length of a conversation."""
+
+    def probe(scene: Scene) -> None:
+        told = scene.it.call("GET", "/api/instance/logs").json["config"]
+        assert told["model"]["context_length"] == tokens
 
     return probe
 
@@ -180,8 +206,13 @@ STEPS = [
         restarts="workerd",
     ),
     Step(
-        {"hermes_provider_base_url": "first"}, [asks("first", "two", OTHER_KEY)], restarts="workerd"
+        {"hermes_provider_base_url": "named"}, [asks("first", "two", OTHER_KEY)], restarts="workerd"
     ),
+    Step(
+        {"hermes_provider_base_url": "first", "hermes_context_length": 65536},
+        [asks("first", "two", OTHER_KEY), told_of_context(65536)],
+    ),
+    Step({}, [told_of_context(200_000)], drops=["hermes_context_length"]),
     Step({"hermes_models": ["custom/three"]}, [further("custom/three", "three")]),
     Step(
         {"hermes_models": ["custom/four"]},
@@ -241,7 +272,11 @@ STEPS = [
 
 @pytest.fixture(scope="module")
 def scene(make_deployment: Callable[..., Deployment]) -> Iterator[Scene]:
-    with Provider(key=KEY, also=OTHER_KEY) as first, Provider(key=KEY, also=OTHER_KEY) as second:
+    with (
+        Provider(key=KEY, also=OTHER_KEY) as first,
+        # As it would be on another machine.
+        Provider(key=KEY, also=OTHER_KEY, host="127.0.0.2") as second,
+    ):
         it = make_deployment("in-force")
         it.deploy()
         yield Scene(it, first, second)
@@ -255,7 +290,7 @@ def test_a_deploy_brings_it_to_a_hermes_that_is_awake(scene: Scene, step: Step) 
         del it.variables[name]
     it.variables |= step.sets
     if (base := step.sets.get("hermes_provider_base_url")) is not None:
-        it.variables["hermes_provider_base_url"] = getattr(scene, base).url + "/v1"
+        it.variables["hermes_provider_base_url"] = scene.address(base)
     play = it.deploy()
     assert "deployed and verified" in play.output
     planned = play.output.split("Restarts: ")[1].split("\n")[0]

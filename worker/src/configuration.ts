@@ -148,6 +148,7 @@ function inputsOf(settings: Settings): Record<string, unknown> {
     hermes_default_model: settings.defaultModel.id,
     hermes_models: settings.models.map((model) => model.id),
     hermes_provider_base_url: settings.providerBaseUrl,
+    hermes_context_length: settings.contextLength,
     hermes_providers_port: settings.providersAddress,
     hermes_provider_keys: settings.keysInEnvironment,
     hermes_host_tools: settings.hostTools,

@@ -64,7 +64,7 @@ const desk = new Hono<Desk>();
 
 desk.use(accompany);
 desk.use(async (c, next) => {
-  refuseForeign(c.req.raw);
+  refuseForeign(c.req.raw, c.var.settings);
   await next();
 });
 
@@ -212,7 +212,7 @@ async function callerOf(c: DeskContext): Promise<Caller | null> {
   const { headers } = c.req.raw;
   servesEveryone(settings);
   if (bearerOf(headers) !== null) return tokenCaller(c);
-  const cookie = getCookie(c, cookieName(c));
+  const cookie = cookieOf(c);
   const session = cookie === undefined ? null : await sessionOf(c, cookie);
   if (session !== null) return session;
   const assertion = headers.get(ACCESS_HEADER);
@@ -296,42 +296,65 @@ async function openSession(c: DeskContext, token: string): Promise<Opened> {
 }
 
 /**
- * Cookies of one machine are shared by all its ports, so each deployment has a name of its own. Without TLS,
- * which only loopback goes without, not every browser takes `Secure`, and so none of the `__Host-` names.
+ * Cookies of one machine are shared by all its ports, so each deployment has a name of its own. Without TLS not every
+ * browser takes `Secure`, and so none of the `__Host-` names: on loopback, and where the owner says it is seen so.
  */
-function cookieName(c: DeskContext): string {
-  return `${isPlainLoopback(c) ? "" : "__Host-"}hermes-${c.var.settings.name}`;
+function cookieName(c: DeskContext, isPlain = isSeenPlain(c)): string {
+  return `${isPlain ? "" : "__Host-"}hermes-${c.var.settings.name}`;
+}
+
+/** The session's cookie. A proxy that tells another host than the browser sees hides by which name it was set. */
+function cookieOf(c: DeskContext): string | undefined {
+  return (
+    getCookie(c, cookieName(c)) ??
+    (c.var.settings.dashboardOrigin === "" ? undefined : getCookie(c, cookieName(c, false)))
+  );
 }
 
 function cookieOptions(c: DeskContext) {
-  return { path: "/", httpOnly: true, secure: !isPlainLoopback(c), sameSite: "Lax" } as const;
+  return { path: "/", httpOnly: true, secure: !isSeenPlain(c), sameSite: "Lax" } as const;
 }
 
-function isPlainLoopback(c: DeskContext): boolean {
-  const { protocol, hostname } = new URL(c.req.url);
+/** Whether the browser sees the dashboard without TLS, as far as that can be told. */
+function isSeenPlain(c: DeskContext): boolean {
+  const { dashboardOrigin } = c.var.settings;
+  const { protocol, hostname, host } = new URL(c.req.url);
+  const named = dashboardOrigin === "" ? null : new URL(dashboardOrigin);
+  if (named !== null && (c.req.header("origin") === dashboardOrigin || host === named.host))
+    return named.protocol === "http:";
   return protocol === "http:" && /^(?:localhost|127(?:\.\d+){3}|\[::1\])$/.test(hostname);
 }
 
 /** What a page elsewhere makes a browser send is refused, whatever cookie comes with it. */
-function refuseForeign(request: Request): void {
+function refuseForeign(request: Request, settings: Settings): void {
   const isSafe = request.method === "GET" || request.method === "HEAD" || request.method === "OPTIONS";
   if (isSafe && !isUpgrade(request)) return;
   const origin = request.headers.get("origin");
   const site = request.headers.get("sec-fetch-site");
   const own =
-    origin === null ? site === null || site === "same-origin" || site === "none" : isOwn(origin, request);
+    origin === null
+      ? site === null || site === "same-origin" || site === "none"
+      : isOwn(origin, request, settings);
   if (!own)
     throw new ApiError({
       status: 403,
       code: "wrong_origin",
-      message: "This was sent by a page of another site, and is not done.",
+      message:
+        "This was sent by a page of another site, and is not done. Where this is the dashboard's own page, seen " +
+        "through a proxy, have the proxy pass the Host header on, or name the page's origin in HERMES_DASHBOARD_ORIGIN.",
     });
 }
 
-/** The scheme may differ behind a proxy that speaks TLS for us; the host may not. */
-function isOwn(origin: string, request: Request): boolean {
-  const host = request.headers.get("host") ?? new URL(request.url).host;
-  return URL.canParse(origin) && new URL(origin).host === host.toLowerCase();
+/**
+ * Whether a page is the dashboard's own: of the origin that the owner named, or of the host that was asked. The scheme may
+ * differ behind a proxy that speaks TLS for us, and with it the port that goes without saying; the host may not.
+ */
+function isOwn(page: string, request: Request, settings: Settings): boolean {
+  if (!URL.canParse(page)) return false;
+  const { protocol, host, origin } = new URL(page);
+  if (origin === settings.dashboardOrigin) return true;
+  const asked = `${protocol}//${request.headers.get("host") ?? new URL(request.url).host}`;
+  return URL.canParse(asked) && new URL(asked).host === host;
 }
 
 function mustBeOn(settings: Settings): void {
@@ -422,7 +445,7 @@ function tell(c: DeskContext, refusal: ApiError): Response | Promise<Response> {
   const isAsleep = refusal.code === ASLEEP;
   const headers = new Headers({ "x-request-id": c.var.requestId, "cache-control": "no-store" });
   if (refusal.retryAfter !== undefined) headers.set("retry-after", String(Math.ceil(refusal.retryAfter)));
-  const from = encodeURIComponent(refererOf(c.req.raw));
+  const from = encodeURIComponent(refererOf(c.req.raw, c.var.settings));
   const body = {
     // Hermes' page goes to `login_url` on a 401 with this word; so it stops polling a Hermes that sleeps, too.
     error: isAsleep || refusal.status === 401 ? "unauthenticated" : refusal.code,
@@ -436,9 +459,9 @@ function tell(c: DeskContext, refusal: ApiError): Response | Promise<Response> {
 }
 
 /** The page that a request of a page came from. */
-function refererOf(request: Request): string {
+function refererOf(request: Request, settings: Settings): string {
   const referer = request.headers.get("referer");
-  return referer !== null && isOwn(referer, request) ? inside(referer) : "/";
+  return referer !== null && isOwn(referer, request, settings) ? inside(referer) : "/";
 }
 
 /** Path and query of a target within this dashboard; whatever leads elsewhere becomes the front page. */

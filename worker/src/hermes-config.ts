@@ -100,7 +100,7 @@ export function buildGo(settings: Settings, keys: BootKeys): Go {
   const tools = hostToolsAllowed(settings);
   return {
     config: {
-      model: mainModel(settings),
+      model: { ...mainModel(settings), ...contextLength(settings) },
       providers: namedProviders(settings),
       platforms: { api_server: { enabled: true, extra: { model_routes: routes(settings) } } },
       gateway: { api_server: { max_concurrent_runs: 0 } },
@@ -144,13 +144,18 @@ function mainModel(settings: Settings): Record<string, unknown> {
     case "openai":
       return { provider: "openai-api", default: name, base_url, api_mode: apiMode(settings, provider) };
     default:
-      return {
-        provider: `custom:${sealed(provider)}`,
-        default: name,
-        base_url,
-        context_length: UNKNOWN_CONTEXT,
-      };
+      return { provider: `custom:${sealed(provider)}`, default: name, base_url };
   }
+}
+
+/** What Hermes is told of a model's context; of those that it knows by itself, nothing. */
+function contextLength(settings: Settings): { context_length?: number } {
+  const { provider } = settings.defaultModel;
+  const own = ownBaseUrl(settings, provider) !== "" ? settings.contextLength : 0;
+  if (own > 0) return { context_length: own };
+  return provider === "custom" || provider === "rehearsal"
+    ? { context_length: settings.contextLength || UNKNOWN_CONTEXT }
+    : {};
 }
 
 /** Name of the entry under `providers` that leads to a provider through the Worker. */

@@ -135,14 +135,39 @@ const list = <T extends z.ZodMiniType<unknown, string>>(item: T) =>
     z.array(item),
   );
 
+/** As browsers send it: scheme, name and port, nothing behind. */
+const isWebOrigin = (value: string) =>
+  /^https?:/.test(value) && URL.canParse(value) && new URL(value).origin === value;
+
+/** What pages send that have no origin of their own: files, and frames that are kept apart, of any site. */
+const OPAQUE_ORIGINS = ["null", "file://"];
+/** What desktop programs and browsers' extensions send for their pages. */
+const APP_ORIGIN = /^(?!https?:)[a-z][a-z0-9+.-]*:\/\/[A-Za-z0-9._-]+(?::[1-9]\d{0,4})?$/;
+
 const origin = z
   .string()
   .check(
     z.refine(
-      (value) => URL.canParse(value) && new URL(value).origin === value && /^https?:/.test(value),
+      (value) =>
+        isWebOrigin(value) ||
+        OPAQUE_ORIGINS.includes(value) ||
+        (APP_ORIGIN.test(value) && value.length <= 300),
       "must list origins like https://app.example.com",
     ),
   );
+
+const ownOrigin = text.check(
+  z.refine(
+    (value) => value === "" || isWebOrigin(value),
+    "must be an origin like https://hermes.example.com",
+  ),
+);
+
+/** A number of tokens; 0 when nobody said. */
+const tokens = z.pipe(
+  text.check(z.refine((value) => /^\d{0,8}$/.test(value), "must be a number of tokens")),
+  z.transform(Number),
+);
 
 const hostname = z.pipe(
   text.check(
@@ -182,6 +207,7 @@ const schema = z.object({
   HERMES_DEFAULT_MODEL: model,
   HERMES_MODELS: json(z.array(model), "[]"),
   HERMES_PROVIDER_BASE_URL: httpUrl,
+  HERMES_CONTEXT_LENGTH: tokens,
   HERMES_SLEEP_AFTER: duration("4h", 1000, 6 * 3600_000, "must be between 1 second and 6 hours"),
   HERMES_DRAIN_TIMEOUT: duration("60s", 0, 900_000, "must be at most 15 minutes"),
   HERMES_TOKEN_OVERLAP: duration("10m", 0, 24 * 3600_000, "must be at most 24 hours"),
@@ -193,6 +219,7 @@ const schema = z.object({
   HERMES_CORS_ORIGINS: list(origin),
   HERMES_DASHBOARD: text,
   HERMES_DASHBOARD_HOSTNAME: hostname,
+  HERMES_DASHBOARD_ORIGIN: ownOrigin,
   HERMES_DASHBOARD_IDLE: duration("1h", 0, 24 * 3600_000, "must be at most 24 hours"),
   HERMES_ACCESS_TEAM_DOMAIN: hostname,
   HERMES_ACCESS_AUDIENCES: list(z.string().check(z.regex(/^[\w-]{8,128}$/, "must list audience tags"))),
@@ -225,6 +252,8 @@ export interface Settings {
   models: readonly Model[];
   /** See {@link ownBaseUrl}; empty = every provider's own. */
   providerBaseUrl: string;
+  /** Of the models behind it, in tokens; 0 when nobody said. */
+  contextLength: number;
   sleepAfter: number;
   drainTimeout: number;
   /** How long a replaced API token outlives the first use of the one that replaced it. */
@@ -241,6 +270,8 @@ export interface Settings {
   dashboardOff: string | null;
   /** Where the dashboard is; empty = on a socket of its own only. */
   dashboardHostname: string;
+  /** Where people see it, when a proxy before it tells something else; empty when nobody said. */
+  dashboardOrigin: string;
   /** How long what Hermes sends to an open dashboard counts as activity, after the last sign of a person. */
   dashboardIdle: number;
   /** Cloudflare Access before the dashboard, or `null`. */
@@ -290,6 +321,7 @@ function parse(env: Env): Settings {
     defaultModel: out.HERMES_DEFAULT_MODEL,
     models: out.HERMES_MODELS.filter((model) => model.id !== out.HERMES_DEFAULT_MODEL.id),
     providerBaseUrl: out.HERMES_PROVIDER_BASE_URL,
+    contextLength: out.HERMES_CONTEXT_LENGTH,
     sleepAfter: out.HERMES_SLEEP_AFTER,
     drainTimeout: out.HERMES_DRAIN_TIMEOUT,
     tokenOverlap: out.HERMES_TOKEN_OVERLAP,
@@ -300,6 +332,7 @@ function parse(env: Env): Settings {
     corsOrigins: out.HERMES_CORS_ORIGINS,
     dashboardOff: dashboardOff(out.HERMES_DASHBOARD),
     dashboardHostname: out.HERMES_DASHBOARD_HOSTNAME,
+    dashboardOrigin: out.HERMES_DASHBOARD_ORIGIN,
     dashboardIdle: out.HERMES_DASHBOARD_IDLE,
     access: accessOf(out.HERMES_ACCESS_TEAM_DOMAIN, out.HERMES_ACCESS_AUDIENCES),
     keysInEnvironment: out.HERMES_PROVIDER_KEYS === "environment",
@@ -310,6 +343,8 @@ function parse(env: Env): Settings {
     hermesSecrets: out.HERMES_SECRETS,
     secrets: secretsOf(env),
   };
+  if (settings.allowUnauthenticated && settings.corsOrigins.some((one) => OPAQUE_ORIGINS.includes(one)))
+    throw configurationError("HERMES_CORS_ORIGINS lists pages of any site, and no token keeps them out");
   const speaks = [settings.defaultModel, ...settings.models].map((model) => model.provider);
   if (speaks.includes("custom") && settings.providerBaseUrl === "")
     throw configurationError("HERMES_PROVIDER_BASE_URL must be set to use the provider custom");

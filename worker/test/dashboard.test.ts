@@ -117,6 +117,38 @@ describe("signing in", () => {
     expect(cookie).toContain("HttpOnly");
   });
 
+  it("is taken through a proxy that names the port, or hides the host when its origin is named", async () => {
+    const seen = async (base: string, origin: string, named: string, host?: string) => {
+      const change = { HERMES_DASHBOARD_HOSTNAME: new URL(base).hostname, HERMES_DASHBOARD_ORIGIN: named };
+      const headers = { origin, ...(host === undefined ? {} : { host }) };
+      const form = { method: "POST", body: new URLSearchParams({ token: TOKEN }) };
+      const answer = await askWith(change, "/login", headers, form, base);
+      const [set = ""] = answer.headers.getSetCookie();
+      if (answer.status !== 303) return [answer.status];
+      const cookie = cookieOf(answer);
+      const me = await askWith(change, "/api/auth/me", { cookie }, {}, base);
+      const ws = await askWith(change, "/api/ws", { cookie, ...headers, upgrade: "websocket" }, {}, base);
+      ws.webSocket?.accept();
+      ws.webSocket?.close();
+      const out = await askWith(change, "/auth/logout", { cookie, ...headers }, { method: "POST" }, base);
+      expect(cookieOf(out)).toBe(`${cookie.split("=")[0]}=`);
+      return [set.startsWith("__Host-") && set.includes("Secure"), me.status, ws.status];
+    };
+    await wake();
+    const [inside, outside] = ["http://127.0.0.1:9787", "https://dash.example"];
+    expect(await seen(inside, outside, "")).toEqual([403]);
+    expect(await seen(inside, outside, outside)).toEqual([true, 200, 101]);
+    expect(await seen(inside, inside, outside)).toEqual([false, 200, 101]);
+    expect(await seen(inside, "https://evil.example", outside)).toEqual([403]);
+    expect(await seen(inside, "http://dash.example", outside)).toEqual([403]);
+    expect(await seen(ORIGIN, ORIGIN, "", "hermes.example:443")).toEqual([true, 200, 101]);
+    expect(await seen("http://nas.lan:8080", "http://nas.lan:8080", "http://nas.lan:8080")).toEqual([
+      false,
+      200,
+      101,
+    ]);
+  });
+
   it("says that no token is configured, whatever is sent", async () => {
     const form = { method: "POST", body: new URLSearchParams({ token: TOKEN }) };
     for (const change of [{ API_TOKEN: null }, { API_TOKEN: null, API_TOKEN_PREVIOUS: TOKEN }]) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { beforeAll, describe, expect, it } from "vitest";
+import origins from "../../tests/standins/origins.json";
 import { authorize } from "../src/auth.ts";
 import { soon } from "../src/body.ts";
 import { type Env, settingsOf } from "../src/settings.ts";
@@ -227,6 +228,30 @@ describe("apps in browsers", () => {
       }
     },
   );
+
+  it.each(origins.good)("may have the origin %s", async (origin) => {
+    const headers = { origin, authorization: `Bearer ${TOKEN}` };
+    const answer = await askWith(
+      { HERMES_CORS_ORIGINS: `https://x.example,${origin}` },
+      "/v1/models",
+      headers,
+    );
+    expect(answer.status).toBe(200);
+    expect(answer.headers.get("access-control-allow-origin")).toBe(origin);
+    await answer.body?.cancel();
+  });
+
+  it.each(origins.bad)("cannot have the origin %s", (origin) => {
+    expect(() => settingsOf({ ...env, HERMES_CORS_ORIGINS: origin })).toThrow(/HERMES_CORS_ORIGINS/);
+  });
+
+  it("must have an origin of their own where no token keeps anybody out", () => {
+    const open = { API_TOKEN: null, HERMES_ALLOW_UNAUTHENTICATED: "true" };
+    for (const origin of ["null", "file://"])
+      expect(() => settingsOf({ ...env, ...open, HERMES_CORS_ORIGINS: origin } as unknown as Env)).toThrow(
+        /no token keeps them out/,
+      );
+  });
 
   it("must be listed where no token keeps anybody out", async () => {
     const open = { API_TOKEN: null, HERMES_ALLOW_UNAUTHENTICATED: "true", HERMES_CORS_ORIGINS: APP };

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.errors import Probl
 from ansible_collections.hermes.workers.plugins.module_utils.settings import Checker, Settings
 from ansible_collections.hermes.workers.plugins.plugin_utils.provider_check import (
     not_served_here,
+    provider_problems,
     refused_keys,
     why_refused,
 )
@@ -34,6 +36,44 @@ def problems(url: str, key: str, *, asked: bool = True) -> list[Problem]:
     checker = Checker(raw).check()
     assert checker.problems == []
     return refused_keys(checker.settings, checker.secrets)
+
+
+@pytest.mark.parametrize(
+    ("url", "leads", "words"),
+    [
+        ("http://ollama:11434/v1", ["172.18.0.2"], ""),
+        ("http://gpu.local/v1", ["192.168.1.7", "fd00::7"], ""),
+        ("http://box.tail1234.ts.net/v1", ["100.101.102.103"], ""),
+        ("http://vm/v1", ["127.0.1.1"], ""),
+        ("http://models.example/v1", ["8.8.8.8"], "to models.example (8.8.8.8) unencrypted"),
+        ("http://both.example/v1", ["10.0.0.1", "8.8.8.8"], "unencrypted"),
+        ("http://ollama:11434/v1", socket.EAI_NONAME, "this machine finds no ollama."),
+        ("http://gpu.local/v1", socket.EAI_AGAIN, "this machine finds no gpu.local."),
+        ("https://models.example/v1", ["8.8.8.8"], ""),
+        ("https://models.corp.example/v1", ["10.0.0.1"], ""),
+        ("https://modles.example/v1", socket.EAI_NONAME, "this machine finds no modles.example."),
+        ("https://models.example/v1", socket.EAI_AGAIN, ""),
+    ],
+    ids=str,
+)
+def test_a_name_leads_somewhere_where_a_key_may_go(
+    url: str, leads: list[str] | int, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is asked for its opinion of the key before."""
+
+    def resolve(host: str, *_: object, **__: object) -> list[tuple[object, ...]]:
+        assert host in url
+        if isinstance(leads, int):
+            raise socket.gaierror(leads, "no")
+        return [(0, 0, 0, "", (address, 0)) for address in leads]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    settings = Settings(default_model="custom/m", provider_base_url=url)
+    found = provider_problems(settings, {"CUSTOM_API_KEY": KEY})
+    assert [problem.subject for problem in found] == ["hermes_provider_base_url"] * bool(words)
+    assert words in "".join(problem.sentence for problem in found)
+    settings.platform = "cloudflare"
+    assert provider_problems(settings, {}) == [], "there, the names of here mean nothing"
 
 
 def test_a_refused_key_is_named_and_not_shown() -> None:

@@ -4,15 +4,20 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.hermes.workers.plugins.module_utils.addresses import (
+    origin,
+    special_networks,
+)
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     Checker,
     collisions,
     later_variables,
-    special_networks,
     unknown_variables,
 )
 from hypothesis import HealthCheck, given
@@ -26,6 +31,7 @@ CLOUD: dict[str, Any] = {
     "hermes_account_id": "0123456789abcdef0123456789abcdef",
     "cloudflare_api_token": "cf-token",
 }
+ORIGINS = json.loads((Path(__file__).parents[2] / "standins" / "origins.json").read_text())
 KEY = "sk-canary-5b0c"
 GATEWAY = f"{'0a' * 16}/hermes"
 
@@ -136,6 +142,16 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"hermes_cors_origins": ["https://a.example/"]}, "hermes_cors_origins", "origin like"),
     ({"hermes_cors_origins": ["*"]}, "hermes_cors_origins", "origin like"),
     ({"hermes_cors_origins": ["https://a.example:443"]}, "hermes_cors_origins", "origin like"),
+    (
+        {"hermes_cors_origins": ["null"], "hermes_allow_unauthenticated": True},
+        "hermes_cors_origins",
+        "no token keeps them out",
+    ),
+    ({"hermes_dashboard_origin": "hermes.example"}, "hermes_dashboard_origin", "origin like"),
+    ({"hermes_dashboard_origin": "app://x"}, "hermes_dashboard_origin", "origin like"),
+    ({"hermes_context_length": 32768}, "hermes_context_length", "no fewer"),
+    ({"hermes_context_length": "128K"}, "hermes_context_length", "number of tokens"),
+    ({"hermes_context_length": True}, "hermes_context_length", "number of tokens"),
     ({"hermes_access_team_domain": "t.example"}, "hermes_access_audiences", "not set"),
     ({"hermes_access_audiences": ["audience-1"]}, "hermes_access_team_domain", "not set"),
     ({"hermes_access_team_domain": "https://t.example"}, "hermes_access_team_domain", "domain"),
@@ -227,7 +243,9 @@ URLS = [
     ("https://hunter2@host/v1", "credentials"),
     ("https://:hunter2@host/v1", "credentials"),
     ("https://host/v1?key=hunter2", "query"),
-    ("http://example.com/v1", "unencrypted"),
+    ("http://8.8.8.8/v1", "unencrypted"),
+    ("http://[2606:4700::1111]/v1", "unencrypted"),
+    ("http://100.128.0.1/v1", "unencrypted"),
     ("https://host:99999/v1", "not a URL"),
     ("https://ho st/v1", "http or https"),
     (7, "text"),
@@ -246,7 +264,13 @@ def test_a_bad_provider_url_is_refused_without_its_secrets(url: object, words: s
 @pytest.mark.parametrize(
     ("url", "networks"),
     [
-        ("https://api.example.com/v1", []),
+        ("https://api.example.com/v1", ["public", "private"]),
+        ("http://ollama:11434/v1", ["private"]),
+        ("http://gpu.local/v1", ["private"]),
+        ("http://100.101.102.103:11434/v1", ["private"]),
+        ("http://[fd7a:115c:a1e0::1]/v1", ["private"]),
+        ("http://127.0.0.2:11434/v1", ["private"]),
+        ("https://8.8.8.8/v1", []),
         ("http://127.0.0.1:11434/v1", ["127.0.0.1/32", "::1/128"]),
         ("http://localhost:11434/v1", ["127.0.0.1/32", "::1/128"]),
         ("http://192.168.1.7:11434/v1", ["private"]),
@@ -265,6 +289,10 @@ def test_networks_beyond_the_internet(url: str, networks: list[str]) -> None:
         ("134744072", True),
         ("0x8.8.8.0x8", True),
         ("10.1.2.3", True),
+        ("100.101.102.103", True),
+        ("ollama", True),
+        ("gpu.local", True),
+        ("localhost", True),
         ("models.example.com", False),
         ("8.8.8.8.example.com", False),
     ],
@@ -276,6 +304,17 @@ def test_cloudflare_reaches_no_provider_by_its_address(host: str, refused: bool)
     checker = check(**CLOUD, **given)
     assert subjects(checker) == (["hermes_provider_base_url"] if refused else [])
     assert not check(**given, custom_api_key=KEY).problems
+
+
+@pytest.mark.parametrize("value", ORIGINS["good"])
+def test_an_origin_is_taken_as_browsers_and_programs_send_it(value: str) -> None:
+    assert origin(value)
+    assert not check(hermes_cors_origins=[value]).problems
+
+
+@pytest.mark.parametrize("value", ORIGINS["bad"], ids=lambda value: value[:40])
+def test_what_no_page_sends_is_no_origin(value: str) -> None:
+    assert not origin(value)
 
 
 def test_defaults() -> None:
