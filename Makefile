@@ -27,7 +27,7 @@ VENV := .venv
 TEST_VENV := .venv-test
 COLLECTION := .ansible/collections/ansible_collections/hermes/workers
 PLAY = $(VENV)/bin/python requirements/play.py -i $(INVENTORY)
-BOOTSTRAP := $(PYTHON) requirements/bootstrap.py
+BOOTSTRAP := sh requirements/bootstrap.sh $(PYTHON)
 # The tests' own environment comes first; plays in tests run from $(VENV), like a user's.
 WITH_TOOLS := PATH="$(CURDIR)/$(TEST_VENV)/bin:$$PATH"
 IN_CHECKOUT := $(WITH_TOOLS) ANSIBLE_CONFIG="$(CURDIR)/ansible.cfg" \
@@ -90,7 +90,7 @@ lint: test-tools worker-tools ## Run every static check
 	@$(IN_CHECKOUT) yamllint --strict .
 	@$(IN_CHECKOUT) ruff check .
 	@$(IN_CHECKOUT) ruff format --check .
-	@$(IN_CHECKOUT) shellcheck container/*.sh .ci/run
+	@$(IN_CHECKOUT) shellcheck container/*.sh requirements/*.sh .ci/run
 	@rm -rf $(PACKED) && mkdir -p $(PACKED) && $(IN_CHECKOUT) ansible-galaxy collection build --output-path $(PACKED) >/dev/null
 	@tar -xzf $(PACKED)/hermes-workers-*.tar.gz -C $(PACKED)
 	@$(IN_CHECKOUT) antsibull-docs lint-collection-docs --plugin-docs --skip-rstcheck $(PACKED)
@@ -115,12 +115,12 @@ lock: ## Compile every lock file again, with hashes
 tools:
 	@cmp -s requirements/deploy.lock $(VENV)/installed.lock && test -x $(VENV)/bin/python \
 	  || $(BOOTSTRAP) $(VENV) requirements/deploy.lock
-	@test -e $(COLLECTION)/galaxy.yml || { mkdir -p $(dir $(COLLECTION)) && ln -sfn ../../../.. $(COLLECTION); }
+	@test -e $(COLLECTION)/galaxy.yml || $(BOOTSTRAP) $(COLLECTION) --link
 
 test-tools:
 	@cmp -s requirements/test.lock $(TEST_VENV)/installed.lock && test -x $(TEST_VENV)/bin/python \
 	  || $(BOOTSTRAP) $(TEST_VENV) requirements/test.lock
-	@test -e $(COLLECTION)/galaxy.yml || { mkdir -p $(dir $(COLLECTION)) && ln -sfn ../../../.. $(COLLECTION); }
+	@test -e $(COLLECTION)/galaxy.yml || $(BOOTSTRAP) $(COLLECTION) --link
 
 worker-tools: test-tools
 	@cmp -s worker/package-lock.json worker/node_modules/.installed-lock.json || { \

@@ -3,6 +3,7 @@
 """Makes a virtual environment from a hashed lock, with nothing but a Python 3.11 to 3.13 at hand.
 
     python3 requirements/bootstrap.py .venv requirements/deploy.lock
+    python3 requirements/bootstrap.py .ansible/collections/ansible_collections/hermes/workers --link
 
 The syntax stays old on purpose: an old Python has to get as far as the message that it is too old.
 """
@@ -31,24 +32,75 @@ NOT_YOURS = """{path}: belongs to {owner}, and this run is {me}'s: one of the tw
 Nothing was changed.
 Do: {remedy}
 Docs: docs/errors.md#owner"""
-NOT_INSTALLED = """registry not reachable, or refused: the packages of {lock} could not be installed (see above).
+NOT_INSTALLED = """registry not reachable, or refused: the packages of {lock} could not be installed{host} (see above).
 Nothing was changed.
-Do: check the network, or name your mirror (PIP_INDEX_URL, UV_INDEX_URL), proxy (HTTPS_PROXY)
+Do: check the network, or name your mirror (PIP_INDEX_URL, UV_DEFAULT_INDEX), proxy (HTTPS_PROXY)
     or own certificate authority (SSL_CERT_FILE); then run it again.
 Docs: docs/errors.md#network"""
+COLON = """{path}: has a colon in it, and Python makes no environment there.
+Nothing was changed.
+Do: move the checkout to a folder without one, then run it again.
+Docs: docs/errors.md#python"""
+NO_ENVIRONMENT = """python: {python} made no virtual environment (see above).
+Nothing was changed.
+Do: mend what it names, or name another one: make deploy PYTHON=python3.12
+Docs: docs/errors.md#python"""
+NOT_WRITTEN = """{path}: cannot be written: {reason}.
+Nothing was changed.
+Do: {remedy}
+Docs: docs/errors.md#system"""
+INTERRUPTED = """interrupted: you ended the installation of the tools.
+Nothing was changed.
+Do: run it again.
+Docs: docs/errors.md#interrupted"""
+SIGN_OF_LIFE = 8
+FULL, READ_ONLY = 28, 30
+REMEDIES = {
+    FULL: "free space on its disk, then run it again.",
+    READ_ONLY: "use a checkout on a disk that can be written.",
+}
 
 
 def main(folder, lock):
     """Make the environment `folder` hold exactly what `lock` names; returns the exit code."""
     if not LEAST <= sys.version_info[:2] < BELOW:
         return fail(WRONG_PYTHON, found=".".join(map(str, sys.version_info[:3])))
+    try:
+        return link(folder) if lock == "--link" else install(folder, lock)
+    except KeyboardInterrupt:
+        shutil.rmtree(folder, ignore_errors=True)
+        fail(INTERRUPTED)
+        return 130
+    except OSError as error:
+        remedy = REMEDIES.get(error.errno, "mend the cause, then run it again.")
+        return fail(
+            NOT_WRITTEN, path=error.filename or folder, reason=error.strerror, remedy=remedy
+        )
+
+
+def link(path):
+    """Make the link by which Ansible finds this checkout; a folder of another checkout's has one of its own."""
+    if not owned(os.curdir):
+        return 1
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    if os.path.lexists(path):
+        os.unlink(path)
+    os.symlink(os.path.join(*[os.pardir] * path.count(os.sep)), path)
+    return 0
+
+
+def install(folder, lock):
+    """Make the environment; returns the exit code."""
+    if os.pathsep in os.path.abspath(folder):
+        return fail(COLON, path=os.path.dirname(os.path.abspath(folder)))
     if not owned(folder):
         return 1
     started = time.time()
     print("Installing the tools of {} into {} ...".format(lock, folder), flush=True)
     shutil.rmtree(folder, ignore_errors=True)
-    environment = dict(os.environ, PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_NO_INPUT="1")
-    subprocess.check_call([sys.executable, "-m", "venv", "--without-pip", folder])
+    environment = settings_for_installers()
+    if subprocess.call([sys.executable, "-m", "venv", "--without-pip", folder], env=environment):
+        return fail(NO_ENVIRONMENT)
     python = os.path.join(folder, "bin", "python")
     uv = shutil.which("uv") or install_uv(folder, python, lock, environment)
     if uv is None:
@@ -65,12 +117,58 @@ def main(folder, lock):
         "--compile-bytecode",
         lock,
     ]
-    if uv is False or subprocess.call(command, env=environment) != 0:
+    if uv is False or call("uv", command, environment) != 0:
         shutil.rmtree(folder, ignore_errors=True)
-        return fail(NOT_INSTALLED, lock=lock)
+        host = registries().host_of("", environment, "uv")
+        return fail(NOT_INSTALLED, lock=lock, host=" from " + host if host else "")
     shutil.copyfile(lock, os.path.join(folder, "installed.lock"))
     print("Installing the tools: done in {:.1f} s".format(time.time() - started), flush=True)
     return 0
+
+
+def call(tool, command, environment):
+    """Run an installer and return its exit code; says now and then that it is still under way.
+
+    What it has to say is shown when it failed, and not when it was interrupted.
+    """
+    started = time.time()
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
+        try:
+            while True:
+                try:
+                    code = process.wait(SIGN_OF_LIFE)
+                    break
+                except subprocess.TimeoutExpired:
+                    words = "  {} is still at it after {:.0f} s"
+                    print(words.format(tool, time.time() - started), flush=True)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        if code != 0:
+            said.seek(0)
+            sys.stderr.write(said.read())
+        return code
+
+
+def registries():
+    """Return what says which of a user's settings count; its syntax is newer than this file's."""
+    import importlib
+
+    beside = os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir)
+    sys.path.insert(0, os.path.join(beside, "plugins", "plugin_utils"))
+    try:
+        return importlib.import_module("registries")
+    finally:
+        del sys.path[0]
+
+
+def settings_for_installers():
+    """Return the environment for pip and uv."""
+    import pathlib
+
+    return registries().environment(os.environ, pathlib.Path.home())
 
 
 def owned(folder):
@@ -84,7 +182,8 @@ def owned(folder):
         fine = uid == me or owner in (str(uid), "nobody")
         remedy = "run it as {}, without sudo.".format(owner)
     else:
-        fine = os.access(path, os.W_OK)
+        # A disk that cannot be written is told when it is tried.
+        fine = os.access(path, os.W_OK) or uid == me
         remedy = "sudo chown -R {} {}; or run it as {}.".format(user, os.path.abspath(path), owner)
     if fine:
         return True
@@ -110,14 +209,14 @@ def install_uv(folder, python, lock, environment):
         only_uv.flush()
         command = [
             "install",
-            "--quiet",
+            "-qq",
             "--no-deps",
             "--no-compile",
             "--require-hashes",
             "-r",
             only_uv.name,
         ]
-        if subprocess.call(pip["command"] + command, env=pip["environment"]) != 0:
+        if call("pip", pip["command"] + command, pip["environment"]) != 0:
             return False
     return os.path.join(folder, "bin", "uv")
 

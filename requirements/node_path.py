@@ -13,6 +13,10 @@ from pathlib import Path
 
 LEAST = 22
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "plugins" / "plugin_utils"))
+
+from registries import environment  # noqa: E402
+
 LOCK = ROOT / "roles" / "worker" / "files" / "node.lock"
 
 
@@ -51,7 +55,7 @@ def packaged_node() -> str:
             "-r",
             LOCK,
         ]
-        subprocess.run(command, check=True)
+        subprocess.run(command, check=True, env=environment(os.environ, Path.home()))
         # The wheel's npm is started through node, whatever other node is on the PATH.
         npm = binaries / "npm"
         npm.unlink(missing_ok=True)

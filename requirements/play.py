@@ -23,6 +23,10 @@ NOT_STARTED = """Ansible: does not start: {}.
 Nothing was changed.
 Do: mend that setting: it comes from a variable ANSIBLE_... of your shell, or from ansible.cfg.
 Docs: docs/errors.md#ansible"""
+EXPANDED = """{}: has the name of a variable in it, and Ansible would put its value there.
+Nothing was changed.
+Do: move the checkout to a folder without a dollar sign.
+Docs: docs/errors.md#ansible"""
 NO_OPTION = """ARGS: {}.
 Nothing was changed.
 Do: take it out of ARGS; .venv/bin/ansible-playbook --help lists the options.
@@ -44,6 +48,8 @@ OURS = (
 def main(arguments: list[str]) -> None:
     """Run the playbook and exit as Ansible does."""
     settle_locale()
+    if os.path.expandvars(ROOT) != str(ROOT):
+        refuse(EXPANDED, str(ROOT))
     for name in OURS:
         os.environ.pop(name, None)
     os.environ["ANSIBLE_CONFIG"] = str(ROOT / "ansible.cfg")

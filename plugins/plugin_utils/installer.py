@@ -14,19 +14,24 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.module_utils.settings import KEY_NAMES
+from ansible_collections.hermes.workers.plugins.plugin_utils import registries
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import disk_card
 
 COMPLETE = "complete.json"
 PYTHON = Path("venv/bin/python")
 ASIDE = ".old"
 NODE_LEAST = 22
+SIGN_OF_LIFE = 8.0
+"""Seconds after which an installer that says nothing is said to be at work."""
 SECRET_ENVIRONMENT = (*KEY_NAMES.values(), "CLOUDFLARE_API_TOKEN", "HERMES_API_TOKEN", "API_TOKEN")
+SET_UP = ("PYTHON", "NODE_OPTIONS", "NODE_PATH", "NODE_ENV")
+"""Beginnings of variables that would have our own programs load what is somebody else's."""
 # How installers say that a registry does not answer: uv, pip, npm and the resolver.
 NETWORK = re.compile(
     r"dns error|failed to lookup|name resolution|Name or service not known|Temporary failure in name"
@@ -70,9 +75,18 @@ def glibc() -> bool:
 
 
 def clean_environment(**further: str) -> dict[str, str]:
-    """Return this process's environment without any secret, for a program that needs none."""
-    kept = {name: value for name, value in os.environ.items() if name not in SECRET_ENVIRONMENT}
+    """Return this process's environment without any secret, and without what sets up Python and Node themselves."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in SECRET_ENVIRONMENT and not name.startswith(SET_UP)
+    }
     return kept | further
+
+
+def installer_environment(**further: str) -> dict[str, str]:
+    """Return the environment for an installer: what it installs is the lock's, from the user it has the registries."""
+    return registries.environment(clean_environment(), Path.home()) | further
 
 
 def is_complete(folder: Path, marker: str = COMPLETE) -> bool:
@@ -162,7 +176,7 @@ def find_uv() -> str | None:
     return str(beside) if os.access(beside, os.X_OK) else shutil.which("uv")
 
 
-def make_environment(folder: Path, lock: Path, label: str) -> Path:
+def make_environment(folder: Path, lock: Path, label: str, progress: Progress) -> Path:
     """Create a virtual environment at folder with the hashed lock's packages, compiled; return its Python.
 
     Raises a Card that tells a missing network from a full disk and from a changed package.
@@ -170,7 +184,8 @@ def make_environment(folder: Path, lock: Path, label: str) -> Path:
     python = folder / "bin" / "python"
     uv = find_uv()
     if uv:
-        run([uv, "venv", "--quiet", "--python", sys.executable, str(folder)], label)
+        venv = [uv, "venv", "--quiet", "--python", sys.executable, str(folder)]
+        run(venv, label, env=installer_environment())
         command = [
             uv,
             "pip",
@@ -181,9 +196,9 @@ def make_environment(folder: Path, lock: Path, label: str) -> Path:
             "--require-hashes",
             "--compile-bytecode",
         ]
-        run([*command, "-r", str(lock)], label)
+        run([*command, "-r", str(lock)], label, env=installer_environment(), progress=progress)
         return python
-    run([sys.executable, "-m", "venv", str(folder)], label)
+    run([sys.executable, "-m", "venv", str(folder)], label, env=installer_environment())
     command = [
         str(python),
         "-m",
@@ -193,7 +208,8 @@ def make_environment(folder: Path, lock: Path, label: str) -> Path:
         "--disable-pip-version-check",
         "--no-input",
     ]
-    run([*command, "--require-hashes", "-r", str(lock)], label)
+    command += ["--require-hashes", "-r", str(lock)]
+    run(command, label, env=installer_environment(), progress=progress)
     return python
 
 
@@ -206,7 +222,7 @@ def install_node(runtime: Path, lock: Path, progress: Progress) -> Path:
     with installing(folder, "node", progress) as needed:
         if needed:
             progress(f"node: installing {version} from PyPI (the system has none, or an old one)")
-            make_environment(folder / "venv", lock, "node")
+            make_environment(folder / "venv", lock, "node", progress)
             finish(folder, {"version": version})
     return folder
 
@@ -256,34 +272,70 @@ def locked_version(lock: Path, package: str) -> str:
 
 
 def run(
-    command: list[str], label: str, *, cwd: Path | None = None, env: dict[str, str] | None = None
+    command: list[str],
+    label: str,
+    *,
+    cwd: Path | None = None,
+    env: dict[str, str] | None = None,
+    progress: Progress | None = None,
 ) -> str:
-    """Run an installer to its end and return its output. Raises a Card with its own last lines."""
+    """Run an installer to its end and return its output. Raises a Card with its own last lines.
+
+    progress: is told now and then that a long one is still under way.
+    """
+    env = clean_environment() if env is None else env
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             command,
             cwd=cwd,
-            env=env or clean_environment(),
+            env=env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            check=False,
         )
     except OSError as error:
         raise Card.of(
             label, f"{command[0]} does not start: {error.strerror}.", "install it again.", "tools"
         ) from error
-    if done.returncode != 0:
-        raise installer_card(label, Path(command[0]).name, done.returncode, done.stdout, cwd)
-    return done.stdout
+    tool = Path(command[0]).name
+    tool = "npm" if "npm-cli.js" in " ".join(command) else tool
+    with process:
+        try:
+            output = _output(process, lambda took: _alive(progress, label, tool, took))
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode != 0:
+        raise installer_card(label, tool, process.returncode, output, cwd, env)
+    return output
+
+
+def _output(process: subprocess.Popen[str], waits: Callable[[int], None]) -> str:
+    """Return all that a program says. waits: is told how long it takes, every few seconds."""
+    started = time.monotonic()
+    while True:
+        try:
+            return process.communicate(timeout=SIGN_OF_LIFE)[0]
+        except subprocess.TimeoutExpired:
+            waits(round(time.monotonic() - started))
+
+
+def _alive(progress: Progress | None, label: str, tool: str, took: int) -> None:
+    if progress:
+        progress(f"{label}: {tool} is still at it after {took} s")
 
 
 def installer_card(
-    label: str, tool: str, code: int, output: str, folder: Path | None = None
+    label: str,
+    tool: str,
+    code: int,
+    output: str,
+    folder: Path | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> Card:
-    """Return the card for an installer that failed, by what its output says."""
+    """Return the card for an installer that failed, by what its output says. env: what it was told."""
     detail = telling_lines(output)
     if FULL.search(output):
         return Card.of(
@@ -303,9 +355,10 @@ def installer_card(
             detail=detail,
         )
     if NETWORK.search(output):
+        host = registries.host_of(output, env or {}, tool)
         return Card.of(
             "registry not reachable",
-            f"{tool} could not fetch {label}.",
+            f"{tool} could not fetch {label}" + (f" from {host}." if host else "."),
             "check the network, or name your mirror (UV_INDEX_URL or PIP_INDEX_URL, npm_config_registry), proxy"
             " (HTTPS_PROXY) or own certificate authority (SSL_CERT_FILE, NODE_EXTRA_CA_CERTS); then run it again.",
             "network",

@@ -64,16 +64,40 @@ class Clone:
         return found
 
 
+# What shells and files of users say for other work; not one of them may reach our own installers.
+OTHER_WORK = {
+    "PIP_USER": "1",
+    "PIP_TARGET": "/nonexistent",
+    "PIP_REQUIRE_VIRTUALENV": "1",
+    "PIP_CONSTRAINT": "/nonexistent",
+    "UV_PYTHON": "3.9",
+    "UV_CONSTRAINT": "/nonexistent",
+    "UV_NO_BINARY": "1",
+    "NPM_CONFIG_PREFIX": "/nonexistent",
+    "NPM_CONFIG_OMIT": "optional",
+    "npm_config_global": "true",
+    "NODE_ENV": "production",
+    "NODE_OPTIONS": "--require /nonexistent",
+    "PYTHONHOME": "/nonexistent",
+    "PYTHONPATH": "/nonexistent",
+    "LC_ALL": "xx_YY.UTF-8",
+}
+NO_PROXY_THERE = dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
+"""A proxy that does not answer: what is on this machine is not asked by it."""
+
+
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
-    clone = Clone(tmp_path_factory.mktemp("clone"))
+    around = tmp_path_factory.mktemp("around")
+    (around / "uv.toml").write_text("no-binary = true\n[pip]\nuser = true\n")
+    clone = Clone(around / """it's a "clone" #1 of 100% $x""")
     yield clone
     clone.make("destroy", "CONFIRM=yes")
 
 
 @pytest.fixture(scope="module")
 def first(clone: Clone) -> subprocess.CompletedProcess[str]:
-    done = clone.make("deploy")
+    done = clone.make("deploy", **OTHER_WORK)
     assert done.returncode == 0, done.stdout
     return done
 
@@ -98,7 +122,7 @@ def test_the_state_folder_is_private(clone: Clone, first: object) -> None:
 
 def test_a_second_deploy_changes_nothing(clone: Clone, first: object) -> None:
     before = clone.processes()
-    done = clone.make("deploy")
+    done = clone.make("deploy", **NO_PROXY_THERE)
     assert done.returncode == 0, done.stdout
     assert re.search(r"^hermes\s.*changed=0\b", done.stdout, re.MULTILINE), done.stdout
     assert "No changes. 0 calls written." in done.stdout
@@ -144,7 +168,8 @@ def test_a_key_that_is_exported_then_is_what_the_provider_is_asked_with(
     assert "Rehearsal" in clone.local.chat("Who are you?").said
     with Provider(key="sk-canary-" + secrets.token_hex(16)) as provider:
         address = f"-e hermes_provider_base_url={provider.url}"
-        done = clone.make("deploy", more=address, ANTHROPIC_API_KEY=provider.key)
+        key = {"ANTHROPIC_API_KEY": provider.key}
+        done = clone.make("deploy", more=address, **NO_PROXY_THERE, **key)
         assert done.returncode == 0, done.stdout
         assert "deployed and verified" in done.stdout
         assert clone.local.chat("And now?").said.strip() == "The stand-in heard: And now?"

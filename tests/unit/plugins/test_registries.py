@@ -1,0 +1,158 @@
+# Copyright: hermes.workers contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Our installers obey their locks; of a user's settings they know where registries are and how to get there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.plugin_utils import installer, registries
+
+OTHER_WORK = {
+    "PIP_USER": "1",
+    "PIP_PREFIX": "/nonexistent",
+    "PIP_REQUIRE_VIRTUALENV": "1",
+    "UV_PYTHON": "3.9",
+    "UV_INDEX_STRATEGY": "unsafe-best-match",
+    "UV_PROJECT_ENVIRONMENT": "/nonexistent",
+    "NPM_CONFIG_IGNORE_SCRIPTS": "false",
+    "npm_config_omit": "optional",
+    "NPM_TOKEN_OF_OTHERS": "x",
+    "NODE_OPTIONS": "--require x",
+    "NODE_ENV": "production",
+    "PYTHONPATH": "/nonexistent",
+    "VIRTUAL_ENV": "/nonexistent",
+}
+FILES = {
+    ".config/pip/pip.conf": "[global]\nindex-url = https://u:pw@pip.example/simple\n[install]\nuser = true\n"
+    "[list]\nformat = columns\n",
+    ".config/uv/uv.toml": 'native-tls = true\npython-preference = "system"\n'
+    '[[index]]\nname = "own"\nurl = "https://uv.example/simple"\n'
+    '[[index]]\nurl = "https://main.example/simple"\ndefault = true\n[pip]\nuser = true\n',
+    ".npmrc": "registry=https://npm.example/\n//npm.example/:_authToken=${NPM_TOKEN_OF_OTHERS}\n"
+    "prefix=/nonexistent\nignore-scripts=true\n; a comment\n@own:registry=https://own.example/\n",
+}
+
+
+@pytest.fixture(autouse=True)
+def etc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Have the machine itself say nothing."""
+    monkeypatch.setattr(registries, "ETC", tmp_path / "etc")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    for name, content in FILES.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return tmp_path
+
+
+def test_settings_for_other_work_are_left_out(tmp_path: Path) -> None:
+    env = registries.environment(OTHER_WORK | {"PATH": "/bin"}, tmp_path)
+    assert env["PATH"] == "/bin"
+    assert not OTHER_WORK.keys() & env.keys()
+    assert env["UV_NO_CONFIG"] == "1" and env["PIP_CONFIG_FILE"] == "/dev/null"
+    assert env["npm_config_userconfig"] != env["npm_config_globalconfig"]
+
+
+def test_registries_come_from_the_files_of_each_program(home: Path) -> None:
+    env = registries.environment({"NPM_TOKEN_OF_OTHERS": "t0ken"}, home)
+    assert env["PIP_INDEX_URL"] == "https://u:pw@pip.example/simple"
+    assert env["UV_DEFAULT_INDEX"] == "https://main.example/simple"
+    assert env["UV_INDEX"] == "own=https://uv.example/simple"
+    assert env["UV_NATIVE_TLS"] == "true"
+    assert env["npm_config_registry"] == "https://npm.example/"
+    assert env["npm_config_//npm.example/:_authToken"] == "t0ken"
+    assert env["npm_config_@own:registry"] == "https://own.example/"
+    said = " ".join(f"{name}={value}" for name, value in env.items()).lower()
+    for word in ("user=", "prefix", "ignore", "preference", "format", "nonexistent"):
+        assert word not in said
+
+
+def test_what_is_exported_goes_before_the_files(home: Path) -> None:
+    given = {
+        "PIP_INDEX_URL": "https://exported.example/simple",
+        "NPM_CONFIG_REGISTRY": "https://exported.example/npm",
+        "UV_INDEX_OWN_PASSWORD": "pw",
+        "UV_INDEX_URL": "https://exported.example/uv",
+        "npm_config_fetch_retries": "5",
+    }
+    env = registries.environment(given, home)
+    assert env["PIP_INDEX_URL"] == given["PIP_INDEX_URL"]
+    assert env["UV_INDEX_URL"] == given["UV_INDEX_URL"]
+    assert env["UV_INDEX_OWN_PASSWORD"] == "pw"
+    assert env["npm_config_registry"] == given["NPM_CONFIG_REGISTRY"]
+    assert env["npm_config_fetch_retries"] == "5", "the user's own patience counts"
+
+
+def test_an_index_of_pip_alone_is_uvs_as_well(tmp_path: Path) -> None:
+    env = registries.environment({"PIP_INDEX_URL": "https://pip.example/simple"}, tmp_path)
+    assert env["UV_DEFAULT_INDEX"] == "https://pip.example/simple"
+
+
+@pytest.mark.parametrize("name", registries.BUNDLES)
+def test_an_authority_that_one_variable_names_is_known_to_all(name: str, tmp_path: Path) -> None:
+    bundle = tmp_path / "authorities.pem"
+    bundle.write_text("")
+    env = registries.environment({name: str(bundle)}, tmp_path)
+    for each in ("SSL_CERT_FILE", "PIP_CERT", "NODE_EXTRA_CA_CERTS"):
+        assert env[each] == str(bundle)
+
+
+def test_an_authority_added_for_node_replaces_no_list(tmp_path: Path) -> None:
+    env = registries.environment({"NODE_EXTRA_CA_CERTS": "/own.pem"}, tmp_path)
+    assert env["NODE_EXTRA_CA_CERTS"] == "/own.pem"
+    assert "SSL_CERT_FILE" not in env
+
+
+def test_proxies_go_along(tmp_path: Path) -> None:
+    proxies = {"HTTPS_PROXY": "http://p:1", "http_proxy": "http://p:2", "NO_PROXY": "x"}
+    assert proxies.items() <= registries.environment(proxies, tmp_path).items()
+
+
+def test_the_card_names_the_registry_and_nobodys_password() -> None:
+    env = {"npm_config_registry": "https://me:secret@npm.example:8443/path"}
+    output = "npm error code ECONNREFUSED\nnpm error connect ECONNREFUSED 127.0.0.1:9"
+    card = installer.installer_card("workerd", "npm", 1, output, env=env).render()
+    assert "npm could not fetch workerd from npm.example:8443" in card
+    assert "secret" not in card.split("  |")[0]
+    output = (
+        "error: Failed to fetch: `https://mirror.example/simple/x/`\n cause: Connection refused"
+    )
+    card = installer.installer_card("Hermes", "uv", 1, output, env={}).render()
+    assert "from mirror.example" in card
+
+
+def test_a_long_installation_says_that_it_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installer, "SIGN_OF_LIFE", 0.01)
+    said: list[str] = []
+    script = "import sys; sys.stdin.close(); import time; time.sleep(0.3); sys.exit('no answer')"
+    with pytest.raises(Card):
+        installer.run([sys.executable, "-c", script], "workerd", progress=said.append)
+    assert said and "workerd: " in said[0] and "still at it" in said[0]
+
+
+def test_npm_obeys_no_setting_but_those(tmp_path: Path) -> None:
+    """Asked itself, with all that a user may have set."""
+    (tmp_path / ".npmrc").write_text(FILES[".npmrc"])
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "package.json").write_text("{}")
+    env = registries.environment({**OTHER_WORK, "PATH": installer.os.environ["PATH"]}, tmp_path)
+    done = subprocess.run(
+        ["npm", "config", "get", "omit", "ignore-scripts", "registry", "global"],
+        cwd=work,
+        env=env | {"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    assert found["registry"] == "https://npm.example/"
+    assert (found["omit"], found["ignore-scripts"], found["global"]) == ("", "false", "false")
