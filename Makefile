@@ -5,6 +5,9 @@ PYTHON ?= python3
 INVENTORY ?= inventories/local
 ARGS ?=
 LINES ?= 40
+LEVEL ?=
+SINCE ?=
+RAW ?=
 BACKUP ?= newest
 ACTION ?=
 CONFIRM ?=
@@ -55,8 +58,9 @@ rotate-keys: tools ## Rotate keys without a failed request (KEYS=api_token,provi
 status: tools ## Tell what the deployment does now
 	@$(PLAY) playbooks/status.yml $(ARGS)
 
-logs: tools ## Show the ends of the logs (LINES=40)
-	@$(PLAY) playbooks/logs.yml -e 'lines="$(LINES)"' $(ARGS)
+logs: tools ## Show the logs (LINES=40 of each, LEVEL=warn, SINCE=10m or 14:30, RAW=yes as they were written)
+	@$(PLAY) playbooks/logs.yml -e 'lines="$(LINES)"' $(if $(LEVEL),-e 'hermes_log_level="$(LEVEL)"') \
+	  $(if $(SINCE),-e 'hermes_log_since="$(SINCE)"') $(if $(RAW),-e 'hermes_log_raw="$(RAW)"') $(ARGS)
 
 backup: tools ## Keep a backup of Hermes' state in .hermes/backups
 	@$(PLAY) playbooks/backup.yml $(ARGS)

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import Any, ClassVar
 
 from ansible_collections.hermes.workers.plugins.module_utils.client import Unreachable, WorkerClient
-from ansible_collections.hermes.workers.plugins.plugin_utils.answers import line_count
+from ansible_collections.hermes.workers.plugins.plugin_utils import logs
 from ansible_collections.hermes.workers.plugins.plugin_utils.chats import (
     SLEEP_BY_FORCE,
     job_words,
@@ -24,8 +25,11 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.in_force import out
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import full_disk
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import tail
 from ansible_collections.hermes.workers.plugins.plugin_utils.storage import Storage
+from ansible_collections.hermes.workers.plugins.plugin_utils.times import lasting, said
 
 LOGS = ("supervisor", "workerd", "engine", "cleaner")
+LONGEST_LINE = 4000
+MOST_BYTES = 2_000_000
 
 
 class ActionModule(ExistingAction):
@@ -41,12 +45,15 @@ class ActionModule(ExistingAction):
 
     def deploy(self) -> dict[str, Any]:
         asked = self.options["log_lines"]
-        lines = 0 if asked is None else line_count("lines", asked)
+        want = None if asked is None else logs.wanted(self.said, asked)
         self.require()
         client = self.client()
         health = self._get(client, "/api/health")
         status = self._get(client, "/api/instance/status")
-        self.show(self._logs(client, lines) if lines else self._card(health, status))
+        if want:
+            self._logs(client, want)
+        else:
+            self.show(self._card(health, status))
         return {"changed": False, "running": client is not None, "health": health, "status": status}
 
     def _get(self, client: WorkerClient | None, path: str) -> dict[str, Any]:
@@ -80,8 +87,8 @@ class ActionModule(ExistingAction):
             ("ran", ran(status.get("running", {}))),
             ("cost", self._cost(status)),
             ("next", coming(status.get("next"))),
-            ("last save", status.get("lastSave")),
-            ("not saved", words(status.get("lastSaveError"))),
+            ("last save", said(status["lastSave"]) if status.get("lastSave") else None),
+            ("not saved", trouble(status.get("lastSaveError"))),
             ("storage", self._storage(health)),
             ("backups", words(status.get("backups", {}).get("count"))),
             ("left out", "; ".join(status.get("backups", {}).get("leftOut", []))),
@@ -91,7 +98,7 @@ class ActionModule(ExistingAction):
                 status.get("instanceType"),
             ),
             ("disk", getattr(full_disk(self.deployment.folder), "sentence", None)),
-            ("last error", words(status.get("lastError"))),
+            ("last error", trouble(status.get("lastError"))),
             ("provider", provider_words(status.get("lastProviderError"))),
             ("jobs", job_words(status.get("lastJobError"))),
             ("supervisor", revived((record or {}).get("revived", 0))),
@@ -147,27 +154,32 @@ class ActionModule(ExistingAction):
     def _instance(status: dict[str, Any]) -> str | None:
         if not status.get("state"):
             return None
-        return status["state"] + (f" since {status['since']}" if status.get("since") else "")
+        return status["state"] + (f" {lasting(status['since'])}" if status.get("since") else "")
 
-    def _logs(self, client: WorkerClient | None, lines: int) -> list[str]:
-        shown = []
+    def _logs(self, client: WorkerClient | None, want: logs.Wanted) -> None:
+        """Show of each log what is wanted; times that name no zone are this machine's, or a container's."""
+        found: dict[str, list[logs.Entry]] = {}
         for name in () if self.deployment.note("host") else LOGS:
             path = self.deployment.folder / "logs" / f"{name}.log"
             if name in LOGS[2:] and not path.exists():
                 continue
-            shown += [
-                "",
-                f"{self.settings.name}: {self.deployment.shown(path)}",
-                *tail(path, lines),
-            ]
-        hermes = self._get(client, f"/api/instance/logs?lines={lines}").get("log")
-        if hermes:
-            shown += [
-                "",
-                f"{self.settings.name}: Hermes",
-                *(hermes if isinstance(hermes, list) else [str(hermes)]),
-            ]
-        return shown
+            lines = tail(path, want.read, LONGEST_LINE, MOST_BYTES)
+            found[self.deployment.shown(path)] = logs.chosen(lines, want, None)
+        hermes = self._get(client, f"/api/instance/logs?lines={min(want.read, logs.MOST_READ)}")
+        told = hermes.get("log")
+        if told:
+            process = (self.deployment.supervisor() or {}).get("kind") == "process"
+            zone = None if process else UTC
+            lines = told if isinstance(told, list) else str(told).splitlines()
+            found["Hermes"] = logs.chosen(lines, want, zone)
+        if want.raw:
+            self.show_raw([entry.raw for entries in found.values() for entry in entries])
+            return
+        for title, entries in found.items():
+            if entries:
+                self.show(["", f"{self.settings.name}: {title}", *map(logs.line_of, entries)])
+        if not any(found.values()):
+            self.show(["", f"{self.settings.name}: nothing of that kind is in its logs"])
 
 
 def revived(times: int) -> str | None:
@@ -179,7 +191,7 @@ def revived(times: int) -> str | None:
 
 def coming(due: dict[str, str] | None) -> str | None:
     """Return what the Worker does next by itself, and when."""
-    return f"{due['what']} at {due['at']}" if due else None
+    return f"{due['what']} {said(due['at'])}" if due else None
 
 
 def ran(running: dict[str, int]) -> str | None:
@@ -202,6 +214,15 @@ def billed(instance_type: str | None, running: dict[str, int]) -> str:
         return f"not known for the size {instance_type or 'that it does not tell'}"
     dollars = cost.ran(instance_type, running.get("month", 0))
     return f"at most ${dollars:.2f} this month for memory and disk; processor by use"
+
+
+def trouble(told: dict[str, Any] | None) -> str | None:
+    """Return a failure of the status in a few words, or None."""
+    if not told:
+        return None
+    return (
+        f"{said(told.get('at'))}: {' '.join(str(told.get('message')).split())} ({told.get('code')})"
+    )
 
 
 def words(value: Any) -> str | None:

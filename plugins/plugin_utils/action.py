@@ -126,6 +126,10 @@ class CardAction(ActionBase):
         """Show a block of lines in one piece."""
         screen.show(display, "\n".join(lines))
 
+    def show_raw(self, lines: Iterable[str]) -> None:
+        """Show lines as they are, for other programs."""
+        display.display("\n".join(lines))
+
     def changed_so_far(self) -> str | None:
         """Return the card's sentence on what this play changed so far; None when that was nothing."""
         if self.check_mode:

@@ -22,6 +22,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings import (
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import cost
 from ansible_collections.hermes.workers.plugins.plugin_utils.provider_check import not_served_here
 from ansible_collections.hermes.workers.plugins.plugin_utils.starting import START_SECONDS
+from ansible_collections.hermes.workers.plugins.plugin_utils.times import said
 
 CHAT_SECONDS = 180.0 + START_SECONDS
 SLEEP_BY_FORCE = "sleep-by-force"
@@ -188,7 +189,7 @@ def job_words(trouble: dict[str, Any] | None) -> str | None:
     if not trouble:
         return None
     why = " ".join(trouble["message"].split())
-    return f"a job failed: {trouble['job']} at {trouble['at']}: {why}"
+    return f"a job failed {said(trouble['at'])}: {trouble['job']}: {why}"
 
 
 def provider_words(trouble: dict[str, Any] | None) -> str | None:
@@ -198,7 +199,7 @@ def provider_words(trouble: dict[str, Any] | None) -> str | None:
     variable = SECRET_VARIABLES.get(trouble["variable"], trouble["variable"])
     here = trouble.get("why") == "region"
     what = "serves nobody from where Hermes runs" if here else f"refused the key ({variable})"
-    return f"{trouble['provider']} {what}, status {trouble['status']}, at {trouble.get('at')}"
+    return f"{trouble['provider']} {what}, status {trouble['status']}, {said(trouble.get('at'))}"
 
 
 def state_rows(
@@ -210,10 +211,10 @@ def state_rows(
     """
     rows = []
     if risk := told.get("stateAtRisk"):
-        rows.append(("AT RISK", f"nothing was saved since {risk['since']}: {risk['why']}"))
+        rows.append(("AT RISK", f"nothing is saved; it began {said(risk['since'])}: {risk['why']}"))
         paid = f", and costs {cost_awake(instance_type)}" if instance_type else ""
         rows.append(("", f"until it is saved Hermes does not sleep{paid}; mend the cause"))
-        rows.append(("", f"or leave what cannot be saved to a snapshot alone: {sleep}"))
+        rows.append(("", f"or leave what cannot be saved to a snapshot alone: `{sleep}`"))
     if shrank := told.get("stateShrank"):
         before = shrank["before"]
         rows.append(

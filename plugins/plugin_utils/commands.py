@@ -29,7 +29,14 @@ MAKE_INVENTORY = "inventories/local"
 """The inventory that the Makefile's targets take when none is named."""
 MAKE_VARIABLES = {"hermes_action": "ACTION", "hermes_backup": "BACKUP", "confirm": "CONFIRM"}
 """Variable of a single run -> the Makefile's own name for it."""
-TYPED = MAKE_VARIABLES | {"hermes_forget": "FORGET", "keys": "KEYS", "lines": "LINES"}
+TYPED = MAKE_VARIABLES | {
+    "hermes_forget": "FORGET",
+    "hermes_log_level": "LEVEL",
+    "hermes_log_raw": "RAW",
+    "hermes_log_since": "SINCE",
+    "keys": "KEYS",
+    "lines": "LINES",
+}
 """The same, with those that no command that we print has by that name."""
 MAKE_PROGRAM = "play.py"
 """What the Makefile starts plays with."""
@@ -43,6 +50,10 @@ OF_A_RUN = frozenset(
         "hermes_backup",
         "hermes_backup_dir",
         "hermes_forget",
+        "hermes_log_level",
+        "hermes_log_lines",
+        "hermes_log_raw",
+        "hermes_log_since",
         "hermes_max_fail_percentage",
         "hermes_serial",
         "hermes_verify",

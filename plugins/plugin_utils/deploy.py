@@ -151,7 +151,8 @@ class ExistingAction(DeploymentAction):
 
     def execute(self, options: dict[str, Any]) -> dict[str, Any]:
         self.options = options
-        checker = Checker(self.existing_inputs(options))
+        self.said = self.existing_inputs(options)
+        checker = Checker(self.said)
         checker.check_place()
         if checker.problems:
             raise Card(checker.problems)

@@ -261,16 +261,16 @@ def health(client: WorkerClient, timeout: float = 3.0) -> Answer | None:
         return None
 
 
-def tail(path: Path, lines: int) -> list[str]:
-    """Return the last lines of a text file, each cut to 300 characters; none when there is no file."""
+def tail(path: Path, lines: int, cut: int = 300, most: int = 64 * 1024) -> list[str]:
+    """Return the last lines of a text file, none when there is no file. cut: length of a line; most: bytes to read."""
     try:
         with path.open("rb") as handle:
             handle.seek(0, os.SEEK_END)
-            handle.seek(max(0, handle.tell() - 64 * 1024))
+            handle.seek(max(0, handle.tell() - most))
             text = handle.read().decode("utf-8", "replace")
     except FileNotFoundError:
         return []
-    return [line[:300] for line in text.splitlines()[-lines:]]
+    return [line[:cut] for line in text.splitlines()[-lines:]]
 
 
 def port_taken(port: int) -> bool:

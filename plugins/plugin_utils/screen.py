@@ -38,6 +38,8 @@ PAINTS: tuple[tuple[re.Pattern[str], str, str], ...] = (
     ),
     (re.compile(r"^Plan: .*|^No changes\..*"), "", "bright cyan"),
     (re.compile(r"^Note: .*"), "", "purple"),
+    (re.compile(r"^  (?:\d\d-\d\d )?[\d: ]{8} error .*"), "", "red"),
+    (re.compile(r"^  (?:\d\d-\d\d )?[\d: ]{8} warn .*"), "", "yellow"),
     (re.compile(r"^  AT RISK .*"), "", "red"),
     (re.compile(r"(?<=^  )create(?=  )"), "", "green"),
     (re.compile(r"(?<=^  )update(?=  )"), "", "yellow"),

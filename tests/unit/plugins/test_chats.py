@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -129,7 +130,7 @@ def test_what_a_provider_refused_is_told_in_a_few_words() -> None:
     trouble |= {"variable": "OPENAI_API_KEY", "why": "region"}
     assert "nobody from where Hermes runs, status 403" in (provider_words(trouble) or "")
     key = provider_words(trouble | {"why": "key", "status": 401}) or ""
-    assert key.startswith("openai refused the key (openai_api_key), status 401, at 2026")
+    assert key.startswith("openai refused the key (openai_api_key), status 401, ")
     assert provider_words(None) is None
 
 
@@ -145,9 +146,9 @@ def test_a_state_in_danger_is_told_and_a_sound_one_is_not() -> None:
     found = state_rows(told, "make lifecycle", "standard-1")
     rows, text = dict(found), " ".join(words for _, words in found)
     assert "The disk is full." in rows["AT RISK"]
-    assert "2026-03-01T12:00:00.000Z" in rows["AT RISK"]
+    assert re.search(r" ago \(2026-0[23]-\d\d \d\d:\d\d\)", rows["AT RISK"])
     assert "does not sleep, and costs about $28 a month" in text
-    assert "a snapshot alone: make lifecycle" in text
+    assert "a snapshot alone: `make lifecycle`" in text
     assert "$" not in str(state_rows(told, "make lifecycle", None)), "nothing is paid for here"
     assert "backup 4" in rows["state shrank"]
     assert state_rows({"stateAtRisk": None, "stateShrank": None}, "", None) == []
