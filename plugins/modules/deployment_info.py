@@ -19,6 +19,7 @@ options:
   log_lines:
     description:
       - Number of lines to show of each log; without it the status is shown instead.
+      - The variables V(hermes_log_lines), V(hermes_log_level), V(hermes_log_since) and V(hermes_log_raw) say more.
     type: raw
 extends_documentation_fragment:
   - hermes.workers.deployment
