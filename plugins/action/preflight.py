@@ -15,6 +15,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     INPUTS,
     KEY_NAMES,
     LOOPBACK,
+    PORT_VARIABLES,
     Checker,
     Settings,
     duration,
@@ -79,6 +80,9 @@ class ActionModule(PrintingAction):
             + unfinished(deployment, self.command("rotate_keys"))
             + provider_problems(checker.settings, checker.secrets)
         )
+        if refused & {*PORT_VARIABLES.values()}:
+            # What would stand in its place is nobody's choice.
+            refused |= {*PORT_VARIABLES.values()}
         checker.problems += [problem for problem in found if problem.subject not in refused]
         if checker.problems:
             raise Card(checker.problems)

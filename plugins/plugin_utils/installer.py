@@ -27,8 +27,6 @@ COMPLETE = "complete.json"
 PYTHON = Path("venv/bin/python")
 ASIDE = ".old"
 NODE_LEAST = 22
-SIGN_OF_LIFE = 8.0
-"""Seconds after which an installer that says nothing is said to be at work."""
 SECRET_ENVIRONMENT = (*KEY_NAMES.values(), "CLOUDFLARE_API_TOKEN", "HERMES_API_TOKEN", "API_TOKEN")
 SET_UP = ("PYTHON", "NODE_OPTIONS", "NODE_PATH", "NODE_ENV")
 """Beginnings of variables that would have our own programs load what is somebody else's."""
@@ -39,8 +37,13 @@ NETWORK = re.compile(
     r"|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|EHOSTUNREACH|Connection refused|Connection reset|timed out"
     r"|Network is unreachable|error sending request|client error \(Connect\)|NewConnectionError|Max retries exceeded"
     r"|Could not connect|tunnel error|ProxyError|network .*unreachable|ERR_SOCKET"
+    r"|network timeout|FETCH_ERROR"
     r"|UnknownIssuer|CERTIFICATE_VERIFY_FAILED|SELF_SIGNED_CERT|UNABLE_TO_(?:GET|VERIFY)_",
     re.IGNORECASE,
+)
+# And that it says no: a login, a block of the proxy's, a fault of its own.
+REFUSED = re.compile(
+    r"npm error code E(?:40\d|5\d\d)|HTTP status (?:client|server) error|\bHTTP error \d\d\d"
 )
 FULL = re.compile(
     r"ENOSPC|No space left on device|os error 28|Errno 28|EDQUOT|Disk quota exceeded", re.IGNORECASE
@@ -176,7 +179,7 @@ def find_uv() -> str | None:
     return str(beside) if os.access(beside, os.X_OK) else shutil.which("uv")
 
 
-def make_environment(folder: Path, lock: Path, label: str, progress: Progress) -> Path:
+def make_environment(folder: Path, lock: Path, label: str) -> Path:
     """Create a virtual environment at folder with the hashed lock's packages, compiled; return its Python.
 
     Raises a Card that tells a missing network from a full disk and from a changed package.
@@ -196,7 +199,7 @@ def make_environment(folder: Path, lock: Path, label: str, progress: Progress) -
             "--require-hashes",
             "--compile-bytecode",
         ]
-        run([*command, "-r", str(lock)], label, env=installer_environment(), progress=progress)
+        run([*command, "-r", str(lock)], label, env=installer_environment())
         return python
     run([sys.executable, "-m", "venv", str(folder)], label, env=installer_environment())
     command = [
@@ -209,7 +212,7 @@ def make_environment(folder: Path, lock: Path, label: str, progress: Progress) -
         "--no-input",
     ]
     command += ["--require-hashes", "-r", str(lock)]
-    run(command, label, env=installer_environment(), progress=progress)
+    run(command, label, env=installer_environment())
     return python
 
 
@@ -222,7 +225,7 @@ def install_node(runtime: Path, lock: Path, progress: Progress) -> Path:
     with installing(folder, "node", progress) as needed:
         if needed:
             progress(f"node: installing {version} from PyPI (the system has none, or an old one)")
-            make_environment(folder / "venv", lock, "node", progress)
+            make_environment(folder / "venv", lock, "node")
             finish(folder, {"version": version})
     return folder
 
@@ -272,20 +275,12 @@ def locked_version(lock: Path, package: str) -> str:
 
 
 def run(
-    command: list[str],
-    label: str,
-    *,
-    cwd: Path | None = None,
-    env: dict[str, str] | None = None,
-    progress: Progress | None = None,
+    command: list[str], label: str, *, cwd: Path | None = None, env: dict[str, str] | None = None
 ) -> str:
-    """Run an installer to its end and return its output. Raises a Card with its own last lines.
-
-    progress: is told now and then that a long one is still under way.
-    """
+    """Run an installer to its end and return its output. Raises a Card with its own last lines."""
     env = clean_environment() if env is None else env
     try:
-        process = subprocess.Popen(
+        done = subprocess.run(
             command,
             cwd=cwd,
             env=env,
@@ -294,37 +289,17 @@ def run(
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
+            check=False,
         )
     except OSError as error:
         raise Card.of(
             label, f"{command[0]} does not start: {error.strerror}.", "install it again.", "tools"
         ) from error
-    tool = Path(command[0]).name
-    tool = "npm" if "npm-cli.js" in " ".join(command) else tool
-    with process:
-        try:
-            output = _output(process, lambda took: _alive(progress, label, tool, took))
-        except BaseException:
-            process.kill()
-            raise
-    if process.returncode != 0:
-        raise installer_card(label, tool, process.returncode, output, cwd, env)
-    return output
-
-
-def _output(process: subprocess.Popen[str], waits: Callable[[int], None]) -> str:
-    """Return all that a program says. waits: is told how long it takes, every few seconds."""
-    started = time.monotonic()
-    while True:
-        try:
-            return process.communicate(timeout=SIGN_OF_LIFE)[0]
-        except subprocess.TimeoutExpired:
-            waits(round(time.monotonic() - started))
-
-
-def _alive(progress: Progress | None, label: str, tool: str, took: int) -> None:
-    if progress:
-        progress(f"{label}: {tool} is still at it after {took} s")
+    if done.returncode != 0:
+        # A packaged npm is started through its node.
+        tool = "npm" if "npm-cli.js" in " ".join(command) else Path(command[0]).name
+        raise installer_card(label, tool, done.returncode, done.stdout, cwd, env)
+    return done.stdout
 
 
 def installer_card(
@@ -354,13 +329,14 @@ def installer_card(
             "hash",
             detail=detail,
         )
-    if NETWORK.search(output):
+    refused = REFUSED.search(output)
+    if refused or NETWORK.search(output):
         host = registries.host_of(output, env or {}, tool)
         return Card.of(
-            "registry not reachable",
+            "registry refused" if refused else "registry not reachable",
             f"{tool} could not fetch {label}" + (f" from {host}." if host else "."),
-            "check the network, or name your mirror (UV_INDEX_URL or PIP_INDEX_URL, npm_config_registry), proxy"
-            " (HTTPS_PROXY) or own certificate authority (SSL_CERT_FILE, NODE_EXTRA_CA_CERTS); then run it again.",
+            "check the network, or name your mirror (UV_DEFAULT_INDEX or PIP_INDEX_URL, npm_config_registry), proxy"
+            " (HTTPS_PROXY) or own certificate authority (SSL_CERT_FILE); then run it again.",
             "network",
             detail=detail,
         )
@@ -378,7 +354,7 @@ def telling_lines(output: str, count: int = 8) -> list[str]:
     lines = [
         line.rstrip()[:200]
         for line in output.splitlines()
-        if line.strip(" \t") and line.strip() != "npm error"
+        if line.strip(" \t") and line.strip() != "npm error" and "npm error     at " not in line
     ]
     npm = [line for line in lines if line.startswith("npm error")]
     return npm[:count] if npm else lines[-count:]

@@ -17,7 +17,9 @@ from typing import Any
 from ansible_collections.hermes.workers.plugins.module_utils.client import WorkerClient
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
 from ansible_collections.hermes.workers.plugins.module_utils.settings import (
+    DASHBOARD_PORT_OFFSET,
     PORT_VARIABLES,
+    PROVIDERS_PORT_OFFSET,
     Settings,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils import confinement, installer
@@ -224,23 +226,41 @@ class Machine(Controller):
         ]
 
     def _ports(self) -> list[Problem]:
-        held = self._held_ports()
+        """Return one problem for hermes_port and the ports that follow it, and one for each that was chosen apart."""
+        held, port = self._held_ports(), self.settings.port
+        taken = {
+            PORT_VARIABLES[name]: one
+            for name, one in self.settings.ports.items()
+            if one not in held and port_taken(one)
+        }
+        following = {
+            port + sign * offset
+            for offset in (DASHBOARD_PORT_OFFSET, PROVIDERS_PORT_OFFSET)
+            for sign in (1, -1)
+        }
+        together = [one for one in taken.values() if one in {port, *following}]
         problems = []
-        for name, port in self.settings.ports.items():
-            if port in held or not port_taken(port):
-                continue
-            other = self._other_deployment(port)
-            owner = f"by the deployment {other}" if other else "by another program"
-            problems.append(
-                Problem(
-                    PORT_VARIABLES[name],
-                    f"{port} is in use {owner}.",
-                    f"set hermes_port, for example to {free_port(port + 1)}, or end that program"
-                    f" (hermes_dashboard_port and hermes_providers_port follow hermes_port).",
-                    "port",
-                )
+        if together:
+            free = free_port(port + 1)
+            remedy = (
+                f"set hermes_port, for example to {free} (hermes_dashboard_port and hermes_providers_port follow it,"
+                f" and {free + DASHBOARD_PORT_OFFSET} and {free + PROVIDERS_PORT_OFFSET} are free too);"
+                " or end what uses it."
             )
+            problems.append(Problem("hermes_port", self._in_use(together), remedy, "port"))
+        for variable, one in taken.items():
+            if one not in together:
+                remedy = f"leave {variable} out, or set it to another port."
+                problems.append(Problem(variable, self._in_use([one]), remedy, "port"))
         return problems
+
+    def _in_use(self, ports: list[int]) -> str:
+        """Return the sentence on ports that are taken, and by whom."""
+        others = sorted({name for port in ports if (name := self._other_deployment(port))})
+        owner = f"the deployment {others[0]}" if others else "another program"
+        *some, last = map(str, ports)
+        numbers = f"{', '.join(some)} and {last} are" if some else f"{last} is"
+        return f"{numbers} in use by {owner}."
 
     def _held_ports(self) -> set[int]:
         """Return the ports that this deployment itself holds, or held when its supervisor was killed."""

@@ -70,9 +70,7 @@ class Runtime:
                 done()
 
     def _fill_image(self) -> None:
-        python = installer.make_environment(
-            self.image / "venv", self.sources.hermes_lock, "Hermes", self.progress
-        )
+        python = installer.make_environment(self.image / "venv", self.sources.hermes_lock, "Hermes")
         copy_sources(self.sources.sandbox, self.image / "sandbox")
         packages = next(self.image.glob("venv/lib/python3*/site-packages"))
         build_context.trim_node(packages)
@@ -103,7 +101,7 @@ class Runtime:
                 return
             done = installer.timed(self.progress, f"installing {what}")
             python = installer.make_environment(
-                self.host / "venv", self.sources.host_lock, "the supervisor", self.progress
+                self.host / "venv", self.sources.host_lock, "the supervisor"
             )
             programs = []
             for source in self.sources.host_programs:
@@ -150,7 +148,7 @@ class Runtime:
         _node, npm, path = self._node()
         options = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
         env = installer.installer_environment(PATH=path)
-        installer.run([*npm, "ci", *options], label, cwd=folder, env=env, progress=self.progress)
+        installer.run([*npm, "ci", *options], label, cwd=folder, env=env)
 
     def _node(self) -> tuple[str, list[str], str]:
         """Return node, npm's command, and the PATH with that node in front."""

@@ -118,6 +118,9 @@ OUTPUTS = [
     ("error: Failed to fetch\n  Caused by: dns error: failed to lookup address", "not reachable"),
     ("npm error code EAI_AGAIN\nnpm error request to registry failed", "not reachable"),
     ("npm error network request failed, reason: getaddrinfo ENOTFOUND x", "not reachable"),
+    ("npm error network timeout at: http://x/zod", "not reachable"),
+    ("npm error code E403\nnpm error 403 Forbidden - GET http://x/zod", "registry refused"),
+    ("error: HTTP status client error (401 Unauthorized) for url (http://x/)", "registry refused"),
     ("cause: invalid peer certificate: UnknownIssuer", "certificate authority"),
     ("npm error code SELF_SIGNED_CERT_IN_CHAIN", "certificate authority"),
     ("ERROR: Could not install: [Errno 28] No space left on device", "no space left"),
@@ -133,6 +136,7 @@ def test_the_cause_is_read_from_the_installers_words(output: str, words: str) ->
     card = installer.installer_card("Hermes", "uv", 3, output).render()
     assert words in card
     assert output.splitlines()[-1] in card
+    assert output.count("//") == card.count("from x.")
     assert "Do: " in card
     assert "Docs: docs/errors.md#" in card
 

@@ -5,11 +5,9 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.plugin_utils import installer, registries
 
 OTHER_WORK = {
@@ -127,15 +125,6 @@ def test_the_card_names_the_registry_and_nobodys_password() -> None:
     )
     card = installer.installer_card("Hermes", "uv", 1, output, env={}).render()
     assert "from mirror.example" in card
-
-
-def test_a_long_installation_says_that_it_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(installer, "SIGN_OF_LIFE", 0.01)
-    said: list[str] = []
-    script = "import sys; sys.stdin.close(); import time; time.sleep(0.3); sys.exit('no answer')"
-    with pytest.raises(Card):
-        installer.run([sys.executable, "-c", script], "workerd", progress=said.append)
-    assert said and "workerd: " in said[0] and "still at it" in said[0]
 
 
 def test_npm_obeys_no_setting_but_those(tmp_path: Path) -> None:

@@ -1,0 +1,53 @@
+# Copyright: hermes.workers contributors
+# SPDX-License-Identifier: Apache-2.0
+"""A taken port is one line, with three ports that are free."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from ansible_collections.hermes.workers.plugins.module_utils.settings import Checker
+from ansible_collections.hermes.workers.plugins.plugin_utils import machine, processes
+from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
+from ansible_collections.hermes.workers.plugins.plugin_utils.machine import Machine
+
+
+def problems(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, taken: set[int], **given: int
+) -> list[str]:
+    for module in (machine, processes):
+        monkeypatch.setattr(module, "port_taken", taken.__contains__)
+    settings = Checker({"hermes_name": "x", "hermes_platform": "workerd", **given}).check().settings
+    runtime = SimpleNamespace(tools=folder / "none")
+    made = Machine(settings, Deployment(str(folder), "x"), runtime)
+    return [f"{problem} | {problem.remedy}" for problem in made._ports()]
+
+
+def test_all_three_are_one_line_and_the_three_that_are_named_are_free(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # Beside the next port, one of its followers is taken as well.
+    (line,) = problems(monkeypatch, tmp_path, {8787, 9787, 18787, 9788})
+    assert line.startswith("hermes_port: 8787, 18787 and 9787 are in use by another program.")
+    assert "for example to 8789 (" in line and "9789 and 18789 are free too" in line
+
+
+@pytest.mark.parametrize("port", [8787, 9787, 18787])
+def test_a_single_one_leads_to_the_port_that_the_others_follow(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, port: int
+) -> None:
+    (line,) = problems(monkeypatch, tmp_path, {port})
+    assert line.startswith(f"hermes_port: {port} is in use by another program.")
+
+
+def test_one_that_was_chosen_apart_is_named_by_itself(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (line,) = problems(monkeypatch, tmp_path, {9000}, hermes_dashboard_port=9000)
+    assert line.startswith("hermes_dashboard_port: 9000 is in use by another program.")
+
+
+def test_none_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert problems(monkeypatch, tmp_path, set()) == []
