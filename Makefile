@@ -94,6 +94,7 @@ lint: test-tools worker-tools ## Run every static check
 	@$(IN_CHECKOUT) yamllint --strict .
 	@$(IN_CHECKOUT) ruff check .
 	@$(IN_CHECKOUT) ruff format --check .
+	@$(IN_CHECKOUT) mypy --no-error-summary
 	@$(IN_CHECKOUT) shellcheck container/*.sh requirements/*.sh .ci/run
 	@rm -rf $(PACKED) && mkdir -p $(PACKED) && $(IN_CHECKOUT) ansible-galaxy collection build --output-path $(PACKED) >/dev/null
 	@tar -xzf $(PACKED)/hermes-workers-*.tar.gz -C $(PACKED)

@@ -10,6 +10,8 @@ import signal
 import socket
 import sys
 
+from aiohttp.web import AppRunner, SockSite
+
 from engine import confine
 from engine.disks import Disks
 from engine.engine import Engine
@@ -57,9 +59,7 @@ async def _serve(options: argparse.Namespace) -> None:
     os.unlink(options.socket)
 
 
-async def _site(server: "object", path: str) -> None:
-    from aiohttp.web import SockSite
-
+async def _site(server: AppRunner, path: str) -> None:
     if os.path.lexists(path):  # the lock says that its owner is dead
         os.unlink(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

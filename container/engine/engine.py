@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a container does for its object: start, exec, signal, monitor, snapshot, destroy."""
 
+from __future__ import annotations
+
 import asyncio
+from typing import Any
 
 from engine.disks import Disks
 from engine.errors import EngineError
@@ -20,7 +23,7 @@ class Engine:
         images: Images,
         disks: Disks,
         snapshots: Snapshots,
-        ports: "list[int]",
+        ports: list[int],
         confine: str,
     ) -> None:
         """confine: whether bubblewrap is used: "auto" where it works, "always" or "never"."""
@@ -34,9 +37,9 @@ class Engine:
         self._timer: asyncio.TimerHandle | None = None
         self._busy = 0
         self._closing = False
-        self._expiring: asyncio.Task | None = None
+        self._expiring: asyncio.Task[None] | None = None
 
-    def describe(self) -> dict:
+    def describe(self) -> dict[str, Any]:
         """Return what GET / says."""
         sandbox = self._sandbox
         if sandbox is None or sandbox.ending:
@@ -51,7 +54,7 @@ class Engine:
             "ports": sandbox and _text_keys(sandbox.ports),
         }
 
-    async def start(self, options: dict) -> dict:
+    async def start(self, options: dict[str, Any]) -> dict[str, Any]:
         """Start a sandbox on a fresh disk and return its ports; it is not ready yet.
 
         Raises EngineError: 400, 404 (image or snapshot), 409 (running), 503 (not confined), 507 (disk full).
@@ -80,20 +83,20 @@ class Engine:
         if self._sandbox is not None:
             await self._sandbox.destroy()
 
-    async def monitor(self) -> dict:
+    async def monitor(self) -> dict[str, Any]:
         """Wait for the sandbox's end. Raises EngineError 409 when none is running."""
         sandbox = self.sandbox()
         code = await asyncio.shield(sandbox.ended)
         return {"exitCode": code, "labels": sandbox.labels}
 
-    async def snapshot(self, options: dict) -> dict:
+    async def snapshot(self, options: dict[str, Any]) -> dict[str, Any]:
         """Copy the disk. Raises EngineError 409 when no sandbox is running, 507 when full."""
         name = options.get("name", "")
         if not isinstance(name, str) or len(name) > 256:
             raise EngineError(400, "invalid", "name must be text of at most 256 characters.")
         return await self.sandbox().snapshot(self._snapshots, name)
 
-    def signal(self, options: dict) -> None:
+    def signal(self, options: dict[str, Any]) -> None:
         """Signal PID 1. Raises EngineError 400, or 409 when no sandbox is running."""
         number = options.get("signal")
         if not isinstance(number, int) or not 0 < number < 32:
@@ -114,7 +117,7 @@ class Engine:
 
     # Inactivity
 
-    def set_inactivity_timeout(self, options: dict) -> None:
+    def set_inactivity_timeout(self, options: dict[str, Any]) -> None:
         """End the sandbox when no call comes for `ms`. Raises EngineError 400, 409."""
         milliseconds = options.get("ms")
         if not isinstance(milliseconds, (int, float)) or not 0 < milliseconds <= LONGEST_INACTIVITY:
@@ -153,7 +156,7 @@ class Engine:
         return own
 
 
-def _snapshot(options: dict) -> object:
+def _snapshot(options: dict[str, Any]) -> object:
     snapshot = options.get("containerSnapshot")
     if snapshot is None:
         return None
@@ -162,7 +165,7 @@ def _snapshot(options: dict) -> object:
     return snapshot["id"]
 
 
-def _texts(options: dict, name: str) -> "dict[str, str]":
+def _texts(options: dict[str, Any], name: str) -> dict[str, str]:
     given = options.get(name)
     if given is None:
         return {}
@@ -174,7 +177,7 @@ def _texts(options: dict, name: str) -> "dict[str, str]":
     return given
 
 
-def _words(options: dict, name: str) -> "list[str] | None":
+def _words(options: dict[str, Any], name: str) -> list[str] | None:
     given = options.get(name)
     if given is not None and not (
         isinstance(given, list) and given and all(isinstance(word, str) for word in given)
@@ -183,5 +186,5 @@ def _words(options: dict, name: str) -> "list[str] | None":
     return given
 
 
-def _text_keys(ports: "dict[int, int]") -> "dict[str, int]":
+def _text_keys(ports: dict[int, int]) -> dict[str, int]:
     return {str(port): mapped for port, mapped in ports.items()}

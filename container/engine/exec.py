@@ -6,13 +6,15 @@ what it is, four bytes of length (big-endian), the payload. Nothing is buffered 
 reader slows the process down, a slow process the sender.
 """
 
+from __future__ import annotations
+
 import asyncio
 import json
 import os
 import struct
 import time
 from collections.abc import Callable
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from aiohttp import web
 
@@ -26,7 +28,7 @@ QUIET = 1.0
 
 
 async def execute(
-    request: web.Request, line: Line, constants: "dict[str, str]"
+    request: web.Request, line: Line, constants: dict[str, str]
 ) -> web.StreamResponse:
     """Run the command that the body names, with its `env` over `constants`, and stream it until it ends.
 
@@ -59,9 +61,9 @@ async def execute(
 async def _stream(
     request: web.Request,
     answer: web.StreamResponse,
-    pipes: "_Pipes",
-    ended: "asyncio.Future[int]",
-) -> "int | None":
+    pipes: _Pipes,
+    ended: asyncio.Future[int],
+) -> int | None:
     """Pump all three streams and return the exit code, None when the sandbox ended first."""
     progress = _Progress()
     stdin = asyncio.ensure_future(_pump_in(request, pipes.stdin))
@@ -72,7 +74,8 @@ async def _stream(
     try:
         while not ended.done():
             running = [task for task in outputs if not task.done()]
-            await asyncio.wait([ended, *running], return_when=asyncio.FIRST_COMPLETED)
+            waited: list[asyncio.Future[Any]] = [ended, *running]
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
             for task in outputs:
                 if task.done():
                     task.result()  # the client went away: stop here
@@ -91,7 +94,7 @@ class _Progress:
         self.at = time.monotonic()
         self.writing = 0
 
-    async def drained(self, tasks: "list[asyncio.Task[None]]") -> None:
+    async def drained(self, tasks: list[asyncio.Task[None]]) -> None:
         """Wait for the end of each output, or until it is silent for QUIET seconds."""
         while pending := [task for task in tasks if not task.done()]:
             await asyncio.wait(pending, timeout=QUIET / 4)
@@ -139,7 +142,12 @@ async def _ready(
     pipe: BinaryIO, add: Callable[..., None], remove: Callable[[BinaryIO], bool]
 ) -> None:
     ready = asyncio.get_running_loop().create_future()
-    add(pipe, lambda: ready.done() or ready.set_result(None))
+
+    def come() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    add(pipe, come)
     try:
         await ready
     finally:
@@ -162,7 +170,7 @@ class _Pipes:
         for kind, mode in ((STDOUT, stdout), (STDERR, stderr)):
             self._theirs.append(self._output(kind, mode))
 
-    def theirs(self) -> "list[int]":
+    def theirs(self) -> list[int]:
         """Hand over the process's ends; whoever gets them closes them."""
         theirs, self._theirs = self._theirs, []
         return theirs
@@ -185,7 +193,7 @@ class _Pipes:
         return writer
 
 
-async def _order(request: web.Request) -> dict:
+async def _order(request: web.Request) -> dict[str, Any]:
     try:
         order = json.loads(await request.content.readline())
     except ValueError as error:  # also: no line end within the limit

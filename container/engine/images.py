@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images: folders named by digest, complete when they hold an `image.json`."""
 
+from __future__ import annotations
+
 import json
 import os
 import re
+from typing import Any
 
 from engine.errors import EngineError
 
@@ -13,7 +16,7 @@ _DIGEST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}\Z")
 class Image:
     """One image: `folder` is absolute and without links."""
 
-    def __init__(self, folder: str, description: dict) -> None:
+    def __init__(self, folder: str, description: dict[str, Any]) -> None:
         self.folder = folder
         self.digest: str = description["digest"]
         self.entrypoint: list[str] = description["entrypoint"]
@@ -24,7 +27,7 @@ class Image:
         own = [os.path.join(self.folder, "bin"), os.path.join(self.folder, "venv", "bin")]
         return ":".join([*own, "/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin"])
 
-    def interpreter_folders(self) -> "list[str]":
+    def interpreter_folders(self) -> list[str]:
         """Return the folders outside the image that its Python interpreter lives in."""
         linked = os.path.join(self.folder, "venv", "bin", "python")
         folders, seen = [], 0

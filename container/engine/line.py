@@ -4,12 +4,15 @@
 When the engine dies, however it dies, the system closes this end, and PID 1 ends the sandbox.
 """
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import itertools
 import json
 import os
 import socket
+from typing import Any
 
 from engine.errors import EngineError
 
@@ -38,8 +41,8 @@ class Line:
         asyncio.get_running_loop().add_reader(self._ours, self._read)
 
     async def execute(
-        self, order: dict, descriptors: "list[int]"
-    ) -> "tuple[int, int, asyncio.Future[int]]":
+        self, order: dict[str, Any], descriptors: list[int]
+    ) -> tuple[int, int, asyncio.Future[int]]:
         """Start a process with three descriptors, which are closed here.
 
         Returns the order's number, the pid and a future exit code, which is cancelled when the
@@ -96,7 +99,7 @@ class Line:
             if future is not None and not future.done():
                 future.cancel()
 
-    async def _send(self, message: dict, descriptors: "list[int]") -> None:
+    async def _send(self, message: dict[str, Any], descriptors: list[int]) -> None:
         text = json.dumps(message).encode() + b"\n"
         if len(text) > ORDER_LIMIT:
             raise EngineError(413, "too_large", f"A command has at most {ORDER_LIMIT} bytes.")
@@ -110,7 +113,7 @@ class Line:
             except (BlockingIOError, ConnectionError) as error:
                 raise EngineError(409, "not_running", "The sandbox does not listen.") from error
 
-    def _post(self, message: dict) -> None:
+    def _post(self, message: dict[str, Any]) -> None:
         async def post() -> None:
             with contextlib.suppress(EngineError):  # it has ended: nothing to kill or signal
                 await self._send(message, [])
@@ -135,7 +138,7 @@ class Line:
             line, self._text = self._text.split(b"\n", 1)
             self._deliver(json.loads(line))
 
-    def _deliver(self, message: dict) -> None:
+    def _deliver(self, message: dict[str, Any]) -> None:
         if "paused" in message:
             _settle(self._paused, message["paused"])
         elif "pid" in message:
@@ -150,9 +153,9 @@ class Line:
 
 
 # The loop keeps only weak references to tasks.
-_posting: "set[asyncio.Task[None]]" = set()
+_posting: set[asyncio.Task[None]] = set()
 
 
-def _settle(future: "asyncio.Future | None", value: object) -> None:
+def _settle(future: asyncio.Future[Any] | None, value: object) -> None:
     if future is not None and not future.done():
         future.set_result(value)

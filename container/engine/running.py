@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One sandbox from its start to the moment when nothing of it is left."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import os
@@ -8,7 +10,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from engine import confine, processes
 from engine.disks import Disk
@@ -27,7 +29,7 @@ KILL_AFTER_TERM = 10.0
 class Running:
     """A sandbox. `ended` becomes its exit code when no process and no disk of it is left."""
 
-    def __init__(self, image: Image, disk: Disk, labels: dict, ports: "list[int]") -> None:
+    def __init__(self, image: Image, disk: Disk, labels: dict[str, Any], ports: list[int]) -> None:
         self.image = image
         self.confined: bool | None = None
         self.labels = labels
@@ -47,8 +49,8 @@ class Running:
         confine_mode: str,
         snapshots: Snapshots,
         snapshot: object,
-        environ: dict,
-        entrypoint: "list[str] | None",
+        environ: dict[str, Any],
+        entrypoint: list[str] | None,
     ) -> None:
         """Make the disk and start PID 1.
 
@@ -96,7 +98,7 @@ class Running:
             await asyncio.wait([self.ended], timeout=KILL_AFTER_TERM)
         await self.destroy()
 
-    async def snapshot(self, snapshots: Snapshots, name: str) -> dict:
+    async def snapshot(self, snapshots: Snapshots, name: str) -> dict[str, Any]:
         """Copy the disk while every process is paused.
 
         Raises EngineError 503 when they cannot be, 507 when the disk is full.
@@ -139,7 +141,7 @@ class Running:
         if snapshot is not None:
             snapshots.restore(snapshot, self._disk.root, stop)
 
-    async def _spawn(self, environ: dict, entrypoint: "list[str] | None") -> None:
+    async def _spawn(self, environ: dict[str, Any], entrypoint: list[str] | None) -> None:
         command = list(self.image.entrypoint)
         if entrypoint:
             command += ["--", *entrypoint]
@@ -161,9 +163,9 @@ class Running:
             start_new_session=True,
         )
         self.line.listen()
-        self._watcher = asyncio.ensure_future(self._watch())
+        self._watcher = asyncio.ensure_future(self._watch(self._process))
 
-    def constants(self) -> "dict[str, str]":
+    def constants(self) -> dict[str, str]:
         """Return what every process of this sandbox is given: where things are in it.
 
         It stands for what an image's programs know. What the start was given is not in it: a
@@ -187,8 +189,8 @@ class Running:
             processes.MARK: self._disk.id,
         }
 
-    async def _watch(self) -> None:
-        code = await self._process.wait()
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+        code = await process.wait()
         await self._clean_up(code if code >= 0 else 128 - code)
 
     async def _clean_up(self, code: int) -> None:
@@ -205,7 +207,7 @@ class Running:
         self._disk.remove()
 
 
-def _free_ports(wanted: "list[int]") -> "dict[int, int]":
+def _free_ports(wanted: list[int]) -> dict[int, int]:
     """Return a free loopback port for each container port; all are held while one is sought."""
     holders = {}
     for port in wanted:

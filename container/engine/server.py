@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """HTTP: one handler a route, errors as JSON, and the two-way stream of `exec`."""
 
+from __future__ import annotations
+
 import json
 import sys
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from aiohttp import web
 
@@ -65,7 +68,7 @@ def _refusal(status: int, code: str, message: str) -> web.Response:
     return web.json_response({"error": {"code": code, "message": message}}, status=status)
 
 
-async def _body(request: web.Request) -> dict:
+async def _body(request: web.Request) -> dict[str, Any]:
     text = await request.read()
     try:
         body = json.loads(text or b"{}")

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Snapshots: copies of a disk, tied to an image, that expire."""
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import json
@@ -12,6 +14,7 @@ import stat
 import sys
 import threading
 import time
+from typing import Any
 
 from engine.disks import remove_tree
 from engine.errors import EngineError
@@ -28,7 +31,7 @@ class Snapshots:
     def __init__(self, folder: str) -> None:
         self._folder = os.path.realpath(folder)
 
-    def take(self, disk: str, image: str, name: str, stop: threading.Event) -> dict:
+    def take(self, disk: str, image: str, name: str, stop: threading.Event) -> dict[str, Any]:
         """Copy a disk and return {"id", "size" in bytes, "name"}. Blocks; `stop` ends it early."""
         identity = secrets.token_hex(16)
         folder = os.path.join(self._folder, identity)
@@ -45,7 +48,7 @@ class Snapshots:
 
     def image_of(self, identity: object) -> str:
         """Return the digest of a snapshot's image. Raises EngineError 404 when it is gone."""
-        return self._read(identity)["image"]
+        return str(self._read(identity)["image"])
 
     def restore(self, identity: object, target: str, stop: threading.Event) -> None:
         """Copy a snapshot's disk to `target` and renew the snapshot's time. Blocks."""
@@ -67,16 +70,17 @@ class Snapshots:
             if position >= KEEP_COUNT or ages[path] > KEEP_SECONDS:
                 remove_tree(path)
 
-    def _read(self, identity: object) -> dict:
+    def _read(self, identity: object) -> dict[str, Any]:
         if isinstance(identity, str) and _ID.match(identity):
             path = os.path.join(self._folder, identity, "snapshot.json")
             with contextlib.suppress(OSError, ValueError), open(path, encoding="utf-8") as file:
                 if time.time() - os.fstat(file.fileno()).st_mtime <= KEEP_SECONDS:
-                    return json.load(file)
+                    described: dict[str, Any] = json.load(file)
+                    return described
         raise EngineError(404, "snapshot_not_found", f"There is no snapshot {identity!r} here.")
 
     @staticmethod
-    def _describe(folder: str, description: dict) -> None:
+    def _describe(folder: str, description: dict[str, Any]) -> None:
         partial = os.path.join(folder, "snapshot.json.new")
         with open(partial, "w", encoding="utf-8") as file:
             json.dump(description, file)

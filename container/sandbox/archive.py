@@ -4,6 +4,8 @@
 Both directions work on streams: neither the archive nor a file in it is held in memory.
 """
 
+from __future__ import annotations
+
 import errno
 import gzip
 import hashlib
@@ -15,7 +17,7 @@ import tarfile
 import tempfile
 import zlib
 from collections.abc import Callable
-from typing import BinaryIO
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 from sandbox import databases
 from sandbox.errors import DAMAGED_ARCHIVE, DAMAGED_STATE, TOO_LARGE, UNFINISHED, SandboxError
@@ -31,6 +33,9 @@ from sandbox.members import (
     unfit,
     unfit_target,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 FORMAT = 1
 CHUNK = 1 << 20
@@ -107,7 +112,7 @@ class Writer:
         self._left = UNPACKED
         self.databases: list[str] = []
 
-    def add(self, member: Member, copied: "str | None") -> bool:
+    def add(self, member: Member, copied: str | None) -> bool:
         """Add a member; `copied` is the path of a database's copy.
 
         Returns False when the file has vanished or may not be read, which a live state may do.
@@ -124,7 +129,7 @@ class Writer:
         self._digest.add(member.name, member.kind, member.mode, member.target)
         return True
 
-    def finish(self, boot: str) -> dict:
+    def finish(self, boot: str) -> dict[str, Any]:
         """End the archive and return its header."""
         self._tar.close()
         self._gzip.close()
@@ -156,7 +161,7 @@ class Writer:
         return True
 
 
-def hash_file(path: str, copy: "BinaryIO | None" = None, limit: int = UNPACKED) -> "str | None":
+def hash_file(path: str, copy: IO[bytes] | None = None, limit: int = UNPACKED) -> str | None:
     """Return the hash of a regular file and copy it on the way.
 
     None when it is gone or may not be read. Raises Overflow beyond `limit` bytes, which a file
@@ -183,7 +188,7 @@ def hash_file(path: str, copy: "BinaryIO | None" = None, limit: int = UNPACKED) 
     return digest.hex()
 
 
-def unpack(source: BinaryIO, folder: str) -> dict:
+def unpack(source: BinaryIO, folder: str) -> dict[str, Any]:
     """Unpack an archive into an empty folder, verify all of it, and return its header.
 
     Raises SandboxError: 70 when all of its bytes came and are not what the header promises, or
@@ -212,22 +217,22 @@ def unpack(source: BinaryIO, folder: str) -> dict:
     return header
 
 
-def _judged(body: "_HashingSource", reason: str) -> SandboxError:
+def _judged(body: _HashingSource, reason: str) -> SandboxError:
     """Return what is wrong with an archive that cannot be read: its end never came, or itself."""
     body.drain()
     return _cut(body) if body.left else refused(reason or "it cannot be read")
 
 
-def _cut(body: "_HashingSource") -> SandboxError:
+def _cut(body: _HashingSource) -> SandboxError:
     return SandboxError(UNFINISHED, f"The archive was cut off: {body.left} bytes did not come.")
 
 
-def _unpack_members(header: dict, body: "_HashingSource", folder: str) -> "list[str]":
+def _unpack_members(header: dict[str, Any], body: _HashingSource, folder: str) -> list[str]:
     """Unpack what is in an archive and return its databases. The header's promise is compared."""
     digest, found, left = Digest(), [], UNPACKED
     with tarfile.open(fileobj=body, mode="r|gz", tarinfo=_Bounded) as tar:
         while (info := tar.next()) is not None:
-            tar.members.clear()  # or it would remember them all
+            vars(tar)["members"].clear()  # or it would remember them all
             left -= info.size
             if info.size < 0 or left < 0:
                 raise refused(f"it unpacks to more than {UNPACKED >> 20} MB")
@@ -247,7 +252,7 @@ class _Bounded(tarfile.TarInfo):
     """A member whose own description is no memory hog: tarfile reads it whole."""
 
     @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Bounded":
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Bounded:
         """Refuse what describes the next member at more than any length."""
         info = super().frombuf(buf, encoding, errors)
         plain = info.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
@@ -256,7 +261,7 @@ class _Bounded(tarfile.TarInfo):
         return info
 
 
-def _read_header(source: BinaryIO) -> dict:
+def _read_header(source: BinaryIO) -> dict[str, Any]:
     line = source.readline(HEADER_LIMIT)
     if not line.endswith(b"\n") and len(line) < HEADER_LIMIT:
         raise SandboxError(UNFINISHED, "The archive was cut off in its first line.")
@@ -280,7 +285,7 @@ def _read_header(source: BinaryIO) -> dict:
 
 
 def _unpack_member(
-    tar: tarfile.TarFile, info: tarfile.TarInfo, folder: str, digest: Digest, known: "list[str]"
+    tar: tarfile.TarFile, info: tarfile.TarInfo, folder: str, digest: Digest, known: list[str]
 ) -> None:
     path = _safe_path(info.name, folder)
     mode = info.mode & 0o777
@@ -326,7 +331,7 @@ def _short(name: str) -> str:
 
 def _unpack_file(tar: tarfile.TarFile, info: tarfile.TarInfo, path: str, mode: int) -> str:
     digest = ContentHash()
-    content = tar.extractfile(info)
+    content = tar.extractfile(info) or io.BytesIO()
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     with open(os.open(path, flags, 0o600), "wb") as file:
         while chunk := content.read(CHUNK):
@@ -340,7 +345,7 @@ def _unpack_file(tar: tarfile.TarFile, info: tarfile.TarInfo, path: str, mode: i
     return digest.hex()
 
 
-def _verify(header: dict, body: "_HashingSource", source: BinaryIO) -> None:
+def _verify(header: dict[str, Any], body: _HashingSource, source: BinaryIO) -> None:
     if body.left:
         raise _cut(body)
     if source.read(1):
@@ -349,7 +354,7 @@ def _verify(header: dict, body: "_HashingSource", source: BinaryIO) -> None:
         raise refused("its checksum is wrong")
 
 
-def _verify_tree(folder: str, found: "list[str]") -> None:
+def _verify_tree(folder: str, found: list[str]) -> None:
     root = os.path.realpath(folder)
     for parent, folders, files in os.walk(folder):
         for name in folders + files:
@@ -381,13 +386,14 @@ class _HashingSink(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, data: bytes) -> int:
-        self.size += len(data)
+    def write(self, data: Buffer) -> int:
+        data = memoryview(data)
+        self.size += data.nbytes
         if self.size > self._limit:
             raise Overflow
         self._file.write(data)
         self.hash.update(data)
-        return len(data)
+        return data.nbytes
 
 
 class _HashingSource(io.RawIOBase):

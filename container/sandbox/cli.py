@@ -1,12 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Command line of the sandbox: parses, calls one function, turns failures into exit codes."""
 
+from __future__ import annotations
+
 import os
 import sys
 
 from sandbox import errors
 from sandbox.errors import SandboxError
 from sandbox.places import Places
+
+# What type checkers know by this name; PID 1 has no need of `typing` in its memory for ever.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 USAGE = """usage: sandbox init [-- COMMAND...]
        sandbox restore --boot ID [--empty | --keep]        archive on stdin
@@ -22,7 +29,7 @@ USAGE = """usage: sandbox init [-- COMMAND...]
        sandbox logs --boot ID [--lines N] [--follow]
 This is not a command of the sandbox."""
 
-_FLAGS = {
+_FLAGS: dict[str, dict[str, Any]] = {
     "restore": {"--empty": False, "--keep": False},
     "restore-sign-ins": {},
     "check": {},
@@ -37,7 +44,7 @@ _FLAGS = {
 }
 
 
-def main(arguments: "list[str]") -> int:
+def main(arguments: list[str]) -> int:
     """Run one command and return its exit code; the last line of stderr says what went wrong."""
     try:
         return _run(arguments)
@@ -54,7 +61,7 @@ def main(arguments: "list[str]") -> int:
         return _fail(errors.UNFINISHED, "There is not enough memory in the sandbox.")
 
 
-def _run(arguments: "list[str]") -> int:
+def _run(arguments: list[str]) -> int:
     command = arguments[0] if arguments else ""
     if command == "init":
         from sandbox.init import init
@@ -68,7 +75,7 @@ def _run(arguments: "list[str]") -> int:
     return _dispatch(command, places, options)
 
 
-def _dispatch(command: str, places: Places, options: dict) -> int:
+def _dispatch(command: str, places: Places, options: dict[str, Any]) -> int:
     if command in ("save", "save-sign-ins"):
         return _save(command, places, options)
     if command in ("restore", "restore-sign-ins", "check"):
@@ -76,7 +83,7 @@ def _dispatch(command: str, places: Places, options: dict) -> int:
     if command == "logs":
         from sandbox.logs import logs
 
-        logs(places, int(_seconds(options["--lines"], 100)), options["--follow"])
+        logs(places, int(_seconds(options["--lines"] or "100") or 0), options["--follow"])
         return errors.OK
     if command == "dashboard":
         from sandbox.dashboard import dashboard
@@ -90,7 +97,7 @@ def _dispatch(command: str, places: Places, options: dict) -> int:
     elif command == "status":
         print(control.status(places))
     else:
-        drain = _seconds(options["--drain"], None)
+        drain = _seconds(options["--drain"])
         if command == "restart-gateway":
             control.restart_gateway(places, sys.stdin.buffer, drain)
         else:
@@ -98,14 +105,14 @@ def _dispatch(command: str, places: Places, options: dict) -> int:
     return errors.OK
 
 
-def _save(command: str, places: Places, options: dict) -> int:
+def _save(command: str, places: Places, options: dict[str, Any]) -> int:
     from sandbox import save
 
     write = save.save if command == "save" else save.save_sign_ins
     return write(places, options["--unless"], sys.stdout.buffer)
 
 
-def _restore(command: str, places: Places, options: dict) -> int:
+def _restore(command: str, places: Places, options: dict[str, Any]) -> int:
     from sandbox import restore
 
     if command == "check":
@@ -121,7 +128,7 @@ def _restore(command: str, places: Places, options: dict) -> int:
     return errors.OK
 
 
-def _entrypoint(rest: "list[str]") -> "list[str]":
+def _entrypoint(rest: list[str]) -> list[str]:
     if not rest:
         return []
     if rest[0] != "--" or len(rest) < 2:
@@ -129,7 +136,7 @@ def _entrypoint(rest: "list[str]") -> "list[str]":
     return rest[1:]
 
 
-def _parse(words: "list[str]", options: dict) -> dict:
+def _parse(words: list[str], options: dict[str, Any]) -> dict[str, Any]:
     """Read `--flag` and `--name VALUE` words into a copy of `options`; --boot is required."""
     parsed, queue = dict(options), list(words)
     while queue:
@@ -142,9 +149,9 @@ def _parse(words: "list[str]", options: dict) -> dict:
     return parsed
 
 
-def _seconds(text: str, default: "float | None") -> "float | None":
+def _seconds(text: str) -> float | None:
     if not text:
-        return default
+        return None
     try:
         value = float(text)
     except ValueError:

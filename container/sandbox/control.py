@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The commands that steer Hermes: go, restart-gateway, stop-gateway, status."""
 
+from __future__ import annotations
+
 import errno
 import json
 import os
@@ -8,7 +10,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from sandbox import processes
 from sandbox.errors import FAILED, NOT_RESTORED, TEMPORARY, TOO_LATE, USAGE, SandboxError
@@ -40,7 +42,7 @@ def go(places: Places, source: BinaryIO) -> None:
         tell(places, {"do": "go"})
 
 
-def restart_gateway(places: Places, source: BinaryIO, drain: "float | None") -> None:
+def restart_gateway(places: Places, source: BinaryIO, drain: float | None) -> None:
     """Restart Hermes, with new settings when `source` has any, and wait until it is ready.
 
     `drain`: seconds that it may take to finish what it is doing; None: as it is configured.
@@ -61,7 +63,7 @@ def restart_gateway(places: Places, source: BinaryIO, drain: "float | None") -> 
     )
 
 
-def stop_gateway(places: Places, drain: "float | None") -> None:
+def stop_gateway(places: Places, drain: float | None) -> None:
     """Stop Hermes, leave the sandbox running, and wait until it has stopped.
 
     Raises SandboxError 1 when it does not stop.
@@ -95,7 +97,7 @@ def status(places: Places) -> str:
     )
 
 
-def _settings(text: bytes) -> dict:
+def _settings(text: bytes) -> dict[str, Any]:
     try:
         settings = json.loads(text)
     except ValueError as error:
@@ -113,7 +115,7 @@ def _settings(text: bytes) -> dict:
     return {"config": config, "env": environ, "configuration": settings.get("configuration")}
 
 
-def _write_settings(places: Places, settings: dict) -> None:
+def _write_settings(places: Places, settings: dict[str, Any]) -> None:
     # JSON is YAML. The files are in the run folder: they hold keys.
     write_private(os.path.join(places.managed, "config.yaml"), json.dumps(settings["config"]))
     write_private(places.in_run("env.json"), json.dumps(settings["env"]))
@@ -121,7 +123,7 @@ def _write_settings(places: Places, settings: dict) -> None:
     write_private(places.in_run("configuration.json"), json.dumps(settings["configuration"]))
 
 
-def tell(places: Places, message: dict) -> None:
+def tell(places: Places, message: dict[str, Any]) -> None:
     """Give PID 1 an order. Raises SandboxError 75 when it is gone."""
     try:
         control = os.open(places.in_run("control"), os.O_WRONLY | os.O_NONBLOCK)
@@ -135,7 +137,7 @@ def tell(places: Places, message: dict) -> None:
         os.close(control)
 
 
-def _drain_limit(places: Places, drain: "float | None") -> float:
+def _drain_limit(places: Places, drain: float | None) -> float:
     if drain is None:
         try:
             config = json.loads(read_text(os.path.join(places.managed, "config.yaml")) or "{}")
@@ -145,7 +147,9 @@ def _drain_limit(places: Places, drain: "float | None") -> float:
     return drain + SHUTDOWN_MARGIN + 5.0
 
 
-def _await(places: Places, seconds: float, goal: str, reached: Callable[[dict], bool]) -> None:
+def _await(
+    places: Places, seconds: float, goal: str, reached: Callable[[dict[str, Any]], bool]
+) -> None:
     end = time.monotonic() + seconds
     while not reached(places.state()):
         if time.monotonic() > end:
@@ -153,7 +157,7 @@ def _await(places: Places, seconds: float, goal: str, reached: Callable[[dict], 
         time.sleep(0.05)
 
 
-def _processes(init: "int | None") -> "list[dict]":
+def _processes(init: int | None) -> list[dict[str, Any]]:
     if init is None:
         return []
     everyone = processes.table()

@@ -43,7 +43,7 @@ def dashboard(places: Places, host_tools: bool) -> None:
 
 
 def _restarts(places: Places) -> int:
-    return places.state().get("dashboardEnds", 0)
+    return int(places.state().get("dashboardEnds", 0))
 
 
 def _answers(port: int, token: str) -> bool:

@@ -89,7 +89,7 @@ def without_age(first: bytes) -> bytes:
     return bytes(timeless)
 
 
-def _open(path: str, mode: str, patience: float = 10.0) -> "contextlib.closing":
+def _open(path: str, mode: str, patience: float = 10.0) -> "contextlib.closing[sqlite3.Connection]":
     location = urllib.parse.quote(os.fsencode(path))
     uri = f"file:{location}?mode={mode}"
     return contextlib.closing(

@@ -8,6 +8,8 @@ started this process, the engine's line (see `line.py`). With PID 1 everything e
 what the system refuses it is noted and, where it matters, tried again.
 """
 
+from __future__ import annotations
+
 import contextlib
 import fcntl
 import json
@@ -26,6 +28,11 @@ from sandbox.output import Output
 from sandbox.places import FOLLOWERS, Places, read_text, valid_boot, write_private
 from sandbox.swap import settle
 
+# For type checkers only: see cli.py.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 # What Hermes ends with when it wants to be started again.
 RESTART_ME = 75
 RESTARTS = 3
@@ -39,7 +46,7 @@ AGAIN = 1.0
 LONGEST_PAUSE = 30.0
 
 
-def init(places: Places, entrypoint: "list[str]", environ: "os._Environ[str]") -> int:
+def init(places: Places, entrypoint: list[str], environ: os._Environ[str]) -> int:
     """Be PID 1 until Hermes ends and return the exit code.
 
     With an `entrypoint` that command is run at once in Hermes' place and never restarted.
@@ -55,7 +62,7 @@ class Init:
     """The state of PID 1. `wanted` is what shall become of Hermes: run, restart, stop or end."""
 
     def __init__(
-        self, places: Places, boot: str, entrypoint: "list[str]", environ: "dict[str, str]"
+        self, places: Places, boot: str, entrypoint: list[str], environ: dict[str, str]
     ) -> None:
         self.places = places
         self.boot = boot
@@ -78,7 +85,7 @@ class Init:
         self.crashes: list[float] = []
         self.exit_code: int | None = None
         self.orphaned = False
-        self.state = {
+        self.state: dict[str, Any] = {
             "state": "waiting",
             "pid": None,
             "generation": 0,
@@ -105,7 +112,7 @@ class Init:
             self._end()
         return self.exit_code
 
-    def _try(self, step: "Callable[[], object]") -> None:
+    def _try(self, step: Callable[[], object]) -> None:
         """Do something of which nothing that the system refuses may end PID 1."""
         try:
             step()
@@ -177,7 +184,7 @@ class Init:
             if self.wanted != "end":  # what ends is not begun again
                 self._obey(do, drain)
 
-    def _obey(self, do: object, drain: "float | None") -> None:
+    def _obey(self, do: object, drain: float | None) -> None:
         if do == "go" and self.state["state"] == "waiting":
             self._start()
         elif do == "restart":
@@ -205,7 +212,7 @@ class Init:
             code = os.waitstatus_to_exitcode(status)
             code = code if code >= 0 else 128 - code
             if self.gateway is not None and pid == self.gateway.pid:
-                self._gateway_ended(code)
+                self._gateway_ended(self.gateway, code)
             elif pid == self.dashboard.pid:
                 self.dashboard.ended(code)
             elif pid in self.execs:
@@ -251,11 +258,11 @@ class Init:
         self.start_at = time.monotonic() + self.pause
         self.pause = min(2 * self.pause, LONGEST_PAUSE)
 
-    def settings(self) -> "dict[str, str]":
+    def settings(self) -> dict[str, str]:
         """Return the environment of this boot, with what `go` brought."""
         return {**self.environ, **json.loads(read_text(self.places.in_run("env.json")) or "{}")}
 
-    def _restart(self, drain: "float | None") -> None:
+    def _restart(self, drain: float | None) -> None:
         if self.state["state"] == "waiting":
             return
         self.dashboard.renew()
@@ -263,23 +270,23 @@ class Init:
             self._start()
             return
         # SIGUSR1 asks Hermes for exit 75; before it listens for that, the signal just ends it.
-        self._ask_to_end("restart", signal.SIGUSR1, drain)
+        self._ask_to_end(self.gateway, "restart", signal.SIGUSR1, drain)
 
-    def _stop(self, wanted: str, drain: "float | None") -> None:
+    def _stop(self, wanted: str, drain: float | None) -> None:
         self.start_at = None
         if self.gateway is None:
             if wanted == "end":
                 self.exit_code = 0
             return
         # SIGINT is a planned stop for Hermes, SIGTERM an accident that it reports as failure.
-        self._ask_to_end(wanted, signal.SIGINT, drain)
+        self._ask_to_end(self.gateway, wanted, signal.SIGINT, drain)
 
-    def _ask_to_end(self, wanted: str, number: int, drain: "float | None") -> None:
+    def _ask_to_end(self, gateway: Child, wanted: str, number: int, drain: float | None) -> None:
         drain = self._configured_drain() if drain is None else drain
         self.wanted = wanted
         self.kill_at = time.monotonic() + drain + SHUTDOWN_MARGIN
         self._publish(state="stopping")
-        self.gateway.signal(number)
+        gateway.signal(number)
 
     def _configured_drain(self) -> float:
         try:
@@ -307,8 +314,8 @@ class Init:
         self.end_at = None
         self._stop("end", None)
 
-    def _gateway_ended(self, code: int) -> None:
-        self.gateway.bury(code)
+    def _gateway_ended(self, gateway: Child, code: int) -> None:
+        gateway.bury(code)
         was_ready = self.state["state"] in ("running", "stopping")
         wanted, self.gateway, self.kill_at = self.wanted, None, None
         self._say(f"{'command' if self.entrypoint else 'Hermes'} ended with code {code}")
@@ -327,11 +334,11 @@ class Init:
         """Count an end that nobody asked for; one before Hermes was ever ready is final."""
         now = time.monotonic()
         self.crashes = [at for at in self.crashes if at > now - WINDOW] + [now]
-        return self.state["everReady"] and len(self.crashes) <= RESTARTS
+        return bool(self.state["everReady"]) and len(self.crashes) <= RESTARTS
 
     # Time
 
-    def _timeout(self) -> "float | None":
+    def _timeout(self) -> float | None:
         if self.state["state"] == "starting" and not self.entrypoint:
             return PROBE_EVERY
         times = (self.kill_at, self.start_at, self.publish_at, self.end_at, self.dashboard.due)
@@ -342,7 +349,8 @@ class Init:
         if self.kill_at is not None and time.monotonic() >= self.kill_at:
             self._say("Hermes did not end in time and is killed")
             self.kill_at = None
-            self.gateway.signal_group(signal.SIGKILL)
+            if self.gateway is not None:
+                self.gateway.signal_group(signal.SIGKILL)
         if self.end_at is not None and time.monotonic() >= self.end_at:
             self._end_hermes()
         if self.start_at is not None and time.monotonic() >= self.start_at:
@@ -365,7 +373,7 @@ class Init:
 
     # What others see
 
-    def note_dashboard(self, pid: "int | None", over: "str | None") -> None:
+    def note_dashboard(self, pid: int | None, over: str | None) -> None:
         """Publish that the dashboard was started, or how it is `over`."""
         if over is not None:
             self._say(f"the dashboard {over}")

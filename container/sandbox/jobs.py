@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hermes' cron jobs, read as Hermes reads them: when the next is due, which run, which failed."""
 
+from __future__ import annotations
+
 import json
 import os
 import sqlite3
 import urllib.parse
 from datetime import datetime
+from typing import Any
 
 _ERROR_LIMIT = 500
 
@@ -17,7 +20,7 @@ class Jobs:
         self._folder = os.path.join(_in_use(home), "cron")
         self._records = self._read()
 
-    def next_run(self) -> "int | None":
+    def next_run(self) -> int | None:
         """Return when the earliest is due as epoch seconds, None when none ever is.
 
         One whose time is missing or cannot be read is due at once: when Hermes looks at it next, it
@@ -31,13 +34,13 @@ class Jobs:
         known = [at for at in times if at is not None]
         return int(min(known)) if known else None
 
-    def running(self, pid: "int | None") -> int:
+    def running(self, pid: int | None) -> int:
         """Count the runs that the Hermes with this process id has claimed or begun."""
         query = "SELECT count(*) FROM executions WHERE status IN ('claimed', 'running') AND pid = ?"
         rows = [] if pid is None else self._query(query, (pid,))
         return rows[0][0] if rows else 0
 
-    def failed(self) -> "dict | None":
+    def failed(self) -> dict[str, Any] | None:
         """Return the newest failure that no later run of its job made good, None without any.
 
         Of a job that is gone only the newest run of all counts.
@@ -55,7 +58,7 @@ class Jobs:
         last = max(failures, key=lambda run: run["at"])
         return {**last, "at": int(last["at"]), "error": last["error"][:_ERROR_LIMIT]}
 
-    def _last_runs(self) -> "dict[str, dict]":
+    def _last_runs(self) -> dict[str, dict[str, Any]]:
         """Return the last run of each job: id, name, at, error (None when it went well)."""
         query = (
             "SELECT job_id, status, error, finished_at, max(claimed_at) FROM executions "
@@ -93,7 +96,7 @@ class Jobs:
         except (OSError, ValueError):
             return job
 
-    def _read(self) -> "list[dict]":
+    def _read(self) -> list[dict[str, Any]]:
         """Return the records; those that are none are skipped."""
         try:
             with open(os.path.join(self._folder, "jobs.json"), encoding="utf-8-sig") as file:
@@ -103,7 +106,7 @@ class Jobs:
         jobs = content.get("jobs") if isinstance(content, dict) else content
         return [job for job in jobs if isinstance(job, dict)] if isinstance(jobs, list) else []
 
-    def _written(self) -> "float | None":
+    def _written(self) -> float | None:
         """Return when the jobs were written, None when Hermes has looked at them since."""
         try:
             written = os.stat(os.path.join(self._folder, "jobs.json")).st_mtime
@@ -116,7 +119,7 @@ class Jobs:
             looked = 0.0
         return written if looked < written else None
 
-    def _query(self, query: str, values: tuple = ()) -> "list[tuple]":
+    def _query(self, query: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
         path = os.path.join(self._folder, "executions.db")
         if not os.path.exists(path):
             return []
@@ -141,16 +144,16 @@ def _in_use(home: str) -> str:
     return profile if os.path.isdir(profile) else home
 
 
-def _trouble(job: dict) -> "str | None":
+def _trouble(job: dict[str, Any]) -> str | None:
     if job.get("last_status") == "error":
         return str(job.get("last_error") or "error")
     undelivered = job.get("last_delivery_error")
     return f"its answer was not delivered: {undelivered}" if undelivered else None
 
 
-def _epoch(text: object) -> "float | None":
+def _epoch(text: object) -> float | None:
     """Return a time as Hermes writes it as epoch seconds; None when it is none."""
     try:
-        return datetime.fromisoformat(text).timestamp()
+        return datetime.fromisoformat(str(text)).timestamp()
     except (TypeError, ValueError, OverflowError, OSError):
         return None

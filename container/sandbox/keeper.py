@@ -67,8 +67,9 @@ class Keeper:
 
     def ended(self, code: int) -> None:
         """Note that it was reaped, and when it is to come back."""
-        self._child.bury(code)
-        self._child, self.due = None, None
+        child, self._child, self.due = self._child, None, None
+        if child is not None:
+            child.bury(code)
         self._over(f"ended with code {code}")
 
     def _over(self, how: str) -> None:

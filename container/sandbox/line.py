@@ -27,6 +27,11 @@ import subprocess
 from sandbox import processes
 from sandbox.errors import why
 
+# For type checkers only: see cli.py.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 TYPE_CHECKING = False  # `typing` would stay in PID 1's memory; checkers know this name
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,7 +87,7 @@ class Line:
         self._received += descriptors
         return text
 
-    def _obey(self, order: dict) -> None:
+    def _obey(self, order: dict[str, Any]) -> None:
         if "cmd" in order:
             self._execute(order)
         elif "kill" in order and order["kill"] in self._running:
@@ -94,7 +99,7 @@ class Line:
             processes.kill({item.pid for item in processes.descendants(os.getpid())}, number)
             self._answer({"paused": order["pause"]})
 
-    def _execute(self, order: dict) -> None:
+    def _execute(self, order: dict[str, Any]) -> None:
         descriptors, self._received = self._received[:3], self._received[3:]
         environ = order["env"]  # nothing of PID 1's own: no platform hands that on
         program = _find(order["cmd"][0], environ.get("PATH", os.defpath))
@@ -128,7 +133,9 @@ class Line:
         self.execs[started.pid] = ended
         self._answer({"id": order["id"], "pid": started.pid})
 
-    def _answer(self, message: dict) -> None:
+    def _answer(self, message: dict[str, Any]) -> None:
+        if self._socket is None:  # a pipe brings orders, and takes no answers
+            return
         with contextlib.suppress(OSError):  # the engine is going; the next read says so
             self._socket.sendall(json.dumps(message).encode() + b"\n")
 

@@ -54,16 +54,17 @@ class _Source:
 
     def _read(self, file: BinaryIO) -> bytes:
         status = os.fstat(file.fileno())
-        first = self._offset is None
-        if first:
-            self._offset = max(0, status.st_size - _TAIL)
-        elif status.st_ino != self._inode or status.st_size < self._offset:
-            self._offset = 0
+        offset = self._offset
+        first = offset is None
+        if offset is None:
+            offset = max(0, status.st_size - _TAIL)
+        elif status.st_ino != self._inode or status.st_size < offset:
+            offset = 0
         self._inode = status.st_ino
-        file.seek(self._offset)
+        file.seek(offset)
         text = file.read(_TAIL)
         text = text[: text.rfind(b"\n") + 1]
-        self._offset += len(text)
+        self._offset = offset + len(text)
         if not first:
             return text
         return b"".join(text.splitlines(keepends=True)[-self._lines :]) if self._lines else b""

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where things are in this sandbox, read from the environment that the engine or image gives."""
 
+from __future__ import annotations
+
 import contextlib
 import fcntl
 import json
@@ -10,6 +12,11 @@ import time
 from collections.abc import Iterator
 
 from sandbox.errors import OTHER_BOOT, TEMPORARY, USAGE, SandboxError
+
+# For type checkers only: see cli.py.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # Locked (shared) by those who follow the logs.
 FOLLOWERS = "followers.lock"
@@ -25,7 +32,7 @@ class Places:
     and lives on the disk.
     """
 
-    def __init__(self, environ: "dict[str, str] | os._Environ[str]") -> None:
+    def __init__(self, environ: dict[str, str] | os._Environ[str]) -> None:
         self.run = _required(environ, "SANDBOX_RUN")
         self.home = _required(environ, "HERMES_HOME").rstrip("/")
         self.managed = environ.get("HERMES_MANAGED_DIR") or os.path.join(self.run, "managed")
@@ -78,9 +85,10 @@ class Places:
         marker = read_text(self.in_run("restored"))
         return marker is not None and marker == read_text(self.in_run("boot"))
 
-    def state(self) -> dict:
+    def state(self) -> dict[str, Any]:
         """Return what PID 1 last said about itself and Hermes; empty before its first word."""
-        return json.loads(read_text(self.in_run("state.json")) or "{}")
+        said: dict[str, Any] = json.loads(read_text(self.in_run("state.json")) or "{}")
+        return said
 
 
 def valid_boot(boot: str) -> bool:
@@ -88,7 +96,7 @@ def valid_boot(boot: str) -> bool:
     return bool(_BOOT.match(boot))
 
 
-def read_text(path: str) -> "str | None":
+def read_text(path: str) -> str | None:
     """Return the stripped text of a small file, None when there is no such file."""
     try:
         with open(path, encoding="utf-8") as file:
@@ -110,7 +118,7 @@ def write_private(path: str, text: str) -> None:
         raise
 
 
-def _required(environ: "dict[str, str] | os._Environ[str]", name: str) -> str:
+def _required(environ: dict[str, str] | os._Environ[str], name: str) -> str:
     value = environ.get(name, "")
     if not os.path.isabs(value):
         raise SandboxError(USAGE, f"{name} must be set to an absolute path.")

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`sandbox save`: a consistent archive of a state that may be in use; one of its sign-ins."""
 
+from __future__ import annotations
+
 import glob
 import json
 import os
@@ -8,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from sandbox import archive, databases
 from sandbox.errors import (
@@ -67,7 +69,7 @@ def _stage(places: Places) -> Iterator[str]:
             shutil.rmtree(stage, ignore_errors=True)
 
 
-def _with_folders(members: "list[Member]") -> "list[Member]":
+def _with_folders(members: list[Member]) -> list[Member]:
     """Return the private ones, and the folders in which they lie."""
     needed: set[str] = set()
     for member in members:
@@ -84,9 +86,9 @@ class _Save:
         self,
         places: Places,
         stage: str,
-        members: "list[Member]",
+        members: list[Member],
         limit: int,
-        left_out: "list[str]",
+        left_out: list[str],
     ) -> None:
         self._places = places
         self._stage = stage
@@ -115,7 +117,7 @@ class _Save:
             raise self._too_large(f"pack to more than {self._limit >> 20} MB") from None
         return OK
 
-    def _pack(self, file: BinaryIO) -> dict:
+    def _pack(self, file: BinaryIO) -> dict[str, Any]:
         """Write the archive into `file`, go back to its beginning and return its header."""
         writer = archive.Writer(file, self._limit)
         for member in self._members:
@@ -131,11 +133,12 @@ class _Save:
     def _digest(self) -> str:
         digest = archive.Digest()
         for member in self._members:
-            content: str | None = member.target
+            content = member.target
             if member.kind in ("file", "database"):
-                content = archive.hash_file(self._copies.get(member.name, member.path))
-                if content is None:
+                hashed = archive.hash_file(self._copies.get(member.name, member.path))
+                if hashed is None:
                     continue
+                content = hashed
             digest.add(member.name, member.kind, member.mode, content)
         return digest.hex()
 
@@ -157,7 +160,7 @@ def _mb(size: int) -> int:
     return -(-size >> 20)
 
 
-def _require_memory(members: "list[Member]") -> None:
+def _require_memory(members: list[Member]) -> None:
     """Refuse a state without its main database: Hermes makes one as soon as it runs."""
     if not any(item.name == MEMORY and item.kind == "database" for item in members):
         raise SandboxError(
@@ -165,9 +168,9 @@ def _require_memory(members: "list[Member]") -> None:
         )
 
 
-def _copy_databases(members: "list[Member]", stage: str) -> "dict[str, str]":
+def _copy_databases(members: list[Member], stage: str) -> dict[str, str]:
     """Copy Hermes' own databases, which must be sound, and those of others that let themselves."""
-    copies = {}
+    copies: dict[str, str] = {}
     for member in members:
         copy = os.path.join(stage, f"{len(copies)}.db")
         if member.kind == "database":
@@ -191,7 +194,7 @@ def _copied(member: Member, copy: str) -> bool:
     return True
 
 
-def _named(left_out: "list[str]") -> "list[str]":
+def _named(left_out: list[str]) -> list[str]:
     more = len(left_out) - _NAMED
     return [*left_out[:_NAMED], f"and {more} more"] if more > 0 else left_out
 

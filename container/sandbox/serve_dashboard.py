@@ -8,9 +8,12 @@ loopback, listens where the platform reaches it, and every request must carry th
 the page too: other users of this machine do not get it.
 """
 
+from __future__ import annotations
+
 import hmac
 import os
 import sys
+from typing import Any
 from urllib.parse import parse_qs
 
 # First: it finds Hermes' home and reads its settings, which what follows needs.
@@ -24,11 +27,11 @@ HEADER = b"x-hermes-session-token"
 class Guard:
     """ASGI middleware that lets pass what carries the token: in a header, or as Hermes' own do."""
 
-    def __init__(self, app: "object", token: str) -> None:
+    def __init__(self, app: Any, token: str) -> None:
         self._app = app
         self._token = token.encode()
 
-    async def __call__(self, scope: dict, receive: "object", send: "object") -> None:
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Serve a request or a WebSocket, or refuse it with 401 before anybody else sees it."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
@@ -42,7 +45,7 @@ class Guard:
             await send(head)
             await send({"type": "http.response.body", "body": b""})
 
-    def _allowed(self, scope: dict) -> bool:
+    def _allowed(self, scope: dict[str, Any]) -> bool:
         given = [value for name, value in scope["headers"] if name == HEADER]
         # The terminal's program in the sandbox names it in its WebSockets' addresses.
         given += parse_qs(scope["query_string"]).get(b"token", [])
@@ -52,7 +55,7 @@ class Guard:
 class Published(uvicorn.Config):
     """Listens where the platform reaches the sandbox, whatever address Hermes names."""
 
-    def __init__(self, app: "object", host: str, **more: object) -> None:
+    def __init__(self, app: object, host: str, **more: object) -> None:
         super().__init__(app, host=os.environ["SANDBOX_BIND"], **more)
 
 
