@@ -5,6 +5,7 @@ import functools
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import os
 import random
@@ -12,14 +13,34 @@ import resource
 import signal
 import sqlite3
 import subprocess
+import sys
 import tarfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from sandbox_box import Box, header
 
+KILLED_AT_A_STEP = """
+import os, signal, sys
+
+left, sys.path[:0] = int(sys.argv[1]), [sys.argv[2]]
+
+
+def count(event, _):
+    global left
+    if event not in ("os.mkdir", "os.remove", "os.rename", "os.rmdir"):
+        return
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+sys.addaudithook(count)
+from sandbox.cli import main
+
+sys.exit(main(sys.argv[3:]))
+"""
 CHOSEN = random.Random(1)  # noqa: S311 - the same places in every run
 
 
@@ -368,32 +389,28 @@ def test_a_disk_that_is_really_full(tmp_path: Path, archive: bytes) -> None:
 def test_a_kill_at_any_moment_leaves_the_old_state_or_the_new(
     new_box: Callable[[], Box], archive: bytes
 ) -> None:
+    """Before each step that changes what stands where: between two of them nothing changes but what is staged."""
     source = new_box().pretend(restored=False)
-    began = time.monotonic()
     source.ok("restore", stdin=archive)
-    duration = time.monotonic() - began
-    new, seen = source.tree(), set()
-    for step in range(12):
+    new, seen = source.tree(), []
+    for step in itertools.count(1):
         box = new_box().pretend(restored=False)
         box.home.mkdir()
         (box.home / "old").write_text("old")
         old = box.tree()
-        command = [f"{box.image}/bin/sandbox", "restore", "--boot", box.boot]
-        with subprocess.Popen(command, env=box.environ, stdin=subprocess.PIPE) as restore:
-            try:
-                restore.stdin.write(archive)
-                restore.stdin.close()
-            except BrokenPipeError:
-                pass
-            time.sleep(duration * step / 11)
-            restore.send_signal(signal.SIGKILL)
+        words = [str(step), str(box.image), "restore", "--boot", box.boot]
+        command = [sys.executable, "-BIS", "-c", KILLED_AT_A_STEP, *words]
+        done = subprocess.run(command, env=box.environ, input=archive, check=False)
         complete = (box.run / "restored").exists()
         box.start()  # PID 1 settles what was cut
         tree = box.tree()
         assert tree in (old, new)
         assert tree == new or not complete
-        seen.add(tree == new)
-    assert False in seen
+        if done.returncode == 0:
+            break
+        assert done.returncode == -signal.SIGKILL
+        seen.append(tree == new)
+    assert seen == sorted(seen) and set(seen) == {False, True}, "cut before and after the swap"
 
 
 def test_a_swap_that_was_cut_between_its_renames_is_undone(old: Box, archive: bytes) -> None:
