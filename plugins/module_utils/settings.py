@@ -188,6 +188,8 @@ ROLE_VARIABLES = frozenset(filter(None, map(role_argument, INPUTS))) | {
     "preflight_rotate",
 }
 """What the role preflight reads and sets."""
+OF_ONE_PLAY = ("hermes_action", "hermes_backup", "hermes_backup_dir")
+"""What a playbook for an existing deployment hands on to its task."""
 LATER_VARIABLES = (
     "hermes_gateway_token",
     "hermes_version",
@@ -356,10 +358,13 @@ class Checker:
         return self
 
     def check_place(self) -> None:
-        """Check only what finds an existing deployment: its name and its state folder; and how a play goes through."""
+        """Check only what finds an existing deployment: its name, its state folder, and what its plays are told."""
         self._name()
         self._state_dir()
         self._batches()
+        # Ansible would hand a list or a mapping on as the text that Python has for it.
+        for variable in OF_ONE_PLAY:
+            self._text(variable, "inputs")
 
     def _batches(self) -> None:
         """Check what the play itself could not use, and went on without."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
@@ -25,7 +26,7 @@ def yes_or_no(variable: str, value: Any) -> bool:
 def line_count(variable: str, value: Any) -> int:
     """Return how many lines to show. Raises a Card for what is no such number."""
     text = str(value).strip()
-    if text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_LINES:
+    if re.fullmatch("[0-9]{1,5}", text) and 1 <= int(text) <= MOST_LINES:
         return int(text)
     raise Card.of(
         variable,

@@ -26,7 +26,9 @@ from ansible.utils.display import Display
 from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
 from ansible_collections.hermes.workers.plugins.action import (
+    backup,
     check_inventory,
+    deployment_info,
     preflight,
     show_plan,
 )
@@ -37,6 +39,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.action import CardA
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import account, place
 
 HOST = "alice"
+OTHERS = ((deployment_info, {"log_lines": "40"}), (backup, {}))
 NAMES = INPUTS | ROLE_VARIABLES
 VAULT = VaultSecret(b"vault-password")
 
@@ -53,6 +56,8 @@ class Outcome:
 
     results: list[dict[str, Any]] = field(default_factory=list)
     """Of its tasks; the last one may have failed."""
+    others: list[dict[str, Any]] = field(default_factory=list)
+    """Of plays for a deployment that is there already, which none is."""
     unread: str = ""
     """What Ansible itself said of an inventory that it cannot read."""
     shown: list[str] = field(default_factory=list)
@@ -94,8 +99,8 @@ class Plays:
         patch.setattr(CardAction, "progress", lambda _action, text: self.shown.append(text))
         patch.setattr(Display, "display", lambda *_, **__: None)
 
-    def run(self, inventory: str) -> Outcome:
-        """Run the first tasks of a deploy for the host `alice`."""
+    def run(self, inventory: str, *, others: bool = False) -> Outcome:
+        """Run the first tasks of a deploy for the host `alice`. others: of further plays too."""
         self.shown.clear()
         outcome = Outcome(shown=self.shown)
         path = self.folder / "hosts.yml"
@@ -120,6 +125,8 @@ class Plays:
                 outcome.values[name] = templar.template(variables[name])
         variables["hostvars"] = HostVars(hosts, manager, loader)
         variables["ansible_play_batch"] = variables["ansible_play_hosts_all"] = [HOST]
+        for action, given in OTHERS if others else ():
+            outcome.others.append(self._task(action, given, loader, variables))
         arguments: dict[str, Any] = {}
         for action in (check_inventory, preflight):
             result = self._task(action, arguments, loader, variables)

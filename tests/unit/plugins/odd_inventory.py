@@ -72,6 +72,13 @@ GOOD: dict[str, list[str]] = {
     "hermes_token_command": ["[pass, insert, -m, hermes]"],
     "hermes_platform": ["workerd", "cloudflare"],
     "hermes_engine": ["process", "docker"],
+    "hermes_action": ["wake"],
+    "hermes_backup": ["newest"],
+    "hermes_backup_dir": ["kept"],
+    "hermes_log_level": ["warn"],
+    "hermes_log_lines": ["100"],
+    "hermes_log_raw": ["yes"],
+    "hermes_log_since": ["2h", "'14:30'"],
     "hermes_max_fail_percentage": ["25", "'50'"],
     "cloudflare_api_base_url": ["https://api.example.com/client/v4/"],
 }

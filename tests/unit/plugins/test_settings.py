@@ -513,3 +513,9 @@ def test_no_input_whatever_breaks_the_check(inputs: dict[str, Any]) -> None:
     checker = check(**inputs)
     if checker.problems:
         Card(checker.problems).render()
+
+
+def test_what_a_play_hands_on_is_text() -> None:
+    checker = Checker(GOOD | {"hermes_backup_dir": ["a"], "hermes_action": {"wake": True}})
+    checker.check_place()
+    assert subjects(checker) == ["hermes_action", "hermes_backup_dir"]
