@@ -21,6 +21,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.vault import VaultLib, VaultSecret
 from ansible.playbook.play import Play
 from ansible.playbook.task import Task
+from ansible.plugins.loader import inventory_loader
 from ansible.template import Templar
 from ansible.utils.display import Display
 from ansible.vars.hostvars import HostVars
@@ -84,7 +85,10 @@ class Plays:
         self.folder = folder
         patch.chdir(folder)
         patch.setattr(context, "CLIARGS", ImmutableDict(extra_vars=(), verbosity=0))
-        patch.setattr(constants, "INVENTORY_ENABLED", ["yaml"])
+        # Looked for once, and not for each inventory: no other plugin has anything to say of one file.
+        reader = [inventory_loader.get("yaml")]
+        patch.setattr(InventoryManager, "_fetch_inventory_plugins", lambda _manager: reader)
+        patch.setattr(constants, "VARIABLE_PLUGINS_ENABLED", [])
         patch.setattr(machine, "port_taken", lambda _port: False)
         patch.setattr(machine.ContainerEngine, "problems", lambda _engine: [])
         patch.setattr(machine.Machine, "rows", lambda _place, _source: [])

@@ -33,7 +33,7 @@ FIRST = int(os.environ.get("HERMES_FUZZ_SEED", "1"))
 SHOWN, SHOWN_LINE = 10, 300
 """Failing cases that are told of, and how much of a line of them."""
 INTERNAL = re.compile(r"Traceback|object at 0x|_Ansible|<class |[\x00-\x09\x0b-\x1f\x7f]")
-LINE = re.compile(r"([A-Za-z_]+)[\w.-]*: .+[.?]")
+LINE = re.compile(r"(\w+)[\w.-]*: .+[.?]")
 LONGEST_LINE = 500
 WORDS = {"true": True, "yes": True, "on": True, "1": True}
 WORDS |= {"false": False, "no": False, "off": False, "0": False}
