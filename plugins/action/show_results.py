@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.plugin_utils import screen
 from ansible_collections.hermes.workers.plugins.plugin_utils.action import CardAction
 from ansible_collections.hermes.workers.plugins.plugin_utils.table import STEPS, Row, row, table
 
@@ -27,7 +28,7 @@ class ActionModule(CardAction):
         ]
         # A single one has just shown its card.
         if len(rows) > 1:
-            self.show(["", *table(rows)])
+            self.show(["", *table(rows, screen.WIDTH)])
         self._judge(rows, options["batch"], options["max_fail_percentage"])
         return {"changed": False, "failed_deployments": [each.name for each in rows if each.error]}
 

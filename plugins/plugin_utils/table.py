@@ -65,15 +65,30 @@ def _error(steps: Mapping[str, dict[str, Any]], *, proved: bool) -> str:
     return text if len(text) <= ERROR_LENGTH else f"{text[: ERROR_LENGTH - 3]}..."
 
 
-def table(rows: list[Row]) -> list[str]:
-    """Return the rows as text, with a sentence of totals."""
-    cells = [HEAD, *(astuple(entry) for entry in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(HEAD))]
-    # The error comes last and is as long as it is.
-    text = [
+def _columns(cells: list[tuple[str, ...]]) -> list[str]:
+    """Return lines in which the cells of a column stand below each other."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in cells
     ]
+
+
+def table(rows: list[Row], width: int | None = None) -> list[str]:
+    """Return the rows as text, with a sentence of totals.
+
+    width: where that is too little for a row, its address, its version and its error stand below it.
+    """
+    cells = [HEAD, *(astuple(entry) for entry in rows)]
+    text = _columns(cells)
+    # The error comes last and is as long as it is.
+    if width and max(map(len, _columns([line[:-1] for line in cells]))) > width:
+        head, *lines = _columns([(line[0], *line[3:6]) for line in cells])
+        text = [head]
+        for line, entry in zip(lines, rows, strict=True):
+            version = f"version {entry.version}" if entry.version != "-" else ""
+            below = ("" if entry.url == "-" else entry.url, version, entry.error)
+            text += [line, *(f"    {words}" for words in below if words)]
     failed = sum(1 for entry in rows if entry.error)
     changed = sum(1 for entry in rows if entry.changed != "no")
     words = "would change" if any(entry.changed == "would" for entry in rows) else "changed"

@@ -55,3 +55,28 @@ def test_columns_are_aligned_and_totals_are_given() -> None:
     assert [line[urls - 2 : urls + 1] for line in lines[:3]] == ["  U", "  -", "  -"]
     assert lines[2].endswith("disk: full.")
     assert lines[-1] == "2 deployments: 1 changed, 1 failed."
+
+
+def test_a_narrow_terminal_has_what_is_long_below() -> None:
+    rows = [
+        Row(
+            "tenant-1",
+            "https://tenant-1.acme.workers.dev",
+            "127b6bd986d99b9e",
+            "yes",
+            "ok",
+            "0.6 s",
+        ),
+        Row("b", error="hermes_port: 80 is not a port."),
+    ]
+    assert table(rows, 80) == [
+        "deployment  changed  health  first token",
+        "tenant-1    yes      ok      0.6 s",
+        "    https://tenant-1.acme.workers.dev",
+        "    version 127b6bd986d99b9e",
+        "b           no       -       -",
+        "    hermes_port: 80 is not a port.",
+        "",
+        "2 deployments: 1 changed, 1 failed.",
+    ]
+    assert table(rows, 200) == table(rows)
