@@ -74,7 +74,7 @@ class ActionModule(ExistingAction):
         path = Path(named).expanduser().absolute()
         flaw = None if named and named != NEWEST else "not set"
         if flaw is None:
-            flaw = flaw_of(path)
+            flaw = flaw_of(path, self.deployment.shown(path))
         if flaw is None:
             return path
         others = [self.deployment.shown(one) for one in kept[:5]]
@@ -89,16 +89,16 @@ class ActionModule(ExistingAction):
         )
 
 
-def flaw_of(path: Path) -> str | None:
+def flaw_of(path: Path, shown: str) -> str | None:
     """Return why a file is no backup, as far as its outside tells; None when nothing speaks against it."""
     if not path.is_file():
-        return f"there is no file {path}"
+        return f"there is no file {shown}"
     if not os.access(path, os.R_OK):
-        return f"{path} cannot be read"
+        return f"{shown} cannot be read"
     size = path.stat().st_size
     if size > CAP:
-        return f"{path} has {size / 1e6:.0f} MB, and a backup has at most {CAP / 1e6:.0f}"
+        return f"{shown} has {size / 1e6:.0f} MB, and a backup has at most {CAP / 1e6:.0f}"
     with path.open("rb") as file:
         if file.read(1) != b"{":
-            return f"{path} is not a backup of Hermes"
+            return f"{shown} is not a backup of Hermes"
     return None

@@ -11,6 +11,7 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -132,3 +133,17 @@ def test_colour_obeys_the_terminal_and_who_sits_there(
     assert ("\x1b[" in text, "✓" in text) == (painted, painted)
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
     assert max(map(len, plain.splitlines())) <= 60
+
+
+def test_every_heading_fits() -> None:
+    """Ansible writes a task's name on one line, with its role before it and three stars behind it."""
+    root = Path(__file__).parents[3]
+    files = [*root.glob("playbooks/*.yml"), *root.glob("playbooks/tasks/*.yml")]
+    files += root.glob("roles/*/tasks/*.yml")
+    wide = []
+    for file in files:
+        role = f"hermes.workers.{file.parts[-3]} : " if "roles" in file.parts else ""
+        for name in re.findall(r"^ *- name: (.+)$", file.read_text(), re.MULTILINE):
+            heading = f"TASK [{role}{name}] ***"
+            wide += [heading] if len(heading) > 80 else []
+    assert len(files) > 15 and wide == []
