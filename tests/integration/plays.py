@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import time
@@ -32,6 +33,16 @@ def clean_environment(**more: str) -> dict[str, str]:
     # What plays print is read by lines; how they are wrapped is another test's.
     wide = {"COLUMNS": "2000"}
     return {**env, **wide, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0", **more}
+
+
+def copy_checkout(folder: Path) -> None:
+    """Copy what is tracked of the checkout into a folder, as it is now."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
+    for name in filter(None, listed.split("\0")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
 
 
 def free_port() -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 import secrets
-import shutil
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from plays import ROOT, Deployment, clean_environment
+from plays import Deployment, clean_environment, copy_checkout
 
 from tests.standins.provider import Provider
 
@@ -24,13 +23,7 @@ class Clone:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.local = Deployment("hermes", folder / ".hermes")
-        tracked = subprocess.run(
-            ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
-        ).stdout
-        for name in filter(None, tracked.split("\0")):
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target, follow_symlinks=False)
+        copy_checkout(folder)
 
     def make(
         self, target: str, *variables: str, more: str = "", **env: str
@@ -145,20 +138,6 @@ def test_streaming_arrives_in_pieces_and_ends(clone: Clone, first: object) -> No
         lines = [line.decode().strip() for line in response if line.startswith(b"data: ")]
     assert lines[-1] == "data: [DONE]"
     assert len([line for line in lines if '"content"' in line]) > 3
-
-
-def test_readme_examples_run_as_printed(clone: Clone, first: object) -> None:
-    readme = (clone.folder / "README.md").read_text()
-    blocks = re.findall(r"```sh\n(.*?)```", readme, re.DOTALL)
-    examples = [block for block in blocks if "curl" in block]
-    assert len(examples) >= 2, "the README shows a chat and a stream"
-    for example in examples:
-        command = example.replace("8787", str(clone.local.port))
-        done = subprocess.run(
-            ["sh", "-e", "-c", command], cwd=clone.folder, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        assert '"choices"' in done.stdout, done.stdout
 
 
 def test_a_key_that_is_exported_then_is_what_the_provider_is_asked_with(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The built collection, installed elsewhere and run by its full name."""
+"""The built collection: what is in it, and what is not. test_docs.py installs one and runs it by its full name."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import configparser
 import json
 import posixpath
 import re
-import shutil
 import subprocess
 import tarfile
 from pathlib import Path
 
 import pytest
 import yaml
-from plays import ROOT, Deployment, clean_environment
+from plays import ROOT, clean_environment, copy_checkout
 
 BIN = ROOT / ".venv" / "bin"
 CANARY = "sk-canary-of-the-tarball"
@@ -40,10 +39,7 @@ def run(*command: str | Path, cwd: Path, **env: str) -> subprocess.CompletedProc
 def tarball(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The collection, built from a copy of the checkout with an owner's files lying in it."""
     copy = tmp_path_factory.mktemp("source") / "checkout"
-    listed = run("git", "ls-files", "-z", cwd=ROOT).stdout
-    for name in filter(None, listed.split("\0")):
-        (copy / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / name, copy / name, follow_symlinks=False)
+    copy_checkout(copy)
     for name in (".hermes/alice/api_token", "inventories/mine/group_vars/all/vault.yml", ".env"):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         (copy / name).write_text(CANARY)
@@ -87,6 +83,7 @@ def test_a_beginning_comes_along(tarball: Path) -> None:
     ours, sample = configparser.ConfigParser(), configparser.ConfigParser()
     ours.read(ROOT / "ansible.cfg")
     sample.read_string(configuration)
+    assert sample["defaults"]["stdout_callback"] == "hermes.workers.cards"
     here = {"inventory": "hosts.yml"}
     kept = {name: ours["defaults"].get(name) for name in sample["defaults"]} | here
     assert dict(sample["defaults"]) == kept, "failures read as in the checkout"
@@ -100,31 +97,3 @@ def test_galaxy_takes_it(tarball: Path) -> None:
     assert told["repository"].startswith("https://")
     assert told["tags"] and "infrastructure" in told["tags"]
     assert told["readme"] == "README.md" and runtime["requires_ansible"]
-
-
-def test_it_deploys_by_its_full_name(tarball: Path, tmp_path: Path) -> None:
-    paths = {"ANSIBLE_COLLECTIONS_PATH": str(tmp_path / "collections")}
-    install = (BIN / "ansible-galaxy", "collection", "install", tarball)
-    run(*install, "-p", tmp_path / "collections", cwd=tmp_path, **paths)
-    elsewhere = Deployment("elsewhere", tmp_path / ".hermes")
-    host = {name: value for name, value in elsewhere.host().items() if name != "hermes_state_dir"}
-    (tmp_path / "inventory.json").write_text(json.dumps({"all": {"hosts": {"elsewhere": host}}}))
-
-    def play(name: str, *arguments: str) -> str:
-        command = (BIN / "ansible-playbook", "-i", "inventory.json", f"hermes.workers.{name}")
-        return run(*command, *arguments, cwd=tmp_path, **paths).stdout
-
-    try:
-        assert "deployed and verified" in play("deploy")
-        assert elsewhere.chat("Hello from elsewhere").status == 200
-        assert "changed=0" in play("deploy")
-        assert "rotated api_token" in play("rotate_keys", "-e", "keys=api_token")
-        assert "backed up" in play("backup")
-        assert "changed=1" in play("lifecycle", "-e", "hermes_action=sleep")
-        status = play("status")
-        assert "asleep" in status
-        assert re.search(r"ran +1 min today, 1 min this month", status)
-        assert "restored" in play("restore", "-e", "hermes_backup=newest")
-    finally:
-        play("destroy", "-e", "confirm=yes", "-e", "hermes_forget=true")
-    assert not elsewhere.state.exists()

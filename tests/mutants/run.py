@@ -73,7 +73,7 @@ class Checkout:
             text=True,
         )
         for name in filter(None, listed.stdout.split("\0")):
-            if (ROOT / name).is_file():
+            if (ROOT / name).is_file() or (ROOT / name).is_symlink():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
         for tools in (".venv", ".venv-test", "worker/node_modules"):
