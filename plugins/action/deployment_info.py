@@ -23,6 +23,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import (
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.in_force import outstanding
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import full_disk
+from ansible_collections.hermes.workers.plugins.plugin_utils.plan import at_boot_of
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import tail
 from ansible_collections.hermes.workers.plugins.plugin_utils.storage import Storage
 from ansible_collections.hermes.workers.plugins.plugin_utils.times import lasting, said
@@ -55,6 +56,13 @@ class ActionModule(ExistingAction):
         else:
             self.show(self._card(health, status))
         return {"changed": False, "running": client is not None, "health": health, "status": status}
+
+    def _after_reboot(self, record: dict[str, Any] | None) -> list[tuple[str, str | None]]:
+        """Return the rows on the next reboot and on the last one."""
+        if record is None:
+            return []
+        at_boot, deploy = at_boot_of(self.settings), self.command("deploy")
+        return [("after reboot", at_boot.words(deploy)), ("lacking", at_boot.lacking(deploy))]
 
     def _get(self, client: WorkerClient | None, path: str) -> dict[str, Any]:
         """Return the JSON of a GET, or an empty dict when the Worker does not answer it."""
@@ -101,6 +109,7 @@ class ActionModule(ExistingAction):
             ("last error", trouble(status.get("lastError"))),
             ("provider", provider_words(status.get("lastProviderError"))),
             ("jobs", job_words(status.get("lastJobError"))),
+            *self._after_reboot(record),
             ("supervisor", revived((record or {}).get("revived", 0))),
             (
                 "token",

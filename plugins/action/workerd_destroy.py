@@ -20,7 +20,11 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.container import (
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import ExistingAction
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import disk_card
-from ansible_collections.hermes.workers.plugins.plugin_utils.plan import others, remove_runtime
+from ansible_collections.hermes.workers.plugins.plugin_utils.plan import (
+    at_boot_of,
+    others,
+    remove_runtime,
+)
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import (
     Processes,
     save_and_sleep,
@@ -60,6 +64,7 @@ class ActionModule(ExistingAction):
         if stored and not forget:
             self._save()
         self.progress("stopping the processes")
+        at_boot_of(self.settings).remove()
         Processes(self.deployment, self.sources.host).stop()
         backup = self._back_up() if stored and not forget else None
         if containers is not None:

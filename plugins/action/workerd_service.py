@@ -27,6 +27,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.plan import (
     WORKERD,
     Actual,
     Change,
+    at_boot_of,
     effective_secrets,
     kind_of,
     observe,
@@ -83,6 +84,7 @@ class ActionModule(DeploymentAction):
                 "workerd": self._workerd(),
                 "drain": self.settings.drain_timeout,
                 "secrets": wanted,
+                "after_reboot": self.settings.after_reboot,
             }
             processes.restart_workerd(changes)
         else:
@@ -91,6 +93,9 @@ class ActionModule(DeploymentAction):
             self.deployment.keep_token(wanted["API_TOKEN"])
         client = WorkerClient(self.settings.port, wanted.get("API_TOKEN"))
         processes.wait_until_served(client, version)
+        left = at_boot_of(self.settings).settle(self.settings.after_reboot, self.runtime.host)
+        if left:
+            self.progress(f"after a reboot: {left}")
 
     def _same_supervisor(self, actual: Actual) -> bool:
         record = actual.supervisor
@@ -128,6 +133,7 @@ class ActionModule(DeploymentAction):
             self.settings.drain_timeout,
             wanted,
             self._helpers(processes),
+            self.settings.after_reboot,
         )
         done()
 

@@ -99,6 +99,8 @@ SECRET_VARIABLES = {name: variable for variable, name in KEY_NAMES.items()} | {
 }
 """Name of a Worker's secret -> the inventory variable that people know it by."""
 
+AFTER_REBOOT = ("stay_down", "start", "start_with_keys")
+
 PORT_VARIABLES = {
     "http": "hermes_port",
     "providers": "hermes_providers_port",
@@ -113,6 +115,7 @@ KNOWN_VARIABLES = frozenset(
         "access_team_domain",
         "account_id",
         "action",
+        "after_reboot",
         "ai_gateway",
         "ai_gateway_token",
         "allow_unauthenticated",
@@ -250,6 +253,7 @@ class Settings:
     drain_timeout: int = 60
     token_overlap: int = 600
     on_disconnect: str = "stop"
+    after_reboot: str = "stay_down"
     token_vault_file: str = ""
     """Where a rotation writes the API token that the inventory gives; one of these two, or neither."""
     token_command: list[str] = field(default_factory=list)
@@ -346,6 +350,7 @@ class Checker:
         self._origins()
         self._access()
         settings.on_disconnect = self._choice("hermes_on_disconnect", ("stop", "finish"))
+        settings.after_reboot = self._choice("hermes_after_reboot", AFTER_REBOOT)
         settings.host_tools = self._boolean("hermes_host_tools")
         settings.allow_unauthenticated = self._boolean("hermes_allow_unauthenticated")
         self._open_to_every_page()

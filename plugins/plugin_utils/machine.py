@@ -31,6 +31,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.container import (
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
 from ansible_collections.hermes.workers.plugins.plugin_utils.plan import (
     Change,
+    at_boot_of,
     make_plan,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.processes import free_port, port_taken
@@ -160,7 +161,9 @@ class Machine(Controller):
     def problems(self) -> list[Problem]:
         """Return everything about this machine that stands against the deployment."""
         found = [*super().problems(), *self._python()]
-        found += self._ports() if self.listens else []
+        if self.listens:
+            at_boot = at_boot_of(self.settings)
+            found += self._ports() + at_boot.problems(self.settings.after_reboot)
         return found + (self.containers.problems() if self.containers else [])
 
     def installs(self) -> bool:

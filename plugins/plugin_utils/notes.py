@@ -30,6 +30,7 @@ CLOUDFLARE_ONLY = (
     "hermes_prune_images",
 )
 WORKERD_ONLY = (
+    "hermes_after_reboot",
     "hermes_engine",
     "hermes_port",
     "hermes_providers_port",

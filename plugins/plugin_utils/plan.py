@@ -22,9 +22,11 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     Settings,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils import confinement
+from ansible_collections.hermes.workers.plugins.plugin_utils.at_boot import AtBoot
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import (
     Rendered,
     render,
+    session_of,
     variables,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.container import ContainerImage
@@ -209,7 +211,14 @@ def processes_change(
     # What a person edits is read at workerd's next start, whenever that is.
     if wanted_build(runtime, rendered) not in (None, actual.build):
         return Change("update", "processes", CHANGED_BY_HAND, WORKERD)
+    if rebooted := at_boot_of(settings).differs(settings.after_reboot, runtime.host):
+        return Change("update", "processes", rebooted, WORKERD)
     return None
+
+
+def at_boot_of(settings: Settings) -> AtBoot:
+    """Return what starts a deployment after a reboot."""
+    return AtBoot(Deployment(settings.state_dir, settings.name), session_of(settings))
 
 
 def hermes_change(

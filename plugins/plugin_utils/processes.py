@@ -100,6 +100,7 @@ class Processes:
         drain: int,
         secrets: dict[str, str],
         helpers: dict[str, list[str]],
+        after_reboot: str,
     ):
         """Start the supervisor and with it everything; raises a Card with the reason when it does not come up."""
         settings = {
@@ -113,6 +114,7 @@ class Processes:
             "environment": passed(PASSED),
             "workerd_environment": passed(PASSED_TO_WORKERD),
             "secrets": secrets,
+            "after_reboot": after_reboot,
         }
         self._supervisor(self.host, ["run"], settings)
 

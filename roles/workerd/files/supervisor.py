@@ -5,6 +5,7 @@
 A guardian beside it starts it again when it was killed, with the secrets of that moment: guardian.py.
 
     python supervisor.py run --folder DIR            < settings.json
+    python supervisor.py boot --folder DIR           (after a reboot, with what was kept for one)
     python supervisor.py ctl status --folder DIR
     python supervisor.py ctl restart --folder DIR    < changes.json
     python supervisor.py ctl set-secrets --folder DIR < secrets.json
@@ -14,14 +15,16 @@ A guardian beside it starts it again when it was killed, with the secrets of tha
     python supervisor.py ctl stop --folder DIR
 
 It holds the listening sockets, so that workerd can be stopped and started while clients wait instead of being refused.
-Secrets come in on standard input and go into workerd's environment, nowhere else.
+Secrets come in on standard input and go into workerd's environment, nowhere else unless the owner said so.
 
 Settings: {"name", "host", "kind": "process" or "docker", "ports": {"http", "providers"}, "workerd": [command],
 "helpers": {"engine" or "cleaner": [command]}, "drain": seconds, "environment": {for the helpers},
-"workerd_environment": {}, "secrets": {for workerd}}. A guardian gives further: "earlier_secrets": {what a change that
+"workerd_environment": {}, "secrets": {for workerd}, "after_reboot": "stay_down", "start" or "start_with_keys"}. What a
+start after a reboot needs is kept in boot.json, where it is to start at all; secrets with "start_with_keys" only, and
+else the names of those that such a start lacks. A guardian gives further: "earlier_secrets": {what a change that
 nobody settled would be taken back to}, "guardian": its process id, "revived": how often that was necessary.
-Changes of restart: any of "workerd", "drain", "secrets". Changes of change-secrets: {name: value, or null to remove};
-what was there before is remembered, in memory only, until it is settled or taken back.
+Changes of restart: any of "workerd", "drain", "secrets", "after_reboot". Changes of change-secrets: {name: value, or
+null to remove}; what was there before is remembered, in memory only, until it is settled or taken back.
 """
 
 import argparse
@@ -59,6 +62,9 @@ GUARDIAN = Path(__file__).with_name("guardian.py")
 RECORD = Path("run/supervisor.json")
 PROCESSES = Path("run/processes.json")
 BUILD = (Path("build/config.capnp"), Path("build/worker.js"))
+BOOT = Path("boot.json")
+"""What the start after a reboot is given; there is none where it is to stay down."""
+TOKEN = Path("api_token")
 CONTROL = "ipc://run/supervisor.sock"
 EVENTS = "ipc://run/supervisor-events.sock"
 LOG_BYTES = 10_000_000
@@ -98,6 +104,8 @@ def main(arguments: list[str]) -> int:
         "run", help="start in the background; settings as JSON on standard input"
     )
     run.add_argument("--folder", required=True, type=Path)
+    boot = commands.add_parser("boot", help="start with what was kept for a reboot")
+    boot.add_argument("--folder", required=True, type=Path)
     ctl = commands.add_parser("ctl", help="speak to the running supervisor")
     ctl.add_argument("action", choices=["status", *CHANGES, "settle-secrets", "stop"])
     ctl.add_argument("--folder", required=True, type=Path)
@@ -107,6 +115,8 @@ def main(arguments: list[str]) -> int:
     os.chdir(options.folder)
     if options.command == "run":
         return start(json.load(sys.stdin))
+    if options.command == "boot":
+        return 0 if start(kept_for_boot()) in (0, ALREADY_RUNNING) else 1
     return control(options.action)
 
 
@@ -151,6 +161,36 @@ def detached(settings: dict, writing: int) -> None:
         logging.exception("the supervisor failed")
         report(writing, json.dumps({"code": code, "error": str(error) or type(error).__name__}))
     os._exit(code)
+
+
+def kept_for_boot() -> dict:
+    """Return the settings of before the reboot, with the API token, which the folder holds in any case."""
+    settings = json.loads(BOOT.read_text(encoding="utf-8"))
+    with contextlib.suppress(FileNotFoundError):
+        token = TOKEN.read_text(encoding="ascii").strip()
+        settings["secrets"] = {"API_TOKEN": token} | settings["secrets"]
+    return settings
+
+
+def keep_for_boot(settings: dict) -> None:
+    """Keep what a start after a reboot needs, as far as the owner chose. settings: what a start now would be given."""
+    wanted = settings.get("after_reboot", "stay_down")
+    if wanted == "stay_down":
+        BOOT.unlink(missing_ok=True)
+        return
+    secrets, own = settings["secrets"], settings["workerd_environment"]
+    lacking = [name for name in settings.get("lacks", []) if name not in secrets]
+    kept = {name: value for name, value in settings.items() if name not in ("guardian", "revived")}
+    kept |= {"lacking": lacking, "lacks": lacking}
+    if wanted != "start_with_keys":
+        names = secrets.keys() - own.keys() - {"API_TOKEN", PREVIOUS}
+        kept |= {"secrets": {}, "earlier_secrets": None, "lacks": sorted({*names, *lacking})}
+    temporary = BOOT.with_suffix(".new")
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(kept, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(BOOT)
 
 
 def report(writing: int, text: str) -> None:
@@ -412,8 +452,13 @@ class Guardian(Process):
             "secrets": workerd.env,
             "earlier_secrets": workerd.earlier_env,
         }
+        current = self.settings | current
+        try:
+            keep_for_boot(current)
+        except OSError:
+            logging.exception("what a start after a reboot needs could not be kept")
         with contextlib.suppress(OSError):
-            self.line.sendall(json.dumps(self.settings | current).encode() + b"\n")
+            self.line.sendall(json.dumps(current).encode() + b"\n")
 
 
 class Restart(Command):
@@ -451,6 +496,8 @@ def set_up(workerd: Process, changes: dict) -> None:
     if "workerd" in changes:
         command, *workerd.args = changes["workerd"]
         workerd.cmd = shlex.quote(command)
+    if "after_reboot" in changes:
+        workerd.arbiter.get_watcher("guardian").settings["after_reboot"] = changes["after_reboot"]
     if "secrets" in changes:
         set_secrets(workerd, changes["secrets"])
 
@@ -458,6 +505,8 @@ def set_up(workerd: Process, changes: dict) -> None:
 def set_secrets(workerd: Process, secrets: dict) -> None:
     """Replace all secrets."""
     own = json.loads(RECORD.read_text(encoding="utf-8"))["workerd_environment"]
+    # These are all: what a start after a reboot lacked is brought by them, or is not wanted any more.
+    workerd.arbiter.get_watcher("guardian").settings.pop("lacks", None)
     workerd.replace_env(own | with_previous(workerd.env, secrets))
 
 
