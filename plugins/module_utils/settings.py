@@ -1278,6 +1278,7 @@ def url_flaw(url: Any, *, by_name: bool = False) -> str:
         or parts.scheme not in ("http", "https")
         or not host
         or re.search(r"\s", url)
+        or not url.isprintable()
     ):
         return "is not an http or https URL."
     if parts.username is not None or parts.password is not None:

@@ -134,9 +134,7 @@ class AtBoot:
     def lacking(self, command: str) -> str | None:
         """Return what the processes run without since a reboot, for the status; None when they have all."""
         names = self.kept().get("lacking") or []
-        return (
-            f"{', '.join(names)}, not kept for a reboot; run `{command}`" if names else None
-        )
+        return f"{', '.join(names)}, not kept for a reboot; run `{command}`" if names else None
 
     def _is(self) -> bytes:
         try:

@@ -49,6 +49,7 @@ GOOD: dict[str, list[str]] = {
     ],
     "hermes_access_team_domain": ["acme.cloudflareaccess.com"],
     "hermes_access_audiences": ["[0123456789abcdef]"],
+    "hermes_after_reboot": ["start", "start_with_keys"],
     "hermes_on_disconnect": ["finish"],
     "hermes_host_tools": ["yes"],
     "hermes_allow_unauthenticated": ["true"],

@@ -64,7 +64,9 @@ def entry(value: Any) -> str:
 
 
 ANYWHERE: dict[str, Meaning] = {
-    **dict.fromkeys(("name", "platform", "provider_keys", "on_disconnect", "verify"), same),
+    **dict.fromkeys(
+        ("name", "platform", "provider_keys", "on_disconnect", "after_reboot", "verify"), same
+    ),
     **dict.fromkeys(("instance_type", "location", "route_mode", "uploader", "state_dir"), same),
     **dict.fromkeys(("token_vault_file", "base_image", "sidecar_image", "token_command"), same),
     **dict.fromkeys(("cors_origins", "access_audiences"), same),
