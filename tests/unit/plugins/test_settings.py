@@ -158,7 +158,11 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"hermes_dashboard_idle": "25h"}, "hermes_dashboard_idle", "24h"),
     ({"hermes_on_disconnect": "end"}, "hermes_on_disconnect", "stop, finish"),
     ({"hermes_after_reboot": "yes"}, "hermes_after_reboot", "stay_down, start, start_with_keys"),
-    ({"hermes_provider_base_url": "\0http://127.0.0.1/v1"}, "hermes_provider_base_url", "http"),
+    (
+        {"hermes_provider_base_url": "\0http://localhost/v1", "hermes_default_model": "custom/m"},
+        "hermes_provider_base_url",
+        "http",
+    ),
     ({"hermes_host_tools": "perhaps"}, "hermes_host_tools", "true nor false"),
     ({"hermes_allow_unauthenticated": 2}, "hermes_allow_unauthenticated", "true nor false"),
     ({"hermes_verify": "no"}, "hermes_verify", "auto, full"),
