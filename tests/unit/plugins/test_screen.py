@@ -8,7 +8,6 @@ import json
 import os
 import pty
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -53,8 +52,15 @@ def test_no_line_is_longer_than_the_terminal_and_no_word_is_lost(line: str, widt
 def test_a_command_on_several_lines_is_the_same_to_a_shell(command: str) -> None:
     fitted = screen.fit(f"  {command}", 80)
     assert len(fitted) > 1
-    whole = "\n".join(fitted).replace("\\\n", "")
-    assert shlex.split(whole) == shlex.split(command)
+    assert words_of("\n".join(fitted)) == words_of(command)
+
+
+def words_of(command: str) -> list[str]:
+    """The words that a shell makes of what was copied."""
+    program, rest = command.strip().split(" ", 1)
+    line = f"printf '%s\\n' {program} {rest}"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
 
 
 @given(
