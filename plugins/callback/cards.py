@@ -58,6 +58,15 @@ class CallbackModule(Default):
         took = screen.took(time.monotonic() - self._began)
         self._display.display(f"Took {took}.")
 
+    def _print_task_banner(self, task) -> None:
+        """Show the heading of a task; one that is longer than the terminal is wide without its role, on more lines."""
+        heading = f"TASK [{task.get_name()}] ***"
+        if self._display.verbosity or len(heading) <= screen.WIDTH:
+            super()._print_task_banner(task)
+            return
+        screen.show(self._display, f"\nTASK [{task.name}] ***")
+        self._last_task_banner = task._uuid
+
     def _recap(self, host: str, counts: dict[str, int]) -> None:
         told = [f"{name}={counts[key]}" for name, key in COUNTS]
         told += [f"{name}={counts[name]}" for name in SELDOM if counts[name]]
