@@ -21,6 +21,8 @@ CHECKOUT_PAGES = [
     "docs/operations.md",
     "docs/models.md",
     "docs/dashboard.md",
+    "docs/clients.md",
+    "docs/reverse-proxy.md",
     "docs/lifecycle.md",
     "docs/backups.md",
     "docs/rotation.md",
