@@ -40,7 +40,7 @@ WITH_STAND_IN := $(WITH_TOOLS) PYTHONPATH="$(CURDIR)/.ansible/collections"
 PACKED := .ansible/packed
 
 .DEFAULT_GOAL := help
-.PHONY: help deploy verify rotate-keys status logs backup restore lifecycle destroy test test-python test-worker test-molecule mutants lint bench rehearse live lock tools test-tools worker-tools
+.PHONY: help deploy verify rotate-keys status logs backup restore lifecycle destroy test test-python test-worker test-molecule mutants lint bench record rehearse live lock tools test-tools worker-tools
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  %-11s %s\n", $$1, $$2}'
@@ -103,6 +103,9 @@ lint: test-tools worker-tools ## Run every static check
 
 bench: tools test-tools worker-tools ## Measure (PART=gate, wake, soak, memory, fleet or fresh); writes benchmarks/results
 	@$(WITH_TOOLS) python benchmarks/run.py $(PART)
+
+record: tools test-tools ## Type README's first five minutes in a fresh clone; draws docs/first-five-minutes.svg
+	@$(WITH_TOOLS) python -m tests.record
 
 rehearse: INVENTORY = inventories/single
 rehearse: tools test-tools ## Rehearse a deployment to Cloudflare on this machine; no account (IMAGE=given builds none)

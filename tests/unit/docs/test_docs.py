@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import html
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,6 +78,23 @@ def test_the_readme_is_short() -> None:
     assert len(lines) <= 76
     commands = re.findall(r"```sh\n(.+?)\n```", "\n".join(lines), re.DOTALL)
     assert commands[:2] == ["make deploy", "make test"], "the two commands come first"
+
+
+def test_the_recording_is_of_the_readme_and_of_no_machine() -> None:
+    """`make record` draws it anew; what README has one type is in it, and nothing that a picture must not load."""
+    drawn = (ROOT / "docs/first-five-minutes.svg").read_text()
+    text = html.unescape("".join(re.findall(r">([^<>]+)<", drawn))).replace("\xa0", " ")
+    for said in (
+        "$ make deploy",
+        "deployed and verified",
+        "No changes. 0 calls written.",
+        "$ curl -s",
+    ):
+        assert said in text, said
+    assert "hermes: running" in text, "and what it does now"
+    assert not re.search(r"hw_[\w-]{20}|/tmp/|/root|/home/(?!hermes)|Traceback", text)
+    addresses = set(re.findall(r"https?://[\w.]+", drawn))
+    assert addresses <= {"http://127.0.0.1", "http://www.w3.org"}, "it loads nothing from elsewhere"
 
 
 def test_each_wish_leads_to_one_page_that_begins_with_the_command() -> None:
