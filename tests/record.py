@@ -110,6 +110,8 @@ def draw(sessions: list[tuple[str, str]]) -> str:
     drawn = console.export_svg(
         title=title, theme=SVG_EXPORT_THEME, code_format=DRAWING, unique_id="first"
     )
+    # What Ansible paints as a dark grey is all but black there.
+    drawn = drawn.replace("#4b4e55", "#8a8f98")
     return "\n".join(line.rstrip() for line in drawn.splitlines()) + "\n"
 
 

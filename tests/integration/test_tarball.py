@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The built collection: what is in it, and what is not. test_docs.py installs one and runs it by its full name."""
+"""The built collection: what is in it, and what is not; test_printed_docs.py runs it by its full name."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ CHECKOUT_PAGES = [
 """Read in this order, in the checkout in which README's commands were typed."""
 INSTALLED_PAGES = ["docs/installed.md"]
 ELSEWHERE = {
-    "make test": "tests/integration/test_docs.py::test_every_page_is_read",
+    "make test": "tests/integration/test_printed_docs.py::test_every_page_is_read",
     "make rehearse": "tests/integration/test_rehearse.py"
     "::test_a_rehearsal_ends_in_a_verified_chat_and_leaves_nothing",
     "make live": "tests/integration/test_rehearse.py"
