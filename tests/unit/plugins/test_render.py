@@ -124,7 +124,7 @@ def test_a_provider_on_this_machine_gets_its_own_network(sources: Sources) -> No
 
 CONTROLLERS = {
     *("verify", "token_vault_file", "token_command", "host", "account_id", "api_base_url"),
-    "deployments",
+    *("deployments", "after_reboot"),
     *("route_mode", "take_over_hostname", "uploader", "check_provider_key", "prune_images"),
 }
 """Settings that are a play's own business: the Worker is the same, whatever they are."""
