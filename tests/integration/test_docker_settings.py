@@ -20,7 +20,8 @@ from tests.standins.provider import Provider
 def place(
     make_deployment: Callable[..., Deployment], docker: Docker, base: str, sidecar: str
 ) -> Iterator[Place]:
-    with Provider(LAST_KEY, also="") as provider:
+    # To a Hermes that holds its keys itself, loopback would be its own container.
+    with Provider(LAST_KEY, also="", host=docker.gateway) as provider:
         it = make_deployment(
             "locked",
             **in_container(docker, base, sidecar),
