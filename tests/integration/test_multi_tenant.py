@@ -56,7 +56,7 @@ class Walk:
 
     def sections(self) -> Iterator[tuple[str, str]]:
         """Title and commands of each section that has any."""
-        for section in re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]:
+        for section in re.split(r"^##? ", PAGE, flags=re.MULTILINE)[1:]:
             commands = "\n".join(
                 re.findall(r"^```sh\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
             )
