@@ -53,6 +53,3 @@ def test_it_runs_at_cloudflare(
         it = Clouded("busy-there", home, plane=plane, variables=keys)
         it.deploy()
         keeps_its_own(it, provider, ERRAND)
-        it.variables["hermes_provider_keys"] = "environment"
-        it.deploy()
-        keeps_its_own(it, provider, f"{ERRAND} (with a key of its own)")
