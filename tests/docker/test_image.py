@@ -105,7 +105,6 @@ class Sandbox:
         return dict(json.loads(answer.read()))
 
 
-@dataclass
 @pytest.fixture
 def start(docker: Docker, image: Image) -> Iterator[Callable[..., Sandbox]]:
     """Start containers; they are gone after the test."""
