@@ -247,7 +247,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("checkout") / "copy"
     copy.mkdir()
     for name in ("container", "meta", "playbooks", "plugins", "roles"):
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        # A link to the checkout itself is in the playbooks.
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=ignored)
     ignored = shutil.ignore_patterns("node_modules", "test")
     shutil.copytree(ROOT / "worker", copy / "worker", ignore=ignored)
     for name in ("ansible.cfg", "galaxy.yml"):
