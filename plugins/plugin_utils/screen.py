@@ -21,7 +21,9 @@ MARGIN = 4
 # A label of a card, and blanks up to its value; the value goes on below itself.
 LABEL = re.compile(r"\s*(?:\S+ )*?\S+\s{2,}(?=\S)|\s*(?:Do|Docs|Note): ")
 DETAIL = re.compile(r"\s*\| ")
-COMMAND = re.compile(r"\s*(?:curl|make|(?:\S*/)?ansible-playbook|\S*python[\d.]* -m ansible) ")
+COMMAND = re.compile(
+    r"\s*(?:curl|make|mkdir|sudo|(?:\S*/)?ansible-playbook|\S*python[\d.]* -m ansible) "
+)
 # What stands in backquotes is one word, with what touches it.
 WORD = re.compile(r"[^\s`]*`[^`]+`[^\s`]*|\S+")
 # A word of a shell with its quotes, or an option with its value.

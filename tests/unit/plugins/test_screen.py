@@ -55,6 +55,14 @@ def test_a_command_on_several_lines_is_the_same_to_a_shell(command: str) -> None
     assert words_of("\n".join(fitted)) == words_of(command)
 
 
+@pytest.mark.parametrize("program", ["mkdir", "sudo", "make"])
+def test_whatever_begins_a_printed_command_goes_on_behind_a_backslash(program: str) -> None:
+    command = f"{program} -m 700 -p .hermes/{'a' * 30} && tar -xzf .hermes/{'b' * 30}.tar.gz -C ."
+    first, *more = screen.fit(f"  {command}", 80)
+    assert more and all(line.endswith(" \\") for line in (first, *more[:-1]))
+    assert " ".join(" ".join((first, *more)).replace("\\", "").split()) == command
+
+
 def words_of(command: str) -> list[str]:
     """The words that a shell makes of what was copied."""
     program, rest = command.strip().split(" ", 1)
