@@ -489,8 +489,10 @@ def test_a_stopped_supervisor_stays_stopped_though_it_is_killed_meanwhile(box: B
 
 
 def test_a_guardian_whose_start_fails_tries_again(running: Box) -> None:
-    guardian, supervisor = running.pids()["guardian"], psutil.Process(running.record()["pid"])
+    guardian = psutil.Process(running.pids()["guardian"])
+    supervisor = psutil.Process(running.record()["pid"])
     log = running.folder / "logs" / "supervisor.log"
+    guardian.suspend()  # it would have the port again before anybody else
     supervisor.suspend()
     for name in ("workerd", "engine"):
         os.kill(running.pids()[name], signal.SIGKILL)
@@ -500,9 +502,10 @@ def test_a_guardian_whose_start_fails_tries_again(running: Box) -> None:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         wait_for(lambda: other.bind(("127.0.0.1", running.port)) is None)
         other.listen()
+        guardian.resume()
         wait_for(lambda: "in use" in log.read_text())
         # Whoever stops the deployment now has to find it.
-        assert running.pids() == {"guardian": guardian}
+        assert running.pids() == {"guardian": guardian.pid}
     wait_for(lambda: running.revived(1))
 
 
