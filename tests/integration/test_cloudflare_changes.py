@@ -247,7 +247,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("checkout") / "copy"
     copy.mkdir()
     for name in ("container", "meta", "playbooks", "plugins", "roles"):
-        # A link to the checkout itself is in the playbooks.
+        # The playbooks' links into the checkout are to lead into the copy.
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=ignored)
     ignored = shutil.ignore_patterns("node_modules", "test")
