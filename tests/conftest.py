@@ -41,8 +41,23 @@ def group(item: pytest.Item) -> str:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Group the tests for `pytest -n 2 --dist loadgroup`, before pytest-xdist reads the marks."""
+    """Group the tests for `pytest --dist loadgroup`, before pytest-xdist reads the marks."""
     item.add_marker(pytest.mark.xdist_group(group(item)))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what takes long first, so that no process is left with it at the end: Docker's group, then whole deploys."""
+    first = [
+        ROOT / "tests" / "integration",
+        ROOT / "tests" / "docker",
+        ROOT / "tests" / "cloudflare",
+    ]
+
+    def place(item: pytest.Item) -> tuple[bool, int]:
+        folder = item.path.parent
+        return group(item) != "docker", first.index(folder) if folder in first else len(first)
+
+    items.sort(key=place)
 
 
 link_checkout()

@@ -111,7 +111,8 @@ def start(docker: Docker, image: Image) -> Iterator[Callable[..., Sandbox]]:
     names: list[str] = []
 
     def run(*options: str) -> Sandbox:
-        boot = f"boot-{next(_numbers)}"
+        # No id of the sandboxes outside containers: each kills what carries its own, in a container too.
+        boot = f"container-{next(_numbers)}"
         names.append(boot)
         environment = ("--env", f"HERMES_BOOT_ID={boot}")
         docker("run", "--detach", "--name", boot, *environment, *options, image.name)
