@@ -8,11 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.module_utils.client import Unreachable
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
-from ansible_collections.hermes.workers.plugins.plugin_utils import backups
-from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import ExistingAction
-from ansible_collections.hermes.workers.plugins.plugin_utils.starting import shown
+from ..module_utils.client import Unreachable
+from ..module_utils.errors import Card
+from ..plugin_utils import backups
+from ..plugin_utils.deploy import ExistingAction
+from ..plugin_utils.starting import shown
 
 
 class ActionModule(ExistingAction):

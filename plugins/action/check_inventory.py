@@ -13,17 +13,13 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
-from ansible_collections.hermes.workers.plugins.module_utils.settings import (
-    Checker,
-    Settings,
-    collisions,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils import inputs
-from ansible_collections.hermes.workers.plugins.plugin_utils.action import CardAction
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import account as accounts
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.place import open_api
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
+from ..module_utils.errors import Card, Problem
+from ..module_utils.settings import Checker, Settings, collisions
+from ..plugin_utils import inputs
+from ..plugin_utils.action import CardAction
+from ..plugin_utils.cloudflare import account as accounts
+from ..plugin_utils.cloudflare.place import open_api
+from ..plugin_utils.layout import Deployment
 
 VARIABLES = (
     "hermes_name",

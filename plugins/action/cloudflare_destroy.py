@@ -12,41 +12,25 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.module_utils import containers, scripts
-from ansible_collections.hermes.workers.plugins.module_utils.client import (
-    RemoteClient,
-    Unreachable,
-)
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
-    Cloudflare,
-    CloudflareError,
-)
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
-from ansible_collections.hermes.workers.plugins.module_utils.settings import Checker, Settings
-from ansible_collections.hermes.workers.plugins.plugin_utils import backups
-from ansible_collections.hermes.workers.plugins.plugin_utils.answers import yes_or_no
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import account as accounts
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import hostname
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.config import (
-    application_name,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.deployed import (
-    Deployed,
-    host_of,
-    is_ours,
-    read,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.image import prune
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.place import open_api
-from ansible_collections.hermes.workers.plugins.plugin_utils.container import Containers
-from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import (
-    PLACE_OPTIONS,
-    DeploymentAction,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
-from ansible_collections.hermes.workers.plugins.plugin_utils.plan import remove_runtime
-from ansible_collections.hermes.workers.plugins.plugin_utils.processes import save_and_sleep
+from ..module_utils import containers, scripts
+from ..module_utils.client import RemoteClient, Unreachable
+from ..module_utils.cloudflare import Cloudflare, CloudflareError
+from ..module_utils.errors import Card, Problem
+from ..module_utils.settings import Checker, Settings
+from ..plugin_utils import backups
+from ..plugin_utils.answers import yes_or_no
+from ..plugin_utils.build import Sources
+from ..plugin_utils.cloudflare import account as accounts
+from ..plugin_utils.cloudflare import hostname
+from ..plugin_utils.cloudflare.config import application_name
+from ..plugin_utils.cloudflare.deployed import Deployed, host_of, is_ours, read
+from ..plugin_utils.cloudflare.image import prune
+from ..plugin_utils.cloudflare.place import open_api
+from ..plugin_utils.container import Containers
+from ..plugin_utils.deploy import PLACE_OPTIONS, DeploymentAction
+from ..plugin_utils.layout import Deployment
+from ..plugin_utils.plan import remove_runtime
+from ..plugin_utils.processes import save_and_sleep
 
 WHERE = (
     "hermes_name",

@@ -8,12 +8,10 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.action import (
-    CloudflareAction,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.image import PushedImage
-from ansible_collections.hermes.workers.plugins.plugin_utils.plan import note_use
+from ..module_utils.errors import Card
+from ..plugin_utils.cloudflare.action import CloudflareAction
+from ..plugin_utils.cloudflare.image import PushedImage
+from ..plugin_utils.plan import note_use
 
 
 class ActionModule(CloudflareAction):

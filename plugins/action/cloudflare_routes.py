@@ -8,16 +8,11 @@ from __future__ import annotations
 import time
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.module_utils.client import (
-    Owner,
-    RemoteClient,
-)
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
-from ansible_collections.hermes.workers.plugins.plugin_utils import installer
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.action import (
-    CloudflareAction,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.hostname import Hostnames
+from ..module_utils.client import Owner, RemoteClient
+from ..module_utils.errors import Card
+from ..plugin_utils import installer
+from ..plugin_utils.cloudflare.action import CloudflareAction
+from ..plugin_utils.cloudflare.hostname import Hostnames
 
 SECONDS = 600.0
 """How long a certificate may take."""

@@ -7,22 +7,17 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.module_utils.client import RemoteClient
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.action import (
-    CloudflareAction,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.deployed import (
+from ..module_utils.client import RemoteClient
+from ..module_utils.errors import Card
+from ..plugin_utils.cloudflare.action import CloudflareAction
+from ..plugin_utils.cloudflare.deployed import (
     client_for,
     drain,
     secret_changes,
     wait_until_in_force,
 )
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.upload import write_secrets
-from ansible_collections.hermes.workers.plugins.plugin_utils.plan import (
-    differing_secrets,
-    variables_of,
-)
+from ..plugin_utils.cloudflare.upload import write_secrets
+from ..plugin_utils.plan import differing_secrets, variables_of
 
 SECONDS = 120.0
 """How long a new version may take until it answers everywhere."""

@@ -8,42 +8,20 @@ from __future__ import annotations
 import shutil
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.module_utils import scripts
-from ansible_collections.hermes.workers.plugins.module_utils.budget import Budget
-from ansible_collections.hermes.workers.plugins.module_utils.client import RemoteClient
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import CloudflareError
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
-from ansible_collections.hermes.workers.plugins.plugin_utils import installer
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import Rendered
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.action import (
-    CloudflareAction,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.config import (
-    BUILD_FILE,
-    render,
-    worker_variables,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.deployed import (
-    client_for,
-    drain,
-    read,
-    wait_until_served,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.upload import (
-    Upload,
-    prepare,
-    write_secrets,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.wrangler import (
-    CALLS,
-    Wrangler,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import (
-    disk_card,
-    new_token,
-    write_private,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.plan import PREVIOUS, note_use
+from ..module_utils import scripts
+from ..module_utils.budget import Budget
+from ..module_utils.client import RemoteClient
+from ..module_utils.cloudflare import CloudflareError
+from ..module_utils.errors import Card
+from ..plugin_utils import installer
+from ..plugin_utils.build import Rendered
+from ..plugin_utils.cloudflare.action import CloudflareAction
+from ..plugin_utils.cloudflare.config import BUILD_FILE, render, worker_variables
+from ..plugin_utils.cloudflare.deployed import client_for, drain, read, wait_until_served
+from ..plugin_utils.cloudflare.upload import Upload, prepare, write_secrets
+from ..plugin_utils.cloudflare.wrangler import CALLS, Wrangler
+from ..plugin_utils.layout import disk_card, new_token, write_private
+from ..plugin_utils.plan import PREVIOUS, note_use
 
 MANY = 10
 """In a play of more deployments, a process of wrangler for each costs more than its being the original is worth."""

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.plugin_utils.container import ContainerImage
-from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import (
-    SETTINGS_OPTION,
-    DeploymentAction,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.plan import note_use
+from ..plugin_utils.container import ContainerImage
+from ..plugin_utils.deploy import SETTINGS_OPTION, DeploymentAction
+from ..plugin_utils.plan import note_use
 
 
 class ActionModule(DeploymentAction):

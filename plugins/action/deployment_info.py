@@ -8,25 +8,17 @@ from __future__ import annotations
 from datetime import UTC
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.module_utils.client import Unreachable, WorkerClient
-from ansible_collections.hermes.workers.plugins.plugin_utils import logs
-from ansible_collections.hermes.workers.plugins.plugin_utils.chats import (
-    SLEEP_BY_FORCE,
-    job_words,
-    provider_words,
-    state_rows,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import cost
-from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import (
-    REFUSED,
-    ExistingAction,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.in_force import outstanding
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import full_disk
-from ansible_collections.hermes.workers.plugins.plugin_utils.plan import at_boot_of
-from ansible_collections.hermes.workers.plugins.plugin_utils.processes import tail
-from ansible_collections.hermes.workers.plugins.plugin_utils.storage import Storage
-from ansible_collections.hermes.workers.plugins.plugin_utils.times import lasting, said
+from ..module_utils.client import Unreachable, WorkerClient
+from ..plugin_utils import logs
+from ..plugin_utils.chats import SLEEP_BY_FORCE, job_words, provider_words, state_rows
+from ..plugin_utils.cloudflare import cost
+from ..plugin_utils.deploy import REFUSED, ExistingAction
+from ..plugin_utils.in_force import outstanding
+from ..plugin_utils.layout import full_disk
+from ..plugin_utils.plan import at_boot_of
+from ..plugin_utils.processes import tail
+from ..plugin_utils.storage import Storage
+from ..plugin_utils.times import lasting, said
 
 LOGS = ("supervisor", "workerd", "engine", "cleaner")
 LONGEST_LINE = 4000

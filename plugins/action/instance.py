@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
-from ansible_collections.hermes.workers.plugins.module_utils.settings import show
-from ansible_collections.hermes.workers.plugins.plugin_utils.chats import SLEEP_BY_FORCE
-from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import ExistingAction
-from ansible_collections.hermes.workers.plugins.plugin_utils.starting import START_SECONDS, shown
+from ..module_utils.errors import Card
+from ..module_utils.settings import show
+from ..plugin_utils.chats import SLEEP_BY_FORCE
+from ..plugin_utils.deploy import ExistingAction
+from ..plugin_utils.starting import START_SECONDS, shown
 
 SECONDS = 300.0 + START_SECONDS
 """Longest wait for an answer: a save of the largest state, an end and a boot."""

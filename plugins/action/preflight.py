@@ -10,8 +10,9 @@ from collections.abc import Container, Mapping
 from typing import Any, ClassVar
 
 from ansible.utils.vars import load_extra_vars
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
-from ansible_collections.hermes.workers.plugins.module_utils.settings import (
+
+from ..module_utils.errors import Card, Problem
+from ..module_utils.settings import (
     INPUTS,
     KEY_NAMES,
     LOOPBACK,
@@ -23,25 +24,18 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings import (
     show,
     unknown_variables,
 )
-from ansible_collections.hermes.workers.plugins.plugin_utils import owner
-from ansible_collections.hermes.workers.plugins.plugin_utils.answers import yes_or_no
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.place import (
-    CloudflarePlace,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import PrintingAction
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
-from ansible_collections.hermes.workers.plugins.plugin_utils.machine import (
-    Machine,
-    take_ports,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.notes import notes
-from ansible_collections.hermes.workers.plugins.plugin_utils.provider_check import (
-    provider_problems,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.rotation import Rotation, read_keys
-from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import Runtime
-from ansible_collections.hermes.workers.plugins.plugin_utils.storage import Storage
+from ..plugin_utils import owner
+from ..plugin_utils.answers import yes_or_no
+from ..plugin_utils.build import Sources
+from ..plugin_utils.cloudflare.place import CloudflarePlace
+from ..plugin_utils.deploy import PrintingAction
+from ..plugin_utils.layout import Deployment
+from ..plugin_utils.machine import Machine, take_ports
+from ..plugin_utils.notes import notes
+from ..plugin_utils.provider_check import provider_problems
+from ..plugin_utils.rotation import Rotation, read_keys
+from ..plugin_utils.runtime import Runtime
+from ..plugin_utils.storage import Storage
 
 Place = Machine | CloudflarePlace
 """Where a deployment runs: what stands against it there, and what has to change."""

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import (
-    SETTINGS_OPTION,
-    DeploymentAction,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.plan import note_use
+from ..plugin_utils.deploy import SETTINGS_OPTION, DeploymentAction
+from ..plugin_utils.plan import note_use
 
 
 class ActionModule(DeploymentAction):

@@ -7,18 +7,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.plugin_utils import confinement, installer
-from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import (
-    SETTINGS_OPTION,
-    DeploymentAction,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.in_force import (
-    outstanding,
-    refresh,
-    wait_until_known,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.service import service_of
-from ansible_collections.hermes.workers.plugins.plugin_utils.starting import shown
+from ..plugin_utils import confinement, installer
+from ..plugin_utils.deploy import SETTINGS_OPTION, DeploymentAction
+from ..plugin_utils.in_force import outstanding, refresh, wait_until_known
+from ..plugin_utils.service import service_of
+from ..plugin_utils.starting import shown
 
 
 class ActionModule(DeploymentAction):

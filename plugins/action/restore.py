@@ -9,12 +9,12 @@ import os
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.module_utils.client import Unreachable
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
-from ansible_collections.hermes.workers.plugins.plugin_utils import backups
-from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import ExistingAction
-from ansible_collections.hermes.workers.plugins.plugin_utils.starting import shown
-from ansible_collections.hermes.workers.plugins.plugin_utils.storage import Storage
+from ..module_utils.client import Unreachable
+from ..module_utils.errors import Card
+from ..plugin_utils import backups
+from ..plugin_utils.deploy import ExistingAction
+from ..plugin_utils.starting import shown
+from ..plugin_utils.storage import Storage
 
 NEWEST = "newest"
 MISSING = 404

@@ -8,32 +8,20 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.module_utils.client import Unreachable, WorkerClient
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import CloudflareError
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
-from ansible_collections.hermes.workers.plugins.plugin_utils import token_store
-from ansible_collections.hermes.workers.plugins.plugin_utils.chats import Chats, health_words
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.delivery import (
-    CloudflareDelivery,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.place import open_api
-from ansible_collections.hermes.workers.plugins.plugin_utils.delivery import LocalDelivery
-from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import (
-    SETTINGS_OPTION,
-    DeploymentAction,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.plan import (
-    PREVIOUS,
-    differing_secrets,
-    variables_of,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.processes import health
-from ansible_collections.hermes.workers.plugins.plugin_utils.rotation import (
-    KEYS,
-    Rotation,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.starting import shown
-from ansible_collections.hermes.workers.plugins.plugin_utils.table import FULL_CARDS
+from ..module_utils.client import Unreachable, WorkerClient
+from ..module_utils.cloudflare import CloudflareError
+from ..module_utils.errors import Card
+from ..plugin_utils import token_store
+from ..plugin_utils.chats import Chats, health_words
+from ..plugin_utils.cloudflare.delivery import CloudflareDelivery
+from ..plugin_utils.cloudflare.place import open_api
+from ..plugin_utils.delivery import LocalDelivery
+from ..plugin_utils.deploy import SETTINGS_OPTION, DeploymentAction
+from ..plugin_utils.plan import PREVIOUS, differing_secrets, variables_of
+from ..plugin_utils.processes import health
+from ..plugin_utils.rotation import KEYS, Rotation
+from ..plugin_utils.starting import shown
+from ..plugin_utils.table import FULL_CARDS
 
 RESTART_SECONDS = 240.0
 

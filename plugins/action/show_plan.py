@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.plugin_utils.action import CardAction
-from ansible_collections.hermes.workers.plugins.plugin_utils.table import FULL_CARDS
+from ..plugin_utils.action import CardAction
+from ..plugin_utils.table import FULL_CARDS
 
 
 class ActionModule(CardAction):

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
-from ansible_collections.hermes.workers.plugins.plugin_utils import screen
-from ansible_collections.hermes.workers.plugins.plugin_utils.action import CardAction
-from ansible_collections.hermes.workers.plugins.plugin_utils.table import STEPS, Row, row, table
+from ..module_utils.errors import Card
+from ..plugin_utils import screen
+from ..plugin_utils.action import CardAction
+from ..plugin_utils.table import STEPS, Row, row, table
 
 
 class ActionModule(CardAction):

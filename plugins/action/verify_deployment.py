@@ -8,34 +8,18 @@ from __future__ import annotations
 import shlex
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.module_utils.errors import NOTHING_CHANGED, Card
-from ansible_collections.hermes.workers.plugins.module_utils.settings import (
-    REHEARSAL_MODEL,
-    canonical,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils import confinement
-from ansible_collections.hermes.workers.plugins.plugin_utils.answers import yes_or_no
-from ansible_collections.hermes.workers.plugins.plugin_utils.chats import (
-    SLEEP_BY_FORCE,
-    Chats,
-    health_words,
-    job_words,
-    state_rows,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import (
-    SETTINGS_OPTION,
-    DeploymentAction,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.in_force import (
-    not_in_force,
-    outstanding,
-    wait_until_known,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.processes import health
-from ansible_collections.hermes.workers.plugins.plugin_utils.service import Service, service_of
-from ansible_collections.hermes.workers.plugins.plugin_utils.starting import shown
-from ansible_collections.hermes.workers.plugins.plugin_utils.storage import Storage
-from ansible_collections.hermes.workers.plugins.plugin_utils.table import FULL_CARDS
+from ..module_utils.errors import NOTHING_CHANGED, Card
+from ..module_utils.settings import REHEARSAL_MODEL, canonical
+from ..plugin_utils import confinement
+from ..plugin_utils.answers import yes_or_no
+from ..plugin_utils.chats import SLEEP_BY_FORCE, Chats, health_words, job_words, state_rows
+from ..plugin_utils.deploy import SETTINGS_OPTION, DeploymentAction
+from ..plugin_utils.in_force import not_in_force, outstanding, wait_until_known
+from ..plugin_utils.processes import health
+from ..plugin_utils.service import Service, service_of
+from ..plugin_utils.starting import shown
+from ..plugin_utils.storage import Storage
+from ..plugin_utils.table import FULL_CARDS
 
 
 class ActionModule(DeploymentAction):

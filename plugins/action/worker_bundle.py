@@ -9,13 +9,10 @@ import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import Rendered, render
-from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import (
-    SETTINGS_OPTION,
-    DeploymentAction,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import disk_card, write_private
-from ansible_collections.hermes.workers.plugins.plugin_utils.plan import note_use, worker_built
+from ..plugin_utils.build import Rendered, render
+from ..plugin_utils.deploy import SETTINGS_OPTION, DeploymentAction
+from ..plugin_utils.layout import disk_card, write_private
+from ..plugin_utils.plan import note_use, worker_built
 
 
 class ActionModule(DeploymentAction):

@@ -11,24 +11,14 @@ import time
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
-from ansible_collections.hermes.workers.plugins.plugin_utils.answers import yes_or_no
-from ansible_collections.hermes.workers.plugins.plugin_utils.backups import folder_of, kept, pack
-from ansible_collections.hermes.workers.plugins.plugin_utils.container import (
-    Containers,
-    speaking,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import ExistingAction
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import disk_card
-from ansible_collections.hermes.workers.plugins.plugin_utils.plan import (
-    at_boot_of,
-    others,
-    remove_runtime,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.processes import (
-    Processes,
-    save_and_sleep,
-)
+from ..module_utils.errors import Card
+from ..plugin_utils.answers import yes_or_no
+from ..plugin_utils.backups import folder_of, kept, pack
+from ..plugin_utils.container import Containers, speaking
+from ..plugin_utils.deploy import ExistingAction
+from ..plugin_utils.layout import disk_card
+from ..plugin_utils.plan import at_boot_of, others, remove_runtime
+from ..plugin_utils.processes import Processes, save_and_sleep
 
 
 class ActionModule(ExistingAction):

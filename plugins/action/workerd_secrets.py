@@ -7,22 +7,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.module_utils.client import WorkerClient
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
-from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import (
-    SETTINGS_OPTION,
-    DeploymentAction,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import new_token
-from ansible_collections.hermes.workers.plugins.plugin_utils.plan import (
-    effective_secrets,
-    observe,
-    prove_secrets,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.processes import (
-    Processes,
-    drain_and_save,
-)
+from ..module_utils.client import WorkerClient
+from ..module_utils.errors import Card
+from ..plugin_utils.deploy import SETTINGS_OPTION, DeploymentAction
+from ..plugin_utils.layout import new_token
+from ..plugin_utils.plan import effective_secrets, observe, prove_secrets
+from ..plugin_utils.processes import Processes, drain_and_save
 
 
 class ActionModule(DeploymentAction):

@@ -7,22 +7,15 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.module_utils.client import WorkerClient
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
-from ansible_collections.hermes.workers.plugins.plugin_utils import installer
-from ansible_collections.hermes.workers.plugins.plugin_utils.answers import yes_or_no
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import (
-    CONTAINER_PORTS,
-    render,
-    session_of,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.container import Containers
-from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import (
-    SETTINGS_OPTION,
-    DeploymentAction,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import new_token
-from ansible_collections.hermes.workers.plugins.plugin_utils.plan import (
+from ..module_utils.client import WorkerClient
+from ..module_utils.errors import Card
+from ..plugin_utils import installer
+from ..plugin_utils.answers import yes_or_no
+from ..plugin_utils.build import CONTAINER_PORTS, render, session_of
+from ..plugin_utils.container import Containers
+from ..plugin_utils.deploy import SETTINGS_OPTION, DeploymentAction
+from ..plugin_utils.layout import new_token
+from ..plugin_utils.plan import (
     UNPROVED,
     WORKERD,
     Actual,
@@ -34,12 +27,8 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.plan import (
     processes_change,
     prove_secrets,
 )
-from ansible_collections.hermes.workers.plugins.plugin_utils.processes import (
-    Processes,
-    drain_and_save,
-    save_and_sleep,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.storage import Storage
+from ..plugin_utils.processes import Processes, drain_and_save, save_and_sleep
+from ..plugin_utils.storage import Storage
 
 
 class ActionModule(DeploymentAction):

@@ -27,7 +27,8 @@ import time
 from ansible import constants
 from ansible.playbook.task_include import TaskInclude
 from ansible.plugins.callback.default import CallbackModule as Default
-from ansible_collections.hermes.workers.plugins.plugin_utils import outside, screen
+
+from ..plugin_utils import outside, screen
 
 COUNTS = (("ok", "ok"), ("changed", "changed"), ("failed", "failures"))
 SELDOM = ("unreachable", "rescued")

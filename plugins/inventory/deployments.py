@@ -107,12 +107,10 @@ from ansible.errors import AnsibleParserError
 from ansible.inventory.data import InventoryData
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
-from ansible_collections.hermes.workers.plugins.module_utils.budget import Budget
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
-    Cloudflare,
-    CloudflareError,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.deployments import survey
+
+from ..module_utils.budget import Budget
+from ..module_utils.cloudflare import Cloudflare, CloudflareError
+from ..plugin_utils.deployments import survey
 
 ALL = "hermes"
 """Group of all deployments."""

@@ -39,7 +39,8 @@ _raw:
 
 from ansible.errors import AnsibleError
 from ansible.plugins.lookup import LookupBase
-from ansible_collections.hermes.workers.plugins.module_utils.settings import BATCHES
+
+from ..module_utils.settings import BATCHES
 
 
 class LookupModule(LookupBase):

@@ -41,8 +41,9 @@ from ansible.errors import AnsibleError
 from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.splitter import parse_kv
 from ansible.plugins.lookup import LookupBase
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
-from ansible_collections.hermes.workers.plugins.plugin_utils import outside
+
+from ..module_utils.errors import Card, Problem
+from ..plugin_utils import outside
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = (ROOT / "inventories" / "local", ROOT / "docs" / "sample" / "hosts.yml")

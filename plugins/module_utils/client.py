@@ -22,7 +22,7 @@ try:
 except ImportError:
     requests = None
 
-from ansible_collections.hermes.workers.plugins.module_utils.digests import proof
+from .digests import proof
 
 BYTES = "application/octet-stream"
 IDENTITY = "/api/identity"

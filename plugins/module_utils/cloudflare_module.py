@@ -9,14 +9,11 @@ import copy
 from typing import Any, ClassVar, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule, env_fallback
-from ansible_collections.hermes.workers.plugins.module_utils import zones
-from ansible_collections.hermes.workers.plugins.module_utils.budget import Budget
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
-    BASE_URL,
-    Cloudflare,
-    CloudflareError,
-)
-from ansible_collections.hermes.workers.plugins.module_utils.difference import Differences
+
+from . import zones
+from .budget import Budget
+from .cloudflare import BASE_URL, Cloudflare, CloudflareError
+from .difference import Differences
 
 API_TOKEN = {
     "type": "str",

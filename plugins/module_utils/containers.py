@@ -10,12 +10,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from ansible_collections.hermes.workers.plugins.module_utils import scripts
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
-    Cloudflare,
-    CloudflareError,
-    segment,
-)
+from . import scripts
+from .cloudflare import Cloudflare, CloudflareError, segment
 
 UNLOGGED = {"logs": {"enabled": False}}
 """What containers print does not go to Workers Logs, where it would lie for days as it is."""

@@ -9,12 +9,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from ansible_collections.hermes.workers.plugins.module_utils import dns
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
-    Cloudflare,
-    CloudflareError,
-    segment,
-)
+from . import dns
+from .cloudflare import Cloudflare, CloudflareError, segment
 
 RECORD_EXISTS = 100117
 

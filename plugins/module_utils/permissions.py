@@ -14,11 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
-    Cloudflare,
-    CloudflareError,
-    segment,
-)
+from .cloudflare import Cloudflare, CloudflareError, segment
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,7 @@ try:
 except ImportError:
     requests = None
 
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
-    Cloudflare,
-    CloudflareError,
-    segment,
-)
+from .cloudflare import Cloudflare, CloudflareError, segment
 
 HOST = "registry.cloudflare.com"
 MANIFESTS = ", ".join(

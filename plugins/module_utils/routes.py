@@ -7,11 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
-    Cloudflare,
-    CloudflareError,
-    segment,
-)
+from .cloudflare import Cloudflare, CloudflareError, segment
 
 
 def path(zone_id: str, route_id: str = "") -> str:

@@ -9,16 +9,10 @@ import secrets as random_source
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from ansible_collections.hermes.workers.plugins.module_utils import scripts
-from ansible_collections.hermes.workers.plugins.module_utils.client import (
-    RemoteClient,
-    Unreachable,
-)
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
-    Cloudflare,
-    CloudflareError,
-)
-from ansible_collections.hermes.workers.plugins.module_utils.digests import matches
+from . import scripts
+from .client import RemoteClient, Unreachable
+from .cloudflare import Cloudflare, CloudflareError
+from .digests import matches
 
 PROOF_TIMEOUT = 20.0
 MOST = 100

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from ansible_collections.hermes.workers.plugins.module_utils.addresses import (
+from .addresses import (
     LOOPBACK,
     OPAQUE_ORIGINS,
     is_address,
@@ -22,11 +22,8 @@ from ansible_collections.hermes.workers.plugins.module_utils.addresses import (
     private_address,
     web_origin,
 )
-from ansible_collections.hermes.workers.plugins.module_utils.docker import (
-    find_socket,
-    socket_path,
-)
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Problem
+from .docker import find_socket, socket_path
+from .errors import Problem
 
 DEFAULT_MODEL = "anthropic/claude-sonnet-4-5"
 REHEARSAL_MODEL = "rehearsal/rehearsal"

@@ -8,10 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
-    Cloudflare,
-    CloudflareError,
-)
+from .cloudflare import Cloudflare, CloudflareError
 
 
 def listing(api: Cloudflare) -> list[dict[str, Any]]:

@@ -95,11 +95,8 @@ failure:
 
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.module_utils import dns
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare_module import (
-    CloudflareModule,
-    Refused,
-)
+from ..module_utils import dns
+from ..module_utils.cloudflare_module import CloudflareModule, Refused
 
 
 class DnsRecord(CloudflareModule):

@@ -80,12 +80,9 @@ failure:
 
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.module_utils import containers
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare_module import (
-    CloudflareModule,
-    Refused,
-)
-from ansible_collections.hermes.workers.plugins.module_utils.registry import Registry
+from ..module_utils import containers
+from ..module_utils.cloudflare_module import CloudflareModule, Refused
+from ..module_utils.registry import Registry
 
 
 class RegistryImage(CloudflareModule):

@@ -67,10 +67,8 @@ failure:
 
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare_module import (
-    CloudflareModule,
-)
-from ansible_collections.hermes.workers.plugins.module_utils.registry import Registry
+from ..module_utils.cloudflare_module import CloudflareModule
+from ..module_utils.registry import Registry
 
 
 class RegistryImageInfo(CloudflareModule):

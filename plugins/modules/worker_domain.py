@@ -74,11 +74,8 @@ failure:
 
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.module_utils import dns, domains
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare_module import (
-    CloudflareModule,
-    Refused,
-)
+from ..module_utils import dns, domains
+from ..module_utils.cloudflare_module import CloudflareModule, Refused
 
 
 class WorkerDomain(CloudflareModule):

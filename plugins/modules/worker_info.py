@@ -92,10 +92,8 @@ failure:
 
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.module_utils import domains, scripts
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare_module import (
-    CloudflareModule,
-)
+from ..module_utils import domains, scripts
+from ..module_utils.cloudflare_module import CloudflareModule
 
 
 class WorkerInfo(CloudflareModule):

@@ -75,11 +75,8 @@ failure:
 
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.module_utils import routes
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare_module import (
-    CloudflareModule,
-    Refused,
-)
+from ..module_utils import routes
+from ..module_utils.cloudflare_module import CloudflareModule, Refused
 
 
 class WorkerRoute(CloudflareModule):

@@ -115,12 +115,9 @@ failure:
 import re
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.module_utils import secrets
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import CloudflareError
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare_module import (
-    CloudflareModule,
-    Refused,
-)
+from ..module_utils import secrets
+from ..module_utils.cloudflare import CloudflareError
+from ..module_utils.cloudflare_module import CloudflareModule, Refused
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 

@@ -14,12 +14,13 @@ from typing import Any, ClassVar
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible.utils.vars import load_extra_vars
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
-from ansible_collections.hermes.workers.plugins.module_utils.settings import INPUTS
-from ansible_collections.hermes.workers.plugins.plugin_utils import inputs, owner, screen
-from ansible_collections.hermes.workers.plugins.plugin_utils.commands import as_typed
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import DISK_FULL, disk_card
-from ansible_collections.hermes.workers.plugins.plugin_utils.signs import Signs
+
+from ..module_utils.errors import Card
+from ..module_utils.settings import INPUTS
+from . import inputs, owner, screen
+from .commands import as_typed
+from .layout import DISK_FULL, disk_card
+from .signs import Signs
 
 display = Display()
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
-from ansible_collections.hermes.workers.plugins.module_utils.settings import FALSE, TRUE, show
+from ..module_utils.errors import Card
+from ..module_utils.settings import FALSE, TRUE, show
 
 YES, NO = (*TRUE, "y", "t"), (*FALSE, "n", "f", "")
 MOST_LINES = 10_000

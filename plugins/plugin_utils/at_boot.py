@@ -15,10 +15,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Problem
-from ansible_collections.hermes.workers.plugins.module_utils.settings import AFTER_REBOOT
-from ansible_collections.hermes.workers.plugins.plugin_utils.installer import clean_environment
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
+from ..module_utils.errors import Problem
+from ..module_utils.settings import AFTER_REBOOT
+from .installer import clean_environment
+from .layout import Deployment
 
 KEPT = "boot.json"
 """The supervisor's file with what a start after a reboot is given."""

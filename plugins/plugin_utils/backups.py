@@ -19,12 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from ansible_collections.hermes.workers.plugins.module_utils.client import (
-    Answer,
-    Unreachable,
-    WorkerClient,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment, disk_card
+from ..module_utils.client import Answer, Unreachable, WorkerClient
+from .layout import Deployment, disk_card
 
 SUFFIX = ".hermes"
 SECONDS = 300.0

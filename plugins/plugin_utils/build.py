@@ -12,20 +12,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ansible_collections.hermes.workers.plugins.module_utils import build_context
-from ansible_collections.hermes.workers.plugins.module_utils.addresses import special_networks
-from ansible_collections.hermes.workers.plugins.module_utils.digests import digest_of, files_below
-from ansible_collections.hermes.workers.plugins.module_utils.settings import (
-    KEY_NAMES,
-    Settings,
-    canonical,
-    duration,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.installer import (
-    locked_version,
-    python_tag,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
+from ..module_utils import build_context
+from ..module_utils.addresses import special_networks
+from ..module_utils.digests import digest_of, files_below
+from ..module_utils.settings import KEY_NAMES, Settings, canonical, duration
+from .installer import locked_version, python_tag
+from .layout import Deployment
 
 COMPATIBILITY_DATE = "2026-08-15"
 SECRET_BINDINGS = (

@@ -9,20 +9,13 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from ansible_collections.hermes.workers.plugins.module_utils.client import (
-    Answer,
-    Unreachable,
-    WorkerClient,
-)
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
-from ansible_collections.hermes.workers.plugins.module_utils.settings import (
-    SECRET_VARIABLES,
-    Settings,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import cost
-from ansible_collections.hermes.workers.plugins.plugin_utils.provider_check import not_served_here
-from ansible_collections.hermes.workers.plugins.plugin_utils.starting import START_SECONDS
-from ansible_collections.hermes.workers.plugins.plugin_utils.times import said
+from ..module_utils.client import Answer, Unreachable, WorkerClient
+from ..module_utils.errors import Card
+from ..module_utils.settings import SECRET_VARIABLES, Settings
+from .cloudflare import cost
+from .provider_check import not_served_here
+from .starting import START_SECONDS
+from .times import said
 
 CHAT_SECONDS = 180.0 + START_SECONDS
 SLEEP_BY_FORCE = "sleep-by-force"

@@ -20,8 +20,9 @@ from ansible import context
 from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.splitter import parse_kv
 from ansible.utils.vars import load_extra_vars
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Problem
-from ansible_collections.hermes.workers.plugins.module_utils.settings import INPUTS, SECRET_INPUTS
+
+from ..module_utils.errors import Problem
+from ..module_utils.settings import INPUTS, SECRET_INPUTS
 
 VARIABLES = "variables"
 """Name of the note with what `-e` said when a deployment was last changed."""

@@ -10,8 +10,8 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
-from ansible_collections.hermes.workers.plugins.plugin_utils.installer import clean_environment
+from ..module_utils.settings import Settings
+from .installer import clean_environment
 
 ASK = """
 import sys

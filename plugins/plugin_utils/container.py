@@ -12,22 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ansible_collections.hermes.workers.plugins.module_utils import build_context
-from ansible_collections.hermes.workers.plugins.module_utils.docker import (
-    EVERYWHERE,
-    SESSION_LABEL,
-    SNAPSHOTS,
-    DockerEngine,
-    DockerError,
-)
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
-from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
-from ansible_collections.hermes.workers.plugins.plugin_utils import container_network, installer
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import (
-    REPOSITORY,
-    Sources,
-    session_of,
-)
+from ..module_utils import build_context
+from ..module_utils.docker import EVERYWHERE, SESSION_LABEL, SNAPSHOTS, DockerEngine, DockerError
+from ..module_utils.errors import Card
+from ..module_utils.settings import Settings
+from . import container_network, installer
+from .build import REPOSITORY, Sources, session_of
 
 PYTHONS = ("3.11", "3.12", "3.13")
 ASK_PYTHON = ["python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from ansible_collections.hermes.workers.plugins.module_utils.docker import DockerEngine, DockerError
+from ..module_utils.docker import DockerEngine, DockerError
 
 THIS_MACHINE = "host.docker.internal"
 """What workerd calls this machine in its sidecars (container-client.c++)."""

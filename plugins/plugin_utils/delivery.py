@@ -5,13 +5,10 @@
 
 from __future__ import annotations
 
-from ansible_collections.hermes.workers.plugins.module_utils.client import WorkerClient
-from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
-from ansible_collections.hermes.workers.plugins.plugin_utils.processes import (
-    Processes,
-    drain_and_save,
-)
+from ..module_utils.client import WorkerClient
+from ..module_utils.settings import Settings
+from .layout import Deployment
+from .processes import Processes, drain_and_save
 
 
 class LocalDelivery:

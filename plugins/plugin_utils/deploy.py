@@ -11,29 +11,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.module_utils.client import (
-    RemoteClient,
-    Unreachable,
-    WorkerClient,
-)
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
-from ansible_collections.hermes.workers.plugins.module_utils.settings import (
-    SECRET_INPUTS,
-    Checker,
-    Settings,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils import owner
-from ansible_collections.hermes.workers.plugins.plugin_utils.action import CardAction
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
-from ansible_collections.hermes.workers.plugins.plugin_utils.commands import (
-    VARIABLES,
-    Commands,
-    Start,
-    notable,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.inputs import Inputs
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment, full_disk
-from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import Runtime
+from ..module_utils.client import RemoteClient, Unreachable, WorkerClient
+from ..module_utils.errors import Card, Problem
+from ..module_utils.settings import SECRET_INPUTS, Checker, Settings
+from . import owner
+from .action import CardAction
+from .build import Sources
+from .commands import VARIABLES, Commands, Start, notable
+from .inputs import Inputs
+from .layout import Deployment, full_disk
+from .runtime import Runtime
 
 PLACE_OPTIONS = {"name": {"type": "str"}, "state_dir": {"type": "path"}}
 """Where something was deployed; by default what the inventory says."""

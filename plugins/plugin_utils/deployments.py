@@ -10,11 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.hermes.workers.plugins.module_utils import containers, domains, scripts
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
-    Cloudflare,
-    CloudflareError,
-)
+from ..module_utils import containers, domains, scripts
+from ..module_utils.cloudflare import Cloudflare, CloudflareError
 
 AT_ONCE = 8
 """Workers that are asked about side by side; each costs up to two calls."""

@@ -10,13 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.hermes.workers.plugins.module_utils.client import Unreachable, WorkerClient
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
-from ansible_collections.hermes.workers.plugins.plugin_utils.processes import health
-from ansible_collections.hermes.workers.plugins.plugin_utils.starting import (
-    START_SECONDS,
-    starting_in,
-)
+from ..module_utils.client import Unreachable, WorkerClient
+from ..module_utils.errors import Card
+from .processes import health
+from .starting import START_SECONDS, starting_in
 
 REFRESH_SECONDS = 300.0 + START_SECONDS
 """A save, a new sandbox and turns under way, which may take as long as hermes_drain_timeout."""

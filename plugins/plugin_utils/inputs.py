@@ -17,12 +17,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ansible.errors import AnsibleError, AnsibleUndefinedVariable, AnsibleValueOmittedError
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Problem
-from ansible_collections.hermes.workers.plugins.module_utils.settings import (
-    ENVIRONMENT,
-    SECRET_INPUTS,
-    role_argument,
-)
+
+from ..module_utils.errors import Problem
+from ..module_utils.settings import ENVIRONMENT, SECRET_INPUTS, role_argument
 
 UNDECRYPTABLE = "undecryptable variable"
 """How Ansible calls a value whose vault it has no password for."""

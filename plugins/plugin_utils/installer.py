@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
-from ansible_collections.hermes.workers.plugins.module_utils.settings import KEY_NAMES
-from ansible_collections.hermes.workers.plugins.plugin_utils import registries
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import disk_card
+from ..module_utils.errors import Card
+from ..module_utils.settings import KEY_NAMES
+from . import registries
+from .layout import disk_card
 
 COMPLETE = "complete.json"
 PYTHON = Path("venv/bin/python")

@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
+from ..module_utils.errors import Card, Problem
 
 SUPERVISOR_RECORD = "run/supervisor.json"
 PROCESSES_RECORD = "run/processes.json"

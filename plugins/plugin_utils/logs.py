@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
-from ansible_collections.hermes.workers.plugins.module_utils.settings import show
-from ansible_collections.hermes.workers.plugins.plugin_utils.answers import line_count, yes_or_no
-from ansible_collections.hermes.workers.plugins.plugin_utils.times import begin, moment
+from ..module_utils.errors import Card, Problem
+from ..module_utils.settings import show
+from .answers import line_count, yes_or_no
+from .times import begin, moment
 
 LEVELS = ("debug", "info", "warn", "error")
 NAMES = dict(zip(LEVELS, LEVELS, strict=True)) | {

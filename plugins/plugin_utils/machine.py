@@ -14,28 +14,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.hermes.workers.plugins.module_utils.client import WorkerClient
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
-from ansible_collections.hermes.workers.plugins.module_utils.settings import (
+from ..module_utils.client import WorkerClient
+from ..module_utils.errors import Card, Problem
+from ..module_utils.settings import (
     DASHBOARD_PORT_OFFSET,
     PORT_VARIABLES,
     PROVIDERS_PORT_OFFSET,
     Settings,
 )
-from ansible_collections.hermes.workers.plugins.plugin_utils import confinement, installer
-from ansible_collections.hermes.workers.plugins.plugin_utils.container import (
-    ContainerImage,
-    pull_problem,
-    speaking,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
-from ansible_collections.hermes.workers.plugins.plugin_utils.plan import (
-    Change,
-    at_boot_of,
-    make_plan,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.processes import free_port, port_taken
-from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import Runtime
+from . import confinement, installer
+from .container import ContainerImage, pull_problem, speaking
+from .layout import Deployment
+from .plan import Change, at_boot_of, make_plan
+from .processes import free_port, port_taken
+from .runtime import Runtime
 
 PYTHON_LEAST = (3, 11)
 PYTHON_BELOW = (3, 14)

@@ -11,12 +11,7 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from ansible_collections.hermes.workers.plugins.module_utils.settings import (
-    INPUTS,
-    KNOWN_VARIABLES,
-    Checker,
-    Settings,
-)
+from ..module_utils.settings import INPUTS, KNOWN_VARIABLES, Checker, Settings
 
 CLOUDFLARE_ONLY = (
     "hermes_account_id",

@@ -14,8 +14,9 @@ from typing import Any
 from ansible import context
 from ansible.errors import AnsibleError
 from ansible.utils.display import Display
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
-from ansible_collections.hermes.workers.plugins.plugin_utils import screen
+
+from ..module_utils.errors import Card
+from . import screen
 
 AGAIN = "What was under way may be half done; the next run goes on from there."
 NOT_HERE = "Nothing was changed by this step."

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Problem
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
+from ..module_utils.errors import Problem
+from .layout import Deployment
 
 NOBODY = 65534
 """Stands for everybody of outside in a user namespace, as a rootless container has one."""

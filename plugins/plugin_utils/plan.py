@@ -15,33 +15,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.hermes.workers.plugins.module_utils.client import Unreachable, WorkerClient
-from ansible_collections.hermes.workers.plugins.module_utils.digests import differing
-from ansible_collections.hermes.workers.plugins.module_utils.settings import (
-    SECRET_VARIABLES,
-    Settings,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils import confinement
-from ansible_collections.hermes.workers.plugins.plugin_utils.at_boot import AtBoot
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import (
-    Rendered,
-    render,
-    session_of,
-    variables,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.container import ContainerImage
-from ansible_collections.hermes.workers.plugins.plugin_utils.in_force import (
-    Restart,
-    outstanding,
-    preview,
-    with_confinement,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment, write_private
-from ansible_collections.hermes.workers.plugins.plugin_utils.processes import (
-    CHANGED_BY_HAND,
-    health,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import IMAGE_MARKER, Runtime
+from ..module_utils.client import Unreachable, WorkerClient
+from ..module_utils.digests import differing
+from ..module_utils.settings import SECRET_VARIABLES, Settings
+from . import confinement
+from .at_boot import AtBoot
+from .build import Rendered, render, session_of, variables
+from .container import ContainerImage
+from .in_force import Restart, outstanding, preview, with_confinement
+from .layout import Deployment, write_private
+from .processes import CHANGED_BY_HAND, health
+from .runtime import IMAGE_MARKER, Runtime
 
 USES = "uses.json"
 PREVIOUS = "API_TOKEN_PREVIOUS"

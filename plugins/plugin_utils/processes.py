@@ -14,17 +14,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.hermes.workers.plugins.module_utils.client import (
-    Answer,
-    Unreachable,
-    WorkerClient,
-)
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
-from ansible_collections.hermes.workers.plugins.module_utils.settings import (
-    DASHBOARD_PORT_OFFSET,
-    PROVIDERS_PORT_OFFSET,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
+from ..module_utils.client import Answer, Unreachable, WorkerClient
+from ..module_utils.errors import Card
+from ..module_utils.settings import DASHBOARD_PORT_OFFSET, PROVIDERS_PORT_OFFSET
+from .layout import Deployment
 
 CHANGED_BY_HAND = "workerd runs from files that were changed by hand"
 START_SECONDS = 30.0

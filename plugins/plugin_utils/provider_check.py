@@ -11,17 +11,9 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from ansible_collections.hermes.workers.plugins.module_utils.addresses import (
-    is_address,
-    private_address,
-)
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Problem
-from ansible_collections.hermes.workers.plugins.module_utils.settings import (
-    KEY_NAMES,
-    KEY_VARIABLES,
-    Settings,
-    unencrypted,
-)
+from ..module_utils.addresses import is_address, private_address
+from ..module_utils.errors import Problem
+from ..module_utils.settings import KEY_NAMES, KEY_VARIABLES, Settings, unencrypted
 
 try:
     import requests

@@ -10,21 +10,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from ansible_collections.hermes.workers.plugins.module_utils.client import Unreachable, WorkerClient
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Problem
-from ansible_collections.hermes.workers.plugins.module_utils.settings import (
-    KEY_NAMES,
-    Settings,
-    duration,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment, new_token
-from ansible_collections.hermes.workers.plugins.plugin_utils.plan import (
-    PREVIOUS,
-    Change,
-    differing_secrets,
-    variables_of,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.processes import health
+from ..module_utils.client import Unreachable, WorkerClient
+from ..module_utils.errors import Problem
+from ..module_utils.settings import KEY_NAMES, Settings, duration
+from .layout import Deployment, new_token
+from .plan import PREVIOUS, Change, differing_secrets, variables_of
+from .processes import health
 
 KEYS = ("api_token", "gateway_token", "provider_keys", "secrets", "dashboard_sessions")
 PROVIDER_SECRETS = frozenset((*KEY_NAMES.values(), "AI_GATEWAY_TOKEN"))

@@ -12,12 +12,12 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from ansible_collections.hermes.workers.plugins.module_utils import build_context
-from ansible_collections.hermes.workers.plugins.module_utils.digests import clean_bytes, files_below
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
-from ansible_collections.hermes.workers.plugins.plugin_utils import installer
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import NPM_FILES, Sources
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
+from ..module_utils import build_context
+from ..module_utils.digests import clean_bytes, files_below
+from ..module_utils.errors import Card
+from . import installer
+from .build import NPM_FILES, Sources
+from .layout import Deployment
 
 IMAGE_MARKER = "image.json"
 # The engine starts this by its absolute path, on a PATH of its own.

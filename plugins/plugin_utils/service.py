@@ -7,21 +7,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.hermes.workers.plugins.module_utils.client import Answer, WorkerClient
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
-from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import render, session_of
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.service import (
-    CloudflareService,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.container import (
-    ContainerImage,
-    Containers,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
-from ansible_collections.hermes.workers.plugins.plugin_utils.plan import prune, wanted_build
-from ansible_collections.hermes.workers.plugins.plugin_utils.processes import Processes
-from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import Runtime
+from ..module_utils.client import Answer, WorkerClient
+from ..module_utils.errors import Card
+from ..module_utils.settings import Settings
+from .build import render, session_of
+from .cloudflare.service import CloudflareService
+from .container import ContainerImage, Containers
+from .layout import Deployment
+from .plan import prune, wanted_build
+from .processes import Processes
+from .runtime import Runtime
 
 
 class LocalService:

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from ansible_collections.hermes.workers.plugins.module_utils.client import WorkerClient
-from ansible_collections.hermes.workers.plugins.plugin_utils.processes import health
+from ..module_utils.client import WorkerClient
+from .processes import health
 
 START_SECONDS = 300.0
 """What the Worker waits for its sandbox at most: Cloudflare brings a new image to where it is started."""

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
-from ansible_collections.hermes.workers.plugins.plugin_utils.backups import on_disk
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import STORAGE_KEY
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
+from ..module_utils.errors import Card, Problem
+from .backups import on_disk
+from .build import STORAGE_KEY
+from .layout import Deployment
 
 NOTE = "storage"
 OF_NO_OBJECT = "metadata.sqlite"

@@ -15,9 +15,10 @@ from typing import Any
 from ansible.errors import AnsibleError
 from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.vault import VaultLib, is_encrypted, parse_vaulttext_envelope
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
-from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import write_private
+
+from ..module_utils.errors import Card
+from ..module_utils.settings import Settings
+from .layout import write_private
 
 VARIABLE = "hermes_api_token"
 # The variable with its value, which may go on in deeper lines.

@@ -11,19 +11,9 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
-from ansible_collections.hermes.workers.plugins.module_utils import (
-    containers,
-    domains,
-    permissions,
-    routes,
-    scripts,
-    zones,
-)
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
-    Cloudflare,
-    CloudflareError,
-)
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Problem
+from ...module_utils import containers, domains, permissions, routes, scripts, zones
+from ...module_utils.cloudflare import Cloudflare, CloudflareError
+from ...module_utils.errors import Problem
 
 TOKENS_PAGE = "https://dash.cloudflare.com/profile/api-tokens"
 REMEDY_TOKEN = f"make an API token at {TOKENS_PAGE} and export CLOUDFLARE_API_TOKEN, or set cloudflare_api_token."

@@ -8,22 +8,13 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any, ClassVar
 
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
-    Cloudflare,
-    CloudflareError,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import account as accounts
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import hostname
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.deployed import (
-    Deployed,
-    read,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.place import open_api
-from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import (
-    SETTINGS_OPTION,
-    DeploymentAction,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.plan import effective_secrets
+from ...module_utils.cloudflare import Cloudflare, CloudflareError
+from ..deploy import SETTINGS_OPTION, DeploymentAction
+from ..plan import effective_secrets
+from . import account as accounts
+from . import hostname
+from .deployed import Deployed, read
+from .place import open_api
 
 
 class CloudflareAction(DeploymentAction):

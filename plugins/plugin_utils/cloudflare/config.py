@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from ansible_collections.hermes.workers.plugins.module_utils.digests import digest_of
-from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import (
+from ...module_utils.digests import digest_of
+from ...module_utils.settings import Settings
+from ..build import (
     COMPATIBILITY_DATE,
     INSTANCE_CLASS,
     Rendered,

@@ -7,20 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.hermes.workers.plugins.module_utils import scripts
-from ansible_collections.hermes.workers.plugins.module_utils.client import (
-    RemoteClient,
-    WorkerClient,
-)
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import Cloudflare
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
-from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.deployed import (
-    drain,
-    wait_until_in_force,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.upload import write_secrets
-from ansible_collections.hermes.workers.plugins.plugin_utils.plan import differing_secrets
+from ...module_utils import scripts
+from ...module_utils.client import RemoteClient, WorkerClient
+from ...module_utils.cloudflare import Cloudflare
+from ...module_utils.errors import Card
+from ...module_utils.settings import Settings
+from ..plan import differing_secrets
+from .deployed import drain, wait_until_in_force
+from .upload import write_secrets
 
 SECONDS = 120.0
 """How long a new version may take until it answers everywhere."""

@@ -11,39 +11,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.hermes.workers.plugins.module_utils import scripts
-from ansible_collections.hermes.workers.plugins.module_utils.client import (
-    Answer,
-    RemoteClient,
-    Unreachable,
-    WorkerClient,
-)
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import Cloudflare
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
-from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import (
-    COMPATIBILITY_DATE,
-    SECRET_BINDINGS,
-    Sources,
-    compatibility_flags,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import hostname
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.account import Account
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.config import (
-    REFERENCE,
-    application_name,
-    version_of,
-    worker_variables,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
-from ansible_collections.hermes.workers.plugins.plugin_utils.plan import (
-    Actual,
-    Change,
-    differing_secrets,
-    hermes_change,
-    variables_of,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.processes import health
+from ...module_utils import scripts
+from ...module_utils.client import Answer, RemoteClient, Unreachable, WorkerClient
+from ...module_utils.cloudflare import Cloudflare
+from ...module_utils.errors import Card
+from ...module_utils.settings import Settings
+from ..build import COMPATIBILITY_DATE, SECRET_BINDINGS, Sources, compatibility_flags
+from ..layout import Deployment
+from ..plan import Actual, Change, differing_secrets, hermes_change, variables_of
+from ..processes import health
+from . import hostname
+from .account import Account
+from .config import REFERENCE, application_name, version_of, worker_variables
 
 SERVED_SECONDS = 360.0
 """How long a new version may take: Cloudflare lets an object that is in use keep the old one for up to 300 s."""

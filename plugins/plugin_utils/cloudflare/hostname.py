@@ -14,14 +14,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.hermes.workers.plugins.module_utils import dns, domains, routes, scripts
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
-    Cloudflare,
-    CloudflareError,
-)
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
-from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.account import Account
+from ...module_utils import dns, domains, routes, scripts
+from ...module_utils.cloudflare import Cloudflare, CloudflareError
+from ...module_utils.errors import Card, Problem
+from ...module_utils.settings import Settings
+from .account import Account
 
 HOST_TAG = f"{scripts.TAG}.host:"
 VARIABLE = "hermes_dashboard_hostname"

@@ -8,18 +8,14 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from ansible_collections.hermes.workers.plugins.module_utils import containers, registry
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import Cloudflare
-from ansible_collections.hermes.workers.plugins.module_utils.docker import DockerError
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
-from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
-from ansible_collections.hermes.workers.plugins.plugin_utils import installer
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import REPOSITORY, Sources
-from ansible_collections.hermes.workers.plugins.plugin_utils.container import (
-    QUIET_SECONDS,
-    ContainerImage,
-    speaking,
-)
+from ...module_utils import containers, registry
+from ...module_utils.cloudflare import Cloudflare
+from ...module_utils.docker import DockerError
+from ...module_utils.errors import Card
+from ...module_utils.settings import Settings
+from .. import installer
+from ..build import REPOSITORY, Sources
+from ..container import QUIET_SECONDS, ContainerImage, speaking
 
 
 class PushedImage(ContainerImage):

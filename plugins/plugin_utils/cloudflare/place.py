@@ -9,31 +9,19 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
-from ansible_collections.hermes.workers.plugins.module_utils.budget import Budget
-from ansible_collections.hermes.workers.plugins.module_utils.client import RemoteClient
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
-    Cloudflare,
-    CloudflareError,
-)
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card, Problem
-from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import (
-    account as accounts,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import (
-    cost,
-    deployed,
-    hostname,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.image import PushedImage
-from ansible_collections.hermes.workers.plugins.plugin_utils.installer import Progress
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
-from ansible_collections.hermes.workers.plugins.plugin_utils.machine import (
-    ContainerEngine,
-    Controller,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.plan import Change, effective_secrets
-from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import Runtime
+from ...module_utils.budget import Budget
+from ...module_utils.client import RemoteClient
+from ...module_utils.cloudflare import Cloudflare, CloudflareError
+from ...module_utils.errors import Card, Problem
+from ...module_utils.settings import Settings
+from ..installer import Progress
+from ..layout import Deployment
+from ..machine import ContainerEngine, Controller
+from ..plan import Change, effective_secrets
+from ..runtime import Runtime
+from . import account as accounts
+from . import cost, deployed, hostname
+from .image import PushedImage
 
 
 def open_api(

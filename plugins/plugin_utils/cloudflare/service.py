@@ -7,23 +7,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.hermes.workers.plugins.module_utils.client import Answer, RemoteClient
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import CloudflareError
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
-from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import cost
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.config import version_of
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.deployed import (
-    not_served,
-    read,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.image import (
-    prune as prune_images,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.place import open_api
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
-from ansible_collections.hermes.workers.plugins.plugin_utils.plan import prune
-from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import Runtime
+from ...module_utils.client import Answer, RemoteClient
+from ...module_utils.cloudflare import CloudflareError
+from ...module_utils.errors import Card
+from ...module_utils.settings import Settings
+from ..layout import Deployment
+from ..plan import prune
+from ..runtime import Runtime
+from . import cost
+from .config import version_of
+from .deployed import not_served, read
+from .image import prune as prune_images
+from .place import open_api
 
 
 class CloudflareService:

@@ -12,26 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.hermes.workers.plugins.module_utils import containers, scripts
-from ansible_collections.hermes.workers.plugins.module_utils import secrets as worker_secrets
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
-    Cloudflare,
-    CloudflareError,
-)
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
-from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import (
-    COMPATIBILITY_DATE,
-    INSTANCE_CLASS,
-    compatibility_flags,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.config import (
-    IMAGE_NAME,
-    MIGRATION_TAG,
-    REFERENCE,
-    application_name,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.installer import Progress
+from ...module_utils import containers, scripts
+from ...module_utils import secrets as worker_secrets
+from ...module_utils.cloudflare import Cloudflare, CloudflareError
+from ...module_utils.errors import Card
+from ...module_utils.settings import Settings
+from ..build import COMPATIBILITY_DATE, INSTANCE_CLASS, compatibility_flags
+from ..installer import Progress
+from .config import IMAGE_NAME, MIGRATION_TAG, REFERENCE, application_name
 
 MODULE = "worker.js"
 READY_SECONDS = 300.0

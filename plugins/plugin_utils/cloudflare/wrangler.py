@@ -11,11 +11,11 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
-from ansible_collections.hermes.workers.plugins.module_utils.settings import API_BASE_URL, Settings
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.config import BUILD_FILE
-from ansible_collections.hermes.workers.plugins.plugin_utils.installer import clean_environment
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
+from ...module_utils.errors import Card
+from ...module_utils.settings import API_BASE_URL, Settings
+from ..installer import clean_environment
+from ..layout import Deployment
+from .config import BUILD_FILE
 
 CALLS = 16
 """What one deploy takes of the account's limit of calls."""
