@@ -14,7 +14,8 @@ from functools import cached_property
 from typing import Any
 
 from ..module_utils.errors import Card, Problem
-from ..module_utils.settings import Checker, Settings, collisions
+from ..module_utils.settings.checks import Checker, collisions
+from ..module_utils.settings.settings import Settings
 from ..plugin_utils import inputs
 from ..plugin_utils.action import CardAction
 from ..plugin_utils.cloudflare import account as accounts

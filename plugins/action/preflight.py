@@ -11,19 +11,12 @@ from typing import Any, ClassVar
 
 from ansible.utils.vars import load_extra_vars
 
+from ..module_utils.addresses import LOOPBACK
 from ..module_utils.errors import Card, Problem
-from ..module_utils.settings import (
-    INPUTS,
-    KEY_NAMES,
-    LOOPBACK,
-    PORT_VARIABLES,
-    Checker,
-    Settings,
-    duration,
-    later_variables,
-    show,
-    unknown_variables,
-)
+from ..module_utils.settings.catalogue import INPUTS, KEY_NAMES, PORT_VARIABLES
+from ..module_utils.settings.checks import Checker, later_variables, unknown_variables
+from ..module_utils.settings.settings import Settings
+from ..module_utils.settings.values import duration, show
 from ..plugin_utils import owner
 from ..plugin_utils.answers import yes_or_no
 from ..plugin_utils.build import Sources

@@ -9,7 +9,8 @@ import shlex
 from typing import Any, ClassVar
 
 from ..module_utils.errors import NOTHING_CHANGED, Card
-from ..module_utils.settings import REHEARSAL_MODEL, canonical
+from ..module_utils.settings.catalogue import REHEARSAL_MODEL
+from ..module_utils.settings.values import canonical
 from ..plugin_utils import confinement
 from ..plugin_utils.answers import yes_or_no
 from ..plugin_utils.chats import SLEEP_BY_FORCE, Chats, health_words, job_words, state_rows

@@ -40,7 +40,7 @@ _raw:
 from ansible.errors import AnsibleError
 from ansible.plugins.lookup import LookupBase
 
-from ..module_utils.settings import BATCHES
+from ..module_utils.settings.catalogue import BATCHES
 
 
 class LookupModule(LookupBase):

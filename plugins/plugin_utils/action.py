@@ -16,7 +16,7 @@ from ansible.utils.display import Display
 from ansible.utils.vars import load_extra_vars
 
 from ..module_utils.errors import Card
-from ..module_utils.settings import INPUTS
+from ..module_utils.settings.catalogue import INPUTS
 from . import inputs, owner, screen
 from .commands import as_typed
 from .layout import DISK_FULL, disk_card

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from ..module_utils.errors import Card
-from ..module_utils.settings import FALSE, TRUE, show
+from ..module_utils.settings.values import FALSE, TRUE, show
 
 YES, NO = (*TRUE, "y", "t"), (*FALSE, "n", "f", "")
 MOST_LINES = 10_000

@@ -15,7 +15,9 @@ from pathlib import Path
 from ..module_utils import build_context
 from ..module_utils.addresses import special_networks
 from ..module_utils.digests import digest_of, files_below
-from ..module_utils.settings import KEY_NAMES, Settings, canonical, duration
+from ..module_utils.settings.catalogue import KEY_NAMES
+from ..module_utils.settings.settings import Settings
+from ..module_utils.settings.values import canonical, duration
 from .installer import locked_version, python_tag
 from .layout import Deployment
 

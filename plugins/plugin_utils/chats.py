@@ -11,7 +11,8 @@ from typing import Any
 
 from ..module_utils.client import Answer, Unreachable, WorkerClient
 from ..module_utils.errors import Card
-from ..module_utils.settings import SECRET_VARIABLES, Settings
+from ..module_utils.settings.catalogue import SECRET_VARIABLES
+from ..module_utils.settings.settings import Settings
 from .cloudflare import cost
 from .provider_check import not_served_here
 from .starting import START_SECONDS

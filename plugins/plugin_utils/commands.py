@@ -22,7 +22,7 @@ from ansible.parsing.splitter import parse_kv
 from ansible.utils.vars import load_extra_vars
 
 from ..module_utils.errors import Problem
-from ..module_utils.settings import INPUTS, SECRET_INPUTS
+from ..module_utils.settings.catalogue import INPUTS, SECRET_INPUTS
 
 VARIABLES = "variables"
 """Name of the note with what `-e` said when a deployment was last changed."""

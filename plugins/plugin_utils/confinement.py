@@ -10,7 +10,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from ..module_utils.settings import Settings
+from ..module_utils.settings.settings import Settings
 from .installer import clean_environment
 
 ASK = """

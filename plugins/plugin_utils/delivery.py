@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from ..module_utils.client import WorkerClient
-from ..module_utils.settings import Settings
+from ..module_utils.settings.settings import Settings
 from .layout import Deployment
 from .processes import Processes, drain_and_save
 

@@ -13,7 +13,9 @@ from typing import Any, ClassVar
 
 from ..module_utils.client import RemoteClient, Unreachable, WorkerClient
 from ..module_utils.errors import Card, Problem
-from ..module_utils.settings import SECRET_INPUTS, Checker, Settings
+from ..module_utils.settings.catalogue import SECRET_INPUTS
+from ..module_utils.settings.checks import Checker
+from ..module_utils.settings.settings import Settings
 from . import owner
 from .action import CardAction
 from .build import Sources

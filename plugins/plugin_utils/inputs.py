@@ -19,7 +19,7 @@ from typing import Any
 from ansible.errors import AnsibleError, AnsibleUndefinedVariable, AnsibleValueOmittedError
 
 from ..module_utils.errors import Problem
-from ..module_utils.settings import ENVIRONMENT, SECRET_INPUTS, role_argument
+from ..module_utils.settings.catalogue import ENVIRONMENT, SECRET_INPUTS, role_argument
 
 UNDECRYPTABLE = "undecryptable variable"
 """How Ansible calls a value whose vault it has no password for."""

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..module_utils.errors import Card
-from ..module_utils.settings import KEY_NAMES
+from ..module_utils.settings.catalogue import KEY_NAMES
 from . import registries
 from .layout import disk_card
 

@@ -16,12 +16,12 @@ from typing import Any
 
 from ..module_utils.client import WorkerClient
 from ..module_utils.errors import Card, Problem
-from ..module_utils.settings import (
+from ..module_utils.settings.catalogue import (
     DASHBOARD_PORT_OFFSET,
     PORT_VARIABLES,
     PROVIDERS_PORT_OFFSET,
-    Settings,
 )
+from ..module_utils.settings.settings import Settings
 from . import confinement, installer
 from .container import ContainerImage, pull_problem, speaking
 from .layout import Deployment

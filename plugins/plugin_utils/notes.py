@@ -11,7 +11,9 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from ..module_utils.settings import INPUTS, KNOWN_VARIABLES, Checker, Settings
+from ..module_utils.settings.catalogue import INPUTS, KNOWN_VARIABLES
+from ..module_utils.settings.checks import Checker
+from ..module_utils.settings.settings import Settings
 
 CLOUDFLARE_ONLY = (
     "hermes_account_id",

@@ -17,7 +17,8 @@ from typing import Any
 
 from ..module_utils.client import Unreachable, WorkerClient
 from ..module_utils.digests import differing
-from ..module_utils.settings import SECRET_VARIABLES, Settings
+from ..module_utils.settings.catalogue import SECRET_VARIABLES
+from ..module_utils.settings.settings import Settings
 from . import confinement
 from .at_boot import AtBoot
 from .build import Rendered, render, session_of, variables

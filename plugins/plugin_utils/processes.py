@@ -16,7 +16,7 @@ from typing import Any
 
 from ..module_utils.client import Answer, Unreachable, WorkerClient
 from ..module_utils.errors import Card
-from ..module_utils.settings import DASHBOARD_PORT_OFFSET, PROVIDERS_PORT_OFFSET
+from ..module_utils.settings.catalogue import DASHBOARD_PORT_OFFSET, PROVIDERS_PORT_OFFSET
 from .layout import Deployment
 
 CHANGED_BY_HAND = "workerd runs from files that were changed by hand"

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..module_utils.client import Answer, WorkerClient
 from ..module_utils.errors import Card
-from ..module_utils.settings import Settings
+from ..module_utils.settings.settings import Settings
 from .build import render, session_of
 from .cloudflare.service import CloudflareService
 from .container import ContainerImage, Containers

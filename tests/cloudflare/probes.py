@@ -23,7 +23,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
     CloudflareError,
 )
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
-from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
+from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.config import REFERENCE
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.upload import Upload
 

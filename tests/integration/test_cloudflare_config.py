@@ -16,7 +16,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.hermes.workers.plugins.module_utils.settings import Checker, Settings
+from ansible_collections.hermes.workers.plugins.module_utils.settings.checks import Checker
+from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import (
     COMPATIBILITY_DATE,
     SECRET_BINDINGS,

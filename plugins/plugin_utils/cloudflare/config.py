@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable
 
 from ...module_utils.digests import digest_of
-from ...module_utils.settings import Settings
+from ...module_utils.settings.settings import Settings
 from ..build import (
     COMPATIBILITY_DATE,
     INSTANCE_CLASS,

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ...module_utils.settings import Settings
+from ...module_utils.settings.settings import Settings
 
 # vCPU, GiB of memory, GB of disk.
 SIZES = {

@@ -15,7 +15,7 @@ from ...module_utils import scripts
 from ...module_utils.client import Answer, RemoteClient, Unreachable, WorkerClient
 from ...module_utils.cloudflare import Cloudflare
 from ...module_utils.errors import Card
-from ...module_utils.settings import Settings
+from ...module_utils.settings.settings import Settings
 from ..build import COMPATIBILITY_DATE, SECRET_BINDINGS, Sources, compatibility_flags
 from ..layout import Deployment
 from ..plan import Actual, Change, differing_secrets, hermes_change, variables_of

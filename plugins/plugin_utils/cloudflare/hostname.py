@@ -17,7 +17,7 @@ from typing import Any
 from ...module_utils import dns, domains, routes, scripts
 from ...module_utils.cloudflare import Cloudflare, CloudflareError
 from ...module_utils.errors import Card, Problem
-from ...module_utils.settings import Settings
+from ...module_utils.settings.settings import Settings
 from .account import Account
 
 HOST_TAG = f"{scripts.TAG}.host:"

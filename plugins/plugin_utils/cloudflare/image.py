@@ -12,7 +12,7 @@ from ...module_utils import containers, registry
 from ...module_utils.cloudflare import Cloudflare
 from ...module_utils.docker import DockerError
 from ...module_utils.errors import Card
-from ...module_utils.settings import Settings
+from ...module_utils.settings.settings import Settings
 from .. import installer
 from ..build import REPOSITORY, Sources
 from ..container import QUIET_SECONDS, ContainerImage, speaking

@@ -13,7 +13,7 @@ from ...module_utils.budget import Budget
 from ...module_utils.client import RemoteClient
 from ...module_utils.cloudflare import Cloudflare, CloudflareError
 from ...module_utils.errors import Card, Problem
-from ...module_utils.settings import Settings
+from ...module_utils.settings.settings import Settings
 from ..installer import Progress
 from ..layout import Deployment
 from ..machine import ContainerEngine, Controller

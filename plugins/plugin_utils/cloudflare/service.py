@@ -10,7 +10,7 @@ from typing import Any
 from ...module_utils.client import Answer, RemoteClient
 from ...module_utils.cloudflare import CloudflareError
 from ...module_utils.errors import Card
-from ...module_utils.settings import Settings
+from ...module_utils.settings.settings import Settings
 from ..layout import Deployment
 from ..plan import prune
 from ..runtime import Runtime

@@ -16,7 +16,7 @@ from ...module_utils import containers, scripts
 from ...module_utils import secrets as worker_secrets
 from ...module_utils.cloudflare import Cloudflare, CloudflareError
 from ...module_utils.errors import Card
-from ...module_utils.settings import Settings
+from ...module_utils.settings.settings import Settings
 from ..build import COMPATIBILITY_DATE, INSTANCE_CLASS, compatibility_flags
 from ..installer import Progress
 from .config import IMAGE_NAME, MIGRATION_TAG, REFERENCE, application_name

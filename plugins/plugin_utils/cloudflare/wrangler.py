@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ...module_utils.errors import Card
-from ...module_utils.settings import API_BASE_URL, Settings
+from ...module_utils.settings.catalogue import API_BASE_URL
+from ...module_utils.settings.settings import Settings
 from ..installer import clean_environment
 from ..layout import Deployment
 from .config import BUILD_FILE

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.hermes.workers.plugins.module_utils import settings
+from ansible_collections.hermes.workers.plugins.module_utils.settings import catalogue
 
 ROOT = Path(__file__).resolve().parents[3]
 ERRORS = (ROOT / "docs/errors.md").read_text()
@@ -53,8 +53,8 @@ def test_every_error_of_the_worker_is_explained() -> None:
 def test_every_variable_of_this_release_is_described(page: str) -> None:
     text = (ROOT / page).read_text()
     described = set(re.findall(r"`(hermes_[a-z_]+)`", text))
-    assert described <= settings.KNOWN_VARIABLES
-    keys = set(settings.KEY_VARIABLES.values())
+    assert described <= catalogue.KNOWN_VARIABLES
+    keys = set(catalogue.KEY_VARIABLES.values())
     assert {key for key in keys if f"`{key}`" not in text} == set()
 
 

@@ -33,7 +33,10 @@ from ansible_collections.hermes.workers.plugins.action import (
     preflight,
     show_plan,
 )
-from ansible_collections.hermes.workers.plugins.module_utils.settings import INPUTS, ROLE_VARIABLES
+from ansible_collections.hermes.workers.plugins.module_utils.settings.catalogue import (
+    INPUTS,
+    ROLE_VARIABLES,
+)
 from ansible_collections.hermes.workers.plugins.plugin_utils import confinement, machine
 from ansible_collections.hermes.workers.plugins.plugin_utils import plan as planning
 from ansible_collections.hermes.workers.plugins.plugin_utils.action import CardAction

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ansible_collections.hermes.workers.plugins.module_utils.settings import (
+from ansible_collections.hermes.workers.plugins.module_utils.settings.catalogue import (
     INPUTS,
     SECRET_INPUTS,
     role_argument,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ansible_collections.hermes.workers.plugins.module_utils.client import Answer
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
-from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
+from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
 from ansible_collections.hermes.workers.plugins.plugin_utils.chats import (
     NO_COUNTS,
     Chats,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.hermes.workers.plugins.action import check_inventory, deployment_info
-from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
+from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import cost
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.account import Account
 

@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 from ansible_collections.hermes.workers.plugins.action.preflight import not_given
-from ansible_collections.hermes.workers.plugins.module_utils.settings import Checker, Settings
+from ansible_collections.hermes.workers.plugins.module_utils.settings.checks import Checker
+from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
 from ansible_collections.hermes.workers.plugins.plugin_utils.machine import take_ports
 
 

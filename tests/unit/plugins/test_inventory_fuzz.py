@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 from ansible_collections.hermes.workers.plugins.action import preflight
-from ansible_collections.hermes.workers.plugins.module_utils.settings import (
+from ansible_collections.hermes.workers.plugins.module_utils.settings.catalogue import (
     ENVIRONMENT,
     INPUTS,
-    Settings,
     role_argument,
 )
+from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
 from ansible_collections.hermes.workers.plugins.plugin_utils import build, installer
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import config
 from inventory_play import Outcome, Plays

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.hermes.workers.plugins.action.show_plan import noted
-from ansible_collections.hermes.workers.plugins.module_utils.settings import Checker
+from ansible_collections.hermes.workers.plugins.module_utils.settings.checks import Checker
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
 from ansible_collections.hermes.workers.plugins.plugin_utils.notes import CHANNELS, installed, notes
 

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
+from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.account import Account
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.deployed import Deployed
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.place import CloudflarePlace

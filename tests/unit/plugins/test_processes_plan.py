@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
+from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources, render
 from ansible_collections.hermes.workers.plugins.plugin_utils.installer import finish
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
-from ansible_collections.hermes.workers.plugins.module_utils.settings import (
+from ansible_collections.hermes.workers.plugins.module_utils.settings.catalogue import (
     INPUTS,
     KNOWN_VARIABLES,
     SECRET_INPUTS,

@@ -14,7 +14,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.addresses import (
     special_networks,
 )
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
-from ansible_collections.hermes.workers.plugins.module_utils.settings import (
+from ansible_collections.hermes.workers.plugins.module_utils.settings.checks import (
     Checker,
     collisions,
     later_variables,

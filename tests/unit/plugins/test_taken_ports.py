@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from ansible_collections.hermes.workers.plugins.module_utils.settings import Checker
+from ansible_collections.hermes.workers.plugins.module_utils.settings.checks import Checker
 from ansible_collections.hermes.workers.plugins.plugin_utils import machine, processes
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
 from ansible_collections.hermes.workers.plugins.plugin_utils.machine import Machine

@@ -11,7 +11,7 @@ import pytest
 from ansible_collections.hermes.workers.plugins.action.verify_deployment import ActionModule
 from ansible_collections.hermes.workers.plugins.module_utils.client import Answer
 from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
-from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
+from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
 
 
 def verification(statuses: dict[str | None, int], **settings: Any) -> ActionModule:

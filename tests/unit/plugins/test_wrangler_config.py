@@ -8,7 +8,7 @@ import tomllib
 from typing import Any
 
 import pytest
-from ansible_collections.hermes.workers.plugins.module_utils.settings import Settings
+from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.config import (
     render,

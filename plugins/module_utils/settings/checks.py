@@ -6,14 +6,12 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from .addresses import (
+from ..addresses import (
     LOOPBACK,
     OPAQUE_ORIGINS,
     is_address,
@@ -22,298 +20,69 @@ from .addresses import (
     private_address,
     web_origin,
 )
-from .docker import find_socket, socket_path
-from .errors import Problem
-
-DEFAULT_MODEL = "anthropic/claude-sonnet-4-5"
-REHEARSAL_MODEL = "rehearsal/rehearsal"
-DEFAULT_PORT = 8787
-PROVIDERS_PORT_OFFSET = 10000
-DASHBOARD_PORT_OFFSET = 1000
-SIDECAR_IMAGE = "cloudflare/proxy-everything"
-"""What workerd puts in front of a container's network, unless hermes_sidecar_image names another."""
-API_BASE_URL = "https://api.cloudflare.com/client/v4"
-INSTANCE_TYPES = ("standard-1", "lite", "basic", "standard-2", "standard-3", "standard-4")
-"""Sizes of Cloudflare's containers; the first is the default."""
-LOCATIONS = (
-    "",
-    "wnam",
-    "enam",
-    "sam",
-    "weur",
-    "eeur",
-    "apac",
-    "apac-ne",
-    "apac-se",
-    "oc",
-    "afr",
-    "me",
+from ..docker import find_socket, socket_path
+from ..errors import Problem
+from .catalogue import (
+    AFTER_REBOOT,
+    AI_GATEWAY,
+    API_BASE_URL,
+    BATCHES,
+    CONTEXT_LENGTHS,
+    DASHBOARD_PORT_OFFSET,
+    DEFAULT_MODEL,
+    DEFAULT_PORT,
+    ENVIRONMENT,
+    INSTANCE_TYPES,
+    KEY_NAMES,
+    KEY_VARIABLES,
+    KNOWN_VARIABLES,
+    LATER_VARIABLES,
+    LOCATIONS,
+    NAME_LENGTH,
+    OF_ONE_PLAY,
+    PATH_BYTES,
+    PORT_VARIABLES,
+    PROVIDERS,
+    PROVIDERS_PORT_OFFSET,
+    REHEARSAL_MODEL,
+    RESERVED_NAMES,
+    ROLE_VARIABLES,
+    SECRET_INPUTS,
+    SECRET_VARIABLES,
+    SIDECAR_IMAGE,
+    SUGGESTED_MODELS,
+    UPLOADERS,
+    VALUE_BYTES,
 )
-"""Where Cloudflare may make a Durable Object, in its own words; the first, nowhere in particular, is the default."""
-UPLOADERS = ("auto", "wrangler", "plain")
-PATH_BYTES = 1024
-"""What every system takes; a component has its own limit of 255."""
-CONTEXT_LENGTHS = (64_000, 10_000_000)
-"""Tokens of a model's context; with fewer Hermes does not start a turn."""
-NAME_LENGTH = 54
-"""A Worker's name may have 63 characters; 54 leave room for the suffixes that preview addresses add."""
-
-SUGGESTED_MODELS = {
-    "anthropic": DEFAULT_MODEL,
-    "openrouter": "openrouter/anthropic/claude-sonnet-4.5",
-    "openai": "openai/gpt-5-mini",
-}
-KEY_VARIABLES = {
-    "anthropic": "anthropic_api_key",
-    "openrouter": "openrouter_api_key",
-    "openai": "openai_api_key",
-    "custom": "custom_api_key",
-}
-PROVIDERS = (*KEY_VARIABLES, "rehearsal")
-KEY_NAMES = {variable: variable.upper() for variable in KEY_VARIABLES.values()}
-"""Inventory variable of a provider's key -> name of the Worker's secret and of the environment variable."""
-ENVIRONMENT = KEY_NAMES | {
-    "cloudflare_api_token": "CLOUDFLARE_API_TOKEN",
-    "cloudflare_api_base_url": "CLOUDFLARE_API_BASE_URL",
-    "hermes_account_id": "CLOUDFLARE_ACCOUNT_ID",
-    "hermes_docker_socket": "DOCKER_HOST",
-}
-"""Inventory variable -> the environment variable that is asked where the inventory does not mention it."""
-SECRET_INPUTS = frozenset(KEY_NAMES) | {
-    "cloudflare_api_token",
-    "hermes_api_token",
-    "hermes_ai_gateway_token",
-    "hermes_secrets",
-}
-"""Inventory variables whose values are never shown, and stand in no task's arguments."""
-VALUE_BYTES = 5120
-"""Cloudflare's limit for a variable or a secret of a Worker."""
-SECRET_VARIABLES = {name: variable for variable, name in KEY_NAMES.items()} | {
-    "API_TOKEN": "hermes_api_token",
-    "AI_GATEWAY_TOKEN": "hermes_ai_gateway_token",
-    "HERMES_SECRETS": "hermes_secrets",
-    "API_TOKEN_PREVIOUS": "hermes_api_token (the one before)",
-}
-"""Name of a Worker's secret -> the inventory variable that people know it by."""
-
-AFTER_REBOOT = ("stay_down", "start", "start_with_keys")
-
-PORT_VARIABLES = {
-    "http": "hermes_port",
-    "providers": "hermes_providers_port",
-    "dashboard": "hermes_dashboard_port",
-}
-"""Name of a socket -> the inventory variable with its port."""
-
-KNOWN_VARIABLES = frozenset(
-    f"hermes_{name}"
-    for name in (
-        "access_audiences",
-        "access_team_domain",
-        "account_id",
-        "action",
-        "after_reboot",
-        "ai_gateway",
-        "ai_gateway_token",
-        "allow_unauthenticated",
-        "api_token",
-        "backup",
-        "backup_dir",
-        "base_image",
-        "cors_origins",
-        "dashboard",
-        "check_provider_key",
-        "context_length",
-        "dashboard_hostname",
-        "dashboard_idle",
-        "dashboard_origin",
-        "dashboard_port",
-        "default_model",
-        "docker_socket",
-        "drain_timeout",
-        "egress",
-        "engine",
-        "env",
-        "forget",
-        "gateway_token",
-        "host_tools",
-        "instance_type",
-        "location",
-        "log_level",
-        "log_lines",
-        "log_raw",
-        "log_since",
-        "max_fail_percentage",
-        "models",
-        "name",
-        "on_disconnect",
-        "platform",
-        "port",
-        "provider",
-        "provider_base_url",
-        "provider_keys",
-        "providers_port",
-        "prune_images",
-        "route_mode",
-        "secrets",
-        "serial",
-        "sidecar_image",
-        "sleep_after",
-        "state_dir",
-        "take_over_hostname",
-        "token_command",
-        "token_overlap",
-        "token_vault_file",
-        "uploader",
-        "verify",
-        "version",
-    )
+from .settings import Settings
+from .values import (
+    ACCOUNT_ID,
+    AUDIENCE,
+    EGRESS_HOST,
+    ENV_NAME,
+    GATEWAY,
+    MODEL,
+    NAME,
+    RESERVED_ENV,
+    SHOWN_NAME,
+    TEAM_DOMAIN,
+    Reader,
+    canonical,
+    key_flaw,
+    secret_flaw,
+    show,
+    unencrypted,
+    url_flaw,
 )
 
-INPUTS = KNOWN_VARIABLES | frozenset(ENVIRONMENT)
-"""Every inventory variable that this collection reads."""
 
-
-def role_argument(variable: str) -> str | None:
-    """Return the argument of the role preflight that stands in for an inventory variable; none for a secret."""
-    if variable in SECRET_INPUTS:
-        return None
-    return f"preflight_{variable.removeprefix('hermes_').removeprefix('cloudflare_')}"
-
-
-ROLE_VARIABLES = frozenset(filter(None, map(role_argument, INPUTS))) | {
-    "preflight_inventory",
-    "preflight_purpose",
-    "preflight_result",
-    "preflight_rotate",
-}
-"""What the role preflight reads and sets."""
-OF_ONE_PLAY = ("hermes_action", "hermes_backup", "hermes_backup_dir")
-"""What a playbook for an existing deployment hands on to its task."""
-LATER_VARIABLES = (
-    "hermes_gateway_token",
-    "hermes_version",
-)
-"""Known, but without effect in this release: refused, because silence would promise what is not done."""
-
-# Names that the Worker sets in Hermes' environment by itself.
-RESERVED_ENV = re.compile(
-    r"API_SERVER_.*|HERMES_(HOME|MANAGED_DIR|BOOT_ID)|SANDBOX_.*|PORT_\d+|HOME|PATH|LD_.*|PYTHON.*"
-)
-ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-SHOWN_NAME = re.compile(r"[\w .-]{1,60}")
-RESERVED_NAMES = ("backups",)
-"""What lies beside the deployments in their state folder and could be a name; the rest begins with a dot."""
-NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
-MODEL = re.compile(r"[\w.:@/+-]{1,200}", re.ASCII)
-# A name with an optional tag and digest; upper-case letters only in these.
-IMAGE = re.compile(r"[a-z0-9][a-z0-9._:/-]*(:[\w][\w.-]{0,127})?(@sha256:[0-9a-f]{64})?", re.ASCII)
-AI_GATEWAY = "https://gateway.ai.cloudflare.com/v1"
-GATEWAY = re.compile(r"[0-9a-f]{32}/[a-z0-9_-]{1,64}", re.ASCII)
-# A name; one that begins with a dot stands for everything below it.
-EGRESS_HOST = re.compile(r"\.?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z0-9-]*[a-z]", re.ASCII)
-TEAM_DOMAIN = re.compile(r"([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}", re.ASCII)
-AUDIENCE = re.compile(r"[\w-]{8,128}", re.ASCII)
-ACCOUNT_ID = re.compile(r"[0-9a-f]{32}")
-# Labels of letters, digits and inner dashes; at least two of them.
-HOSTNAME = re.compile(
-    r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]"
-)
-SIZE = re.compile(r"[1-9][0-9]{0,8}|(100|[1-9]?[0-9])%")
-DURATION = re.compile(r"(\d{1,6})\s*(s|m|h)")
-SECONDS = {"s": 1, "m": 60, "h": 3600}
-TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
-
-
-@dataclass
-class Settings:
-    """A checked deployment, without its secrets. Durations are in seconds."""
-
-    name: str = ""
-    platform: str = "workerd"
-    engine: str = "process"
-    state_dir: str = ".hermes"
-    port: int = DEFAULT_PORT
-    providers_port: int = DEFAULT_PORT + PROVIDERS_PORT_OFFSET
-    dashboard: bool = True
-    dashboard_port: int = DEFAULT_PORT + DASHBOARD_PORT_OFFSET
-    default_model: str = REHEARSAL_MODEL
-    models: list[str] = field(default_factory=list)
-    provider_base_url: str = ""
-    context_length: int = 0
-    """Of the models behind it, in tokens; 0 when nobody said."""
-    provider_keys: str = "sealed"
-    ai_gateway: str = ""
-    egress: str = "open"
-    """open, providers, or hosts separated by commas."""
-    sleep_after: int = 4 * 3600
-    drain_timeout: int = 60
-    token_overlap: int = 600
-    on_disconnect: str = "stop"
-    after_reboot: str = "stay_down"
-    token_vault_file: str = ""
-    """Where a rotation writes the API token that the inventory gives; one of these two, or neither."""
-    token_command: list[str] = field(default_factory=list)
-    host_tools: bool = False
-    allow_unauthenticated: bool = False
-    cors_origins: list[str] = field(default_factory=list)
-    access_team_domain: str = ""
-    access_audiences: list[str] = field(default_factory=list)
-    dashboard_idle: int = 3600
-    dashboard_origin: str = ""
-    """Where people see the dashboard, when a proxy before it tells the Worker something else."""
-    env: dict[str, str] = field(default_factory=dict)
-    verify: str = "auto"
-    docker_socket: str = ""
-    base_image: str = ""
-    sidecar_image: str = SIDECAR_IMAGE
-    host: str = ""
-    """Where Cloudflare serves the API; empty on this machine."""
-    deployments: int = 1
-    """How many of the account share what Cloudflare's plan includes."""
-    account_id: str = ""
-    api_base_url: str = API_BASE_URL
-    instance_type: str = INSTANCE_TYPES[0]
-    location: str = LOCATIONS[0]
-    """Near where the object is made; what is there already stays where it is."""
-    dashboard_hostname: str = ""
-    route_mode: str = "custom_domain"
-    take_over_hostname: bool = False
-    uploader: str = "auto"
-    """What uploads to Cloudflare: wrangler, plain calls, or what suits the number of deployments."""
-    check_provider_key: bool = False
-    prune_images: bool = False
-
-    @property
-    def provider(self) -> str:
-        """The provider of the default model."""
-        return self.default_model.split("/", 1)[0]
-
-    @property
-    def ports(self) -> dict[str, int]:
-        """The ports of 127.0.0.1 that the deployment takes, by the name of the socket."""
-        if self.platform != "workerd":
-            return {}
-        ports = {"http": self.port}
-        if self.engine == "process":  # from a container, Hermes reaches its providers otherwise
-            ports["providers"] = self.providers_port
-        if self.dashboard:
-            ports["dashboard"] = self.dashboard_port
-        return ports
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain data for a task's result."""
-        return asdict(self)
-
-
-class Checker:
-    """Reads raw inputs into Settings and secrets, and notes every problem instead of stopping at the first."""
+class Checker(Reader):
+    """Reads raw inputs into Settings and secrets."""
 
     def __init__(self, raw: Mapping[str, Any], *, sources: Mapping[str, str] | None = None) -> None:
         """raw: values by inventory variable, of those that are set; sources: where each was set, for people."""
-        self.raw = raw
+        super().__init__(raw)
         self.sources = dict(sources or {})
-        self.problems: list[Problem] = []
         self.settings = Settings()
         self.secrets: dict[str, str] = {}
         self.cloudflare_token = ""
@@ -328,31 +97,31 @@ class Checker:
         self._base_url()
         self._context_length()
         settings = self.settings
-        settings.provider_keys = self._choice("hermes_provider_keys", ("sealed", "environment"))
+        settings.provider_keys = self.choice("hermes_provider_keys", ("sealed", "environment"))
         self._ai_gateway()
         self._egress()
-        settings.sleep_after = self._duration(
+        settings.sleep_after = self.duration(
             "hermes_sleep_after", 60, 6 * 3600, settings.sleep_after
         )
-        settings.drain_timeout = self._duration(
+        settings.drain_timeout = self.duration(
             "hermes_drain_timeout", 0, 600, settings.drain_timeout
         )
-        settings.token_overlap = self._duration(
+        settings.token_overlap = self.duration(
             "hermes_token_overlap", 0, 24 * 3600, settings.token_overlap
         )
         self._token_store()
-        settings.dashboard_idle = self._duration(
+        settings.dashboard_idle = self.duration(
             "hermes_dashboard_idle", 0, 24 * 3600, settings.dashboard_idle
         )
         self._origins()
         self._access()
-        settings.on_disconnect = self._choice("hermes_on_disconnect", ("stop", "finish"))
-        settings.after_reboot = self._choice("hermes_after_reboot", AFTER_REBOOT)
-        settings.host_tools = self._boolean("hermes_host_tools")
-        settings.allow_unauthenticated = self._boolean("hermes_allow_unauthenticated")
+        settings.on_disconnect = self.choice("hermes_on_disconnect", ("stop", "finish"))
+        settings.after_reboot = self.choice("hermes_after_reboot", AFTER_REBOOT)
+        settings.host_tools = self.boolean("hermes_host_tools")
+        settings.allow_unauthenticated = self.boolean("hermes_allow_unauthenticated")
         self._open_to_every_page()
         settings.env = self._environment()
-        settings.verify = self._choice("hermes_verify", ("auto", "full"))
+        settings.verify = self.choice("hermes_verify", ("auto", "full"))
         self._docker()
         self._cloudflare()
         self._state_dir()
@@ -366,12 +135,12 @@ class Checker:
         self._batches()
         # Ansible would hand a list or a mapping on as the text that Python has for it.
         for variable in OF_ONE_PLAY:
-            self._text(variable, "inputs")
+            self.text(variable, "inputs")
 
     def _batches(self) -> None:
         """Check what the play itself could not use, and went on without."""
         for variable, (_default, flaw_of, example) in BATCHES.items():
-            value = self._given(variable)
+            value = self.given(variable)
             flaw = "" if value is None else flaw_of(value)
             if flaw:
                 self.problem(
@@ -381,64 +150,23 @@ class Checker:
                     "batches",
                 )
 
-    def problem(self, subject: str, sentence: str, remedy: str, code: str) -> None:
-        """Note one problem, once."""
-        found = Problem(subject, sentence, remedy, code)
-        if found not in self.problems:
-            self.problems.append(found)
-
-    def _given(self, variable: str) -> Any:
-        """Return what was said; None for nothing and for an empty text. `false`, 0 and [] do say something."""
-        value = self.raw.get(variable)
-        return None if value == "" else value
-
-    def _text(self, variable: str, code: str) -> str:
-        """Return a text that was said, or an empty one; note what is not text, which YAML may have made of it."""
-        value = self._given(variable)
-        if value is None or isinstance(value, str):
-            return value or ""
-        self.problem(
-            variable,
-            f"{show(value)} is no text to YAML.",
-            f"write it in quotes: {variable}: '...'.",
-            code,
-        )
-        return ""
-
-    def _choice(self, variable: str, choices: tuple[str, ...]) -> str:
-        value = self._given(variable)
-        if value is None:
-            return choices[0]
-        if value in choices:
-            return value
-        close = difflib.get_close_matches(str(value), choices, 1)
-        hint = f" Did you mean {close[0]}?" if close else ""
-        listed = ", ".join(filter(None, choices))
-        self.problem(
-            variable,
-            f"{show(value)} is not one of {listed}.{hint}",
-            f"set {variable} to one of {listed}.",
-            "inputs",
-        )
-        return choices[0]
-
     def _platform(self) -> None:
-        self.settings.platform = self._choice("hermes_platform", ("cloudflare", "workerd"))
-        self.settings.engine = self._choice("hermes_engine", ("process", "docker"))
+        self.settings.platform = self.choice("hermes_platform", ("cloudflare", "workerd"))
+        self.settings.engine = self.choice("hermes_engine", ("process", "docker"))
         if self.settings.platform == "cloudflare":
             self.settings.engine = "cloudflare"
 
     def _cloudflare(self) -> None:
         """Read what only matters on Cloudflare."""
         settings = self.settings
-        settings.instance_type = self._choice("hermes_instance_type", INSTANCE_TYPES)
-        settings.location = self._choice("hermes_location", LOCATIONS)
-        settings.route_mode = self._choice("hermes_route_mode", ("custom_domain", "zone_route"))
-        settings.take_over_hostname = self._boolean("hermes_take_over_hostname")
-        settings.uploader = self._choice("hermes_uploader", UPLOADERS)
-        settings.check_provider_key = self._boolean("hermes_check_provider_key")
-        settings.prune_images = self._boolean("hermes_prune_images")
-        settings.dashboard_hostname = self._hostname("hermes_dashboard_hostname")
+        settings.instance_type = self.choice("hermes_instance_type", INSTANCE_TYPES)
+        settings.location = self.choice("hermes_location", LOCATIONS)
+        settings.route_mode = self.choice("hermes_route_mode", ("custom_domain", "zone_route"))
+        settings.take_over_hostname = self.boolean("hermes_take_over_hostname")
+        settings.uploader = self.choice("hermes_uploader", UPLOADERS)
+        settings.check_provider_key = self.boolean("hermes_check_provider_key")
+        settings.prune_images = self.boolean("hermes_prune_images")
+        settings.dashboard_hostname = self.hostname("hermes_dashboard_hostname")
         if settings.platform != "cloudflare":
             return
         self._account()
@@ -514,7 +242,7 @@ class Checker:
 
     def _api_base_url(self) -> None:
         """Read where Cloudflare's API is; the token is sent there."""
-        url = self._text("cloudflare_api_base_url", "cloudflare-api")
+        url = self.text("cloudflare_api_base_url", "cloudflare-api")
         flaw = url_flaw(url) if url else ""
         if flaw:
             self.problem(
@@ -526,28 +254,16 @@ class Checker:
         elif url:
             self.settings.api_base_url = url.rstrip("/")
 
-    def _hostname(self, variable: str) -> str:
-        value = self._text(variable, "hostname").strip().lower().rstrip(".")
-        if not value or HOSTNAME.fullmatch(value):
-            return value
-        self.problem(
-            variable,
-            f"{show(value)} is not a hostname.",
-            f"set {variable} to a name in one of your zones, for example hermes.example.com.",
-            "hostname",
-        )
-        return ""
-
     def _docker(self) -> None:
         """Read what only matters where Hermes runs in a container."""
         settings = self.settings
-        settings.base_image = self._image("hermes_base_image", "")
-        settings.sidecar_image = self._image("hermes_sidecar_image", SIDECAR_IMAGE)
+        settings.base_image = self.image("hermes_base_image", "")
+        settings.sidecar_image = self.image("hermes_sidecar_image", SIDECAR_IMAGE)
         if settings.engine == "process":
             return
         if settings.engine == "docker":
             self._own_way_out()
-        value = self._text("hermes_docker_socket", "docker")
+        value = self.text("hermes_docker_socket", "docker")
         path = socket_path(value)
         if not value:
             settings.docker_socket = find_socket()
@@ -578,7 +294,7 @@ class Checker:
 
     def _ai_gateway(self) -> None:
         """Read Cloudflare's AI Gateway: account/gateway, or the address of one."""
-        value = self._text("hermes_ai_gateway", "ai-gateway").rstrip("/")
+        value = self.text("hermes_ai_gateway", "ai-gateway").rstrip("/")
         if not value:
             return
         url = f"{AI_GATEWAY}/{value}" if GATEWAY.fullmatch(value) else value
@@ -606,7 +322,7 @@ class Checker:
 
     def _egress(self) -> None:
         """Read what a container may reach; nothing can hold a process to it, which shares our network."""
-        value = self._given("hermes_egress")
+        value = self.given("hermes_egress")
         value = "open" if value is None else value
         if not value:  # `no`, or an empty list, is not meant to open anything
             self.problem(
@@ -619,7 +335,7 @@ class Checker:
         hosts = (
             [value]
             if value in ("open", "providers")
-            else self._texts(
+            else self.texts(
                 "hermes_egress",
                 EGRESS_HOST.fullmatch,
                 "open, providers or a list of hosts, like github.com or .example.com",
@@ -645,10 +361,10 @@ class Checker:
     def _access(self) -> None:
         """Read Cloudflare Access; it takes a team and at least one audience."""
         settings = self.settings
-        settings.access_audiences = self._texts(
+        settings.access_audiences = self.texts(
             "hermes_access_audiences", AUDIENCE.fullmatch, "the audience tag of an application"
         )
-        domain = self._text("hermes_access_team_domain", "access").lower()
+        domain = self.text("hermes_access_team_domain", "access").lower()
         if domain and not TEAM_DOMAIN.fullmatch(domain):
             self.problem(
                 "hermes_access_team_domain",
@@ -672,8 +388,8 @@ class Checker:
     def _token_store(self) -> None:
         """Read where a rotation writes the API token that the inventory gives."""
         settings = self.settings
-        settings.token_vault_file = self._text("hermes_token_vault_file", "token-store")
-        command = self._given("hermes_token_command")
+        settings.token_vault_file = self.text("hermes_token_vault_file", "token-store")
+        command = self.given("hermes_token_command")
         command = [] if command is None else command
         if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
             self.problem(
@@ -695,10 +411,10 @@ class Checker:
     def _origins(self) -> None:
         """Read which pages may call, and where people see the dashboard."""
         settings = self.settings
-        settings.cors_origins = self._texts(
+        settings.cors_origins = self.texts(
             "hermes_cors_origins", origin, "an origin like https://app.example.com"
         )
-        value = self._text("hermes_dashboard_origin", "inputs").strip()
+        value = self.text("hermes_dashboard_origin", "inputs").strip()
         if not value or web_origin(value):
             settings.dashboard_origin = value
             return
@@ -720,52 +436,6 @@ class Checker:
                 "inputs",
             )
 
-    def _texts(self, variable: str, is_good: Callable[[Any], Any], wanted: str) -> list[str]:
-        """Read a list of texts that are all good."""
-        values = self._list(variable, f"{wanted} each", "inputs")
-        bad = [value for value in values if not (isinstance(value, str) and is_good(value))]
-        if bad:
-            more = f", nor are {len(bad) - 1} more" if len(bad) > 1 else ""
-            self.problem(
-                variable,
-                f"{show(bad[0])} is not {wanted}{more}.",
-                f"mend it in {variable}.",
-                "inputs",
-            )
-        return [value for value in values if value not in bad]
-
-    def _list(self, variable: str, wanted: str, code: str) -> list[Any]:
-        """Read a list; note what is none."""
-        values = self._given(variable)
-        if values is None or isinstance(values, list):
-            return values or []
-        self.problem(variable, "is not a list.", f"write {variable} as a list, of {wanted}.", code)
-        return []
-
-    def _mapping(self, variable: str) -> Mapping[str, Any]:
-        """Read a mapping of names; note what is none."""
-        entries = self._given(variable)
-        if entries is None or isinstance(entries, Mapping):
-            return entries or {}
-        self.problem(
-            variable, "is not a mapping.", f"write {variable} as NAME: value pairs.", "inputs"
-        )
-        return {}
-
-    def _image(self, variable: str, default: str) -> str:
-        value = self._given(variable)
-        if value is None:
-            return default
-        if isinstance(value, str) and IMAGE.fullmatch(value):
-            return value
-        self.problem(
-            variable,
-            f"{show(value)} does not name an image.",
-            f"set {variable} to a name like registry.example/name:tag, or leave it out.",
-            "inputs",
-        )
-        return default
-
     def _name(self) -> None:
         value = self.raw.get("hermes_name")
         if value in RESERVED_NAMES:
@@ -780,7 +450,7 @@ class Checker:
             self.settings.name = value
             return
         if value is not None and not isinstance(value, str):
-            self._text("hermes_name", "name")
+            self.text("hermes_name", "name")
             return
         suggestion = (
             re.sub(r"[^a-z0-9]+", "-", str(value).lower()).strip("-")[:NAME_LENGTH].strip("-")
@@ -795,12 +465,12 @@ class Checker:
         )
 
     def _ports(self) -> None:
-        self.settings.port = self._port("hermes_port", DEFAULT_PORT)
-        self.settings.providers_port = self._port(
+        self.settings.port = self.port("hermes_port", DEFAULT_PORT)
+        self.settings.providers_port = self.port(
             "hermes_providers_port", self._beside(PROVIDERS_PORT_OFFSET)
         )
-        self.settings.dashboard = self._boolean("hermes_dashboard", default=True)
-        self.settings.dashboard_port = self._port(
+        self.settings.dashboard = self.boolean("hermes_dashboard", default=True)
+        self.settings.dashboard_port = self.port(
             "hermes_dashboard_port", self._beside(DASHBOARD_PORT_OFFSET)
         )
         taken: dict[int, str] = {}
@@ -818,25 +488,6 @@ class Checker:
         """Return the port that goes with hermes_port: above it, or below where there is none above."""
         port = self.settings.port + offset
         return port if port <= 65535 else self.settings.port - offset
-
-    def _port(self, variable: str, default: int) -> int:
-        value = self.raw.get(variable)
-        if value in (None, ""):
-            return default
-        text = str(value).strip()
-        if (
-            not isinstance(value, (bool, float))
-            and re.fullmatch(r"\d{1,5}", text)
-            and 1024 <= int(text) <= 65535
-        ):
-            return int(text)
-        self.problem(
-            variable,
-            f"{show(value)} is not a port for a user's program: a whole number from 1024 to 65535.",
-            f"set {variable}, for example to {default}.",
-            "port",
-        )
-        return default
 
     def read_secrets(self) -> None:
         """Read the secrets alone."""
@@ -873,7 +524,7 @@ class Checker:
 
     def _further_secrets(self) -> None:
         kept = {}
-        for name, value in sorted(self._mapping("hermes_secrets").items()):
+        for name, value in sorted(self.mapping("hermes_secrets").items()):
             if not self._env_name("hermes_secrets", name):
                 continue
             shown = f"hermes_secrets.{name}"
@@ -893,7 +544,7 @@ class Checker:
     def _environment(self) -> dict[str, str]:
         kept = {}
         secret = self.raw.get("hermes_secrets")
-        for name, value in sorted(self._mapping("hermes_env").items()):
+        for name, value in sorted(self.mapping("hermes_env").items()):
             if not self._env_name("hermes_env", name):
                 continue
             shown = f"hermes_env.{name}"
@@ -938,7 +589,7 @@ class Checker:
         return True
 
     def _models(self) -> None:
-        provider = self._given("hermes_provider")
+        provider = self.given("hermes_provider")
         if provider not in (None, "rehearsal"):
             self.problem(
                 "hermes_provider",
@@ -947,7 +598,7 @@ class Checker:
                 "model",
             )
         further = self._further_models()
-        chosen = self._given("hermes_default_model")
+        chosen = self.given("hermes_default_model")
         if provider == "rehearsal":
             self._set_model(REHEARSAL_MODEL, "hermes_provider")
         elif chosen is not None:
@@ -969,7 +620,7 @@ class Checker:
         return any(model.startswith("custom/") for model in models)
 
     def _further_models(self) -> list[str]:
-        models = self._list("hermes_models", "provider/model each", "model")
+        models = self.entries("hermes_models", "provider/model each", "model")
         good = [model for model in models if self._model("hermes_models", model)]
         for model in good:
             self._need_key("hermes_models", model)
@@ -1055,7 +706,7 @@ class Checker:
         self.sources["hermes_default_model"] = source
 
     def _base_url(self) -> None:
-        url = self._text("hermes_provider_base_url", "provider-url")
+        url = self.text("hermes_provider_base_url", "provider-url")
         if not url:
             if self._names_custom([self.settings.default_model, *self.settings.models]):
                 self.problem(
@@ -1098,41 +749,8 @@ class Checker:
             "model",
         )
 
-    def _duration(self, variable: str, least: int, most: int, default: int) -> int:
-        value = self.raw.get(variable)
-        if value in (None, ""):
-            return default
-        match = DURATION.fullmatch(str(value).strip())
-        seconds = int(match[1]) * SECONDS[match[2]] if match else -1
-        if least <= seconds <= most:
-            return seconds
-        self.problem(
-            variable,
-            f"{show(value)} is not a duration from {duration(least)} to {duration(most)}.",
-            f"write a number with s, m or h, for example {variable}: {duration(default)}.",
-            "duration",
-        )
-        return default
-
-    def _boolean(self, variable: str, *, default: bool = False) -> bool:
-        value = self.raw.get(variable, default)
-        if value is None:
-            return default
-        if isinstance(value, bool):
-            return value
-        text = str(value).strip().lower()
-        if text in TRUE or text in FALSE:
-            return text in TRUE
-        self.problem(
-            variable,
-            f"{show(value)} is neither true nor false.",
-            f"set {variable}: true or false.",
-            "inputs",
-        )
-        return False
-
     def _state_dir(self) -> None:
-        value = self._text("hermes_state_dir", "state-dir") or ".hermes"
+        value = self.text("hermes_state_dir", "state-dir") or ".hermes"
         if len(value.encode()) > PATH_BYTES or any(
             len(one.encode()) > 255 for one in value.split("/")
         ):
@@ -1226,105 +844,3 @@ def collisions(deployments: Mapping[str, tuple[str, str, Iterable[int]]]) -> lis
                     )
                 )
     return problems
-
-
-def secret_flaw(value: Any) -> str:
-    """Return what is wrong with a secret, without showing it; an empty string when nothing is."""
-    if not isinstance(value, str):
-        return "is not text"
-    if not value.strip():
-        return "is blank"
-    if "\n" in value or "\r" in value:
-        return "has a line break"
-    if value != value.strip():
-        return "begins or ends with a space"
-    if not value.isascii():
-        return "has a character that is not ASCII"
-    if not value.isprintable():
-        return "has a control character"
-    return ""
-
-
-def key_flaw(value: Any) -> str:
-    """Return what is wrong with a key or token, which is sent as part of a header; an empty string when nothing is."""
-    flaw = secret_flaw(value)
-    if flaw:
-        return flaw
-    if "..." in value:
-        return "is a placeholder: the dots stand for your own"
-    return "has a blank inside" if " " in value else ""
-
-
-def unencrypted(where: str) -> str:
-    """Return the sentence on an endpoint without TLS that is not in a private network."""
-    return f"would send keys and conversations {where} unencrypted: http is for this machine and private networks only."
-
-
-def url_flaw(url: Any, *, by_name: bool = False) -> str:
-    """Return what is wrong with a base URL; an empty string when nothing is.
-
-    by_name: whether a name will do without TLS, because somebody sees to it that it leads to a private network only.
-    """
-    try:
-        parts = urlsplit(url)
-        host, _port = parts.hostname, parts.port
-    except (ValueError, TypeError, AttributeError):
-        return "is not a URL."
-    if (
-        not isinstance(url, str)
-        or parts.scheme not in ("http", "https")
-        or not host
-        or re.search(r"\s", url)
-        or not url.isprintable()
-    ):
-        return "is not an http or https URL."
-    if parts.username is not None or parts.password is not None:
-        return "carries credentials (the value is not shown)."
-    if parts.query or parts.fragment:
-        return "has a query or a fragment."
-    is_held = host in LOOPBACK or private_address(host) or (by_name and not is_address(host))
-    if parts.scheme == "http" and not is_held:
-        return unencrypted(f"to {host}")
-    return ""
-
-
-def duration(seconds: int) -> str:
-    """Return seconds as text in the largest unit that fits."""
-    for unit in ("h", "m"):
-        if seconds and seconds % SECONDS[unit] == 0:
-            return f"{seconds // SECONDS[unit]}{unit}"
-    return f"{seconds}s"
-
-
-def serial_flaw(value: Any) -> str:
-    """Return what is wrong with the sizes of batches; an empty string when nothing is."""
-    sizes = value if isinstance(value, list) and value else [value]
-    good = all(not isinstance(size, bool) and SIZE.fullmatch(str(size).strip()) for size in sizes)
-    return "" if good else "is no number of hosts, no percentage and no list of such."
-
-
-def percentage_flaw(value: Any) -> str:
-    """Return what is wrong with a limit of failures; an empty string when nothing is."""
-    try:
-        good = not isinstance(value, bool) and 0 <= float(value) <= 100
-    except (TypeError, ValueError):
-        good = False
-    return "" if good else "is no number from 0 to 100."
-
-
-BATCHES: dict[str, tuple[Any, Callable[[Any], str], Any]] = {
-    "hermes_serial": ("100%", serial_flaw, 10),
-    "hermes_max_fail_percentage": (100, percentage_flaw, 25),
-}
-"""How a play goes through its hosts: variable -> what is without a word, what is wrong with a value, and an example."""
-
-
-def canonical(value: Any) -> str:
-    """Return JSON that is the same for equal data."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-def show(value: Any) -> str:
-    """Return a value for an error's text: quoted, one line, shortened."""
-    text = repr(value) if isinstance(value, str) else str(value)
-    return text if len(text) <= 80 else f"{text[:76]}...{text[-1]}"
