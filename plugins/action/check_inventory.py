@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
-from ..module_utils.errors import Card, Problem
+from ..module_utils.cards import Card, Problem
 from ..module_utils.settings.checks import Checker, collisions
 from ..module_utils.settings.settings import Settings
 from ..plugin_utils import inputs

@@ -12,12 +12,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..module_utils import containers, scripts
-from ..module_utils.client import RemoteClient, Unreachable
-from ..module_utils.cloudflare import Cloudflare, CloudflareError
-from ..module_utils.errors import Card, Problem
+from ..module_utils.cards import Card, Problem
+from ..module_utils.cloudflare import containers, scripts
+from ..module_utils.cloudflare.client import Cloudflare, CloudflareError
 from ..module_utils.settings.checks import Checker
 from ..module_utils.settings.settings import Settings
+from ..module_utils.worker_client import RemoteClient, Unreachable
 from ..plugin_utils import backups
 from ..plugin_utils.answers import yes_or_no
 from ..plugin_utils.build import Sources

@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any, ClassVar
 
-from ..module_utils.errors import Card
+from ..module_utils.cards import Card
 from ..plugin_utils.cloudflare.action import CloudflareAction
 from ..plugin_utils.cloudflare.image import PushedImage
 from ..plugin_utils.plan import note_use

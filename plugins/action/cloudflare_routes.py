@@ -8,8 +8,8 @@ from __future__ import annotations
 import time
 from typing import Any, ClassVar
 
-from ..module_utils.client import Owner, RemoteClient
-from ..module_utils.errors import Card
+from ..module_utils.cards import Card
+from ..module_utils.worker_client import Owner, RemoteClient
 from ..plugin_utils import installer
 from ..plugin_utils.cloudflare.action import CloudflareAction
 from ..plugin_utils.cloudflare.hostname import Hostnames

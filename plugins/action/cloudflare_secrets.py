@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ..module_utils.client import RemoteClient
-from ..module_utils.errors import Card
+from ..module_utils.cards import Card
+from ..module_utils.worker_client import RemoteClient
 from ..plugin_utils.cloudflare.action import CloudflareAction
 from ..plugin_utils.cloudflare.deployed import (
     client_for,

@@ -8,11 +8,11 @@ from __future__ import annotations
 import shutil
 from typing import Any, ClassVar
 
-from ..module_utils import scripts
-from ..module_utils.budget import Budget
-from ..module_utils.client import RemoteClient
-from ..module_utils.cloudflare import CloudflareError
-from ..module_utils.errors import Card
+from ..module_utils.cards import Card
+from ..module_utils.cloudflare import scripts
+from ..module_utils.cloudflare.budget import Budget
+from ..module_utils.cloudflare.client import CloudflareError
+from ..module_utils.worker_client import RemoteClient
 from ..plugin_utils import installer
 from ..plugin_utils.build import Rendered
 from ..plugin_utils.cloudflare.action import CloudflareAction

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC
 from typing import Any, ClassVar
 
-from ..module_utils.client import Unreachable, WorkerClient
+from ..module_utils.worker_client import Unreachable, WorkerClient
 from ..plugin_utils import logs
 from ..plugin_utils.chats import SLEEP_BY_FORCE, job_words, provider_words, state_rows
 from ..plugin_utils.cloudflare import cost

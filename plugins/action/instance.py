@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ..module_utils.errors import Card
+from ..module_utils.cards import Card
 from ..module_utils.settings.values import show
 from ..plugin_utils.chats import SLEEP_BY_FORCE
 from ..plugin_utils.deploy import ExistingAction

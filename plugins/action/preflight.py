@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from ansible.utils.vars import load_extra_vars
 
 from ..module_utils.addresses import LOOPBACK
-from ..module_utils.errors import Card, Problem
+from ..module_utils.cards import Card, Problem
 from ..module_utils.settings.catalogue import INPUTS, KEY_NAMES, PORT_VARIABLES
 from ..module_utils.settings.checks import Checker, later_variables, unknown_variables
 from ..module_utils.settings.settings import Settings

@@ -9,8 +9,8 @@ import os
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..module_utils.client import Unreachable
-from ..module_utils.errors import Card
+from ..module_utils.cards import Card
+from ..module_utils.worker_client import Unreachable
 from ..plugin_utils import backups
 from ..plugin_utils.deploy import ExistingAction
 from ..plugin_utils.starting import shown

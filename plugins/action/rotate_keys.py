@@ -8,9 +8,9 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any, ClassVar
 
-from ..module_utils.client import Unreachable, WorkerClient
-from ..module_utils.cloudflare import CloudflareError
-from ..module_utils.errors import Card
+from ..module_utils.cards import Card
+from ..module_utils.cloudflare.client import CloudflareError
+from ..module_utils.worker_client import Unreachable, WorkerClient
 from ..plugin_utils import token_store
 from ..plugin_utils.chats import Chats, health_words
 from ..plugin_utils.cloudflare.delivery import CloudflareDelivery

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ..module_utils.errors import Card
+from ..module_utils.cards import Card
 from ..plugin_utils import screen
 from ..plugin_utils.action import CardAction
 from ..plugin_utils.table import STEPS, Row, row, table

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 from typing import Any, ClassVar
 
-from ..module_utils.errors import NOTHING_CHANGED, Card
+from ..module_utils.cards import NOTHING_CHANGED, Card
 from ..module_utils.settings.catalogue import REHEARSAL_MODEL
 from ..module_utils.settings.values import canonical
 from ..plugin_utils import confinement

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..module_utils.errors import Card
+from ..module_utils.cards import Card
 from ..plugin_utils.answers import yes_or_no
 from ..plugin_utils.backups import folder_of, kept, pack
 from ..plugin_utils.container import Containers, speaking

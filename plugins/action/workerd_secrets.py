@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ..module_utils.client import WorkerClient
-from ..module_utils.errors import Card
+from ..module_utils.cards import Card
+from ..module_utils.worker_client import WorkerClient
 from ..plugin_utils.deploy import SETTINGS_OPTION, DeploymentAction
 from ..plugin_utils.layout import new_token
 from ..plugin_utils.plan import effective_secrets, observe, prove_secrets

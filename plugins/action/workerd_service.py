@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ..module_utils.client import WorkerClient
-from ..module_utils.errors import Card
+from ..module_utils.cards import Card
+from ..module_utils.worker_client import WorkerClient
 from ..plugin_utils import installer
 from ..plugin_utils.answers import yes_or_no
 from ..plugin_utils.build import CONTAINER_PORTS, render, session_of

@@ -108,8 +108,8 @@ from ansible.inventory.data import InventoryData
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 
-from ..module_utils.budget import Budget
-from ..module_utils.cloudflare import Cloudflare, CloudflareError
+from ..module_utils.cloudflare.budget import Budget
+from ..module_utils.cloudflare.client import Cloudflare, CloudflareError
 from ..plugin_utils.deployments import survey
 
 ALL = "hermes"

@@ -42,7 +42,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.splitter import parse_kv
 from ansible.plugins.lookup import LookupBase
 
-from ..module_utils.errors import Card, Problem
+from ..module_utils.cards import Card, Problem
 from ..plugin_utils import outside
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -95,8 +95,8 @@ failure:
 
 from typing import Any, ClassVar
 
-from ..module_utils import dns
-from ..module_utils.cloudflare_module import CloudflareModule, Refused
+from ..module_utils.cloudflare import dns
+from ..module_utils.cloudflare.module import CloudflareModule, Refused
 
 
 class DnsRecord(CloudflareModule):

@@ -80,9 +80,9 @@ failure:
 
 from typing import Any, ClassVar
 
-from ..module_utils import containers
-from ..module_utils.cloudflare_module import CloudflareModule, Refused
-from ..module_utils.registry import Registry
+from ..module_utils.cloudflare import containers
+from ..module_utils.cloudflare.module import CloudflareModule, Refused
+from ..module_utils.cloudflare.registry import Registry
 
 
 class RegistryImage(CloudflareModule):

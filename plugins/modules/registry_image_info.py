@@ -67,8 +67,8 @@ failure:
 
 from typing import Any, ClassVar
 
-from ..module_utils.cloudflare_module import CloudflareModule
-from ..module_utils.registry import Registry
+from ..module_utils.cloudflare.module import CloudflareModule
+from ..module_utils.cloudflare.registry import Registry
 
 
 class RegistryImageInfo(CloudflareModule):

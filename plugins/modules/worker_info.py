@@ -92,8 +92,8 @@ failure:
 
 from typing import Any, ClassVar
 
-from ..module_utils import domains, scripts
-from ..module_utils.cloudflare_module import CloudflareModule
+from ..module_utils.cloudflare import domains, scripts
+from ..module_utils.cloudflare.module import CloudflareModule
 
 
 class WorkerInfo(CloudflareModule):

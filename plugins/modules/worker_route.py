@@ -75,8 +75,8 @@ failure:
 
 from typing import Any, ClassVar
 
-from ..module_utils import routes
-from ..module_utils.cloudflare_module import CloudflareModule, Refused
+from ..module_utils.cloudflare import routes
+from ..module_utils.cloudflare.module import CloudflareModule, Refused
 
 
 class WorkerRoute(CloudflareModule):

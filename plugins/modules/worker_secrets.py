@@ -115,9 +115,9 @@ failure:
 import re
 from typing import Any, ClassVar
 
-from ..module_utils import secrets
-from ..module_utils.cloudflare import CloudflareError
-from ..module_utils.cloudflare_module import CloudflareModule, Refused
+from ..module_utils.cloudflare import secrets
+from ..module_utils.cloudflare.client import CloudflareError
+from ..module_utils.cloudflare.module import CloudflareModule, Refused
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 

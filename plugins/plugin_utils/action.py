@@ -15,7 +15,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible.utils.vars import load_extra_vars
 
-from ..module_utils.errors import Card
+from ..module_utils.cards import Card
 from ..module_utils.settings.catalogue import INPUTS
 from . import inputs, owner, screen
 from .commands import as_typed

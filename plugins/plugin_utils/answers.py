@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ..module_utils.errors import Card
+from ..module_utils.cards import Card
 from ..module_utils.settings.values import FALSE, TRUE, show
 
 YES, NO = (*TRUE, "y", "t"), (*FALSE, "n", "f", "")

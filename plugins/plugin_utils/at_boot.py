@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..module_utils.errors import Problem
+from ..module_utils.cards import Problem
 from ..module_utils.settings.catalogue import AFTER_REBOOT
 from .installer import clean_environment
 from .layout import Deployment

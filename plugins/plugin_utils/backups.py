@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from ..module_utils.client import Answer, Unreachable, WorkerClient
+from ..module_utils.worker_client import Answer, Unreachable, WorkerClient
 from .layout import Deployment, disk_card
 
 SUFFIX = ".hermes"

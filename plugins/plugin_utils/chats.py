@@ -9,10 +9,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from ..module_utils.client import Answer, Unreachable, WorkerClient
-from ..module_utils.errors import Card
+from ..module_utils.cards import Card
 from ..module_utils.settings.catalogue import SECRET_VARIABLES
 from ..module_utils.settings.settings import Settings
+from ..module_utils.worker_client import Answer, Unreachable, WorkerClient
 from .cloudflare import cost
 from .provider_check import not_served_here
 from .starting import START_SECONDS

@@ -21,7 +21,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.splitter import parse_kv
 from ansible.utils.vars import load_extra_vars
 
-from ..module_utils.errors import Problem
+from ..module_utils.cards import Problem
 from ..module_utils.settings.catalogue import INPUTS, SECRET_INPUTS
 
 VARIABLES = "variables"

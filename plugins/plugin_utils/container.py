@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..module_utils import build_context
+from ..module_utils.cards import Card
 from ..module_utils.docker import EVERYWHERE, SESSION_LABEL, SNAPSHOTS, DockerEngine, DockerError
-from ..module_utils.errors import Card
 from ..module_utils.settings.settings import Settings
 from . import container_network, installer
 from .build import REPOSITORY, Sources, session_of

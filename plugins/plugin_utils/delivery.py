@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from ..module_utils.client import WorkerClient
 from ..module_utils.settings.settings import Settings
+from ..module_utils.worker_client import WorkerClient
 from .layout import Deployment
 from .processes import Processes, drain_and_save
 

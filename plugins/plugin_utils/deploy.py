@@ -11,11 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..module_utils.client import RemoteClient, Unreachable, WorkerClient
-from ..module_utils.errors import Card, Problem
+from ..module_utils.cards import Card, Problem
 from ..module_utils.settings.catalogue import SECRET_INPUTS
 from ..module_utils.settings.checks import Checker
 from ..module_utils.settings.settings import Settings
+from ..module_utils.worker_client import RemoteClient, Unreachable, WorkerClient
 from . import owner
 from .action import CardAction
 from .build import Sources

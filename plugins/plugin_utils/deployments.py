@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from ..module_utils import containers, domains, scripts
-from ..module_utils.cloudflare import Cloudflare, CloudflareError
+from ..module_utils.cloudflare import containers, domains, scripts
+from ..module_utils.cloudflare.client import Cloudflare, CloudflareError
 
 AT_ONCE = 8
 """Workers that are asked about side by side; each costs up to two calls."""

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..module_utils.client import Unreachable, WorkerClient
-from ..module_utils.errors import Card
+from ..module_utils.cards import Card
+from ..module_utils.worker_client import Unreachable, WorkerClient
 from .processes import health
 from .starting import START_SECONDS, starting_in
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from ansible.errors import AnsibleError, AnsibleUndefinedVariable, AnsibleValueOmittedError
 
-from ..module_utils.errors import Problem
+from ..module_utils.cards import Problem
 from ..module_utils.settings.catalogue import ENVIRONMENT, SECRET_INPUTS, role_argument
 
 UNDECRYPTABLE = "undecryptable variable"

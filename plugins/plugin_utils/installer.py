@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..module_utils.errors import Card
+from ..module_utils.cards import Card
 from ..module_utils.settings.catalogue import KEY_NAMES
 from . import registries
 from .layout import disk_card

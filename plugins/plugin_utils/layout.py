@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..module_utils.errors import Card, Problem
+from ..module_utils.cards import Card, Problem
 
 SUPERVISOR_RECORD = "run/supervisor.json"
 PROCESSES_RECORD = "run/processes.json"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 
-from ..module_utils.errors import Card, Problem
+from ..module_utils.cards import Card, Problem
 from ..module_utils.settings.values import show
 from .answers import line_count, yes_or_no
 from .times import begin, moment

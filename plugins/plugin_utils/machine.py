@@ -14,14 +14,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..module_utils.client import WorkerClient
-from ..module_utils.errors import Card, Problem
+from ..module_utils.cards import Card, Problem
 from ..module_utils.settings.catalogue import (
     DASHBOARD_PORT_OFFSET,
     PORT_VARIABLES,
     PROVIDERS_PORT_OFFSET,
 )
 from ..module_utils.settings.settings import Settings
+from ..module_utils.worker_client import WorkerClient
 from . import confinement, installer
 from .container import ContainerImage, pull_problem, speaking
 from .layout import Deployment

@@ -15,7 +15,7 @@ from ansible import context
 from ansible.errors import AnsibleError
 from ansible.utils.display import Display
 
-from ..module_utils.errors import Card
+from ..module_utils.cards import Card
 from . import screen
 
 AGAIN = "What was under way may be half done; the next run goes on from there."

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from ..module_utils.errors import Problem
+from ..module_utils.cards import Problem
 from .layout import Deployment
 
 NOBODY = 65534

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..module_utils.client import Unreachable, WorkerClient
 from ..module_utils.digests import differing
 from ..module_utils.settings.catalogue import SECRET_VARIABLES
 from ..module_utils.settings.settings import Settings
+from ..module_utils.worker_client import Unreachable, WorkerClient
 from . import confinement
 from .at_boot import AtBoot
 from .build import Rendered, render, session_of, variables

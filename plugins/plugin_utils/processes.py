@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..module_utils.client import Answer, Unreachable, WorkerClient
-from ..module_utils.errors import Card
+from ..module_utils.cards import Card
 from ..module_utils.settings.catalogue import DASHBOARD_PORT_OFFSET, PROVIDERS_PORT_OFFSET
+from ..module_utils.worker_client import Answer, Unreachable, WorkerClient
 from .layout import Deployment
 
 CHANGED_BY_HAND = "workerd runs from files that were changed by hand"

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..module_utils.addresses import is_address, private_address
-from ..module_utils.errors import Problem
+from ..module_utils.cards import Problem
 from ..module_utils.settings.catalogue import KEY_NAMES, KEY_VARIABLES
 from ..module_utils.settings.settings import Settings
 from ..module_utils.settings.values import unencrypted

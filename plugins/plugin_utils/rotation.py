@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from ..module_utils.client import Unreachable, WorkerClient
-from ..module_utils.errors import Problem
+from ..module_utils.cards import Problem
 from ..module_utils.settings.catalogue import KEY_NAMES
 from ..module_utils.settings.settings import Settings
 from ..module_utils.settings.values import duration
+from ..module_utils.worker_client import Unreachable, WorkerClient
 from .layout import Deployment, new_token
 from .plan import PREVIOUS, Change, differing_secrets, variables_of
 from .processes import health

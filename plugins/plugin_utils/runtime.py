@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..module_utils import build_context
+from ..module_utils.cards import Card
 from ..module_utils.digests import clean_bytes, files_below
-from ..module_utils.errors import Card
 from . import installer
 from .build import NPM_FILES, Sources
 from .layout import Deployment

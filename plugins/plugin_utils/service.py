@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..module_utils.client import Answer, WorkerClient
-from ..module_utils.errors import Card
+from ..module_utils.cards import Card
 from ..module_utils.settings.settings import Settings
+from ..module_utils.worker_client import Answer, WorkerClient
 from .build import render, session_of
 from .cloudflare.service import CloudflareService
 from .container import ContainerImage, Containers

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from ..module_utils.client import WorkerClient
+from ..module_utils.worker_client import WorkerClient
 from .processes import health
 
 START_SECONDS = 300.0

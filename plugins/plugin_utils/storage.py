@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..module_utils.errors import Card, Problem
+from ..module_utils.cards import Card, Problem
 from .backups import on_disk
 from .build import STORAGE_KEY
 from .layout import Deployment

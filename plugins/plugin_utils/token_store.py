@@ -16,7 +16,7 @@ from ansible.errors import AnsibleError
 from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.vault import VaultLib, is_encrypted, parse_vaulttext_envelope
 
-from ..module_utils.errors import Card
+from ..module_utils.cards import Card
 from ..module_utils.settings.settings import Settings
 from .layout import write_private
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import Cloudflare
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare.client import Cloudflare
 
 from tests.cloudflare import ControlPlane
 from tests.cloudflare.uploading import ACCOUNT, TOKEN

@@ -22,8 +22,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.hermes.workers.plugins.module_utils import containers, scripts
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import containers, scripts
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare.client import (
     Cloudflare,
     CloudflareError,
 )

@@ -17,12 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from ansible_collections.hermes.workers.plugins.module_utils import containers, scripts, zones
+from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
 from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
+    containers,
+    scripts,
+    zones,
+)
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare.client import (
     Cloudflare,
     CloudflareError,
 )
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.config import REFERENCE
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.upload import Upload

@@ -20,13 +20,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
 from ansible_collections.hermes.workers.plugins.module_utils.docker import (
     DockerEngine,
     DockerError,
     find_socket,
     socket_path,
 )
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import REPOSITORY, Sources
 from ansible_collections.hermes.workers.plugins.plugin_utils.container import Containers
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment

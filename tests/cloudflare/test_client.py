@@ -7,15 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from ansible_collections.hermes.workers.plugins.module_utils import (
-    cloudflare,
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import client as cloudflare
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
     containers,
     dns,
     domains,
     scripts,
     zones,
 )
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare.client import (
     Cloudflare,
     CloudflareError,
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import Cloudflare
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare.client import Cloudflare
 
 from tests.cloudflare import ControlPlane
 from tests.cloudflare.edge import ROOT

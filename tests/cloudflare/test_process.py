@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import Cloudflare
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare.client import Cloudflare
 
 from tests.cloudflare.edge import ROOT
 from tests.cloudflare.uploading import upload

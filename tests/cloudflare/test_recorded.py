@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import requests
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import Cloudflare
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare.client import Cloudflare
 
 from tests.cloudflare import ControlPlane
 from tests.cloudflare.shapes import lacks, shape

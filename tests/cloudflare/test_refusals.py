@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import requests
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare.client import (
     Cloudflare,
     CloudflareError,
 )

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import pytest
 import requests
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import Cloudflare
-from ansible_collections.hermes.workers.plugins.module_utils.registry import Registry
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare.client import Cloudflare
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare.registry import Registry
 
 from tests.cloudflare import ControlPlane
 from tests.cloudflare.registry import CATALOG_PAGE

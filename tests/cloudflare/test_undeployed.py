@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from ansible_collections.hermes.workers.plugins.module_utils import scripts, secrets
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import scripts, secrets
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare.client import (
     Cloudflare,
     CloudflareError,
 )

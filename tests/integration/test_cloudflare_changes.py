@@ -16,8 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.hermes.workers.plugins.module_utils import dns, domains, routes, zones
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import Cloudflare
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
+    dns,
+    domains,
+    routes,
+    zones,
+)
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare.client import Cloudflare
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
 from fleets import ACCOUNT, KEY, Fleet
 from plays import ROOT

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from ansible_collections.hermes.workers.plugins.module_utils import dns, domains, routes
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import Cloudflare
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import dns, domains, routes
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare.client import Cloudflare
 from fleets import ACCOUNT, Fleet
 
 from tests.cloudflare import ControlPlane

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from ansible_collections.hermes.workers.plugins.module_utils import domains
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import Cloudflare
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import domains
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare.client import Cloudflare
 from fleets import ACCOUNT, Fleet
 
 from tests.cloudflare import ControlPlane

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.hermes.workers.plugins.module_utils import scripts
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import Cloudflare
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import scripts
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare.client import Cloudflare
 from plays import PLAYBOOK, ROOT, clean_environment
 
 from tests.cloudflare import ControlPlane

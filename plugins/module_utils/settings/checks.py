@@ -20,8 +20,8 @@ from ..addresses import (
     private_address,
     web_origin,
 )
+from ..cards import Problem
 from ..docker import find_socket, socket_path
-from ..errors import Problem
 from .catalogue import (
     AFTER_REBOOT,
     AI_GATEWAY,

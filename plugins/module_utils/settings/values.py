@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..addresses import LOOPBACK, is_address, private_address
-from ..errors import Problem
+from ..cards import Problem
 
 # Names that the Worker sets in Hermes' environment by itself.
 RESERVED_ENV = re.compile(

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
-from ...module_utils import containers, domains, permissions, routes, scripts, zones
-from ...module_utils.cloudflare import Cloudflare, CloudflareError
-from ...module_utils.errors import Problem
+from ...module_utils.cards import Problem
+from ...module_utils.cloudflare import containers, domains, permissions, routes, scripts, zones
+from ...module_utils.cloudflare.client import Cloudflare, CloudflareError
 
 TOKENS_PAGE = "https://dash.cloudflare.com/profile/api-tokens"
 REMEDY_TOKEN = f"make an API token at {TOKENS_PAGE} and export CLOUDFLARE_API_TOKEN, or set cloudflare_api_token."

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any, ClassVar
 
-from ...module_utils.cloudflare import Cloudflare, CloudflareError
+from ...module_utils.cloudflare.client import Cloudflare, CloudflareError
 from ..deploy import SETTINGS_OPTION, DeploymentAction
 from ..plan import effective_secrets
 from . import account as accounts

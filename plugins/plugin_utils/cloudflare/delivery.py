@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...module_utils import scripts
-from ...module_utils.client import RemoteClient, WorkerClient
-from ...module_utils.cloudflare import Cloudflare
-from ...module_utils.errors import Card
+from ...module_utils.cards import Card
+from ...module_utils.cloudflare import scripts
+from ...module_utils.cloudflare.client import Cloudflare
 from ...module_utils.settings.settings import Settings
+from ...module_utils.worker_client import RemoteClient, WorkerClient
 from ..plan import differing_secrets
 from .deployed import drain, wait_until_in_force
 from .upload import write_secrets

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...module_utils import scripts
-from ...module_utils.client import Answer, RemoteClient, Unreachable, WorkerClient
-from ...module_utils.cloudflare import Cloudflare
-from ...module_utils.errors import Card
+from ...module_utils.cards import Card
+from ...module_utils.cloudflare import scripts
+from ...module_utils.cloudflare.client import Cloudflare
 from ...module_utils.settings.settings import Settings
+from ...module_utils.worker_client import Answer, RemoteClient, Unreachable, WorkerClient
 from ..build import COMPATIBILITY_DATE, SECRET_BINDINGS, Sources, compatibility_flags
 from ..layout import Deployment
 from ..plan import Actual, Change, differing_secrets, hermes_change, variables_of

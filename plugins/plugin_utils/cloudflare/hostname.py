@@ -14,9 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ...module_utils import dns, domains, routes, scripts
-from ...module_utils.cloudflare import Cloudflare, CloudflareError
-from ...module_utils.errors import Card, Problem
+from ...module_utils.cards import Card, Problem
+from ...module_utils.cloudflare import dns, domains, routes, scripts
+from ...module_utils.cloudflare.client import Cloudflare, CloudflareError
 from ...module_utils.settings.settings import Settings
 from .account import Account
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from ...module_utils import containers, registry
-from ...module_utils.cloudflare import Cloudflare
+from ...module_utils.cards import Card
+from ...module_utils.cloudflare import containers, registry
+from ...module_utils.cloudflare.client import Cloudflare
 from ...module_utils.docker import DockerError
-from ...module_utils.errors import Card
 from ...module_utils.settings.settings import Settings
 from .. import installer
 from ..build import REPOSITORY, Sources

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
-from ...module_utils.budget import Budget
-from ...module_utils.client import RemoteClient
-from ...module_utils.cloudflare import Cloudflare, CloudflareError
-from ...module_utils.errors import Card, Problem
+from ...module_utils.cards import Card, Problem
+from ...module_utils.cloudflare.budget import Budget
+from ...module_utils.cloudflare.client import Cloudflare, CloudflareError
 from ...module_utils.settings.settings import Settings
+from ...module_utils.worker_client import RemoteClient
 from ..installer import Progress
 from ..layout import Deployment
 from ..machine import ContainerEngine, Controller

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...module_utils.client import Answer, RemoteClient
-from ...module_utils.cloudflare import CloudflareError
-from ...module_utils.errors import Card
+from ...module_utils.cards import Card
+from ...module_utils.cloudflare.client import CloudflareError
 from ...module_utils.settings.settings import Settings
+from ...module_utils.worker_client import Answer, RemoteClient
 from ..layout import Deployment
 from ..plan import prune
 from ..runtime import Runtime

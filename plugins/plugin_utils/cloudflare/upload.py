@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...module_utils import containers, scripts
-from ...module_utils import secrets as worker_secrets
-from ...module_utils.cloudflare import Cloudflare, CloudflareError
-from ...module_utils.errors import Card
+from ...module_utils.cards import Card
+from ...module_utils.cloudflare import containers, scripts
+from ...module_utils.cloudflare import secrets as worker_secrets
+from ...module_utils.cloudflare.client import Cloudflare, CloudflareError
 from ...module_utils.settings.settings import Settings
 from ..build import COMPATIBILITY_DATE, INSTANCE_CLASS, compatibility_flags
 from ..installer import Progress

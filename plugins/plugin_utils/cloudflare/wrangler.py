@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from ...module_utils.errors import Card
+from ...module_utils.cards import Card
 from ...module_utils.settings.catalogue import API_BASE_URL
 from ...module_utils.settings.settings import Settings
 from ..installer import clean_environment

@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.hermes.workers.plugins.module_utils.client import Answer, Unreachable
+from ansible_collections.hermes.workers.plugins.module_utils.worker_client import (
+    Answer,
+    Unreachable,
+)
 from ansible_collections.hermes.workers.plugins.plugin_utils import backups
 
 ARCHIVE = b"the state of Hermes" * 1000

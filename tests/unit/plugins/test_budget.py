@@ -8,9 +8,9 @@ import stat
 from pathlib import Path
 
 import pytest
-from ansible_collections.hermes.workers.plugins.module_utils import budget as module
-from ansible_collections.hermes.workers.plugins.module_utils.budget import Budget
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import Cloudflare
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import budget as module
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare.budget import Budget
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare.client import Cloudflare
 from api_server import ApiServer, ok, refused
 
 
@@ -108,7 +108,7 @@ def test_the_client_counts_its_calls_and_tells_of_a_refusal(
     tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "ansible_collections.hermes.workers.plugins.module_utils.cloudflare.time", clock
+        "ansible_collections.hermes.workers.plugins.module_utils.cloudflare.client.time", clock
     )
     with ApiServer() as server:
         server.script = [refused(429, 971, "wait", Retry_After="90"), ok(), ok()]

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 from ansible_collections.hermes.workers.plugins.action import cloudflare_routes as routes
-from ansible_collections.hermes.workers.plugins.module_utils.client import Owner
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
+from ansible_collections.hermes.workers.plugins.module_utils.worker_client import Owner
 
 
 class Clock:

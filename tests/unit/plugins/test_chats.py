@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from ansible_collections.hermes.workers.plugins.module_utils.client import Answer
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
 from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
+from ansible_collections.hermes.workers.plugins.module_utils.worker_client import Answer
 from ansible_collections.hermes.workers.plugins.plugin_utils.chats import (
     NO_COUNTS,
     Chats,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from ansible_collections.hermes.workers.plugins.module_utils import cloudflare
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import client
 from ansible_collections.hermes.workers.plugins.module_utils.digests import proof
 from api_server import ApiServer, Call, Reply, ok, refused
 from fake_account import ACCOUNT, TOKEN, ZONE, FakeAccount
@@ -38,7 +38,7 @@ def run(server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("CLOUDFLARE_API_TOKEN", TOKEN)
     monkeypatch.setenv("CLOUDFLARE_ACCOUNT_ID", ACCOUNT)
     monkeypatch.setenv("CLOUDFLARE_API_BASE_URL", server.url)
-    monkeypatch.setattr(cloudflare.time, "sleep", lambda _seconds: None)
+    monkeypatch.setattr(client.time, "sleep", lambda _seconds: None)
     return run_module
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from ansible_collections.hermes.workers.plugins.module_utils import (
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
     containers,
     dns,
     permissions,
@@ -15,7 +15,7 @@ from ansible_collections.hermes.workers.plugins.module_utils import (
     secrets,
     zones,
 )
-from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare.client import (
     Cloudflare,
     CloudflareError,
 )

@@ -20,12 +20,12 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 from ansible_collections.hermes.workers.plugins.module_utils import docker
+from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
 from ansible_collections.hermes.workers.plugins.module_utils.docker import (
     DockerEngine,
     DockerError,
     tar_of,
 )
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
 from ansible_collections.hermes.workers.plugins.plugin_utils.container import Containers, speaking
 
 CLEANER = Path(__file__).resolve().parents[3] / "roles" / "workerd" / "files" / "cleaner.py"

@@ -11,8 +11,11 @@ import pytest
 from ansible_collections.hermes.workers.plugins.action.deployment_info import (
     ActionModule as DeploymentInfo,
 )
-from ansible_collections.hermes.workers.plugins.module_utils.client import Answer, Unreachable
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
+from ansible_collections.hermes.workers.plugins.module_utils.worker_client import (
+    Answer,
+    Unreachable,
+)
 from ansible_collections.hermes.workers.plugins.plugin_utils import in_force
 from ansible_collections.hermes.workers.plugins.plugin_utils.in_force import (
     Restart,

@@ -16,9 +16,9 @@ import pytest
 from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.vault import VaultLib, VaultSecret
 from ansible_collections.hermes.workers.plugins.action.rotate_keys import ActionModule
-from ansible_collections.hermes.workers.plugins.module_utils.client import Answer
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
 from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
+from ansible_collections.hermes.workers.plugins.module_utils.worker_client import Answer
 from ansible_collections.hermes.workers.plugins.plugin_utils import rotation as rotations
 from ansible_collections.hermes.workers.plugins.plugin_utils import token_store
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment

@@ -10,7 +10,7 @@ import pwd
 from pathlib import Path
 
 import pytest
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
 from ansible_collections.hermes.workers.plugins.plugin_utils import owner
 from ansible_collections.hermes.workers.plugins.plugin_utils.action import system_card
 from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.hermes.workers.plugins.action.deployment_info import ActionModule
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
 from ansible_collections.hermes.workers.plugins.plugin_utils import layout
 from ansible_collections.hermes.workers.plugins.plugin_utils.action import CardAction, system_card
 from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import DeploymentAction

@@ -13,7 +13,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.addresses import (
     origin,
     special_networks,
 )
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
 from ansible_collections.hermes.workers.plugins.module_utils.settings.checks import (
     Checker,
     collisions,

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from ansible_collections.hermes.workers.plugins.module_utils.client import Answer
+from ansible_collections.hermes.workers.plugins.module_utils.worker_client import Answer
 from ansible_collections.hermes.workers.plugins.plugin_utils import in_force
 from ansible_collections.hermes.workers.plugins.plugin_utils.starting import shown, words_of
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from ansible_collections.hermes.workers.plugins.action.verify_deployment import ActionModule
-from ansible_collections.hermes.workers.plugins.module_utils.client import Answer
-from ansible_collections.hermes.workers.plugins.module_utils.errors import Card
+from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
 from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
+from ansible_collections.hermes.workers.plugins.module_utils.worker_client import Answer
 
 
 def verification(statuses: dict[str | None, int], **settings: Any) -> ActionModule:

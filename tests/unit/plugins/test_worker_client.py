@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.hermes.workers.plugins.module_utils.client import (
+from ansible_collections.hermes.workers.plugins.module_utils.worker_client import (
     Owner,
     RemoteClient,
     Unreachable,

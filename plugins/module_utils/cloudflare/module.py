@@ -10,10 +10,10 @@ from typing import Any, ClassVar, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule, env_fallback
 
+from ..difference import Differences
 from . import zones
 from .budget import Budget
-from .cloudflare import BASE_URL, Cloudflare, CloudflareError
-from .difference import Differences
+from .client import BASE_URL, Cloudflare, CloudflareError
 
 API_TOKEN = {
     "type": "str",

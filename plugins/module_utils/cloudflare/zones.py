@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from .cloudflare import Cloudflare, CloudflareError
+from .client import Cloudflare, CloudflareError
 
 
 def listing(api: Cloudflare) -> list[dict[str, Any]]:

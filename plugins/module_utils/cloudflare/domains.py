@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from . import dns
-from .cloudflare import Cloudflare, CloudflareError, segment
+from .client import Cloudflare, CloudflareError, segment
 
 RECORD_EXISTS = 100117
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .cloudflare import Cloudflare, CloudflareError, segment
+from .client import Cloudflare, CloudflareError, segment
 
 PLACEHOLDER = {"type": "AAAA", "content": "100::", "proxied": True, "ttl": 1}
 """A record that exists only so that a route gets requests: a discard address behind Cloudflare's proxy."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import scripts
-from .cloudflare import Cloudflare, CloudflareError, segment
+from .client import Cloudflare, CloudflareError, segment
 
 UNLOGGED = {"logs": {"enabled": False}}
 """What containers print does not go to Workers Logs, where it would lie for days as it is."""

@@ -15,7 +15,7 @@ try:
 except ImportError:
     requests = None
 
-from .cloudflare import Cloudflare, CloudflareError, segment
+from .client import Cloudflare, CloudflareError, segment
 
 HOST = "registry.cloudflare.com"
 MANIFESTS = ", ".join(

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .cloudflare import Cloudflare, CloudflareError, segment
+from .client import Cloudflare, CloudflareError, segment
 
 TRIGGER, BY_SECRET = "workers/triggered_by", "secret"
 """Annotation of a version or deployment that tells what made it, and its value for a change of secrets."""

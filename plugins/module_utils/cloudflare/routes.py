@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .cloudflare import Cloudflare, CloudflareError, segment
+from .client import Cloudflare, CloudflareError, segment
 
 
 def path(zone_id: str, route_id: str = "") -> str:

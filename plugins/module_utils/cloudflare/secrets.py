@@ -9,10 +9,10 @@ import secrets as random_source
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from ..digests import matches
+from ..worker_client import RemoteClient, Unreachable
 from . import scripts
-from .client import RemoteClient, Unreachable
-from .cloudflare import Cloudflare, CloudflareError
-from .digests import matches
+from .client import Cloudflare, CloudflareError
 
 PROOF_TIMEOUT = 20.0
 MOST = 100

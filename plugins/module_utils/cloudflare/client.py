@@ -21,8 +21,8 @@ try:
 except ImportError:
     requests = None
 
+from ..cards import Card, Problem
 from .budget import Budget
-from .errors import Card, Problem
 
 BASE_URL = "https://api.cloudflare.com/client/v4"
 USER_AGENT = "hermes.workers"

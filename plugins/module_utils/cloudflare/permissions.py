@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from .cloudflare import Cloudflare, CloudflareError, segment
+from .client import Cloudflare, CloudflareError, segment
 
 
 @dataclass(frozen=True)
