@@ -31,10 +31,10 @@ if [ -n "${SANDBOX_EXTRA_CA-}" ]; then
 fi
 
 # -P: the modules beside the program are none of Hermes'.
-programs="$(dirname "$0")/sandbox"
+programs="$(dirname "$0")/sandbox/in_hermes"
 if [ "${1-}" = dashboard ]; then
     cd "${HOME:-$HERMES_HOME}"
-    exec python -P "$programs/brought.py" "$programs/serve_dashboard.py"
+    exec python -P "$programs/run_program.py" "$programs/serve_dashboard.py"
 fi
 
 # Left by an earlier process, perhaps on another machine: a pid file whose pid happens to be
@@ -56,4 +56,4 @@ export HERMES_GATEWAY_EXTERNAL_SUPERVISOR=1
 : >>"$HERMES_HOME/config.yaml"
 
 cd "${HOME:-$HERMES_HOME}"
-exec python -P "$programs/brought.py" "$(command -v hermes)" gateway run
+exec python -P "$programs/run_program.py" "$(command -v hermes)" gateway run

@@ -9,7 +9,7 @@ from typing import Any
 from engine.disks import Disks
 from engine.errors import EngineError
 from engine.images import Images
-from engine.running import Running
+from engine.sandbox import Sandbox
 from engine.snapshots import Snapshots
 
 LONGEST_INACTIVITY = 6 * 3600 * 1000
@@ -32,7 +32,7 @@ class Engine:
         self._snapshots = snapshots
         self._ports = ports
         self._confine = confine
-        self._sandbox: Running | None = None
+        self._sandbox: Sandbox | None = None
         self._inactivity: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._busy = 0
@@ -72,7 +72,7 @@ class Engine:
             digest = self._image_of(snapshot, digest)
         image = self._images.find(digest)
         # No await between the check above and here: exactly one start wins.
-        sandbox = Running(image, self._disks.new(), labels, self._ports)
+        sandbox = Sandbox(image, self._disks.new(), labels, self._ports)
         self._sandbox = sandbox
         sandbox.ended.add_done_callback(lambda _: self._forget(sandbox))
         await sandbox.start(self._confine, self._snapshots, snapshot, environ, entrypoint)
@@ -101,9 +101,9 @@ class Engine:
         number = options.get("signal")
         if not isinstance(number, int) or not 0 < number < 32:
             raise EngineError(400, "invalid", "signal must be a number from 1 to 31.")
-        self.sandbox().line.signal(number)
+        self.sandbox().link.signal(number)
 
-    def sandbox(self) -> Running:
+    def sandbox(self) -> Sandbox:
         """Return the running sandbox. Raises EngineError 409 when there is none."""
         if self._sandbox is None or self._sandbox.ending:
             raise EngineError(409, "not_running", "No sandbox is running.")
@@ -140,7 +140,7 @@ class Engine:
         if self._sandbox is not None and not self._sandbox.ending:
             self._expiring = asyncio.ensure_future(self._sandbox.terminate())
 
-    def _forget(self, sandbox: Running) -> None:
+    def _forget(self, sandbox: Sandbox) -> None:
         if self._sandbox is sandbox:
             self._sandbox = None
             self._inactivity = None

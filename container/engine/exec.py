@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 from aiohttp import web
 
 from engine.errors import EngineError
-from engine.line import Line
+from engine.sandbox_link import SandboxLink
 
 PID, STDOUT, STDERR, EXIT = range(4)
 CHUNK = 65536
@@ -28,7 +28,7 @@ QUIET = 1.0
 
 
 async def execute(
-    request: web.Request, line: Line, constants: dict[str, str]
+    request: web.Request, link: SandboxLink, constants: dict[str, str]
 ) -> web.StreamResponse:
     """Run the command that the body names, with its `env` over `constants`, and stream it until it ends.
 
@@ -40,7 +40,7 @@ async def execute(
     pipes = _Pipes(order.pop("stdout"), order.pop("stderr"))
     number = None
     try:
-        number, pid, ended = await line.execute(order, pipes.theirs())
+        number, pid, ended = await link.execute(order, pipes.theirs())
         answer = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
         await answer.prepare(request)
         await _frame(answer, PID, str(pid).encode())
@@ -54,7 +54,7 @@ async def execute(
         return answer
     finally:
         if number is not None:
-            line.kill(number)
+            link.kill(number)
         pipes.close()
 
 

@@ -92,7 +92,7 @@ async def _exec(request: web.Request) -> web.StreamResponse:
     sandbox = engine.sandbox()
     engine.touch(busy=1)
     try:
-        return await execute(request, sandbox.line, sandbox.constants())
+        return await execute(request, sandbox.link, sandbox.constants())
     finally:
         engine.touch(busy=-1)
 

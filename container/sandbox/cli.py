@@ -8,7 +8,7 @@ import sys
 
 from sandbox import errors
 from sandbox.errors import SandboxError
-from sandbox.places import Places
+from sandbox.paths import Paths
 
 # What type checkers know by this name; PID 1 has no need of `typing` in its memory for ever.
 TYPE_CHECKING = False
@@ -64,67 +64,67 @@ def main(arguments: list[str]) -> int:
 def _run(arguments: list[str]) -> int:
     command = arguments[0] if arguments else ""
     if command == "init":
-        from sandbox.init import init
+        from sandbox.pid1.init import init
 
-        return init(Places(os.environ), _entrypoint(arguments[1:]), os.environ)
+        return init(Paths(os.environ), _entrypoint(arguments[1:]), os.environ)
     if command not in _FLAGS:
         raise SandboxError(errors.USAGE, USAGE)
     options = _parse(arguments[1:], {"--boot": "", **_FLAGS[command]})
-    places = Places(os.environ)
-    places.require_boot(options["--boot"])
-    return _dispatch(command, places, options)
+    paths = Paths(os.environ)
+    paths.require_boot(options["--boot"])
+    return _dispatch(command, paths, options)
 
 
-def _dispatch(command: str, places: Places, options: dict[str, Any]) -> int:
+def _dispatch(command: str, paths: Paths, options: dict[str, Any]) -> int:
     if command in ("save", "save-sign-ins"):
-        return _save(command, places, options)
+        return _save(command, paths, options)
     if command in ("restore", "restore-sign-ins", "check"):
-        return _restore(command, places, options)
+        return _restore(command, paths, options)
     if command == "logs":
-        from sandbox.logs import logs
+        from sandbox.commands.logs import logs
 
-        logs(places, int(_seconds(options["--lines"] or "100") or 0), options["--follow"])
+        logs(paths, int(_seconds(options["--lines"] or "100") or 0), options["--follow"])
         return errors.OK
     if command == "dashboard":
-        from sandbox.dashboard import dashboard
+        from sandbox.commands.dashboard import dashboard
 
-        dashboard(places, options["--host-tools"])
+        dashboard(paths, options["--host-tools"])
         return errors.OK
-    from sandbox import control
+    from sandbox.commands import hermes
 
     if command == "go":
-        control.go(places, sys.stdin.buffer)
+        hermes.go(paths, sys.stdin.buffer)
     elif command == "status":
-        print(control.status(places))
+        print(hermes.status(paths))
     else:
         drain = _seconds(options["--drain"])
         if command == "restart-gateway":
-            control.restart_gateway(places, sys.stdin.buffer, drain)
+            hermes.restart_gateway(paths, sys.stdin.buffer, drain)
         else:
-            control.stop_gateway(places, drain)
+            hermes.stop_gateway(paths, drain)
     return errors.OK
 
 
-def _save(command: str, places: Places, options: dict[str, Any]) -> int:
-    from sandbox import save
+def _save(command: str, paths: Paths, options: dict[str, Any]) -> int:
+    from sandbox.state import save
 
     write = save.save if command == "save" else save.save_sign_ins
-    return write(places, options["--unless"], sys.stdout.buffer)
+    return write(paths, options["--unless"], sys.stdout.buffer)
 
 
-def _restore(command: str, places: Places, options: dict[str, Any]) -> int:
-    from sandbox import restore
+def _restore(command: str, paths: Paths, options: dict[str, Any]) -> int:
+    from sandbox.state import restore
 
     if command == "check":
-        restore.check(places, sys.stdin.buffer)
+        restore.check(paths, sys.stdin.buffer)
     elif command == "restore-sign-ins":
-        restore.restore_sign_ins(places, sys.stdin.buffer)
+        restore.restore_sign_ins(paths, sys.stdin.buffer)
     elif options["--empty"]:
-        restore.begin_empty(places)
+        restore.begin_empty(paths)
     elif options["--keep"]:
-        restore.keep(places)
+        restore.keep(paths)
     else:
-        restore.restore(places, sys.stdin.buffer)
+        restore.restore(paths, sys.stdin.buffer)
     return errors.OK
 
 

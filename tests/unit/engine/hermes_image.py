@@ -19,9 +19,10 @@ exec "$root/venv/bin/python" -I -S "$root/sandbox" "$@"
 def digest() -> str:
     """Return the digest of everything that goes into an image."""
     content = hashlib.sha256(f"{sys.version_info[:2]} {LAUNCHER}".encode())
-    files = sorted((CONTAINER / "sandbox").glob("*.py"))
+    files = sorted((CONTAINER / "sandbox").rglob("*.py"))
     for path in (*files, CONTAINER / "start-hermes.sh", CONTAINER / "requirements.lock"):
-        content.update(path.name.encode() + b"\0" + path.read_bytes())
+        name = path.relative_to(CONTAINER).as_posix()
+        content.update(name.encode() + b"\0" + path.read_bytes())
     return content.hexdigest()[:32]
 
 

@@ -29,8 +29,10 @@ def lay_out(image: Path) -> Path:
         CONTAINER / "sandbox", image / "sandbox", ignore=shutil.ignore_patterns("__pycache__")
     )
     here = Path(__file__)
-    shutil.copy(here.with_name("fake_dashboard.py"), image / "sandbox" / "serve_dashboard.py")
-    (image / "sandbox" / "brought.py").write_text(RUNS_A_PROGRAM)
+    shutil.copy(
+        here.with_name("fake_dashboard.py"), image / "sandbox" / "in_hermes" / "serve_dashboard.py"
+    )
+    (image / "sandbox" / "in_hermes" / "run_program.py").write_text(RUNS_A_PROGRAM)
     shutil.copy(CONTAINER / "start-hermes.sh", image / "start-hermes.sh")
     (image / "bin").mkdir()
     programs = image / "venv" / "bin"

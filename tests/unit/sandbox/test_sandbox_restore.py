@@ -237,7 +237,7 @@ def test_sparse_files_are_refused(old: Box) -> None:
 
 
 def test_more_than_a_state_may_have_is_refused_before_it_is_unpacked(old: Box) -> None:
-    source = old.image / "sandbox" / "members.py"
+    source = old.image / "sandbox" / "state" / "members.py"
     text = source.read_text().replace("MEMBERS = 100_000", "MEMBERS = 20")
     source.write_text(text.replace("UNPACKED = 1 << 30", "UNPACKED = 1 << 20"))
     for many in (
@@ -292,7 +292,7 @@ def test_a_check_is_made_beside_a_running_hermes(box: Box, archive: bytes) -> No
 
 def test_a_machine_that_cannot_is_no_verdict_on_the_archive(old: Box, archive: bytes) -> None:
     """No memory, an I/O error and a place that cannot be written say nothing of the bytes."""
-    source = old.image / "sandbox" / "archive.py"
+    source = old.image / "sandbox" / "state" / "archive.py"
     text = source.read_text()
     for line in ("    content = tar.extractfile(info)", "    root = os.path.realpath(folder)"):
         for trouble in ("MemoryError", "OSError(errno.EIO, 'Input/output error')"):

@@ -246,7 +246,7 @@ FSIZE = resource.RLIMIT_FSIZE
 
 
 def test_what_does_not_pack_is_named_when_the_archive_passes_its_bound(full: Box) -> None:
-    source = full.image / "sandbox" / "archive.py"
+    source = full.image / "sandbox" / "state" / "archive.py"
     source.write_text(source.read_text().replace("PACKED = 256 << 20", "PACKED = 5 << 20"))
     full.save()
     (full.home / "noise").write_bytes(os.urandom(6 << 20))
@@ -256,10 +256,10 @@ def test_what_does_not_pack_is_named_when_the_archive_passes_its_bound(full: Box
 
 
 def test_a_file_that_grows_without_end_while_it_is_read_ends_the_save(full: Box) -> None:
-    source = full.image / "sandbox" / "members.py"
+    source = full.image / "sandbox" / "state" / "members.py"
     source.write_text(source.read_text().replace("UNPACKED = 1 << 30", "UNPACKED = 4 << 20"))
     full.save()
-    grown = full.image / "sandbox" / "archive.py"  # what `stat` says is no longer so
+    grown = full.image / "sandbox" / "state" / "archive.py"  # what `stat` says is no longer so
     text = grown.read_text()
     grown.write_text(text.replace("file.read(CHUNK)", "file.read(CHUNK) or bytes(CHUNK)"))
     assert full.command("save").returncode == 72
@@ -361,11 +361,11 @@ def test_the_list_of_what_is_left_out_has_bounds(full: Box) -> None:
 
 def test_what_vanishes_while_it_is_read_is_no_failure(full: Box) -> None:
     """After it was found and before it is read: gone, a folder now, its folder a file now."""
-    source = full.image / "sandbox" / "save.py"
+    source = full.image / "sandbox" / "state" / "save.py"
     line = "    _require_bounds(members)\n"
     swap = (
         "    import pathlib, shutil\n"
-        "    home = pathlib.Path(places.home)\n"
+        "    home = pathlib.Path(paths.home)\n"
         "    (home / 'latest').unlink()\n"
         "    (home / 'a-file-nobody-knows.bin').unlink()\n"
         "    (home / 'a-file-nobody-knows.bin').mkdir()\n"
@@ -377,7 +377,7 @@ def test_what_vanishes_while_it_is_read_is_no_failure(full: Box) -> None:
 
 
 def test_a_save_does_not_wait_for_another_for_ever(full: Box) -> None:
-    source = full.image / "sandbox" / "places.py"
+    source = full.image / "sandbox" / "paths.py"
     source.write_text(source.read_text().replace("LOCK_PATIENCE = 120.0", "LOCK_PATIENCE = 0.3"))
     with open(full.run / "save.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

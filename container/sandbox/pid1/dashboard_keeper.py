@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keeps Hermes' dashboard up, once somebody has asked for it."""
 
-import os
 import signal
 import time
 
-from sandbox.child import Child
 from sandbox.errors import why
+from sandbox.pid1.child import Child
 
 TYPE_CHECKING = False  # `typing` would stay in PID 1's memory; checkers know this name
 if TYPE_CHECKING:
-    from sandbox.init import Init
+    from collections.abc import Callable
 
 # Seconds before the first start after an unwanted end; each further one waits twice as long.
 FIRST_PAUSE = 1.0
@@ -21,11 +20,15 @@ HEALTHY = 60.0
 STOP_TIME = 5.0
 
 
-class Keeper:
+class DashboardKeeper:
     """The dashboard of one sandbox: wanted from `want` to `stop`. `due` is when to call `tick`."""
 
-    def __init__(self, init: "Init") -> None:
-        self._init = init
+    def __init__(
+        self, start: "Callable[[int], Child]", note: "Callable[[int | None, str | None], None]"
+    ) -> None:
+        """start: starts it, given how often that was done. note: publishes its pid, or its end."""
+        self._start_child = start
+        self._note = note
         self._child: Child | None = None
         self._wanted = False
         self._renewing = False
@@ -73,7 +76,7 @@ class Keeper:
         self._over(f"ended with code {code}")
 
     def _over(self, how: str) -> None:
-        self._init.note_dashboard(None, how)
+        self._note(None, how)
         if self._wanted:
             self.due = time.monotonic() + self._next_pause()
 
@@ -95,16 +98,9 @@ class Keeper:
     def _start(self) -> None:
         self._runs += 1
         self._started = time.monotonic()
-        script = os.path.join(self._init.places.image, "start-hermes.sh")
         try:
-            self._child = Child(
-                ["/bin/sh", script, "dashboard"],
-                self._init.settings(),
-                ("SANDBOX_DASHBOARD", f"{self._init.boot}.{self._runs}"),
-                self._init.selector,
-                self._init.output,
-            )
+            self._child = self._start_child(self._runs)
         except (OSError, MemoryError) as error:
             self._over(f"cannot be started: {why(error)}")
             return
-        self._init.note_dashboard(self.pid, None)
+        self._note(self.pid, None)

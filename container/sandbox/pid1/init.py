@@ -4,7 +4,7 @@
 Hermes' dashboard is a second process, which comes and goes without touching the first.
 
 One thread and one `select`: signals, the control FIFO, Hermes' output and, where an engine
-started this process, the engine's line (see `line.py`). With PID 1 everything ends, unsaved, so
+started this process, its link to the engine (`engine_link.py`). With PID 1 everything ends, unsaved, so
 what the system refuses it is noted and, where it matters, tried again.
 """
 
@@ -21,12 +21,19 @@ import time
 from collections.abc import Callable
 
 from sandbox import processes
-from sandbox.child import Child
 from sandbox.errors import USAGE, SandboxError, why
-from sandbox.keeper import Keeper
-from sandbox.output import Output
-from sandbox.places import FOLLOWERS, Places, read_text, valid_boot, write_private
-from sandbox.swap import settle
+from sandbox.paths import (
+    FOLLOWERS,
+    SHUTDOWN_MARGIN,
+    Paths,
+    read_text,
+    valid_boot,
+    write_private,
+)
+from sandbox.pid1.child import Child
+from sandbox.pid1.dashboard_keeper import DashboardKeeper
+from sandbox.pid1.log import Log
+from sandbox.state.replace_home import settle
 
 # For type checkers only: see cli.py.
 TYPE_CHECKING = False
@@ -38,15 +45,13 @@ RESTART_ME = 75
 RESTARTS = 3
 WINDOW = 60.0
 PROBE_EVERY = 0.1
-# Beyond Hermes' own drain: what its shutdown takes at most before it is killed.
-SHUTDOWN_MARGIN = 10.0
 FOLLOWERS_TIME = 1.0
 # Before what the system refused is tried again, in seconds.
 AGAIN = 1.0
 LONGEST_PAUSE = 30.0
 
 
-def init(places: Places, entrypoint: list[str], environ: os._Environ[str]) -> int:
+def init(paths: Paths, entrypoint: list[str], environ: os._Environ[str]) -> int:
     """Be PID 1 until Hermes ends and return the exit code.
 
     With an `entrypoint` that command is run at once in Hermes' place and never restarted.
@@ -55,24 +60,24 @@ def init(places: Places, entrypoint: list[str], environ: os._Environ[str]) -> in
     boot = environ.get("HERMES_BOOT_ID", "")
     if not valid_boot(boot):
         raise SandboxError(USAGE, "HERMES_BOOT_ID must be 1-128 letters, digits, '.', '_', '-'.")
-    return Init(places, boot, entrypoint, dict(environ)).run()
+    return Init(paths, boot, entrypoint, dict(environ)).run()
 
 
 class Init:
     """The state of PID 1. `wanted` is what shall become of Hermes: run, restart, stop or end."""
 
     def __init__(
-        self, places: Places, boot: str, entrypoint: list[str], environ: dict[str, str]
+        self, paths: Paths, boot: str, entrypoint: list[str], environ: dict[str, str]
     ) -> None:
-        self.places = places
+        self.paths = paths
         self.boot = boot
         self.entrypoint = entrypoint
         self.parent_descriptor = int(environ.pop("SANDBOX_PARENT_FD", "-1"))
         self.environ = environ
         self.selector = selectors.DefaultSelector()
-        self.output = Output(places.in_run("hermes.log"))
+        self.log = Log(paths.in_run("hermes.log"))
         self.gateway: Child | None = None
-        self.dashboard = Keeper(self)
+        self.dashboard = DashboardKeeper(self._start_dashboard, self._note_dashboard)
         self.wanted = "run"
         self.kill_at: float | None = None
         # When Hermes, and the word about it, are tried again.
@@ -125,23 +130,23 @@ class Init:
     def _prepare(self) -> None:
         processes.adopt_orphans()
         os.umask(0o077)
-        for folder in (self.places.run, self.places.managed, os.path.dirname(self.places.home)):
+        for folder in (self.paths.run, self.paths.managed, os.path.dirname(self.paths.home)):
             os.makedirs(folder, 0o700, exist_ok=True)
         self._forget()  # a container engine may start the same file system twice
-        settle(self.places)
+        settle(self.paths)
         self._listen_to_signals()
         self._listen_to_control()
         if self.parent_descriptor >= 0:
-            from sandbox.line import Line
+            from sandbox.pid1.engine_link import EngineLink
 
-            line = Line(self, self.parent_descriptor)
-            self.execs = line.execs
-            self.selector.register(line, selectors.EVENT_READ, line.read)
+            self.link = EngineLink(self.parent_descriptor, self._engine_gone)
+            self.execs = self.link.execs
+            self.selector.register(self.link, selectors.EVENT_READ, self.link.read)
         else:
             self.execs = {}
         self._publish(state="waiting")
         # Last: whoever finds the boot id may rely on all of the above.
-        write_private(self.places.in_run("boot"), self.boot)
+        write_private(self.paths.in_run("boot"), self.boot)
 
     def _listen_to_signals(self) -> None:
         self.wakeup, writer = socket.socketpair()
@@ -154,7 +159,7 @@ class Init:
         self.selector.register(self.wakeup, selectors.EVENT_READ, self._on_signal)
 
     def _listen_to_control(self) -> None:
-        path = self.places.in_run("control")
+        path = self.paths.in_run("control")
         if os.path.lexists(path):
             os.unlink(path)
         os.mkfifo(path, 0o600)
@@ -195,8 +200,9 @@ class Init:
         elif do == "dashboard" and self.state["state"] != "waiting":
             self.dashboard.want()
 
-    def parent_gone(self) -> None:
+    def _engine_gone(self) -> None:
         """End at once: whoever started this sandbox is dead or wants it destroyed."""
+        self.selector.unregister(self.link)
         self._say("the engine is gone")
         self.orphaned = True
         self.exit_code = 128 + signal.SIGKILL
@@ -222,19 +228,17 @@ class Init:
 
     def _start(self) -> None:
         generation = self.state["generation"] + 1
-        script = os.path.join(self.places.image, "start-hermes.sh")
+        script = os.path.join(self.paths.image, "start-hermes.sh")
         command = self.entrypoint or ["/bin/sh", script]
         self.start_at = None
         try:
             # Read first: a Hermes that has more than it says is started once more, one that has less would never be.
-            configuration = json.loads(
-                read_text(self.places.in_run("configuration.json")) or "null"
-            )
-            environ = self.settings()
+            configuration = json.loads(read_text(self.paths.in_run("configuration.json")) or "null")
+            environ = self._settings()
             environ.pop("HERMES_DASHBOARD_SESSION_TOKEN", None)
-            os.makedirs(environ.get("HOME") or self.places.home, 0o700, exist_ok=True)
+            os.makedirs(environ.get("HOME") or self.paths.home, 0o700, exist_ok=True)
             mark = ("SANDBOX_GATEWAY", f"{self.boot}.{generation}")
-            self.gateway = Child(command, environ, mark, self.selector, self.output)
+            self.gateway = Child(command, environ, mark, self.selector, self.log)
         except (OSError, MemoryError) as error:
             self._not_started(f"{command[0]} cannot be started: {why(error)}")
             return
@@ -258,9 +262,9 @@ class Init:
         self.start_at = time.monotonic() + self.pause
         self.pause = min(2 * self.pause, LONGEST_PAUSE)
 
-    def settings(self) -> dict[str, str]:
+    def _settings(self) -> dict[str, str]:
         """Return the environment of this boot, with what `go` brought."""
-        return {**self.environ, **json.loads(read_text(self.places.in_run("env.json")) or "{}")}
+        return {**self.environ, **json.loads(read_text(self.paths.in_run("env.json")) or "{}")}
 
     def _restart(self, drain: float | None) -> None:
         if self.state["state"] == "waiting":
@@ -282,18 +286,11 @@ class Init:
         self._ask_to_end(self.gateway, wanted, signal.SIGINT, drain)
 
     def _ask_to_end(self, gateway: Child, wanted: str, number: int, drain: float | None) -> None:
-        drain = self._configured_drain() if drain is None else drain
+        drain = self.paths.drain() if drain is None else drain
         self.wanted = wanted
         self.kill_at = time.monotonic() + drain + SHUTDOWN_MARGIN
         self._publish(state="stopping")
         gateway.signal(number)
-
-    def _configured_drain(self) -> float:
-        try:
-            config = json.loads(read_text(os.path.join(self.places.managed, "config.yaml")) or "{}")
-            return float(config.get("agent", {}).get("restart_drain_timeout", 0))
-        except (OSError, ValueError, TypeError, AttributeError):
-            return 0.0
 
     def _terminate(self) -> None:
         if self.wanted == "end":  # told twice
@@ -336,6 +333,22 @@ class Init:
         self.crashes = [at for at in self.crashes if at > now - WINDOW] + [now]
         return bool(self.state["everReady"]) and len(self.crashes) <= RESTARTS
 
+    # The dashboard
+
+    def _start_dashboard(self, run: int) -> Child:
+        """Start it for the time number `run`. Raises OSError or MemoryError when that fails."""
+        script = os.path.join(self.paths.image, "start-hermes.sh")
+        mark = ("SANDBOX_DASHBOARD", f"{self.boot}.{run}")
+        command = ["/bin/sh", script, "dashboard"]
+        return Child(command, self._settings(), mark, self.selector, self.log)
+
+    def _note_dashboard(self, pid: int | None, over: str | None) -> None:
+        """Publish that the dashboard was started, or how it is `over`."""
+        if over is not None:
+            self._say(f"the dashboard {over}")
+            self.state["dashboardEnds"] += 1
+        self._publish(dashboardPid=pid)
+
     # Time
 
     def _timeout(self) -> float | None:
@@ -364,7 +377,7 @@ class Init:
     def _answers(self) -> bool:
         """Ask Hermes' own /health; it answers before it has opened all of its channels."""
         try:
-            with socket.create_connection(("127.0.0.1", self.places.port), 0.5) as connection:
+            with socket.create_connection(("127.0.0.1", self.paths.port), 0.5) as connection:
                 connection.sendall(b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n")
                 with connection.makefile("rb") as answer:  # to its end: a reset would be logged
                     return answer.read().split(b" ")[1:2] == [b"200"]
@@ -373,24 +386,17 @@ class Init:
 
     # What others see
 
-    def note_dashboard(self, pid: int | None, over: str | None) -> None:
-        """Publish that the dashboard was started, or how it is `over`."""
-        if over is not None:
-            self._say(f"the dashboard {over}")
-            self.state["dashboardEnds"] += 1
-        self._publish(dashboardPid=pid)
-
     def _publish(self, **changes: object) -> None:
         self.state.update(changes)
         try:
-            write_private(self.places.in_run("state.json"), json.dumps(self.state))
+            write_private(self.paths.in_run("state.json"), json.dumps(self.state))
             self.publish_at = None
         except OSError as error:
             self._say(f"state.json cannot be written: {why(error)}")
             self.publish_at = time.monotonic() + AGAIN
 
     def _say(self, message: str) -> None:
-        self.output.write(f"sandbox: {message}\n".encode())
+        self.log.write(f"sandbox: {message}\n".encode())
 
     def _end(self) -> None:
         if self.exit_code is not None and not self.orphaned:
@@ -407,7 +413,7 @@ class Init:
     def _wait_for_followers(self) -> None:
         """Let those who follow the logs read the end of them: it says why."""
         end = time.monotonic() + FOLLOWERS_TIME
-        with open(self.places.in_run(FOLLOWERS), "w") as lock:
+        with open(self.paths.in_run(FOLLOWERS), "w") as lock:
             while time.monotonic() < end:
                 self._reap()
                 try:
@@ -422,10 +428,10 @@ class Init:
 
     def _forget(self) -> None:
         """Remove the keys and marks of a boot."""
-        config = os.path.join(self.places.managed, "config.yaml")
+        config = os.path.join(self.paths.managed, "config.yaml")
         for path in (
             config,
-            *map(self.places.in_run, ("boot", "env.json", "configuration.json", "restored", "go")),
+            *map(self.paths.in_run, ("boot", "env.json", "configuration.json", "restored", "go")),
         ):
             if os.path.exists(path):
                 os.unlink(path)

@@ -8,26 +8,26 @@ import sys
 import time
 from typing import BinaryIO
 
-from sandbox.places import FOLLOWERS, Places, read_text
+from sandbox.paths import FOLLOWERS, Paths, read_text
 
 _TAIL = 1 << 20
 _SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL")
 
 
-def logs(places: Places, lines: int, follow: bool) -> None:
+def logs(paths: Paths, lines: int, follow: bool) -> None:
     """Print the last `lines` lines of each log; with `follow`, what is added until PID 1 ends."""
     sources = [
-        _Source(os.path.join(places.home, "logs", "agent.log"), lines),
-        _Source(places.in_run("hermes.log"), lines),
+        _Source(os.path.join(paths.home, "logs", "agent.log"), lines),
+        _Source(paths.in_run("hermes.log"), lines),
     ]
-    with open(places.in_run(FOLLOWERS), "w") as lock:
+    with open(paths.in_run(FOLLOWERS), "w") as lock:
         if follow:
             fcntl.flock(lock, fcntl.LOCK_SH)  # PID 1 waits a moment for us when it ends
         while True:
-            ended = not follow or places.state().get("ended")
+            ended = not follow or paths.state().get("ended")
             text = b"".join(source.read() for source in sources)
             if text:
-                sys.stdout.buffer.write(_redact(places, text))
+                sys.stdout.buffer.write(_redact(paths, text))
                 sys.stdout.buffer.flush()
             if ended:
                 return
@@ -70,9 +70,9 @@ class _Source:
         return b"".join(text.splitlines(keepends=True)[-self._lines :]) if self._lines else b""
 
 
-def _redact(places: Places, text: bytes) -> bytes:
+def _redact(paths: Paths, text: bytes) -> bytes:
     """Put *** for the values of this boot's keys."""
-    environ = json.loads(read_text(places.in_run("env.json")) or "{}")
+    environ = json.loads(read_text(paths.in_run("env.json")) or "{}")
     for name, value in environ.items():
         if len(value) >= 8 and any(word in name.upper() for word in _SECRET_WORDS):
             text = text.replace(value.encode(), b"***")

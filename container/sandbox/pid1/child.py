@@ -8,7 +8,7 @@ import signal
 import subprocess
 
 from sandbox import processes
-from sandbox.output import Output
+from sandbox.pid1.log import Log
 
 
 class Child:
@@ -20,16 +20,16 @@ class Child:
         environ: "dict[str, str]",
         mark: "tuple[str, str]",
         selector: selectors.BaseSelector,
-        output: Output,
+        log: Log,
     ) -> None:
-        """Start it; what it prints goes to `output`, from the `selector`'s events.
+        """Start it; what it prints goes to `log`, from the `selector`'s events.
 
         mark: a variable and its value, by which descendants that left the session are found.
         Raises OSError or MemoryError when the command cannot be started.
         """
         self._mark = "=".join(mark)
         self._selector = selector
-        self._output = output
+        self._log = log
         self._reader, writer = os.pipe()
         try:
             # Before there is a process: afterwards nothing may fail, or nobody would know of it.
@@ -72,7 +72,7 @@ class Child:
         self._pump()
 
     def _pump(self) -> None:
-        if self._reader >= 0 and not self._output.pump(self._reader):
+        if self._reader >= 0 and not self._log.pump(self._reader):
             self._selector.unregister(self._reader)
             os.close(self._reader)
             self._reader = -1

@@ -6,44 +6,44 @@ import json
 import os
 import time
 
-from sandbox.control import tell
+from sandbox.commands.hermes import tell
 from sandbox.errors import FAILED, NOT_RESTORED, REFUSED, SandboxError
-from sandbox.places import Places, read_text
+from sandbox.paths import Paths, read_text
 
 TOKEN = "HERMES_DASHBOARD_SESSION_TOKEN"  # noqa: S105 - the name of a variable
 TOKEN_HEADER = "X-Hermes-Session-Token"  # noqa: S105 - the name of a header
 _START_TIME = 60.0
 
 
-def dashboard(places: Places, host_tools: bool) -> None:
+def dashboard(paths: Paths, host_tools: bool) -> None:
     """Return when the dashboard answers; it is started when it does not run.
 
     host_tools: the owner allows Hermes to touch the machine, so that nothing need confine it.
     Raises SandboxError: 67 before `go`, 77 where nothing confines it, 1 when it does not answer.
     """
-    if not os.path.exists(places.in_run("go")):
+    if not os.path.exists(paths.in_run("go")):
         raise SandboxError(NOT_RESTORED, "Hermes was not started in this boot: use go.")
-    if not (places.confined or host_tools):
+    if not (paths.confined or host_tools):
         raise SandboxError(
             REFUSED,
             "The dashboard reads and writes files, and nothing confines it to the sandbox here.",
         )
-    token = json.loads(read_text(places.in_run("env.json")) or "{}").get(TOKEN)
+    token = json.loads(read_text(paths.in_run("env.json")) or "{}").get(TOKEN)
     if not token:
         raise SandboxError(REFUSED, f"{TOKEN} was not given at go: anybody could come in.")
-    before = _restarts(places)
-    tell(places, {"do": "dashboard"})
+    before = _restarts(paths)
+    tell(paths, {"do": "dashboard"})
     end = time.monotonic() + _START_TIME
-    while not _answers(places.dashboard_port, token):
-        if _restarts(places) > before:
+    while not _answers(paths.dashboard_port, token):
+        if _restarts(paths) > before:
             raise SandboxError(FAILED, "The dashboard ended before it answered; see the logs.")
         if time.monotonic() > end:
             raise SandboxError(FAILED, f"The dashboard is not running after {_START_TIME:.0f} s.")
         time.sleep(0.1)
 
 
-def _restarts(places: Places) -> int:
-    return int(places.state().get("dashboardEnds", 0))
+def _restarts(paths: Paths) -> int:
+    return int(paths.state().get("dashboardEnds", 0))
 
 
 def _answers(port: int, token: str) -> bool:

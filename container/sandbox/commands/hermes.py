@@ -13,10 +13,9 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from sandbox import processes
+from sandbox.commands.cron_jobs import CronJobs
 from sandbox.errors import FAILED, NOT_RESTORED, TEMPORARY, TOO_LATE, USAGE, SandboxError
-from sandbox.init import SHUTDOWN_MARGIN
-from sandbox.jobs import Jobs
-from sandbox.places import Places, read_text, write_private
+from sandbox.paths import SHUTDOWN_MARGIN, Paths, write_private
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 # Where things are is for the engine or the image to say.
@@ -25,62 +24,62 @@ _INPUT_LIMIT = 4 << 20
 _START_TIME = 60.0
 
 
-def go(places: Places, source: BinaryIO) -> None:
+def go(paths: Paths, source: BinaryIO) -> None:
     """Let Hermes start with the configuration and environment in `source`, a JSON object.
 
     Raises SandboxError: 64 for input that is not usable, 66 when it was started before, 67 when
     no restore of this boot was completed.
     """
     settings = _settings(source.read(_INPUT_LIMIT + 1))
-    with places.locked("restore.lock"):
-        if not places.restored():
+    with paths.locked("restore.lock"):
+        if not paths.restored():
             raise SandboxError(NOT_RESTORED, "Nothing was restored in this boot: not started.")
-        if os.path.exists(places.in_run("go")):
+        if os.path.exists(paths.in_run("go")):
             raise SandboxError(TOO_LATE, "Hermes has been started; use restart-gateway.")
-        _write_settings(places, settings)
-        write_private(places.in_run("go"), "")
-        tell(places, {"do": "go"})
+        _write_settings(paths, settings)
+        write_private(paths.in_run("go"), "")
+        tell(paths, {"do": "go"})
 
 
-def restart_gateway(places: Places, source: BinaryIO, drain: float | None) -> None:
+def restart_gateway(paths: Paths, source: BinaryIO, drain: float | None) -> None:
     """Restart Hermes, with new settings when `source` has any, and wait until it is ready.
 
     `drain`: seconds that it may take to finish what it is doing; None: as it is configured.
     Raises SandboxError: 67 before `go`, 1 when Hermes does not come back.
     """
     text = b"" if sys.stdin.isatty() else source.read(_INPUT_LIMIT + 1)
-    if not os.path.exists(places.in_run("go")):
+    if not os.path.exists(paths.in_run("go")):
         raise SandboxError(NOT_RESTORED, "Hermes was not started in this boot: use go.")
     if text.strip():
-        _write_settings(places, _settings(text))
-    before = places.state()["generation"]
-    tell(places, {"do": "restart", "drain": drain})
+        _write_settings(paths, _settings(text))
+    before = paths.state()["generation"]
+    tell(paths, {"do": "restart", "drain": drain})
     _await(
-        places,
-        _drain_limit(places, drain) + _START_TIME,
+        paths,
+        _drain_limit(paths, drain) + _START_TIME,
         "running",
         lambda state: state["generation"] > before and state["state"] == "running",
     )
 
 
-def stop_gateway(places: Places, drain: float | None) -> None:
+def stop_gateway(paths: Paths, drain: float | None) -> None:
     """Stop Hermes, leave the sandbox running, and wait until it has stopped.
 
     Raises SandboxError 1 when it does not stop.
     """
-    tell(places, {"do": "stop", "drain": drain})
+    tell(paths, {"do": "stop", "drain": drain})
     _await(
-        places,
-        _drain_limit(places, drain),
+        paths,
+        _drain_limit(paths, drain),
         "stopped",
         lambda state: state["state"] in ("stopped", "waiting"),
     )
 
 
-def status(places: Places) -> str:
+def status(paths: Paths) -> str:
     """Return what is known about this sandbox as one line of JSON."""
-    state = places.state()
-    jobs = Jobs(places.home)
+    state = paths.state()
+    jobs = CronJobs(paths.home)
     return json.dumps(
         {
             "state": state.get("state", "waiting"),
@@ -88,7 +87,7 @@ def status(places: Places) -> str:
             "restarts": state.get("restarts", 0),
             "lastExit": state.get("lastExit"),
             "configuration": state.get("configuration"),
-            "restored": places.restored(),
+            "restored": paths.restored(),
             "nextCron": jobs.next_run(),
             "cronRunning": jobs.running(state.get("pid")),
             "jobError": jobs.failed(),
@@ -115,18 +114,18 @@ def _settings(text: bytes) -> dict[str, Any]:
     return {"config": config, "env": environ, "configuration": settings.get("configuration")}
 
 
-def _write_settings(places: Places, settings: dict[str, Any]) -> None:
+def _write_settings(paths: Paths, settings: dict[str, Any]) -> None:
     # JSON is YAML. The files are in the run folder: they hold keys.
-    write_private(os.path.join(places.managed, "config.yaml"), json.dumps(settings["config"]))
-    write_private(places.in_run("env.json"), json.dumps(settings["env"]))
+    write_private(os.path.join(paths.managed, "config.yaml"), json.dumps(settings["config"]))
+    write_private(paths.in_run("env.json"), json.dumps(settings["env"]))
     # Last, so that a Hermes that is started between two of these never claims what it does not have.
-    write_private(places.in_run("configuration.json"), json.dumps(settings["configuration"]))
+    write_private(paths.in_run("configuration.json"), json.dumps(settings["configuration"]))
 
 
-def tell(places: Places, message: dict[str, Any]) -> None:
+def tell(paths: Paths, message: dict[str, Any]) -> None:
     """Give PID 1 an order. Raises SandboxError 75 when it is gone."""
     try:
-        control = os.open(places.in_run("control"), os.O_WRONLY | os.O_NONBLOCK)
+        control = os.open(paths.in_run("control"), os.O_WRONLY | os.O_NONBLOCK)
     except OSError as error:
         if error.errno in (errno.ENXIO, errno.ENOENT):
             raise SandboxError(TEMPORARY, "PID 1 of this sandbox is gone.") from error
@@ -137,21 +136,15 @@ def tell(places: Places, message: dict[str, Any]) -> None:
         os.close(control)
 
 
-def _drain_limit(places: Places, drain: float | None) -> float:
-    if drain is None:
-        try:
-            config = json.loads(read_text(os.path.join(places.managed, "config.yaml")) or "{}")
-            drain = float(config["agent"]["restart_drain_timeout"])
-        except (ValueError, KeyError, TypeError):
-            drain = 0.0
-    return drain + SHUTDOWN_MARGIN + 5.0
+def _drain_limit(paths: Paths, drain: float | None) -> float:
+    return (paths.drain() if drain is None else drain) + SHUTDOWN_MARGIN + 5.0
 
 
 def _await(
-    places: Places, seconds: float, goal: str, reached: Callable[[dict[str, Any]], bool]
+    paths: Paths, seconds: float, goal: str, reached: Callable[[dict[str, Any]], bool]
 ) -> None:
     end = time.monotonic() + seconds
-    while not reached(places.state()):
+    while not reached(paths.state()):
         if time.monotonic() > end:
             raise SandboxError(FAILED, f"Hermes is not {goal} after {seconds:.0f} s.")
         time.sleep(0.05)

@@ -16,7 +16,7 @@ from engine import confine, processes
 from engine.disks import Disk
 from engine.errors import EngineError, disk_full
 from engine.images import Image
-from engine.line import Line
+from engine.sandbox_link import SandboxLink
 from engine.snapshots import Snapshots, Stopped
 
 # Passed on from the engine's own environment, which holds no secrets; nothing else is.
@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 KILL_AFTER_TERM = 10.0
 
 
-class Running:
+class Sandbox:
     """A sandbox. `ended` becomes its exit code when no process and no disk of it is left."""
 
     def __init__(self, image: Image, disk: Disk, labels: dict[str, Any], ports: list[int]) -> None:
@@ -36,7 +36,7 @@ class Running:
         self.ending = False
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.ports = _free_ports(ports)
-        self.line = Line()
+        self.link = SandboxLink()
         self._disk = disk
         self._stops: set[threading.Event] = set()
         self._process: asyncio.subprocess.Process | None = None
@@ -83,7 +83,7 @@ class Running:
     async def _destroy(self) -> None:
         self._stop_copying()
         if self._process is not None:
-            self.line.close()  # PID 1 kills all others and itself
+            self.link.close()  # PID 1 kills all others and itself
             try:
                 await asyncio.wait_for(asyncio.shield(self.ended), END_TIME)
             except TimeoutError:
@@ -94,7 +94,7 @@ class Running:
     async def terminate(self) -> None:
         """Ask PID 1 to stop; what has not stopped KILL_AFTER_TERM s later is destroyed."""
         if self._process is not None:
-            self.line.signal(15)
+            self.link.signal(15)
             await asyncio.wait([self.ended], timeout=KILL_AFTER_TERM)
         await self.destroy()
 
@@ -105,11 +105,11 @@ class Running:
         """
         try:
             try:
-                if not await self.line.pause(True):
+                if not await self.link.pause(True):
                     raise EngineError(503, "not_paused", "The sandbox could not be paused.")
                 return await self._copy(snapshots.take, self._disk.root, self.image.digest, name)
             finally:
-                await self.line.pause(False)
+                await self.link.pause(False)
         except (OSError, Stopped) as error:
             raise _explain(error) from error
 
@@ -148,7 +148,7 @@ class Running:
         command[0] = os.path.join(self.image.folder, "bin", command[0])
         if self.confined:
             command = confine.command(self.image, self._disk.root, command)
-        theirs = self.line.theirs.fileno()
+        theirs = self.link.theirs.fileno()
         self._process = await asyncio.create_subprocess_exec(
             *command,
             env={
@@ -162,7 +162,7 @@ class Running:
             pass_fds=[theirs],
             start_new_session=True,
         )
-        self.line.listen()
+        self.link.listen()
         self._watcher = asyncio.ensure_future(self._watch(self._process))
 
     def constants(self) -> dict[str, str]:
@@ -196,7 +196,7 @@ class Running:
     async def _clean_up(self, code: int) -> None:
         self.ending = True
         self._stop_copying()
-        self.line.close()
+        self.link.close()
         async with self._copying:
             await asyncio.to_thread(self._remove)
         if not self.ended.done():

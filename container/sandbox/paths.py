@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 
 # Locked (shared) by those who follow the logs.
 FOLLOWERS = "followers.lock"
+# Beyond Hermes' own drain: what its shutdown takes at most before PID 1 kills it, in seconds.
+SHUTDOWN_MARGIN = 10.0
 # How long a command waits for another that must not run beside it, in seconds.
 LOCK_PATIENCE = 120.0
 _BOOT = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
 
 
-class Places:
+class Paths:
     """Paths and ports of this sandbox, and whether anything confines it.
 
     `run` and what is below it lives in memory where the platform can; `home` is Hermes' state
@@ -84,6 +86,14 @@ class Places:
         """Tell whether a restore of this boot was completed."""
         marker = read_text(self.in_run("restored"))
         return marker is not None and marker == read_text(self.in_run("boot"))
+
+    def drain(self) -> float:
+        """Return how long Hermes may finish what it is doing, in seconds, as it is configured."""
+        try:
+            config = json.loads(read_text(os.path.join(self.managed, "config.yaml")) or "{}")
+            return float(config.get("agent", {}).get("restart_drain_timeout", 0))
+        except (OSError, ValueError, TypeError, AttributeError):
+            return 0.0
 
     def state(self) -> dict[str, Any]:
         """Return what PID 1 last said about itself and Hermes; empty before its first word."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The line to the engine that started this sandbox: a pipe, or a socket that takes orders.
+"""The link to the engine that started this sandbox: a pipe, or a socket that takes orders.
 
 Its end means that the engine is gone. Over a socket the engine starts processes inside the
 sandbox, whatever confines it: one JSON object a line, the process's stdin, stdout and stderr as
@@ -30,24 +30,19 @@ from sandbox.errors import why
 # For type checkers only: see cli.py.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
-TYPE_CHECKING = False  # `typing` would stay in PID 1's memory; checkers know this name
-if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from sandbox.init import Init
-
+    from typing import Any
 
 _PASSING = (errno.ENOMEM, errno.ENOBUFS, errno.EMFILE, errno.ENFILE)
 
 
-class Line:
+class EngineLink:
     """Reads orders and answers them; `execs` maps a pid to what is to be called at its end."""
 
-    def __init__(self, init: Init, descriptor: int) -> None:
+    def __init__(self, descriptor: int, gone: Callable[[], None]) -> None:
+        """gone: called once, when the engine has let go of its end."""
         os.set_inheritable(descriptor, False)
-        self._init = init
+        self._gone = gone
         self._descriptor = descriptor
         self._socket: socket.socket | None = None
         if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
@@ -66,12 +61,11 @@ class Line:
         try:
             text = self._receive()
         except OSError as error:
-            if error.errno in _PASSING:  # of this machine, not of the line
+            if error.errno in _PASSING:  # of this machine, not of the link
                 raise
             text = b""
         if not text:
-            self._init.selector.unregister(self)
-            self._init.parent_gone()
+            self._gone()
             return
         self._text += text
         while b"\n" in self._text:

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
-from sandbox import archive, databases
 from sandbox.errors import (
     DAMAGED_STATE,
     DISK_FULL,
@@ -22,15 +21,24 @@ from sandbox.errors import (
     UNCHANGED,
     SandboxError,
 )
-from sandbox.members import MEMBERS, MEMORY, NO_PERMISSION, UNPACKED, Member, note, state_members
-from sandbox.places import Places, read_text
+from sandbox.paths import Paths, read_text
+from sandbox.state import archive, databases
+from sandbox.state.members import (
+    MEMBERS,
+    MEMORY,
+    NO_PERMISSION,
+    UNPACKED,
+    Member,
+    note,
+    state_members,
+)
 
 # So many are named of what is left out, for a header has bounds, and of what is too large.
 _NAMED = 20
 _LARGEST = 3
 
 
-def save(places: Places, unless: str, output: BinaryIO) -> int:
+def save(paths: Paths, unless: str, output: BinaryIO) -> int:
     """Write the archive of the state, without keys and sign-ins, to `output`.
 
     The archive is made in a file first: nothing is written before all of it is known to be
@@ -39,29 +47,29 @@ def save(places: Places, unless: str, output: BinaryIO) -> int:
     incomplete, 72 when it is larger than a backup may be, 73 when the disk is full, 75 when
     another save does not end.
     """
-    with _stage(places) as stage:
+    with _stage(paths) as stage:
         left_out: list[str] = []
-        members = [item for item in state_members(places.home, left_out) if not item.private]
+        members = [item for item in state_members(paths.home, left_out) if not item.private]
         _require_memory(members)
-        return _Save(places, stage, members, archive.PACKED, left_out).write(unless, output)
+        return _Save(paths, stage, members, archive.PACKED, left_out).write(unless, output)
 
 
-def save_sign_ins(places: Places, unless: str, output: BinaryIO) -> int:
+def save_sign_ins(paths: Paths, unless: str, output: BinaryIO) -> int:
     """Write an archive of just the keys and sign-ins in Hermes' home, as `save` does the rest."""
-    with _stage(places) as stage:
-        members = _with_folders([*state_members(places.home, [])])
-        return _Save(places, stage, members, archive.SIGN_INS, []).write(unless, output)
+    with _stage(paths) as stage:
+        members = _with_folders([*state_members(paths.home, [])])
+        return _Save(paths, stage, members, archive.SIGN_INS, []).write(unless, output)
 
 
 @contextmanager
-def _stage(places: Places) -> Iterator[str]:
+def _stage(paths: Paths) -> Iterator[str]:
     """Have a folder beside the home, as the only save."""
-    if not places.restored():
+    if not paths.restored():
         raise SandboxError(NOT_RESTORED, "Nothing was restored in this boot: nothing to save.")
-    with places.locked("save.lock"):
-        _sweep(places)
+    with paths.locked("save.lock"):
+        _sweep(paths)
         stage = tempfile.mkdtemp(
-            prefix=f"{os.path.basename(places.home)}.saving-", dir=os.path.dirname(places.home)
+            prefix=f"{os.path.basename(paths.home)}.saving-", dir=os.path.dirname(paths.home)
         )
         try:
             yield stage
@@ -84,13 +92,13 @@ class _Save:
 
     def __init__(
         self,
-        places: Places,
+        paths: Paths,
         stage: str,
         members: list[Member],
         limit: int,
         left_out: list[str],
     ) -> None:
-        self._places = places
+        self._places = paths
         self._stage = stage
         self._members = members
         self._limit = limit
@@ -199,7 +207,7 @@ def _named(left_out: list[str]) -> list[str]:
     return [*left_out[:_NAMED], f"and {more} more"] if more > 0 else left_out
 
 
-def _sweep(places: Places) -> None:
+def _sweep(paths: Paths) -> None:
     """Remove what a killed save left; the lock says that no other save is under way."""
-    for stale in glob.glob(f"{glob.escape(places.home)}.saving-*"):
+    for stale in glob.glob(f"{glob.escape(paths.home)}.saving-*"):
         shutil.rmtree(stale, ignore_errors=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs a program of Hermes in which what `go` brought holds: `brought.py PROGRAM [WORD...]`.
+"""Runs a program of Hermes in which what `go` brought holds: `run_program.py PROGRAM [WORD...]`.
 
 Runs on Hermes' own interpreter. Hermes runs its jobs, and the turns of further profiles, in a scope
 of secrets that it reads from a home's `.env` and from nothing else; and what that file says

@@ -8,62 +8,62 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
-from sandbox import archive, databases
 from sandbox.errors import DAMAGED_STATE, NOT_RESTORED, TOO_LATE, SandboxError
-from sandbox.members import MEMORY, Member, state_members
-from sandbox.places import Places, read_text, write_private
-from sandbox.swap import settle, swap
+from sandbox.paths import Paths, read_text, write_private
+from sandbox.state import archive, databases
+from sandbox.state.members import MEMORY, Member, state_members
+from sandbox.state.replace_home import replace_home, settle
 
 # What reading an archive may take, whatever it says of itself.
 _ADDRESS_SPACE = 512 << 20
 
 
-def restore(places: Places, source: BinaryIO) -> None:
+def restore(paths: Paths, source: BinaryIO) -> None:
     """Unpack and verify the archive in `source`, then make it HERMES_HOME.
 
     Raises SandboxError: 66 after `go`, 70 when the archive's bytes prove that it must not be
     used, 73 or 74 when the machine could not do it. Until the last step HERMES_HOME is as it was.
     """
-    with _before_go(places):
-        stage = _new_stage(places, "restoring")
+    with _before_go(paths):
+        stage = _new_stage(paths, "restoring")
         try:
             _unpack(source, stage)
-            swap(places, stage)
+            replace_home(paths, stage)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
-        _mark(places)
+        _mark(paths)
 
 
-def check(places: Places, source: BinaryIO) -> None:
+def check(paths: Paths, source: BinaryIO) -> None:
     """Do all that a restore of the archive in `source` would, but for the last step.
 
     Hermes may run. Raises SandboxError as `restore` does.
     """
-    with places.locked("check.lock"):
-        stage = _new_stage(places, "checking")
+    with paths.locked("check.lock"):
+        stage = _new_stage(paths, "checking")
         try:
             _unpack(source, stage)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
 
 
-def restore_sign_ins(places: Places, source: BinaryIO) -> None:
+def restore_sign_ins(paths: Paths, source: BinaryIO) -> None:
     """Put the keys and sign-ins in `source` in the place of those in HERMES_HOME.
 
     Raises SandboxError: 66 after `go`, 67 before a restore, and as `restore` does; what is in
     HERMES_HOME stays when the archive cannot be used.
     """
-    if not places.restored():
+    if not paths.restored():
         raise SandboxError(NOT_RESTORED, "Nothing was restored in this boot: use restore first.")
-    stage = _new_stage(places, "signing-in")
+    stage = _new_stage(paths, "signing-in")
     try:
         _bound_memory()
         archive.unpack(source, stage)
-        with _before_go(places):
-            _remove_private(places.home)
+        with _before_go(paths):
+            _remove_private(paths.home)
             for member in state_members(stage, []):
-                _put(member, os.path.join(places.home, member.name))
-            _mark(places)
+                _put(member, os.path.join(paths.home, member.name))
+            _mark(paths)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 
@@ -101,22 +101,22 @@ def _unpack(source: BinaryIO, stage: str) -> None:
     archive.judge(databases.memory, os.path.join(stage, MEMORY), MEMORY)
 
 
-def begin_empty(places: Places) -> None:
+def begin_empty(paths: Paths) -> None:
     """Make HERMES_HOME an empty folder: there is no state to restore."""
-    with _before_go(places):
-        swap(places, _new_stage(places, "restoring"))
-        _mark(places)
+    with _before_go(paths):
+        replace_home(paths, _new_stage(paths, "restoring"))
+        _mark(paths)
 
 
-def keep(places: Places) -> None:
+def keep(paths: Paths) -> None:
     """Accept the HERMES_HOME that is on the disk, as a snapshot brought it.
 
     Raises SandboxError 71 when one of Hermes' databases in it is damaged, or its memory is gone.
     """
-    with _before_go(places):
-        os.makedirs(places.home, 0o700, exist_ok=True)
-        copy, found = places.beside_home("keeping"), set()
-        for member in state_members(places.home, []):
+    with _before_go(paths):
+        os.makedirs(paths.home, 0o700, exist_ok=True)
+        copy, found = paths.beside_home("keeping"), set()
+        for member in state_members(paths.home, []):
             if member.kind != "database":
                 continue
             try:
@@ -128,28 +128,28 @@ def keep(places: Places) -> None:
             found.add(member.name)
         if MEMORY not in found:
             raise SandboxError(DAMAGED_STATE, f"There is no {MEMORY} in Hermes' home.")
-        _mark(places)
+        _mark(paths)
 
 
 @contextmanager
-def _before_go(places: Places) -> Iterator[None]:
-    with places.locked("restore.lock"):
-        if os.path.exists(places.in_run("go")):
+def _before_go(paths: Paths) -> Iterator[None]:
+    with paths.locked("restore.lock"):
+        if os.path.exists(paths.in_run("go")):
             raise SandboxError(TOO_LATE, "Hermes has been started: its state is not replaced.")
-        _remove(places.in_run("restored"))
-        settle(places)
+        _remove(paths.in_run("restored"))
+        settle(paths)
         yield
 
 
-def _new_stage(places: Places, suffix: str) -> str:
-    stage = places.beside_home(suffix)
+def _new_stage(paths: Paths, suffix: str) -> str:
+    stage = paths.beside_home(suffix)
     shutil.rmtree(stage, ignore_errors=True)
     os.makedirs(stage, 0o700)
     return stage
 
 
-def _mark(places: Places) -> None:
-    write_private(places.in_run("restored"), read_text(places.in_run("boot")) or "")
+def _mark(paths: Paths) -> None:
+    write_private(paths.in_run("restored"), read_text(paths.in_run("boot")) or "")
 
 
 def _remove(path: str) -> None:

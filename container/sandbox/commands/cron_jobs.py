@@ -13,7 +13,7 @@ from typing import Any
 _ERROR_LIMIT = 500
 
 
-class Jobs:
+class CronJobs:
     """The jobs of the home that Hermes works in."""
 
     def __init__(self, home: str) -> None:

@@ -6,7 +6,7 @@ import os
 LIMIT = 512 * 1024
 
 
-class Output:
+class Log:
     """A log of at most two files of LIMIT bytes: `path` and `path`.1."""
 
     def __init__(self, path: str) -> None:

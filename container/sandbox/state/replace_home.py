@@ -4,10 +4,10 @@
 import errno
 import os
 
-from sandbox.places import Places
+from sandbox.paths import Paths
 
 
-def swap(places: Places, stage: str) -> None:
+def replace_home(paths: Paths, stage: str) -> None:
     """Put `stage` in HERMES_HOME's place.
 
     One rename where there is nothing to replace (a fresh disk), else two; `settle` knows what
@@ -15,26 +15,26 @@ def swap(places: Places, stage: str) -> None:
     is written, which comes after both.
     """
     try:
-        os.rename(stage, places.home)
+        os.rename(stage, paths.home)
         return
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise
-    old = places.beside_home("old")
-    os.rename(places.home, old)
-    os.rename(stage, places.home)
+    old = paths.beside_home("old")
+    os.rename(paths.home, old)
+    os.rename(stage, paths.home)
     _remove(old)
 
 
-def settle(places: Places) -> None:
+def settle(paths: Paths) -> None:
     """Finish or undo a swap that was cut between its two renames."""
-    old = places.beside_home("old")
+    old = paths.beside_home("old")
     if not os.path.lexists(old):
         return
-    if os.path.lexists(places.home):
+    if os.path.lexists(paths.home):
         _remove(old)
     else:
-        os.rename(old, places.home)
+        os.rename(old, paths.home)
 
 
 def _remove(old: str) -> None:

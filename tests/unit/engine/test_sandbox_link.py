@@ -7,9 +7,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from engine import line
+from engine import sandbox_link
 from engine.errors import EngineError
-from engine.running import Running
+from engine.sandbox import Sandbox
 
 
 class NoSnapshots:
@@ -20,12 +20,12 @@ class NoSnapshots:
 
 
 def test_no_disk_is_copied_when_pid_1_does_not_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(line, "PAUSE_TIME", 0.05)
+    monkeypatch.setattr(sandbox_link, "PAUSE_TIME", 0.05)
 
     async def snapshot() -> None:
-        running = Running.__new__(Running)
-        running.line = line.Line()
-        await running.snapshot(NoSnapshots(), "name")  # type: ignore[arg-type]
+        sandbox = Sandbox.__new__(Sandbox)
+        sandbox.link = sandbox_link.SandboxLink()
+        await sandbox.snapshot(NoSnapshots(), "name")  # type: ignore[arg-type]
 
     with pytest.raises(EngineError, match="could not be paused"):
         asyncio.run(snapshot())

@@ -75,7 +75,10 @@ def test_a_job_has_the_key_and_the_variables_of_this_boot(
 def ask(image: Path, folder: Path, environ: "dict[str, str]") -> dict:
     """Run the probe as a program of Hermes and return what it prints."""
     (folder / "probe.py").write_text(PROBE)
-    python, launcher = image / "venv" / "bin" / "python", image / "sandbox" / "brought.py"
+    python, launcher = (
+        image / "venv" / "bin" / "python",
+        image / "sandbox" / "in_hermes" / "run_program.py",
+    )
     done = subprocess.run(
         [python, "-P", launcher, folder / "probe.py"],
         env={

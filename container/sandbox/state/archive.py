@@ -19,9 +19,9 @@ import zlib
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
-from sandbox import databases
 from sandbox.errors import DAMAGED_ARCHIVE, DAMAGED_STATE, TOO_LARGE, UNFINISHED, SandboxError
-from sandbox.members import (
+from sandbox.state import databases
+from sandbox.state.members import (
     CHANGED,
     DATABASES,
     FORBIDDEN,

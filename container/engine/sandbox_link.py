@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine's end of the line to PID 1 of a sandbox (the other end: `sandbox/line.py`).
+"""The engine's end of the link to PID 1 of a sandbox (the other: `sandbox/pid1/engine_link.py`).
 
 When the engine dies, however it dies, the system closes this end, and PID 1 ends the sandbox.
 """
@@ -20,7 +20,7 @@ ORDER_LIMIT = 128 * 1024
 PAUSE_TIME = 10.0
 
 
-class Line:
+class SandboxLink:
     """Sends orders to PID 1 and hands its answers to whoever waits for them."""
 
     def __init__(self) -> None:
