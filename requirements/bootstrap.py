@@ -157,7 +157,7 @@ def registries():
     import importlib
 
     beside = os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir)
-    sys.path.insert(0, os.path.join(beside, "plugins", "plugin_utils"))
+    sys.path.insert(0, os.path.join(beside, "plugins", "plugin_utils", "build"))
     try:
         return importlib.import_module("registries")
     finally:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 LEAST = 22
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "plugins" / "plugin_utils"))
+sys.path.insert(0, str(ROOT / "plugins" / "plugin_utils" / "build"))
 
 from registries import environment  # noqa: E402
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
-OUTSIDE = "ansible_collections.hermes.workers.plugins.plugin_utils.outside"
+OUTSIDE = "ansible_collections.hermes.workers.plugins.plugin_utils.display.outside"
 NOT_STARTED = """Ansible: does not start: {}.
 Nothing was changed.
 Do: mend that setting: it comes from a variable ANSIBLE_... of your shell, or from ansible.cfg.

@@ -16,11 +16,11 @@ from typing import Any
 from ..module_utils.cards import Card, Problem
 from ..module_utils.settings.checks import Checker, collisions
 from ..module_utils.settings.settings import Settings
-from ..plugin_utils import inputs
-from ..plugin_utils.action import CardAction
+from ..plugin_utils.actions.card_action import CardAction
 from ..plugin_utils.cloudflare import account as accounts
 from ..plugin_utils.cloudflare.place import open_api
-from ..plugin_utils.layout import Deployment
+from ..plugin_utils.inputs import inventory
+from ..plugin_utils.state.folder import Deployment
 
 VARIABLES = (
     "hermes_name",
@@ -72,7 +72,7 @@ class ActionModule(CardAction):
     def _inputs_of(self, host: str, names: Iterable[str]) -> dict[str, Any] | None:
         """Return variables of a host; None when one cannot be read, which the host's own check tells."""
         variables = self.task_vars["hostvars"][host]
-        found = inputs.read(names, variables, variables.__getitem__)
+        found = inventory.read(names, variables, variables.__getitem__)
         return None if found.problems else {"hermes_name": host} | found.values
 
     def _strangers(self) -> list[dict[str, str]]:

@@ -18,20 +18,20 @@ from ..module_utils.cloudflare.client import Cloudflare, CloudflareError
 from ..module_utils.settings.checks import Checker
 from ..module_utils.settings.settings import Settings
 from ..module_utils.worker_client import RemoteClient, Unreachable
-from ..plugin_utils import backups
-from ..plugin_utils.answers import yes_or_no
-from ..plugin_utils.build import Sources
+from ..plugin_utils.actions.deployment_action import PLACE_OPTIONS, DeploymentAction
+from ..plugin_utils.build.pruning import remove_runtime
+from ..plugin_utils.build.sources import Sources
 from ..plugin_utils.cloudflare import account as accounts
 from ..plugin_utils.cloudflare import hostname
-from ..plugin_utils.cloudflare.config import application_name
 from ..plugin_utils.cloudflare.deployed import Deployed, host_of, is_ours, read
 from ..plugin_utils.cloudflare.image import prune
 from ..plugin_utils.cloudflare.place import open_api
-from ..plugin_utils.container import Containers
-from ..plugin_utils.deploy import PLACE_OPTIONS, DeploymentAction
-from ..plugin_utils.layout import Deployment
-from ..plugin_utils.plan import remove_runtime
-from ..plugin_utils.processes import save_and_sleep
+from ..plugin_utils.cloudflare.wrangler_config import application_name
+from ..plugin_utils.containers.image import Containers
+from ..plugin_utils.inputs.answers import yes_or_no
+from ..plugin_utils.proof.health import save_and_sleep
+from ..plugin_utils.state import backups
+from ..plugin_utils.state.folder import Deployment
 
 WHERE = (
     "hermes_name",

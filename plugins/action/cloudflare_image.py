@@ -9,9 +9,9 @@ from contextlib import suppress
 from typing import Any, ClassVar
 
 from ..module_utils.cards import Card
-from ..plugin_utils.cloudflare.action import CloudflareAction
+from ..plugin_utils.actions.cloudflare_action import CloudflareAction
+from ..plugin_utils.build.pruning import note_use
 from ..plugin_utils.cloudflare.image import PushedImage
-from ..plugin_utils.plan import note_use
 
 
 class ActionModule(CloudflareAction):

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 from ..module_utils.cards import Card
 from ..module_utils.worker_client import Owner, RemoteClient
-from ..plugin_utils import installer
-from ..plugin_utils.cloudflare.action import CloudflareAction
+from ..plugin_utils.actions.cloudflare_action import CloudflareAction
+from ..plugin_utils.build import installer
 from ..plugin_utils.cloudflare.hostname import Hostnames
 
 SECONDS = 600.0

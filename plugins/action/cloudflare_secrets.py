@@ -9,15 +9,11 @@ from typing import Any, ClassVar
 
 from ..module_utils.cards import Card
 from ..module_utils.worker_client import RemoteClient
-from ..plugin_utils.cloudflare.action import CloudflareAction
-from ..plugin_utils.cloudflare.deployed import (
-    client_for,
-    drain,
-    secret_changes,
-    wait_until_in_force,
-)
+from ..plugin_utils.actions.cloudflare_action import CloudflareAction
+from ..plugin_utils.cloudflare.deployed import client_for, drain, wait_until_in_force
+from ..plugin_utils.cloudflare.plan import secret_changes
 from ..plugin_utils.cloudflare.upload import write_secrets
-from ..plugin_utils.plan import differing_secrets, variables_of
+from ..plugin_utils.proof.secrets import differing_secrets, variables_of
 
 SECONDS = 120.0
 """How long a new version may take until it answers everywhere."""

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ..plugin_utils.container import ContainerImage
-from ..plugin_utils.deploy import SETTINGS_OPTION, DeploymentAction
-from ..plugin_utils.plan import note_use
+from ..plugin_utils.actions.deployment_action import SETTINGS_OPTION, DeploymentAction
+from ..plugin_utils.build.pruning import note_use
+from ..plugin_utils.containers.image import ContainerImage
 
 
 class ActionModule(DeploymentAction):

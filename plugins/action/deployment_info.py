@@ -9,16 +9,17 @@ from datetime import UTC
 from typing import Any, ClassVar
 
 from ..module_utils.worker_client import Unreachable, WorkerClient
-from ..plugin_utils import logs
-from ..plugin_utils.chats import SLEEP_BY_FORCE, job_words, provider_words, state_rows
+from ..plugin_utils.actions.deployment_action import REFUSED, ExistingAction
+from ..plugin_utils.actions.status_words import job_words, provider_words, state_rows
 from ..plugin_utils.cloudflare import cost
-from ..plugin_utils.deploy import REFUSED, ExistingAction
-from ..plugin_utils.in_force import outstanding
-from ..plugin_utils.layout import full_disk
-from ..plugin_utils.plan import at_boot_of
-from ..plugin_utils.processes import tail
-from ..plugin_utils.storage import Storage
-from ..plugin_utils.times import lasting, said
+from ..plugin_utils.display import logs
+from ..plugin_utils.display.logs import tail
+from ..plugin_utils.display.times import lasting, said
+from ..plugin_utils.proof.chats import SLEEP_BY_FORCE
+from ..plugin_utils.proof.in_force import outstanding
+from ..plugin_utils.state.disk import full_disk
+from ..plugin_utils.workerd.plan import at_boot_of
+from ..plugin_utils.workerd.storage import Storage
 
 LOGS = ("supervisor", "workerd", "engine", "cleaner")
 LONGEST_LINE = 4000

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 from ..module_utils.cards import Card
 from ..module_utils.settings.values import show
-from ..plugin_utils.chats import SLEEP_BY_FORCE
-from ..plugin_utils.deploy import ExistingAction
-from ..plugin_utils.starting import START_SECONDS, shown
+from ..plugin_utils.actions.deployment_action import ExistingAction
+from ..plugin_utils.proof.chats import SLEEP_BY_FORCE
+from ..plugin_utils.proof.starting import START_SECONDS, shown
 
 SECONDS = 300.0 + START_SECONDS
 """Longest wait for an answer: a save of the largest state, an end and a boot."""

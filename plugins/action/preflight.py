@@ -17,20 +17,20 @@ from ..module_utils.settings.catalogue import INPUTS, KEY_NAMES, PORT_VARIABLES
 from ..module_utils.settings.checks import Checker, later_variables, unknown_variables
 from ..module_utils.settings.settings import Settings
 from ..module_utils.settings.values import duration, show
-from ..plugin_utils import owner
-from ..plugin_utils.answers import yes_or_no
-from ..plugin_utils.build import Sources
+from ..plugin_utils.actions.deployment_action import PrintingAction
+from ..plugin_utils.actions.rotation import Rotation, read_keys
+from ..plugin_utils.build.runtime import Runtime
+from ..plugin_utils.build.sources import Sources
 from ..plugin_utils.cloudflare.place import CloudflarePlace
-from ..plugin_utils.deploy import PrintingAction
-from ..plugin_utils.layout import Deployment
-from ..plugin_utils.machine import Machine, take_ports
-from ..plugin_utils.notes import notes
-from ..plugin_utils.provider_check import provider_problems
-from ..plugin_utils.rotation import Rotation, read_keys
-from ..plugin_utils.runtime import Runtime
-from ..plugin_utils.storage import Storage
+from ..plugin_utils.inputs.answers import yes_or_no
+from ..plugin_utils.inputs.notes import notes
+from ..plugin_utils.proof.provider_key import provider_problems
+from ..plugin_utils.state import owner
+from ..plugin_utils.state.folder import Deployment
+from ..plugin_utils.workerd.place import WorkerdPlace, take_ports
+from ..plugin_utils.workerd.storage import Storage
 
-Place = Machine | CloudflarePlace
+Place = WorkerdPlace | CloudflarePlace
 """Where a deployment runs: what stands against it there, and what has to change."""
 
 
@@ -158,7 +158,7 @@ class ActionModule(PrintingAction):
         """Return where the deployment is to run, as far as the inputs name it."""
         if checker.settings.platform == "workerd":
             deploys = self.options["purpose"] == "deploy" and self.options["rotate"] is None
-            return Machine(checker.settings, deployment, runtime, listens=deploys)
+            return WorkerdPlace(checker.settings, deployment, runtime, listens=deploys)
         return CloudflarePlace(
             checker.settings, deployment, runtime, checker.cloudflare_token, self._account
         )

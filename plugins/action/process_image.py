@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ..plugin_utils.deploy import SETTINGS_OPTION, DeploymentAction
-from ..plugin_utils.plan import note_use
+from ..plugin_utils.actions.deployment_action import SETTINGS_OPTION, DeploymentAction
+from ..plugin_utils.build.pruning import note_use
 
 
 class ActionModule(DeploymentAction):

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ..plugin_utils import confinement, installer
-from ..plugin_utils.deploy import SETTINGS_OPTION, DeploymentAction
-from ..plugin_utils.in_force import outstanding, refresh, wait_until_known
-from ..plugin_utils.service import service_of
-from ..plugin_utils.starting import shown
+from ..plugin_utils.actions.deployment_action import SETTINGS_OPTION, DeploymentAction
+from ..plugin_utils.build import installer
+from ..plugin_utils.platform import service_of
+from ..plugin_utils.proof.in_force import outstanding, refresh, wait_until_known
+from ..plugin_utils.proof.starting import shown
+from ..plugin_utils.workerd import confinement
 
 
 class ActionModule(DeploymentAction):

@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 
 from ..module_utils.cards import Card
 from ..module_utils.worker_client import Unreachable
-from ..plugin_utils import backups
-from ..plugin_utils.deploy import ExistingAction
-from ..plugin_utils.starting import shown
-from ..plugin_utils.storage import Storage
+from ..plugin_utils.actions.deployment_action import ExistingAction
+from ..plugin_utils.proof.starting import shown
+from ..plugin_utils.state import backups
+from ..plugin_utils.workerd.storage import Storage
 
 NEWEST = "newest"
 MISSING = 404

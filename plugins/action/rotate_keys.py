@@ -11,17 +11,18 @@ from typing import Any, ClassVar
 from ..module_utils.cards import Card
 from ..module_utils.cloudflare.client import CloudflareError
 from ..module_utils.worker_client import Unreachable, WorkerClient
-from ..plugin_utils import token_store
-from ..plugin_utils.chats import Chats, health_words
+from ..plugin_utils.actions.deployment_action import SETTINGS_OPTION, DeploymentAction
+from ..plugin_utils.actions.rotation import KEYS, Rotation
+from ..plugin_utils.actions.status_words import health_words
 from ..plugin_utils.cloudflare.delivery import CloudflareDelivery
 from ..plugin_utils.cloudflare.place import open_api
-from ..plugin_utils.delivery import LocalDelivery
-from ..plugin_utils.deploy import SETTINGS_OPTION, DeploymentAction
-from ..plugin_utils.plan import PREVIOUS, differing_secrets, variables_of
-from ..plugin_utils.processes import health
-from ..plugin_utils.rotation import KEYS, Rotation
-from ..plugin_utils.starting import shown
-from ..plugin_utils.table import FULL_CARDS
+from ..plugin_utils.display.table import FULL_CARDS
+from ..plugin_utils.proof.chats import Chats
+from ..plugin_utils.proof.health import health
+from ..plugin_utils.proof.secrets import PREVIOUS, differing_secrets, variables_of
+from ..plugin_utils.proof.starting import shown
+from ..plugin_utils.state import token_store
+from ..plugin_utils.workerd.delivery import WorkerdDelivery
 
 RESTART_SECONDS = 240.0
 
@@ -60,10 +61,10 @@ class ActionModule(DeploymentAction):
         return result | self._rotate()
 
     @cached_property
-    def delivery(self) -> LocalDelivery | CloudflareDelivery:
+    def delivery(self) -> WorkerdDelivery | CloudflareDelivery:
         """What brings secrets to the Worker, and takes them back."""
         if self.settings.platform == "workerd":
-            return LocalDelivery(self.settings, self.deployment, self.sources.host)
+            return WorkerdDelivery(self.settings, self.deployment, self.sources.host)
         api = open_api(self.settings, self.cloudflare_token, self.deployment, self.progress)
         return CloudflareDelivery(self.settings, api)
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ..plugin_utils.action import CardAction
-from ..plugin_utils.table import FULL_CARDS
+from ..plugin_utils.actions.card_action import CardAction
+from ..plugin_utils.display.table import FULL_CARDS
 
 
 class ActionModule(CardAction):

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from ..module_utils.cards import Card
-from ..plugin_utils import screen
-from ..plugin_utils.action import CardAction
-from ..plugin_utils.table import STEPS, Row, row, table
+from ..plugin_utils.actions.card_action import CardAction
+from ..plugin_utils.display import screen
+from ..plugin_utils.display.table import STEPS, Row, row, table
 
 
 class ActionModule(CardAction):

@@ -11,16 +11,17 @@ from typing import Any, ClassVar
 from ..module_utils.cards import NOTHING_CHANGED, Card
 from ..module_utils.settings.catalogue import REHEARSAL_MODEL
 from ..module_utils.settings.values import canonical
-from ..plugin_utils import confinement
-from ..plugin_utils.answers import yes_or_no
-from ..plugin_utils.chats import SLEEP_BY_FORCE, Chats, health_words, job_words, state_rows
-from ..plugin_utils.deploy import SETTINGS_OPTION, DeploymentAction
-from ..plugin_utils.in_force import not_in_force, outstanding, wait_until_known
-from ..plugin_utils.processes import health
-from ..plugin_utils.service import Service, service_of
-from ..plugin_utils.starting import shown
-from ..plugin_utils.storage import Storage
-from ..plugin_utils.table import FULL_CARDS
+from ..plugin_utils.actions.deployment_action import SETTINGS_OPTION, DeploymentAction
+from ..plugin_utils.actions.status_words import health_words, job_words, state_rows
+from ..plugin_utils.display.table import FULL_CARDS
+from ..plugin_utils.inputs.answers import yes_or_no
+from ..plugin_utils.platform import Service, service_of
+from ..plugin_utils.proof.chats import SLEEP_BY_FORCE, Chats
+from ..plugin_utils.proof.health import health
+from ..plugin_utils.proof.in_force import not_in_force, outstanding, wait_until_known
+from ..plugin_utils.proof.starting import shown
+from ..plugin_utils.workerd import confinement
+from ..plugin_utils.workerd.storage import Storage
 
 
 class ActionModule(DeploymentAction):

@@ -9,10 +9,11 @@ import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..plugin_utils.build import Rendered, render
-from ..plugin_utils.deploy import SETTINGS_OPTION, DeploymentAction
-from ..plugin_utils.layout import disk_card, write_private
-from ..plugin_utils.plan import note_use, worker_built
+from ..plugin_utils.actions.deployment_action import SETTINGS_OPTION, DeploymentAction
+from ..plugin_utils.build.pruning import note_use
+from ..plugin_utils.state.disk import disk_card, write_private
+from ..plugin_utils.workerd.config import Rendered, render
+from ..plugin_utils.workerd.plan import worker_built
 
 
 class ActionModule(DeploymentAction):

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..module_utils.cards import Card
-from ..plugin_utils.answers import yes_or_no
-from ..plugin_utils.backups import folder_of, kept, pack
-from ..plugin_utils.container import Containers, speaking
-from ..plugin_utils.deploy import ExistingAction
-from ..plugin_utils.layout import disk_card
-from ..plugin_utils.plan import at_boot_of, others, remove_runtime
-from ..plugin_utils.processes import Processes, save_and_sleep
+from ..plugin_utils.actions.deployment_action import ExistingAction
+from ..plugin_utils.build.pruning import others, remove_runtime
+from ..plugin_utils.containers.image import Containers, speaking
+from ..plugin_utils.inputs.answers import yes_or_no
+from ..plugin_utils.proof.health import save_and_sleep
+from ..plugin_utils.state.backups import folder_of, kept, pack
+from ..plugin_utils.state.disk import disk_card
+from ..plugin_utils.workerd.plan import at_boot_of
+from ..plugin_utils.workerd.processes import Processes
 
 
 class ActionModule(ExistingAction):

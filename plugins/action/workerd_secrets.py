@@ -9,10 +9,12 @@ from typing import Any, ClassVar
 
 from ..module_utils.cards import Card
 from ..module_utils.worker_client import WorkerClient
-from ..plugin_utils.deploy import SETTINGS_OPTION, DeploymentAction
-from ..plugin_utils.layout import new_token
-from ..plugin_utils.plan import effective_secrets, observe, prove_secrets
-from ..plugin_utils.processes import Processes, drain_and_save
+from ..plugin_utils.actions.deployment_action import SETTINGS_OPTION, DeploymentAction
+from ..plugin_utils.proof.health import drain_and_save
+from ..plugin_utils.proof.secrets import effective_secrets, prove_secrets
+from ..plugin_utils.state.folder import new_token
+from ..plugin_utils.workerd.plan import observe
+from ..plugin_utils.workerd.processes import Processes
 
 
 class ActionModule(DeploymentAction):

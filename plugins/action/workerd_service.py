@@ -9,26 +9,26 @@ from typing import Any, ClassVar
 
 from ..module_utils.cards import Card
 from ..module_utils.worker_client import WorkerClient
-from ..plugin_utils import installer
-from ..plugin_utils.answers import yes_or_no
-from ..plugin_utils.build import CONTAINER_PORTS, render, session_of
-from ..plugin_utils.container import Containers
-from ..plugin_utils.deploy import SETTINGS_OPTION, DeploymentAction
-from ..plugin_utils.layout import new_token
-from ..plugin_utils.plan import (
+from ..plugin_utils.actions.deployment_action import SETTINGS_OPTION, DeploymentAction
+from ..plugin_utils.build import installer
+from ..plugin_utils.build.variables import CONTAINER_PORTS
+from ..plugin_utils.containers.image import Containers
+from ..plugin_utils.inputs.answers import yes_or_no
+from ..plugin_utils.plan import Actual, Change
+from ..plugin_utils.proof.health import drain_and_save, save_and_sleep
+from ..plugin_utils.proof.secrets import effective_secrets, prove_secrets
+from ..plugin_utils.state.folder import new_token, session_of
+from ..plugin_utils.workerd.config import render
+from ..plugin_utils.workerd.plan import (
     UNPROVED,
     WORKERD,
-    Actual,
-    Change,
     at_boot_of,
-    effective_secrets,
     kind_of,
     observe,
     processes_change,
-    prove_secrets,
 )
-from ..plugin_utils.processes import Processes, drain_and_save, save_and_sleep
-from ..plugin_utils.storage import Storage
+from ..plugin_utils.workerd.processes import Processes
+from ..plugin_utils.workerd.storage import Storage
 
 
 class ActionModule(DeploymentAction):

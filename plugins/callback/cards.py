@@ -28,7 +28,7 @@ from ansible import constants
 from ansible.playbook.task_include import TaskInclude
 from ansible.plugins.callback.default import CallbackModule as Default
 
-from ..plugin_utils import outside, screen
+from ..plugin_utils.display import outside, screen
 
 COUNTS = (("ok", "ok"), ("changed", "changed"), ("failed", "failures"))
 SELDOM = ("unreachable", "rescued")

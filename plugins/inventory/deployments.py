@@ -110,7 +110,7 @@ from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructa
 
 from ..module_utils.cloudflare.budget import Budget
 from ..module_utils.cloudflare.client import Cloudflare, CloudflareError
-from ..plugin_utils.deployments import survey
+from ..plugin_utils.cloudflare.fleet import survey
 
 ALL = "hermes"
 """Group of all deployments."""

@@ -43,7 +43,7 @@ from ansible.parsing.splitter import parse_kv
 from ansible.plugins.lookup import LookupBase
 
 from ..module_utils.cards import Card, Problem
-from ..plugin_utils import outside
+from ..plugin_utils.display import outside
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = (ROOT / "inventories" / "local", ROOT / "docs" / "sample" / "hosts.yml")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tests.cloudflare.edge import ROOT, Binaries
 
 if TYPE_CHECKING:
-    from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import Runtime
+    from ansible_collections.hermes.workers.plugins.plugin_utils.build.runtime import Runtime
 
 COLLECTIONS = ROOT / ".ansible" / "collections"
 MACHINES = {"x86_64": "64", "amd64": "64", "aarch64": "arm64", "arm64": "arm64"}
@@ -42,9 +42,9 @@ class Installed(Binaries):
     def _runtime(self) -> Runtime:
         if str(COLLECTIONS) not in sys.path:
             sys.path.insert(0, str(COLLECTIONS))
-        from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
-        from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
-        from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import Runtime
+        from ansible_collections.hermes.workers.plugins.plugin_utils.build.runtime import Runtime
+        from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
+        from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import Deployment
 
         deployment = Deployment(str(self.state_dir), "none")
         deployment.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -28,8 +28,10 @@ from ansible_collections.hermes.workers.plugins.module_utils.cloudflare.client i
     CloudflareError,
 )
 from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.config import REFERENCE
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.upload import Upload
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.wrangler_config import (
+    REFERENCE,
+)
 
 CODE = Path(__file__).with_name("probing") / "worker.js"
 AS_ASSUMED, OTHERWISE, NOT_ASKED = "as assumed", "otherwise", "could not be asked"

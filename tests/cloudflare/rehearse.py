@@ -27,9 +27,12 @@ from ansible_collections.hermes.workers.plugins.module_utils.docker import (
     find_socket,
     socket_path,
 )
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import REPOSITORY, Sources
-from ansible_collections.hermes.workers.plugins.plugin_utils.container import Containers
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
+from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import (
+    REPOSITORY,
+    Sources,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.containers.image import Containers
+from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import Deployment
 
 from tests.cloudflare.acceptance import ROOT, SETTINGS, Acceptance, Failed, table
 from tests.cloudflare.accounts import hex_id

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.hermes.workers.plugins.module_utils.cloudflare.client import Cloudflare
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import REPOSITORY
+from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import REPOSITORY
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.image import prune
 
 from tests.cloudflare import ControlPlane

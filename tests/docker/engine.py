@@ -299,7 +299,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def image(docker: Docker, base: str, build_hermes: Callable[..., Image], sources: Path) -> Image:
     """The image of Hermes, as a deploy builds it; deployments of later modules take it."""
-    from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
+    from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
 
     built = build_hermes(sources, "checkout")
     docker("tag", built.name, f"{KEPT}:{Sources().container_image(base)}")

@@ -16,7 +16,10 @@ from typing import Any
 
 import psutil
 import pytest
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import REPOSITORY, Sources
+from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import (
+    REPOSITORY,
+    Sources,
+)
 from plays import Deployment, Play, clean_environment, run_play
 
 from tests.cloudflare import ControlPlane

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.hermes.workers.plugins.plugin_utils import layout
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
-from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import Runtime
+from ansible_collections.hermes.workers.plugins.plugin_utils.build.runtime import Runtime
+from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
+from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import (
+    Deployment as StateFolder,
+)
 from plays import Deployment
 
 from tests.standins.provider import Provider
@@ -32,7 +34,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def wrangler(home: Path) -> list[str]:
     """The command that starts the pinned wrangler."""
-    deployment = layout.Deployment(str(home), "none")
+    deployment = StateFolder(str(home), "none")
     deployment.runtime.mkdir(mode=0o700, exist_ok=True)
     return Runtime(deployment, Sources(), print, "cloudflare").install_wrangler()
 

@@ -11,9 +11,12 @@ import threading
 from pathlib import Path
 
 import requests
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import REPOSITORY, Sources
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
-from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import Runtime
+from ansible_collections.hermes.workers.plugins.plugin_utils.build.runtime import Runtime
+from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import (
+    REPOSITORY,
+    Sources,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import Deployment
 from clouds import ACCOUNT, KEY, TOKEN, Cloud, busy, cloud, hermes_with, provider
 from plays import clean_environment
 

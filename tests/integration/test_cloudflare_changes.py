@@ -23,7 +23,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
     zones,
 )
 from ansible_collections.hermes.workers.plugins.module_utils.cloudflare.client import Cloudflare
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
+from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
 from fleets import ACCOUNT, KEY, Fleet
 from plays import ROOT
 

@@ -18,12 +18,12 @@ from typing import Any
 
 from ansible_collections.hermes.workers.plugins.module_utils.settings.checks import Checker
 from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import (
+from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
+from ansible_collections.hermes.workers.plugins.plugin_utils.build.variables import (
     COMPATIBILITY_DATE,
     SECRET_BINDINGS,
-    Sources,
 )
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.config import (
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.wrangler_config import (
     BUILD_FILE,
     render,
     worker_variables,

@@ -9,8 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import REPOSITORY, Sources
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
+from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import (
+    REPOSITORY,
+    Sources,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import Deployment
 from fleets import ACCOUNT, KEY, Fleet
 
 from tests.cloudflare import ControlPlane

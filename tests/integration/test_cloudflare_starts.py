@@ -10,7 +10,10 @@ import os
 import re
 
 import pytest
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import REPOSITORY, Sources
+from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import (
+    REPOSITORY,
+    Sources,
+)
 from clouds import ACCOUNT, Cloud, cloud, hermes_with, provider
 
 from tests.cloudflare.edge import NO_INSTANCE

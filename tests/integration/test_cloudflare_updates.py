@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import REPOSITORY, Sources
+from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import (
+    REPOSITORY,
+    Sources,
+)
 from clouds import ACCOUNT, KEY, Cloud, busy, cloud, hermes_with, provider
 
 from tests.standins.provider import Provider

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
+from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
 from plays import ROOT, clean_environment, free_port
 
 from tests.cloudflare import ControlPlane

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from ansible_collections.hermes.workers.plugins.module_utils.docker import DockerEngine
-from ansible_collections.hermes.workers.plugins.plugin_utils import container_network
+from ansible_collections.hermes.workers.plugins.plugin_utils.containers import network
 from contained import (
     Contained,
     hand_over,
@@ -55,11 +55,11 @@ def test_a_container_that_cannot_call_this_machine_is_noticed(podman: Podman, ba
     """Before the image is built: Hermes would start and no provider would answer it."""
     engine = DockerEngine(str(podman.engine.socket))
     engine.keep_running("holder", base, ["sleep", "600"])
-    assert container_network.why_unreachable(engine, base) == ""
+    assert network.why_unreachable(engine, base) == ""
     hosts = podman.hosts.read_text()
     podman.hosts.write_text("")
     try:
-        assert "not known" in container_network.why_unreachable(engine, base)
+        assert "not known" in network.why_unreachable(engine, base)
     finally:
         podman.hosts.write_text(hosts)
         engine.remove_container("holder")

@@ -13,7 +13,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import REPOSITORY, Sources
+from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import (
+    REPOSITORY,
+    Sources,
+)
 from plays import ROOT, clean_environment, wait_until
 
 from tests.cloudflare import ControlPlane

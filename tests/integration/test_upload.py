@@ -21,7 +21,7 @@ from urllib.error import HTTPError
 from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
 
 import pytest
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
+from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
 from plays import PLAYBOOK, ROOT, clean_environment
 
 from tests.cloudflare import ControlPlane

@@ -12,7 +12,7 @@ from ...module_utils.cloudflare import scripts
 from ...module_utils.cloudflare.client import Cloudflare
 from ...module_utils.settings.settings import Settings
 from ...module_utils.worker_client import RemoteClient, WorkerClient
-from ..plan import differing_secrets
+from ..proof.secrets import differing_secrets
 from .deployed import drain, wait_until_in_force
 from .upload import write_secrets
 

@@ -13,9 +13,9 @@ from ...module_utils.cloudflare import containers, registry
 from ...module_utils.cloudflare.client import Cloudflare
 from ...module_utils.docker import DockerError
 from ...module_utils.settings.settings import Settings
-from .. import installer
-from ..build import REPOSITORY, Sources
-from ..container import QUIET_SECONDS, ContainerImage, speaking
+from ..build import installer
+from ..build.sources import REPOSITORY, Sources
+from ..containers.image import QUIET_SECONDS, ContainerImage, speaking
 
 
 class PushedImage(ContainerImage):

@@ -14,13 +14,15 @@ from ...module_utils.cloudflare.budget import Budget
 from ...module_utils.cloudflare.client import Cloudflare, CloudflareError
 from ...module_utils.settings.settings import Settings
 from ...module_utils.worker_client import RemoteClient
-from ..installer import Progress
-from ..layout import Deployment
-from ..machine import ContainerEngine, Controller
-from ..plan import Change, effective_secrets
-from ..runtime import Runtime
+from ..build.installer import Progress
+from ..build.runtime import Runtime
+from ..containers.engine import ContainerEngine
+from ..controller import Controller
+from ..plan import Change
+from ..proof.secrets import effective_secrets
+from ..state.folder import Deployment
 from . import account as accounts
-from . import cost, deployed, hostname
+from . import cost, deployed, hostname, plan
 from .image import PushedImage
 
 
@@ -172,7 +174,7 @@ class CloudflarePlace(Controller):
         """Return what a deploy will change. secrets: the Worker's, by name."""
         wanted = effective_secrets(self.settings, secrets, self.deployment)
         try:
-            return deployed.make_plan(
+            return plan.make_plan(
                 self.api,
                 self.settings,
                 self.runtime.sources,

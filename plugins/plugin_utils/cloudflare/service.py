@@ -11,14 +11,14 @@ from ...module_utils.cards import Card
 from ...module_utils.cloudflare.client import CloudflareError
 from ...module_utils.settings.settings import Settings
 from ...module_utils.worker_client import Answer, RemoteClient
-from ..layout import Deployment
-from ..plan import prune
-from ..runtime import Runtime
+from ..build.pruning import prune
+from ..build.runtime import Runtime
+from ..state.folder import Deployment
 from . import cost
-from .config import version_of
 from .deployed import not_served, read
 from .image import prune as prune_images
 from .place import open_api
+from .wrangler_config import version_of
 
 
 class CloudflareService:

@@ -17,9 +17,9 @@ from ...module_utils.cloudflare import containers, scripts
 from ...module_utils.cloudflare import secrets as worker_secrets
 from ...module_utils.cloudflare.client import Cloudflare, CloudflareError
 from ...module_utils.settings.settings import Settings
-from ..build import COMPATIBILITY_DATE, INSTANCE_CLASS, compatibility_flags
-from ..installer import Progress
-from .config import IMAGE_NAME, MIGRATION_TAG, REFERENCE, application_name
+from ..build.installer import Progress
+from ..build.variables import COMPATIBILITY_DATE, INSTANCE_CLASS, compatibility_flags
+from .wrangler_config import IMAGE_NAME, MIGRATION_TAG, REFERENCE, application_name
 
 MODULE = "worker.js"
 READY_SECONDS = 300.0

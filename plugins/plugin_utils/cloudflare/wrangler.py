@@ -14,9 +14,9 @@ from pathlib import Path
 from ...module_utils.cards import Card
 from ...module_utils.settings.catalogue import API_BASE_URL
 from ...module_utils.settings.settings import Settings
-from ..installer import clean_environment
-from ..layout import Deployment
-from .config import BUILD_FILE
+from ..build.installer import clean_environment
+from ..state.folder import Deployment
+from .wrangler_config import BUILD_FILE
 
 CALLS = 16
 """What one deploy takes of the account's limit of calls."""

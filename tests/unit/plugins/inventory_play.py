@@ -37,10 +37,12 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings.catalogue 
     INPUTS,
     ROLE_VARIABLES,
 )
-from ansible_collections.hermes.workers.plugins.plugin_utils import confinement, machine
-from ansible_collections.hermes.workers.plugins.plugin_utils import plan as planning
-from ansible_collections.hermes.workers.plugins.plugin_utils.action import CardAction
+from ansible_collections.hermes.workers.plugins.plugin_utils.actions.card_action import CardAction
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import account, place
+from ansible_collections.hermes.workers.plugins.plugin_utils.containers import engine
+from ansible_collections.hermes.workers.plugins.plugin_utils.containers.image import ContainerImage
+from ansible_collections.hermes.workers.plugins.plugin_utils.workerd import confinement
+from ansible_collections.hermes.workers.plugins.plugin_utils.workerd import place as machine
 
 HOST = "alice"
 OTHERS = ((deployment_info, {"log_lines": "40"}), (backup, {}))
@@ -93,10 +95,10 @@ class Plays:
         patch.setattr(InventoryManager, "_fetch_inventory_plugins", lambda _manager: reader)
         patch.setattr(constants, "VARIABLE_PLUGINS_ENABLED", [])
         patch.setattr(machine, "port_taken", lambda _port: False)
-        patch.setattr(machine.ContainerEngine, "problems", lambda _engine: [])
-        patch.setattr(machine.Machine, "rows", lambda _place, _source: [])
-        patch.setattr(planning.ContainerImage, "has_image", lambda _image: False)
-        patch.setattr(planning.ContainerImage, "has_other", lambda _image: False)
+        patch.setattr(engine.ContainerEngine, "problems", lambda _engine: [])
+        patch.setattr(machine.WorkerdPlace, "rows", lambda _place, _source: [])
+        patch.setattr(ContainerImage, "has_image", lambda _image: False)
+        patch.setattr(ContainerImage, "has_other", lambda _image: False)
         patch.setattr(confinement, "confines", lambda _container: True)
         patch.setattr(account, "survey", lambda _api, _names: account.Account(subdomain="acme"))
         patch.setattr(place.PushedImage, "reference", lambda _image: "")

@@ -16,9 +16,9 @@ from typing import Any
 
 import psutil
 import pytest
-from ansible_collections.hermes.workers.plugins.plugin_utils import at_boot
-from ansible_collections.hermes.workers.plugins.plugin_utils.at_boot import AtBoot
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
+from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import Deployment
+from ansible_collections.hermes.workers.plugins.plugin_utils.workerd import at_boot
+from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.at_boot import AtBoot
 from test_supervisor import SCRIPT, Box, box  # noqa: F401
 
 KEY = "sk-canary-of-a-provider"

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
-from ansible_collections.hermes.workers.plugins.plugin_utils.answers import line_count, yes_or_no
+from ansible_collections.hermes.workers.plugins.plugin_utils.inputs.answers import (
+    line_count,
+    yes_or_no,
+)
 
 
 @pytest.mark.parametrize("answer", ["y", "Y", "yes", " Yes ", "true", "on", "1", 1, True])

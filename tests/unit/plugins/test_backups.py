@@ -18,7 +18,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.worker_client impor
     Answer,
     Unreachable,
 )
-from ansible_collections.hermes.workers.plugins.plugin_utils import backups
+from ansible_collections.hermes.workers.plugins.plugin_utils.state import backups
 
 ARCHIVE = b"the state of Hermes" * 1000
 SHA256 = hashlib.sha256(ARCHIVE).hexdigest()

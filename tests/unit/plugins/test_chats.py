@@ -13,12 +13,11 @@ import pytest
 from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
 from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
 from ansible_collections.hermes.workers.plugins.module_utils.worker_client import Answer
-from ansible_collections.hermes.workers.plugins.plugin_utils.chats import (
-    NO_COUNTS,
-    Chats,
+from ansible_collections.hermes.workers.plugins.plugin_utils.actions.status_words import (
     provider_words,
     state_rows,
 )
+from ansible_collections.hermes.workers.plugins.plugin_utils.proof.chats import NO_COUNTS, Chats
 
 STREAM = {"content-type": "text/event-stream; charset=utf-8"}
 COUNTS = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from ansible.parsing.dataloader import DataLoader
 from ansible.utils import context_objects
-from ansible_collections.hermes.workers.plugins.plugin_utils import commands
-from ansible_collections.hermes.workers.plugins.plugin_utils.commands import Commands, Start
+from ansible_collections.hermes.workers.plugins.plugin_utils.display import commands
+from ansible_collections.hermes.workers.plugins.plugin_utils.display.commands import Commands, Start
 
 ROOT = Path(__file__).resolve().parents[3]
 INSTALLED = "hermes.workers.deploy"

@@ -10,8 +10,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
-from ansible_collections.hermes.workers.plugins.plugin_utils.confinement import confines
+from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
+from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.confinement import confines
 
 PROBE = ["bwrap", "--unshare-user", "--ro-bind", "/", "/", "true"]
 WORKS = shutil.which("bwrap") and subprocess.run(PROBE, check=False).returncode == 0

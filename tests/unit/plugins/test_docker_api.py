@@ -26,7 +26,10 @@ from ansible_collections.hermes.workers.plugins.module_utils.docker import (
     DockerError,
     tar_of,
 )
-from ansible_collections.hermes.workers.plugins.plugin_utils.container import Containers, speaking
+from ansible_collections.hermes.workers.plugins.plugin_utils.containers.image import (
+    Containers,
+    speaking,
+)
 
 CLEANER = Path(__file__).resolve().parents[3] / "roles" / "workerd" / "files" / "cleaner.py"
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from ansible_collections.hermes.workers.plugins.action.preflight import not_given
 from ansible_collections.hermes.workers.plugins.module_utils.settings.checks import Checker
 from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
-from ansible_collections.hermes.workers.plugins.plugin_utils.machine import take_ports
+from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.place import take_ports
 
 
 def test_the_running_deployments_ports_are_taken_and_the_difference_is_told() -> None:

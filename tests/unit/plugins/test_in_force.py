@@ -16,15 +16,15 @@ from ansible_collections.hermes.workers.plugins.module_utils.worker_client impor
     Answer,
     Unreachable,
 )
-from ansible_collections.hermes.workers.plugins.plugin_utils import in_force
-from ansible_collections.hermes.workers.plugins.plugin_utils.in_force import (
+from ansible_collections.hermes.workers.plugins.plugin_utils.plan import Actual, hermes_change
+from ansible_collections.hermes.workers.plugins.plugin_utils.proof import in_force
+from ansible_collections.hermes.workers.plugins.plugin_utils.proof.in_force import (
     Restart,
     outstanding,
     preview,
     refresh,
     wait_until_known,
 )
-from ansible_collections.hermes.workers.plugins.plugin_utils.plan import Actual, hermes_change
 
 VARIABLES = {"HERMES_IMAGE": "new"}
 NEEDED = Restart("hermes", ["hermes_env"])

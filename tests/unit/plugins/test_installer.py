@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
-from ansible_collections.hermes.workers.plugins.plugin_utils import installer
+from ansible_collections.hermes.workers.plugins.plugin_utils.build import installer
 
 
 def ignore(_line: str) -> None:

@@ -23,8 +23,10 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings.catalogue 
     role_argument,
 )
 from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
-from ansible_collections.hermes.workers.plugins.plugin_utils import build, installer
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import config
+from ansible_collections.hermes.workers.plugins.plugin_utils.build import installer, variables
+from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import wrangler_config
+from ansible_collections.hermes.workers.plugins.plugin_utils.workerd import config
 from inventory_play import Outcome, Plays
 from odd_inventory import CANARY, Case, case
 
@@ -88,12 +90,12 @@ ON_CLOUDFLARE: dict[str, Meaning] = {
 
 
 @pytest.fixture(scope="module")
-def sources() -> build.Sources:
-    return build.Sources()
+def sources() -> Sources:
+    return Sources()
 
 
 @pytest.fixture
-def plays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sources: build.Sources) -> Plays:
+def plays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sources: Sources) -> Plays:
     for name in ENVIRONMENT.values():
         monkeypatch.delenv(name, raising=False)
     # The same for all cases, and what takes most of a case's time.
@@ -103,7 +105,7 @@ def plays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sources: build.Source
 
 
 def test_whatever_is_said_ends_in_one_card_or_in_what_was_said(
-    plays: Plays, sources: build.Sources
+    plays: Plays, sources: Sources
 ) -> None:
     wrong, kinds = [], dict.fromkeys(("unread", "card", "plan"), 0)
     for seed in range(FIRST, FIRST + CASES):
@@ -124,12 +126,12 @@ def test_whatever_is_said_ends_in_one_card_or_in_what_was_said(
         assert min(kinds.values()) > CASES / 100, "the cases are of all kinds"
 
 
-def judge_unread(_one: Case, outcome: Outcome, _sources: build.Sources) -> None:
+def judge_unread(_one: Case, outcome: Outcome, _sources: Sources) -> None:
     """Ansible warns of a file that is no inventory, and the play is for nobody, which is a card of its own."""
     assert outcome.unread == "no host"
 
 
-def judge_card(_one: Case, outcome: Outcome, _sources: build.Sources) -> None:
+def judge_card(_one: Case, outcome: Outcome, _sources: Sources) -> None:
     judge_words("\n".join(outcome.shown))
     judge_text(outcome.card)
 
@@ -148,7 +150,7 @@ def judge_text(told: str) -> None:
         assert known or found[1].startswith("preflight_") or "not deployed" in line, line
 
 
-def judge_plan(_one: Case, outcome: Outcome, sources: build.Sources) -> None:
+def judge_plan(_one: Case, outcome: Outcome, sources: Sources) -> None:
     judge_words("\n".join(outcome.shown))
     assert CANARY not in json.dumps(outcome.results)
     settings = outcome.settings
@@ -168,13 +170,13 @@ def judge_plan(_one: Case, outcome: Outcome, sources: build.Sources) -> None:
     judge_rendered(Settings(**settings), sources)
 
 
-def judge_rendered(settings: Settings, sources: build.Sources) -> None:
+def judge_rendered(settings: Settings, sources: Sources) -> None:
     """What the Worker is given says the same."""
     if settings.platform == "workerd":
-        build.render(settings, sources).text.encode()
+        config.render(settings, sources).text.encode()
         return
-    rendered = config.render(settings, sources, "reference", ["API_TOKEN"])
-    wanted = build.variables(settings, sources, rendered.version)
+    rendered = wrangler_config.render(settings, sources, "reference", ["API_TOKEN"])
+    wanted = variables.variables(settings, sources, rendered.version)
     given = tomllib.loads(rendered.text)["vars"]
     assert {name: given[name] for name in wanted} == wanted
 

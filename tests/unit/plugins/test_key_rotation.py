@@ -19,10 +19,10 @@ from ansible_collections.hermes.workers.plugins.action.rotate_keys import Action
 from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
 from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
 from ansible_collections.hermes.workers.plugins.module_utils.worker_client import Answer
-from ansible_collections.hermes.workers.plugins.plugin_utils import rotation as rotations
-from ansible_collections.hermes.workers.plugins.plugin_utils import token_store
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
-from ansible_collections.hermes.workers.plugins.plugin_utils.rotation import read_keys
+from ansible_collections.hermes.workers.plugins.plugin_utils.actions import rotation as rotations
+from ansible_collections.hermes.workers.plugins.plugin_utils.actions.rotation import read_keys
+from ansible_collections.hermes.workers.plugins.plugin_utils.state import token_store
+from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import Deployment
 
 OLD = "hw_the-old-token-of-this-test"
 

@@ -11,8 +11,12 @@ from typing import Any
 
 import pytest
 from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
-from ansible_collections.hermes.workers.plugins.plugin_utils import logs, times
-from ansible_collections.hermes.workers.plugins.plugin_utils.logs import Wanted, chosen, line_of
+from ansible_collections.hermes.workers.plugins.plugin_utils.display import logs, times
+from ansible_collections.hermes.workers.plugins.plugin_utils.display.logs import (
+    Wanted,
+    chosen,
+    line_of,
+)
 
 NOW = datetime(2026, 11, 26, 12, 0, tzinfo=UTC)
 REQUEST = (

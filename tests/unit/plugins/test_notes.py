@@ -10,8 +10,12 @@ from typing import Any
 import pytest
 from ansible_collections.hermes.workers.plugins.action.show_plan import noted
 from ansible_collections.hermes.workers.plugins.module_utils.settings.checks import Checker
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
-from ansible_collections.hermes.workers.plugins.plugin_utils.notes import CHANNELS, installed, notes
+from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
+from ansible_collections.hermes.workers.plugins.plugin_utils.inputs.notes import (
+    CHANNELS,
+    installed,
+    notes,
+)
 
 LOCK = Sources().hermes_lock
 CLOUD = {

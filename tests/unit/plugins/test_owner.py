@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
-from ansible_collections.hermes.workers.plugins.plugin_utils import owner
-from ansible_collections.hermes.workers.plugins.plugin_utils.action import system_card
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
+from ansible_collections.hermes.workers.plugins.plugin_utils.actions.card_action import system_card
+from ansible_collections.hermes.workers.plugins.plugin_utils.state import owner
+from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import Deployment
 
 PERSON = os.geteuid() or pwd.getpwnam("daemon").pw_uid
 """Somebody whom this machine knows and who is not root."""

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources, render
-from ansible_collections.hermes.workers.plugins.plugin_utils.installer import finish
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
-from ansible_collections.hermes.workers.plugins.plugin_utils.plan import (
-    Actual,
+from ansible_collections.hermes.workers.plugins.plugin_utils.build.installer import finish
+from ansible_collections.hermes.workers.plugins.plugin_utils.build.runtime import Runtime
+from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
+from ansible_collections.hermes.workers.plugins.plugin_utils.plan import Actual
+from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import Deployment
+from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.config import render
+from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.plan import (
     build_digest,
     processes_change,
     worker_built,
 )
-from ansible_collections.hermes.workers.plugins.plugin_utils.runtime import Runtime
 
 
 class Place:

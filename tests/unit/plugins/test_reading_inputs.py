@@ -16,7 +16,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings.catalogue 
     SECRET_INPUTS,
     role_argument,
 )
-from ansible_collections.hermes.workers.plugins.plugin_utils import inputs
+from ansible_collections.hermes.workers.plugins.plugin_utils.inputs import inventory
 
 CANARY = "sk-canary-5b0c"
 
@@ -30,15 +30,15 @@ def trusted(value: Any) -> Any:
     return [trusted(entry) for entry in value] if isinstance(value, list) else value
 
 
-def read(extra: tuple[str, ...] = (), **variables: Any) -> inputs.Inputs:
+def read(extra: tuple[str, ...] = (), **variables: Any) -> inventory.Inputs:
     variables = trusted(variables)
     templar = Templar(loader=DataLoader(), variables=variables)
-    return inputs.read(INPUTS, variables, lambda n: templar.template(variables[n]), extra)
+    return inventory.read(INPUTS, variables, lambda n: templar.template(variables[n]), extra)
 
 
 @pytest.fixture(autouse=True)
 def nobody_exports(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in inputs.ENVIRONMENT.values():
+    for name in inventory.ENVIRONMENT.values():
         monkeypatch.delenv(name, raising=False)
 
 

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from ansible_collections.hermes.workers.plugins.plugin_utils import installer, registries
+from ansible_collections.hermes.workers.plugins.plugin_utils.build import installer, registries
 
 OTHER_WORK = {
     "PIP_USER": "1",

@@ -15,11 +15,9 @@ from typing import Any
 
 import pytest
 from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import (
-    Sources,
-    render,
-    session_of,
-)
+from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
+from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import session_of
+from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.config import render
 
 NASTY = 'quote " backslash \\ line\nbreak tab\t bell\x07 dollar $(x) é 漢'
 

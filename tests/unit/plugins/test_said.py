@@ -13,10 +13,15 @@ from typing import Any
 import pytest
 from ansible_collections.hermes.workers.plugins.action.deployment_info import ActionModule
 from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
-from ansible_collections.hermes.workers.plugins.plugin_utils import layout
-from ansible_collections.hermes.workers.plugins.plugin_utils.action import CardAction, system_card
-from ansible_collections.hermes.workers.plugins.plugin_utils.deploy import DeploymentAction
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
+from ansible_collections.hermes.workers.plugins.plugin_utils.actions.card_action import (
+    CardAction,
+    system_card,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.actions.deployment_action import (
+    DeploymentAction,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.state import disk
+from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import Deployment
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -64,7 +69,7 @@ def test_a_full_disk_is_named_by_the_system_card() -> None:
 
 @pytest.fixture
 def full(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layout.shutil, "disk_usage", lambda _path: Usage(10**9, 10**9, 4096))
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _path: Usage(10**9, 10**9, 4096))
 
 
 def failed(folder: Path) -> str:

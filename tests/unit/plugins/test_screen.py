@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from ansible.utils import color
-from ansible_collections.hermes.workers.plugins.plugin_utils import screen
+from ansible_collections.hermes.workers.plugins.plugin_utils.display import screen
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -103,7 +103,7 @@ def shown(environment: dict[str, str], *, terminal: bool) -> str:
     """What a process shows of a verdict, whose output is a terminal or is none."""
     code = (
         "from ansible.utils.display import Display\n"
-        "from ansible_collections.hermes.workers.plugins.plugin_utils import screen\n"
+        "from ansible_collections.hermes.workers.plugins.plugin_utils.display import screen\n"
         "screen.show(Display(), 'alice: deployed and verified\\n  note         ' + 'word ' * 30)"
     )
     names = ("NO_COLOR", "ANSIBLE_NOCOLOR", "ANSIBLE_FORCE_COLOR", "COLUMNS")

@@ -7,8 +7,8 @@ from __future__ import annotations
 import threading
 
 import pytest
-from ansible_collections.hermes.workers.plugins.plugin_utils import signs
-from ansible_collections.hermes.workers.plugins.plugin_utils.signs import Signs
+from ansible_collections.hermes.workers.plugins.plugin_utils.display import signs
+from ansible_collections.hermes.workers.plugins.plugin_utils.display.signs import Signs
 
 
 class Clock:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.hermes.workers.plugins.module_utils.worker_client import Answer
-from ansible_collections.hermes.workers.plugins.plugin_utils import in_force
-from ansible_collections.hermes.workers.plugins.plugin_utils.starting import shown, words_of
+from ansible_collections.hermes.workers.plugins.plugin_utils.proof import in_force
+from ansible_collections.hermes.workers.plugins.plugin_utils.proof.starting import shown, words_of
 
 WHY = "Cloudflare is still distributing the image"
 SINCE = "2026-03-01T12:00:00.000Z"

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import STORAGE_KEY
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
-from ansible_collections.hermes.workers.plugins.plugin_utils.storage import Storage
+from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import Deployment
+from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.config import STORAGE_KEY
+from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.storage import Storage
 
 ID = str(uuid.uuid4())
 

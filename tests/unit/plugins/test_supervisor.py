@@ -25,7 +25,7 @@ from typing import Any
 
 import psutil
 import pytest
-from ansible_collections.hermes.workers.plugins.plugin_utils.plan import build_digest
+from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.plan import build_digest
 
 SCRIPT = Path(__file__).parents[3] / "roles" / "workerd" / "files" / "supervisor.py"
 SECRET = "canary-7f1d0a"

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.hermes.workers.plugins.plugin_utils.table import Row, row, table
+from ansible_collections.hermes.workers.plugins.plugin_utils.display.table import Row, row, table
 
 PLANNED = {"changed": False, "rows": [["address", "http://127.0.0.1:8787", "default"]]}
 PROVED = {

@@ -9,19 +9,19 @@ from types import SimpleNamespace
 
 import pytest
 from ansible_collections.hermes.workers.plugins.module_utils.settings.checks import Checker
-from ansible_collections.hermes.workers.plugins.plugin_utils import machine, processes
-from ansible_collections.hermes.workers.plugins.plugin_utils.layout import Deployment
-from ansible_collections.hermes.workers.plugins.plugin_utils.machine import Machine
+from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import Deployment
+from ansible_collections.hermes.workers.plugins.plugin_utils.workerd import place, processes
+from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.place import WorkerdPlace
 
 
 def problems(
     monkeypatch: pytest.MonkeyPatch, folder: Path, taken: set[int], **given: int
 ) -> list[str]:
-    for module in (machine, processes):
+    for module in (place, processes):
         monkeypatch.setattr(module, "port_taken", taken.__contains__)
     settings = Checker({"hermes_name": "x", "hermes_platform": "workerd", **given}).check().settings
     runtime = SimpleNamespace(tools=folder / "none")
-    made = Machine(settings, Deployment(str(folder), "x"), runtime)
+    made = WorkerdPlace(settings, Deployment(str(folder), "x"), runtime)
     return [f"{problem} | {problem.remedy}" for problem in made._ports()]
 
 

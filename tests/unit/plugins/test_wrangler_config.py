@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import Sources
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.config import (
+from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.upload import metadata
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.wrangler_config import (
     render,
     worker_variables,
 )
-from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.upload import metadata
 
 IMAGE = f"registry.cloudflare.com/{'0a' * 16}/hermes-workers@sha256:{'1b' * 32}"
 SECRETS = {"API_TOKEN": "hw_canary-token", "ANTHROPIC_API_KEY": "sk-canary-key"}

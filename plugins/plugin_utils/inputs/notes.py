@@ -1,0 +1,175 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What somebody said that does nothing or is risky, told by the plan: no mistake for sure, so it is not refused."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from ...module_utils.settings.catalogue import INPUTS, KNOWN_VARIABLES
+from ...module_utils.settings.checks import Checker
+from ...module_utils.settings.settings import Settings
+
+CLOUDFLARE_ONLY = (
+    "hermes_account_id",
+    "cloudflare_api_token",
+    "cloudflare_api_base_url",
+    "hermes_instance_type",
+    "hermes_location",
+    "hermes_route_mode",
+    "hermes_take_over_hostname",
+    "hermes_uploader",
+    "hermes_prune_images",
+)
+WORKERD_ONLY = (
+    "hermes_after_reboot",
+    "hermes_engine",
+    "hermes_port",
+    "hermes_providers_port",
+    "hermes_dashboard_port",
+    "hermes_dashboard_origin",
+    "hermes_sidecar_image",
+    "hermes_host_tools",
+)
+CONTAINERS_ONLY = ("hermes_docker_socket", "hermes_base_image", "hermes_sidecar_image")
+WITHOUT_EFFECT: tuple[tuple[str, Callable[[Settings], bool], tuple[str, ...]], ...] = (
+    ("on workerd", lambda chosen: chosen.platform == "workerd", CLOUDFLARE_ONLY),
+    ("on Cloudflare", lambda chosen: chosen.platform == "cloudflare", WORKERD_ONLY),
+    ("with the process engine", lambda chosen: chosen.engine == "process", CONTAINERS_ONLY),
+    (
+        "with the docker engine",
+        lambda chosen: chosen.engine == "docker",
+        ("hermes_providers_port", "hermes_host_tools"),
+    ),
+    (
+        "without hermes_dashboard",
+        lambda chosen: not chosen.dashboard,
+        ("hermes_dashboard_port", "hermes_dashboard_idle", "hermes_dashboard_origin"),
+    ),
+    (
+        "without hermes_dashboard_hostname",
+        lambda chosen: chosen.platform == "cloudflare" and not chosen.dashboard_hostname,
+        ("hermes_route_mode", "hermes_take_over_hostname"),
+    ),
+    (
+        "without hermes_provider_base_url",
+        lambda chosen: not chosen.provider_base_url,
+        ("hermes_context_length",),
+    ),
+    (
+        "without hermes_ai_gateway",
+        lambda chosen: not chosen.ai_gateway,
+        ("hermes_ai_gateway_token",),
+    ),
+)
+"""Where, when that is, and the variables that mean nothing there."""
+
+CHANNELS = {
+    "TELEGRAM_": ("Telegram", "python-telegram-bot"),
+    "DISCORD_": ("Discord", "discord-py"),
+    "SLACK_": ("Slack", "slack-bolt"),
+    "MATRIX_": ("Matrix", "mautrix"),
+    "DINGTALK_": ("DingTalk", "dingtalk-stream"),
+    "FEISHU_": ("Feishu", "lark-oapi"),
+    "TEAMS_": ("Teams", "microsoft-teams-apps"),
+}
+"""How the names of a channel's settings begin -> the channel, and the package that Hermes' adapter for it needs."""
+RELAY = "GATEWAY_RELAY_URL"
+"""A connector outside takes the channels' messages in, and needs no package in the image."""
+
+NEAR = 0.85
+"""How alike two names have to be, of 1, until one is taken for a misspelling of the other."""
+
+
+def notes(checker: Checker, names: Iterable[str], lock: Path) -> list[str]:
+    """Return a line for each input that does nothing or is risky.
+
+    names: of all variables of the host; lock: of the image.
+    """
+    return [
+        *_without_effect(checker),
+        *_too_small(checker.settings),
+        *_silent_channels(checker, installed(lock)),
+        *_near_misses(names),
+    ]
+
+
+def _without_effect(checker: Checker) -> list[str]:
+    found = []
+    told: set[str] = set()
+    for where, applies, variables in WITHOUT_EFFECT:
+        given = [name for name in variables if _is_given(checker, name) and name not in told]
+        if given and applies(checker.settings):
+            found.append(f"{', '.join(given)}: without effect {where}.")
+            told |= set(given)
+    if checker.settings.platform == "workerd" and checker.settings.dashboard_hostname:
+        found.append(
+            "hermes_dashboard_hostname: on workerd nothing leads it here; the dashboard answers to it on hermes_port"
+            " behind a proxy of your own."
+        )
+    return found
+
+
+def _too_small(settings: Settings) -> list[str]:
+    """Return what is said of a container in which Hermes has hardly room."""
+    if settings.platform != "cloudflare" or settings.instance_type != "lite":
+        return []
+    words = (
+        "hermes_instance_type: lite has 256 MiB and a sixteenth of a processor. Hermes takes half of that memory, and"
+        " its dashboard over a quarter; a tool that takes more than the rest has Hermes killed in the middle of its"
+        " turn. The first answer after a wake takes over a minute."
+    )
+    return [words]
+
+
+def _is_given(checker: Checker, name: str) -> bool:
+    """Tell whether somebody said something here; what is exported for other hosts or other tools does not count."""
+    return checker.sources.get(name, "environment") != "environment" and bool(checker.raw.get(name))
+
+
+def _silent_channels(checker: Checker, packages: set[str]) -> list[str]:
+    secret = json.loads(checker.secrets.get("HERMES_SECRETS", "{}"))
+    names = sorted({*checker.settings.env, *secret})
+    if RELAY in names:
+        return []
+    found = []
+    for prefix, (channel, package) in CHANNELS.items():
+        given = [name for name in names if name.startswith(prefix)]
+        if given and package not in packages:
+            found.append(
+                f"{', '.join(given)}: the image has no {package}, so the channel {channel} stays off."
+            )
+    return found
+
+
+def _near_misses(names: Iterable[str]) -> list[str]:
+    """Return a line for each name without our prefix that is nearly one of ours, which nobody set."""
+    names = set(names)
+    missing = INPUTS - names
+    bare = {
+        name.removeprefix("hermes_"): name for name in missing & KNOWN_VARIABLES if _is_long(name)
+    }
+    found = []
+    for name in sorted(names - INPUTS):
+        if name.startswith(("hermes_", "preflight_", "ansible_")):
+            continue  # judged elsewhere, or not ours
+        close = difflib.get_close_matches(name, missing, 1, NEAR)
+        meant = bare.get(name) or (close[0] if close and close[0] not in name else None)
+        if meant:
+            found.append(f"{name}: nothing here reads it; did you mean {meant}?")
+    return found
+
+
+def _is_long(name: str) -> bool:
+    """Tell whether a name of ours is telling without its prefix, as `port` or `env` are not."""
+    return "_" in name.removeprefix("hermes_")
+
+
+def installed(lock: Path) -> set[str]:
+    """Return the names of the packages that a lock names."""
+    return set(re.findall(r"^([a-z0-9-]+)==", lock.read_text(encoding="utf-8"), re.MULTILINE))

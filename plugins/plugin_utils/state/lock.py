@@ -1,0 +1,79 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who works on a deployment now: the play, its processes, and how another play tells that it has ended."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import threading
+import time
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+WATCH_SECONDS = 0.1
+
+
+def play_process() -> int:
+    """Return the id of the play's process, whose child this one is, also when that has ended."""
+    play = multiprocessing.parent_process()
+    return os.getppid() if play is None else play.pid
+
+
+@cache
+def end_with_play() -> None:
+    """Have this process of a play's, and what it started in its group, end soon after the play, however that ended."""
+    play = multiprocessing.parent_process()
+    if play is None:
+        return
+
+    def watch() -> None:
+        while os.getppid() == play.pid:
+            time.sleep(WATCH_SECONDS)
+        os.kill(0 if os.getpgrp() == os.getpid() else os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def other_holder(text: str) -> dict[str, Any] | None:
+    """Return the lock's record when the play that wrote it still runs and is not this one."""
+    try:
+        record = json.loads(text)
+        running = alive(record["pid"]) and started_at(record["pid"]) == record["started"]
+        return record if running and record["pid"] != play_process() else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def alive(pid: Any) -> bool:
+    """Tell whether a process id exists."""
+    if not isinstance(pid, int) or pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def started_at(pid: int) -> str:
+    """Return something that tells a process from a later one with the same id."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        return text.rsplit(")", 1)[1].split()[19]
+    except (OSError, IndexError):
+        pass
+    try:
+        done = subprocess.run(
+            ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return ""
+    return done.stdout.strip()

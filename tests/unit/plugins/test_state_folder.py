@@ -1,0 +1,139 @@
+# Copyright: hermes.workers contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The state folder: private, taken by one play at a time, and honest about what runs."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
+from ansible_collections.hermes.workers.plugins.plugin_utils.state import folder, lock
+from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import Deployment
+
+
+@pytest.fixture
+def deployment(tmp_path: Path) -> Deployment:
+    made = Deployment(str(tmp_path / "state"), "alice")
+    made.create()
+    return made
+
+
+@pytest.fixture
+def other_play() -> Iterator[int]:
+    """The process id of something that runs as long as the test."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        yield process.pid
+        process.kill()
+
+
+def test_folders_are_their_owners_alone(deployment: Deployment) -> None:
+    for path in (deployment.state_dir, deployment.folder, *deployment.folder.iterdir()):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+
+
+def test_the_token_is_private_and_kept_whole(deployment: Deployment) -> None:
+    assert deployment.token() is None
+    token = folder.new_token()
+    deployment.keep_token(token)
+    assert deployment.token() == token
+    assert token.startswith("hw_")
+    assert len(token) == 46
+    assert stat.S_IMODE(deployment.token_file.stat().st_mode) == 0o600
+
+
+def test_a_play_takes_a_deployment_again_and_again(deployment: Deployment) -> None:
+    deployment.take("deploy")
+    deployment.take("deploy")
+    assert deployment.holder() is None
+
+
+def test_another_play_is_named(deployment: Deployment, other_play: int) -> None:
+    record = {
+        "pid": other_play,
+        "started": lock.started_at(other_play),
+        "purpose": "destroy",
+        "user": "bob",
+        "since": "today",
+    }
+    (deployment.folder / folder.LOCK).write_text(json.dumps(record))
+    with pytest.raises(Card) as caught:
+        deployment.take("deploy")
+    card = caught.value.render()
+    assert "destroy by bob" in card
+    assert str(other_play) in card
+    assert deployment.holder() == record
+
+
+def test_the_lock_of_a_play_that_ended_does_not_hold(
+    deployment: Deployment, other_play: int
+) -> None:
+    record = {"pid": other_play, "started": "another process with this id"}
+    (deployment.folder / folder.LOCK).write_text(json.dumps(record))
+    deployment.take("deploy")
+
+
+def test_a_supervisor_runs_as_long_as_it_holds_its_record(deployment: Deployment) -> None:
+    path = deployment.folder / folder.SUPERVISOR_RECORD
+    path.write_text(json.dumps({"pid": os.getpid(), "ports": {}}))
+    assert deployment.supervisor() is None
+    with path.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert deployment.supervisor() == {"pid": os.getpid(), "ports": {}}
+    assert deployment.supervisor() is None
+
+
+@pytest.fixture
+def recorded(deployment: Deployment, other_play: int) -> Deployment:
+    """A deployment with a container, whose supervisor was killed and left a process."""
+    deployment.note_containers("/run/docker.sock", "alice-1")
+    record = {"engine": {"pid": other_play, "folder": str(deployment.folder)}}
+    (deployment.folder / folder.PROCESSES_RECORD).write_text(json.dumps(record))
+    assert deployment.containers() == {"socket": "/run/docker.sock", "session": "alice-1"}
+    assert len(deployment.orphans()) == 1
+    return deployment
+
+
+def test_what_a_copied_folder_names_is_not_its_own(recorded: Deployment) -> None:
+    shutil.copytree(recorded.state_dir, recorded.state_dir.with_name("copy"))
+    copy = Deployment(str(recorded.state_dir.with_name("copy")), "alice")
+    assert copy.containers() is None
+    assert copy.orphans() == []
+
+
+def test_what_a_moved_folder_names_came_along(recorded: Deployment) -> None:
+    recorded.state_dir.rename(recorded.state_dir.with_name("moved"))
+    moved = Deployment(str(recorded.state_dir.with_name("moved")), "alice")
+    assert moved.containers() == {"socket": "/run/docker.sock", "session": "alice-1"}
+    assert len(moved.orphans()) == 1
+
+
+def test_a_folder_that_was_moved_while_its_processes_ran_tells_where_from(
+    deployment: Deployment,
+) -> None:
+    path = deployment.folder / folder.SUPERVISOR_RECORD
+    path.write_text(json.dumps({"pid": os.getpid(), "folder": str(deployment.folder)}))
+    moved = Deployment(str(deployment.state_dir.with_name("moved")), "alice")
+    with path.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert deployment.moved_from() is None
+        deployment.state_dir.rename(moved.state_dir)
+        assert moved.moved_from() == str(deployment.folder)
+    assert moved.moved_from() is None
+
+
+def test_a_proof_is_of_one_version(deployment: Deployment) -> None:
+    assert not deployment.is_proved("1")
+    deployment.note_proof("1")
+    assert deployment.is_proved("1")
+    assert not deployment.is_proved("2")
+    deployment.note_proof(None)
+    assert not deployment.is_proved("1")
