@@ -16,6 +16,7 @@ from ..module_utils.worker_client import RemoteClient
 from ..plugin_utils.actions.cloudflare_action import CloudflareAction
 from ..plugin_utils.build import installer
 from ..plugin_utils.build.pruning import note_use
+from ..plugin_utils.build.variables import Rendered
 from ..plugin_utils.cloudflare.deployed import client_for, drain, read, wait_until_served
 from ..plugin_utils.cloudflare.upload import Upload, prepare, write_secrets
 from ..plugin_utils.cloudflare.wrangler import CALLS, Wrangler
@@ -23,7 +24,6 @@ from ..plugin_utils.cloudflare.wrangler_config import BUILD_FILE, render, worker
 from ..plugin_utils.proof.secrets import PREVIOUS
 from ..plugin_utils.state.disk import disk_card, write_private
 from ..plugin_utils.state.folder import new_token
-from ..plugin_utils.workerd.config import Rendered
 
 MANY = 10
 """In a play of more deployments, a process of wrangler for each costs more than its being the original is worth."""

@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 
 from ..plugin_utils.actions.deployment_action import SETTINGS_OPTION, DeploymentAction
 from ..plugin_utils.build.pruning import note_use
+from ..plugin_utils.build.variables import Rendered
 from ..plugin_utils.state.disk import disk_card, write_private
-from ..plugin_utils.workerd.config import Rendered, render
+from ..plugin_utils.workerd.config import render
 from ..plugin_utils.workerd.plan import worker_built
 
 

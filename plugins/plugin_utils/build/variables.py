@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from ...module_utils.settings.catalogue import KEY_NAMES
 from ...module_utils.settings.settings import Settings
 from ...module_utils.settings.values import canonical, duration
@@ -22,6 +24,14 @@ CONTAINER_PORTS = "18789,9119"
 INSTANCE_CLASS = "HermesInstance"
 # An address that no network uses: what Hermes sends there, the sidecar hands to the Worker.
 PROVIDERS_IN_CONTAINER = "http://198.51.100.1"
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A configuration, and the version that marks it and the code."""
+
+    text: str
+    version: str
 
 
 def variables(settings: Settings, sources: Sources, version: str) -> dict[str, str]:

@@ -11,8 +11,13 @@ from collections.abc import Iterable
 from ...module_utils.digests import digest_of
 from ...module_utils.settings.settings import Settings
 from ..build.sources import Sources
-from ..build.variables import COMPATIBILITY_DATE, INSTANCE_CLASS, compatibility_flags, variables
-from ..workerd.config import Rendered
+from ..build.variables import (
+    COMPATIBILITY_DATE,
+    INSTANCE_CLASS,
+    Rendered,
+    compatibility_flags,
+    variables,
+)
 
 IMAGE_NAME = "hermes"
 """What the Worker calls its image: ctx.container.images.hermes."""

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ...module_utils.addresses import special_networks
 from ...module_utils.digests import digest_of
 from ...module_utils.settings.settings import Settings
@@ -15,6 +13,7 @@ from ..build.variables import (
     COMPATIBILITY_DATE,
     INSTANCE_CLASS,
     SECRET_BINDINGS,
+    Rendered,
     compatibility_flags,
     variables,
 )
@@ -22,14 +21,6 @@ from ..state.folder import session_of
 
 # Part of the address of every Durable Object's storage: changing it would lose the memory of all deployments.
 STORAGE_KEY = "hermes-instance"
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """A workerd configuration and the version that marks it and the code."""
-
-    text: str
-    version: str
 
 
 def render(settings: Settings, sources: Sources) -> Rendered:

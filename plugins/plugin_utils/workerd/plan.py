@@ -12,7 +12,7 @@ from typing import Any
 from ...module_utils.settings.settings import Settings
 from ...module_utils.worker_client import WorkerClient
 from ..build.runtime import IMAGE_MARKER, Runtime
-from ..build.variables import variables
+from ..build.variables import Rendered, variables
 from ..containers.image import ContainerImage
 from ..plan import Actual, Change, hermes_change
 from ..proof.health import health
@@ -20,7 +20,7 @@ from ..proof.secrets import differing_secrets, effective_secrets, variables_of
 from ..state.folder import Deployment, session_of
 from . import confinement
 from .at_boot import AtBoot
-from .config import Rendered, render
+from .config import render
 from .processes import CHANGED_BY_HAND
 
 WORKERD = "workerd"
