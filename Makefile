@@ -115,7 +115,7 @@ live: tools test-tools ## Prove it on a real account, which costs cents; only wi
 	@$(WITH_STAND_IN) python -m tests.cloudflare.live
 
 lock: ## Compile every lock file again, with hashes
-	@for name in requirements/deploy requirements/test roles/workerd/files/host roles/worker/files/node; do \
+	@for name in requirements/deploy requirements/test host/host roles/worker/files/node; do \
 	  uv pip compile --quiet --generate-hashes --universal --no-emit-index-url --no-header --python-version 3.11 \
 	    $$name.in -o $$name.lock $(ARGS) || exit 1; done
 

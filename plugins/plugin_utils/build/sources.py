@@ -29,14 +29,13 @@ class Sources:
         self.container = self.root / "container"
         self.worker = self.root / "worker"
         self.hermes_lock = self.container / "requirements.lock"
-        self.host_lock = self.root / "roles" / "workerd" / "files" / "host.lock"
+        host = self.root / "host"
+        self.host_lock = host / "host.lock"
         self.node_lock = self.root / "roles" / "worker" / "files" / "node.lock"
         self.wrangler_lock = self.root / "roles" / "worker" / "files" / "wrangler"
-        self.supervisor = self.root / "roles" / "workerd" / "files" / "supervisor.py"
-        self.guardian = self.root / "roles" / "workerd" / "files" / "guardian.py"
-        self.cleaner = self.root / "roles" / "workerd" / "files" / "cleaner.py"
-        self.docker = self.root / "plugins" / "module_utils" / "docker.py"
-        self.host_programs = [self.supervisor, self.guardian, self.cleaner, self.docker]
+        # The client of container engines is beside the cleaner, which imports it.
+        docker = self.root / "plugins" / "module_utils" / "docker.py"
+        self.host_programs = [*sorted(host.glob("*.py")), docker]
         self.engine = self.container / "engine"
         self.sandbox = self.container / "sandbox"
         self.start_script = self.container / "start-hermes.sh"

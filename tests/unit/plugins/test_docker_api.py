@@ -31,7 +31,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.containers.image im
     speaking,
 )
 
-CLEANER = Path(__file__).resolve().parents[3] / "roles" / "workerd" / "files" / "cleaner.py"
+CLEANER = Path(__file__).resolve().parents[3] / "host" / "cleaner.py"
 
 
 class StandIn(socketserver.ThreadingUnixStreamServer):

@@ -27,7 +27,7 @@ import psutil
 import pytest
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.plan import build_digest
 
-SCRIPT = Path(__file__).parents[3] / "roles" / "workerd" / "files" / "supervisor.py"
+SCRIPT = Path(__file__).parents[3] / "host" / "supervisor.py"
 SECRET = "canary-7f1d0a"
 
 # Serves on the socket that it inherits; answers with its process id and the word it was given.

@@ -14,6 +14,10 @@ import os
 import sys
 import time
 
+TYPE_CHECKING = False  # `typing` would stay in its memory; checkers know this name
+if TYPE_CHECKING:
+    from typing import Any
+
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
 """Seconds before a supervisor is started, and again where that failed: each time twice as long."""
 ALREADY_RUNNING = 3
@@ -33,7 +37,7 @@ def main(supervisor: str) -> None:
         wait = min(2 * wait, LONGEST_WAIT)
 
 
-def start(supervisor: str, settings: dict) -> int:
+def start(supervisor: str, settings: "dict[str, Any]") -> int:
     """Start a supervisor in this folder and return its exit code; what it has to say is in its log."""
     import subprocess  # only now: this process mostly waits, and should be small
 
