@@ -5,7 +5,8 @@
     python3 requirements/bootstrap.py .venv requirements/deploy.lock
     python3 requirements/bootstrap.py .ansible/collections/ansible_collections/hermes/workers --link
 
-The syntax stays old on purpose: an old Python has to get as far as the message that it is too old.
+The syntax stays old on purpose: an old Python has to get as far as the message that it is too old. So types are in
+comments.
 """
 
 from __future__ import print_function
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from types import ModuleType  # noqa: F401 - named in a comment
 
 LEAST, BELOW = (3, 11), (3, 14)
 NO_PIP = """python3-venv: not installed, so {python} can make no virtual environment with pip in it.
@@ -62,6 +64,7 @@ REMEDIES = {
 
 
 def main(folder, lock):
+    # type: (str, str) -> int
     """Make the environment `folder` hold exactly what `lock` names; returns the exit code."""
     if not LEAST <= sys.version_info[:2] < BELOW:
         return fail(WRONG_PYTHON, found=".".join(map(str, sys.version_info[:3])))
@@ -72,13 +75,14 @@ def main(folder, lock):
         fail(INTERRUPTED)
         return 130
     except OSError as error:
-        remedy = REMEDIES.get(error.errno, "mend the cause, then run it again.")
+        remedy = REMEDIES.get(error.errno or 0, "mend the cause, then run it again.")
         return fail(
             NOT_WRITTEN, path=error.filename or folder, reason=error.strerror, remedy=remedy
         )
 
 
 def link(path):
+    # type: (str) -> int
     """Make the link by which Ansible finds this checkout; a folder of another checkout's has one of its own."""
     if not owned(os.curdir):
         return 1
@@ -90,6 +94,7 @@ def link(path):
 
 
 def install(folder, lock):
+    # type: (str, str) -> int
     """Make the environment; returns the exit code."""
     if os.pathsep in os.path.abspath(folder):
         return fail(COLON, path=os.path.dirname(os.path.abspath(folder)))
@@ -117,7 +122,7 @@ def install(folder, lock):
         "--compile-bytecode",
         lock,
     ]
-    if uv is False or call("uv", command, environment) != 0:
+    if not uv or call("uv", command, environment) != 0:
         shutil.rmtree(folder, ignore_errors=True)
         host = registries().host_of("", environment, "uv")
         return fail(NOT_INSTALLED, lock=lock, host=" from " + host if host else "")
@@ -127,6 +132,7 @@ def install(folder, lock):
 
 
 def call(tool, command, environment):
+    # type: (str, list[str], dict[str, str]) -> int
     """Run an installer and return its exit code; says now and then that it is still under way.
 
     What it has to say is shown when it failed, and not when it was interrupted.
@@ -153,6 +159,7 @@ def call(tool, command, environment):
 
 
 def registries():
+    # type: () -> ModuleType
     """Return what says which of a user's settings count; its syntax is newer than this file's."""
     import importlib
 
@@ -165,13 +172,15 @@ def registries():
 
 
 def settings_for_installers():
+    # type: () -> dict[str, str]
     """Return the environment for pip and uv."""
     import pathlib
 
-    return registries().environment(os.environ, pathlib.Path.home())
+    return dict(registries().environment(os.environ, pathlib.Path.home()))
 
 
 def owned(folder):
+    # type: (str) -> bool
     """Tell whether what is made here would belong to whom the checkout, or the environment of before, belongs to."""
     me = os.geteuid()
     path = folder if os.path.exists(folder) else os.path.dirname(os.path.abspath(folder))
@@ -192,6 +201,7 @@ def owned(folder):
 
 
 def name_of(uid):
+    # type: (int) -> str
     """Return a user's name, or the number where this machine does not know it."""
     try:
         return pwd.getpwuid(uid).pw_name
@@ -200,7 +210,8 @@ def name_of(uid):
 
 
 def install_uv(folder, python, lock, environment):
-    """Install uv from the lock with whatever pip there is; returns its path, False when that failed, None: no pip."""
+    # type: (str, str, str, dict[str, str]) -> str | None
+    """Install uv from the lock with whatever pip there is; returns its path, "" when that failed, None: no pip."""
     pip = find_pip(python, environment)
     if pip is None:
         return None
@@ -216,29 +227,28 @@ def install_uv(folder, python, lock, environment):
             "-r",
             only_uv.name,
         ]
-        if call("pip", pip["command"] + command, pip["environment"]) != 0:
-            return False
+        if call("pip", pip[0] + command, pip[1]) != 0:
+            return ""
     return os.path.join(folder, "bin", "uv")
 
 
 def find_pip(python, environment):
-    """Return a pip that installs into the new environment: the wheel that Python brings, else the system's pip."""
+    # type: (str, dict[str, str]) -> tuple[list[str], dict[str, str]] | None
+    """Return a pip that installs into the new environment: the wheel that Python brings, else the system's pip.
+
+    It comes as its command and environment.
+    """
     wheels = wheel_of_pip()
     if wheels:
-        return {
-            "command": [python, "-m", "pip"],
-            "environment": dict(environment, PYTHONPATH=wheels[-1]),
-        }
+        return [python, "-m", "pip"], dict(environment, PYTHONPATH=wheels[-1])
     probe = [sys.executable, "-m", "pip", "--python", python, "--version"]
     if subprocess.call(probe, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0:
-        return {
-            "command": [sys.executable, "-m", "pip", "--python", python],
-            "environment": environment,
-        }
+        return [sys.executable, "-m", "pip", "--python", python], environment
     return None
 
 
 def wheel_of_pip():
+    # type: () -> list[str]
     """Return the paths of pip's wheel as ensurepip brings it (Debian keeps it in a package and folder of its own)."""
     import sysconfig
 
@@ -257,6 +267,7 @@ def wheel_of_pip():
 
 
 def entry_of(lock, package):
+    # type: (str, str) -> str
     """Return the lines that pin one package with its hashes."""
     lines, inside = [], False
     with open(lock) as handle:
@@ -269,6 +280,7 @@ def entry_of(lock, package):
 
 
 def fail(message, **words):
+    # type: (str, **object) -> int
     """Print an error card; returns the exit code."""
     print(message.format(python=sys.executable, **words), file=sys.stderr)
     return 1

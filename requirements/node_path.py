@@ -45,15 +45,15 @@ def packaged_node() -> str:
         shutil.rmtree(target, ignore_errors=True)
         uv = Path(sys.executable).with_name("uv")
         command = [
-            uv,
+            str(uv),
             "pip",
             "install",
             "--quiet",
             "--target",
-            target,
+            str(target),
             "--require-hashes",
             "-r",
-            LOCK,
+            str(LOCK),
         ]
         subprocess.run(command, check=True, env=environment(os.environ, Path.home()))
         # The wheel's npm is started through node, whatever other node is on the PATH.

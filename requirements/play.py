@@ -15,7 +15,7 @@ import locale
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTSIDE = "ansible_collections.hermes.workers.plugins.plugin_utils.display.outside"
@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> None:
             super().init_parser()
             self.parser.error = lambda message: refuse(NO_OPTION, message)
 
-        def ask_passwords(self):
+        def ask_passwords(self) -> Any:
             # The last step before inventory and vaults are read; the collection can be imported by now.
             importlib.import_module(OUTSIDE).show_cards(quiet=True)
             return super().ask_passwords()

@@ -95,7 +95,8 @@ def in_turn(worker: LoneWorker) -> tuple[list[float], list[float]]:
     asked = request()
     for _ in range(WARM):
         gate.ask(asked), bare.ask(asked)
-    through_gate, through_bare = [], []
+    through_gate: list[float] = []
+    through_bare: list[float] = []
     for turn in range(REQUESTS):
         order = [(gate, through_gate), (bare, through_bare)]
         for client, samples in order if turn % 2 else reversed(order):

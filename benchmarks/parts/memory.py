@@ -71,7 +71,7 @@ def added(checkout: Checkout, work: Callable[[], object]) -> float:
     finally:
         over.set()
         watching.join()
-    return round((peak - before) / 1e6, 1)
+    return float(round((peak - before) / 1e6, 1))
 
 
 def of_many_calls(checkout: Checkout) -> list[Figure]:

@@ -58,7 +58,7 @@ def over_chats(made: Contained) -> list[Figure]:
 def tidied(made: Contained, most: dict[str, int]) -> dict[str, int]:
     """What there is once everything is tidied up: not more than `most`, or what remains of it."""
     end = time.monotonic() + TIDY
-    found = made.holdings()
+    found: dict[str, int] = made.holdings()
     while any(found[name] > most[name] for name in most) and time.monotonic() < end:
         time.sleep(1)
         found = made.holdings()

@@ -132,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.provider.seen.append(Seen(self.path, headers, body))
 
     def _authorised(self) -> bool:
-        given = self.headers.get("x-api-key") or self.headers.get("Authorization", "")
+        given = self.headers.get("x-api-key") or self.headers.get("Authorization") or ""
         return given.removeprefix("Bearer ") in (self.provider.key, self.provider.also)
 
     def _refuse(self) -> None:
@@ -219,7 +219,7 @@ class _Handler(BaseHTTPRequestHandler):
             content = [{"type": "text", "text": " ".join(words)}]
             return self._json(200, {**message, "content": content, "stop_reason": "end_turn"})
 
-        def event(kind: str, **fields: Any) -> tuple[str, Any]:
+        def event(kind: str, **fields: Any) -> tuple[str | None, Any]:
             return kind, {"type": kind, **fields}
 
         start = {"type": "text", "text": ""}

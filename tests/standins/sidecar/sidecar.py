@@ -36,7 +36,7 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-INTERCEPTED = ipaddress.ip_network("198.51.100.0/24")
+INTERCEPTED = ipaddress.IPv4Network("198.51.100.0/24")
 WORKERD = "host.docker.internal"
 HEAD_LIMIT = 16 * 1024
 BODY_LIMIT = 64 * 1024
