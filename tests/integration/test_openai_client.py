@@ -289,7 +289,7 @@ def test_the_worker_lists_what_hermes_serves(deployment: Deployment) -> None:
     root = Path(command).parents[1]
     (server,) = root.glob("lib/python*/site-packages/gateway/platforms/api_server.py")
     routes = set(re.findall(r'\("([A-Z]+)", "(/v1/[^"]+)", self\._handle', server.read_text()))
-    source = (ROOT / "worker" / "src" / "hermes-api.ts").read_text()
+    source = (ROOT / "worker" / "src" / "gate" / "hermes-api.ts").read_text()
     known = re.findall(r'^  "(/v1/[^"]+)": \[([^\]]+)\],$', source, re.MULTILINE)
     served = {(method, path) for path, methods in known for method in json.loads(f"[{methods}]")}
     assert served | {("GET", "/v1/models"), ("GET", "/v1/health")} == routes

@@ -2,13 +2,13 @@
 /** Routes and exports. What is not exactly a public route needs the token, whatever its spelling. */
 import { type Context, Hono } from "hono";
 import { cors } from "hono/cors";
-import { authorize, type TokenCaller } from "./auth.ts";
-import { once, readBody, steady } from "./body.ts";
-import { changesOf } from "./configuration.ts";
-import { dashboard } from "./dashboard.ts";
-import { deployedDigest } from "./deployed.ts";
-import { ApiError, errorResponse } from "./errors.ts";
-import { innerHeaders } from "./headers.ts";
+import { ApiError, errorResponse } from "./base/errors.ts";
+import { innerHeaders } from "./base/headers.ts";
+import { changesOf } from "./config/configuration.ts";
+import { deployedDigest } from "./config/deployed-digest.ts";
+import type { Env, Settings } from "./config/settings.ts";
+import { dashboard } from "./dashboard/gate.ts";
+import { authorize, type TokenCaller } from "./gate/auth.ts";
 import {
   isStream,
   modelList,
@@ -18,11 +18,10 @@ import {
   sessionOf,
   unknownPath,
   wrongMethod,
-} from "./hermes-api.ts";
-import type { HermesInstance } from "./instance.ts";
-import { readJson } from "./json.ts";
-import { CREDENTIAL, type Credential } from "./leases.ts";
-import { IDENTITY, identify, prove } from "./proof.ts";
+} from "./gate/hermes-api.ts";
+import { askInstance } from "./gate/instance-stub.ts";
+import { once, readBody, steady } from "./gate/request-body.ts";
+import { readJson } from "./gate/request-json.ts";
 import {
   accompany,
   addressed,
@@ -32,16 +31,17 @@ import {
   noteFailure,
   rawPath,
   unwrap,
-} from "./requests.ts";
-import type { Env, Settings } from "./settings.ts";
-import { askInstance } from "./stub.ts";
-import { TURN } from "./turns.ts";
-import { partOf, partsOf } from "./uploads.ts";
+} from "./gate/requests.ts";
+import { IDENTITY, identify, prove } from "./gate/secret-proof.ts";
+import { TURN } from "./instance/chat-turns.ts";
+import type { HermesInstance } from "./instance/instance.ts";
+import { CREDENTIAL, type Credential } from "./instance/leases.ts";
+import { partOf, partsOf } from "./state/uploads.ts";
 
-export { Dashboard } from "./dashboard.ts";
-export { Egress } from "./egress.ts";
-export { HermesInstance } from "./instance.ts";
-export { Providers } from "./providers.ts";
+export { Dashboard } from "./dashboard/gate.ts";
+export { HermesInstance } from "./instance/instance.ts";
+export { Egress } from "./providers/egress.ts";
+export { Providers } from "./providers/outbound.ts";
 
 interface App extends Base {
   Variables: Base["Variables"] & { caller: TokenCaller | null };

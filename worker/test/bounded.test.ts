@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, it } from "vitest";
-import { Bounded } from "../src/bounded.ts";
-import { type Sandbox, type SandboxProcess, streamOf } from "../src/engine.ts";
+import { streamOf } from "../src/base/streams.ts";
+import { Bounded } from "../src/sandbox/bounded.ts";
+import type { Sandbox, SandboxProcess } from "../src/sandbox/sandbox.ts";
 import { ManualTime } from "./stand-ins/sandbox.ts";
 
 const never = () => new Promise<never>(() => undefined);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { runInDurableObject } from "cloudflare:test";
 import { beforeEach, describe, expect, it } from "vitest";
-import { digestOf } from "../src/digests.ts";
-import { INACTIVITY_LIMIT } from "../src/engine.ts";
+import { digestOf } from "../src/base/digests.ts";
+import { INACTIVITY_LIMIT } from "../src/sandbox/sandbox.ts";
 import { anew, ask, chat, crash, instance, machine, refusal, said, until } from "./helpers.ts";
 
 beforeEach(anew);

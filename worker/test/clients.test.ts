@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Clients as they are: what they poll, how they spell things, what they send that is not well. */
 import { beforeEach, describe, expect, it } from "vitest";
-import { isStream, sessionOf } from "../src/hermes-api.ts";
-import { readJson } from "../src/json.ts";
+import { isStream, sessionOf } from "../src/gate/hermes-api.ts";
+import { readJson } from "../src/gate/request-json.ts";
 import { anew, ask, chat, machine, refusal, said, woken } from "./helpers.ts";
 
 beforeEach(anew);

@@ -2,14 +2,14 @@
 /** Boots, sleeps and restarts against a container that is as unkind as Cloudflare's. */
 import { runInDurableObject } from "cloudflare:test";
 import { describe, expect, it } from "vitest";
-import { ContainerSandbox } from "../src/container.ts";
-import { INACTIVITY_LIMIT } from "../src/engine.ts";
-import { Lifecycle } from "../src/lifecycle.ts";
-import { Log, Redactor } from "../src/log.ts";
-import type { Memory } from "../src/memory.ts";
-import { settingsOf } from "../src/settings.ts";
-import { TURN, Turns } from "../src/turns.ts";
-import { Vault } from "../src/vault.ts";
+import { Log, Redactor } from "../src/base/log.ts";
+import { settingsOf } from "../src/config/settings.ts";
+import { TURN, Turns } from "../src/instance/chat-turns.ts";
+import { Lifecycle } from "../src/instance/lifecycle.ts";
+import type { Memory } from "../src/instance/record.ts";
+import { ContainerSandbox } from "../src/sandbox/container.ts";
+import { INACTIVITY_LIMIT } from "../src/sandbox/sandbox.ts";
+import { Vault } from "../src/state/vault.ts";
 import { env } from "./helpers.ts";
 import { HardContainer, REFERENCE } from "./stand-ins/container.ts";
 import { ManualTime, MemorySandbox } from "./stand-ins/sandbox.ts";

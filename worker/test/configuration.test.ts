@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, it } from "vitest";
-import { configurationOf, differenceOf, type Restart, startOf } from "../src/configuration.ts";
-import { SECRETS, settingsOf, VARIABLES } from "../src/settings.ts";
+import { configurationOf, differenceOf, type Restart, startOf } from "../src/config/configuration.ts";
+import { SECRETS, settingsOf, VARIABLES } from "../src/config/settings.ts";
 import { env } from "./helpers.ts";
 
 const BASE = {

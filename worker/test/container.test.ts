@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, it, vi } from "vitest";
-import { type ContainerParts, ContainerSandbox } from "../src/container.ts";
-import { run } from "../src/engine.ts";
-import type { Time } from "../src/time.ts";
+import type { Time } from "../src/base/time.ts";
+import { type ContainerParts, ContainerSandbox } from "../src/sandbox/container.ts";
+import { run } from "../src/sandbox/run.ts";
 import { ManualTime } from "./stand-ins/sandbox.ts";
 
 /** STAND-IN for `ctx.container`: only what a test gives it works. */

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { runInDurableObject } from "cloudflare:test";
 import { beforeEach, describe, expect, it } from "vitest";
-import { sign } from "../src/session-cookie.ts";
+import { sign } from "../src/base/session-cookie.ts";
 import {
   anew,
   ask,

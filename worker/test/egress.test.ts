@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { createExecutionContext } from "cloudflare:test";
 import { beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
-import { Egress } from "../src/egress.ts";
-import type { Env } from "../src/settings.ts";
+import type { Env } from "../src/config/settings.ts";
+import { Egress } from "../src/providers/egress.ts";
 import { anew, env, machine } from "./helpers.ts";
 
 beforeAll(anew);

@@ -2,9 +2,9 @@
 /** Every route by every credential. */
 import { runInDurableObject } from "cloudflare:test";
 import { beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { digestOf, hex } from "../src/digests.ts";
-import { CREDENTIAL } from "../src/leases.ts";
-import { sign } from "../src/session-cookie.ts";
+import { digestOf, hex } from "../src/base/digests.ts";
+import { sign } from "../src/base/session-cookie.ts";
+import { CREDENTIAL } from "../src/instance/leases.ts";
 import { Team } from "./access.ts";
 import { anew, askWith, crash, instance, machine, woken } from "./helpers.ts";
 

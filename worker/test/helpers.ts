@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import { createExecutionContext, runInDurableObject } from "cloudflare:test";
 import { env as bare, exports } from "cloudflare:workers";
+import type { Env } from "../src/config/settings.ts";
+import { instanceOf } from "../src/gate/instance-stub.ts";
 import entry from "../src/index.ts";
-import type { HermesInstance } from "../src/instance.ts";
-import type { Env } from "../src/settings.ts";
+import type { HermesInstance } from "../src/instance/instance.ts";
 import type { Knobs, Seen } from "./stand-ins/machine.ts";
 
 export const env = bare as unknown as Env & { PLAIN: DurableObjectNamespace; ENGINE: Fetcher };
@@ -15,7 +16,7 @@ const worker = exports as unknown as { default: Fetcher; Dashboard: Fetcher; Pro
 
 /** The one instance. */
 export function instance(): DurableObjectStub<HermesInstance> {
-  return env.INSTANCE.getByName("hermes");
+  return instanceOf(env);
 }
 
 /** A request to the Worker with the right token. */

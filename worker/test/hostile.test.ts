@@ -2,8 +2,8 @@
 /** Whatever is sent without a credential: it ends at the gate. And whatever is sent with one: nothing of ours goes on. */
 import fc from "fast-check";
 import { beforeAll, describe, expect, it } from "vitest";
-import { Attempts, addressOf, Quiet } from "../src/attempts.ts";
-import { innerHeaders, outerHeaders } from "../src/headers.ts";
+import { innerHeaders, outerHeaders } from "../src/base/headers.ts";
+import { Attempts, addressOf, Quiet } from "../src/gate/failed-attempts.ts";
 import { anew, ask, askBare, askDashboard, machine, TOKEN, woken } from "./helpers.ts";
 
 const RUNS = { numRuns: 300 };

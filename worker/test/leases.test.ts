@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What a credential has opened ends with it, at the moment at which it ends. */
 import { expect, it } from "vitest";
-import { over } from "../src/lasting.ts";
-import { Leases } from "../src/leases.ts";
-import { Sockets } from "../src/sockets.ts";
+import { over } from "../src/base/lasting.ts";
+import { Sockets } from "../src/instance/dashboard-sockets.ts";
+import { Leases } from "../src/instance/leases.ts";
 import { ManualTime, settled } from "./stand-ins/sandbox.ts";
 
 const TRIES = 200;

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 import { runInDurableObject } from "cloudflare:test";
 import { describe, expect, it, vi } from "vitest";
-import { EngineError } from "../src/engine.ts";
-import { ApiError } from "../src/errors.ts";
-import { type Lasting, over } from "../src/lasting.ts";
-import { clientGone } from "../src/leases.ts";
-import { Lifecycle } from "../src/lifecycle.ts";
-import { Log, Redactor } from "../src/log.ts";
-import type { Memory } from "../src/memory.ts";
-import { PANEL, Panel } from "../src/panel.ts";
-import { settingsOf } from "../src/settings.ts";
-import { Sockets } from "../src/sockets.ts";
-import { TURN, Turns } from "../src/turns.ts";
-import { Vault } from "../src/vault.ts";
+import { ApiError } from "../src/base/errors.ts";
+import { type Lasting, over } from "../src/base/lasting.ts";
+import { Log, Redactor } from "../src/base/log.ts";
+import { settingsOf } from "../src/config/settings.ts";
+import { TURN, Turns } from "../src/instance/chat-turns.ts";
+import { PANEL, Panel } from "../src/instance/dashboard-proxy.ts";
+import { Sockets } from "../src/instance/dashboard-sockets.ts";
+import { clientGone } from "../src/instance/leases.ts";
+import { Lifecycle } from "../src/instance/lifecycle.ts";
+import type { Memory } from "../src/instance/record.ts";
+import { EngineError } from "../src/sandbox/sandbox.ts";
+import { Vault } from "../src/state/vault.ts";
 import { env } from "./helpers.ts";
 import { ManualTime, MemorySandbox, settled } from "./stand-ins/sandbox.ts";
 

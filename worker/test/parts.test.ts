@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, it } from "vitest";
-import { ProcessSandbox, run } from "../src/engine.ts";
-import { buildGo } from "../src/hermes-config.ts";
-import { Redactor } from "../src/log.ts";
-import { type Env, settingsOf } from "../src/settings.ts";
+import { Redactor } from "../src/base/log.ts";
+import { buildGo } from "../src/config/hermes-config.ts";
+import { type Env, settingsOf } from "../src/config/settings.ts";
+import { ProcessSandbox } from "../src/sandbox/process-engine.ts";
+import { run } from "../src/sandbox/run.ts";
 import { env } from "./helpers.ts";
 import { ManualTime } from "./stand-ins/sandbox.ts";
 

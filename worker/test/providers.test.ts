@@ -2,9 +2,9 @@
 import { createExecutionContext, runInDurableObject, waitOnExecutionContext } from "cloudflare:test";
 import { beforeAll, beforeEach, describe, expect, it } from "vitest";
 import refusals from "../../tests/standins/refusals.json";
-import { Providers } from "../src/providers.ts";
-import { whyRefused } from "../src/refusals.ts";
-import type { Env } from "../src/settings.ts";
+import type { Env } from "../src/config/settings.ts";
+import { Providers } from "../src/providers/outbound.ts";
+import { whyRefused } from "../src/providers/refusals.ts";
 import { anew, ask, askProviders, chat, crash, env, instance, machine, said, until } from "./helpers.ts";
 
 type Refused = (typeof refusals)[number];

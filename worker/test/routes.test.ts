@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { beforeAll, describe, expect, it } from "vitest";
 import origins from "../../tests/standins/origins.json";
-import { authorize } from "../src/auth.ts";
-import { soon } from "../src/body.ts";
-import { type Env, settingsOf } from "../src/settings.ts";
+import { type Env, settingsOf } from "../src/config/settings.ts";
+import { authorize } from "../src/gate/auth.ts";
+import { soon } from "../src/gate/request-body.ts";
 import { anew, ask, askBare, askWith, chat, env, refusal, TOKEN, woken } from "./helpers.ts";
 import { ManualTime } from "./stand-ins/sandbox.ts";
 

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 import { runInDurableObject } from "cloudflare:test";
 import { describe, expect, it } from "vitest";
-import { Bounded } from "../src/bounded.ts";
-import { Guest } from "../src/guest.ts";
-import { Log, Redactor } from "../src/log.ts";
-import { SignIns } from "../src/sign-ins.ts";
-import { Vault } from "../src/vault.ts";
+import { Log, Redactor } from "../src/base/log.ts";
+import { Bounded } from "../src/sandbox/bounded.ts";
+import { Guest } from "../src/sandbox/commands.ts";
+import { SignIns } from "../src/state/sign-ins.ts";
+import { Vault } from "../src/state/vault.ts";
 import { env } from "./helpers.ts";
 import { ManualTime, MemorySandbox } from "./stand-ins/sandbox.ts";
 

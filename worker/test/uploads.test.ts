@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { runInDurableObject } from "cloudflare:test";
 import { beforeEach, describe, expect, it } from "vitest";
-import { digestOf, hex } from "../src/digests.ts";
-import { Uploads } from "../src/uploads.ts";
+import { digestOf, hex } from "../src/base/digests.ts";
+import { Uploads } from "../src/state/uploads.ts";
 import { anew, ask, chat, crash, env, instance, machine, refusal, said } from "./helpers.ts";
 import { ManualTime } from "./stand-ins/sandbox.ts";
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { runInDurableObject } from "cloudflare:test";
 import { describe, expect, it } from "vitest";
-import { DamagedGeneration, Vault } from "../src/vault.ts";
+import { DamagedGeneration, Vault } from "../src/state/vault.ts";
 import { anew, ask, chat, crash, env } from "./helpers.ts";
 import { ManualTime } from "./stand-ins/sandbox.ts";
 

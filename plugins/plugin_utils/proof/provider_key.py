@@ -30,7 +30,7 @@ ADDRESSES = {
     "custom": ("", "/models"),
 }
 TIMEOUT = (10.0, 20.0)
-# As the Worker judges it (worker/src/refusals.ts).
+# As the Worker judges it (worker/src/providers/refusals.ts).
 ELSEWHERE = re.compile(
     r"unsupported_country|country, region,? or territory"
     r"|(?:available|supported|allowed) in your (?:country|region|location|territory)"

@@ -31,7 +31,7 @@ def card_codes() -> Iterator[str]:
 
 def worker_codes() -> set[str]:
     """The code of every error that the Worker answers its clients with."""
-    source = "".join(path.read_text() for path in (ROOT / "worker/src").glob("*.ts"))
+    source = "".join(path.read_text() for path in (ROOT / "worker/src").rglob("*.ts"))
     return set(re.findall(r'code: "([a-z_]+)"', source))
 
 

@@ -44,7 +44,7 @@ def run(server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 @dataclass
 class Worker:
-    """A Worker that proves its secrets, as worker/src/proof.ts does."""
+    """A Worker that proves its secrets, as worker/src/gate/secret-proof.ts does."""
 
     held: dict[str, str]
     token: str = "worker-token"

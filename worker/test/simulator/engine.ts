@@ -3,6 +3,7 @@
  * STAND-IN for an engine with a sandbox and a Hermes in it, whose calls may be slow, fail or never be
  * answered. It does what it is told even where the real one would refuse, so that the checks see it.
  */
+import { ApiError } from "../../src/base/errors.ts";
 import {
   EngineError,
   type ExecOptions,
@@ -10,8 +11,7 @@ import {
   type Sandbox,
   type SandboxProcess,
   START_REFUSED,
-} from "../../src/engine.ts";
-import { ApiError } from "../../src/errors.ts";
+} from "../../src/sandbox/sandbox.ts";
 import { type Dice, type SimulatedTime, sha256 } from "./platform.ts";
 
 /** What lies in Hermes' home. */

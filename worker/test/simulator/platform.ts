@@ -5,7 +5,7 @@
  */
 import { createHash } from "node:crypto";
 import { DatabaseSync } from "node:sqlite";
-import type { Time } from "../../src/time.ts";
+import type { Time } from "../../src/base/time.ts";
 
 class DigestStream extends WritableStream<Uint8Array> {
   readonly digest: Promise<ArrayBuffer>;

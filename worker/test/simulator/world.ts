@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 /** One simulated deployment: the real lifecycle, clock, turns and vault, and what must hold about them. */
 import { AsyncLocalStorage } from "node:async_hooks";
-import { ApiError, toApiError } from "../../src/errors.ts";
-import { Lifecycle } from "../../src/lifecycle.ts";
-import { type Fields, Log, Redactor } from "../../src/log.ts";
-import type { Memory } from "../../src/memory.ts";
-import type { Settings } from "../../src/settings.ts";
-import { TURN, Turns } from "../../src/turns.ts";
-import { Vault } from "../../src/vault.ts";
+import { ApiError, toApiError } from "../../src/base/errors.ts";
+import { type Fields, Log, Redactor } from "../../src/base/log.ts";
+import type { Settings } from "../../src/config/settings.ts";
+import { TURN, Turns } from "../../src/instance/chat-turns.ts";
+import { Lifecycle } from "../../src/instance/lifecycle.ts";
+import type { Memory } from "../../src/instance/record.ts";
+import { Vault } from "../../src/state/vault.ts";
 import { archiveOf, type Begun, type Box, type Home, SimulatedEngine, type Witness } from "./engine.ts";
 import { type Dice, Disk, ObjectGone, SimulatedTime, settled } from "./platform.ts";
 

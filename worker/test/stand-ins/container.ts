@@ -6,7 +6,7 @@
  * has exited cannot be killed; an object that is torn down takes the inactivity timeout with it. Inside is a sandbox in
  * memory. Whoever wants it kinder says so.
  */
-import { streamOf } from "../../src/engine.ts";
+import { streamOf } from "../../src/base/streams.ts";
 import type { ManualTime, MemorySandbox } from "./sandbox.ts";
 
 export const DIGEST = `sha256:${"d".repeat(64)}`;

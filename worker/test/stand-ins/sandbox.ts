@@ -3,17 +3,17 @@
  * STAND-INS inside workerd: a sandbox that lives in memory and a clock that only moves when told to. For tests
  * of the lifecycle alone, where the wire does not matter and time does.
  */
-import type {
-  ExecOptions,
-  Exit,
-  Sandbox,
-  SandboxInfo,
-  SandboxProcess,
-  Snapshot,
-  StartOptions,
-} from "../../src/engine.ts";
-import { EngineError } from "../../src/engine.ts";
-import type { Time } from "../../src/time.ts";
+import type { Time } from "../../src/base/time.ts";
+import {
+  EngineError,
+  type ExecOptions,
+  type Exit,
+  type Sandbox,
+  type SandboxInfo,
+  type SandboxProcess,
+  type Snapshot,
+  type StartOptions,
+} from "../../src/sandbox/sandbox.ts";
 
 /** A clock under control of the test. */
 export class ManualTime implements Time {

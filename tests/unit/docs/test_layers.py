@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The map of the code is true: each room imports only from the rooms below it, and no files go round in a circle."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def typescript_imports(path: Path) -> Iterator[Path]:
+    """The files that one imports, be it a type alone."""
+    # A statement ends with its first text; what is imported for its effects names nothing before that.
+    words = r'^(?:import|export)\b[^"\';]*?["\'](\.[^"\']+)["\']|\bimport\(\s*["\'](\.[^"\']+)["\']'
+    for found in re.finditer(words, path.read_text(), re.MULTILINE):
+        yield (path.parent / (found[1] or found[2])).resolve()
+
+
+@dataclass(frozen=True)
+class Wing:
+    """A folder of sources, and what the files of each of its rooms may import besides each other."""
+
+    folder: str
+    files: str
+    imports: Callable[[Path], Iterator[Path]]
+    # Room -> rooms. A room is a folder, or a file that stands alone.
+    rooms: dict[str, str]
+
+    def sources(self, root: Path) -> list[Path]:
+        """Its files."""
+        return sorted((root / self.folder).rglob(self.files))
+
+    def room(self, path: Path, root: Path) -> str:
+        """The room of a file: the innermost folder of its own that is one, or itself."""
+        inside = path.relative_to(root / self.folder)
+        names = [inside, *inside.parents]
+        return next((str(name) for name in names if str(name) in self.rooms), str(inside))
+
+
+WINGS = [
+    Wing(
+        "worker/src",
+        "*.ts",
+        typescript_imports,
+        {
+            "index.ts": "providers dashboard gate instance sandbox config state base",
+            "providers": "gate instance sandbox config state base",
+            "dashboard": "gate instance sandbox config state base",
+            "gate": "instance sandbox config state base",
+            "instance": "sandbox config state base",
+            "sandbox": "config state base",
+            "config": "base",
+            "state": "base",
+            "base": "",
+        },
+    ),
+]
+
+
+def flaws(wing: Wing, root: Path = ROOT) -> list[str]:
+    """What is wrong with a wing."""
+    found: list[str] = []
+    graph: dict[str, set[str]] = {}
+    sources = wing.sources(root)
+    for path in sources:
+        name, room = str(path.relative_to(root)), wing.room(path, root)
+        if room not in wing.rooms:
+            found.append(f"{name} is in no room")
+            continue
+        imported = {there for there in wing.imports(path) if there in sources and there != path}
+        graph[name] = {str(there.relative_to(root)) for there in imported}
+        allowed = {room, *wing.rooms[room].split()}
+        found += [
+            f"{name} may not import {there.relative_to(root)}"
+            for there in sorted(imported)
+            if wing.room(there, root) not in allowed
+        ]
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        found.append(f"a circle: {' -> '.join(reversed(error.args[1]))}")
+    return found
+
+
+@pytest.mark.parametrize("wing", WINGS, ids=lambda wing: wing.folder)
+def test_each_room_imports_only_from_below(wing: Wing) -> None:
+    assert len(wing.sources(ROOT)) >= len(wing.rooms), "the files were not found"
+    assert flaws(wing) == []
+
+
+@pytest.mark.parametrize("wing", WINGS, ids=lambda wing: wing.folder)
+def test_the_rooms_lie_above_each_other(wing: Wing) -> None:
+    assert {room for room in wing.rooms if not (ROOT / wing.folder / room).exists()} == set()
+    order = TopologicalSorter({room: set(below.split()) for room, below in wing.rooms.items()})
+    assert set(order.static_order()) == set(wing.rooms)
+
+
+WORKER = {
+    "index.ts": 'import { gate } from "./gate/gate.ts";\n',
+    "gate/gate.ts": 'import { base } from "../base/base.ts";\nexport const gate = base;\n',
+    "base/base.ts": 'import other from "elsewhere";\nexport const base = other;\n',
+}
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "flaw"),
+    [
+        ("base/x.ts", 'import { gate } from "../gate/gate.ts";', "may not import"),
+        ("base/x.ts", 'import type { Gate } from "../gate/gate.ts";', "may not import"),
+        ("base/x.ts", 'import {\n  type A,\n  b,\n} from "../gate/gate.ts";', "may not import"),
+        ("base/x.ts", 'export * from "../gate/gate.ts";', "may not import"),
+        ("base/x.ts", 'import "../gate/gate.ts";', "may not import"),
+        ("base/x.ts", 'const gate = await import("../gate/gate.ts");', "may not import"),
+        ("dashboard/x.ts", 'import { key } from "../providers/y.ts";', "may not import"),
+        ("base/base.ts", 'import { y } from "./y.ts";', "a circle"),
+        ("attic.ts", "export const attic = 1;", "is in no room"),
+        ("attic/x.ts", "export const attic = 1;", "is in no room"),
+    ],
+)
+def test_what_breaks_the_rules_is_found(file: str, text: str, flaw: str, tmp_path: Path) -> None:
+    others = {
+        "providers/y.ts": "export const key = 1;\n",
+        "base/y.ts": 'import type { X } from "./base.ts";\n',
+    }
+    for name, content in {**WORKER, **others}.items():
+        path = tmp_path / "worker/src" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    assert flaws(WINGS[0], tmp_path) == []
+    path = tmp_path / "worker/src" / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"{text}\n")
+    assert [found for found in flaws(WINGS[0], tmp_path) if flaw in found]

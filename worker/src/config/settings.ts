@@ -1,0 +1,409 @@
+// SPDX-License-Identifier: Apache-2.0
+/** The Worker's environment, read once and validated; a bad value names its variable. */
+import * as z from "zod/mini";
+import { ApiError } from "../base/errors.ts";
+
+/** Bindings and variables as the platform hands them over. Unset secrets are `null` or absent. */
+export interface Env {
+  /** The one Durable Object; its class is known to those who ask it. */
+  INSTANCE: DurableObjectNamespace;
+  /** The process engine's socket; absent where the platform has containers. */
+  ENGINE?: Fetcher;
+  /** A network that reaches 127.0.0.1 only: the way to a process sandbox's ports. */
+  LOOPBACK?: Fetcher;
+  /** A network that reaches a provider on this machine. */
+  PROVIDER?: Fetcher;
+  [name: string]: unknown;
+}
+
+/** Provider prefixes of a model id, in the order of the documentation. */
+export const PROVIDERS = ["anthropic", "openrouter", "openai", "custom", "rehearsal"] as const;
+/** One of {@link PROVIDERS}. */
+export type ProviderName = (typeof PROVIDERS)[number];
+
+/** A model id taken apart: `openrouter/anthropic/claude-sonnet-4.5` has provider `openrouter`. */
+export interface Model {
+  /** The whole id, as people write it. */
+  id: string;
+  provider: ProviderName;
+  /** The provider's own name for it. */
+  name: string;
+}
+
+/** Names of the secrets the Worker may hold, in the order of the proof. */
+export const SECRETS = [
+  "API_TOKEN",
+  "API_TOKEN_PREVIOUS",
+  "ANTHROPIC_API_KEY",
+  "OPENROUTER_API_KEY",
+  "OPENAI_API_KEY",
+  "CUSTOM_API_KEY",
+  "AI_GATEWAY_TOKEN",
+  "HERMES_SECRETS",
+] as const;
+/** One of {@link SECRETS}. */
+export type SecretName = (typeof SECRETS)[number];
+
+const text = z.pipe(
+  z.nullish(z.string()),
+  z.transform((value) => (value ?? "").trim()),
+);
+const required = text.check(z.refine((value) => value !== "", "must not be empty"));
+const flag = z.pipe(
+  text.check(z.refine((value) => ["", "true", "false"].includes(value), 'must be "true" or "false"')),
+  z.transform((value) => value === "true"),
+);
+
+/** `90`, `90s`, `10m` or `4h` as milliseconds; bare numbers are seconds. */
+const duration = (fallback: string, least: number, most: number, limits: string) =>
+  z
+    .pipe(
+      text.check(
+        z.refine(
+          (value) => /^(?:\d{1,7}[smh]?)?$/.test(value),
+          "must be seconds, or a number with s, m or h",
+        ),
+      ),
+      z.transform((value) => {
+        const given = value === "" ? fallback : value;
+        const unit = { s: 1000, m: 60_000, h: 3600_000 }[given.at(-1) ?? ""] ?? 1000;
+        return Number.parseInt(given, 10) * unit;
+      }),
+    )
+    .check(z.refine((ms) => ms >= least && ms <= most, limits));
+
+const model = z.pipe(
+  z
+    .string()
+    .check(
+      z.regex(
+        /^(?:anthropic|openrouter|openai|custom|rehearsal)\/[\w.:@/+-]{1,200}$/,
+        `must be provider/model with a provider of ${PROVIDERS.join(", ")}`,
+      ),
+    ),
+  z.transform((id): Model => {
+    const cut = id.indexOf("/");
+    return { id, provider: id.slice(0, cut) as ProviderName, name: id.slice(cut + 1) };
+  }),
+);
+
+/** JSON in a text variable. */
+const json = <T extends z.ZodMiniType>(schema: T, fallback: string) =>
+  z.pipe(
+    z.pipe(
+      text,
+      z.transform((value, context): unknown => {
+        try {
+          return JSON.parse(value === "" ? fallback : value);
+        } catch {
+          context.issues.push({ code: "custom", message: "must be JSON", input: "" });
+          return z.NEVER;
+        }
+      }),
+    ),
+    schema,
+  );
+
+const variables = z.record(
+  z.string().check(z.regex(/^[A-Za-z_]\w*$/, "has a name no variable may have")),
+  z.string(),
+);
+
+const httpUrl = z.pipe(
+  text.check(
+    z.refine(
+      (value) => value === "" || (URL.canParse(value) && /^https?:$/.test(new URL(value).protocol)),
+      "must be an http or https URL",
+    ),
+    z.refine((value) => !/[?#@\s]/.test(value), "must have no query, fragment or credentials"),
+  ),
+  z.transform((value) => value.replace(/\/+$/, "")),
+);
+
+/** Several values in one text, separated by commas. */
+const list = <T extends z.ZodMiniType<unknown, string>>(item: T) =>
+  z.pipe(
+    z.pipe(
+      text,
+      z.transform((value) =>
+        value
+          .split(",")
+          .map((one) => one.trim())
+          .filter((one) => one !== ""),
+      ),
+    ),
+    z.array(item),
+  );
+
+/** As browsers send it: scheme, name and port, nothing behind. */
+const isWebOrigin = (value: string) =>
+  /^https?:/.test(value) && URL.canParse(value) && new URL(value).origin === value;
+
+/** What pages send that have no origin of their own: files, and frames that are kept apart, of any site. */
+const OPAQUE_ORIGINS = ["null", "file://"];
+/** What desktop programs and browsers' extensions send for their pages. */
+const APP_ORIGIN = /^(?!https?:)[a-z][a-z0-9+.-]*:\/\/[A-Za-z0-9._-]+(?::[1-9]\d{0,4})?$/;
+
+const origin = z
+  .string()
+  .check(
+    z.refine(
+      (value) =>
+        isWebOrigin(value) ||
+        OPAQUE_ORIGINS.includes(value) ||
+        (APP_ORIGIN.test(value) && value.length <= 300),
+      "must list origins like https://app.example.com",
+    ),
+  );
+
+const ownOrigin = text.check(
+  z.refine(
+    (value) => value === "" || isWebOrigin(value),
+    "must be an origin like https://hermes.example.com",
+  ),
+);
+
+/** A number of tokens; 0 when nobody said. */
+const tokens = z.pipe(
+  text.check(z.refine((value) => /^\d{0,8}$/.test(value), "must be a number of tokens")),
+  z.transform(Number),
+);
+
+const hostname = z.pipe(
+  text.check(
+    z.refine((value) => /^(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.|$))*$/i.test(value), "must be a hostname"),
+  ),
+  z.transform((value) => value.toLowerCase()),
+);
+
+/** `open`, `providers`, or hosts separated by commas. */
+const egress = z.pipe(
+  text.check(
+    z.refine(
+      (value) => /^(?:[a-z0-9.-]+(?:,[a-z0-9.-]+)*)?$/.test(value),
+      "must be open, providers, or hosts separated by commas",
+    ),
+  ),
+  z.transform((value): Settings["egress"] => {
+    if (value === "" || value === "open") return "open";
+    return value === "providers" ? [] : value.split(",");
+  }),
+);
+
+/** Near where Cloudflare may make a Durable Object. */
+export const LOCATIONS = [
+  ...(["wnam", "enam", "sam", "weur", "eeur"] as const),
+  ...(["apac", "apac-ne", "apac-se", "oc", "afr", "me"] as const),
+] satisfies DurableObjectLocationHint[];
+
+const schema = z.object({
+  HERMES_NAME: required,
+  WORKER_VERSION: text,
+  HERMES_VERSION: text,
+  HERMES_IMAGE: required,
+  HERMES_IMAGE_REFERENCE: text,
+  HERMES_PLATFORM: z.enum(["workerd", "cloudflare"], "must be workerd or cloudflare"),
+  HERMES_ENGINE: z.enum(["process", "docker", "cloudflare"], "must be process, docker or cloudflare"),
+  HERMES_DEFAULT_MODEL: model,
+  HERMES_MODELS: json(z.array(model), "[]"),
+  HERMES_PROVIDER_BASE_URL: httpUrl,
+  HERMES_CONTEXT_LENGTH: tokens,
+  HERMES_SLEEP_AFTER: duration("4h", 1000, 6 * 3600_000, "must be between 1 second and 6 hours"),
+  HERMES_DRAIN_TIMEOUT: duration("60s", 0, 900_000, "must be at most 15 minutes"),
+  HERMES_TOKEN_OVERLAP: duration("10m", 0, 24 * 3600_000, "must be at most 24 hours"),
+  HERMES_ON_DISCONNECT: z._default(z.enum(["stop", "finish"], "must be stop or finish"), "stop"),
+  HERMES_HOST_TOOLS: flag,
+  HERMES_INSTANCE_TYPE: text,
+  HERMES_LOCATION: z._default(z.enum(["", ...LOCATIONS], "must be a location hint of Durable Objects"), ""),
+  HERMES_ALLOW_UNAUTHENTICATED: flag,
+  HERMES_CORS_ORIGINS: list(origin),
+  HERMES_DASHBOARD: text,
+  HERMES_DASHBOARD_HOSTNAME: hostname,
+  HERMES_DASHBOARD_ORIGIN: ownOrigin,
+  HERMES_DASHBOARD_IDLE: duration("1h", 0, 24 * 3600_000, "must be at most 24 hours"),
+  HERMES_ACCESS_TEAM_DOMAIN: hostname,
+  HERMES_ACCESS_AUDIENCES: list(z.string().check(z.regex(/^[\w-]{8,128}$/, "must list audience tags"))),
+  HERMES_PROVIDER_KEYS: z._default(
+    z.enum(["sealed", "environment"], "must be sealed or environment"),
+    "sealed",
+  ),
+  HERMES_AI_GATEWAY: httpUrl,
+  HERMES_EGRESS: egress,
+  PROVIDERS_ADDRESS: httpUrl.check(z.refine((value) => value !== "", "must not be empty")),
+  HERMES_ENV: json(variables, "{}"),
+  HERMES_SECRETS: json(variables, "{}"),
+});
+
+/** Names of the variables that the Worker reads, the secret one among them. */
+export const VARIABLES: readonly string[] = Object.keys(schema.shape);
+
+/** Everything the Worker needs to know about its deployment. Durations are milliseconds. */
+export interface Settings {
+  name: string;
+  workerVersion: string;
+  hermesVersion: string;
+  image: string;
+  /** The same image by its digest in Cloudflare's registry; empty elsewhere. */
+  imageReference: string;
+  platform: "workerd" | "cloudflare";
+  engine: "process" | "docker" | "cloudflare";
+  defaultModel: Model;
+  /** Further models that a request may name, without the default. */
+  models: readonly Model[];
+  /** See {@link ownBaseUrl}; empty = every provider's own. */
+  providerBaseUrl: string;
+  /** Of the models behind it, in tokens; 0 when nobody said. */
+  contextLength: number;
+  sleepAfter: number;
+  drainTimeout: number;
+  /** How long a replaced API token outlives the first use of the one that replaced it. */
+  tokenOverlap: number;
+  /** Whether a turn that Hermes has begun goes on without the client that asked for it. */
+  finishesAlone: boolean;
+  hostTools: boolean;
+  /** Size of the container, where the platform offers several. */
+  instanceType: string;
+  allowUnauthenticated: boolean;
+  /** Web pages that may call the API. */
+  corsOrigins: readonly string[];
+  /** Why there is no dashboard; `null` when there is one. */
+  dashboardOff: string | null;
+  /** Where the dashboard is; empty = on a socket of its own only. */
+  dashboardHostname: string;
+  /** Where people see it, when a proxy before it tells something else; empty when nobody said. */
+  dashboardOrigin: string;
+  /** How long what Hermes sends to an open dashboard counts as activity, after the last sign of a person. */
+  dashboardIdle: number;
+  /** Cloudflare Access before the dashboard, or `null`. */
+  access: { issuer: string; audiences: string[] } | null;
+  /** Whether Hermes gets the providers' keys themselves instead of a capability. */
+  keysInEnvironment: boolean;
+  /** Cloudflare's AI Gateway before the known providers, or an empty text. */
+  aiGateway: string;
+  /** The hosts that a container may reach besides the providers. */
+  egress: "open" | readonly string[];
+  /** Where the sandbox finds the `Providers` entrypoint. */
+  providersAddress: string;
+  /** Further settings for Hermes. */
+  hermesEnv: Readonly<Record<string, string>>;
+  /** Further secrets for Hermes. */
+  hermesSecrets: Readonly<Record<string, string>>;
+  /** Secrets that are set, verbatim. */
+  secrets: Partial<Record<SecretName, string>>;
+}
+
+const known = new WeakMap<object, Settings>();
+
+/**
+ * Reads and validates the environment; the result is kept for as long as the environment lives.
+ * @throws ApiError 503 `bad_configuration`, naming the variable and what it must be.
+ */
+export function settingsOf(env: Env): Settings {
+  const kept = known.get(env);
+  if (kept !== undefined) return kept;
+  const settings = parse(env);
+  known.set(env, settings);
+  return settings;
+}
+
+function parse(env: Env): Settings {
+  const result = schema.safeParse(env);
+  if (!result.success) throw badConfiguration(result.error.issues);
+  const out = result.data;
+  const settings: Settings = {
+    name: out.HERMES_NAME,
+    workerVersion: out.WORKER_VERSION,
+    hermesVersion: out.HERMES_VERSION,
+    image: out.HERMES_IMAGE,
+    imageReference: out.HERMES_IMAGE_REFERENCE,
+    platform: out.HERMES_PLATFORM,
+    engine: out.HERMES_ENGINE,
+    defaultModel: out.HERMES_DEFAULT_MODEL,
+    models: out.HERMES_MODELS.filter((model) => model.id !== out.HERMES_DEFAULT_MODEL.id),
+    providerBaseUrl: out.HERMES_PROVIDER_BASE_URL,
+    contextLength: out.HERMES_CONTEXT_LENGTH,
+    sleepAfter: out.HERMES_SLEEP_AFTER,
+    drainTimeout: out.HERMES_DRAIN_TIMEOUT,
+    tokenOverlap: out.HERMES_TOKEN_OVERLAP,
+    finishesAlone: out.HERMES_ON_DISCONNECT === "finish",
+    hostTools: out.HERMES_HOST_TOOLS,
+    instanceType: out.HERMES_INSTANCE_TYPE || "standard-1",
+    allowUnauthenticated: out.HERMES_ALLOW_UNAUTHENTICATED,
+    corsOrigins: out.HERMES_CORS_ORIGINS,
+    dashboardOff: dashboardOff(out.HERMES_DASHBOARD),
+    dashboardHostname: out.HERMES_DASHBOARD_HOSTNAME,
+    dashboardOrigin: out.HERMES_DASHBOARD_ORIGIN,
+    dashboardIdle: out.HERMES_DASHBOARD_IDLE,
+    access: accessOf(out.HERMES_ACCESS_TEAM_DOMAIN, out.HERMES_ACCESS_AUDIENCES),
+    keysInEnvironment: out.HERMES_PROVIDER_KEYS === "environment",
+    aiGateway: out.HERMES_AI_GATEWAY,
+    egress: out.HERMES_EGRESS,
+    providersAddress: out.PROVIDERS_ADDRESS,
+    hermesEnv: out.HERMES_ENV,
+    hermesSecrets: out.HERMES_SECRETS,
+    secrets: secretsOf(env),
+  };
+  if (settings.allowUnauthenticated && settings.corsOrigins.some((one) => OPAQUE_ORIGINS.includes(one)))
+    throw configurationError("HERMES_CORS_ORIGINS lists pages of any site, and no token keeps them out");
+  const speaks = [settings.defaultModel, ...settings.models].map((model) => model.provider);
+  if (speaks.includes("custom") && settings.providerBaseUrl === "")
+    throw configurationError("HERMES_PROVIDER_BASE_URL must be set to use the provider custom");
+  return settings;
+}
+
+/** `on`, or `off: <why>`. */
+function dashboardOff(text: string): string | null {
+  if (text === "on") return null;
+  return text.replace(/^off:?\s*/, "") || "It is switched off.";
+}
+
+function accessOf(domain: string, audiences: string[]): Settings["access"] {
+  if (domain === "" && audiences.length === 0) return null;
+  if (domain === "")
+    throw configurationError("HERMES_ACCESS_AUDIENCES is set, but not HERMES_ACCESS_TEAM_DOMAIN");
+  if (audiences.length === 0)
+    throw configurationError("HERMES_ACCESS_TEAM_DOMAIN is set, but not HERMES_ACCESS_AUDIENCES");
+  return { issuer: `https://${domain}`, audiences };
+}
+
+function secretsOf(env: Env): Partial<Record<SecretName, string>> {
+  const secrets: Partial<Record<SecretName, string>> = {};
+  for (const name of SECRETS) {
+    const value = env[name];
+    if (typeof value === "string" && value !== "") secrets[name] = value;
+  }
+  return secrets;
+}
+
+function badConfiguration(issues: readonly z.core.$ZodIssue[]): ApiError {
+  const told = issues.map((issue) => `${String(issue.path[0] ?? "environment")} ${issue.message}`);
+  return configurationError(told.join("; "));
+}
+
+function configurationError(problem: string): ApiError {
+  return new ApiError({
+    status: 503,
+    code: "bad_configuration",
+    message: `The Worker's configuration is not usable: ${problem}. Mend it and deploy again.`,
+  });
+}
+
+/** The providers that a configured model speaks through. */
+export function providersOf(settings: Settings): ProviderName[] {
+  return [...new Set([settings.defaultModel, ...settings.models].map((model) => model.provider))];
+}
+
+/**
+ * The base URL that the owner set for a provider, or an empty text. It belongs to `custom` when a configured
+ * model is of it (that provider has no other), else to the default model's provider.
+ */
+export function ownBaseUrl(settings: Settings, provider: ProviderName): string {
+  const custom = [settings.defaultModel, ...settings.models].some((model) => model.provider === "custom");
+  const owner = custom ? "custom" : settings.defaultModel.provider;
+  return provider === owner ? settings.providerBaseUrl : "";
+}
+
+/** Every value that must never be shown: the Worker's own secrets and Hermes' further ones. */
+export function secretValues(settings: Settings): string[] {
+  return [...Object.values(settings.secrets), ...Object.values(settings.hermesSecrets)];
+}

@@ -1,0 +1,510 @@
+// SPDX-License-Identifier: Apache-2.0
+/** One boot: from the snapshot, else from the image and the vault, until Hermes answers; or why it did not. */
+import { ApiError, reason } from "../base/errors.ts";
+import { lastLine } from "../base/streams.ts";
+import { Deadline, SILENT, within } from "../base/time.ts";
+import { goFor, startOf } from "../config/configuration.ts";
+import type { BootKeys } from "../config/hermes-config.ts";
+import { COMMAND_CUT, type Guest, type Restored } from "../sandbox/commands.ts";
+import { Listener } from "../sandbox/run.ts";
+import {
+  EngineError,
+  engineReason,
+  INACTIVITY_LIMIT,
+  isRefusedForNow,
+  SandboxGone,
+} from "../sandbox/sandbox.ts";
+import { chooseSnapshot, type SnapshotRecord } from "../state/snapshots.ts";
+import type { Generation } from "../state/vault.ts";
+import type { Parts, Running } from "./parts.ts";
+import type { Memory } from "./record.ts";
+import { bootPause, cronPause } from "./schedule.ts";
+import { isStartFailure, type Watch } from "./watch.ts";
+
+/** What a boot works with. */
+export interface BootParts extends Running {
+  watch: Watch;
+  guest(bootId: string, keys: BootKeys): Guest;
+  /** Nothing runs any more. */
+  fallAsleep(wakeAt: number | null, notBefore?: number): void;
+}
+
+/** Until a Hermes that was told to go answers with this boot's key, in milliseconds. */
+export const READY_PATIENCE = 90_000;
+/** Characters of a failed boot's log that are kept, and how long its last words are waited for, in ms. */
+const LOG_TAIL = 4000;
+const LOG_GRACE = 300;
+/**
+ * What a platform refuses for the moment is tried again for so long, after pauses from the shortest to the longest; in
+ * milliseconds. So is a snapshot that it took a moment ago: it may not be where it is started from yet.
+ */
+const AGAIN_PATIENCE = 30_000;
+const SHORTEST_AGAIN = 1000;
+const LONGEST_AGAIN = 5000;
+/** A snapshot that is younger than this is such a one, in milliseconds. */
+const FRESH = 60_000;
+/** How often a boot begins anew of which a command was cut off. */
+const MAX_CUTS = 2;
+
+/** Boots of one instance, one at a time. */
+export class Boot {
+  readonly #parts: BootParts;
+
+  constructor(parts: BootParts) {
+    this.#parts = parts;
+  }
+
+  /**
+   * Returns when Hermes is ready.
+   * @throws ApiError 503 with the reason; what was started is gone then, and the pause before the next attempt set.
+   */
+  async run(why: string): Promise<void> {
+    const { time, memory, remember } = this.#parts;
+    const began = time.now();
+    // A boot that never gets ready leaves the appointments where they were.
+    remember({
+      whyAwake: why,
+      wakeAt: memory.wakeAt ?? memory.nextCron,
+      starting: { since: began, why: this.#waitsFor },
+    });
+    await this.#bringSomehow([]);
+    this.#isAwake(began);
+  }
+
+  /**
+   * Goes on with a boot that an earlier life of this object began, or begins another where that does not get ready.
+   * @throws as {@link run} does.
+   */
+  async takeUp(): Promise<void> {
+    const { time, log, memory, vault } = this.#parts;
+    const began = time.now();
+    const { bootId, startedFrom: snapshot, whyAwake } = memory;
+    const upload = snapshot === null ? vault.offered : null;
+    const attempt = new Attempt(this.#parts, { snapshot, upload, passedOver: [] }, bootId ?? undefined);
+    try {
+      await attempt.takeUp();
+      if (upload !== null) vault.prove(upload.id);
+    } catch (error) {
+      if (isNoEngine(error)) throw await this.#failed(attempt, error);
+      log.warn("boot_not_taken_up", { boot: bootId, why: engineReason(error) });
+      await this.#destroyQuietly();
+      return this.run(whyAwake ?? "reattach");
+    }
+    this.#isAwake(began);
+  }
+
+  /** What a boot waits for until a command works, for people. */
+  get #waitsFor(): string {
+    const { platform } = this.#parts.settings;
+    return platform === "cloudflare"
+      ? "Cloudflare is still distributing the image"
+      : "the sandbox is starting";
+  }
+
+  #isAwake(began: number): void {
+    const { time, log, memory, remember } = this.#parts;
+    const now = time.now();
+    remember({
+      state: "awake",
+      since: now,
+      gatewayStopped: false,
+      wokenForCron: memory.whyAwake === "cron",
+      lastActivity: now,
+      lastSave: now,
+      firstUnsaved: null,
+      lastUnsaved: null,
+      wakeAt: null,
+      notBefore: 0,
+      bootFailures: 0,
+      saveFailures: 0,
+      failingSince: null,
+      boots: memory.boots + 1,
+      lastError: null,
+    });
+    log.info("awake", { boot: memory.bootId, ms: now - began, restored: memory.restored });
+  }
+
+  /** With what was brought from elsewhere, else from the snapshot, else from the image and the vault. */
+  async #bringSomehow(passedOver: string[]): Promise<void> {
+    const { vault, remember } = this.#parts;
+    const { offered } = vault;
+    if (offered !== null) {
+      const upload = { snapshot: null, upload: offered, passedOver };
+      if (await this.#tried(upload, `backup ${offered.id}`)) return void vault.prove(offered.id);
+      vault.withdraw(offered.id);
+    }
+    const snapshot = this.#chosen(passedOver);
+    if (snapshot !== null) {
+      if (await this.#tried({ snapshot, upload: null, passedOver }, `snapshot ${snapshot.id}`)) return;
+      remember({ snapshot: null });
+    }
+    await this.#fromVault(passedOver);
+  }
+
+  #chosen(passedOver: string[]): SnapshotRecord | null {
+    const { time, settings, memory, vault, remember } = this.#parts;
+    const choice = chooseSnapshot(memory.snapshot, vault, settings.image, time.now());
+    if (choice === null) return null;
+    if ("use" in choice) return choice.use;
+    this.#passOver(passedOver, choice.why);
+    remember({ snapshot: null });
+    return null;
+  }
+
+  /** @returns whether Hermes is ready with it; what did not serve is gone, and told of. */
+  async #tried(from: From, name: string): Promise<boolean> {
+    const failed = await this.#attempts(from);
+    if (failed === null) return true;
+    const { attempt, error } = failed;
+    // Of a platform that has no container for it nothing that it would start with is guilty.
+    if (isNoEngine(error) || isRefusedForNow(error)) throw await this.#failed(attempt, error);
+    this.#passOver(from.passedOver, `${name}: ${engineReason(error)}`);
+    await this.#destroyQuietly();
+    return false;
+  }
+
+  async #fromVault(passedOver: string[]): Promise<void> {
+    const failed = await this.#attempts({ snapshot: null, upload: null, passedOver });
+    if (failed !== null) throw await this.#failed(failed.attempt, failed.error);
+  }
+
+  /**
+   * Attempts with the same beginning until one is through, or fails for what the next one would meet again.
+   * @returns the last one and why it failed, or `null` when Hermes is ready.
+   */
+  async #attempts(from: From): Promise<{ attempt: Attempt; error: unknown } | null> {
+    const { time, log, memory, remember } = this.#parts;
+    const tries = new Tries(this.#parts, from);
+    const waitsFor = (why: string) => {
+      if (memory.starting !== null) remember({ starting: { ...memory.starting, why } });
+    };
+    try {
+      for (let pause = SHORTEST_AGAIN; ; pause = Math.min(2 * pause, LONGEST_AGAIN)) {
+        const attempt = new Attempt(this.#parts, from);
+        try {
+          await attempt.run();
+          return null;
+        } catch (error) {
+          if (!tries.mayGoOn(attempt, error)) return { attempt, error };
+          const why = engineReason(error);
+          log.warn("started_again", { boot: attempt.bootId, why });
+          if (isRefusedForNow(error)) waitsFor(reason(error));
+          await this.#destroyQuietly();
+          await time.sleep(pause);
+          waitsFor(this.#waitsFor);
+        }
+      }
+    } finally {
+      tries.stop();
+    }
+  }
+
+  #passOver(passedOver: string[], why: string): void {
+    passedOver.push(why);
+    this.#parts.log.warn("passed_over", { why });
+  }
+
+  async #destroyQuietly(): Promise<void> {
+    await this.#parts.sandbox
+      .destroy()
+      .catch((error: unknown) => this.#parts.log.warn("destroy_failed", { why: engineReason(error) }));
+  }
+
+  async #failed(attempt: Attempt, cause: unknown): Promise<ApiError> {
+    const { log, time, memory, remember, fallAsleep } = this.#parts;
+    const { lastExit } = memory;
+    if (isNoEngine(cause)) return this.#noEngine(cause);
+    const tail = await attempt.tail();
+    await this.#destroyQuietly();
+    const failures = memory.bootFailures + 1;
+    const pause = bootPause(failures);
+    const remedy = this.#remedy(attempt, cause, tail);
+    const error = bootError(cause, remedy, pause);
+    log.error("boot_failed", {
+      boot: attempt.bootId,
+      code: error.code,
+      why: error.message,
+      log_tail: tail,
+      attempt: failures,
+    });
+    const now = time.now();
+    remember({
+      lastExit: cause instanceof SandboxGone && lastExit !== null ? { ...lastExit, logTail: tail } : lastExit,
+      bootFailures: failures,
+      lastError: { at: now, code: error.code, message: error.message },
+    });
+    fallAsleep(this.#appointmentAfter(cronPause(failures)), now + pause);
+    return error;
+  }
+
+  /** The image is blamed only when it was seen to run: else it is the platform that brought nothing up. */
+  #remedy(attempt: Attempt, cause: unknown, tail: string | null): string {
+    const { settings } = this.#parts;
+    if (attempt.answered || isSilent(cause) || isRefusedForNow(cause)) return lastWords(tail);
+    const ended = cause instanceof SandboxGone && cause.exit !== null;
+    if (settings.platform !== "cloudflare" || attempt.ran || ended) return wrongImage(settings.image);
+    return " Nothing was seen to run in it: Cloudflare did not bring its container up. The next request tries again.";
+  }
+
+  /** Nothing was wrong with Hermes, so the next request tries at once; what did run died with its engine. */
+  #noEngine(cause: ApiError): ApiError {
+    const { log, time, remember, fallAsleep } = this.#parts;
+    log.error("boot_failed", { code: cause.code, why: cause.message });
+    remember({ lastError: { at: time.now(), code: cause.code, message: cause.message } });
+    fallAsleep(this.#appointmentAfter(bootPause(6)));
+    return cause;
+  }
+
+  /** A job that woke us, or is due soon, is tried again after a pause; nothing else needs a timer. */
+  #appointmentAfter(pause: number): number | null {
+    const { wakeAt, whyAwake } = this.#parts.memory;
+    const soonest = this.#parts.time.now() + pause;
+    if (wakeAt === null) return whyAwake === "cron" ? soonest : null;
+    return Math.max(wakeAt, soonest);
+  }
+}
+
+/** How often, and for how long, a boot is begun anew. */
+class Tries {
+  readonly #parts: BootParts;
+  readonly #isFresh: boolean;
+  readonly #patience: Deadline;
+  #startFailures = 0;
+  #cuts = 0;
+
+  constructor(parts: BootParts, { snapshot }: From) {
+    this.#parts = parts;
+    const { time, settings } = parts;
+    this.#isFresh =
+      settings.platform === "cloudflare" && snapshot !== null && time.now() - snapshot.renewed < FRESH;
+    this.#patience = new Deadline(time, AGAIN_PATIENCE);
+  }
+
+  /** Whether another attempt may do better than the one that failed. */
+  mayGoOn(attempt: Attempt, error: unknown): boolean {
+    if (this.#parts.memory.bootId !== attempt.bootId || isNoEngine(error)) return false;
+    if (isRefusedForNow(error) || (this.#isFresh && !attempt.answered)) return !this.#patience.isOver;
+    if (isStartFailure(error)) return this.#startFailures++ === 0;
+    return isCut(error) && this.#cuts++ < MAX_CUTS;
+  }
+
+  stop(): void {
+    this.#patience.stop();
+  }
+}
+
+/** What an attempt begins with. */
+interface From {
+  /** The disk; `null` for a fresh one. */
+  snapshot: SnapshotRecord | null;
+  /** What was brought from elsewhere and is to be proved; `null` for the newest of the vault. */
+  upload: Generation | null;
+  /** What would have been newer or faster but was no good, each with the reason. */
+  passedOver: string[];
+}
+
+/**
+ * One start, under a boot id of its own, so that no late news of another is taken for its own. All that it changes it
+ * changes as its boot: what it still does when it is over already changes nothing of the next.
+ */
+class Attempt {
+  readonly bootId: string;
+  readonly #parts: BootParts;
+  readonly #from: From;
+  readonly #remember: (change: Partial<Memory>) => void;
+  /** What the sandbox prints until it is ready. */
+  #log: Listener | null = null;
+  #answered = false;
+  #guest: Guest | null = null;
+
+  constructor(parts: BootParts, from: From, bootId: string = crypto.randomUUID()) {
+    this.#parts = parts;
+    this.#from = from;
+    this.bootId = bootId;
+    this.#remember = parts.rememberAs(this.bootId);
+  }
+
+  /** Whether a command ever worked in its sandbox. */
+  get answered(): boolean {
+    return this.#answered;
+  }
+
+  /** Whether anything was seen to run in its sandbox. */
+  get ran(): boolean {
+    return this.#guest?.ran ?? false;
+  }
+
+  /** @throws what ended it. */
+  async run(): Promise<void> {
+    const { time, log, settings, memory, remember } = this.#parts;
+    const { snapshot } = this.#from;
+    const keys = {
+      gatewayKey: randomKey(),
+      capability: randomKey(),
+      dashboardToken: randomKey(),
+    };
+    redactKeys(log, keys);
+    remember({
+      state: "booting",
+      since: time.now(),
+      bootId: this.bootId,
+      keys,
+      image: settings.image,
+      restored: null,
+      started: { open: startOf(settings).open, instanceType: settings.instanceType },
+      startedFrom: snapshot,
+    });
+    const from = snapshot === null ? "image" : `snapshot ${snapshot.id}`;
+    log.info("boot", { boot: this.bootId, why: memory.whyAwake, image: settings.image, from });
+    await this.#start();
+    const guest = this.#parts.guest(this.bootId, keys);
+    await this.#bring(guest, () => this.#begin(guest));
+  }
+
+  /** Goes on where an earlier life of this object was cut off. @throws what ended it. */
+  async takeUp(): Promise<void> {
+    const { memory, log } = this.#parts;
+    if (memory.keys === null) throw new SandboxGone(null);
+    log.info("boot_taken_up", { boot: this.bootId });
+    const guest = this.#parts.guest(this.bootId, memory.keys);
+    await this.#bring(guest, async () => {
+      const { state } = await guest.works();
+      if (state !== "waiting") return false;
+      if (this.#from.snapshot !== null) await guest.keep();
+      return true;
+    });
+  }
+
+  async #start(): Promise<void> {
+    const { bootId } = this;
+    const { sandbox, settings } = this.#parts;
+    const { snapshot } = this.#from;
+    // Whatever runs there is of no boot that we remember: it must neither answer nor be saved.
+    if ((await sandbox.inspect()).running) await sandbox.destroy();
+    await sandbox.start({
+      ...(snapshot === null ? { image: settings.image } : { containerSnapshot: { id: snapshot.id } }),
+      env: { HERMES_BOOT_ID: bootId },
+      labels: { boot: bootId, name: settings.name },
+      enableInternet: settings.egress === "open",
+    });
+  }
+
+  /** The first command of a sandbox that was just started; its home is to be restored. */
+  async #begin(guest: Guest): Promise<true> {
+    await (this.#from.snapshot === null ? guest.works() : guest.keep());
+    return true;
+  }
+
+  /**
+   * Commands work -> restore -> go -> ready, each raced against the sandbox's end.
+   * @param begin does the first command, and tells whether Hermes is still to be started.
+   */
+  async #bring(guest: Guest, begin: () => Promise<boolean>): Promise<void> {
+    const { bootId } = this;
+    const { sandbox, watch } = this.#parts;
+    this.#guest = guest;
+    const ended = watch.over(bootId);
+    const steps = async () => {
+      const begun = begin();
+      // Behind the first command, which nobody who waits for Hermes should have to wait for.
+      this.#log = new Listener(sandbox, ["sandbox", "logs", "--boot", bootId, "--follow"], LOG_TAIL);
+      const isToStart = await begun;
+      this.#answered = true;
+      this.#remember({ starting: null });
+      if (isToStart) await this.#startHermes(guest);
+      await guest.ready(READY_PATIENCE);
+      await sandbox.setInactivityTimeout(INACTIVITY_LIMIT);
+    };
+    // The engine decides it at each start.
+    const { confined } = await sandbox.inspect();
+    this.#remember({ confined });
+    await Promise.race([steps(), ended]);
+    if (watch.hasEnded(bootId)) throw new SandboxGone(null);
+    this.#log?.stop();
+  }
+
+  async #startHermes(guest: Guest): Promise<void> {
+    const restored = await this.#restore(guest);
+    const lost = await guest.restoreSignIns(this.#from.snapshot?.signIns ?? null);
+    const passedOver = [...restored.passedOver, ...(lost === null ? [] : [lost])];
+    this.#remember({ restored: { ...restored, passedOver } });
+    await guest.go(await goFor(this.#parts.settings, guest.keys));
+  }
+
+  async #restore(guest: Guest): Promise<Restored> {
+    const { snapshot, upload, passedOver } = this.#from;
+    if (snapshot !== null) {
+      // The platform renews a snapshot that is started from.
+      this.#remember({ snapshot: { ...snapshot, renewed: this.#parts.time.now() } });
+      return { backup: snapshot.backup, snapshot: snapshot.id, passedOver };
+    }
+    if (upload !== null) {
+      await guest.restoreUpload(upload);
+      return { backup: upload.id, snapshot: null, passedOver };
+    }
+    const restored = await guest.restore();
+    return { backup: restored.backup, snapshot: null, passedOver: [...passedOver, ...restored.passedOver] };
+  }
+
+  /** The end of its log, without secrets; it was listened to, for a dead sandbox tells nothing. */
+  async tail(): Promise<string | null> {
+    const log = this.#log;
+    if (log === null) return null;
+    // What a dying sandbox printed last is still on its way.
+    await within(this.#parts.time, LOG_GRACE, log.done);
+    log.stop();
+    return this.#parts.log.redactor.clean(log.text()) || null;
+  }
+}
+
+/** Keeps the keys of a boot out of the log. */
+export function redactKeys(log: Parts["log"], keys: BootKeys): void {
+  log.redactor.add(Object.values(keys));
+}
+
+/** A key of 256 random bits. */
+export function randomKey(): string {
+  return [...crypto.getRandomValues(new Uint8Array(32))]
+    .map((byte) => byte.toString(16).padStart(2, "0"))
+    .join("");
+}
+
+function isSilent(error: unknown): boolean {
+  return error instanceof ApiError && error.code === SILENT;
+}
+
+/** Whether a command, or the way to it, was cut off, and nobody knows anything that would be wrong. */
+function isCut(error: unknown): boolean {
+  if (error instanceof ApiError) return error.code === COMMAND_CUT;
+  return !(error instanceof EngineError) && /cut off|connection lost|disconnected/i.test(reason(error));
+}
+
+function isNoEngine(error: unknown): error is ApiError {
+  return error instanceof ApiError && error.code === "engine_unavailable";
+}
+
+/** The refusal that a failed boot leaves behind. */
+function bootError(cause: unknown, more: string, pause: number): ApiError {
+  const code = cause instanceof ApiError && !(cause instanceof SandboxGone) ? cause.code : codeOf(cause);
+  return new ApiError({
+    status: 503,
+    code,
+    message: `Hermes did not start: ${engineReason(cause)}${more}`,
+    retryAfter: Math.max(1, pause / 1000),
+    cause,
+  });
+}
+
+function lastWords(tail: string | null): string {
+  const last = lastLine(tail ?? "");
+  return last === "" ? "" : ` Its log ends with: ${last}`;
+}
+
+/** What to do about a sandbox in which nothing could be asked: its log is only the engine's own noise. */
+function wrongImage(image: string): string {
+  return ` No command worked in it, so ${image} is probably not Hermes' image, or damaged: remove it and deploy again.`;
+}
+
+function codeOf(cause: unknown): string {
+  return cause instanceof EngineError && cause.status === 507 ? "disk_full" : "boot_failed";
+}

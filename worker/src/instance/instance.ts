@@ -1,0 +1,749 @@
+// SPDX-License-Identifier: Apache-2.0
+/** `HermesInstance`, the Durable Object: the only place that starts, stops or asks the sandbox. */
+import { DurableObject } from "cloudflare:workers";
+import { digestOf, hex } from "../base/digests.ts";
+import { ApiError, errorResponse, toApiError } from "../base/errors.ts";
+import { BOOT_CAUSE } from "../base/headers.ts";
+import type { Lasting } from "../base/lasting.ts";
+import { Log, Redactor } from "../base/log.ts";
+import { realTime } from "../base/time.ts";
+import type { Restart } from "../config/configuration.ts";
+import { deployedDigest } from "../config/deployed-digest.ts";
+import { buildGo, NO_KEYS } from "../config/hermes-config.ts";
+import { type Env, type Settings, secretValues, settingsOf } from "../config/settings.ts";
+import { Bounded } from "../sandbox/bounded.ts";
+import type { JobTrouble } from "../sandbox/commands.ts";
+import { ContainerSandbox } from "../sandbox/container.ts";
+import { AbsentSandbox } from "../sandbox/no-container.ts";
+import { ProcessSandbox } from "../sandbox/process-engine.ts";
+import { run } from "../sandbox/run.ts";
+import { CLOUD_START, LOCAL_START, type Sandbox } from "../sandbox/sandbox.ts";
+import { markOf, type StorageMark } from "../state/storage-mark.ts";
+import { type Part, Uploads } from "../state/uploads.ts";
+import { type Generation, Vault } from "../state/vault.ts";
+import { TURN, Turns } from "./chat-turns.ts";
+import { ASLEEP, PANEL, Panel, WAKING } from "./dashboard-proxy.ts";
+import { type Opened, Sessions } from "./dashboard-sessions.ts";
+import { SOCKET_END, Sockets } from "./dashboard-sockets.ts";
+import { abortOf, CREDENTIAL, type Credential, Leases, TROUBLED, type Until } from "./leases.ts";
+import { Lifecycle } from "./lifecycle.ts";
+import type { Memory, ProviderTrouble } from "./record.ts";
+import { asOf, count } from "./running-time.ts";
+import { type Deaths, Tokens, type TokenUse } from "./token-rotation.ts";
+
+const MEMORY = "memory";
+/** When this object was last torn down for a broken way to the container engine. */
+const HEALED = "healed";
+/** Not again within so many milliseconds: what did not help then does not help now. */
+const HEAL_PAUSE = 10_000;
+/** No month that is told of began before; in milliseconds. */
+const LONGEST_MONTHS = 62 * 24 * 3600_000;
+/** How long a sandbox goes on at most that was told to stop, in milliseconds. */
+const LONGEST_TERM = 840_000;
+/** What only looks into the sandbox takes no longer, in milliseconds. */
+const LOOK = 30_000;
+
+/** What is wrong with a backup itself, whoever sends it how often. */
+const OF_THE_BACKUP = new Set(["bad_backup", "backup_not_restored", "state_too_large"]);
+
+/** What `/api/health` says about the instance. */
+export interface Health {
+  state: Memory["state"];
+  /** ISO 8601. */
+  since: string;
+  bootId: string | null;
+  /** Since when (ISO 8601), and for what, a boot waits that has nothing yet in which a command works. */
+  starting: { since: string; why: string } | null;
+  image: string | null;
+  gateway: "running" | null;
+  lastJobError: (Omit<JobTrouble, "at"> & { at: string }) | null;
+  confined: boolean | null;
+  /** Version of the code and settings that this object runs with; the Worker before it may have another. */
+  version: string;
+  /** Whether this object runs with all that the asking Worker has, secrets among it. */
+  inStep: boolean;
+  configuration: ConfigurationView | null;
+  storage: StorageView;
+  stateAtRisk: RiskView | null;
+  stateShrank: ShrinkageView | null;
+}
+
+/** What Hermes knows was not saved for too long. */
+export interface RiskView {
+  /** ISO 8601. */
+  since: string;
+  why: string;
+}
+
+/** The state is a fraction of what it was; the backup from before is kept. */
+export interface ShrinkageView {
+  since: string;
+  bytes: number;
+  before: { backup: number; bytes: number };
+}
+
+/** Which storage it is, and what is kept in it: whoever remembers another one knows that this one began anew. */
+export interface StorageView {
+  id: string;
+  /** ISO 8601. */
+  since: string;
+  backups: number;
+  newestBackup: { id: number; created: string; digest: string } | null;
+}
+
+/** Whether a running Hermes has the deployed settings; `null` where none runs, or while nobody knows. */
+export interface ConfigurationView {
+  current: boolean;
+  /** The variables whose values are not in force. */
+  differs: string[];
+  /** The lightest restart that brings them. */
+  restart: Restart;
+}
+
+/** One person's Hermes. Every answer carries the request id it was given. */
+export class HermesInstance extends DurableObject<Env> {
+  readonly #settings: Settings;
+  readonly #log: Log;
+  readonly #storage: StorageMark;
+  readonly #vault: Vault;
+  readonly #uploads: Uploads;
+  readonly #sandbox: Bounded;
+  readonly #lifecycle: Lifecycle;
+  readonly #turns: Turns;
+  readonly #tokens: Tokens;
+  readonly #sessions: Sessions;
+  readonly #leases = new Leases(realTime);
+  readonly #sockets: Sockets;
+  readonly #panel: Panel;
+  /** Of the boot that is remembered. */
+  #capability: string | null = null;
+
+  constructor(ctx: DurableObjectState, env: Env) {
+    super(ctx, env);
+    this.#settings = settingsOf(env);
+    this.#log = new Log(new Redactor(secretValues(this.#settings)));
+    this.#storage = markOf(ctx.storage.kv, Date.now());
+    this.#vault = new Vault(ctx.storage);
+    this.#uploads = new Uploads(ctx.storage);
+    this.#sandbox = Bounded.of(sandboxOf(ctx, env, this.#settings), realTime);
+    this.#lifecycle = new Lifecycle({
+      settings: this.#settings,
+      sandbox: this.#sandbox,
+      vault: this.#vault,
+      time: realTime,
+      log: this.#log,
+      store: {
+        get: () => ctx.storage.kv.get<Memory>(MEMORY),
+        put: (memory) => this.#keep(memory),
+      },
+      setAlarm: (at) => void (at === null ? ctx.storage.deleteAlarm() : ctx.storage.setAlarm(at)),
+      hold: (work) => ctx.waitUntil(work),
+    });
+    this.#turns = new Turns({
+      lifecycle: this.#lifecycle,
+      time: realTime,
+      log: this.#log,
+      drainTimeout: this.#settings.drainTimeout,
+      finishesAlone: this.#settings.finishesAlone,
+    });
+    this.#tokens = new Tokens(ctx.storage.kv, this.#settings.tokenOverlap);
+    this.#sessions = new Sessions(ctx.storage, (token) => this.#tokens.until(token));
+    this.#sockets = new Sockets({
+      time: realTime,
+      fetchEnd: (id, signal) =>
+        env.INSTANCE.get(ctx.id).fetch("http://instance/", {
+          headers: { upgrade: "websocket", [SOCKET_END]: id },
+          signal,
+        }),
+    });
+    this.#panel = new Panel({
+      lifecycle: this.#lifecycle,
+      time: realTime,
+      log: this.#log,
+      idle: this.#settings.dashboardIdle,
+      sockets: this.#sockets,
+    });
+    // A sandbox that outlived this object's restart is looked for at once, not at the next request.
+    if (this.#lifecycle.mustReattach) ctx.waitUntil(this.#lifecycle.reattach().catch(() => undefined));
+  }
+
+  /** A request for Hermes' own API or dashboard, sent on by the Worker. */
+  override async fetch(request: Request): Promise<Response> {
+    const socket = request.headers.get(SOCKET_END);
+    if (socket !== null) return this.#sockets.end(socket);
+    if (request.headers.get(CREDENTIAL)?.startsWith("capability ")) return this.#untilBootEnds(request);
+    const requestId = request.headers.get(TURN.requestId) ?? "";
+    const toPanel = request.headers.has(PANEL.by);
+    const waits = !this.#lifecycle.isReady;
+    try {
+      const answer = await this.#lend(request.headers.get(CREDENTIAL), request.signal, (signal) =>
+        toPanel ? this.#panel.serve(request, signal) : this.#turns.serve(request, signal),
+      );
+      const { whyAwake } = this.#lifecycle.memory;
+      if (waits && whyAwake !== null && answer.status !== 101) answer.headers.set(BOOT_CAUSE, whyAwake);
+      return answer;
+    } catch (error) {
+      const refusal = this.#refuse(error, requestId);
+      if (toPanel) refusal.headers.set(PANEL.refusal, toApiError(error).code);
+      return refusal;
+    }
+  }
+
+  /** Keeps the memory; with a boot ends what its capability has open. */
+  #keep(memory: Memory): void {
+    this.ctx.storage.kv.put(MEMORY, memory);
+    const capability = memory.keys?.capability ?? null;
+    if (capability === this.#capability) return;
+    this.#capability = capability;
+    this.#leases.look();
+  }
+
+  override async alarm(): Promise<void> {
+    await this.#lifecycle.onAlarm();
+  }
+
+  /** For the `Providers` entrypoint: an answer whose body ends with the boot that the capability in it is of. */
+  async #untilBootEnds(request: Request): Promise<Response> {
+    try {
+      return await this.#lend(request.headers.get(CREDENTIAL), request.signal, async (signal) => {
+        const { readable, writable } = new IdentityTransformStream();
+        const end = abortOf(signal).catch((why: unknown) => writable.abort(why));
+        const troubled = this.#lifecycle.memory.lastProviderError?.provider ?? "";
+        return { value: new Response(readable, { headers: { [TROUBLED]: troubled } }), end };
+      });
+    } catch (error) {
+      return this.#refuse(error, "");
+    }
+  }
+
+  /**
+   * Never wakes Hermes.
+   * @param deployed what the asking Worker was deployed with, see {@link deployedDigest}.
+   */
+  async health(deployed?: string): Promise<Health> {
+    return { ...this.#health(), inStep: deployed === (await deployedDigest(this.env)) };
+  }
+
+  #health(): Omit<Health, "inStep"> {
+    const memory = this.#lifecycle.memory;
+    const up = (memory.state === "awake" || memory.state === "saving") && !memory.gatewayStopped;
+    return {
+      state: memory.state,
+      since: iso(memory.since),
+      bootId: memory.bootId,
+      starting: startingOf(memory),
+      image: memory.image,
+      gateway: up ? "running" : null,
+      lastJobError: dated(memory.lastJobError),
+      // Of what runs: the next start decides anew.
+      confined: memory.state === "asleep" ? null : memory.confined,
+      version: this.#settings.workerVersion,
+      configuration: this.#configuration(),
+      storage: this.#storageView(),
+      stateAtRisk: this.#risk(),
+      stateShrank: this.#shrinkage(),
+    };
+  }
+
+  #risk(): RiskView | null {
+    const { risk } = this.#lifecycle;
+    return risk === null ? null : { since: iso(risk.since), why: this.#log.redactor.clean(risk.why) };
+  }
+
+  #shrinkage(): ShrinkageView | null {
+    const { shrinkage } = this.#vault;
+    if (shrinkage === null) return null;
+    const { from, now, since } = shrinkage;
+    return { since: iso(since), bytes: now.bytes, before: { backup: from.id, bytes: from.bytes } };
+  }
+
+  #configuration(): ConfigurationView | null {
+    const difference = this.#lifecycle.difference;
+    if (difference === null) return null;
+    const { restart, because } = difference;
+    return { current: restart === "nothing", differs: because, restart };
+  }
+
+  /** State, why awake, what comes next, what went wrong. Never wakes Hermes. */
+  status(requestId: string): Promise<Response> {
+    return this.#answer(requestId, async () => {
+      const memory = this.#lifecycle.memory;
+      const due = this.#lifecycle.due;
+      const backups = this.#vault.list();
+      return {
+        state: memory.state,
+        since: iso(memory.since),
+        bootId: memory.bootId,
+        starting: startingOf(memory),
+        boots: memory.boots,
+        running: runningOf(memory, Date.now()),
+        instanceType: this.#settings.platform === "cloudflare" ? this.#settings.instanceType : null,
+        image: { running: memory.bootId === null ? null : memory.image, next: this.#settings.image },
+        confined: memory.confined,
+        configurationIsCurrent: this.#configuration()?.current ?? null,
+        configuration: this.#configuration(),
+        gateway: this.#health().gateway,
+        whyAwake: memory.whyAwake,
+        requestsInFlight: this.#lifecycle.inFlight,
+        lastActivity: iso(memory.lastActivity),
+        // At the start of a boot what was restored counts as saved; of an empty home nothing was.
+        lastSave: backups.length === 0 || memory.lastSave === 0 ? null : iso(memory.lastSave),
+        unsavedSince: isoOrNull(memory.firstUnsaved),
+        next: due === null ? null : { what: due.what, at: iso(due.at) },
+        nextWake: isoOrNull(memory.wakeAt),
+        nextCron: isoOrNull(memory.nextCron),
+        restored: memory.restored,
+        snapshots: snapshotsOf(memory),
+        snapshotNote: memory.snapshotNote,
+        backups: {
+          count: backups.length,
+          newest: backups[0] === undefined ? null : backupView(backups[0]),
+          leftOut: this.#vault.leftOut,
+        },
+        storage: this.#storageView(),
+        stateAtRisk: this.#risk(),
+        stateShrank: this.#shrinkage(),
+        lastExit: memory.lastExit === null ? null : { ...memory.lastExit, at: iso(memory.lastExit.at) },
+        lastError: dated(memory.lastError),
+        lastSaveError: dated(memory.lastSaveError),
+        lastProviderError: dated(memory.lastProviderError),
+        lastJobError: dated(memory.lastJobError),
+      };
+    });
+  }
+
+  /** Boots without a chat. */
+  wake(requestId: string): Promise<Response> {
+    return this.#change(requestId, async () => {
+      await this.#lifecycle.wake("api");
+      return {};
+    });
+  }
+
+  /** Saves, verifies, destroys; by force also what cannot be saved, after a snapshot of it. */
+  sleep(requestId: string, force: boolean): Promise<Response> {
+    return this.#change(requestId, async () => {
+      const saved = await this.#lifecycle.sleep(force);
+      return saved === null ? {} : { backup: backupView(saved.backup) };
+    });
+  }
+
+  /** Saves, destroys, boots from the current image. */
+  restart(requestId: string, force: boolean): Promise<Response> {
+    return this.#change(requestId, async () => {
+      await this.#lifecycle.restart(force);
+      return {};
+    });
+  }
+
+  /** Hermes alone, with today's configuration. */
+  restartGateway(requestId: string): Promise<Response> {
+    return this.#change(requestId, async () => {
+      await this.#lifecycle.restartGateway();
+      return {};
+    });
+  }
+
+  /** Brings a running Hermes to the deployed settings by the lightest restart; never wakes it. */
+  refresh(requestId: string): Promise<Response> {
+    return this.#change(requestId, async () => ({ restarted: await this.#lifecycle.refresh() }));
+  }
+
+  /**
+   * Tells what a running Hermes would have to be restarted for if the Worker had other variables and secrets.
+   * @param variables names and values of all text variables.
+   * @param secrets names of those that would get another value.
+   */
+  preview(requestId: string, variables: Record<string, string>, secrets: string[]): Promise<Response> {
+    return this.#answer(requestId, async () => {
+      const changed = secrets.map((name) => [name, name === "HERMES_SECRETS" ? '{"CHANGED":""}' : "changed"]);
+      const settings = settingsOf({ ...this.env, ...variables, ...Object.fromEntries(changed) });
+      const difference = await this.#lifecycle.differenceFrom(settings);
+      return { restart: difference?.restart ?? "nothing", because: difference?.because ?? [] };
+    });
+  }
+
+  /** Lets what is under way end and holds back what comes, until a new version starts or half a minute is over. */
+  hold(requestId: string): Promise<Response> {
+    return this.#answer(requestId, async () => {
+      await this.#lifecycle.hold();
+      return { held: true };
+    });
+  }
+
+  /** Hermes alone; the sandbox stays. */
+  stop(requestId: string): Promise<Response> {
+    return this.#change(requestId, async () => {
+      await this.#lifecycle.stopGateway();
+      return {};
+    });
+  }
+
+  /** Kept backups, newest first. */
+  backups(requestId: string): Promise<Response> {
+    return this.#answer(requestId, async () => ({ backups: this.#vault.list().map(backupView) }));
+  }
+
+  /** Takes a backup now; of a sleeping Hermes the newest one is its state. */
+  backUp(requestId: string): Promise<Response> {
+    return this.#answer(requestId, async () => {
+      const saved = await this.#lifecycle.save("request");
+      if (saved === null) return { ...this.#newest(), unchanged: true };
+      return { backup: backupView(saved.backup), unchanged: saved.unchanged };
+    });
+  }
+
+  /** One backup as it was written: a line of JSON, then a gzipped tar. */
+  backup(requestId: string, id: number, credential: Credential): Promise<Response> {
+    const headers = {
+      "content-type": "application/octet-stream",
+      "content-disposition": `attachment; filename="${this.#settings.name}-${id}.hermes"`,
+      "cache-control": "no-store",
+      "x-request-id": requestId,
+    };
+    return this.#stream(requestId, credential, headers, async () => this.#vault.read(id));
+  }
+
+  /** Which parts of a backup have yet to be sent. */
+  missingParts(requestId: string, upload: string, parts: number): Promise<Response> {
+    return this.#answer(requestId, async () => ({ missing: this.#uploads.missing(upload, parts) }));
+  }
+
+  /** Takes one part of a backup in. */
+  takePart(
+    requestId: string,
+    part: Part,
+    body: ReadableStream<Uint8Array>,
+    credential: Credential,
+  ): Promise<Response> {
+    return this.#answer(requestId, async () => {
+      const stream = await this.#lentUpload(body, credential);
+      return { missing: await this.#uploads.take(part, stream) };
+    });
+  }
+
+  /** Puts a backup back whose parts are all there. They are kept for another try where the fault is not theirs. */
+  putBackParts(requestId: string, upload: string): Promise<Response> {
+    return this.#change(requestId, async () => {
+      const backup = await this.#lifecycle.putBack(this.#uploads.read(upload)).catch((error: unknown) => {
+        if (error instanceof ApiError && OF_THE_BACKUP.has(error.code)) this.#uploads.forget(upload);
+        throw error;
+      });
+      this.#uploads.forget(upload);
+      return { backup: backupView(backup) };
+    });
+  }
+
+  /** Puts an uploaded backup in the place of today's state, and wakes Hermes with it. */
+  putBack(requestId: string, upload: ReadableStream<Uint8Array>, credential: Credential): Promise<Response> {
+    return this.#change(requestId, async () => {
+      const stream = await this.#lentUpload(upload, credential);
+      return { backup: backupView(await this.#lifecycle.putBack(stream)) };
+    });
+  }
+
+  /** An upload ends with what let it in; a restore that has it whole goes on. */
+  #lentUpload(
+    upload: ReadableStream<Uint8Array>,
+    credential: Credential,
+  ): Promise<ReadableStream<Uint8Array>> {
+    return this.#lend(credential, undefined, async (signal) => {
+      const { readable, writable } = new IdentityTransformStream();
+      return { value: readable, end: upload.pipeTo(writable, { signal }) };
+    });
+  }
+
+  /** Processes, configuration and the log's tail, without secrets; never wakes Hermes. */
+  logs(requestId: string, lines: number): Promise<Response> {
+    return this.#answer(requestId, async () => {
+      const { bootId, state, lastExit } = this.#lifecycle.memory;
+      const config = buildGo(this.#settings, NO_KEYS).config;
+      const common = { state, bootId, config };
+      if (bootId === null) return { ...common, processes: [], log: this.#lines(lastExit?.logTail ?? "") };
+      const at = ["--boot", bootId];
+      const [status, logs] = await Promise.all([
+        run(this.#sandbox, ["sandbox", "status", ...at], { limit: LOOK }),
+        run(this.#sandbox, ["sandbox", "logs", ...at, "--lines", String(lines)], { limit: LOOK }),
+      ]);
+      const told = status.exitCode === 0 ? (JSON.parse(status.stdout) as { processes?: unknown }) : null;
+      return { ...common, sandbox: told, processes: told?.processes ?? [], log: this.#lines(logs.stdout) };
+    });
+  }
+
+  /** The log as it grows, as plain text without secrets. */
+  followLogs(requestId: string, lines: number, credential: Credential): Promise<Response> {
+    const headers = {
+      "content-type": "text/plain; charset=utf-8",
+      "cache-control": "no-store",
+      "x-request-id": requestId,
+    };
+    return this.#stream(requestId, credential, headers, async () => {
+      const { bootId } = this.#lifecycle.memory;
+      if (bootId === null)
+        throw new ApiError({
+          status: 409,
+          code: "asleep",
+          message: "Hermes is asleep; there is no log to follow.",
+        });
+      const cmd = ["sandbox", "logs", "--boot", bootId, "--lines", String(lines), "--follow"];
+      const process = await this.#sandbox.exec(cmd, { limit: null });
+      return process.stdout.pipeThrough(this.#log.redactor.stream());
+    });
+  }
+
+  /** A Worker that was given a valid API token tells so, and learns how long the tokens live. */
+  tokenUsed(use: TokenUse): Deaths {
+    const deaths = this.#tokens.use(use, Date.now());
+    this.#leases.look();
+    return deaths;
+  }
+
+  /** @param token digest of the API token that was given. */
+  async openDashboardSession(token: string): Promise<Opened> {
+    const opened = await this.#sessions.open(token, Date.now());
+    // The oldest may have given way.
+    this.#leases.look();
+    return opened;
+  }
+
+  /** @param tokens digests of the API tokens that the asking Worker is configured with. */
+  hasDashboardSession(id: string, tokens: readonly string[]): Promise<boolean> {
+    return this.#sessions.isOpen(id, tokens, Date.now());
+  }
+
+  /** Signs somebody out, of whatever the session has open as well. */
+  async endDashboardSession(id: string): Promise<void> {
+    await this.#sessions.end(id);
+    this.#leases.look();
+  }
+
+  /** Signs everybody out. */
+  revokeDashboardSessions(requestId: string): Promise<Response> {
+    return this.#answer(requestId, async () => {
+      const revoked = this.#sessions.endAll();
+      this.#leases.look();
+      this.#log.info("sessions_revoked", { request_id: requestId, revoked });
+      return { revoked };
+    });
+  }
+
+  /** How much is open by all credentials: requests under way, sockets, followed logs, calls of providers. */
+  get held(): number {
+    return this.#leases.size;
+  }
+
+  /** Signs the cookies of the dashboard's sessions. */
+  dashboardKey(): ArrayBuffer {
+    return this.#sessions.key;
+  }
+
+  /** A provider refused our key, or there is none, or it serves nobody from here. */
+  providerRefused(trouble: Omit<ProviderTrouble, "at">): void {
+    this.#lifecycle.noteProviderTrouble({ at: Date.now(), ...trouble });
+  }
+
+  /** A provider that refused us before serves us now. */
+  providerServed(provider: string): void {
+    if (this.#lifecycle.memory.lastProviderError?.provider === provider)
+      this.#lifecycle.noteProviderTrouble(null);
+  }
+
+  #storageView(): StorageView {
+    const { id, since } = this.#storage;
+    const backups = this.#vault.list();
+    const newest = backups[0];
+    return {
+      id,
+      since: iso(since),
+      backups: backups.length,
+      newestBackup:
+        newest === undefined ? null : { id: newest.id, created: iso(newest.created), digest: newest.digest },
+    };
+  }
+
+  /**
+   * Does something for whoever was let in, for as long as what let them in is good.
+   * @throws ApiError 401 `credential_over`.
+   */
+  async #lend<T>(
+    credential: string | null,
+    left: AbortSignal | undefined,
+    work: (signal: AbortSignal) => Promise<Lasting<T>>,
+  ): Promise<T> {
+    const until = await this.#untilOf(credential);
+    return (await this.#leases.hold(until, left, work)).value;
+  }
+
+  /** Who is to be asked how long a credential is good. */
+  async #untilOf(credential: string | null): Promise<Until> {
+    // While a release comes in, a Worker of the one before may still let requests in, and does not say by what.
+    const [by, what = ""] = (credential ?? "anyone").split(" ");
+    if (by === "anyone") return () => Number.POSITIVE_INFINITY;
+    if (by === "token") return () => this.#tokens.until(what);
+    if (by === "access") return () => Number(what);
+    if (by === "session") {
+      const digest = hex(await digestOf(what));
+      return () => this.#sessions.until(digest);
+    }
+    const { capability } = this.#lifecycle;
+    if (by !== "capability" || capability === null || !(await isDigestOf(what, capability))) return () => 0;
+    return () => (this.#lifecycle.capability === capability ? Number.POSITIVE_INFINITY : 0);
+  }
+
+  /** Answers with a stream that ends with what let somebody in. */
+  async #stream(
+    requestId: string,
+    credential: Credential,
+    headers: Record<string, string>,
+    open: () => Promise<ReadableStream<Uint8Array>>,
+  ): Promise<Response> {
+    try {
+      return await this.#lend(credential, undefined, async (signal) => {
+        const stream = await open();
+        const { readable, writable } = new IdentityTransformStream();
+        return { value: new Response(readable, { headers }), end: stream.pipeTo(writable, { signal }) };
+      });
+    } catch (error) {
+      return this.#refuse(error, requestId);
+    }
+  }
+
+  #newest(): { backup: ReturnType<typeof backupView> | null } {
+    const newest = this.#vault.good()[0];
+    return { backup: newest === undefined ? null : backupView(newest) };
+  }
+
+  #lines(text: string): string[] {
+    const clean = this.#log.redactor.clean(text).trimEnd();
+    return clean === "" ? [] : clean.split("\n");
+  }
+
+  /** Does something to the instance and answers with its state afterwards. */
+  #change(requestId: string, work: () => Promise<object>): Promise<Response> {
+    return this.#answer(requestId, async () => {
+      const more = await work();
+      const { state, since, bootId, image } = this.#health();
+      return { state, since, bootId, image, ...more };
+    });
+  }
+
+  async #answer(requestId: string, work: () => Promise<object>): Promise<Response> {
+    try {
+      const body = await work();
+      return Response.json(body, { headers: { "x-request-id": requestId, "cache-control": "no-store" } });
+    } catch (error) {
+      return this.#refuse(error, requestId);
+    }
+  }
+
+  #refuse(error: unknown, requestId: string): Response {
+    const known = toApiError(error);
+    if (known.status >= 500 && known.code !== WAKING && known.code !== ASLEEP)
+      this.#log.error("request_failed", {
+        request_id: requestId,
+        code: known.code,
+        why: String(known.cause ?? known.message),
+      });
+    return errorResponse(known, requestId);
+  }
+}
+
+/** Whether a text is the SHA-256 of a secret, in time that tells nothing about how close it came. */
+async function isDigestOf(digest: string, secret: string): Promise<boolean> {
+  const encoder = new TextEncoder();
+  const [given, right] = [encoder.encode(digest), encoder.encode(hex(await digestOf(secret)))];
+  return given.byteLength === right.byteLength && crypto.subtle.timingSafeEqual(given, right);
+}
+
+function startingOf({ starting }: Readonly<Memory>): Health["starting"] {
+  return starting === null ? null : { ...starting, since: iso(starting.since) };
+}
+
+/** Seconds that the sandbox ran, with what it has run until now. */
+function runningOf(memory: Readonly<Memory>, now: number) {
+  const meter = asOf(count(memory.meter, memory.runningSince ?? now, now), now);
+  const seconds = (ms: number) => Math.round(ms / 1000);
+  return {
+    today: seconds(meter.today),
+    month: seconds(meter.month),
+    lastMonth: seconds(meter.lastMonth),
+    // A sandbox that ends while this object is not in memory tells nobody.
+    atMost: memory.learnedLate !== null && now - memory.learnedLate < LONGEST_MONTHS,
+  };
+}
+
+/** The platform's container where there is one, else the process engine. */
+function sandboxOf(ctx: DurableObjectState, env: Env, settings: Settings): Sandbox {
+  const cloud = settings.platform === "cloudflare";
+  if (ctx.container !== undefined) return containerOf(ctx, ctx.container, settings);
+  if (env.ENGINE !== undefined && env.LOOPBACK !== undefined)
+    return new ProcessSandbox(env.ENGINE, env.LOOPBACK, cloud ? CLOUD_START : LOCAL_START);
+  if (cloud) return new AbsentSandbox();
+  throw new ApiError({
+    status: 503,
+    code: "bad_configuration",
+    message:
+      "There is neither a container nor an engine: bind ENGINE and LOOPBACK, or configure a container.",
+  });
+}
+
+/** Where the platform puts the authority that vouches for intercepted hosts, in each container anew. */
+const INTERCEPTION_CA = "/etc/cloudflare/certs/cloudflare-containers-ca.crt";
+
+function containerOf(ctx: DurableObjectState, container: Container, settings: Settings): Sandbox {
+  const entrypoints = ctx.exports as unknown as Record<"Providers" | "Egress", (options: object) => Fetcher>;
+  const open = settings.egress === "open";
+  return new ContainerSandbox({
+    container,
+    providers: entrypoints.Providers({}),
+    providersHost: new URL(settings.providersAddress).host,
+    egress: open ? null : entrypoints.Egress({}),
+    instance: settings.instanceType,
+    local: settings.engine === "docker",
+    reference: settings.imageReference,
+    // Docker's neighbours on the bridge must not reach Hermes; the runtime comes from inside.
+    env: {
+      ...(settings.engine === "docker" ? { SANDBOX_BIND: "127.0.0.1" } : {}),
+      ...(open ? {} : { SANDBOX_EXTRA_CA: INTERCEPTION_CA }),
+      // A host that goes away there leaves a quarter of an hour; what Hermes is at may come to its end, and be saved.
+      ...(settings.platform === "cloudflare" ? { SANDBOX_TERM_PATIENCE: termPatience(settings) } : {}),
+    },
+    heal: async () => {
+      const last = ctx.storage.kv.get<number>(HEALED) ?? 0;
+      if (Math.abs(Date.now() - last) < HEAL_PAUSE) return;
+      ctx.storage.kv.put(HEALED, Date.now());
+      await ctx.storage.sync();
+      ctx.abort("The way to the container engine is broken; this object starts over.");
+    },
+  });
+}
+
+function termPatience({ drainTimeout }: Settings): string {
+  return String(Math.min(drainTimeout, LONGEST_TERM) / 1000);
+}
+
+function iso(at: number): string {
+  return new Date(at).toISOString();
+}
+
+function isoOrNull(at: number | null): string | null {
+  return at === null ? null : iso(at);
+}
+
+function dated<T extends { at: number }>(trouble: T | null): (Omit<T, "at"> & { at: string }) | null {
+  return trouble === null ? null : { ...trouble, at: iso(trouble.at) };
+}
+
+/** The snapshots that are still needed; whoever tidies up the container engine may remove all others. */
+function snapshotsOf({ snapshot, startedFrom }: Readonly<Memory>) {
+  const needed = [startedFrom, snapshot].filter((one) => one !== null);
+  return [...new Map(needed.map((one) => [one.id, one])).values()].map(({ renewed, ...one }) => ({
+    ...one,
+    renewed: iso(renewed),
+  }));
+}
+
+function backupView(generation: Generation) {
+  const { id, bytes, digest, sha256, reason, image, state, note } = generation;
+  return { id, created: iso(generation.created), bytes, digest, sha256, reason, image, state, note };
+}

@@ -1,0 +1,996 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * The life of one sandbox: asleep, booting, awake, saving, stopping. Everything that starts, saves or stops
+ * it goes through here. It knows no HTTP of its own and asks the clock it was given, so that a simulator can
+ * drive it.
+ */
+import { ApiError } from "../base/errors.ts";
+import { during, type Lasting } from "../base/lasting.ts";
+import { within } from "../base/time.ts";
+import {
+  type Configuration,
+  configurationOf,
+  type Difference,
+  differenceOf,
+  goFor,
+  NO_DIFFERENCE,
+  type Restart,
+} from "../config/configuration.ts";
+import type { BootKeys } from "../config/hermes-config.ts";
+import type { Settings } from "../config/settings.ts";
+import { Bounded } from "../sandbox/bounded.ts";
+import { API_PORT, type Chores, DASHBOARD_PORT, Guest, type Saved } from "../sandbox/commands.ts";
+import { type Exit, engineReason, SandboxGone } from "../sandbox/sandbox.ts";
+import type { Generation } from "../state/vault.ts";
+import { Boot, READY_PATIENCE, randomKey, redactKeys } from "./boot.ts";
+import type { Parts, Running } from "./parts.ts";
+import { Reattach } from "./reattach.ts";
+import { type Memory, newMemory, type ProviderTrouble } from "./record.ts";
+import { count } from "./running-time.ts";
+import { riskOf, Saving } from "./saving.ts";
+import { bootPause, LONGEST_PAUSE, maySleep, nextDue, type Policy, policyFor } from "./schedule.ts";
+import { Watch } from "./watch.ts";
+
+/** A place at a Hermes that is ready. */
+export interface Seat {
+  keys: BootKeys;
+  bootId: string;
+}
+
+/** A Hermes that runs answers within so long. */
+const ANSWER_PATIENCE = 3000;
+/** A lost engine is usually back after so long. */
+const LOOK_AGAIN = 1500;
+/** A sandbox that died has its appointments kept after so long: soon, but not in a circle. */
+const AFTER_DEATH = 45_000;
+/** Between looks whether a cron job has come to its end, in milliseconds. */
+const JOBS_LOOK = 1000;
+/** How often a request sees its sandbox die before it is refused. */
+const MAX_DEATHS = 5;
+/** How long new turns are held back for a new version of the Worker, in milliseconds. */
+const HOLD = 30_000;
+
+/** An object that must not leave memory looks again after so long at the latest, in milliseconds. */
+const STAY = 60_000;
+
+/** The life of one sandbox. */
+export class Lifecycle {
+  readonly #parts: Running;
+  readonly #policy: Policy;
+  readonly #memory: Memory;
+  /** The boot under way, whoever asked for it. */
+  #boot: Promise<void> | null = null;
+  /** A restart of Hermes alone under way. */
+  #wayBack: Promise<void> | null = null;
+  #gatewayStart: Promise<void> | null = null;
+  /** A stop, restart or sleep under way; everything else waits for it. */
+  #transition: Promise<unknown> | null = null;
+  /** Finding a sandbox again after this object was restarted, or after its watch was lost. */
+  #reattach: Promise<void> | null = null;
+  readonly #watch: Watch;
+  readonly #saving: Saving;
+  readonly #boots: Boot;
+  readonly #finding: Reattach;
+  #inFlight = 0;
+  #atHermes = 0;
+  /** What the running Hermes was given, as it reported or we know; `null` when neither. */
+  #running: Configuration | null = null;
+  #difference: Difference = NO_DIFFERENCE;
+  #drained: (() => void)[] = [];
+  #puttingBack = false;
+  /** Turns that go on without a client. */
+  #unattended = 0;
+  /** When the alarm is set for; unknown in a new object, for the platform keeps it. */
+  #alarm: number | null | undefined = undefined;
+
+  constructor(parts: Parts) {
+    this.#policy = policyFor(parts.settings.sleepAfter);
+    this.#memory = { ...newMemory(parts.time.now()), ...parts.store.get() };
+    if (this.#memory.keys !== null) redactKeys(parts.log, this.#memory.keys);
+    const shared: Running = {
+      ...parts,
+      sandbox: Bounded.of(parts.sandbox, parts.time),
+      memory: this.#memory,
+      remember: (change) => this.#remember(change),
+      rememberAs: (bootId) => (change) => {
+        if (this.#memory.bootId === bootId) this.#remember(change);
+      },
+    };
+    this.#parts = shared;
+    const lookAgain = () => void this.#lookAgain().catch(() => undefined);
+    this.#watch = new Watch({ ...shared, onEnd: (exit) => this.#gone(exit), onLost: lookAgain });
+    this.#saving = new Saving({
+      ...shared,
+      // A boot that is not through yet has nothing to save, whatever a save that waited believes.
+      guest: () => (this.#memory.state === "booting" ? null : this.#guestOrNone()),
+    });
+    const boot = {
+      ...shared,
+      watch: this.#watch,
+      guest: (bootId: string, keys: BootKeys) => this.#guest(bootId, keys),
+    };
+    const fallAsleep = (wakeAt: number | null, notBefore?: number) => this.#fallAsleep(wakeAt, notBefore);
+    this.#boots = new Boot({ ...boot, fallAsleep });
+    const [drain, died] = [() => this.#drain(), () => this.#died()];
+    const found = (running: Configuration | null) => this.#runsWith(running);
+    const takeUp = () => this.#takeUp();
+    this.#finding = new Reattach({ ...boot, saving: this.#saving, found, drain, died, takeUp });
+    this.#arm();
+  }
+
+  /** What is remembered; a copy. */
+  get memory(): Readonly<Memory> {
+    return { ...this.#memory };
+  }
+
+  /** Requests that are not yet answered to their end. */
+  get inFlight(): number {
+    return this.#inFlight;
+  }
+
+  /** Digest of this boot's capability is compared against this; `null` when no sandbox runs. */
+  get capability(): string | null {
+    return this.#memory.keys?.capability ?? null;
+  }
+
+  /** Whether a sandbox may run that this object has not looked at yet. */
+  get mustReattach(): boolean {
+    return (
+      this.#memory.state !== "asleep" && !this.#watch.kept && this.#boot === null && this.#transition === null
+    );
+  }
+
+  // Requests
+
+  /**
+   * Counts a request from its arrival to the end of its answer.
+   * @param isActivity whether Hermes stays awake for it once it is over; what a page asks by itself is none.
+   */
+  arrive<T>(isActivity: boolean, answer: () => Promise<Lasting<T>>): Promise<Lasting<T>> {
+    this.#inFlight++;
+    if (isActivity) this.#noteActivity();
+    const gone = () => {
+      this.#inFlight--;
+      if (isActivity) this.#memory.lastActivity = this.#parts.time.now();
+      this.#arm();
+    };
+    return during(gone, answer);
+  }
+
+  /** Notes that somebody works with Hermes in a way that no request shows. */
+  touch(): void {
+    this.#noteActivity();
+    this.#turnBegins();
+    this.#turnEnds();
+  }
+
+  #noteActivity(): void {
+    this.#memory.lastActivity = this.#parts.time.now();
+    this.#memory.wokenForCron = false;
+  }
+
+  /**
+   * Waits until Hermes is ready, and has a seat there until the turn is over.
+   * @param writes whether the turn changes Hermes' state.
+   * @throws ApiError when it does not get ready; what `turn` throws.
+   */
+  async seat<T>(why: string, writes: boolean, turn: (at: Seat) => Promise<Lasting<T>>): Promise<Lasting<T>> {
+    let ready = this.#readyNow();
+    // Between the look that found it ready and our turn, a stop may have begun that did not count us.
+    for (; ready === null; ready = this.#readyNow()) await this.wake(why);
+    const at = ready;
+    this.#atHermes++;
+    if (writes) this.#turnBegins();
+    const leave = () => {
+      this.#atHermes--;
+      if (writes) this.#turnEnds();
+      if (this.#atHermes === 0) for (const tell of this.#drained.splice(0)) tell();
+    };
+    return during(leave, () => turn(at));
+  }
+
+  /** Whether Hermes can be asked at this very moment. */
+  get isReady(): boolean {
+    return this.#readyNow() !== null;
+  }
+
+  /** Whether a request would wake Hermes, instead of finding it awake or on its way. */
+  get isAsleep(): boolean {
+    return this.#memory.state === "asleep" && this.#boot === null && this.#transition === null;
+  }
+
+  /**
+   * Sees to it that Hermes' dashboard runs in the sandbox of a boot.
+   * @throws ApiError `dashboard_failed` when it does not; {@link SandboxGone} when that boot is over.
+   */
+  async startDashboard(bootId: string): Promise<void> {
+    const guest = this.#guestOrNone();
+    if (guest === null || guest.bootId !== bootId) throw new SandboxGone(null);
+    await guest.dashboard(this.#parts.settings.hostTools);
+  }
+
+  /** The port of Hermes' dashboard. */
+  get dashboardPort(): { fetch(url: string, init?: RequestInit): Promise<Response> } {
+    return this.#parts.sandbox.getTcpPort(DASHBOARD_PORT);
+  }
+
+  /** The port of Hermes' API. */
+  get port(): { fetch(url: string, init?: RequestInit): Promise<Response> } {
+    return this.#parts.sandbox.getTcpPort(API_PORT);
+  }
+
+  /** From its beginning a turn counts as unsaved, so that a crash of this object does not hide it. */
+  #turnBegins(): void {
+    if (this.#memory.firstUnsaved !== null) return;
+    const now = this.#parts.time.now();
+    this.#remember({ firstUnsaved: now, lastUnsaved: now });
+    this.#arm();
+  }
+
+  #turnEnds(): void {
+    const now = this.#parts.time.now();
+    if (this.#memory.firstUnsaved === null) this.#remember({ firstUnsaved: now, lastUnsaved: now });
+    else this.#memory.lastUnsaved = now;
+    this.#arm();
+  }
+
+  // Waking
+
+  /**
+   * Returns when Hermes is ready: at once when it is, else after the one boot that all wait for.
+   * @throws ApiError 503 with the reason; `Retry-After` while a failed boot's pause lasts.
+   */
+  async wake(why: string): Promise<void> {
+    let deaths = 0;
+    while (this.#readyNow() === null) {
+      try {
+        await this.#nextStep(why);
+      } catch (error) {
+        if (!(error instanceof SandboxGone)) throw told(error);
+        if (++deaths >= MAX_DEATHS) throw diedError();
+      }
+    }
+  }
+
+  /** The boot that can be asked at this very moment. */
+  #readyNow(): Seat | null {
+    const { state, keys, bootId, gatewayStopped } = this.#memory;
+    // One with the settings of before would answer as it was told before: it is given today's first.
+    if (!this.#settled || state === "asleep" || gatewayStopped || this.#difference.hermes) return null;
+    return keys === null || bootId === null ? null : { keys, bootId };
+  }
+
+  /** One step on the way to a Hermes that is ready. */
+  async #nextStep(why: string): Promise<void> {
+    if (this.#transition !== null) await this.#transition.catch(() => undefined);
+    else if (this.#boot !== null) await this.#boot;
+    else if (this.mustReattach) await this.reattach();
+    else if (this.#memory.state === "asleep") await this.#startBoot(why);
+    else await this.restartGateway();
+  }
+
+  #startBoot(why: string): Promise<void> {
+    const { bootFailures, notBefore, lastError } = this.#memory;
+    const now = this.#parts.time.now();
+    const left = notBefore - now;
+    // More than there can be left is of a clock that was set back.
+    if (left > 0 && left <= bootPause(bootFailures))
+      return Promise.reject(
+        new ApiError({
+          status: 503,
+          code: lastError?.code ?? "boot_failed",
+          message: `${lastError?.message ?? "Hermes did not start."} The next attempt is made in a moment.`,
+          retryAfter: left / 1000,
+        }),
+      );
+    return this.#booting(() => this.#bootOnce(why));
+  }
+
+  /** The boot that an earlier life of this object began. */
+  #takeUp(): void {
+    const boot = async () => {
+      await this.#boots.takeUp();
+      const { configuration } = (await this.#guestOrNone()?.status()) ?? { configuration: null };
+      await this.#runsWith(configuration);
+    };
+    this.#booting(boot).catch(() => undefined);
+  }
+
+  #booting(boot: () => Promise<void>): Promise<void> {
+    this.#boot = boot().finally(() => {
+      this.#boot = null;
+      this.#armAnew();
+      this.#lookIfLost();
+    });
+    this.#held(this.#boot);
+    this.#arm();
+    return this.#boot;
+  }
+
+  /** What requests share goes on without the one that began it. */
+  #held<T>(work: Promise<T>): Promise<T> {
+    this.#parts.hold(work.catch(() => undefined));
+    return work;
+  }
+
+  async #bootOnce(why: string): Promise<void> {
+    await this.#boots.run(why);
+    await this.#runsWith(await configurationOf(this.#parts.settings));
+  }
+
+  /** The next request would look as well, but the status page should not have to wait for one. */
+  async #lookAgain(): Promise<void> {
+    await this.#parts.time.sleep(LOOK_AGAIN);
+    if (this.mustReattach) await this.reattach();
+  }
+
+  /** It may have died while a boot or a stop was to draw the conclusions, and then did not see it any more. */
+  #lookIfLost(): void {
+    if (this.mustReattach) void this.#lookAgain().catch(() => undefined);
+  }
+
+  /** The sandbox ended. While we boot or stop, whoever does that draws the conclusions. */
+  #gone(exit: Exit | null): void {
+    const { log, time } = this.#parts;
+    this.#watch.end();
+    if (this.#transition !== null) return;
+    const exitCode = exit?.exitCode ?? null;
+    this.#remember({ lastExit: { at: time.now(), exitCode, logTail: null } });
+    if (this.#boot !== null) return;
+    log.warn("sandbox_ended", { boot: this.#memory.bootId, exit_code: exitCode });
+    this.#died();
+  }
+
+  /** It ended without having been told to. What it had to do at which time is known from when it was asked last. */
+  #died(): void {
+    const { wakeAt, nextCron } = this.#memory;
+    const appointment = wakeAt ?? nextCron;
+    const soonest = this.#parts.time.now() + AFTER_DEATH;
+    this.#fallAsleep(appointment === null ? null : Math.max(appointment, soonest));
+  }
+
+  /** Nothing runs any more. */
+  #fallAsleep(wakeAt: number | null, notBefore = 0): void {
+    this.#watch.end();
+    this.#running = null;
+    this.#difference = NO_DIFFERENCE;
+    this.#remember({
+      state: "asleep",
+      since: this.#parts.time.now(),
+      bootId: null,
+      keys: null,
+      started: null,
+      starting: null,
+      whyAwake: null,
+      wokenForCron: false,
+      gatewayStopped: false,
+      firstUnsaved: null,
+      lastUnsaved: null,
+      failingSince: null,
+      startedFrom: null,
+      wakeAt,
+      notBefore,
+    });
+    this.#arm();
+  }
+
+  // Finding a running sandbox again
+
+  /**
+   * Looks whether the sandbox that is remembered still runs and is ours; else this object is asleep.
+   * @throws ApiError `engine_unavailable` when nobody can tell.
+   */
+  reattach(): Promise<void> {
+    this.#reattach ??= this.#held(
+      this.#finding.run().finally(() => {
+        this.#reattach = null;
+        this.#arm();
+      }),
+    );
+    return this.#reattach;
+  }
+
+  // Settings
+
+  /** What of the deployed settings the running Hermes does not have; `null` while nobody knows, or none runs. */
+  get difference(): Difference | null {
+    const { state, gatewayStopped } = this.#memory;
+    if (state === "asleep" || state === "booting" || this.mustReattach) return null;
+    // The next request starts it with today's settings.
+    return gatewayStopped ? { ...this.#difference, hermes: false } : this.#difference;
+  }
+
+  /** What a Hermes that runs would lack if these were the settings; `null` when none runs. */
+  async differenceFrom(settings: Settings): Promise<Difference | null> {
+    await this.#settle();
+    const { state, image, started } = this.#memory;
+    if (state === "asleep") return null;
+    return differenceOf(
+      settings,
+      this.#running,
+      started === null ? null : { image: image ?? "", ...started },
+    );
+  }
+
+  async #runsWith(running: Configuration | null): Promise<void> {
+    const { image, started } = this.#memory;
+    const now = started === null ? null : { image: image ?? "", ...started };
+    this.#difference = await differenceOf(this.#parts.settings, running, now);
+    this.#running = running;
+    if (this.#difference.restart !== "nothing")
+      this.#parts.log.info("settings_not_in_force", { ...this.#difference, boot: this.#memory.bootId });
+  }
+
+  /**
+   * Brings a running Hermes to the deployed settings by the lightest restart; turns under way come to their end. A
+   * sleeping one is left alone: it takes them when it wakes.
+   * @returns what was restarted.
+   * @throws ApiError as {@link restart} and {@link restartGateway} do.
+   */
+  async refresh(): Promise<Restart> {
+    await this.#settle();
+    const difference = this.difference;
+    if (difference === null) return "nothing";
+    if (difference.restart === "sandbox") {
+      if (this.#memory.gatewayStopped) await this.sleep();
+      else await this.restart(false);
+      return "sandbox";
+    }
+    if (difference.hermes) await this.restartGateway();
+    return difference.hermes ? "hermes" : "nothing";
+  }
+
+  // Saving
+
+  /**
+   * Saves the state now.
+   * @returns `null` when Hermes is asleep: the newest backup is its state.
+   * @throws ApiError or Error with the reason; the generations before stay.
+   */
+  async save(why: string): Promise<Saved | null> {
+    await this.#settle();
+    if (this.#memory.state === "asleep") return null;
+    return this.#held(this.#saving.save(why));
+  }
+
+  /**
+   * Puts a backup that was kept elsewhere in the place of today's state, which is saved before that.
+   * @returns the generation that Hermes runs with from now on.
+   * @throws ApiError 400 `bad_backup` when it is none, and then nothing was stopped; 422 `backup_not_restored` when
+   * Hermes could not be given it and runs with the state from before; 409 `busy`; the save's error.
+   */
+  async putBack(archive: ReadableStream<Uint8Array>): Promise<Generation> {
+    if (this.#puttingBack) throw oneIsPutBack();
+    this.#puttingBack = true;
+    try {
+      return await this.#putBack(archive);
+    } finally {
+      this.#puttingBack = false;
+    }
+  }
+
+  async #putBack(archive: ReadableStream<Uint8Array>): Promise<Generation> {
+    const { vault } = this.#parts;
+    const upload = await this.#uploaded(archive);
+    let offer: Generation | null = null;
+    try {
+      offer = await this.#exclusively(async () => {
+        const { state, nextCron } = this.#memory;
+        if (state === "asleep") return vault.offer(upload);
+        await this.#drain();
+        await this.#jobsDone().catch(() => undefined);
+        await this.#saving.verified("restore");
+        const offered = vault.offer(upload);
+        await this.#end(nextCron);
+        return offered;
+      });
+      this.#remember({ notBefore: 0 });
+      await this.wake("restore");
+    } finally {
+      // Whoever is told that it failed must not find it in place later on.
+      vault.withdraw(offer?.id ?? upload);
+    }
+    const { restored } = this.#memory;
+    const { id } = offer;
+    const proved = vault.good().find((generation) => generation.id === id);
+    if (restored?.backup === id && proved !== undefined) return proved;
+    throw new ApiError({
+      status: 422,
+      code: "backup_not_restored",
+      message:
+        `The backup could not be restored (${restored?.passedOver.join("; ") || "no reason was told"}); ` +
+        "Hermes runs with the state from before, and the other backups are kept.",
+    });
+  }
+
+  /** Takes an upload in; a Hermes that is awake goes on meanwhile, and its sandbox looks whether it can be restored. */
+  async #uploaded(archive: ReadableStream<Uint8Array>): Promise<number> {
+    const { vault } = this.#parts;
+    const upload = await vault.upload(archive, this.#memory.image ?? "").catch((error: unknown) => {
+      throw error instanceof ApiError ? error : badBackup(engineReason(error));
+    });
+    try {
+      await this.#check(upload);
+      return upload;
+    } catch (error) {
+      vault.withdraw(upload);
+      throw told(error);
+    }
+  }
+
+  /** @throws ApiError when an upload is found to be no good; there may be nobody who could be asked. */
+  async #check(upload: number): Promise<void> {
+    const guest = this.#guestOrNone();
+    if (guest === null || !this.isReady) return;
+    await guest.check(this.#parts.vault.read(upload)).catch((error: unknown) => {
+      if (!(error instanceof SandboxGone)) throw error;
+    });
+  }
+
+  // Stopping
+
+  /**
+   * Saves, verifies the save and ends the sandbox.
+   * @param force whether to go on when the save fails: what it could not save is left in a snapshot alone, and is lost
+   * where there are none.
+   * @returns `null` when Hermes was asleep already, or nothing could be saved.
+   * @throws ApiError 409 `busy` when requests outlast the drain timeout; the save's error otherwise.
+   */
+  sleep(force = false): Promise<Saved | null> {
+    return this.#exclusively(async () => {
+      if (this.#memory.state === "asleep") return null;
+      await this.#drain().catch((error: unknown) => {
+        if (!force) throw error;
+      });
+      const { nextCron } = await this.#jobsDone().catch(() => this.#memory);
+      const saved = await this.#saving.verified("sleep").catch((error: unknown) => {
+        if (!force) throw error;
+        this.#parts.log.warn("sleep_without_save", { why: engineReason(error) });
+        return null;
+      });
+      if (saved === null) await this.#setAside();
+      else await this.#saving.snapshot(saved);
+      await this.#end(nextCron);
+      return saved;
+    });
+  }
+
+  /** Takes a snapshot of what cannot be saved; the next wake on this image goes on with it. Never throws. */
+  async #setAside(): Promise<void> {
+    const newest = this.#parts.vault.list()[0];
+    // It stands for the newest backup, which it is later than: so it is taken instead of that, and of no later one.
+    if (newest === undefined) return;
+    await this.#guestOrNone()
+      ?.stopGateway(this.#drainSeconds)
+      .catch(() => undefined);
+    await this.#saving.snapshot({ backup: newest, unchanged: true });
+  }
+
+  /**
+   * Saves, ends the sandbox and boots from the current image.
+   * @param force whether to go on when the save fails, losing what came after the last one; and whether to
+   * leave everything behind that is not in the vault.
+   */
+  async restart(force: boolean): Promise<void> {
+    await this.#exclusively(async () => {
+      if (force) this.#remember({ snapshot: null });
+      if (this.#memory.state === "asleep") return;
+      await this.#drain().catch((error: unknown) => {
+        if (!force) throw error;
+      });
+      if (!force) await this.#jobsDone().catch(() => undefined);
+      const saved = await this.#saving.verified("restart").catch((error: unknown) => {
+        if (!force) throw error;
+        this.#parts.log.warn("restart_without_save", { why: engineReason(error) });
+        return null;
+      });
+      if (!force && saved !== null && this.#memory.image === this.#parts.settings.image)
+        await this.#saving.snapshot(saved);
+      await this.#end(this.#memory.nextCron);
+    });
+    this.#remember({ notBefore: 0 });
+    await this.wake("restart");
+  }
+
+  /**
+   * Restarts Hermes alone, with today's configuration and a new gateway key; streams under way are drained.
+   * Who asks meanwhile shares it.
+   */
+  restartGateway(): Promise<void> {
+    this.#gatewayStart ??= this.#held(
+      this.#restartGatewayOnce().finally(() => {
+        this.#gatewayStart = null;
+      }),
+    );
+    return this.#gatewayStart;
+  }
+
+  async #restartGatewayOnce(): Promise<void> {
+    const { settings, log, time } = this.#parts;
+    const restarted = await this.#exclusively(async () => {
+      const guest = this.#guestOrNone();
+      if (guest === null) return false;
+      const renewed = this.#renewed(guest);
+      try {
+        await renewed.restartGateway(await goFor(settings, renewed.keys), this.#drainSeconds);
+      } catch (error) {
+        // Nothing was restarted where the Hermes that answers still knows the key of before.
+        if (await within(time, ANSWER_PATIENCE, guest.answers())) this.#remember({ keys: guest.keys });
+        throw error;
+      }
+      this.#remember({ gatewayStopped: false });
+      await renewed.ready(READY_PATIENCE);
+      await this.#runsWith(await configurationOf(settings));
+      log.info("gateway_restarted", { boot: guest.bootId });
+      return true;
+    });
+    if (!restarted) await this.wake("restart-gateway");
+  }
+
+  /**
+   * Hermes answered a request with 401. A restart that was cut off can leave it with another key than ours.
+   * @returns whether the request should be sent again; `false` when the refusal is about the request itself.
+   */
+  async refused(gatewayKey: string): Promise<boolean> {
+    const guest = this.#guestOrNone();
+    if (guest === null || guest.keys.gatewayKey !== gatewayKey) return true;
+    if (await guest.answers()) return false;
+    await this.restartGateway();
+    return true;
+  }
+
+  /**
+   * Hermes could not be reached for a while. Where it runs all the same, the way to it is gone for good, as when a
+   * container's network died: another start lays another one. Its state is saved by commands, which need no network.
+   * Who asks meanwhile shares it; failures are logged.
+   */
+  findWay(bootId: string): Promise<void> {
+    this.#wayBack ??= this.#held(
+      this.#findWay(bootId)
+        .catch((error: unknown) =>
+          this.#parts.log.warn("way_not_found", { boot: bootId, why: engineReason(error) }),
+        )
+        .finally(() => {
+          this.#wayBack = null;
+        }),
+    );
+    return this.#wayBack;
+  }
+
+  async #findWay(bootId: string): Promise<void> {
+    const { log, time } = this.#parts;
+    const guest = this.#guestOrNone();
+    if (guest === null || guest.bootId !== bootId || (await within(time, ANSWER_PATIENCE, guest.answers())))
+      return;
+    // One that has ended is started again by the sandbox.
+    if ((await guest.status()).state !== "running") return;
+    log.warn("way_lost", { boot: bootId });
+    await this.restart(false);
+  }
+
+  /** The same sandbox with a new gateway key, remembered before Hermes knows it: who comes with the old one asks again. */
+  #renewed(guest: Guest): Guest {
+    const keys = { ...guest.keys, gatewayKey: randomKey() };
+    redactKeys(this.#parts.log, keys);
+    this.#remember({ keys });
+    return this.#guest(guest.bootId, keys);
+  }
+
+  /**
+   * Lets the turns under way come to their end and holds new ones back, so that a new version of the Worker cuts
+   * none: it starts this object over, and what was held back is sent again. Without one it goes on after a while.
+   * @returns when nothing is under way.
+   * @throws ApiError 409 `busy` when turns outlast the drain timeout; nothing is held back then.
+   */
+  hold(): Promise<void> {
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    this.#exclusively(async () => {
+      await this.#drain();
+      resolve();
+      await this.#parts.time.sleep(HOLD);
+    }).catch(reject);
+    return promise;
+  }
+
+  /** Saves, stops Hermes and leaves the sandbox; the next request starts Hermes again. */
+  async stopGateway(): Promise<void> {
+    await this.#exclusively(async () => {
+      const guest = this.#guestOrNone();
+      if (guest === null) return;
+      await this.#drain();
+      await this.#saving.save("stop");
+      await guest.stopGateway(this.#drainSeconds);
+      this.#remember({ gatewayStopped: true });
+      this.#parts.log.info("gateway_stopped", { boot: guest.bootId });
+    });
+  }
+
+  /** What Hermes has to do by itself. */
+  async #chores(): Promise<Chores> {
+    const guest = this.#guestOrNone();
+    if (guest === null) throw new SandboxGone(null);
+    const [{ chores, jobError }, background] = await Promise.all([guest.status(), guest.background()]);
+    // A job under way that is cut off has to be done again.
+    const nextCron = chores.cronRunning > 0 ? this.#parts.time.now() : chores.nextCron;
+    if (this.#memory.bootId === guest.bootId) this.#remember({ nextCron, lastJobError: jobError });
+    return { ...chores, background };
+  }
+
+  get #drainSeconds(): number {
+    return Math.ceil(this.#parts.settings.drainTimeout / 1000);
+  }
+
+  /** The sandbox of the current boot. */
+  #guestOrNone(): Guest | null {
+    const { bootId, keys } = this.#memory;
+    return bootId === null || keys === null ? null : this.#guest(bootId, keys);
+  }
+
+  #guest(bootId: string, keys: BootKeys): Guest {
+    const isCurrent = () => this.#memory.bootId === bootId && !this.#watch.hasEnded(bootId);
+    return new Guest(this.#parts, bootId, keys, isCurrent);
+  }
+
+  /** Lets a boot, a stop or a look at a found sandbox come to its end; nothing happens between that and the return. */
+  async #settle(): Promise<void> {
+    while (!this.#settled) {
+      if (this.#transition !== null) await this.#transition.catch(() => undefined);
+      else if (this.#boot !== null) await this.#boot.catch(() => undefined);
+      else await this.reattach();
+    }
+  }
+
+  get #settled(): boolean {
+    return this.#transition === null && this.#boot === null && !this.mustReattach;
+  }
+
+  /** Everything that wants Hermes waits until `work` is done; on failure Hermes is as before. */
+  #exclusively<T>(work: () => Promise<T>): Promise<T> {
+    return this.#held(this.#alone(work));
+  }
+
+  async #alone<T>(work: () => Promise<T>): Promise<T> {
+    // What was settled may have begun to move before we got our turn.
+    while (!this.#settled)
+      await this.#settle().catch((error: unknown) => {
+        throw told(error);
+      });
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#transition = promise;
+    if (this.#memory.state !== "asleep") this.#remember({ state: "stopping", since: this.#parts.time.now() });
+    try {
+      return await work();
+    } catch (error) {
+      throw told(error);
+    } finally {
+      this.#transition = null;
+      if (this.#memory.state === "stopping")
+        this.#remember({ state: "awake", since: this.#parts.time.now() });
+      this.#arm();
+      this.#lookIfLost();
+      resolve();
+    }
+  }
+
+  /** Waits for the turns that Hermes is at. */
+  async #drain(): Promise<void> {
+    if (this.#atHermes === 0) return;
+    const { time, settings } = this.#parts;
+    const empty = new Promise<true>((resolve) => this.#drained.push(() => resolve(true)));
+    if ((await within(time, settings.drainTimeout, empty)) === undefined && this.#atHermes > 0)
+      throw new ApiError({
+        status: 409,
+        code: "busy",
+        message:
+          `${this.#atHermes} requests were still being answered after ${settings.drainTimeout / 1000} s; nothing was ` +
+          "stopped. Try again when they are done.",
+        retryAfter: 30,
+      });
+  }
+
+  /**
+   * Waits for the cron jobs that Hermes is at, for as long as for turns. In the state that is saved now they have been
+   * begun, and Hermes does none of those again: one that takes longer is cut off, and told as failed.
+   */
+  async #jobsDone(): Promise<Chores> {
+    const { time, settings, log } = this.#parts;
+    const end = time.now() + settings.drainTimeout;
+    for (;;) {
+      const chores = await this.#chores();
+      if (chores.cronRunning === 0) return chores;
+      if (time.now() >= end) {
+        log.warn("job_cut", { running: chores.cronRunning });
+        return chores;
+      }
+      await time.sleep(JOBS_LOOK);
+    }
+  }
+
+  async #end(wakeAt: number | null): Promise<void> {
+    await this.#parts.sandbox.destroy();
+    this.#remember({ nextCron: wakeAt });
+    this.#parts.log.info("asleep", { boot: this.#memory.bootId, wake_at: wakeAt });
+    this.#fallAsleep(wakeAt);
+  }
+
+  // The clock
+
+  /** Does what is due, then sets the alarm for what comes next. Never throws. */
+  async onAlarm(): Promise<void> {
+    // One that rang twice may have another behind it.
+    this.#alarm = undefined;
+    try {
+      await this.#settle();
+      const due = this.#due();
+      if (due !== null && due.at <= this.#parts.time.now()) await this.#do(due.what);
+    } catch (error) {
+      const { log, time } = this.#parts;
+      log.warn("alarm_failed", { why: engineReason(error) });
+      this.#saving.tellRisk();
+      // What failed has set its own pause, or else nobody has.
+      if (this.#memory.notBefore <= time.now()) this.#remember({ notBefore: time.now() + 15_000 });
+    }
+    this.#arm();
+  }
+
+  async #do(what: "save" | "sleep" | "wake"): Promise<void> {
+    if (what === "wake") await this.wake("cron");
+    else if (what === "sleep") await this.#sleepWhenIdle();
+    else {
+      await this.#saving.save("checkpoint");
+      await this.#chores();
+    }
+  }
+
+  /** A sleep that any request calls off. */
+  async #sleepWhenIdle(): Promise<void> {
+    const { time } = this.#parts;
+    const { lastActivity, bootId } = this.#memory;
+    const verdict = maySleep(time.now(), lastActivity, await this.#chores());
+    if (!verdict.sleep) return this.#remember({ notBefore: verdict.askAgain });
+    const calledOff = () =>
+      this.#inFlight > 0 || this.#memory.lastActivity !== lastActivity || this.#memory.bootId !== bootId;
+    if (calledOff() || !this.#settled) return;
+    this.#remember({ state: "saving", since: time.now() });
+    try {
+      const saved = await this.#saving.verified("sleep");
+      if (!calledOff()) await this.#saving.snapshot(saved);
+    } finally {
+      if (this.#memory.state === "saving") this.#remember({ state: "awake", since: time.now() });
+    }
+    if (calledOff()) return;
+    await this.#exclusively(async () => {
+      if (!calledOff()) await this.#end(verdict.wakeAt);
+    });
+  }
+
+  #due(): ReturnType<typeof nextDue> {
+    this.#mendTimes();
+    const memory = this.#memory;
+    return nextDue({ ...memory, awake: memory.state !== "asleep", inFlight: this.#inFlight }, this.#policy);
+  }
+
+  /** Moves the alarm forward when something is due earlier than it; an early alarm only looks again. */
+  #arm(): void {
+    const at = this.#nextAlarm();
+    if (at === null) {
+      if (this.#alarm !== null) this.#parts.setAlarm(null);
+      this.#alarm = null;
+      return;
+    }
+    if (typeof this.#alarm === "number" && this.#alarm <= at) return;
+    this.#alarm = at;
+    this.#parts.setAlarm(at);
+  }
+
+  /** The same where it need not look as soon as it did before. */
+  #armAnew(): void {
+    this.#alarm = undefined;
+    this.#arm();
+  }
+
+  /** An object without requests leaves memory after a minute or so; its alarm brings it back to what nobody asks for. */
+  #nextAlarm(): number | null {
+    const due = this.#due();
+    if (this.#boot === null && this.#unattended === 0) return due?.at ?? null;
+    return Math.min(due?.at ?? Number.POSITIVE_INFINITY, this.#parts.time.now() + STAY);
+  }
+
+  /** Stays until something is over that nobody waits for any more. */
+  stay(work: Promise<unknown>): void {
+    this.#unattended++;
+    const left = () => {
+      this.#unattended--;
+      this.#armAnew();
+    };
+    this.#held(work.then(left, left));
+    this.#arm();
+  }
+
+  /** A clock that was set back must not turn a pause of seconds into one of days. */
+  #mendTimes(): void {
+    const now = this.#parts.time.now();
+    const { notBefore, lastActivity, lastSave, firstUnsaved, lastUnsaved, failingSince } = this.#memory;
+    const past = (at: number | null) => (at === null ? null : Math.min(at, now));
+    if (notBefore <= now + LONGEST_PAUSE && Math.max(lastActivity, lastSave, lastUnsaved ?? 0) <= now) return;
+    this.#remember({
+      notBefore: Math.min(notBefore, now + LONGEST_PAUSE),
+      lastActivity: Math.min(lastActivity, now),
+      lastSave: Math.min(lastSave, now),
+      firstUnsaved: past(firstUnsaved),
+      lastUnsaved: past(lastUnsaved),
+      failingSince: past(failingSince),
+    });
+  }
+
+  // Memory
+
+  /** Keeps a provider's refusal for the status page, until it is over. */
+  noteProviderTrouble(trouble: ProviderTrouble | null): void {
+    this.#remember({ lastProviderError: trouble });
+  }
+
+  /** Since when, and why, what Hermes knows is not saved, when that is for too long. */
+  get risk(): ReturnType<typeof riskOf> {
+    return riskOf(this.#memory, this.#parts.time.now());
+  }
+
+  /** When the next thing is due, for the status page. */
+  get due(): ReturnType<typeof nextDue> {
+    return this.#due();
+  }
+
+  /** Counts each run of a sandbox, from the start of its boot to its end. */
+  #meterRuns(): void {
+    const memory = this.#memory;
+    const runs = memory.state !== "asleep";
+    if (runs === (memory.runningSince !== null)) return;
+    const now = this.#parts.time.now();
+    if (memory.runningSince !== null) memory.meter = count(memory.meter, memory.runningSince, now);
+    memory.runningSince = runs ? now : null;
+  }
+
+  #remember(change: Partial<Memory>): void {
+    Object.assign(this.#memory, change);
+    this.#meterRuns();
+    this.#parts.store.put(this.#memory);
+  }
+}
+
+/** The same trouble as people are told of it. */
+function told(error: unknown): unknown {
+  if (error instanceof ApiError) return error;
+  return new ApiError({
+    status: 503,
+    code: "engine_failed",
+    message: `The sandbox could not be asked: ${engineReason(error)} Try again; see GET /api/instance/logs if that goes on.`,
+    retryAfter: 3,
+    cause: error,
+  });
+}
+
+function badBackup(why: string): ApiError {
+  return new ApiError({
+    status: 400,
+    code: "bad_backup",
+    message: `This is not a whole backup of Hermes: ${why} Send one as GET /api/instance/backups/ID gives it.`,
+  });
+}
+
+function oneIsPutBack(): ApiError {
+  return new ApiError({
+    status: 409,
+    code: "busy",
+    message: "Another backup is being put back at this moment. Try again when it is.",
+    retryAfter: 30,
+  });
+}
+
+function diedError(): ApiError {
+  return new ApiError({
+    status: 503,
+    code: "sandbox_died",
+    message: "The sandbox ended again and again while it was waited for. See GET /api/instance/logs.",
+    retryAfter: 5,
+  });
+}

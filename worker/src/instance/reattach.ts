@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+/** Finding a sandbox again that this object remembers: ours and answering, ours and given up, or gone. */
+import { type Configuration, startsAlike } from "../config/configuration.ts";
+import type { BootKeys } from "../config/hermes-config.ts";
+import type { Guest } from "../sandbox/commands.ts";
+import { engineReason, INACTIVITY_LIMIT } from "../sandbox/sandbox.ts";
+import type { Running } from "./parts.ts";
+import type { Saving } from "./saving.ts";
+import type { Watch } from "./watch.ts";
+
+/** What finding a sandbox again works with. */
+export interface ReattachParts extends Running {
+  watch: Watch;
+  saving: Saving;
+  guest(bootId: string, keys: BootKeys): Guest;
+  /** Takes up with what a Hermes that was found runs; `null` when it does not tell. */
+  found(running: Configuration | null): Promise<void>;
+  /** Goes on with the boot that is remembered. */
+  takeUp(): void;
+  /** Waits for the turns that Hermes is at. */
+  drain(): Promise<void>;
+  /** The sandbox ended without having been told to. */
+  died(): void;
+}
+
+/** Until a running Hermes that we found again answers, in milliseconds. */
+const PATIENCE = 30_000;
+/** How often, and after how long, the state of a Hermes that is given up is tried to be saved. */
+const LAST_SAVES = 3;
+const LAST_SAVES_PAUSE = 2000;
+
+/** Looks for the sandbox of one instance. */
+export class Reattach {
+  readonly #parts: ReattachParts;
+
+  constructor(parts: ReattachParts) {
+    this.#parts = parts;
+  }
+
+  /**
+   * Looks whether the sandbox that is remembered still runs and is ours; else the instance is asleep afterwards.
+   * @throws ApiError `engine_unavailable` when nobody can tell.
+   */
+  async run(): Promise<void> {
+    const { sandbox, log, time, memory, remember, watch, guest, died, takeUp } = this.#parts;
+    const { bootId, keys, state } = memory;
+    const found = await sandbox.inspect();
+    const label = found.labels?.["boot"];
+    const ours =
+      found.running && bootId !== null && keys !== null && (label === undefined || label === bootId);
+    if (!ours) {
+      if (found.running) await sandbox.destroy();
+      log.warn("sandbox_lost", { boot: bootId, running: found.running });
+      const now = time.now();
+      remember({ lastExit: { at: now, exitCode: null, logTail: null }, learnedLate: now });
+      return died();
+    }
+    // A boot that was cut off goes on, unless it would begin otherwise today; a stop that was has not happened.
+    if (state === "booting" && this.#wouldStartAlike()) return takeUp();
+    const answers = state !== "booting" && (await this.#answers(guest(bootId, keys)));
+    if (memory.bootId !== bootId) return;
+    if (!answers) return this.#giveUp(guest(bootId, keys), state !== "booting");
+    await sandbox.setInactivityTimeout(INACTIVITY_LIMIT);
+    const now = time.now();
+    remember({
+      state: "awake",
+      firstUnsaved: memory.firstUnsaved ?? now,
+      lastUnsaved: memory.lastUnsaved ?? now,
+    });
+    void watch.over(bootId).catch(() => undefined);
+    log.info("reattached", { boot: bootId });
+  }
+
+  /** Ends a sandbox whose Hermes does not answer; what it knows is saved as well as it can be. */
+  async #giveUp(guest: Guest, save: boolean): Promise<void> {
+    const { sandbox, log, time, saving, drain, died } = this.#parts;
+    let saved = false;
+    // Turns under way may yet come to their end, and then belong to what is saved; none ends after that.
+    if (save) {
+      await drain().catch(() => undefined);
+      await guest.stopGateway(0).catch(() => undefined);
+    }
+    for (let left = LAST_SAVES; save && !saved && left > 0; left--) {
+      saved = await saving.save("before giving up").then(
+        () => true,
+        () => false,
+      );
+      if (!saved && left > 1) await time.sleep(LAST_SAVES_PAUSE);
+    }
+    await sandbox.destroy();
+    log.warn("sandbox_given_up", { boot: guest.bootId, saved });
+    died();
+  }
+
+  #wouldStartAlike(): boolean {
+    const { settings, memory } = this.#parts;
+    const { image, started } = memory;
+    return started !== null && startsAlike(settings, { image: image ?? "", ...started });
+  }
+
+  async #answers(guest: Guest): Promise<boolean> {
+    const { memory, rememberAs, log, found } = this.#parts;
+    try {
+      // A command may fail for once; what has to be given up is lost.
+      await guest.works(PATIENCE);
+      const { state, configuration } = await guest.status();
+      await found(configuration);
+      if (memory.gatewayStopped || state === "stopped") {
+        rememberAs(guest.bootId)({ gatewayStopped: true });
+        return true;
+      }
+      await guest.ready(PATIENCE);
+      return true;
+    } catch (error) {
+      log.warn("reattach_failed", { boot: guest.bootId, why: engineReason(error) });
+      return false;
+    }
+  }
+}

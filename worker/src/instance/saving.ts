@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+/** Saving: one at a time, read back where it matters, and the snapshot that goes with it. */
+import { ApiError } from "../base/errors.ts";
+import type { Log } from "../base/log.ts";
+import type { Time } from "../base/time.ts";
+import type { Bounded } from "../sandbox/bounded.ts";
+import type { Guest, Saved } from "../sandbox/commands.ts";
+import { engineReason } from "../sandbox/sandbox.ts";
+import { SignIns } from "../state/sign-ins.ts";
+import { DamagedGeneration, type Vault } from "../state/vault.ts";
+import type { Memory } from "./record.ts";
+import { savePause } from "./schedule.ts";
+
+/** What saving works with. */
+export interface SavingParts {
+  sandbox: Bounded;
+  vault: Vault;
+  time: Time;
+  log: Log;
+  /** The living memory, and the way to change what outlives this object. */
+  memory: Memory;
+  remember(change: Partial<Memory>): void;
+  /** The sandbox of the current boot, or `null`. */
+  guest(): Guest | null;
+}
+
+/** Turns are saved within a minute; a state of which that was not true for so long is at risk, in milliseconds. */
+const RISKY = 900_000;
+/** The alarm is raised again after so long, in milliseconds. */
+const BETWEEN_ALARMS = 300_000;
+
+/** Since when, and why, what Hermes knows would be lost with its sandbox; `null` when it would not. */
+export function riskOf(
+  { failingSince, firstUnsaved, lastSaveError, lastError }: Readonly<Memory>,
+  now: number,
+): { since: number; why: string } | null {
+  const since = Math.min(failingSince ?? Number.POSITIVE_INFINITY, firstUnsaved ?? Number.POSITIVE_INFINITY);
+  if (now - since < RISKY) return null;
+  return { since, why: lastSaveError?.message ?? lastError?.message ?? "No save was through." };
+}
+
+/** Saves of one instance. */
+export class Saving {
+  readonly #parts: SavingParts;
+  #running: Promise<Saved> | null = null;
+  #next: Promise<Saved> | null = null;
+  /** When the alarm was raised last. */
+  #told = 0;
+
+  constructor(parts: SavingParts) {
+    this.#parts = parts;
+  }
+
+  /**
+   * Saves the state. One save at a time: who asks while one runs gets the next one, shared with all who ask.
+   * @throws ApiError or Error with the reason; the generations before stay.
+   */
+  save(why: string): Promise<Saved> {
+    if (this.#running === null) {
+      this.#running = this.#once(why).finally(() => {
+        this.#running = null;
+      });
+      return this.#running;
+    }
+    this.#next ??= this.#running
+      .catch(() => undefined)
+      .then(() => {
+        this.#next = null;
+        return this.save(why);
+      });
+    return this.#next;
+  }
+
+  /** A save whose bytes were read back; a damaged one is replaced, for its content is still here. */
+  async verified(why: string): Promise<Saved> {
+    const { vault, log } = this.#parts;
+    const saved = await this.save(why);
+    try {
+      await vault.verify(saved.backup.id);
+      return saved;
+    } catch (error) {
+      if (!(error instanceof DamagedGeneration)) throw error;
+      log.error("backup_damaged", { backup: error.id, why: error.message });
+      vault.condemn(error.id, error.message);
+    }
+    const again = await this.save(why);
+    await vault.verify(again.backup.id);
+    return again;
+  }
+
+  /** Takes a snapshot of what was just saved, where the platform has them. Never throws: it is a cache. */
+  async snapshot(saved: Saved): Promise<void> {
+    const { sandbox, vault, time, log, memory, remember } = this.#parts;
+    const { bootId, image, startedFrom } = memory;
+    const began = time.now();
+    const taken = await sandbox.snapshotContainer({ name: `${bootId}` }).catch((error: unknown) => error);
+    if (memory.bootId !== bootId) return;
+    if (!isSnapshot(taken)) {
+      const why = engineReason(taken);
+      log.info("no_snapshot", { boot: bootId, why });
+      return remember({ snapshotNote: why });
+    }
+    const { digest, id: backup } = saved.backup;
+    const { digest: signIns } = new SignIns(vault.storage);
+    const depth = (startedFrom?.depth ?? 0) + 1;
+    const { id, size } = taken;
+    remember({
+      snapshot: { id, size, image: image ?? "", digest, backup, signIns, renewed: began, depth },
+      snapshotNote: null,
+    });
+    log.info("snapshot", { boot: bootId, snapshot: id, bytes: size, depth, ms: time.now() - began });
+  }
+
+  async #once(why: string): Promise<Saved> {
+    const { time, log, memory, remember } = this.#parts;
+    const guest = this.#parts.guest();
+    if (guest === null) throw asleepError();
+    const { firstUnsaved, lastUnsaved } = memory;
+    const began = time.now();
+    // Turns that end from here on are for the next save.
+    memory.firstUnsaved = null;
+    memory.lastUnsaved = null;
+    try {
+      const saved = await guest.export(why, memory.image ?? "");
+      remember({ lastSave: began, saveFailures: 0, failingSince: null, lastSaveError: null });
+      log.info("saved", {
+        boot: guest.bootId,
+        why,
+        backup: saved.backup.id,
+        bytes: saved.backup.bytes,
+        unchanged: saved.unchanged,
+        ms: time.now() - began,
+      });
+      this.#tellShrinkage(saved);
+      return saved;
+    } catch (error) {
+      this.#failed(guest, error, firstUnsaved, lastUnsaved);
+      throw error;
+    }
+  }
+
+  #failed(guest: Guest, error: unknown, firstUnsaved: number | null, lastUnsaved: number | null): void {
+    const { time, log, memory, remember } = this.#parts;
+    const failures = memory.saveFailures + 1;
+    const code = error instanceof ApiError ? error.code : "save_failed";
+    log.error("save_failed", { boot: guest.bootId, why: engineReason(error), attempt: failures });
+    remember({ lastSaveError: { at: time.now(), code, message: engineReason(error) } });
+    // What died in the meantime has nothing more to save, and its successor no reason to wait.
+    if (memory.bootId !== guest.bootId) return;
+    remember({
+      firstUnsaved: firstUnsaved ?? memory.firstUnsaved,
+      lastUnsaved: memory.lastUnsaved ?? lastUnsaved,
+      saveFailures: failures,
+      failingSince: memory.failingSince ?? firstUnsaved ?? time.now(),
+      notBefore: time.now() + savePause(failures),
+    });
+    this.tellRisk();
+  }
+
+  /** Raises the alarm when what Hermes knows was not saved for too long. */
+  tellRisk(): void {
+    const { time, log, memory } = this.#parts;
+    const now = time.now();
+    const risk = riskOf(memory, now);
+    // Either way: the clock may have been set back.
+    if (risk === null || Math.abs(now - this.#told) < BETWEEN_ALARMS) return;
+    this.#told = now;
+    const since = new Date(risk.since).toISOString();
+    log.error("state_at_risk", { boot: memory.bootId, since, why: risk.why });
+  }
+
+  #tellShrinkage({ backup, unchanged }: Saved): void {
+    const { vault, log } = this.#parts;
+    const { shrinkage } = vault;
+    if (unchanged || shrinkage === null) return;
+    const { from } = shrinkage;
+    log.warn("state_shrank", {
+      backup: backup.id,
+      bytes: backup.bytes,
+      before: { backup: from.id, bytes: from.bytes },
+    });
+  }
+}
+
+function isSnapshot(value: unknown): value is { id: string; size: number } {
+  return !(value instanceof Error) && typeof (value as { id?: unknown } | null)?.id === "string";
+}
+
+/** What a save, and whoever needs a running Hermes, is told of one that sleeps. */
+export function asleepError(): ApiError {
+  return new ApiError({
+    status: 409,
+    code: "asleep",
+    message: "Hermes is asleep; its state is already in the newest backup.",
+  });
+}

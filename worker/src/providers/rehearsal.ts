@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * The rehearsal model: OpenAI-compatible, no provider, no key, no cost. It says what it was told, so that a
+ * deployment, its memory and its streaming can be proved before anyone pays. Same input, same text.
+ */
+import * as z from "zod/mini";
+import { ApiError } from "../base/errors.ts";
+
+const part = z.looseObject({ type: z.string(), text: z.optional(z.string()) });
+const message = z.looseObject({
+  role: z.string(),
+  content: z.nullish(z.union([z.string(), z.array(part)])),
+});
+const request = z.looseObject({
+  model: z.optional(z.string()),
+  messages: z.array(message).check(z.minLength(1)),
+  stream: z.nullish(z.boolean()),
+  stream_options: z.nullish(z.looseObject({ include_usage: z.nullish(z.boolean()) })),
+});
+
+type Message = z.infer<typeof message>;
+
+/** `/v1/models` of the rehearsal provider. */
+export function rehearsalModels(): Response {
+  const model = {
+    id: "rehearsal",
+    object: "model",
+    created: 0,
+    owned_by: "rehearsal",
+    context_length: 200_000,
+  };
+  return Response.json({ object: "list", data: [model] });
+}
+
+/**
+ * `/v1/chat/completions` of the rehearsal provider.
+ * @throws ApiError 400 when the body is no chat request.
+ */
+export async function rehearsalChat(incoming: Request): Promise<Response> {
+  const parsed = request.safeParse(await incoming.json().catch(() => null));
+  if (!parsed.success)
+    throw new ApiError({
+      status: 400,
+      code: "bad_request",
+      message: "The rehearsal model needs a chat request.",
+    });
+  const { model = "rehearsal", messages, stream, stream_options } = parsed.data;
+  const text = rehearse(messages);
+  const usage = usageOf(messages, text);
+  const head = { id: "chatcmpl-rehearsal", created: Math.floor(Date.now() / 1000), model };
+  if (stream !== true) {
+    const choice = { index: 0, message: { role: "assistant", content: text }, finish_reason: "stop" };
+    return Response.json({ ...head, object: "chat.completion", choices: [choice], usage });
+  }
+  const events = chunks(head, text, stream_options?.include_usage === true ? usage : null);
+  return new Response(streamOf(events), {
+    headers: { "content-type": "text/event-stream", "cache-control": "no-cache" },
+  });
+}
+
+/** What the rehearsal model answers. */
+export function rehearse(messages: readonly Message[]): string {
+  const said = messages.filter((one) => one.role === "user").map(textOf);
+  const first = quote(said[0] ?? "");
+  const last = quote(said.at(-1) ?? "");
+  return (
+    `Rehearsal model here; no provider was called. Turn ${said.length}. ` +
+    `You said: "${last}". You began with: "${first}".`
+  );
+}
+
+function textOf(one: Message): string {
+  if (typeof one.content === "string") return one.content;
+  return (one.content ?? []).map((piece) => piece.text ?? "").join("");
+}
+
+/** Long messages are shown by their beginning. */
+function quote(text: string): string {
+  return text.length > 500 ? `${text.slice(0, 500)}...` : text;
+}
+
+/** About four characters to a token, as everyone guesses. */
+function tokens(text: string): number {
+  return Math.ceil(text.length / 4);
+}
+
+function usageOf(messages: readonly Message[], text: string) {
+  const prompt_tokens = messages.reduce((sum, one) => sum + tokens(textOf(one)) + 4, 0);
+  const completion_tokens = tokens(text);
+  return { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens };
+}
+
+function* chunks(head: object, text: string, usage: object | null): Generator<string, undefined> {
+  const event = (delta: object, finish_reason: string | null) =>
+    `data: ${JSON.stringify({ ...head, object: "chat.completion.chunk", choices: [{ index: 0, delta, finish_reason }] })}\n\n`;
+  yield event({ role: "assistant", content: "" }, null);
+  for (const word of text.match(/\s*\S+/g) ?? []) yield event({ content: word }, null);
+  yield event({}, "stop");
+  if (usage !== null)
+    yield `data: ${JSON.stringify({ ...head, object: "chat.completion.chunk", choices: [], usage })}\n\n`;
+  yield "data: [DONE]\n\n";
+  return undefined;
+}
+
+function streamOf(events: Generator<string, undefined>): ReadableStream<Uint8Array> {
+  const encoder = new TextEncoder();
+  return new ReadableStream<Uint8Array>({
+    pull(controller) {
+      const { done, value } = events.next();
+      if (done) controller.close();
+      else controller.enqueue(encoder.encode(value));
+    },
+  });
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+import { describe, expect, it } from "vitest";
+import { Log, Redactor } from "../src/base/log.ts";
+import { Bounded } from "../src/sandbox/bounded.ts";
+import { Guest, type GuestParts } from "../src/sandbox/commands.ts";
+import type { Vault } from "../src/state/vault.ts";
+import { ManualTime, MemorySandbox } from "./stand-ins/sandbox.ts";
+
+/** A guest whose Hermes answers like this. */
+async function guest(
+  answer: (url: string) => Response,
+  sandbox: MemorySandbox = new MemorySandbox(),
+): Promise<Guest> {
+  await sandbox.start({ env: { HERMES_BOOT_ID: "b" }, labels: {}, enableInternet: true });
+  sandbox.commands["go"]?.("", []);
+  sandbox.answer = answer;
+  const time = new ManualTime();
+  const parts: GuestParts = {
+    sandbox: Bounded.of(sandbox, time),
+    vault: {} as Vault,
+    time,
+    log: new Log(new Redactor()),
+  };
+  return new Guest(parts, "b", { gatewayKey: "k", capability: "c", dashboardToken: "d" }, () => true);
+}
+
+const queues = (background_queues: unknown) => () =>
+  Response.json({ readiness: { checks: { background_queues } } });
+
+describe("work in Hermes' own queues", () => {
+  it("is the sum of all queues, whatever else is told beside their depths", async () => {
+    const told = queues({ runs: 2, delegations: 1, finished: 0, status: "ok", oldest: null });
+    expect(await (await guest(told)).background()).toBe(3);
+  });
+
+  it.each([
+    ["Hermes refuses", () => new Response(null, { status: 401 })],
+    ["its answer is no JSON", () => new Response("<html>")],
+    ["it tells nothing of queues", () => Response.json({ readiness: {} })],
+    ["it tells nothing at all", () => Response.json({})],
+    ["the queues have no depths", queues({ status: "ok" })],
+  ])("counts as none when %s: a Hermes that cannot tell must be able to sleep", async (_, answer) => {
+    expect(await (await guest(answer)).background()).toBe(0);
+  });
+});
+
+describe("a backup that is to be judged before anything is stopped", () => {
+  const judged = async (done: { exitCode: number; stderr: string }) => {
+    const sandbox = new MemorySandbox();
+    const seen: string[] = [];
+    sandbox.commands["check"] = (stdin) => {
+      seen.push(stdin);
+      return done;
+    };
+    const upload = new Response("the archive").body;
+    if (upload === null) throw new TypeError("a response has a body");
+    const verdict = (await guest(() => new Response(), sandbox)).check(upload);
+    return { seen, verdict };
+  };
+
+  it("is handed to the sandbox whole", async () => {
+    const { seen, verdict } = await judged({ exitCode: 0, stderr: "" });
+    await verdict;
+    expect(seen).toEqual(["the archive"]);
+  });
+
+  it("is refused in the sandbox's words when its bytes prove that it cannot be restored", async () => {
+    const { verdict } = await judged({
+      exitCode: 70,
+      stderr: "The archive cannot be used: a name is too long.",
+    });
+    await expect(verdict).rejects.toMatchObject({
+      status: 400,
+      code: "bad_backup",
+      message: expect.stringContaining("a name is too long"),
+    });
+  });
+
+  it.each([73, 74, 75, 137])(
+    "is no bad backup when the sandbox cannot tell (exit code %d)",
+    async (exitCode) => {
+      const { verdict } = await judged({ exitCode, stderr: "out of memory" });
+      await expect(verdict).rejects.toMatchObject({
+        status: 503,
+        message: expect.stringContaining("out of memory"),
+      });
+    },
+  );
+});
