@@ -4,14 +4,8 @@
  * there. The only "provider key" among them is this boot's capability for the `Providers` entrypoint, unless
  * the owner chose to hand out the keys themselves.
  */
-import {
-  type Model,
-  ownBaseUrl,
-  type ProviderName,
-  providersOf,
-  type SecretName,
-  type Settings,
-} from "./settings.ts";
+import { PROVIDERS, type ProviderName } from "./providers.ts";
+import { type Model, ownBaseUrl, providersOf, type Settings } from "./settings.ts";
 
 /** Input of `sandbox go`. */
 export interface Go {
@@ -48,41 +42,6 @@ const CAPABILITY_VARIABLE = "HERMES_PROVIDER_CAPABILITY";
 
 /** Models that no table knows; the number also spares Hermes its probing of the endpoint. */
 const UNKNOWN_CONTEXT = 200_000;
-
-/** Path of a provider under the `Providers` entrypoint; Hermes appends the API's own paths. */
-const PATHS: Record<ProviderName, string> = {
-  // Hermes takes a base URL for Anthropic's protocol only when it ends like this.
-  anthropic: "/anthropic",
-  openrouter: "/openrouter/v1",
-  openai: "/openai/v1",
-  custom: "/custom/v1",
-  rehearsal: "/rehearsal/v1",
-};
-
-/** Where Hermes finds a provider that it speaks to by itself; the custom one is at the owner's address. */
-const OWN_BASES: Record<ProviderName, string> = {
-  anthropic: "https://api.anthropic.com",
-  openrouter: "https://openrouter.ai/api/v1",
-  openai: "https://api.openai.com/v1",
-  custom: "",
-  rehearsal: "",
-};
-
-/** The variable with a provider's key: its secret's name is also what Hermes knows it by. */
-const KEYS = {
-  anthropic: "ANTHROPIC_API_KEY",
-  openrouter: "OPENROUTER_API_KEY",
-  openai: "OPENAI_API_KEY",
-  custom: "CUSTOM_API_KEY",
-  rehearsal: CAPABILITY_VARIABLE,
-} as const satisfies Record<ProviderName, string>;
-
-/** Hermes' variables with the addresses of the providers that it knows by name. */
-const BASES: Partial<Record<ProviderName, string>> = {
-  anthropic: "ANTHROPIC_BASE_URL",
-  openrouter: "OPENROUTER_BASE_URL",
-  openai: "OPENAI_BASE_URL",
-};
 
 /** What Hermes is given for an endpoint that takes no key: without any it would not call. */
 const NO_KEY = "none";
@@ -128,8 +87,8 @@ function isDirect(settings: Settings, provider: ProviderName): boolean {
 }
 
 function baseUrl(settings: Settings, provider: ProviderName): string {
-  if (isDirect(settings, provider)) return ownBaseUrl(settings, provider) || OWN_BASES[provider];
-  return settings.providersAddress + PATHS[provider];
+  if (isDirect(settings, provider)) return ownBaseUrl(settings, provider) || PROVIDERS[provider].base;
+  return `${settings.providersAddress}/${provider}${PROVIDERS[provider].suffix}`;
 }
 
 /** Hermes' native provider where it has one: its prompts and caching are tuned for it. */
@@ -178,7 +137,7 @@ function namedProviders(settings: Settings): Record<string, unknown> {
 
 /** The variable in which Hermes finds what it authenticates with. */
 function keyVariable(settings: Settings, provider: ProviderName): string {
-  return isDirect(settings, provider) ? KEYS[provider] : CAPABILITY_VARIABLE;
+  return (isDirect(settings, provider) ? PROVIDERS[provider].key : null) ?? CAPABILITY_VARIABLE;
 }
 
 /** OpenAI's newer models take tools only over its Responses API; compatible endpoints know Chat Completions. */
@@ -198,11 +157,10 @@ function routes(settings: Settings): Record<string, unknown> {
 function providerEnvironment(settings: Settings, capability: string): Record<string, string> {
   const env: Record<string, string> = { [CAPABILITY_VARIABLE]: capability };
   for (const provider of providersOf(settings)) {
-    const key = KEYS[provider];
-    if (isDirect(settings, provider)) env[key] = settings.secrets[key as SecretName] ?? NO_KEY;
-    else if (provider in BASES) env[key] = capability;
-    const base = BASES[provider];
-    if (base !== undefined) env[base] = baseUrl(settings, provider);
+    const { key, addressVariable } = PROVIDERS[provider];
+    if (key !== null && isDirect(settings, provider)) env[key] = settings.secrets[key] ?? NO_KEY;
+    else if (key !== null && addressVariable !== null) env[key] = capability;
+    if (addressVariable !== null) env[addressVariable] = baseUrl(settings, provider);
   }
   return env;
 }

@@ -2,6 +2,7 @@
 /** The Worker's environment, read once and validated; a bad value names its variable. */
 import * as z from "zod/mini";
 import { ApiError } from "../base/errors.ts";
+import { PROVIDER_KEYS, PROVIDER_NAMES, type ProviderName } from "./providers.ts";
 
 /** Bindings and variables as the platform hands them over. Unset secrets are `null` or absent. */
 export interface Env {
@@ -16,11 +17,6 @@ export interface Env {
   [name: string]: unknown;
 }
 
-/** Provider prefixes of a model id, in the order of the documentation. */
-export const PROVIDERS = ["anthropic", "openrouter", "openai", "custom", "rehearsal"] as const;
-/** One of {@link PROVIDERS}. */
-export type ProviderName = (typeof PROVIDERS)[number];
-
 /** A model id taken apart: `openrouter/anthropic/claude-sonnet-4.5` has provider `openrouter`. */
 export interface Model {
   /** The whole id, as people write it. */
@@ -34,10 +30,7 @@ export interface Model {
 export const SECRETS = [
   "API_TOKEN",
   "API_TOKEN_PREVIOUS",
-  "ANTHROPIC_API_KEY",
-  "OPENROUTER_API_KEY",
-  "OPENAI_API_KEY",
-  "CUSTOM_API_KEY",
+  ...PROVIDER_KEYS,
   "AI_GATEWAY_TOKEN",
   "HERMES_SECRETS",
 ] as const;
@@ -77,8 +70,8 @@ const model = z.pipe(
     .string()
     .check(
       z.regex(
-        /^(?:anthropic|openrouter|openai|custom|rehearsal)\/[\w.:@/+-]{1,200}$/,
-        `must be provider/model with a provider of ${PROVIDERS.join(", ")}`,
+        new RegExp(`^(?:${PROVIDER_NAMES.join("|")})/[\\w.:@/+-]{1,200}$`),
+        `must be provider/model with a provider of ${PROVIDER_NAMES.join(", ")}`,
       ),
     ),
   z.transform((id): Model => {

@@ -9,12 +9,11 @@ import { digestOf, hex } from "../base/digests.ts";
 import { ApiError, reason } from "../base/errors.ts";
 import { isOneOf } from "../base/headers.ts";
 import { Log, Redactor } from "../base/log.ts";
+import { PROVIDERS, type Provider, type ProviderName } from "../config/providers.ts";
 import {
   type Env,
   ownBaseUrl,
-  type ProviderName,
   providersOf,
-  type SecretName,
   type Settings,
   secretValues,
   settingsOf,
@@ -26,61 +25,6 @@ import { CREDENTIAL, type Credential, clientGone, TROUBLED } from "../instance/l
 import type { Refusal } from "../instance/record.ts";
 import { judged } from "./refusals.ts";
 import { rehearsalChat, rehearsalModels } from "./rehearsal.ts";
-
-/** What is known about a provider. */
-interface Provider {
-  /** Base URL without a trailing slash; empty when only the configuration knows it. */
-  base: string;
-  /** Variable with the key. */
-  variable: SecretName | null;
-  /** Whether calls are refused here when the key is not set. */
-  keyNeeded: boolean;
-  /** Path after the provider's prefix, as Hermes sends it, and the path after the base it becomes. */
-  strip: string;
-  /** `METHOD path` of everything that passes; the path is what follows `strip`. */
-  allowed: readonly string[];
-  /** Shape of its errors. */
-  errors: "openai" | "anthropic";
-}
-
-const OPENAI_CALLS = ["POST /chat/completions", "POST /responses", "POST /embeddings"];
-
-// Model listings of the known providers are left out on purpose: Hermes has their context lengths in its own
-// tables, and would otherwise ask over the network before every turn.
-const TABLE: Record<Exclude<ProviderName, "rehearsal">, Provider> = {
-  anthropic: {
-    base: "https://api.anthropic.com",
-    variable: "ANTHROPIC_API_KEY",
-    keyNeeded: true,
-    strip: "",
-    allowed: ["POST /v1/messages", "POST /v1/messages/count_tokens"],
-    errors: "anthropic",
-  },
-  openrouter: {
-    base: "https://openrouter.ai/api/v1",
-    variable: "OPENROUTER_API_KEY",
-    keyNeeded: true,
-    strip: "/v1",
-    allowed: OPENAI_CALLS,
-    errors: "openai",
-  },
-  openai: {
-    base: "https://api.openai.com/v1",
-    variable: "OPENAI_API_KEY",
-    keyNeeded: true,
-    strip: "/v1",
-    allowed: OPENAI_CALLS,
-    errors: "openai",
-  },
-  custom: {
-    base: "",
-    variable: "CUSTOM_API_KEY",
-    keyNeeded: false,
-    strip: "/v1",
-    allowed: [...OPENAI_CALLS, "GET /models"],
-    errors: "openai",
-  },
-};
 
 /** Headers that end here: credentials, and whatever describes the hop before. */
 const PRIVATE =
@@ -98,7 +42,7 @@ export class Providers extends WorkerEntrypoint<Env> {
       const settings = settingsOf(this.env);
       checkOrigin(request, settings);
       const call = callOf(request, settings);
-      shape = call.provider === "rehearsal" ? "openai" : TABLE[call.provider].errors;
+      shape = PROVIDERS[call.provider].errors;
       return await this.#duringBoot(request, call.provider, (signal) =>
         call.provider === "rehearsal"
           ? rehearse(call, request)
@@ -184,15 +128,15 @@ export class Providers extends WorkerEntrypoint<Env> {
     settings: Settings,
     signal: AbortSignal,
   ): Promise<Response> {
-    const provider = TABLE[name];
+    const provider = PROVIDERS[name];
     const gateway = gatewayOf(settings, name);
     const replaced = ownBaseUrl(settings, name) || gateway;
     const target = targetOf(replaced || provider.base, path, new URL(request.url).search);
-    const key = provider.variable === null ? undefined : settings.secrets[provider.variable];
+    const key = provider.key === null ? undefined : settings.secrets[provider.key];
     const gatewayToken = gateway === "" ? undefined : settings.secrets.AI_GATEWAY_TOKEN;
     // A gateway that knows who asks may hold the provider's key itself.
     if (key === undefined && provider.keyNeeded && gatewayToken === undefined)
-      throw this.#noKey(name, provider.variable ?? "");
+      throw this.#noKey(name, provider.key ?? "");
     const headers = outerHeaders(request.headers, name, key);
     if (gatewayToken !== undefined) headers.set("cf-aig-authorization", `Bearer ${gatewayToken}`);
     const init: RequestInit = {
@@ -214,7 +158,7 @@ export class Providers extends WorkerEntrypoint<Env> {
       });
     }
     this.ctx.waitUntil(
-      why.then((found) => found && this.#report(name, answer.status, provider.variable ?? "", found)),
+      why.then((found) => found && this.#report(name, answer.status, provider.key ?? "", found)),
     );
     const told = new Headers(answer.headers);
     told.delete("set-cookie");
@@ -285,8 +229,8 @@ function callOf(request: Request, settings: Settings): Call {
   const inner = parts?.[2] ?? "";
   if (provider === undefined) throw notServed();
   if (provider === "rehearsal") return { provider, path: inner };
-  const { strip, allowed } = TABLE[provider];
-  const path = inner.startsWith(`${strip}/`) ? inner.slice(strip.length) : null;
+  const { suffix, allowed } = PROVIDERS[provider];
+  const path = inner.startsWith(`${suffix}/`) ? inner.slice(suffix.length) : null;
   if (path === null || !allowed.includes(`${request.method} ${path}`)) throw notServed();
   return { provider, path };
 }
