@@ -33,7 +33,7 @@ import {
   unwrap,
 } from "./gate/requests.ts";
 import { IDENTITY, identify, prove } from "./gate/secret-proof.ts";
-import { TURN } from "./instance/chat-turns.ts";
+import { TURN_HEADERS } from "./instance/chat-turns.ts";
 import type { HermesInstance } from "./instance/instance.ts";
 import { CREDENTIAL, type Credential } from "./instance/leases.ts";
 import { partOf, partsOf } from "./state/uploads.ts";
@@ -194,19 +194,19 @@ async function toHermes(c: Context<App>): Promise<Response> {
   const path = rawPath(c.req.raw);
   const { body, asked } = await readJson(c.req.raw, path);
   const headers = innerHeaders(c.req.raw.headers);
-  headers.set(TURN.requestId, requestId);
+  headers.set(TURN_HEADERS.requestId, requestId);
   headers.set(CREDENTIAL, credential(c));
   headers.delete("content-encoding");
   if (body !== null) headers.set("content-type", "application/json");
   const isChat = path === "/v1/chat/completions";
   if (isChat || path === "/v1/responses") {
     const model = settings.models.find(({ id }) => id === asked["model"]) ?? settings.defaultModel;
-    headers.set(TURN.model, model.id);
-    if (isStream(asked["stream"])) headers.set(TURN.stream, "1");
+    headers.set(TURN_HEADERS.model, model.id);
+    if (isStream(asked["stream"])) headers.set(TURN_HEADERS.stream, "1");
   }
-  if (isChat && headers.has(TURN.stream)) {
+  if (isChat && headers.has(TURN_HEADERS.stream)) {
     const session = headers.get("x-hermes-session-id")?.trim() || (await sessionOf(asked));
-    if (session !== null) headers.set(TURN.session, session);
+    if (session !== null) headers.set(TURN_HEADERS.session, session);
   }
   const init = { method, headers, body, signal, redirect: "manual" } as const;
   return unwrap(c, await hermes(c, (it) => it.fetch(c.req.url, init)));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, it } from "vitest";
 import { streamOf } from "../src/base/streams.ts";
-import { Bounded } from "../src/sandbox/bounded.ts";
+import { BoundedSandbox } from "../src/sandbox/bounded.ts";
 import type { Sandbox, SandboxProcess } from "../src/sandbox/sandbox.ts";
 import { ManualTime } from "./stand-ins/sandbox.ts";
 
@@ -19,7 +19,7 @@ function world(given: Partial<Sandbox> = {}) {
     setInactivityTimeout: never,
     snapshotContainer: never,
   };
-  const sandbox = Bounded.of({ ...nothing, ...given } as unknown as Sandbox, time);
+  const sandbox = BoundedSandbox.of({ ...nothing, ...given } as unknown as Sandbox, time);
   const outcome = async (call: Promise<unknown>) => {
     const settled = call.catch((error: unknown) => error);
     await time.pass(200_000);
@@ -36,7 +36,7 @@ const process = (change: Partial<SandboxProcess>): SandboxProcess => ({
 });
 
 describe("a sandbox that says nothing", () => {
-  it.each<[string, (sandbox: Bounded) => Promise<unknown>]>([
+  it.each<[string, (sandbox: BoundedSandbox) => Promise<unknown>]>([
     ["inspect", (it) => it.inspect()],
     ["start", (it) => it.start({ env: {}, labels: {}, enableInternet: true })],
     ["destroy", (it) => it.destroy()],

@@ -296,8 +296,8 @@ describe("operating it", () => {
     await said(await chat("one", "s"));
     await post("backups");
     await runInDurableObject(instance(), (_, storage) => {
-      const memory = storage.storage.kv.get<Record<string, unknown>>("memory");
-      storage.storage.kv.put("memory", { ...memory, bootId: "another" });
+      const record = storage.storage.kv.get<Record<string, unknown>>("memory");
+      storage.storage.kv.put("memory", { ...record, bootId: "another" });
     });
     await crash();
     expect(await said(await chat("two", "s"))).toBe("one | two");
@@ -308,8 +308,8 @@ describe("operating it", () => {
     await said(await chat("one", "s"));
     await until(async () => (await state())["unsavedSince"] !== null);
     await runInDurableObject(instance(), (_, storage) => {
-      const memory = storage.storage.kv.get<Record<string, unknown>>("memory");
-      storage.storage.kv.put("memory", { ...memory, firstUnsaved: 1, lastUnsaved: 1 });
+      const record = storage.storage.kv.get<Record<string, unknown>>("memory");
+      storage.storage.kv.put("memory", { ...record, firstUnsaved: 1, lastUnsaved: 1 });
     });
     await crash();
     await chat("two", "s").then(said);

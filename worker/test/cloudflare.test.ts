@@ -4,9 +4,9 @@ import { runInDurableObject } from "cloudflare:test";
 import { describe, expect, it } from "vitest";
 import { Log, Redactor } from "../src/base/log.ts";
 import { settingsOf } from "../src/config/settings.ts";
-import { TURN, Turns } from "../src/instance/chat-turns.ts";
+import { ChatTurns, TURN_HEADERS } from "../src/instance/chat-turns.ts";
 import { Lifecycle } from "../src/instance/lifecycle.ts";
-import type { Memory } from "../src/instance/record.ts";
+import type { InstanceRecord } from "../src/instance/record.ts";
 import { ContainerSandbox } from "../src/sandbox/container.ts";
 import { INACTIVITY_LIMIT } from "../src/sandbox/sandbox.ts";
 import { Vault } from "../src/state/vault.ts";
@@ -37,7 +37,7 @@ function world(work: (world: World) => Promise<void>): Promise<void> {
     const inside = new MemorySandbox();
     const container = new HardContainer(inside, time);
     const vault = new Vault(state.storage, time);
-    let kept: Memory | undefined;
+    let kept: InstanceRecord | undefined;
     let alarm: number | null = null;
     let healed = 0;
     let life = 0;
@@ -75,8 +75,8 @@ function world(work: (world: World) => Promise<void>): Promise<void> {
         log: new Log(new Redactor()),
         store: {
           get: () => structuredClone(kept),
-          put: (memory) => {
-            if (mine === life) kept = structuredClone(memory);
+          put: (record) => {
+            if (mine === life) kept = structuredClone(record);
           },
         },
         setAlarm: (at) => {
@@ -135,13 +135,13 @@ describe("a boot on Cloudflare", () => {
       w.container.startTakes = seconds * 1000;
       const waking = w.life.wake("test");
       await w.time.pass(seconds * 1000 - 1000);
-      const { state, starting } = w.life.memory;
+      const { state, starting } = w.life.record;
       expect(state).toBe("booting");
       expect(starting?.why).toBe("Cloudflare is still distributing the image");
       expect(w.time.now() - (starting?.since ?? 0)).toBe(seconds * 1000 - 1000);
       await w.time.pass(3000);
       await waking;
-      expect(w.life.memory).toMatchObject({ state: "awake", starting: null });
+      expect(w.life.record).toMatchObject({ state: "awake", starting: null });
       expect([w.container.started.length, destroys(w), w.healed()]).toEqual([1, 0, 0]);
     }),
   );
@@ -188,12 +188,12 @@ describe("a boot on Cloudflare", () => {
       w.container.refusals = [words, words, words, words];
       const waking = w.life.wake("test");
       await w.time.pass(1500);
-      expect(w.life.memory.starting?.why).toContain(words);
+      expect(w.life.record.starting?.why).toContain(words);
       await w.time.pass(13_000);
-      expect(w.life.memory.starting?.why).toBe("Cloudflare is still distributing the image");
+      expect(w.life.record.starting?.why).toBe("Cloudflare is still distributing the image");
       await w.time.pass(90_000);
       await waking;
-      expect(w.life.memory).toMatchObject({ state: "awake", bootFailures: 0 });
+      expect(w.life.record).toMatchObject({ state: "awake", bootFailures: 0 });
       expect(w.container.started).toHaveLength(5);
     }),
   );
@@ -269,7 +269,7 @@ describe("a turn that goes on without its client", () => {
     world(async (w) => {
       w.container.startTakes = 100;
       expect(await woken(w, 1000)).toBeNull();
-      const turns = new Turns({
+      const turns = new ChatTurns({
         lifecycle: w.life,
         time: w.time,
         log: new Log(new Redactor()),
@@ -282,7 +282,7 @@ describe("a turn that goes on without its client", () => {
         url.endsWith("/completions") ? new Response(untilItEnds(end.promise), EVENTS) : Response.json({});
       const request = new Request("http://hermes/v1/chat/completions", {
         method: "POST",
-        headers: { [TURN.stream]: "1" },
+        headers: { [TURN_HEADERS.stream]: "1" },
         body: "{}",
       });
       const { value, end: over } = await turns.serve(request, client.signal);
@@ -322,15 +322,15 @@ describe("a boot that was cut with its object", () => {
     world(async (w) => {
       void w.life.wake("test").catch(() => undefined);
       await w.time.pass(seconds * 1000);
-      const { bootId } = w.life.memory;
-      const since = w.life.memory.starting?.since;
+      const { bootId } = w.life.record;
+      const since = w.life.record.starting?.since;
       w.reborn();
       const waking = w.life.wake("again");
       await w.time.pass(100);
-      expect(w.life.memory.starting?.since).toBe(since);
+      expect(w.life.record.starting?.since).toBe(since);
       await w.time.pass(70_000);
       await waking;
-      expect(w.life.memory).toMatchObject({ state: "awake", bootId });
+      expect(w.life.record).toMatchObject({ state: "awake", bootId });
       expect([w.container.started.length, destroys(w)]).toEqual([1, 0]);
     }),
   );
@@ -339,13 +339,13 @@ describe("a boot that was cut with its object", () => {
     world(async (w) => {
       w.container.startTakes = 100;
       expect(await woken(w, 1000)).toBeNull();
-      expect(w.life.memory.learnedLate).toBeNull();
+      expect(w.life.record.learnedLate).toBeNull();
       // As at the inactivity timeout: nobody is there to be told.
       w.reborn();
       w.inside.die(0);
       await w.time.pass(3600_000);
       await w.life.reattach();
-      expect(w.life.memory).toMatchObject({ state: "asleep", learnedLate: w.time.now() });
+      expect(w.life.record).toMatchObject({ state: "asleep", learnedLate: w.time.now() });
     }));
 
   it("is taken up where Hermes was started already", () =>
@@ -373,7 +373,7 @@ describe("a boot that was cut with its object", () => {
       const waking = w.life.wake("again");
       await w.time.pass(140_000);
       await waking;
-      expect(w.life.memory.image).toBe("hermes:2");
+      expect(w.life.record.image).toBe("hermes:2");
       expect(w.container.started).toHaveLength(2);
     }));
 });
@@ -385,8 +385,8 @@ describe("a snapshot on Cloudflare", () => {
       const restarting = w.life.restart(false);
       await w.time.pass(120_000);
       await restarting;
-      expect(w.life.memory.restored?.snapshot).toBe("snapshot-1");
-      expect(w.life.memory.restored?.passedOver).toEqual([]);
+      expect(w.life.record.restored?.snapshot).toBe("snapshot-1");
+      expect(w.life.record.restored?.passedOver).toEqual([]);
     }));
 
   it("is passed over when it stays away", () =>
@@ -396,8 +396,8 @@ describe("a snapshot on Cloudflare", () => {
       const restarting = w.life.restart(false);
       await w.time.pass(180_000);
       await restarting;
-      expect(w.life.memory.restored).toMatchObject({ snapshot: null });
-      expect(w.life.memory.restored?.passedOver[0]).toContain("snapshot-1");
+      expect(w.life.record.restored).toMatchObject({ snapshot: null });
+      expect(w.life.record.restored?.passedOver[0]).toContain("snapshot-1");
     }));
 });
 
@@ -421,7 +421,7 @@ describe("a command on Cloudflare", () => {
         w.time,
       );
       const stop = new AbortController();
-      const boot = w.life.memory.bootId ?? "";
+      const boot = w.life.record.bootId ?? "";
       const process = await sandbox.exec(["sandbox", "logs", "--boot", boot], { signal: stop.signal });
       await process.exitCode;
       await w.time.pass(0);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { expect, it } from "vitest";
 import { Log, Redactor } from "../src/base/log.ts";
-import { PANEL, Panel } from "../src/instance/dashboard-proxy.ts";
-import { Sockets } from "../src/instance/dashboard-sockets.ts";
+import { DashboardProxy, PROXY_HEADERS } from "../src/instance/dashboard-proxy.ts";
+import { DashboardSockets } from "../src/instance/dashboard-sockets.ts";
 import type { Lifecycle } from "../src/instance/lifecycle.ts";
 import { ManualTime } from "./stand-ins/sandbox.ts";
 
@@ -26,11 +26,11 @@ async function tab() {
     },
   } as unknown as Lifecycle;
   const log = new Log(new Redactor([]));
-  const sockets: Sockets = new Sockets({ time, fetchEnd: async (id) => sockets.end(id) });
-  const panel = new Panel({ lifecycle, time, log, idle: IDLE, sockets });
-  const headers = { upgrade: "websocket", [PANEL.by]: "page" };
+  const sockets: DashboardSockets = new DashboardSockets({ time, fetchEnd: async (id) => sockets.end(id) });
+  const proxy = new DashboardProxy({ lifecycle, time, log, idle: IDLE, sockets });
+  const headers = { upgrade: "websocket", [PROXY_HEADERS.by]: "page" };
   const request = new Request("http://panel/api/events", { headers });
-  const { webSocket: person } = (await panel.serve(request, new AbortController().signal)).value;
+  const { webSocket: person } = (await proxy.serve(request, new AbortController().signal)).value;
   if (person === null) throw new Error("no socket");
   person.accept();
   return {

@@ -3,7 +3,7 @@
 import fc from "fast-check";
 import { beforeAll, describe, expect, it } from "vitest";
 import { innerHeaders, outerHeaders } from "../src/base/headers.ts";
-import { Attempts, addressOf, Quiet } from "../src/gate/failed-attempts.ts";
+import { addressOf, FailedAttempts, Quiet } from "../src/gate/failed-attempts.ts";
 import { anew, ask, askBare, askDashboard, machine, TOKEN, woken } from "./helpers.ts";
 
 const RUNS = { numRuns: 300 };
@@ -237,13 +237,13 @@ describe("lines about strangers", () => {
 
 describe("failed attempts", () => {
   it("take a bounded memory, however many addresses there are", () => {
-    const attempts = new Attempts();
+    const attempts = new FailedAttempts();
     for (let at = 0; at < 20_000; at++) attempts.fail(`10.${at >> 16}.${(at >> 8) & 255}.${at & 255}`, at);
     expect(attempts.size).toBe(4096);
   });
 
   it("are forgiven with time", () => {
-    const attempts = new Attempts();
+    const attempts = new FailedAttempts();
     for (let at = 0; at < 20; at++) expect(attempts.fail("a", 0)).toBe(0);
     expect(attempts.fail("a", 0)).toBeGreaterThan(0);
     expect(attempts.fail("a", 15_001)).toBe(0);

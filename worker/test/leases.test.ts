@@ -2,7 +2,7 @@
 /** What a credential has opened ends with it, at the moment at which it ends. */
 import { expect, it } from "vitest";
 import { over } from "../src/base/lasting.ts";
-import { Sockets } from "../src/instance/dashboard-sockets.ts";
+import { DashboardSockets } from "../src/instance/dashboard-sockets.ts";
 import { Leases } from "../src/instance/leases.ts";
 import { ManualTime, settled } from "./stand-ins/sandbox.ts";
 
@@ -18,7 +18,7 @@ function chances(seed: number): (n: number) => number {
 }
 
 /** A socket of the dashboard, opened by somebody who is let in until `end` is called, and never answers a close. */
-async function visitor(sockets: Sockets, leases: Leases) {
+async function visitor(sockets: DashboardSockets, leases: Leases) {
   let isGood = true;
   const { 0: far, 1: hermes } = new WebSocketPair();
   const until = () => (isGood ? Number.POSITIVE_INFINITY : 0);
@@ -55,7 +55,7 @@ it("passes nothing in either direction from the moment of the end, whoever speak
   const chance = chances(20261126);
   const time = new ManualTime();
   const leases = new Leases(time);
-  const sockets: Sockets = new Sockets({ time, fetchEnd: async (id) => sockets.end(id) });
+  const sockets: DashboardSockets = new DashboardSockets({ time, fetchEnd: async (id) => sockets.end(id) });
   for (let at = 0; at < TRIES; at++) {
     const { person, hermes, heard, end } = await visitor(sockets, leases);
     say(person, "before");
@@ -91,7 +91,7 @@ it("passes nothing in either direction from the moment of the end, whoever speak
 it("cuts both ends when they do not close by themselves", async () => {
   const time = new ManualTime();
   const cut: string[] = [];
-  const sockets: Sockets = new Sockets({
+  const sockets: DashboardSockets = new DashboardSockets({
     time,
     fetchEnd: async (id, signal) => {
       signal.addEventListener("abort", () => cut.push("person"));
@@ -115,7 +115,7 @@ it("cuts both ends when they do not close by themselves", async () => {
 });
 
 /** Somebody who is let in until a time, and how it ended for them. */
-function guest(leases: Leases, until: () => number) {
+function commands(leases: Leases, until: () => number) {
   const left = new AbortController();
   const done = Promise.withResolvers<void>();
   let why: unknown = null;
@@ -134,7 +134,7 @@ it("ends at the time at which the credential ends, and leaves no timer behind", 
   const leases = new Leases(time);
   const start = time.now();
   const [first, second, third] = [1000, 5000, Number.POSITIVE_INFINITY].map((ms) =>
-    guest(leases, () => start + ms),
+    commands(leases, () => start + ms),
   );
   await time.pass(999);
   expect([first?.why(), leases.size]).toEqual([null, 3]);
@@ -151,7 +151,7 @@ it("learns of an end that was set or taken back meanwhile", async () => {
   const time = new ManualTime();
   const leases = new Leases(time);
   let end = Number.POSITIVE_INFINITY;
-  const one = guest(leases, () => end);
+  const one = commands(leases, () => end);
   await one.held;
   end = time.now() + 1000;
   leases.look();
@@ -192,7 +192,7 @@ it("does not begin for a credential that is over, nor wait with one that ends me
 
 it("ends with a client that leaves", async () => {
   const leases = new Leases(new ManualTime());
-  const one = guest(leases, () => Number.POSITIVE_INFINITY);
+  const one = commands(leases, () => Number.POSITIVE_INFINITY);
   await one.held;
   one.leave();
   await settled();

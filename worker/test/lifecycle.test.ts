@@ -5,12 +5,12 @@ import { ApiError } from "../src/base/errors.ts";
 import { type Lasting, over } from "../src/base/lasting.ts";
 import { Log, Redactor } from "../src/base/log.ts";
 import { settingsOf } from "../src/config/settings.ts";
-import { TURN, Turns } from "../src/instance/chat-turns.ts";
-import { PANEL, Panel } from "../src/instance/dashboard-proxy.ts";
-import { Sockets } from "../src/instance/dashboard-sockets.ts";
+import { ChatTurns, TURN_HEADERS } from "../src/instance/chat-turns.ts";
+import { DashboardProxy, PROXY_HEADERS } from "../src/instance/dashboard-proxy.ts";
+import { DashboardSockets } from "../src/instance/dashboard-sockets.ts";
 import { clientGone } from "../src/instance/leases.ts";
 import { Lifecycle } from "../src/instance/lifecycle.ts";
-import type { Memory } from "../src/instance/record.ts";
+import type { InstanceRecord } from "../src/instance/record.ts";
 import { EngineError } from "../src/sandbox/sandbox.ts";
 import { Vault } from "../src/state/vault.ts";
 import { env } from "./helpers.ts";
@@ -22,13 +22,13 @@ interface World {
   vault: Vault;
   storage: DurableObjectStorage;
   life: Lifecycle;
-  turns: Turns;
+  turns: ChatTurns;
   /** When the alarm is set for. */
   alarm: () => number | null;
   /** Lets time pass, and the alarm ring when it is due. */
   pass: (ms: number) => Promise<void>;
   /** A new object over the same storage, perhaps with other variables. */
-  reborn: (forged?: Partial<Memory>, change?: Record<string, unknown>) => Lifecycle;
+  reborn: (forged?: Partial<InstanceRecord>, change?: Record<string, unknown>) => Lifecycle;
   turn: (text: string) => Promise<void>;
   /** Begins a turn, which goes on until it is left. */
   sit: () => Promise<{ leave: () => Promise<void> }>;
@@ -62,7 +62,7 @@ function world(work: (world: World) => Promise<void>, change: Record<string, unk
     const time = new ManualTime();
     let settings = settingsOf({ ...env, ...change });
     const log = new Log(new Redactor());
-    let kept: Memory | undefined;
+    let kept: InstanceRecord | undefined;
     let alarm: number | null = null;
     const vault = new Vault(state.storage, time);
     const born = () =>
@@ -74,8 +74,8 @@ function world(work: (world: World) => Promise<void>, change: Record<string, unk
         log,
         store: {
           get: () => structuredClone(kept),
-          put: (memory) => {
-            kept = structuredClone(memory);
+          put: (record) => {
+            kept = structuredClone(record);
           },
         },
         setAlarm: (at) => {
@@ -89,7 +89,7 @@ function world(work: (world: World) => Promise<void>, change: Record<string, unk
       vault,
       storage: state.storage,
       life: born(),
-      turns: undefined as unknown as Turns,
+      turns: undefined as unknown as ChatTurns,
       alarm: () => alarm,
       pass: async (ms) => {
         const end = time.now() + ms;
@@ -124,7 +124,7 @@ function world(work: (world: World) => Promise<void>, change: Record<string, unk
         await leave();
       },
     };
-    w.turns = new Turns({
+    w.turns = new ChatTurns({
       lifecycle: w.life,
       time,
       log,
@@ -162,7 +162,7 @@ describe("booting", () => {
       await pass(1000);
       sandbox.commands["go"] = go as never;
       await boot();
-      expect(life.memory).toMatchObject({ state: "awake", bootFailures: 0, lastError: null });
+      expect(life.record).toMatchObject({ state: "awake", bootFailures: 0, lastError: null });
     }));
 
   it("does not wait for a Hermes that never gets ready", () =>
@@ -183,7 +183,7 @@ describe("booting", () => {
       await sandbox.start({ env: { HERMES_BOOT_ID: "ghost" }, labels: {}, enableInternet: true });
       await life.wake("test");
       expect(sandbox.destroys).toBe(1);
-      expect(sandbox.running?.boot).toBe(life.memory.bootId);
+      expect(sandbox.running?.boot).toBe(life.record.bootId);
     }));
 
   it("falls back to the generation before a damaged one, and says so", () =>
@@ -196,7 +196,7 @@ describe("booting", () => {
       storage.sql.exec("UPDATE chunks SET data = zeroblob(length(data)) WHERE generation = 2");
       await life.wake("test");
       expect(sandbox.state).toBe("one");
-      expect(life.memory.restored).toMatchObject({
+      expect(life.record.restored).toMatchObject({
         backup: 1,
         passedOver: [expect.stringContaining("backup 2")],
       });
@@ -234,7 +234,7 @@ describe("booting", () => {
           ? { exitCode: 71, stderr: "state.db: malformed" }
           : (restore?.(stdin, words) ?? {});
       await life.wake("test");
-      expect(life.memory.restored?.passedOver[0]).toContain("malformed");
+      expect(life.record.restored?.passedOver[0]).toContain("malformed");
       expect(vault.list()[0]).toMatchObject({ state: "damaged", note: "state.db: malformed" });
     }));
 
@@ -312,7 +312,7 @@ describe("restoring", () => {
       const restore = sandbox.commands["restore"];
       spoil(w);
       expect((await woken(w))?.code).not.toBe("no_good_backup");
-      expect(life.memory.state).toBe("asleep");
+      expect(life.record.state).toBe("asleep");
       expect(vault.list().map(({ state }) => state)).toEqual(["good", "good", "good"]);
       sandbox.commands["restore"] = restore as never;
       delete (vault as Partial<Vault>).verify;
@@ -350,7 +350,7 @@ describe("restoring", () => {
       await pass(60_000);
       await woken(w);
       expect(sandbox.state).toBe("one two three");
-      expect(life.memory.restored).toMatchObject({ backup: 3 });
+      expect(life.record.restored).toMatchObject({ backup: 3 });
       expect(vault.list()[0]).toMatchObject({ state: "good", note: null });
     }));
 
@@ -374,12 +374,12 @@ describe("restoring", () => {
       await turn(" four");
       await life.sleep();
       await life.wake("test");
-      const { restored, bootId } = life.memory;
+      const { restored, bootId } = life.record;
       expect(restored).toEqual({ backup: 4, snapshot: null, passedOver: [] });
       late.resolve();
       await time.pass(1000);
       expect(vault.list().map(({ state }) => state)).toEqual(["good", "good", "good"]);
-      expect(life.memory).toMatchObject({ state: "awake", restored, bootId });
+      expect(life.record).toMatchObject({ state: "awake", restored, bootId });
     }),
   );
 });
@@ -465,7 +465,7 @@ describe("a backup that is brought", () => {
         message: expect.stringContaining("A name in it is too long"),
       });
       expect(sandbox.destroys).toBe(0);
-      expect(life.memory.state).toBe("awake");
+      expect(life.record.state).toBe("awake");
       expect(vault.list().map(({ id }) => id)).toEqual([3, 2, 1]);
     }));
 
@@ -587,7 +587,7 @@ describe("saving", () => {
       expect(vault.list()).toHaveLength(0);
       await pass(200);
       expect(vault.list()).toHaveLength(1);
-      expect(life.memory.firstUnsaved).toBeNull();
+      expect(life.record.firstUnsaved).toBeNull();
       for (let n = 0; n < 14; n++) {
         await turn("b");
         await pass(4500);
@@ -641,7 +641,7 @@ describe("saving", () => {
       await turn("b");
       gate.resolve();
       await saving;
-      expect(life.memory.firstUnsaved).not.toBeNull();
+      expect(life.record.firstUnsaved).not.toBeNull();
       await pass(6000);
       expect(await new Response(vault.read(vault.good()[0]?.id ?? 0)).text()).toMatch(/\nab$/);
     }));
@@ -683,14 +683,14 @@ describe("saving", () => {
       sandbox.commands["save"] = () => ({ exitCode: 71, stderr: "state.db is malformed." });
       await turn("a");
       await pass(6000);
-      expect(life.memory.lastSaveError).toMatchObject({
+      expect(life.record.lastSaveError).toMatchObject({
         code: "save_failed",
         message: expect.stringContaining("malformed"),
       });
       sandbox.commands["save"] = save as never;
       await pass(6000);
       expect(vault.list()).toHaveLength(1);
-      expect(life.memory).toMatchObject({ lastSaveError: null, saveFailures: 0 });
+      expect(life.record).toMatchObject({ lastSaveError: null, saveFailures: 0 });
     }));
 
   it("tells a full disk, and an engine that ran no command, as what they are", () =>
@@ -698,7 +698,7 @@ describe("saving", () => {
       await turn("a");
       sandbox.commands["save"] = () => ({ exitCode: 73, stderr: "The disk is full." });
       await expect(life.save("request")).rejects.toMatchObject({ status: 503, code: "disk_full" });
-      expect(life.memory.lastSaveError).toMatchObject({ code: "disk_full" });
+      expect(life.record.lastSaveError).toMatchObject({ code: "disk_full" });
       sandbox.commands["save"] = () => ({ exitCode: 255, stdout: "OCI runtime exec failed: no space\n" });
       await expect(life.save("request")).rejects.toMatchObject({
         status: 503,
@@ -747,7 +747,7 @@ describe("sleeping", () => {
     world(async ({ life, sandbox, turn, pass, alarm, vault }) => {
       await turn("a");
       await pass(4 * HOUR + 1000);
-      expect(life.memory.state).toBe("asleep");
+      expect(life.record.state).toBe("asleep");
       expect(sandbox.running).toBeNull();
       expect(vault.list()).toHaveLength(1);
       expect(alarm()).toBeNull();
@@ -761,7 +761,7 @@ describe("sleeping", () => {
       await pass(HOUR);
       sandbox.state += " and a job";
       await pass(4 * HOUR);
-      expect(life.memory.state).toBe("asleep");
+      expect(life.record.state).toBe("asleep");
       await life.wake("test");
       expect(sandbox.state).toBe("a and a job");
     }));
@@ -769,13 +769,13 @@ describe("sleeping", () => {
   it("ends what is counted as running, from the start of the boot", () =>
     world(async ({ life, turn, pass }) => {
       await turn("a");
-      expect(life.memory.runningSince).not.toBeNull();
+      expect(life.record.runningSince).not.toBeNull();
       await pass(5 * HOUR);
-      const counted = life.memory.meter.month;
+      const counted = life.record.meter.month;
       expect(counted).toBeGreaterThanOrEqual(4 * HOUR);
       expect(counted).toBeLessThan(5 * HOUR);
       await pass(5 * HOUR);
-      expect(life.memory).toMatchObject({ runningSince: null, meter: { month: counted } });
+      expect(life.record).toMatchObject({ runningSince: null, meter: { month: counted } });
     }));
 
   it("is put off by activity", () =>
@@ -784,7 +784,7 @@ describe("sleeping", () => {
       await pass(3 * HOUR);
       await turn("b");
       await pass(3 * HOUR);
-      expect(life.memory.state).toBe("awake");
+      expect(life.record.state).toBe("awake");
     }));
 
   it("is called off by a request that comes while it saves", () =>
@@ -800,11 +800,11 @@ describe("sleeping", () => {
       };
       const ringing = life.onAlarm();
       await settled();
-      expect(life.memory.state).toBe("saving");
+      expect(life.record.state).toBe("saving");
       await turn("b");
       gate.resolve();
       await ringing;
-      expect(life.memory.state).toBe("awake");
+      expect(life.record.state).toBe("awake");
       expect(sandbox.running).not.toBeNull();
     }));
 
@@ -814,17 +814,17 @@ describe("sleeping", () => {
       const job = time.now() + 10 * HOUR;
       sandbox.nextCron = job / 1000;
       await pass(4 * HOUR + 1000);
-      expect(life.memory.state).toBe("asleep");
+      expect(life.record.state).toBe("asleep");
       expect(alarm()).toBe(job);
       sandbox.cronRunning = 1;
       await pass(job - time.now() + 100);
-      expect(life.memory).toMatchObject({ state: "awake", whyAwake: "cron" });
+      expect(life.record).toMatchObject({ state: "awake", whyAwake: "cron" });
       await pass(300_000);
-      expect(life.memory.state).toBe("awake");
+      expect(life.record.state).toBe("awake");
       sandbox.cronRunning = 0;
       sandbox.nextCron = null;
       await pass(60_000);
-      expect(life.memory.state).toBe("asleep");
+      expect(life.record.state).toBe("asleep");
       expect(sandbox.starts).toHaveLength(2);
     }));
 
@@ -833,10 +833,10 @@ describe("sleeping", () => {
       await turn("a");
       sandbox.nextCron = (time.now() + 4 * HOUR + 30_000) / 1000;
       await pass(4 * HOUR + 20_000);
-      expect(life.memory.state).toBe("awake");
+      expect(life.record.state).toBe("awake");
       sandbox.nextCron = null;
       await pass(120_000);
-      expect(life.memory.state).toBe("asleep");
+      expect(life.record.state).toBe("asleep");
     }));
 
   it("does not happen over a failing save", () =>
@@ -844,7 +844,7 @@ describe("sleeping", () => {
       await turn("a");
       sandbox.commands["save"] = () => ({ exitCode: 73, stderr: "The disk is full." });
       await pass(5 * HOUR);
-      expect(life.memory).toMatchObject({ state: "awake", lastSaveError: { code: "disk_full" } });
+      expect(life.record).toMatchObject({ state: "awake", lastSaveError: { code: "disk_full" } });
       await expect(life.sleep()).rejects.toMatchObject({ code: "disk_full" });
       expect(sandbox.running).not.toBeNull();
     }));
@@ -887,10 +887,10 @@ describe("snapshots", () => {
       await life.wake("test");
       expect(starts(sandbox)).toEqual(["image-1", "snap-1"]);
       expect(sandbox.state).toBe("a");
-      expect(life.memory.restored).toEqual({ backup: 1, snapshot: "snap-1", passedOver: [] });
+      expect(life.record.restored).toEqual({ backup: 1, snapshot: "snap-1", passedOver: [] });
     }));
 
-  it.each<[string, (kept: Map<string, string>, w: World) => Partial<Memory>, RegExp]>([
+  it.each<[string, (kept: Map<string, string>, w: World) => Partial<InstanceRecord>, RegExp]>([
     ["is gone", gone, /no such snapshot/],
     ["is of another image", (_, w) => changed(w, { image: "other" }), /another image/],
     ["is older than the newest backup", (_, w) => changed(w, { digest: "x" }), /later state/],
@@ -905,11 +905,11 @@ describe("snapshots", () => {
       await life.wake("test");
       expect(starts(w.sandbox).at(-1)).toBe("image-1");
       expect(w.sandbox.state).toBe("a");
-      expect(life.memory.restored).toMatchObject({
+      expect(life.record.restored).toMatchObject({
         snapshot: null,
         passedOver: [expect.stringMatching(why)],
       });
-      expect(life.memory.snapshot).toBeNull();
+      expect(life.record.snapshot).toBeNull();
     }),
   );
 
@@ -923,15 +923,15 @@ describe("snapshots", () => {
         id: 2,
       });
       expect(sandbox.state).toBe("a");
-      expect(life.memory.restored).toEqual({ backup: 2, snapshot: "snap-1", passedOver: [] });
+      expect(life.record.restored).toEqual({ backup: 2, snapshot: "snap-1", passedOver: [] });
     }));
 
   it("hold back nothing where the platform refuses them", () =>
     world(async ({ sandbox, life, turn }) => {
       await turn("a");
       await life.sleep();
-      expect(life.memory).toMatchObject({ state: "asleep", snapshot: null, lastError: null });
-      expect(life.memory.snapshotNote).toMatch(/no snapshots here/);
+      expect(life.record).toMatchObject({ state: "asleep", snapshot: null, lastError: null });
+      expect(life.record.snapshotNote).toMatch(/no snapshots here/);
       await life.wake("test");
       expect(starts(sandbox)).toEqual(["image-1", "image-1"]);
     }));
@@ -955,9 +955,9 @@ describe("snapshots", () => {
       const save = sandbox.commands["save"];
       sandbox.commands["save"] = () => ({ exitCode: 73, stderr: "The disk is full." });
       await expect(life.sleep()).rejects.toMatchObject({ code: "disk_full" });
-      expect(life.memory.state).toBe("awake");
+      expect(life.record.state).toBe("awake");
       expect(await life.sleep(true)).toBeNull();
-      expect(life.memory.state).toBe("asleep");
+      expect(life.record.state).toBe("asleep");
       if (save !== undefined) sandbox.commands["save"] = save;
       await life.wake("test");
       expect(starts(sandbox).at(-1)).not.toBe("image-1");
@@ -978,8 +978,8 @@ describe("snapshots", () => {
       expect(sandbox.state).toBe("a");
     }));
 
-  function changed(w: World, change: object): Partial<Memory> {
-    const { snapshot } = w.life.memory;
+  function changed(w: World, change: object): Partial<InstanceRecord> {
+    const { snapshot } = w.life.record;
     return snapshot === null ? {} : { snapshot: { ...snapshot, ...change } };
   }
 });
@@ -994,9 +994,9 @@ describe("appointments", () => {
       await pass(10_000);
       sandbox.die(137);
       await settled();
-      expect(life.memory).toMatchObject({ state: "asleep", nextCron: sandbox.nextCron * 1000 });
+      expect(life.record).toMatchObject({ state: "asleep", nextCron: sandbox.nextCron * 1000 });
       await pass(HOUR);
-      expect(life.memory).toMatchObject({ state: "awake", whyAwake: "cron" });
+      expect(life.record).toMatchObject({ state: "awake", whyAwake: "cron" });
     }));
 
   it("are kept although a boot for them was cut off", () =>
@@ -1004,7 +1004,7 @@ describe("appointments", () => {
       await turn("a");
       sandbox.nextCron = (time.now() + 10 * HOUR) / 1000;
       await pass(5 * HOUR);
-      expect(life.memory.state).toBe("asleep");
+      expect(life.record.state).toBe("asleep");
       await reborn({ state: "booting", bootId: "cut", wakeAt: sandbox.nextCron * 1000 }).reattach();
       await pass(5 * HOUR + 100);
       expect(sandbox.starts).toHaveLength(2);
@@ -1056,13 +1056,13 @@ describe("appointments", () => {
       sandbox.jobError = { at: 1000, name: "tea", id: "j1", error: `HTTP 401 for ${life.capability}` };
       await pass(120_000);
       const told = { at: 1_000_000, job: "tea", id: "j1", message: "HTTP 401 for [redacted]" };
-      expect(life.memory.lastJobError).toEqual(told);
+      expect(life.record.lastJobError).toEqual(told);
       await life.sleep();
-      expect(life.memory).toMatchObject({ state: "asleep", lastJobError: told });
+      expect(life.record).toMatchObject({ state: "asleep", lastJobError: told });
       sandbox.jobError = null;
       await life.wake("turn");
       await life.sleep();
-      expect(life.memory.lastJobError).toBeNull();
+      expect(life.record.lastJobError).toBeNull();
     }));
 });
 
@@ -1118,12 +1118,12 @@ const served = async (answer: Promise<Lasting<Response>>) => (await answer).valu
 describe("a seat at Hermes", () => {
   const page = (impatient = false) =>
     new Request("http://hermes/sessions", {
-      headers: { [PANEL.by]: "person", ...(impatient ? { [PANEL.impatient]: "1" } : {}) },
+      headers: { [PROXY_HEADERS.by]: "person", ...(impatient ? { [PROXY_HEADERS.impatient]: "1" } : {}) },
     });
   const chat = (stream: boolean) =>
     new Request("http://hermes/v1/chat/completions", {
       method: "POST",
-      headers: stream ? { [TURN.stream]: "1" } : {},
+      headers: stream ? { [TURN_HEADERS.stream]: "1" } : {},
       body: "{}",
     });
   const refused = () => Promise.reject(new Error("connection refused"));
@@ -1133,11 +1133,11 @@ describe("a seat at Hermes", () => {
       { headers: { "content-type": type } },
     );
 
-  it.each<[string, (w: World, panel: Panel) => Promise<Response>, World["sandbox"]["answer"]]>([
-    ["a dashboard that is not reached", (_, panel) => served(panel.serve(page(), staying())), refused],
-    ["a page that breaks off", (_, panel) => served(panel.serve(page(), staying())), broken("text/html")],
-    ["a file that breaks off", (_, panel) => served(panel.serve(page(), staying())), broken("image/png")],
-    ["a page that nobody waits for", (_, panel) => served(panel.serve(page(true), staying())), refused],
+  it.each<[string, (w: World, proxy: DashboardProxy) => Promise<Response>, World["sandbox"]["answer"]]>([
+    ["a dashboard that is not reached", (_, proxy) => served(proxy.serve(page(), staying())), refused],
+    ["a page that breaks off", (_, proxy) => served(proxy.serve(page(), staying())), broken("text/html")],
+    ["a file that breaks off", (_, proxy) => served(proxy.serve(page(), staying())), broken("image/png")],
+    ["a page that nobody waits for", (_, proxy) => served(proxy.serve(page(true), staying())), refused],
     ["a Hermes that is not reached", ({ turns }) => served(turns.serve(chat(false), staying())), refused],
     [
       "an answer that breaks off",
@@ -1155,10 +1155,16 @@ describe("a seat at Hermes", () => {
       sandbox.commands["dashboard"] = () => ({});
       sandbox.answer = answer;
       const log = new Log(new Redactor());
-      const sockets = new Sockets({ time, fetchEnd: async (id) => sockets.end(id) });
-      const panel: Panel = new Panel({ lifecycle: life, time, log, idle: 3600_000, sockets });
+      const sockets = new DashboardSockets({ time, fetchEnd: async (id) => sockets.end(id) });
+      const proxy: DashboardProxy = new DashboardProxy({
+        lifecycle: life,
+        time,
+        log,
+        idle: 3600_000,
+        sockets,
+      });
       await life.wake("test");
-      const asked = ask(w, panel)
+      const asked = ask(w, proxy)
         .then((response) => response.text())
         .catch(() => undefined);
       await time.pass(120_000);
@@ -1168,7 +1174,7 @@ describe("a seat at Hermes", () => {
       const asleep = life.sleep();
       await time.pass(60_000);
       expect(await asleep).not.toBeNull();
-      expect(life.memory.state).toBe("asleep");
+      expect(life.record.state).toBe("asleep");
     }),
   );
 });
@@ -1218,7 +1224,7 @@ describe("a stream that has to wait", () => {
       sandbox.answer = () => new Response("data: hello\n\n", { headers });
       sandbox.healthy = false;
       const asked = request();
-      asked.headers.set(TURN.session, "s");
+      asked.headers.set(TURN_HEADERS.session, "s");
       asked.headers.set("x-hermes-session-key", "k");
       const serving = served(turns.serve(asked, staying()));
       await time.pass(10_500);
@@ -1309,7 +1315,7 @@ describe("a client that leaves during the boot", () => {
         sandbox.healthy = true;
         await time.pass(5000);
         expect(await answer).toMatchObject({ code: "client_gone" });
-        expect(life.memory.state).toBe("awake");
+        expect(life.record.state).toBe("awake");
         expect(asked).toBe(0);
       },
       { HERMES_ON_DISCONNECT },
@@ -1324,13 +1330,13 @@ describe("settings in force", () => {
     world(async ({ sandbox, turn, reborn, life }) => {
       await turn("one");
       expect(went(sandbox)["COLOUR"]).toBeUndefined();
-      const { bootId } = life.memory;
+      const { bootId } = life.record;
       const other = reborn({}, { HERMES_ENV: '{"COLOUR":"blue"}' });
       await other.reattach();
       expect(other.difference).toEqual({ restart: "hermes", hermes: true, because: ["hermes_env"] });
       const colour = await other.seat("turn", true, async () => over(went(sandbox)["COLOUR"]));
       expect(colour.value).toBe("blue");
-      expect(other.memory.bootId).toBe(bootId);
+      expect(other.record.bootId).toBe(bootId);
       expect([sandbox.starts.length, other.difference]).toMatchObject([
         1,
         { restart: "nothing", because: [] },
@@ -1410,7 +1416,7 @@ describe("settings in force", () => {
       await life.stopGateway();
       const other = reborn({}, { HERMES_ENV: '{"COLOUR":"blue"}' });
       await other.reattach();
-      expect([await other.refresh(), other.memory.gatewayStopped]).toEqual(["nothing", true]);
+      expect([await other.refresh(), other.record.gatewayStopped]).toEqual(["nothing", true]);
       await other.wake("test");
       expect(went(sandbox)["COLOUR"]).toBe("blue");
     }));
@@ -1457,9 +1463,9 @@ describe("settings in force", () => {
 });
 
 describe("a Hermes that runs and cannot be reached", () => {
-  const ask = (turns: Turns) =>
+  const ask = (turns: ChatTurns) =>
     turns.serve(
-      new Request("http://hermes/v1/skills", { headers: { [TURN.requestId]: "r" } }),
+      new Request("http://hermes/v1/skills", { headers: { [TURN_HEADERS.requestId]: "r" } }),
       new AbortController().signal,
     );
 

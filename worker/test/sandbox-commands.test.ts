@@ -1,27 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, it } from "vitest";
 import { Log, Redactor } from "../src/base/log.ts";
-import { Bounded } from "../src/sandbox/bounded.ts";
-import { Guest, type GuestParts } from "../src/sandbox/commands.ts";
+import { BoundedSandbox } from "../src/sandbox/bounded.ts";
+import { type CommandsParts, SandboxCommands } from "../src/sandbox/commands.ts";
 import type { Vault } from "../src/state/vault.ts";
 import { ManualTime, MemorySandbox } from "./stand-ins/sandbox.ts";
 
-/** A guest whose Hermes answers like this. */
-async function guest(
+/** Commands for a sandbox whose Hermes answers like this. */
+async function commands(
   answer: (url: string) => Response,
   sandbox: MemorySandbox = new MemorySandbox(),
-): Promise<Guest> {
+): Promise<SandboxCommands> {
   await sandbox.start({ env: { HERMES_BOOT_ID: "b" }, labels: {}, enableInternet: true });
   sandbox.commands["go"]?.("", []);
   sandbox.answer = answer;
   const time = new ManualTime();
-  const parts: GuestParts = {
-    sandbox: Bounded.of(sandbox, time),
+  const parts: CommandsParts = {
+    sandbox: BoundedSandbox.of(sandbox, time),
     vault: {} as Vault,
     time,
     log: new Log(new Redactor()),
   };
-  return new Guest(parts, "b", { gatewayKey: "k", capability: "c", dashboardToken: "d" }, () => true);
+  return new SandboxCommands(
+    parts,
+    "b",
+    { gatewayKey: "k", capability: "c", dashboardToken: "d" },
+    () => true,
+  );
 }
 
 const queues = (background_queues: unknown) => () =>
@@ -30,7 +35,7 @@ const queues = (background_queues: unknown) => () =>
 describe("work in Hermes' own queues", () => {
   it("is the sum of all queues, whatever else is told beside their depths", async () => {
     const told = queues({ runs: 2, delegations: 1, finished: 0, status: "ok", oldest: null });
-    expect(await (await guest(told)).background()).toBe(3);
+    expect(await (await commands(told)).background()).toBe(3);
   });
 
   it.each([
@@ -40,7 +45,7 @@ describe("work in Hermes' own queues", () => {
     ["it tells nothing at all", () => Response.json({})],
     ["the queues have no depths", queues({ status: "ok" })],
   ])("counts as none when %s: a Hermes that cannot tell must be able to sleep", async (_, answer) => {
-    expect(await (await guest(answer)).background()).toBe(0);
+    expect(await (await commands(answer)).background()).toBe(0);
   });
 });
 
@@ -54,7 +59,7 @@ describe("a backup that is to be judged before anything is stopped", () => {
     };
     const upload = new Response("the archive").body;
     if (upload === null) throw new TypeError("a response has a body");
-    const verdict = (await guest(() => new Response(), sandbox)).check(upload);
+    const verdict = (await commands(() => new Response(), sandbox)).check(upload);
     return { seen, verdict };
   };
 

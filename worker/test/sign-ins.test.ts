@@ -2,8 +2,8 @@
 import { runInDurableObject } from "cloudflare:test";
 import { describe, expect, it } from "vitest";
 import { Log, Redactor } from "../src/base/log.ts";
-import { Bounded } from "../src/sandbox/bounded.ts";
-import { Guest } from "../src/sandbox/commands.ts";
+import { BoundedSandbox } from "../src/sandbox/bounded.ts";
+import { SandboxCommands } from "../src/sandbox/commands.ts";
 import { SignIns } from "../src/state/sign-ins.ts";
 import { Vault } from "../src/state/vault.ts";
 import { env } from "./helpers.ts";
@@ -16,7 +16,7 @@ interface World {
   sandbox: MemorySandbox;
   vault: Vault;
   kept: SignIns;
-  guest: Guest;
+  commands: SandboxCommands;
   /** What is in the home beside the state; `null` for a sandbox of an earlier release. */
   home: { signIns: string | null };
 }
@@ -49,10 +49,10 @@ function world(work: (world: World) => Promise<void>): Promise<void> {
       return {};
     };
     const time = new ManualTime();
-    const parts = { sandbox: Bounded.of(sandbox, time), vault, time, log: new Log(new Redactor()) };
+    const parts = { sandbox: BoundedSandbox.of(sandbox, time), vault, time, log: new Log(new Redactor()) };
     const keys = { gatewayKey: "k", capability: "c", dashboardToken: "d" };
-    const guest = new Guest(parts, "b", keys, () => true);
-    await work({ sandbox, vault, kept: new SignIns(state.storage), guest, home });
+    const commands = new SandboxCommands(parts, "b", keys, () => true);
+    await work({ sandbox, vault, kept: new SignIns(state.storage), commands, home });
   });
 }
 
@@ -65,44 +65,47 @@ const text = (stream: ReadableStream<Uint8Array>) => new Response(stream).text()
 
 describe("keys and sign-ins", () => {
   it("are kept with each save and are in no backup", () =>
-    world(async ({ sandbox, vault, kept, guest, home }) => {
+    world(async ({ sandbox, vault, kept, commands, home }) => {
       sandbox.state = "conversations";
-      const { backup } = await guest.export("test", "i");
+      const { backup } = await commands.export("test", "i");
       expect(await text(kept.read())).toContain("refresh token 1");
       expect(await text(vault.read(backup.id))).not.toContain("refresh token");
       home.signIns = "refresh token 2";
-      expect(await guest.export("test", "i")).toMatchObject({ unchanged: true, backup: { id: backup.id } });
+      expect(await commands.export("test", "i")).toMatchObject({
+        unchanged: true,
+        backup: { id: backup.id },
+      });
       expect(await text(kept.read())).toContain("refresh token 2");
     }));
 
   it("come back after a sleep, and over what a state or a snapshot brought", () =>
-    world(async ({ kept, guest, home }) => {
-      await guest.export("test", "i");
+    world(async ({ kept, commands, home }) => {
+      await commands.export("test", "i");
       home.signIns = "of somebody else";
-      expect(await guest.restoreSignIns(null)).toBeNull();
+      expect(await commands.restoreSignIns(null)).toBeNull();
       expect(home.signIns).toBe("refresh token 1");
       home.signIns = "refreshed after the snapshot's save";
-      await guest.restoreSignIns(kept.digest);
+      await commands.restoreSignIns(kept.digest);
       expect(home.signIns).toBe("refreshed after the snapshot's save");
     }));
 
   it("are left alone where none were ever kept", () =>
-    world(async ({ kept, guest, home }) => {
+    world(async ({ kept, commands, home }) => {
       home.signIns = "";
-      await guest.export("test", "i");
+      await commands.export("test", "i");
       expect(kept.isKept).toBe(false);
       home.signIns = "of a backup of an earlier release";
-      await guest.restoreSignIns(null);
+      await commands.restoreSignIns(null);
       expect(home.signIns).toBe("of a backup of an earlier release");
     }));
 
   it("stay away once somebody signed out", () =>
-    world(async ({ guest, home }) => {
-      await guest.export("test", "i");
+    world(async ({ commands, home }) => {
+      await commands.export("test", "i");
       home.signIns = "";
-      await guest.export("test", "i");
+      await commands.export("test", "i");
       home.signIns = "of a snapshot";
-      await guest.restoreSignIns(null);
+      await commands.restoreSignIns(null);
       expect(home.signIns).toBe("");
     }));
 
@@ -118,11 +121,11 @@ describe("keys and sign-ins", () => {
     ],
     ["more than there can be", { stdout: line({ bytes: 1 << 30 }) }, "more than sign-ins can be"],
   ])("stay as they were after %s, and the save says so", async (_, done, why) => {
-    await world(async ({ sandbox, vault, kept, guest }) => {
-      await guest.export("test", "i");
+    await world(async ({ sandbox, vault, kept, commands }) => {
+      await commands.export("test", "i");
       sandbox.commands["save-sign-ins"] = () => done;
       sandbox.state = "more";
-      await expect(guest.export("test", "i")).rejects.toThrow(why);
+      await expect(commands.export("test", "i")).rejects.toThrow(why);
       expect(await text(kept.read())).toContain("refresh token 1");
       expect(vault.list()).toHaveLength(1);
     });
@@ -131,26 +134,26 @@ describe("keys and sign-ins", () => {
   const wrong = { exitCode: 70, stderr: "its checksum is wrong." };
 
   it("are given up, and that is told, only when their bytes are proved bad twice", () =>
-    world(async ({ sandbox, kept, guest }) => {
-      await guest.export("test", "i");
+    world(async ({ sandbox, kept, commands }) => {
+      await commands.export("test", "i");
       sandbox.commands["restore-sign-ins"] = () => ({ exitCode: 74, stderr: "out of memory" });
-      await expect(guest.restoreSignIns(null)).rejects.toThrow("out of memory");
+      await expect(commands.restoreSignIns(null)).rejects.toThrow("out of memory");
       expect(kept.isKept).toBe(true);
       let verdicts = 0;
       sandbox.commands["restore-sign-ins"] = () => (verdicts++ === 0 ? wrong : {});
-      expect(await guest.restoreSignIns(null)).toBeNull();
+      expect(await commands.restoreSignIns(null)).toBeNull();
       expect(kept.isKept).toBe(true);
       sandbox.commands["restore-sign-ins"] = () => wrong;
-      expect(await guest.restoreSignIns(null)).toContain("its checksum is wrong");
+      expect(await commands.restoreSignIns(null)).toContain("its checksum is wrong");
       expect(kept.isKept).toBe(false);
     }));
 
   it("are no matter of a sandbox of an earlier release", () =>
-    world(async ({ guest, home }) => {
-      await guest.export("test", "i");
+    world(async ({ commands, home }) => {
+      await commands.export("test", "i");
       home.signIns = null;
-      await guest.export("again", "i");
-      expect(await guest.restoreSignIns(null)).toBeNull();
+      await commands.export("again", "i");
+      expect(await commands.restoreSignIns(null)).toBeNull();
     }));
 });
 

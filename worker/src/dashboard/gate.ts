@@ -25,8 +25,8 @@ import {
   unwrap,
 } from "../gate/requests.ts";
 import { IDENTITY, identify } from "../gate/secret-proof.ts";
-import { TURN } from "../instance/chat-turns.ts";
-import { ASLEEP, PANEL, WAKING } from "../instance/dashboard-proxy.ts";
+import { TURN_HEADERS } from "../instance/chat-turns.ts";
+import { ASLEEP, PROXY_HEADERS, WAKING } from "../instance/dashboard-proxy.ts";
 import type { Opened } from "../instance/dashboard-sessions.ts";
 import type { HermesInstance } from "../instance/instance.ts";
 import { CREDENTIAL, type Credential } from "../instance/leases.ts";
@@ -145,10 +145,10 @@ desk.get("/gate/asleep", (c) => asleepPage(c.var.settings.name, inside(c.req.que
 desk.all("*", async (c) => {
   const request = c.req.raw;
   const headers = innerHeaders(request.headers);
-  headers.set(TURN.requestId, c.var.requestId);
-  headers.set(PANEL.by, isPerson(request) ? "person" : "page");
+  headers.set(TURN_HEADERS.requestId, c.var.requestId);
+  headers.set(PROXY_HEADERS.by, isPerson(request) ? "person" : "page");
   headers.set(CREDENTIAL, credentialOf(c.var.caller));
-  if (isNavigation(request)) headers.set(PANEL.impatient, "1");
+  if (isNavigation(request)) headers.set(PROXY_HEADERS.impatient, "1");
   if (isUpgrade(request)) headers.set("upgrade", "websocket");
   checkSize(request);
   const { method, signal } = request;
@@ -157,7 +157,7 @@ desk.all("*", async (c) => {
   const init = { method, headers, signal, redirect: "manual" } as const;
   const answer = unwrap(c, await hermes(c, (it) => it.fetch(request.url, { ...init, body: body() })));
   if (answer.status === 101) return answer;
-  const refusal = answer.headers.get(PANEL.refusal);
+  const refusal = answer.headers.get(PROXY_HEADERS.refusal);
   if (refusal !== null) return refused(c, answer, refusal);
   return dressed(request, answer);
 });

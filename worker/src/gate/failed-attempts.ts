@@ -12,7 +12,7 @@ const FORGIVEN_AFTER = 15_000;
 const REMEMBERED = 4096;
 
 /** Counts failures. */
-export class Attempts {
+export class FailedAttempts {
   /** When the count of an address would be zero again, in milliseconds since the epoch; ordered by last failure. */
   readonly #zeroAt = new Map<string, number>();
 

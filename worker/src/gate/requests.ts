@@ -5,7 +5,7 @@ import { ApiError, errorResponse, toApiError } from "../base/errors.ts";
 import { BOOT_CAUSE } from "../base/headers.ts";
 import { Log, Redactor } from "../base/log.ts";
 import { type Env, type Settings, secretValues, settingsOf } from "../config/settings.ts";
-import { Attempts, addressOf, Quiet } from "./failed-attempts.ts";
+import { addressOf, FailedAttempts, Quiet } from "./failed-attempts.ts";
 
 /** What all routes know. */
 export interface Base {
@@ -143,7 +143,7 @@ function secretsOrNone(env: Env): string[] {
 }
 
 const TOO_MANY = "too_many_attempts";
-const attempts = new Attempts();
+const attempts = new FailedAttempts();
 
 /** Turns the refusal of a wrong credential into 429 when its address failed too often; others stay as they are. */
 export function countFailure(request: Request, settings: Settings, refusal: unknown): unknown {

@@ -5,7 +5,7 @@ import { lastLine } from "../base/streams.ts";
 import { Deadline, SILENT, within } from "../base/time.ts";
 import { goFor, startOf } from "../config/configuration.ts";
 import type { BootKeys } from "../config/hermes-config.ts";
-import { COMMAND_CUT, type Guest, type Restored } from "../sandbox/commands.ts";
+import { COMMAND_CUT, type Restored, type SandboxCommands } from "../sandbox/commands.ts";
 import { Listener } from "../sandbox/run.ts";
 import {
   EngineError,
@@ -16,15 +16,15 @@ import {
 } from "../sandbox/sandbox.ts";
 import { chooseSnapshot, type SnapshotRecord } from "../state/snapshots.ts";
 import type { Generation } from "../state/vault.ts";
-import type { Parts, Running } from "./parts.ts";
-import type { Memory } from "./record.ts";
+import type { LifecycleParts, SharedParts } from "./parts.ts";
+import type { InstanceRecord } from "./record.ts";
 import { bootPause, cronPause } from "./schedule.ts";
 import { isStartFailure, type Watch } from "./watch.ts";
 
 /** What a boot works with. */
-export interface BootParts extends Running {
+export interface BootParts extends SharedParts {
   watch: Watch;
-  guest(bootId: string, keys: BootKeys): Guest;
+  commands(bootId: string, keys: BootKeys): SandboxCommands;
   /** Nothing runs any more. */
   fallAsleep(wakeAt: number | null, notBefore?: number): void;
 }
@@ -59,12 +59,12 @@ export class Boot {
    * @throws ApiError 503 with the reason; what was started is gone then, and the pause before the next attempt set.
    */
   async run(why: string): Promise<void> {
-    const { time, memory, remember } = this.#parts;
+    const { time, record, remember } = this.#parts;
     const began = time.now();
     // A boot that never gets ready leaves the appointments where they were.
     remember({
       whyAwake: why,
-      wakeAt: memory.wakeAt ?? memory.nextCron,
+      wakeAt: record.wakeAt ?? record.nextCron,
       starting: { since: began, why: this.#waitsFor },
     });
     await this.#bringSomehow([]);
@@ -76,9 +76,9 @@ export class Boot {
    * @throws as {@link run} does.
    */
   async takeUp(): Promise<void> {
-    const { time, log, memory, vault } = this.#parts;
+    const { time, log, record, vault } = this.#parts;
     const began = time.now();
-    const { bootId, startedFrom: snapshot, whyAwake } = memory;
+    const { bootId, startedFrom: snapshot, whyAwake } = record;
     const upload = snapshot === null ? vault.offered : null;
     const attempt = new Attempt(this.#parts, { snapshot, upload, passedOver: [] }, bootId ?? undefined);
     try {
@@ -102,13 +102,13 @@ export class Boot {
   }
 
   #isAwake(began: number): void {
-    const { time, log, memory, remember } = this.#parts;
+    const { time, log, record, remember } = this.#parts;
     const now = time.now();
     remember({
       state: "awake",
       since: now,
       gatewayStopped: false,
-      wokenForCron: memory.whyAwake === "cron",
+      wokenForCron: record.whyAwake === "cron",
       lastActivity: now,
       lastSave: now,
       firstUnsaved: null,
@@ -118,10 +118,10 @@ export class Boot {
       bootFailures: 0,
       saveFailures: 0,
       failingSince: null,
-      boots: memory.boots + 1,
+      boots: record.boots + 1,
       lastError: null,
     });
-    log.info("awake", { boot: memory.bootId, ms: now - began, restored: memory.restored });
+    log.info("awake", { boot: record.bootId, ms: now - began, restored: record.restored });
   }
 
   /** With what was brought from elsewhere, else from the snapshot, else from the image and the vault. */
@@ -142,8 +142,8 @@ export class Boot {
   }
 
   #chosen(passedOver: string[]): SnapshotRecord | null {
-    const { time, settings, memory, vault, remember } = this.#parts;
-    const choice = chooseSnapshot(memory.snapshot, vault, settings.image, time.now());
+    const { time, settings, record, vault, remember } = this.#parts;
+    const choice = chooseSnapshot(record.snapshot, vault, settings.image, time.now());
     if (choice === null) return null;
     if ("use" in choice) return choice.use;
     this.#passOver(passedOver, choice.why);
@@ -173,10 +173,10 @@ export class Boot {
    * @returns the last one and why it failed, or `null` when Hermes is ready.
    */
   async #attempts(from: From): Promise<{ attempt: Attempt; error: unknown } | null> {
-    const { time, log, memory, remember } = this.#parts;
+    const { time, log, record, remember } = this.#parts;
     const tries = new Tries(this.#parts, from);
     const waitsFor = (why: string) => {
-      if (memory.starting !== null) remember({ starting: { ...memory.starting, why } });
+      if (record.starting !== null) remember({ starting: { ...record.starting, why } });
     };
     try {
       for (let pause = SHORTEST_AGAIN; ; pause = Math.min(2 * pause, LONGEST_AGAIN)) {
@@ -211,12 +211,12 @@ export class Boot {
   }
 
   async #failed(attempt: Attempt, cause: unknown): Promise<ApiError> {
-    const { log, time, memory, remember, fallAsleep } = this.#parts;
-    const { lastExit } = memory;
+    const { log, time, record, remember, fallAsleep } = this.#parts;
+    const { lastExit } = record;
     if (isNoEngine(cause)) return this.#noEngine(cause);
     const tail = await attempt.tail();
     await this.#destroyQuietly();
-    const failures = memory.bootFailures + 1;
+    const failures = record.bootFailures + 1;
     const pause = bootPause(failures);
     const remedy = this.#remedy(attempt, cause, tail);
     const error = bootError(cause, remedy, pause);
@@ -257,7 +257,7 @@ export class Boot {
 
   /** A job that woke us, or is due soon, is tried again after a pause; nothing else needs a timer. */
   #appointmentAfter(pause: number): number | null {
-    const { wakeAt, whyAwake } = this.#parts.memory;
+    const { wakeAt, whyAwake } = this.#parts.record;
     const soonest = this.#parts.time.now() + pause;
     if (wakeAt === null) return whyAwake === "cron" ? soonest : null;
     return Math.max(wakeAt, soonest);
@@ -282,7 +282,7 @@ class Tries {
 
   /** Whether another attempt may do better than the one that failed. */
   mayGoOn(attempt: Attempt, error: unknown): boolean {
-    if (this.#parts.memory.bootId !== attempt.bootId || isNoEngine(error)) return false;
+    if (this.#parts.record.bootId !== attempt.bootId || isNoEngine(error)) return false;
     if (isRefusedForNow(error) || (this.#isFresh && !attempt.answered)) return !this.#patience.isOver;
     if (isStartFailure(error)) return this.#startFailures++ === 0;
     return isCut(error) && this.#cuts++ < MAX_CUTS;
@@ -311,11 +311,11 @@ class Attempt {
   readonly bootId: string;
   readonly #parts: BootParts;
   readonly #from: From;
-  readonly #remember: (change: Partial<Memory>) => void;
+  readonly #remember: (change: Partial<InstanceRecord>) => void;
   /** What the sandbox prints until it is ready. */
   #log: Listener | null = null;
   #answered = false;
-  #guest: Guest | null = null;
+  #commands: SandboxCommands | null = null;
 
   constructor(parts: BootParts, from: From, bootId: string = crypto.randomUUID()) {
     this.#parts = parts;
@@ -331,12 +331,12 @@ class Attempt {
 
   /** Whether anything was seen to run in its sandbox. */
   get ran(): boolean {
-    return this.#guest?.ran ?? false;
+    return this.#commands?.ran ?? false;
   }
 
   /** @throws what ended it. */
   async run(): Promise<void> {
-    const { time, log, settings, memory, remember } = this.#parts;
+    const { time, log, settings, record, remember } = this.#parts;
     const { snapshot } = this.#from;
     const keys = {
       gatewayKey: randomKey(),
@@ -355,22 +355,22 @@ class Attempt {
       startedFrom: snapshot,
     });
     const from = snapshot === null ? "image" : `snapshot ${snapshot.id}`;
-    log.info("boot", { boot: this.bootId, why: memory.whyAwake, image: settings.image, from });
+    log.info("boot", { boot: this.bootId, why: record.whyAwake, image: settings.image, from });
     await this.#start();
-    const guest = this.#parts.guest(this.bootId, keys);
-    await this.#bring(guest, () => this.#begin(guest));
+    const commands = this.#parts.commands(this.bootId, keys);
+    await this.#bring(commands, () => this.#begin(commands));
   }
 
   /** Goes on where an earlier life of this object was cut off. @throws what ended it. */
   async takeUp(): Promise<void> {
-    const { memory, log } = this.#parts;
-    if (memory.keys === null) throw new SandboxGone(null);
+    const { record, log } = this.#parts;
+    if (record.keys === null) throw new SandboxGone(null);
     log.info("boot_taken_up", { boot: this.bootId });
-    const guest = this.#parts.guest(this.bootId, memory.keys);
-    await this.#bring(guest, async () => {
-      const { state } = await guest.works();
+    const commands = this.#parts.commands(this.bootId, record.keys);
+    await this.#bring(commands, async () => {
+      const { state } = await commands.waitForCommands();
       if (state !== "waiting") return false;
-      if (this.#from.snapshot !== null) await guest.keep();
+      if (this.#from.snapshot !== null) await commands.acceptSnapshot();
       return true;
     });
   }
@@ -390,8 +390,8 @@ class Attempt {
   }
 
   /** The first command of a sandbox that was just started; its home is to be restored. */
-  async #begin(guest: Guest): Promise<true> {
-    await (this.#from.snapshot === null ? guest.works() : guest.keep());
+  async #begin(commands: SandboxCommands): Promise<true> {
+    await (this.#from.snapshot === null ? commands.waitForCommands() : commands.acceptSnapshot());
     return true;
   }
 
@@ -399,10 +399,10 @@ class Attempt {
    * Commands work -> restore -> go -> ready, each raced against the sandbox's end.
    * @param begin does the first command, and tells whether Hermes is still to be started.
    */
-  async #bring(guest: Guest, begin: () => Promise<boolean>): Promise<void> {
+  async #bring(commands: SandboxCommands, begin: () => Promise<boolean>): Promise<void> {
     const { bootId } = this;
     const { sandbox, watch } = this.#parts;
-    this.#guest = guest;
+    this.#commands = commands;
     const ended = watch.over(bootId);
     const steps = async () => {
       const begun = begin();
@@ -411,8 +411,8 @@ class Attempt {
       const isToStart = await begun;
       this.#answered = true;
       this.#remember({ starting: null });
-      if (isToStart) await this.#startHermes(guest);
-      await guest.ready(READY_PATIENCE);
+      if (isToStart) await this.#startHermes(commands);
+      await commands.ready(READY_PATIENCE);
       await sandbox.setInactivityTimeout(INACTIVITY_LIMIT);
     };
     // The engine decides it at each start.
@@ -423,15 +423,15 @@ class Attempt {
     this.#log?.stop();
   }
 
-  async #startHermes(guest: Guest): Promise<void> {
-    const restored = await this.#restore(guest);
-    const lost = await guest.restoreSignIns(this.#from.snapshot?.signIns ?? null);
+  async #startHermes(commands: SandboxCommands): Promise<void> {
+    const restored = await this.#restore(commands);
+    const lost = await commands.restoreSignIns(this.#from.snapshot?.signIns ?? null);
     const passedOver = [...restored.passedOver, ...(lost === null ? [] : [lost])];
     this.#remember({ restored: { ...restored, passedOver } });
-    await guest.go(await goFor(this.#parts.settings, guest.keys));
+    await commands.go(await goFor(this.#parts.settings, commands.keys));
   }
 
-  async #restore(guest: Guest): Promise<Restored> {
+  async #restore(commands: SandboxCommands): Promise<Restored> {
     const { snapshot, upload, passedOver } = this.#from;
     if (snapshot !== null) {
       // The platform renews a snapshot that is started from.
@@ -439,10 +439,10 @@ class Attempt {
       return { backup: snapshot.backup, snapshot: snapshot.id, passedOver };
     }
     if (upload !== null) {
-      await guest.restoreUpload(upload);
+      await commands.restoreUpload(upload);
       return { backup: upload.id, snapshot: null, passedOver };
     }
-    const restored = await guest.restore();
+    const restored = await commands.restore();
     return { backup: restored.backup, snapshot: null, passedOver: [...passedOver, ...restored.passedOver] };
   }
 
@@ -458,7 +458,7 @@ class Attempt {
 }
 
 /** Keeps the keys of a boot out of the log. */
-export function redactKeys(log: Parts["log"], keys: BootKeys): void {
+export function redactKeys(log: LifecycleParts["log"], keys: BootKeys): void {
   log.redactor.add(Object.values(keys));
 }
 

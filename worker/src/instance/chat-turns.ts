@@ -13,7 +13,7 @@ import type { Lifecycle } from "./lifecycle.ts";
 const OF_A_RUN = /^\/v1\/runs\/./;
 
 /** Headers by which the Worker tells the Durable Object what it found out about a request. */
-export const TURN = {
+export const TURN_HEADERS = {
   requestId: "x-request-id",
   /** Model that will speak; set for requests that name one. */
   model: "x-hermes-worker-model",
@@ -37,7 +37,7 @@ const SHORT = 64 * 1024;
 const MAX_DEATHS = 3;
 
 /** What the proxy works with. */
-export interface TurnsParts {
+export interface ChatTurnsParts {
   lifecycle: Lifecycle;
   time: Time;
   log: Log;
@@ -69,18 +69,18 @@ interface Turn {
 }
 
 /** Serves requests of one instance. */
-export class Turns {
-  readonly #parts: TurnsParts;
+export class ChatTurns {
+  readonly #parts: ChatTurnsParts;
   /** End of the last turn of each session that has any. */
   readonly #sessions = new Map<string, Promise<void>>();
 
-  constructor(parts: TurnsParts) {
+  constructor(parts: ChatTurnsParts) {
     this.#parts = parts;
   }
 
   /**
    * Answers one request. Errors are thrown as {@link ApiError} until the answer has begun.
-   * @param request as the Worker sent it on, with the headers of {@link TURN}.
+   * @param request as the Worker sent it on, with the headers of {@link TURN_HEADERS}.
    * @param signal aborted when who asked is gone, or is not to be served any more.
    */
   async serve(request: Request, signal: AbortSignal): Promise<Lasting<Response>> {
@@ -278,7 +278,7 @@ export class Turns {
 function toldEarly({ model, headers }: Turn): Record<string, string | null> {
   return {
     "x-hermes-model": model,
-    "x-hermes-session-id": headers.get(TURN.session),
+    "x-hermes-session-id": headers.get(TURN_HEADERS.session),
     "x-hermes-session-key": headers.get("x-hermes-session-key"),
   };
 }
@@ -295,14 +295,14 @@ async function turnOf(request: Request, signal: AbortSignal, finishesAlone: bool
   const turns = method === "POST" && /^\/v1\/(?:chat\/completions|responses)$/.test(url.pathname);
   const body = mayHaveBody(method) ? await request.arrayBuffer() : null;
   return {
-    id: headers.get(TURN.requestId) ?? crypto.randomUUID(),
+    id: headers.get(TURN_HEADERS.requestId) ?? crypto.randomUUID(),
     method,
     path: url.pathname + url.search,
     route: url.pathname,
     headers,
     body: body?.byteLength === 0 ? null : body,
-    model: headers.get(TURN.model),
-    stream: headers.get(TURN.stream) === "1",
+    model: headers.get(TURN_HEADERS.model),
+    stream: headers.get(TURN_HEADERS.stream) === "1",
     session: turns ? headers.get("x-hermes-session-id") : null,
     writes: method !== "GET" && method !== "HEAD",
     finishesAlone: turns && finishesAlone,

@@ -11,12 +11,12 @@ import type { Log } from "../base/log.ts";
 import { textOf } from "../base/streams.ts";
 import { type Time, within } from "../base/time.ts";
 import { DASHBOARD_HEADER, DASHBOARD_PORT } from "../sandbox/commands.ts";
-import { TURN } from "./chat-turns.ts";
-import type { Sockets, Speaker } from "./dashboard-sockets.ts";
+import { TURN_HEADERS } from "./chat-turns.ts";
+import type { DashboardSockets, Speaker } from "./dashboard-sockets.ts";
 import type { Lifecycle, Seat } from "./lifecycle.ts";
 
 /** Headers by which the Worker tells what it found out about a request to the dashboard. */
-export const PANEL = {
+export const PROXY_HEADERS = {
   /** Who asks: `person`, or `page` for what a page asks by itself. */
   by: "x-hermes-worker-by",
   /** `1` when somebody would rather see a waiting page than wait. */
@@ -41,14 +41,14 @@ const HOST = `http://127.0.0.1:${DASHBOARD_PORT}`;
 /** Pages of Hermes are small; the limit keeps a mistake from filling memory. */
 const PAGE_LIMIT = 2 * 1024 * 1024;
 
-/** What the panel works with. */
-export interface PanelParts {
+/** What the proxy works with. */
+export interface DashboardProxyParts {
   lifecycle: Lifecycle;
   time: Time;
   log: Log;
   /** How long frames from Hermes count as activity after the last sign of a person, in milliseconds. */
   idle: number;
-  sockets: Sockets;
+  sockets: DashboardSockets;
 }
 
 /** Where a request goes. */
@@ -59,12 +59,12 @@ interface Desk {
 }
 
 /** Serves the dashboard of one instance. */
-export class Panel {
-  readonly #parts: PanelParts;
+export class DashboardProxy {
+  readonly #parts: DashboardProxyParts;
   /** The start of the dashboard in the newest boot. */
   #started: { bootId: string; done: Promise<void> } | null = null;
 
-  constructor(parts: PanelParts) {
+  constructor(parts: DashboardProxyParts) {
     this.#parts = parts;
   }
 
@@ -74,7 +74,7 @@ export class Panel {
    */
   async serve(request: Request, signal: AbortSignal): Promise<Lasting<Response>> {
     const { lifecycle } = this.#parts;
-    const isPerson = request.headers.get(PANEL.by) === "person";
+    const isPerson = request.headers.get(PROXY_HEADERS.by) === "person";
     if (!isPerson && lifecycle.isAsleep) throw asleep();
     const isSocket = request.headers.get("upgrade")?.toLowerCase() === "websocket";
     if (!isSocket)
@@ -106,7 +106,7 @@ export class Panel {
       if (isGone) throw waking();
       return work(desk);
     });
-    if (request.headers.get(PANEL.impatient) !== "1") return answer;
+    if (request.headers.get(PROXY_HEADERS.impatient) !== "1") return answer;
     await within(time, IMPATIENCE, Promise.race([ready.promise, answer]));
     if (isReady) return answer;
     isGone = true;
@@ -137,7 +137,7 @@ export class Panel {
     const { method, body } = request;
     const answer = await this.#ask(request, desk, { method, body, signal });
     const headers = outerHeaders(answer.headers);
-    headers.set(TURN.requestId, request.headers.get(TURN.requestId) ?? "");
+    headers.set(TURN_HEADERS.requestId, request.headers.get(TURN_HEADERS.requestId) ?? "");
     const { status } = answer;
     if (answer.body === null) return over(new Response(null, { status, headers }));
     if (isPage(headers)) {

@@ -16,7 +16,7 @@ export interface Opened extends SessionTicket {
 }
 
 /** All sessions of one instance. */
-export class Sessions {
+export class DashboardSessions {
   readonly #storage: DurableObjectStorage;
   readonly #tokenUntil: (digest: string) => number;
 

@@ -19,7 +19,7 @@ const CREDENTIAL_OVER = 4401;
 const GOING_AWAY = 1001;
 
 /** What the sockets work with. */
-export interface SocketsParts {
+export interface DashboardSocketsParts {
   time: Time;
   /** Calls this very object with {@link SOCKET_END}: a socket that came by a call can be cut, one of a pair cannot. */
   fetchEnd(id: string, signal: AbortSignal): Promise<Response>;
@@ -29,13 +29,13 @@ export interface SocketsParts {
 export type Speaker = "person" | "hermes";
 
 /** All sockets of one instance. */
-export class Sockets {
-  readonly #parts: SocketsParts;
+export class DashboardSockets {
+  readonly #parts: DashboardSocketsParts;
   /** Ends that wait to be fetched. */
   readonly #waiting = new Map<string, WebSocket>();
   #speaking = 0;
 
-  constructor(parts: SocketsParts) {
+  constructor(parts: DashboardSocketsParts) {
     this.#parts = parts;
   }
 

@@ -11,27 +11,27 @@ import type { Restart } from "../config/configuration.ts";
 import { deployedDigest } from "../config/deployed-digest.ts";
 import { buildGo, NO_KEYS } from "../config/hermes-config.ts";
 import { type Env, type Settings, secretValues, settingsOf } from "../config/settings.ts";
-import { Bounded } from "../sandbox/bounded.ts";
+import { BoundedSandbox } from "../sandbox/bounded.ts";
 import type { JobTrouble } from "../sandbox/commands.ts";
 import { ContainerSandbox } from "../sandbox/container.ts";
-import { AbsentSandbox } from "../sandbox/no-container.ts";
+import { NoContainer } from "../sandbox/no-container.ts";
 import { ProcessSandbox } from "../sandbox/process-engine.ts";
 import { run } from "../sandbox/run.ts";
 import { CLOUD_START, LOCAL_START, type Sandbox } from "../sandbox/sandbox.ts";
 import { markOf, type StorageMark } from "../state/storage-mark.ts";
 import { type Part, Uploads } from "../state/uploads.ts";
 import { type Generation, Vault } from "../state/vault.ts";
-import { TURN, Turns } from "./chat-turns.ts";
-import { ASLEEP, PANEL, Panel, WAKING } from "./dashboard-proxy.ts";
-import { type Opened, Sessions } from "./dashboard-sessions.ts";
-import { SOCKET_END, Sockets } from "./dashboard-sockets.ts";
+import { ChatTurns, TURN_HEADERS } from "./chat-turns.ts";
+import { ASLEEP, DashboardProxy, PROXY_HEADERS, WAKING } from "./dashboard-proxy.ts";
+import { DashboardSessions, type Opened } from "./dashboard-sessions.ts";
+import { DashboardSockets, SOCKET_END } from "./dashboard-sockets.ts";
 import { abortOf, CREDENTIAL, type Credential, Leases, TROUBLED, type Until } from "./leases.ts";
 import { Lifecycle } from "./lifecycle.ts";
-import type { Memory, ProviderTrouble } from "./record.ts";
+import type { InstanceRecord, ProviderTrouble } from "./record.ts";
 import { asOf, count } from "./running-time.ts";
-import { type Deaths, Tokens, type TokenUse } from "./token-rotation.ts";
+import { type Deaths, TokenRotation, type TokenUse } from "./token-rotation.ts";
 
-const MEMORY = "memory";
+const RECORD = "memory";
 /** When this object was last torn down for a broken way to the container engine. */
 const HEALED = "healed";
 /** Not again within so many milliseconds: what did not help then does not help now. */
@@ -48,7 +48,7 @@ const OF_THE_BACKUP = new Set(["bad_backup", "backup_not_restored", "state_too_l
 
 /** What `/api/health` says about the instance. */
 export interface Health {
-  state: Memory["state"];
+  state: InstanceRecord["state"];
   /** ISO 8601. */
   since: string;
   bootId: string | null;
@@ -107,14 +107,14 @@ export class HermesInstance extends DurableObject<Env> {
   readonly #storage: StorageMark;
   readonly #vault: Vault;
   readonly #uploads: Uploads;
-  readonly #sandbox: Bounded;
+  readonly #sandbox: BoundedSandbox;
   readonly #lifecycle: Lifecycle;
-  readonly #turns: Turns;
-  readonly #tokens: Tokens;
-  readonly #sessions: Sessions;
+  readonly #turns: ChatTurns;
+  readonly #tokens: TokenRotation;
+  readonly #sessions: DashboardSessions;
   readonly #leases = new Leases(realTime);
-  readonly #sockets: Sockets;
-  readonly #panel: Panel;
+  readonly #sockets: DashboardSockets;
+  readonly #dashboard: DashboardProxy;
   /** Of the boot that is remembered. */
   #capability: string | null = null;
 
@@ -125,7 +125,7 @@ export class HermesInstance extends DurableObject<Env> {
     this.#storage = markOf(ctx.storage.kv, Date.now());
     this.#vault = new Vault(ctx.storage);
     this.#uploads = new Uploads(ctx.storage);
-    this.#sandbox = Bounded.of(sandboxOf(ctx, env, this.#settings), realTime);
+    this.#sandbox = BoundedSandbox.of(sandboxOf(ctx, env, this.#settings), realTime);
     this.#lifecycle = new Lifecycle({
       settings: this.#settings,
       sandbox: this.#sandbox,
@@ -133,22 +133,22 @@ export class HermesInstance extends DurableObject<Env> {
       time: realTime,
       log: this.#log,
       store: {
-        get: () => ctx.storage.kv.get<Memory>(MEMORY),
-        put: (memory) => this.#keep(memory),
+        get: () => ctx.storage.kv.get<InstanceRecord>(RECORD),
+        put: (record) => this.#keep(record),
       },
       setAlarm: (at) => void (at === null ? ctx.storage.deleteAlarm() : ctx.storage.setAlarm(at)),
       hold: (work) => ctx.waitUntil(work),
     });
-    this.#turns = new Turns({
+    this.#turns = new ChatTurns({
       lifecycle: this.#lifecycle,
       time: realTime,
       log: this.#log,
       drainTimeout: this.#settings.drainTimeout,
       finishesAlone: this.#settings.finishesAlone,
     });
-    this.#tokens = new Tokens(ctx.storage.kv, this.#settings.tokenOverlap);
-    this.#sessions = new Sessions(ctx.storage, (token) => this.#tokens.until(token));
-    this.#sockets = new Sockets({
+    this.#tokens = new TokenRotation(ctx.storage.kv, this.#settings.tokenOverlap);
+    this.#sessions = new DashboardSessions(ctx.storage, (token) => this.#tokens.until(token));
+    this.#sockets = new DashboardSockets({
       time: realTime,
       fetchEnd: (id, signal) =>
         env.INSTANCE.get(ctx.id).fetch("http://instance/", {
@@ -156,7 +156,7 @@ export class HermesInstance extends DurableObject<Env> {
           signal,
         }),
     });
-    this.#panel = new Panel({
+    this.#dashboard = new DashboardProxy({
       lifecycle: this.#lifecycle,
       time: realTime,
       log: this.#log,
@@ -172,27 +172,27 @@ export class HermesInstance extends DurableObject<Env> {
     const socket = request.headers.get(SOCKET_END);
     if (socket !== null) return this.#sockets.end(socket);
     if (request.headers.get(CREDENTIAL)?.startsWith("capability ")) return this.#untilBootEnds(request);
-    const requestId = request.headers.get(TURN.requestId) ?? "";
-    const toPanel = request.headers.has(PANEL.by);
+    const requestId = request.headers.get(TURN_HEADERS.requestId) ?? "";
+    const toDashboard = request.headers.has(PROXY_HEADERS.by);
     const waits = !this.#lifecycle.isReady;
     try {
       const answer = await this.#lend(request.headers.get(CREDENTIAL), request.signal, (signal) =>
-        toPanel ? this.#panel.serve(request, signal) : this.#turns.serve(request, signal),
+        toDashboard ? this.#dashboard.serve(request, signal) : this.#turns.serve(request, signal),
       );
-      const { whyAwake } = this.#lifecycle.memory;
+      const { whyAwake } = this.#lifecycle.record;
       if (waits && whyAwake !== null && answer.status !== 101) answer.headers.set(BOOT_CAUSE, whyAwake);
       return answer;
     } catch (error) {
       const refusal = this.#refuse(error, requestId);
-      if (toPanel) refusal.headers.set(PANEL.refusal, toApiError(error).code);
+      if (toDashboard) refusal.headers.set(PROXY_HEADERS.refusal, toApiError(error).code);
       return refusal;
     }
   }
 
-  /** Keeps the memory; with a boot ends what its capability has open. */
-  #keep(memory: Memory): void {
-    this.ctx.storage.kv.put(MEMORY, memory);
-    const capability = memory.keys?.capability ?? null;
+  /** Keeps the record; with a boot ends what its capability has open. */
+  #keep(record: InstanceRecord): void {
+    this.ctx.storage.kv.put(RECORD, record);
+    const capability = record.keys?.capability ?? null;
     if (capability === this.#capability) return;
     this.#capability = capability;
     this.#leases.look();
@@ -208,7 +208,7 @@ export class HermesInstance extends DurableObject<Env> {
       return await this.#lend(request.headers.get(CREDENTIAL), request.signal, async (signal) => {
         const { readable, writable } = new IdentityTransformStream();
         const end = abortOf(signal).catch((why: unknown) => writable.abort(why));
-        const troubled = this.#lifecycle.memory.lastProviderError?.provider ?? "";
+        const troubled = this.#lifecycle.record.lastProviderError?.provider ?? "";
         return { value: new Response(readable, { headers: { [TROUBLED]: troubled } }), end };
       });
     } catch (error) {
@@ -225,18 +225,18 @@ export class HermesInstance extends DurableObject<Env> {
   }
 
   #health(): Omit<Health, "inStep"> {
-    const memory = this.#lifecycle.memory;
-    const up = (memory.state === "awake" || memory.state === "saving") && !memory.gatewayStopped;
+    const record = this.#lifecycle.record;
+    const up = (record.state === "awake" || record.state === "saving") && !record.gatewayStopped;
     return {
-      state: memory.state,
-      since: iso(memory.since),
-      bootId: memory.bootId,
-      starting: startingOf(memory),
-      image: memory.image,
+      state: record.state,
+      since: iso(record.since),
+      bootId: record.bootId,
+      starting: startingOf(record),
+      image: record.image,
       gateway: up ? "running" : null,
-      lastJobError: dated(memory.lastJobError),
+      lastJobError: dated(record.lastJobError),
       // Of what runs: the next start decides anew.
-      confined: memory.state === "asleep" ? null : memory.confined,
+      confined: record.state === "asleep" ? null : record.confined,
       version: this.#settings.workerVersion,
       configuration: this.#configuration(),
       storage: this.#storageView(),
@@ -267,34 +267,34 @@ export class HermesInstance extends DurableObject<Env> {
   /** State, why awake, what comes next, what went wrong. Never wakes Hermes. */
   status(requestId: string): Promise<Response> {
     return this.#answer(requestId, async () => {
-      const memory = this.#lifecycle.memory;
+      const record = this.#lifecycle.record;
       const due = this.#lifecycle.due;
       const backups = this.#vault.list();
       return {
-        state: memory.state,
-        since: iso(memory.since),
-        bootId: memory.bootId,
-        starting: startingOf(memory),
-        boots: memory.boots,
-        running: runningOf(memory, Date.now()),
+        state: record.state,
+        since: iso(record.since),
+        bootId: record.bootId,
+        starting: startingOf(record),
+        boots: record.boots,
+        running: runningOf(record, Date.now()),
         instanceType: this.#settings.platform === "cloudflare" ? this.#settings.instanceType : null,
-        image: { running: memory.bootId === null ? null : memory.image, next: this.#settings.image },
-        confined: memory.confined,
+        image: { running: record.bootId === null ? null : record.image, next: this.#settings.image },
+        confined: record.confined,
         configurationIsCurrent: this.#configuration()?.current ?? null,
         configuration: this.#configuration(),
         gateway: this.#health().gateway,
-        whyAwake: memory.whyAwake,
+        whyAwake: record.whyAwake,
         requestsInFlight: this.#lifecycle.inFlight,
-        lastActivity: iso(memory.lastActivity),
+        lastActivity: iso(record.lastActivity),
         // At the start of a boot what was restored counts as saved; of an empty home nothing was.
-        lastSave: backups.length === 0 || memory.lastSave === 0 ? null : iso(memory.lastSave),
-        unsavedSince: isoOrNull(memory.firstUnsaved),
+        lastSave: backups.length === 0 || record.lastSave === 0 ? null : iso(record.lastSave),
+        unsavedSince: isoOrNull(record.firstUnsaved),
         next: due === null ? null : { what: due.what, at: iso(due.at) },
-        nextWake: isoOrNull(memory.wakeAt),
-        nextCron: isoOrNull(memory.nextCron),
-        restored: memory.restored,
-        snapshots: snapshotsOf(memory),
-        snapshotNote: memory.snapshotNote,
+        nextWake: isoOrNull(record.wakeAt),
+        nextCron: isoOrNull(record.nextCron),
+        restored: record.restored,
+        snapshots: snapshotsOf(record),
+        snapshotNote: record.snapshotNote,
         backups: {
           count: backups.length,
           newest: backups[0] === undefined ? null : backupView(backups[0]),
@@ -303,11 +303,11 @@ export class HermesInstance extends DurableObject<Env> {
         storage: this.#storageView(),
         stateAtRisk: this.#risk(),
         stateShrank: this.#shrinkage(),
-        lastExit: memory.lastExit === null ? null : { ...memory.lastExit, at: iso(memory.lastExit.at) },
-        lastError: dated(memory.lastError),
-        lastSaveError: dated(memory.lastSaveError),
-        lastProviderError: dated(memory.lastProviderError),
-        lastJobError: dated(memory.lastJobError),
+        lastExit: record.lastExit === null ? null : { ...record.lastExit, at: iso(record.lastExit.at) },
+        lastError: dated(record.lastError),
+        lastSaveError: dated(record.lastSaveError),
+        lastProviderError: dated(record.lastProviderError),
+        lastJobError: dated(record.lastJobError),
       };
     });
   }
@@ -456,7 +456,7 @@ export class HermesInstance extends DurableObject<Env> {
   /** Processes, configuration and the log's tail, without secrets; never wakes Hermes. */
   logs(requestId: string, lines: number): Promise<Response> {
     return this.#answer(requestId, async () => {
-      const { bootId, state, lastExit } = this.#lifecycle.memory;
+      const { bootId, state, lastExit } = this.#lifecycle.record;
       const config = buildGo(this.#settings, NO_KEYS).config;
       const common = { state, bootId, config };
       if (bootId === null) return { ...common, processes: [], log: this.#lines(lastExit?.logTail ?? "") };
@@ -478,7 +478,7 @@ export class HermesInstance extends DurableObject<Env> {
       "x-request-id": requestId,
     };
     return this.#stream(requestId, credential, headers, async () => {
-      const { bootId } = this.#lifecycle.memory;
+      const { bootId } = this.#lifecycle.record;
       if (bootId === null)
         throw new ApiError({
           status: 409,
@@ -544,7 +544,7 @@ export class HermesInstance extends DurableObject<Env> {
 
   /** A provider that refused us before serves us now. */
   providerServed(provider: string): void {
-    if (this.#lifecycle.memory.lastProviderError?.provider === provider)
+    if (this.#lifecycle.record.lastProviderError?.provider === provider)
       this.#lifecycle.noteProviderTrouble(null);
   }
 
@@ -655,20 +655,20 @@ async function isDigestOf(digest: string, secret: string): Promise<boolean> {
   return given.byteLength === right.byteLength && crypto.subtle.timingSafeEqual(given, right);
 }
 
-function startingOf({ starting }: Readonly<Memory>): Health["starting"] {
+function startingOf({ starting }: Readonly<InstanceRecord>): Health["starting"] {
   return starting === null ? null : { ...starting, since: iso(starting.since) };
 }
 
 /** Seconds that the sandbox ran, with what it has run until now. */
-function runningOf(memory: Readonly<Memory>, now: number) {
-  const meter = asOf(count(memory.meter, memory.runningSince ?? now, now), now);
+function runningOf(record: Readonly<InstanceRecord>, now: number) {
+  const meter = asOf(count(record.meter, record.runningSince ?? now, now), now);
   const seconds = (ms: number) => Math.round(ms / 1000);
   return {
     today: seconds(meter.today),
     month: seconds(meter.month),
     lastMonth: seconds(meter.lastMonth),
     // A sandbox that ends while this object is not in memory tells nobody.
-    atMost: memory.learnedLate !== null && now - memory.learnedLate < LONGEST_MONTHS,
+    atMost: record.learnedLate !== null && now - record.learnedLate < LONGEST_MONTHS,
   };
 }
 
@@ -678,7 +678,7 @@ function sandboxOf(ctx: DurableObjectState, env: Env, settings: Settings): Sandb
   if (ctx.container !== undefined) return containerOf(ctx, ctx.container, settings);
   if (env.ENGINE !== undefined && env.LOOPBACK !== undefined)
     return new ProcessSandbox(env.ENGINE, env.LOOPBACK, cloud ? CLOUD_START : LOCAL_START);
-  if (cloud) return new AbsentSandbox();
+  if (cloud) return new NoContainer();
   throw new ApiError({
     status: 503,
     code: "bad_configuration",
@@ -735,7 +735,7 @@ function dated<T extends { at: number }>(trouble: T | null): (Omit<T, "at"> & { 
 }
 
 /** The snapshots that are still needed; whoever tidies up the container engine may remove all others. */
-function snapshotsOf({ snapshot, startedFrom }: Readonly<Memory>) {
+function snapshotsOf({ snapshot, startedFrom }: Readonly<InstanceRecord>) {
   const needed = [startedFrom, snapshot].filter((one) => one !== null);
   return [...new Map(needed.map((one) => [one.id, one])).values()].map(({ renewed, ...one }) => ({
     ...one,

@@ -18,14 +18,14 @@ import {
 } from "../config/configuration.ts";
 import type { BootKeys } from "../config/hermes-config.ts";
 import type { Settings } from "../config/settings.ts";
-import { Bounded } from "../sandbox/bounded.ts";
-import { API_PORT, type Chores, DASHBOARD_PORT, Guest, type Saved } from "../sandbox/commands.ts";
+import { BoundedSandbox } from "../sandbox/bounded.ts";
+import { API_PORT, type Chores, DASHBOARD_PORT, SandboxCommands, type Saved } from "../sandbox/commands.ts";
 import { type Exit, engineReason, SandboxGone } from "../sandbox/sandbox.ts";
 import type { Generation } from "../state/vault.ts";
 import { Boot, READY_PATIENCE, randomKey, redactKeys } from "./boot.ts";
-import type { Parts, Running } from "./parts.ts";
+import type { LifecycleParts, SharedParts } from "./parts.ts";
 import { Reattach } from "./reattach.ts";
-import { type Memory, newMemory, type ProviderTrouble } from "./record.ts";
+import { type InstanceRecord, newRecord, type ProviderTrouble } from "./record.ts";
 import { count } from "./running-time.ts";
 import { riskOf, Saving } from "./saving.ts";
 import { bootPause, LONGEST_PAUSE, maySleep, nextDue, type Policy, policyFor } from "./schedule.ts";
@@ -55,9 +55,9 @@ const STAY = 60_000;
 
 /** The life of one sandbox. */
 export class Lifecycle {
-  readonly #parts: Running;
+  readonly #parts: SharedParts;
   readonly #policy: Policy;
-  readonly #memory: Memory;
+  readonly #record: InstanceRecord;
   /** The boot under way, whoever asked for it. */
   #boot: Promise<void> | null = null;
   /** A restart of Hermes alone under way. */
@@ -83,17 +83,17 @@ export class Lifecycle {
   /** When the alarm is set for; unknown in a new object, for the platform keeps it. */
   #alarm: number | null | undefined = undefined;
 
-  constructor(parts: Parts) {
+  constructor(parts: LifecycleParts) {
     this.#policy = policyFor(parts.settings.sleepAfter);
-    this.#memory = { ...newMemory(parts.time.now()), ...parts.store.get() };
-    if (this.#memory.keys !== null) redactKeys(parts.log, this.#memory.keys);
-    const shared: Running = {
+    this.#record = { ...newRecord(parts.time.now()), ...parts.store.get() };
+    if (this.#record.keys !== null) redactKeys(parts.log, this.#record.keys);
+    const shared: SharedParts = {
       ...parts,
-      sandbox: Bounded.of(parts.sandbox, parts.time),
-      memory: this.#memory,
+      sandbox: BoundedSandbox.of(parts.sandbox, parts.time),
+      record: this.#record,
       remember: (change) => this.#remember(change),
       rememberAs: (bootId) => (change) => {
-        if (this.#memory.bootId === bootId) this.#remember(change);
+        if (this.#record.bootId === bootId) this.#remember(change);
       },
     };
     this.#parts = shared;
@@ -102,12 +102,12 @@ export class Lifecycle {
     this.#saving = new Saving({
       ...shared,
       // A boot that is not through yet has nothing to save, whatever a save that waited believes.
-      guest: () => (this.#memory.state === "booting" ? null : this.#guestOrNone()),
+      commands: () => (this.#record.state === "booting" ? null : this.#commandsOrNone()),
     });
     const boot = {
       ...shared,
       watch: this.#watch,
-      guest: (bootId: string, keys: BootKeys) => this.#guest(bootId, keys),
+      commands: (bootId: string, keys: BootKeys) => this.#commands(bootId, keys),
     };
     const fallAsleep = (wakeAt: number | null, notBefore?: number) => this.#fallAsleep(wakeAt, notBefore);
     this.#boots = new Boot({ ...boot, fallAsleep });
@@ -119,8 +119,8 @@ export class Lifecycle {
   }
 
   /** What is remembered; a copy. */
-  get memory(): Readonly<Memory> {
-    return { ...this.#memory };
+  get record(): Readonly<InstanceRecord> {
+    return { ...this.#record };
   }
 
   /** Requests that are not yet answered to their end. */
@@ -130,13 +130,13 @@ export class Lifecycle {
 
   /** Digest of this boot's capability is compared against this; `null` when no sandbox runs. */
   get capability(): string | null {
-    return this.#memory.keys?.capability ?? null;
+    return this.#record.keys?.capability ?? null;
   }
 
   /** Whether a sandbox may run that this object has not looked at yet. */
   get mustReattach(): boolean {
     return (
-      this.#memory.state !== "asleep" && !this.#watch.kept && this.#boot === null && this.#transition === null
+      this.#record.state !== "asleep" && !this.#watch.kept && this.#boot === null && this.#transition === null
     );
   }
 
@@ -151,7 +151,7 @@ export class Lifecycle {
     if (isActivity) this.#noteActivity();
     const gone = () => {
       this.#inFlight--;
-      if (isActivity) this.#memory.lastActivity = this.#parts.time.now();
+      if (isActivity) this.#record.lastActivity = this.#parts.time.now();
       this.#arm();
     };
     return during(gone, answer);
@@ -165,8 +165,8 @@ export class Lifecycle {
   }
 
   #noteActivity(): void {
-    this.#memory.lastActivity = this.#parts.time.now();
-    this.#memory.wokenForCron = false;
+    this.#record.lastActivity = this.#parts.time.now();
+    this.#record.wokenForCron = false;
   }
 
   /**
@@ -196,7 +196,7 @@ export class Lifecycle {
 
   /** Whether a request would wake Hermes, instead of finding it awake or on its way. */
   get isAsleep(): boolean {
-    return this.#memory.state === "asleep" && this.#boot === null && this.#transition === null;
+    return this.#record.state === "asleep" && this.#boot === null && this.#transition === null;
   }
 
   /**
@@ -204,9 +204,9 @@ export class Lifecycle {
    * @throws ApiError `dashboard_failed` when it does not; {@link SandboxGone} when that boot is over.
    */
   async startDashboard(bootId: string): Promise<void> {
-    const guest = this.#guestOrNone();
-    if (guest === null || guest.bootId !== bootId) throw new SandboxGone(null);
-    await guest.dashboard(this.#parts.settings.hostTools);
+    const commands = this.#commandsOrNone();
+    if (commands === null || commands.bootId !== bootId) throw new SandboxGone(null);
+    await commands.dashboard(this.#parts.settings.hostTools);
   }
 
   /** The port of Hermes' dashboard. */
@@ -221,7 +221,7 @@ export class Lifecycle {
 
   /** From its beginning a turn counts as unsaved, so that a crash of this object does not hide it. */
   #turnBegins(): void {
-    if (this.#memory.firstUnsaved !== null) return;
+    if (this.#record.firstUnsaved !== null) return;
     const now = this.#parts.time.now();
     this.#remember({ firstUnsaved: now, lastUnsaved: now });
     this.#arm();
@@ -229,8 +229,8 @@ export class Lifecycle {
 
   #turnEnds(): void {
     const now = this.#parts.time.now();
-    if (this.#memory.firstUnsaved === null) this.#remember({ firstUnsaved: now, lastUnsaved: now });
-    else this.#memory.lastUnsaved = now;
+    if (this.#record.firstUnsaved === null) this.#remember({ firstUnsaved: now, lastUnsaved: now });
+    else this.#record.lastUnsaved = now;
     this.#arm();
   }
 
@@ -246,7 +246,7 @@ export class Lifecycle {
       try {
         await this.#nextStep(why);
       } catch (error) {
-        if (!(error instanceof SandboxGone)) throw told(error);
+        if (!(error instanceof SandboxGone)) throw asPublicError(error);
         if (++deaths >= MAX_DEATHS) throw diedError();
       }
     }
@@ -254,7 +254,7 @@ export class Lifecycle {
 
   /** The boot that can be asked at this very moment. */
   #readyNow(): Seat | null {
-    const { state, keys, bootId, gatewayStopped } = this.#memory;
+    const { state, keys, bootId, gatewayStopped } = this.#record;
     // One with the settings of before would answer as it was told before: it is given today's first.
     if (!this.#settled || state === "asleep" || gatewayStopped || this.#difference.hermes) return null;
     return keys === null || bootId === null ? null : { keys, bootId };
@@ -265,12 +265,12 @@ export class Lifecycle {
     if (this.#transition !== null) await this.#transition.catch(() => undefined);
     else if (this.#boot !== null) await this.#boot;
     else if (this.mustReattach) await this.reattach();
-    else if (this.#memory.state === "asleep") await this.#startBoot(why);
+    else if (this.#record.state === "asleep") await this.#startBoot(why);
     else await this.restartGateway();
   }
 
   #startBoot(why: string): Promise<void> {
-    const { bootFailures, notBefore, lastError } = this.#memory;
+    const { bootFailures, notBefore, lastError } = this.#record;
     const now = this.#parts.time.now();
     const left = notBefore - now;
     // More than there can be left is of a clock that was set back.
@@ -290,7 +290,7 @@ export class Lifecycle {
   #takeUp(): void {
     const boot = async () => {
       await this.#boots.takeUp();
-      const { configuration } = (await this.#guestOrNone()?.status()) ?? { configuration: null };
+      const { configuration } = (await this.#commandsOrNone()?.status()) ?? { configuration: null };
       await this.#runsWith(configuration);
     };
     this.#booting(boot).catch(() => undefined);
@@ -337,13 +337,13 @@ export class Lifecycle {
     const exitCode = exit?.exitCode ?? null;
     this.#remember({ lastExit: { at: time.now(), exitCode, logTail: null } });
     if (this.#boot !== null) return;
-    log.warn("sandbox_ended", { boot: this.#memory.bootId, exit_code: exitCode });
+    log.warn("sandbox_ended", { boot: this.#record.bootId, exit_code: exitCode });
     this.#died();
   }
 
   /** It ended without having been told to. What it had to do at which time is known from when it was asked last. */
   #died(): void {
-    const { wakeAt, nextCron } = this.#memory;
+    const { wakeAt, nextCron } = this.#record;
     const appointment = wakeAt ?? nextCron;
     const soonest = this.#parts.time.now() + AFTER_DEATH;
     this.#fallAsleep(appointment === null ? null : Math.max(appointment, soonest));
@@ -394,7 +394,7 @@ export class Lifecycle {
 
   /** What of the deployed settings the running Hermes does not have; `null` while nobody knows, or none runs. */
   get difference(): Difference | null {
-    const { state, gatewayStopped } = this.#memory;
+    const { state, gatewayStopped } = this.#record;
     if (state === "asleep" || state === "booting" || this.mustReattach) return null;
     // The next request starts it with today's settings.
     return gatewayStopped ? { ...this.#difference, hermes: false } : this.#difference;
@@ -403,7 +403,7 @@ export class Lifecycle {
   /** What a Hermes that runs would lack if these were the settings; `null` when none runs. */
   async differenceFrom(settings: Settings): Promise<Difference | null> {
     await this.#settle();
-    const { state, image, started } = this.#memory;
+    const { state, image, started } = this.#record;
     if (state === "asleep") return null;
     return differenceOf(
       settings,
@@ -413,12 +413,12 @@ export class Lifecycle {
   }
 
   async #runsWith(running: Configuration | null): Promise<void> {
-    const { image, started } = this.#memory;
+    const { image, started } = this.#record;
     const now = started === null ? null : { image: image ?? "", ...started };
     this.#difference = await differenceOf(this.#parts.settings, running, now);
     this.#running = running;
     if (this.#difference.restart !== "nothing")
-      this.#parts.log.info("settings_not_in_force", { ...this.#difference, boot: this.#memory.bootId });
+      this.#parts.log.info("settings_not_in_force", { ...this.#difference, boot: this.#record.bootId });
   }
 
   /**
@@ -432,7 +432,7 @@ export class Lifecycle {
     const difference = this.difference;
     if (difference === null) return "nothing";
     if (difference.restart === "sandbox") {
-      if (this.#memory.gatewayStopped) await this.sleep();
+      if (this.#record.gatewayStopped) await this.sleep();
       else await this.restart(false);
       return "sandbox";
     }
@@ -449,7 +449,7 @@ export class Lifecycle {
    */
   async save(why: string): Promise<Saved | null> {
     await this.#settle();
-    if (this.#memory.state === "asleep") return null;
+    if (this.#record.state === "asleep") return null;
     return this.#held(this.#saving.save(why));
   }
 
@@ -475,7 +475,7 @@ export class Lifecycle {
     let offer: Generation | null = null;
     try {
       offer = await this.#exclusively(async () => {
-        const { state, nextCron } = this.#memory;
+        const { state, nextCron } = this.#record;
         if (state === "asleep") return vault.offer(upload);
         await this.#drain();
         await this.#jobsDone().catch(() => undefined);
@@ -490,7 +490,7 @@ export class Lifecycle {
       // Whoever is told that it failed must not find it in place later on.
       vault.withdraw(offer?.id ?? upload);
     }
-    const { restored } = this.#memory;
+    const { restored } = this.#record;
     const { id } = offer;
     const proved = vault.good().find((generation) => generation.id === id);
     if (restored?.backup === id && proved !== undefined) return proved;
@@ -506,7 +506,7 @@ export class Lifecycle {
   /** Takes an upload in; a Hermes that is awake goes on meanwhile, and its sandbox looks whether it can be restored. */
   async #uploaded(archive: ReadableStream<Uint8Array>): Promise<number> {
     const { vault } = this.#parts;
-    const upload = await vault.upload(archive, this.#memory.image ?? "").catch((error: unknown) => {
+    const upload = await vault.upload(archive, this.#record.image ?? "").catch((error: unknown) => {
       throw error instanceof ApiError ? error : badBackup(engineReason(error));
     });
     try {
@@ -514,15 +514,15 @@ export class Lifecycle {
       return upload;
     } catch (error) {
       vault.withdraw(upload);
-      throw told(error);
+      throw asPublicError(error);
     }
   }
 
   /** @throws ApiError when an upload is found to be no good; there may be nobody who could be asked. */
   async #check(upload: number): Promise<void> {
-    const guest = this.#guestOrNone();
-    if (guest === null || !this.isReady) return;
-    await guest.check(this.#parts.vault.read(upload)).catch((error: unknown) => {
+    const commands = this.#commandsOrNone();
+    if (commands === null || !this.isReady) return;
+    await commands.check(this.#parts.vault.read(upload)).catch((error: unknown) => {
       if (!(error instanceof SandboxGone)) throw error;
     });
   }
@@ -538,11 +538,11 @@ export class Lifecycle {
    */
   sleep(force = false): Promise<Saved | null> {
     return this.#exclusively(async () => {
-      if (this.#memory.state === "asleep") return null;
+      if (this.#record.state === "asleep") return null;
       await this.#drain().catch((error: unknown) => {
         if (!force) throw error;
       });
-      const { nextCron } = await this.#jobsDone().catch(() => this.#memory);
+      const { nextCron } = await this.#jobsDone().catch(() => this.#record);
       const saved = await this.#saving.verified("sleep").catch((error: unknown) => {
         if (!force) throw error;
         this.#parts.log.warn("sleep_without_save", { why: engineReason(error) });
@@ -560,7 +560,7 @@ export class Lifecycle {
     const newest = this.#parts.vault.list()[0];
     // It stands for the newest backup, which it is later than: so it is taken instead of that, and of no later one.
     if (newest === undefined) return;
-    await this.#guestOrNone()
+    await this.#commandsOrNone()
       ?.stopGateway(this.#drainSeconds)
       .catch(() => undefined);
     await this.#saving.snapshot({ backup: newest, unchanged: true });
@@ -574,7 +574,7 @@ export class Lifecycle {
   async restart(force: boolean): Promise<void> {
     await this.#exclusively(async () => {
       if (force) this.#remember({ snapshot: null });
-      if (this.#memory.state === "asleep") return;
+      if (this.#record.state === "asleep") return;
       await this.#drain().catch((error: unknown) => {
         if (!force) throw error;
       });
@@ -584,9 +584,9 @@ export class Lifecycle {
         this.#parts.log.warn("restart_without_save", { why: engineReason(error) });
         return null;
       });
-      if (!force && saved !== null && this.#memory.image === this.#parts.settings.image)
+      if (!force && saved !== null && this.#record.image === this.#parts.settings.image)
         await this.#saving.snapshot(saved);
-      await this.#end(this.#memory.nextCron);
+      await this.#end(this.#record.nextCron);
     });
     this.#remember({ notBefore: 0 });
     await this.wake("restart");
@@ -608,20 +608,20 @@ export class Lifecycle {
   async #restartGatewayOnce(): Promise<void> {
     const { settings, log, time } = this.#parts;
     const restarted = await this.#exclusively(async () => {
-      const guest = this.#guestOrNone();
-      if (guest === null) return false;
-      const renewed = this.#renewed(guest);
+      const commands = this.#commandsOrNone();
+      if (commands === null) return false;
+      const renewed = this.#renewed(commands);
       try {
         await renewed.restartGateway(await goFor(settings, renewed.keys), this.#drainSeconds);
       } catch (error) {
         // Nothing was restarted where the Hermes that answers still knows the key of before.
-        if (await within(time, ANSWER_PATIENCE, guest.answers())) this.#remember({ keys: guest.keys });
+        if (await within(time, ANSWER_PATIENCE, commands.answers())) this.#remember({ keys: commands.keys });
         throw error;
       }
       this.#remember({ gatewayStopped: false });
       await renewed.ready(READY_PATIENCE);
       await this.#runsWith(await configurationOf(settings));
-      log.info("gateway_restarted", { boot: guest.bootId });
+      log.info("gateway_restarted", { boot: commands.bootId });
       return true;
     });
     if (!restarted) await this.wake("restart-gateway");
@@ -632,9 +632,9 @@ export class Lifecycle {
    * @returns whether the request should be sent again; `false` when the refusal is about the request itself.
    */
   async refused(gatewayKey: string): Promise<boolean> {
-    const guest = this.#guestOrNone();
-    if (guest === null || guest.keys.gatewayKey !== gatewayKey) return true;
-    if (await guest.answers()) return false;
+    const commands = this.#commandsOrNone();
+    if (commands === null || commands.keys.gatewayKey !== gatewayKey) return true;
+    if (await commands.answers()) return false;
     await this.restartGateway();
     return true;
   }
@@ -659,21 +659,25 @@ export class Lifecycle {
 
   async #findWay(bootId: string): Promise<void> {
     const { log, time } = this.#parts;
-    const guest = this.#guestOrNone();
-    if (guest === null || guest.bootId !== bootId || (await within(time, ANSWER_PATIENCE, guest.answers())))
+    const commands = this.#commandsOrNone();
+    if (
+      commands === null ||
+      commands.bootId !== bootId ||
+      (await within(time, ANSWER_PATIENCE, commands.answers()))
+    )
       return;
     // One that has ended is started again by the sandbox.
-    if ((await guest.status()).state !== "running") return;
+    if ((await commands.status()).state !== "running") return;
     log.warn("way_lost", { boot: bootId });
     await this.restart(false);
   }
 
   /** The same sandbox with a new gateway key, remembered before Hermes knows it: who comes with the old one asks again. */
-  #renewed(guest: Guest): Guest {
-    const keys = { ...guest.keys, gatewayKey: randomKey() };
+  #renewed(commands: SandboxCommands): SandboxCommands {
+    const keys = { ...commands.keys, gatewayKey: randomKey() };
     redactKeys(this.#parts.log, keys);
     this.#remember({ keys });
-    return this.#guest(guest.bootId, keys);
+    return this.#commands(commands.bootId, keys);
   }
 
   /**
@@ -695,24 +699,24 @@ export class Lifecycle {
   /** Saves, stops Hermes and leaves the sandbox; the next request starts Hermes again. */
   async stopGateway(): Promise<void> {
     await this.#exclusively(async () => {
-      const guest = this.#guestOrNone();
-      if (guest === null) return;
+      const commands = this.#commandsOrNone();
+      if (commands === null) return;
       await this.#drain();
       await this.#saving.save("stop");
-      await guest.stopGateway(this.#drainSeconds);
+      await commands.stopGateway(this.#drainSeconds);
       this.#remember({ gatewayStopped: true });
-      this.#parts.log.info("gateway_stopped", { boot: guest.bootId });
+      this.#parts.log.info("gateway_stopped", { boot: commands.bootId });
     });
   }
 
   /** What Hermes has to do by itself. */
   async #chores(): Promise<Chores> {
-    const guest = this.#guestOrNone();
-    if (guest === null) throw new SandboxGone(null);
-    const [{ chores, jobError }, background] = await Promise.all([guest.status(), guest.background()]);
+    const commands = this.#commandsOrNone();
+    if (commands === null) throw new SandboxGone(null);
+    const [{ chores, jobError }, background] = await Promise.all([commands.status(), commands.background()]);
     // A job under way that is cut off has to be done again.
     const nextCron = chores.cronRunning > 0 ? this.#parts.time.now() : chores.nextCron;
-    if (this.#memory.bootId === guest.bootId) this.#remember({ nextCron, lastJobError: jobError });
+    if (this.#record.bootId === commands.bootId) this.#remember({ nextCron, lastJobError: jobError });
     return { ...chores, background };
   }
 
@@ -721,14 +725,14 @@ export class Lifecycle {
   }
 
   /** The sandbox of the current boot. */
-  #guestOrNone(): Guest | null {
-    const { bootId, keys } = this.#memory;
-    return bootId === null || keys === null ? null : this.#guest(bootId, keys);
+  #commandsOrNone(): SandboxCommands | null {
+    const { bootId, keys } = this.#record;
+    return bootId === null || keys === null ? null : this.#commands(bootId, keys);
   }
 
-  #guest(bootId: string, keys: BootKeys): Guest {
-    const isCurrent = () => this.#memory.bootId === bootId && !this.#watch.hasEnded(bootId);
-    return new Guest(this.#parts, bootId, keys, isCurrent);
+  #commands(bootId: string, keys: BootKeys): SandboxCommands {
+    const isCurrent = () => this.#record.bootId === bootId && !this.#watch.hasEnded(bootId);
+    return new SandboxCommands(this.#parts, bootId, keys, isCurrent);
   }
 
   /** Lets a boot, a stop or a look at a found sandbox come to its end; nothing happens between that and the return. */
@@ -753,18 +757,18 @@ export class Lifecycle {
     // What was settled may have begun to move before we got our turn.
     while (!this.#settled)
       await this.#settle().catch((error: unknown) => {
-        throw told(error);
+        throw asPublicError(error);
       });
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#transition = promise;
-    if (this.#memory.state !== "asleep") this.#remember({ state: "stopping", since: this.#parts.time.now() });
+    if (this.#record.state !== "asleep") this.#remember({ state: "stopping", since: this.#parts.time.now() });
     try {
       return await work();
     } catch (error) {
-      throw told(error);
+      throw asPublicError(error);
     } finally {
       this.#transition = null;
-      if (this.#memory.state === "stopping")
+      if (this.#record.state === "stopping")
         this.#remember({ state: "awake", since: this.#parts.time.now() });
       this.#arm();
       this.#lookIfLost();
@@ -809,7 +813,7 @@ export class Lifecycle {
   async #end(wakeAt: number | null): Promise<void> {
     await this.#parts.sandbox.destroy();
     this.#remember({ nextCron: wakeAt });
-    this.#parts.log.info("asleep", { boot: this.#memory.bootId, wake_at: wakeAt });
+    this.#parts.log.info("asleep", { boot: this.#record.bootId, wake_at: wakeAt });
     this.#fallAsleep(wakeAt);
   }
 
@@ -828,7 +832,7 @@ export class Lifecycle {
       log.warn("alarm_failed", { why: engineReason(error) });
       this.#saving.tellRisk();
       // What failed has set its own pause, or else nobody has.
-      if (this.#memory.notBefore <= time.now()) this.#remember({ notBefore: time.now() + 15_000 });
+      if (this.#record.notBefore <= time.now()) this.#remember({ notBefore: time.now() + 15_000 });
     }
     this.#arm();
   }
@@ -845,18 +849,18 @@ export class Lifecycle {
   /** A sleep that any request calls off. */
   async #sleepWhenIdle(): Promise<void> {
     const { time } = this.#parts;
-    const { lastActivity, bootId } = this.#memory;
+    const { lastActivity, bootId } = this.#record;
     const verdict = maySleep(time.now(), lastActivity, await this.#chores());
     if (!verdict.sleep) return this.#remember({ notBefore: verdict.askAgain });
     const calledOff = () =>
-      this.#inFlight > 0 || this.#memory.lastActivity !== lastActivity || this.#memory.bootId !== bootId;
+      this.#inFlight > 0 || this.#record.lastActivity !== lastActivity || this.#record.bootId !== bootId;
     if (calledOff() || !this.#settled) return;
     this.#remember({ state: "saving", since: time.now() });
     try {
       const saved = await this.#saving.verified("sleep");
       if (!calledOff()) await this.#saving.snapshot(saved);
     } finally {
-      if (this.#memory.state === "saving") this.#remember({ state: "awake", since: time.now() });
+      if (this.#record.state === "saving") this.#remember({ state: "awake", since: time.now() });
     }
     if (calledOff()) return;
     await this.#exclusively(async () => {
@@ -866,8 +870,8 @@ export class Lifecycle {
 
   #due(): ReturnType<typeof nextDue> {
     this.#mendTimes();
-    const memory = this.#memory;
-    return nextDue({ ...memory, awake: memory.state !== "asleep", inFlight: this.#inFlight }, this.#policy);
+    const record = this.#record;
+    return nextDue({ ...record, awake: record.state !== "asleep", inFlight: this.#inFlight }, this.#policy);
   }
 
   /** Moves the alarm forward when something is due earlier than it; an early alarm only looks again. */
@@ -910,7 +914,7 @@ export class Lifecycle {
   /** A clock that was set back must not turn a pause of seconds into one of days. */
   #mendTimes(): void {
     const now = this.#parts.time.now();
-    const { notBefore, lastActivity, lastSave, firstUnsaved, lastUnsaved, failingSince } = this.#memory;
+    const { notBefore, lastActivity, lastSave, firstUnsaved, lastUnsaved, failingSince } = this.#record;
     const past = (at: number | null) => (at === null ? null : Math.min(at, now));
     if (notBefore <= now + LONGEST_PAUSE && Math.max(lastActivity, lastSave, lastUnsaved ?? 0) <= now) return;
     this.#remember({
@@ -923,7 +927,7 @@ export class Lifecycle {
     });
   }
 
-  // Memory
+  // The record
 
   /** Keeps a provider's refusal for the status page, until it is over. */
   noteProviderTrouble(trouble: ProviderTrouble | null): void {
@@ -932,7 +936,7 @@ export class Lifecycle {
 
   /** Since when, and why, what Hermes knows is not saved, when that is for too long. */
   get risk(): ReturnType<typeof riskOf> {
-    return riskOf(this.#memory, this.#parts.time.now());
+    return riskOf(this.#record, this.#parts.time.now());
   }
 
   /** When the next thing is due, for the status page. */
@@ -942,23 +946,23 @@ export class Lifecycle {
 
   /** Counts each run of a sandbox, from the start of its boot to its end. */
   #meterRuns(): void {
-    const memory = this.#memory;
-    const runs = memory.state !== "asleep";
-    if (runs === (memory.runningSince !== null)) return;
+    const record = this.#record;
+    const runs = record.state !== "asleep";
+    if (runs === (record.runningSince !== null)) return;
     const now = this.#parts.time.now();
-    if (memory.runningSince !== null) memory.meter = count(memory.meter, memory.runningSince, now);
-    memory.runningSince = runs ? now : null;
+    if (record.runningSince !== null) record.meter = count(record.meter, record.runningSince, now);
+    record.runningSince = runs ? now : null;
   }
 
-  #remember(change: Partial<Memory>): void {
-    Object.assign(this.#memory, change);
+  #remember(change: Partial<InstanceRecord>): void {
+    Object.assign(this.#record, change);
     this.#meterRuns();
-    this.#parts.store.put(this.#memory);
+    this.#parts.store.put(this.#record);
   }
 }
 
 /** The same trouble as people are told of it. */
-function told(error: unknown): unknown {
+function asPublicError(error: unknown): unknown {
   if (error instanceof ApiError) return error;
   return new ApiError({
     status: 503,

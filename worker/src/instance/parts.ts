@@ -3,32 +3,32 @@
 import type { Log } from "../base/log.ts";
 import type { Time } from "../base/time.ts";
 import type { Settings } from "../config/settings.ts";
-import type { Bounded } from "../sandbox/bounded.ts";
+import type { BoundedSandbox } from "../sandbox/bounded.ts";
 import type { Sandbox } from "../sandbox/sandbox.ts";
 import type { Vault } from "../state/vault.ts";
-import type { Memory } from "./record.ts";
+import type { InstanceRecord } from "./record.ts";
 
 /** What the lifecycle works with. */
-export interface Parts {
+export interface LifecycleParts {
   settings: Settings;
-  sandbox: Sandbox | Bounded;
+  sandbox: Sandbox | BoundedSandbox;
   vault: Vault;
   time: Time;
   log: Log;
-  /** Keeps {@link Memory}; a get returns what the last put stored. */
-  store: { get(): Memory | undefined; put(memory: Memory): void };
+  /** Keeps {@link InstanceRecord}; a get returns what the last put stored. */
+  store: { get(): InstanceRecord | undefined; put(record: InstanceRecord): void };
   /** Sets the one alarm, or clears it with `null`. Milliseconds since the epoch. */
   setAlarm(at: number | null): void;
   /** Keeps this object, and what commands print to it, until something is over that whoever began it may leave. */
   hold(work: Promise<unknown>): void;
 }
 
-/** What everything inside works with: a sandbox that is never waited for without end, and the memory. */
-export interface Running extends Parts {
-  sandbox: Bounded;
-  /** The living memory, and the way to change what outlives this object. */
-  memory: Memory;
-  remember(change: Partial<Memory>): void;
+/** What everything inside works with: a sandbox that is never waited for without end, and the record. */
+export interface SharedParts extends LifecycleParts {
+  sandbox: BoundedSandbox;
+  /** The living record, and the way to change what outlives this object. */
+  record: InstanceRecord;
+  remember(change: Partial<InstanceRecord>): void;
   /** The same for what belongs to one boot: it changes nothing any more when another has begun. */
-  rememberAs(bootId: string): (change: Partial<Memory>) => void;
+  rememberAs(bootId: string): (change: Partial<InstanceRecord>) => void;
 }

@@ -2,17 +2,17 @@
 /** Finding a sandbox again that this object remembers: ours and answering, ours and given up, or gone. */
 import { type Configuration, startsAlike } from "../config/configuration.ts";
 import type { BootKeys } from "../config/hermes-config.ts";
-import type { Guest } from "../sandbox/commands.ts";
+import type { SandboxCommands } from "../sandbox/commands.ts";
 import { engineReason, INACTIVITY_LIMIT } from "../sandbox/sandbox.ts";
-import type { Running } from "./parts.ts";
+import type { SharedParts } from "./parts.ts";
 import type { Saving } from "./saving.ts";
 import type { Watch } from "./watch.ts";
 
 /** What finding a sandbox again works with. */
-export interface ReattachParts extends Running {
+export interface ReattachParts extends SharedParts {
   watch: Watch;
   saving: Saving;
-  guest(bootId: string, keys: BootKeys): Guest;
+  commands(bootId: string, keys: BootKeys): SandboxCommands;
   /** Takes up with what a Hermes that was found runs; `null` when it does not tell. */
   found(running: Configuration | null): Promise<void>;
   /** Goes on with the boot that is remembered. */
@@ -42,8 +42,8 @@ export class Reattach {
    * @throws ApiError `engine_unavailable` when nobody can tell.
    */
   async run(): Promise<void> {
-    const { sandbox, log, time, memory, remember, watch, guest, died, takeUp } = this.#parts;
-    const { bootId, keys, state } = memory;
+    const { sandbox, log, time, record, remember, watch, commands, died, takeUp } = this.#parts;
+    const { bootId, keys, state } = record;
     const found = await sandbox.inspect();
     const label = found.labels?.["boot"];
     const ours =
@@ -57,28 +57,28 @@ export class Reattach {
     }
     // A boot that was cut off goes on, unless it would begin otherwise today; a stop that was has not happened.
     if (state === "booting" && this.#wouldStartAlike()) return takeUp();
-    const answers = state !== "booting" && (await this.#answers(guest(bootId, keys)));
-    if (memory.bootId !== bootId) return;
-    if (!answers) return this.#giveUp(guest(bootId, keys), state !== "booting");
+    const answers = state !== "booting" && (await this.#answers(commands(bootId, keys)));
+    if (record.bootId !== bootId) return;
+    if (!answers) return this.#giveUp(commands(bootId, keys), state !== "booting");
     await sandbox.setInactivityTimeout(INACTIVITY_LIMIT);
     const now = time.now();
     remember({
       state: "awake",
-      firstUnsaved: memory.firstUnsaved ?? now,
-      lastUnsaved: memory.lastUnsaved ?? now,
+      firstUnsaved: record.firstUnsaved ?? now,
+      lastUnsaved: record.lastUnsaved ?? now,
     });
     void watch.over(bootId).catch(() => undefined);
     log.info("reattached", { boot: bootId });
   }
 
   /** Ends a sandbox whose Hermes does not answer; what it knows is saved as well as it can be. */
-  async #giveUp(guest: Guest, save: boolean): Promise<void> {
+  async #giveUp(commands: SandboxCommands, save: boolean): Promise<void> {
     const { sandbox, log, time, saving, drain, died } = this.#parts;
     let saved = false;
     // Turns under way may yet come to their end, and then belong to what is saved; none ends after that.
     if (save) {
       await drain().catch(() => undefined);
-      await guest.stopGateway(0).catch(() => undefined);
+      await commands.stopGateway(0).catch(() => undefined);
     }
     for (let left = LAST_SAVES; save && !saved && left > 0; left--) {
       saved = await saving.save("before giving up").then(
@@ -88,31 +88,31 @@ export class Reattach {
       if (!saved && left > 1) await time.sleep(LAST_SAVES_PAUSE);
     }
     await sandbox.destroy();
-    log.warn("sandbox_given_up", { boot: guest.bootId, saved });
+    log.warn("sandbox_given_up", { boot: commands.bootId, saved });
     died();
   }
 
   #wouldStartAlike(): boolean {
-    const { settings, memory } = this.#parts;
-    const { image, started } = memory;
+    const { settings, record } = this.#parts;
+    const { image, started } = record;
     return started !== null && startsAlike(settings, { image: image ?? "", ...started });
   }
 
-  async #answers(guest: Guest): Promise<boolean> {
-    const { memory, rememberAs, log, found } = this.#parts;
+  async #answers(commands: SandboxCommands): Promise<boolean> {
+    const { record, rememberAs, log, found } = this.#parts;
     try {
       // A command may fail for once; what has to be given up is lost.
-      await guest.works(PATIENCE);
-      const { state, configuration } = await guest.status();
+      await commands.waitForCommands(PATIENCE);
+      const { state, configuration } = await commands.status();
       await found(configuration);
-      if (memory.gatewayStopped || state === "stopped") {
-        rememberAs(guest.bootId)({ gatewayStopped: true });
+      if (record.gatewayStopped || state === "stopped") {
+        rememberAs(commands.bootId)({ gatewayStopped: true });
         return true;
       }
-      await guest.ready(PATIENCE);
+      await commands.ready(PATIENCE);
       return true;
     } catch (error) {
-      log.warn("reattach_failed", { boot: guest.bootId, why: engineReason(error) });
+      log.warn("reattach_failed", { boot: commands.bootId, why: engineReason(error) });
       return false;
     }
   }

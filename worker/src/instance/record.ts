@@ -17,9 +17,6 @@ export interface Trouble {
   message: string;
 }
 
-// SPDX-License-Identifier: Apache-2.0
-/** Why a provider refuses a call, as far as its owner can mend it: the key, or where the call comes from. */
-
 /** `key`: it is not taken; `region`: nobody is served from where the call comes from. */
 export type Refusal = "key" | "region";
 
@@ -35,7 +32,7 @@ export interface ProviderTrouble {
 }
 
 /** What this instance remembers. Times are milliseconds since the epoch. */
-export interface Memory {
+export interface InstanceRecord {
   state: State;
   since: number;
   bootId: string | null;
@@ -84,7 +81,7 @@ export interface Memory {
 }
 
 /** An instance that never ran. */
-export function newMemory(now: number): Memory {
+export function newRecord(now: number): InstanceRecord {
   return {
     state: "asleep",
     since: now,

@@ -3,25 +3,25 @@
 import { ApiError } from "../base/errors.ts";
 import type { Log } from "../base/log.ts";
 import type { Time } from "../base/time.ts";
-import type { Bounded } from "../sandbox/bounded.ts";
-import type { Guest, Saved } from "../sandbox/commands.ts";
+import type { BoundedSandbox } from "../sandbox/bounded.ts";
+import type { SandboxCommands, Saved } from "../sandbox/commands.ts";
 import { engineReason } from "../sandbox/sandbox.ts";
 import { SignIns } from "../state/sign-ins.ts";
 import { DamagedGeneration, type Vault } from "../state/vault.ts";
-import type { Memory } from "./record.ts";
+import type { InstanceRecord } from "./record.ts";
 import { savePause } from "./schedule.ts";
 
 /** What saving works with. */
 export interface SavingParts {
-  sandbox: Bounded;
+  sandbox: BoundedSandbox;
   vault: Vault;
   time: Time;
   log: Log;
-  /** The living memory, and the way to change what outlives this object. */
-  memory: Memory;
-  remember(change: Partial<Memory>): void;
+  /** The living record, and the way to change what outlives this object. */
+  record: InstanceRecord;
+  remember(change: Partial<InstanceRecord>): void;
   /** The sandbox of the current boot, or `null`. */
-  guest(): Guest | null;
+  commands(): SandboxCommands | null;
 }
 
 /** Turns are saved within a minute; a state of which that was not true for so long is at risk, in milliseconds. */
@@ -31,7 +31,7 @@ const BETWEEN_ALARMS = 300_000;
 
 /** Since when, and why, what Hermes knows would be lost with its sandbox; `null` when it would not. */
 export function riskOf(
-  { failingSince, firstUnsaved, lastSaveError, lastError }: Readonly<Memory>,
+  { failingSince, firstUnsaved, lastSaveError, lastError }: Readonly<InstanceRecord>,
   now: number,
 ): { since: number; why: string } | null {
   const since = Math.min(failingSince ?? Number.POSITIVE_INFINITY, firstUnsaved ?? Number.POSITIVE_INFINITY);
@@ -90,11 +90,11 @@ export class Saving {
 
   /** Takes a snapshot of what was just saved, where the platform has them. Never throws: it is a cache. */
   async snapshot(saved: Saved): Promise<void> {
-    const { sandbox, vault, time, log, memory, remember } = this.#parts;
-    const { bootId, image, startedFrom } = memory;
+    const { sandbox, vault, time, log, record, remember } = this.#parts;
+    const { bootId, image, startedFrom } = record;
     const began = time.now();
     const taken = await sandbox.snapshotContainer({ name: `${bootId}` }).catch((error: unknown) => error);
-    if (memory.bootId !== bootId) return;
+    if (record.bootId !== bootId) return;
     if (!isSnapshot(taken)) {
       const why = engineReason(taken);
       log.info("no_snapshot", { boot: bootId, why });
@@ -112,19 +112,19 @@ export class Saving {
   }
 
   async #once(why: string): Promise<Saved> {
-    const { time, log, memory, remember } = this.#parts;
-    const guest = this.#parts.guest();
-    if (guest === null) throw asleepError();
-    const { firstUnsaved, lastUnsaved } = memory;
+    const { time, log, record, remember } = this.#parts;
+    const commands = this.#parts.commands();
+    if (commands === null) throw asleepError();
+    const { firstUnsaved, lastUnsaved } = record;
     const began = time.now();
     // Turns that end from here on are for the next save.
-    memory.firstUnsaved = null;
-    memory.lastUnsaved = null;
+    record.firstUnsaved = null;
+    record.lastUnsaved = null;
     try {
-      const saved = await guest.export(why, memory.image ?? "");
+      const saved = await commands.export(why, record.image ?? "");
       remember({ lastSave: began, saveFailures: 0, failingSince: null, lastSaveError: null });
       log.info("saved", {
-        boot: guest.bootId,
+        boot: commands.bootId,
         why,
         backup: saved.backup.id,
         bytes: saved.backup.bytes,
@@ -134,24 +134,29 @@ export class Saving {
       this.#tellShrinkage(saved);
       return saved;
     } catch (error) {
-      this.#failed(guest, error, firstUnsaved, lastUnsaved);
+      this.#failed(commands, error, firstUnsaved, lastUnsaved);
       throw error;
     }
   }
 
-  #failed(guest: Guest, error: unknown, firstUnsaved: number | null, lastUnsaved: number | null): void {
-    const { time, log, memory, remember } = this.#parts;
-    const failures = memory.saveFailures + 1;
+  #failed(
+    commands: SandboxCommands,
+    error: unknown,
+    firstUnsaved: number | null,
+    lastUnsaved: number | null,
+  ): void {
+    const { time, log, record, remember } = this.#parts;
+    const failures = record.saveFailures + 1;
     const code = error instanceof ApiError ? error.code : "save_failed";
-    log.error("save_failed", { boot: guest.bootId, why: engineReason(error), attempt: failures });
+    log.error("save_failed", { boot: commands.bootId, why: engineReason(error), attempt: failures });
     remember({ lastSaveError: { at: time.now(), code, message: engineReason(error) } });
     // What died in the meantime has nothing more to save, and its successor no reason to wait.
-    if (memory.bootId !== guest.bootId) return;
+    if (record.bootId !== commands.bootId) return;
     remember({
-      firstUnsaved: firstUnsaved ?? memory.firstUnsaved,
-      lastUnsaved: memory.lastUnsaved ?? lastUnsaved,
+      firstUnsaved: firstUnsaved ?? record.firstUnsaved,
+      lastUnsaved: record.lastUnsaved ?? lastUnsaved,
       saveFailures: failures,
-      failingSince: memory.failingSince ?? firstUnsaved ?? time.now(),
+      failingSince: record.failingSince ?? firstUnsaved ?? time.now(),
       notBefore: time.now() + savePause(failures),
     });
     this.tellRisk();
@@ -159,14 +164,14 @@ export class Saving {
 
   /** Raises the alarm when what Hermes knows was not saved for too long. */
   tellRisk(): void {
-    const { time, log, memory } = this.#parts;
+    const { time, log, record } = this.#parts;
     const now = time.now();
-    const risk = riskOf(memory, now);
+    const risk = riskOf(record, now);
     // Either way: the clock may have been set back.
     if (risk === null || Math.abs(now - this.#told) < BETWEEN_ALARMS) return;
     this.#told = now;
     const since = new Date(risk.since).toISOString();
-    log.error("state_at_risk", { boot: memory.bootId, since, why: risk.why });
+    log.error("state_at_risk", { boot: record.bootId, since, why: risk.why });
   }
 
   #tellShrinkage({ backup, unchanged }: Saved): void {

@@ -26,7 +26,7 @@ export interface TokenStore {
 }
 
 /** The record of replaced tokens. */
-export class Tokens {
+export class TokenRotation {
   /** @param overlap how long the old token outlives the first use of the new one, in milliseconds. */
   constructor(
     readonly store: TokenStore,

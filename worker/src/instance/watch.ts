@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The watch over a running sandbox: who tells us that it ended, and of which boot it was. */
 import type { Log } from "../base/log.ts";
-import type { Bounded } from "../sandbox/bounded.ts";
+import type { BoundedSandbox } from "../sandbox/bounded.ts";
 import {
   EngineError,
   type Exit,
@@ -10,13 +10,13 @@ import {
   isRefusedForNow,
   SandboxGone,
 } from "../sandbox/sandbox.ts";
-import type { Memory } from "./record.ts";
+import type { InstanceRecord } from "./record.ts";
 
 /** What a watch works with. */
 export interface WatchParts {
-  sandbox: Bounded;
+  sandbox: BoundedSandbox;
   log: Log;
-  memory: Readonly<Memory>;
+  record: Readonly<InstanceRecord>;
   /** The sandbox of the current boot ended; without an exit nobody knows how. */
   onEnd(exit: Exit | null): void;
   /** Nobody would tell us any more. */
@@ -62,7 +62,7 @@ export class Watch {
 
   #onExit(bootId: string, exit: Exit): never {
     this.#ended = bootId;
-    if (this.#parts.memory.bootId === bootId) {
+    if (this.#parts.record.bootId === bootId) {
       this.#kept = false;
       this.#parts.onEnd(exit);
     }
@@ -74,7 +74,7 @@ export class Watch {
     const notStarted = isStartFailure(error) || isRefusedForNow(error);
     const over = isNotRunning(error) || notStarted;
     if (over) this.#ended = bootId;
-    if (this.#parts.memory.bootId === bootId) {
+    if (this.#parts.record.bootId === bootId) {
       this.#kept = false;
       if (over) this.#parts.onEnd(null);
       else {

@@ -1,3 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
+/** Why a provider refuses a call, as far as its owner can mend it: the key, or where the call comes from. */
+import type { Refusal } from "../instance/record.ts";
+
 /** Of a refusal, so much is looked at. */
 const MOST_BYTES = 16 * 1024;
 
@@ -7,7 +11,6 @@ const ELSEWHERE =
 const MODERATED = /"flagged_input"|requires moderation/i;
 
 /** Why a provider answers so; `null` when that is no matter of key or place. */
-import type { Refusal } from "../instance/record.ts";
 export function whyRefused(status: number, body: string): Refusal | null {
   if (status === 401) return "key";
   if (status === 451) return "region";

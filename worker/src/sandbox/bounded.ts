@@ -14,7 +14,7 @@ import type {
   StartOptions,
 } from "./sandbox.ts";
 
-/** Options of {@link Bounded.exec}. */
+/** Options of {@link BoundedSandbox.exec}. */
 export interface BoundedExec extends ExecOptions {
   /**
    * How long the command may take until its output and itself have ended, in milliseconds; then it is killed. `null`
@@ -29,7 +29,7 @@ const CALL = 150_000;
 const SNAPSHOT = 60_000;
 
 /** A sandbox whose calls end: each method rejects with ApiError 503 `sandbox_silent` when its time is over. */
-export class Bounded {
+export class BoundedSandbox {
   readonly #sandbox: Sandbox;
   readonly #time: Time;
 
@@ -38,8 +38,8 @@ export class Bounded {
     this.#time = time;
   }
 
-  static of(sandbox: Sandbox | Bounded, time: Time): Bounded {
-    return sandbox instanceof Bounded ? sandbox : new Bounded(sandbox, time);
+  static of(sandbox: Sandbox | BoundedSandbox, time: Time): BoundedSandbox {
+    return sandbox instanceof BoundedSandbox ? sandbox : new BoundedSandbox(sandbox, time);
   }
 
   /** See {@link Sandbox.startPatience}. */

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/** What runs in the sandbox during one boot, spoken to by the `sandbox` command and by Hermes' port. */
+/** `SandboxCommands`: what is asked of the sandbox of one boot, by its `sandbox` command and by Hermes' port. */
 import { ApiError, reason } from "../base/errors.ts";
 import type { Log } from "../base/log.ts";
 import { lastLine } from "../base/streams.ts";
@@ -8,7 +8,7 @@ import { type Configuration, type LabelledGo, parseConfiguration } from "../conf
 import type { BootKeys } from "../config/hermes-config.ts";
 import { SignIns } from "../state/sign-ins.ts";
 import { DamagedGeneration, type Generation, type Vault } from "../state/vault.ts";
-import type { Bounded } from "./bounded.ts";
+import type { BoundedSandbox } from "./bounded.ts";
 import { run } from "./run.ts";
 import { EngineError, engineReason, isRefusedForNow, SandboxGone, type SandboxProcess } from "./sandbox.ts";
 
@@ -89,17 +89,17 @@ export interface Status {
   jobError: JobTrouble | null;
 }
 
-/** What a guest is reached by. */
-export interface GuestParts {
-  sandbox: Bounded;
+/** What the commands work with. */
+export interface CommandsParts {
+  sandbox: BoundedSandbox;
   vault: Vault;
   time: Time;
   log: Log;
 }
 
 /** One boot's sandbox. A command for another boot, or for none, throws {@link SandboxGone}. */
-export class Guest {
-  readonly #parts: GuestParts;
+export class SandboxCommands {
+  readonly #parts: CommandsParts;
   #ran = false;
 
   /**
@@ -107,7 +107,7 @@ export class Guest {
    * @param isCurrent whether this boot is still the one that counts; ends waits that became pointless.
    */
   constructor(
-    parts: GuestParts,
+    parts: CommandsParts,
     readonly bootId: string,
     readonly keys: BootKeys,
     readonly isCurrent: () => boolean,
@@ -121,7 +121,7 @@ export class Guest {
   }
 
   /** Waits until commands work, in a sandbox that was just started if no `patience` in milliseconds is given. */
-  works(patience: number = this.#parts.sandbox.startPatience): Promise<Status> {
+  waitForCommands(patience: number = this.#parts.sandbox.startPatience): Promise<Status> {
     return this.#untilItWorks(patience, (limit) => this.status(limit));
   }
 
@@ -129,7 +129,7 @@ export class Guest {
    * Accepts the home that a snapshot brought, unless a database in it is damaged. As the first command of a boot it
    * waits until commands work.
    */
-  async keep(): Promise<void> {
+  async acceptSnapshot(): Promise<void> {
     const keep = (limit: number) => this.#command("restore", ["--keep"], { limit: limit + WHOLE_STATE });
     await this.#untilItWorks(this.#parts.sandbox.startPatience, keep, "restore_failed");
   }

@@ -11,7 +11,7 @@ import {
 } from "./sandbox.ts";
 
 /** Refuses everything by its reason, so that the gate and the instance's own answers go on. */
-export class AbsentSandbox implements Sandbox {
+export class NoContainer implements Sandbox {
   readonly startPatience = LOCAL_START;
 
   inspect(): Promise<SandboxInfo> {

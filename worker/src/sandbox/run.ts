@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Running a command in the sandbox: to its end, or listening for as long as the sandbox lasts. */
 import { lastLine, Tail, textOf } from "../base/streams.ts";
-import type { Bounded, BoundedExec } from "./bounded.ts";
+import type { BoundedExec, BoundedSandbox } from "./bounded.ts";
 
 /** Keeps the end of what a running command prints; made to outlive the sandbox it runs in. */
 export class Listener {
@@ -11,7 +11,7 @@ export class Listener {
   readonly done: Promise<void>;
 
   /** @param limit characters that are kept. */
-  constructor(sandbox: Bounded, cmd: readonly string[], limit: number) {
+  constructor(sandbox: BoundedSandbox, cmd: readonly string[], limit: number) {
     this.#tail = new Tail(limit);
     this.done = this.#listen(sandbox, cmd).catch(() => undefined);
   }
@@ -25,7 +25,7 @@ export class Listener {
     this.#stop.abort();
   }
 
-  async #listen(sandbox: Bounded, cmd: readonly string[]): Promise<void> {
+  async #listen(sandbox: BoundedSandbox, cmd: readonly string[]): Promise<void> {
     const { signal } = this.#stop;
     const { stdout } = await sandbox.exec(cmd, { signal, limit: null });
     const reader = stdout.getReader();
@@ -50,7 +50,7 @@ export interface CommandResult {
 
 /** Runs a command to its end and returns what it printed (at most 1 MB). */
 export async function run(
-  sandbox: Pick<Bounded, "exec">,
+  sandbox: Pick<BoundedSandbox, "exec">,
   cmd: readonly string[],
   options: BoundedExec,
 ): Promise<CommandResult> {

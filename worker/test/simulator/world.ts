@@ -4,9 +4,9 @@ import { AsyncLocalStorage } from "node:async_hooks";
 import { ApiError, toApiError } from "../../src/base/errors.ts";
 import { type Fields, Log, Redactor } from "../../src/base/log.ts";
 import type { Settings } from "../../src/config/settings.ts";
-import { TURN, Turns } from "../../src/instance/chat-turns.ts";
+import { ChatTurns, TURN_HEADERS } from "../../src/instance/chat-turns.ts";
 import { Lifecycle } from "../../src/instance/lifecycle.ts";
-import type { Memory } from "../../src/instance/record.ts";
+import type { InstanceRecord } from "../../src/instance/record.ts";
 import { Vault } from "../../src/state/vault.ts";
 import { archiveOf, type Begun, type Box, type Home, SimulatedEngine, type Witness } from "./engine.ts";
 import { type Dice, Disk, ObjectGone, SimulatedTime, settled } from "./platform.ts";
@@ -55,7 +55,7 @@ interface Life {
   gone: Promise<never>;
   end: () => void;
   life: Lifecycle;
-  turns: Turns;
+  turns: ChatTurns;
   vault: Vault;
 }
 
@@ -84,7 +84,7 @@ export class World implements Witness {
   readonly disk = new Disk();
   /** What happened, for whoever has to understand a failure. */
   readonly story: string[] = [];
-  #memory: Memory | undefined;
+  #record: InstanceRecord | undefined;
   #alarm: number | null = null;
   #lateness = 0;
   #object: Life;
@@ -199,9 +199,9 @@ export class World implements Witness {
       time,
       log,
       store: {
-        get: () => structuredClone(this.#memory),
-        put: (memory) => {
-          if (alive()) this.#memory = structuredClone(memory);
+        get: () => structuredClone(this.#record),
+        put: (record) => {
+          if (alive()) this.#record = structuredClone(record);
         },
       },
       setAlarm: (at) => {
@@ -209,7 +209,7 @@ export class World implements Witness {
       },
       hold: (work) => this.#origin.getStore()?.hold(work),
     });
-    object.turns = new Turns({
+    object.turns = new ChatTurns({
       lifecycle: object.life,
       time,
       log,
@@ -274,8 +274,8 @@ export class World implements Witness {
   }
 
   async #ask(object: Life, id: string, stream: boolean, session: string | null): Promise<string> {
-    const headers: Record<string, string> = { [TURN.requestId]: id, [TURN.model]: "m" };
-    if (stream) headers[TURN.stream] = "1";
+    const headers: Record<string, string> = { [TURN_HEADERS.requestId]: id, [TURN_HEADERS.model]: "m" };
+    if (stream) headers[TURN_HEADERS.stream] = "1";
     if (session !== null) headers["x-hermes-session-id"] = session;
     const request = new Request("http://hermes/v1/chat/completions", { method: "POST", headers, body: "{}" });
     return (await object.turns.serve(request, new AbortController().signal)).value.text();
@@ -473,8 +473,8 @@ export class World implements Witness {
     await this.pass(7 * HOUR);
     // An old job may have woken it just now.
     if (engine.box !== null) await this.pass(20 * 60_000);
-    if (engine.box !== null || this.life.memory.state !== "asleep") this.wrong("it never falls asleep");
-    if (this.#alarm !== null && this.life.memory.wakeAt === null)
+    if (engine.box !== null || this.life.record.state !== "asleep") this.wrong("it never falls asleep");
+    if (this.#alarm !== null && this.life.record.wakeAt === null)
       this.wrong("a timer is left without a purpose");
     if (this.time.timers > 0) this.wrong(`${this.time.timers} waits are left`);
     this.#check();
