@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from ..module_utils.cards import Card
-from ..module_utils.worker_client import RemoteClient
+from ..module_utils.worker_client import RemoteClient, WorkerClient
 from ..plugin_utils.actions.cloudflare_action import CloudflareAction
 from ..plugin_utils.cloudflare.deployed import client_for, drain, wait_until_in_force
 from ..plugin_utils.cloudflare.plan import secret_changes
@@ -48,7 +48,7 @@ class ActionModule(CloudflareAction):
             self._deliver(client, names)
         return result | {"msg": f"changed {', '.join(shown)}"}
 
-    def _deliver(self, client: RemoteClient, names: list[str]) -> None:
+    def _deliver(self, client: WorkerClient | None, names: list[str]) -> None:
         self.deployment.take("deploy")
         self.deployment.note_proof(None)
         wanted = self.wanted_secrets

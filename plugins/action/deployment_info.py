@@ -156,7 +156,9 @@ class ActionModule(ExistingAction):
     def _instance(status: dict[str, Any]) -> str | None:
         if not status.get("state"):
             return None
-        return status["state"] + (f" {lasting(status['since'])}" if status.get("since") else "")
+        return str(status["state"]) + (
+            f" {lasting(status['since'])}" if status.get("since") else ""
+        )
 
     def _logs(self, client: WorkerClient | None, want: logs.Wanted) -> None:
         """Show of each log what is wanted; times that name no zone are this machine's, or a container's."""

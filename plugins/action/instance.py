@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from ..module_utils.cards import Card
@@ -24,7 +25,7 @@ ACTIONS = {
     "stop": "stop",
 }
 """What can be asked, and the Worker's path for it."""
-ALREADY = {
+ALREADY: dict[str, Callable[[dict[str, Any]], bool]] = {
     "wake": lambda now: now["state"] == "awake" and now["gateway"] == "running",
     "sleep": lambda now: now["state"] == "asleep",
     SLEEP_BY_FORCE: lambda now: now["state"] == "asleep",
@@ -59,7 +60,7 @@ class ActionModule(ExistingAction):
         return self._tell(True, self._instance())
 
     def _action(self) -> str:
-        action = self.options["action"]
+        action: str = self.options["action"]
         if action in ACTIONS:
             return action
         raise Card.of(
@@ -71,7 +72,8 @@ class ActionModule(ExistingAction):
 
     def _instance(self) -> dict[str, Any]:
         health = self.ask("GET", "/api/health", 20)
-        return health["instance"] | {"gateway": health["hermes"]["gateway"]}
+        instance: dict[str, Any] = health["instance"] | {"gateway": health["hermes"]["gateway"]}
+        return instance
 
     def _tell(self, changed: bool, now: dict[str, Any]) -> dict[str, Any]:
         gateway = now["gateway"] or "stopped"

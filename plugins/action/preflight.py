@@ -165,7 +165,8 @@ class ActionModule(PrintingAction):
 
     def _account(self, name: str) -> dict[str, Any] | None:
         """Return what the inventory's check found out about an account, if it asked."""
-        return self.survey.get(name)
+        found: dict[str, Any] | None = self.survey.get(name)
+        return found
 
 
 def not_given(noted: Mapping[str, Any], checker: Checker, extra: Container[str]) -> list[list[str]]:

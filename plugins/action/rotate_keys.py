@@ -50,7 +50,10 @@ class ActionModule(DeploymentAction):
         if problems:
             raise Card(problems)
         changes = [vars(change) for change in self.rotation.changes()]
-        result = {"changed": bool(changes), "rotated": [change["what"] for change in changes]}
+        result: dict[str, Any] = {
+            "changed": bool(changes),
+            "rotated": [change["what"] for change in changes],
+        }
         if self.diff_mode:
             result["diff"] = {
                 "prepared": "".join(f"rotated {name}\n" for name in result["rotated"])
@@ -71,7 +74,7 @@ class ActionModule(DeploymentAction):
     def _rotate(self) -> dict[str, Any]:
         rotation, token = self.rotation, self.rotation.new_token
         self._deliver(rotation.values, token)
-        client = self.delivery.connect(token) if token else rotation.standing.client
+        client = self.delivery.connect(token) if token else rotation.client
         proved: dict[str, Any] = {}
         try:
             self._restart_hermes()
@@ -102,7 +105,7 @@ class ActionModule(DeploymentAction):
         self.delivered = names
         if not values:
             return
-        old = self.rotation.standing.client
+        old = self.rotation.client
         told = variables_of([name for name in values if name != PREVIOUS])
         self.progress(f"changing {', '.join(told)}; requests under way come first")
         try:
@@ -116,8 +119,12 @@ class ActionModule(DeploymentAction):
 
     def _restart_hermes(self) -> None:
         """Have Hermes itself take the new secrets, where it has to; the new token is first used to prove it."""
-        standing = self.rotation.look([self.rotation.standing.client.token])
-        if standing.awake and ("gateway_token" in self.rotation.keys or standing.outdated):
+        standing = self.rotation.look([self.rotation.client.token])
+        if (
+            standing.client
+            and standing.awake
+            and ("gateway_token" in self.rotation.keys or standing.outdated)
+        ):
             self.progress("restarting Hermes with the new keys; requests under way come first")
             self._ask(standing.client, "/api/instance/restart-gateway", "Hermes' restart")
 
@@ -147,7 +154,7 @@ class ActionModule(DeploymentAction):
         """Go back to the keys of before, which were good; return the card that says so."""
         if not self.delivered:
             return card
-        old = self.rotation.standing.client
+        old = self.rotation.client
         answer = health(old, timeout=20.0)
         if answer is None or answer.status != 200:
             # The overlap is over, so that the new token is the one that is proved: it alone stays.

@@ -34,7 +34,10 @@ class ActionModule(CardAction):
 def lines(plans: dict[str, dict[str, Any]], *, in_full: bool) -> list[str]:
     """Return the plans as text: the changes for each host, in full with a table of values, then the totals."""
     text = []
-    created, updated, unchanged, restarts = [], [], [], []
+    created: list[str] = []
+    updated: list[str] = []
+    unchanged: list[str] = []
+    restarts: list[str] = []
     for host, plan in plans.items():
         changes = plan["changes"]
         kind = created if _is_new(plan) else updated if changes else unchanged

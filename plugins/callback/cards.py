@@ -23,6 +23,7 @@ requirements:
 """
 
 import time
+from typing import Any
 
 from ansible import constants
 from ansible.playbook.task_include import TaskInclude
@@ -47,7 +48,7 @@ class CallbackModule(Default):
         self._began = time.monotonic()
         outside.show_cards()
 
-    def v2_playbook_on_stats(self, stats) -> None:
+    def v2_playbook_on_stats(self, stats: Any) -> None:
         """Count for each host what an 80-column terminal has room for, and say how long it took in all."""
         if self._display.verbosity:
             super().v2_playbook_on_stats(stats)
@@ -59,7 +60,7 @@ class CallbackModule(Default):
         took = screen.took(time.monotonic() - self._began)
         self._display.display(f"Took {took}.")
 
-    def _print_task_banner(self, task) -> None:
+    def _print_task_banner(self, task: Any) -> None:
         """Show the heading of a task; one that is longer than the terminal is wide without its role, on more lines."""
         heading = f"TASK [{task.get_name()}] ***"
         if self._display.verbosity or len(heading) <= screen.WIDTH:
@@ -75,7 +76,7 @@ class CallbackModule(Default):
         colour = constants.COLOR_ERROR if failed else constants.COLOR_OK
         self._display.display(f"{host:<26} : {'  '.join(told)}", color=colour)
 
-    def v2_runner_on_failed(self, result, ignore_errors: bool = False) -> None:
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         """Show the card when the result carries one, or when a task of ours failed before it could make one."""
         content = result._result
         card = content["msg"] if content.get("hermes_card") else outside.card_of_task(result)
@@ -90,12 +91,12 @@ class CallbackModule(Default):
             screen.show(self._display, text)
         self._shown.add(text)
 
-    def v2_runner_on_ok(self, result) -> None:
+    def v2_runner_on_ok(self, result: Any) -> None:
         """Say that tasks were included only to those who asked for details: their own headings follow."""
         if self._display.verbosity or not isinstance(result._task, TaskInclude):
             super().v2_runner_on_ok(result)
 
-    def v2_playbook_on_include(self, included_file) -> None:
+    def v2_playbook_on_include(self, included_file: Any) -> None:
         """Say which tasks were included only to those who asked for details: it is one line for each host."""
         if self._display.verbosity:
             super().v2_playbook_on_include(included_file)

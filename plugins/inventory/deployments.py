@@ -150,7 +150,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         key, caching = self.get_cache_key(path), self.get_option("cache")
         if caching and may_read:
             try:
-                return self._cache[key]
+                kept: list[dict[str, Any]] = self._cache[key]
+                return kept
             except KeyError:
                 pass  # not there yet, or expired
         found = [one for account in self._accounts() for one in self._survey(account)]

@@ -37,6 +37,9 @@ _raw:
   elements: raw
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from ansible.errors import AnsibleError
 from ansible.plugins.lookup import LookupBase
 
@@ -46,11 +49,13 @@ from ..module_utils.settings.catalogue import BATCHES
 class LookupModule(LookupBase):
     """hermes.workers.batches"""
 
-    def run(self, terms, variables=None, **kwargs):
+    def run(
+        self, terms: list[str], variables: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> list[Any]:
         """Return the values of these keywords."""
         return [self._value(term, variables or {}) for term in terms]
 
-    def _value(self, keyword, variables):
+    def _value(self, keyword: str, variables: Mapping[str, Any]) -> Any:
         name = f"hermes_{keyword}"
         default, flaw, _example = BATCHES[name]
         try:

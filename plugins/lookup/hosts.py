@@ -55,7 +55,9 @@ WHOLE = "our playbooks have no tags, and are done whole: what is so already is l
 class LookupModule(LookupBase):
     """hermes.workers.hosts"""
 
-    def run(self, terms, variables=None, **kwargs):
+    def run(
+        self, terms: list[str], variables: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> list[str]:
         """Return the pattern of all hosts. Raises AnsibleError with a card."""
         variables = variables or {}
         sources = variables.get("ansible_inventory_sources") or []

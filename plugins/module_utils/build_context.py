@@ -151,9 +151,9 @@ def _install_packages(target_dir: Path, python_version: str, uv_command: Sequenc
     except OSError as error:
         raise BuildContextError(f"uv cannot be run: {error.strerror}.") from error
     if done.returncode != 0:
-        error = BuildContextError("The packages of Hermes could not be installed.")
-        error.detail = done.stderr.strip().splitlines()[-10:]
-        raise error
+        failure = BuildContextError("The packages of Hermes could not be installed.")
+        failure.detail = done.stderr.strip().splitlines()[-10:]
+        raise failure
 
 
 def _drop_installer_notes(packages: Path) -> None:

@@ -85,6 +85,6 @@ def where_to_read(codes: Iterable[str]) -> str:
     return f"{sections} in {short}"
 
 
-def unique(items) -> list[str]:
+def unique(items: Iterable[str]) -> list[str]:
     """Return the items in their order, each once."""
     return list(dict.fromkeys(items))

@@ -14,7 +14,7 @@ import socket
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 from urllib.parse import quote, urlencode
 
 DOCKER_SOCKET = "/var/run/docker.sock"
@@ -81,7 +81,8 @@ class DockerEngine:
 
     def root(self) -> str | None:
         """Return the folder of its images, on its own machine."""
-        return self._json("GET", "/info", timeout=30).get("DockerRootDir")
+        root: str | None = self._json("GET", "/info", timeout=30).get("DockerRootDir")
+        return root
 
     def is_podman(self) -> bool:
         """Tell whether it is Podman."""
@@ -100,7 +101,8 @@ class DockerEngine:
     def _bridge(self) -> dict[str, Any]:
         """Return what it tells of its default bridge; nothing when it has none."""
         try:
-            return self._json("GET", "/networks/bridge", timeout=10)
+            found: dict[str, Any] = self._json("GET", "/networks/bridge", timeout=10)
+            return found
         except DockerError as error:
             if error.status == 404:
                 return {}
@@ -109,7 +111,8 @@ class DockerEngine:
     def image(self, name: str) -> dict[str, Any] | None:
         """Return what the engine knows of an image (name, or id), or None when it has none of that name."""
         try:
-            return self._json("GET", f"/images/{quote(name, safe='/:@')}/json")
+            found: dict[str, Any] = self._json("GET", f"/images/{quote(name, safe='/:@')}/json")
+            return found
         except DockerError as error:
             if error.status == 404:
                 return None
@@ -306,7 +309,9 @@ class DockerEngine:
 def tar_of(folder: Path) -> Iterator[bytes]:
     """Yield a folder as a tar archive that is the same for equal folders, piece by piece."""
     sink = _Sink()
-    with tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+    with tarfile.open(
+        fileobj=cast("IO[bytes]", sink), mode="w|", format=tarfile.PAX_FORMAT
+    ) as archive:
         for path in sorted(folder.rglob("*")):
             name = path.relative_to(folder).as_posix()
             archive.add(path, arcname=name, recursive=False, filter=_anonymous)

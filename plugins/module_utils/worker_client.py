@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 try:
     import requests
 except ImportError:
-    requests = None
+    requests = None  # type: ignore[assignment] # a card tells of it where it is needed
 
 from .digests import proof
 
@@ -227,7 +227,7 @@ class RemoteClient(WorkerClient):
                 content = response.content if response.status_code != 200 else b""
                 head = Answer(response.status_code, _lowered(response), content)
                 yield time.monotonic() - started, head
-                for line in response.iter_lines(chunk_size=None):
+                for line in response.iter_lines(chunk_size=None):  # type: ignore[call-overload] # None: as it comes
                     if line.startswith(b"data:"):
                         yield (
                             time.monotonic() - started,
@@ -267,7 +267,7 @@ class RemoteClient(WorkerClient):
         stream: bool = False,
         data: bytes | None = None,
     ) -> requests.Response:
-        refusal = self.identify() if self.token and not self._is_proved else None
+        refusal = self.identify(self.token) if self.token and not self._is_proved else None
         if refusal is not None:
             return refusal
         return self._session.request(
@@ -281,10 +281,10 @@ class RemoteClient(WorkerClient):
             stream=stream,
         )
 
-    def identify(self) -> requests.Response | None:
+    def identify(self, token: str) -> requests.Response | None:
         """Have the Worker prove who it is; returns what to tell where it does not. Raises RequestException."""
         nonce, host = token_hex(32), urlsplit(self.url).hostname
-        asked = proof(self.token, f"asked {host} {nonce}")
+        asked = proof(token, f"asked {host} {nonce}")
         answer = self._session.get(
             self.url + IDENTITY,
             params={"nonce": nonce},
@@ -293,7 +293,7 @@ class RemoteClient(WorkerClient):
             allow_redirects=False,
         )
         if answer.status_code == 200:
-            wanted = proof(self.token, f"{host} {nonce}")
+            wanted = proof(token, f"{host} {nonce}")
             self._is_proved = any(
                 hmac.compare_digest(one.encode(), wanted.encode()) for one in _claims(answer)
             )
@@ -303,7 +303,7 @@ class RemoteClient(WorkerClient):
     def owner(self) -> Owner:
         """Tell whose answers come from there; without a token to prove, any answer is ours. Sends no secret."""
         try:
-            refusal = self.identify() if self.token else None
+            refusal = self.identify(self.token) if self.token else None
             if self.token is None:
                 self._session.get(
                     self.url + "/", timeout=(10.0, IDENTITY_SECONDS), allow_redirects=False
@@ -343,8 +343,8 @@ def _unproved(host: str | None) -> requests.Response:
 
 def cause(error: BaseException) -> str:
     """Return what lies at the bottom of an error, in one line."""
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__
+    while below := error.__cause__ or error.__context__:
+        error = below
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 

@@ -147,7 +147,8 @@ class DnsRecord(CloudflareModule):
                 " name, or set take_over to have it changed.",
                 records=shown,
             )
-        first, *rest = in_the_way or [None]
+        first = in_the_way[0] if in_the_way else None
+        rest = in_the_way[1:]
         before = dns.normal(first, wanted) if first else {}
         for field, value in wanted.items():
             self.differences.add(field, before.get(field), value)

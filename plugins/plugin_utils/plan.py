@@ -44,7 +44,8 @@ class Actual:
     @property
     def version(self) -> str | None:
         """The version of the Worker that answers."""
-        return self.health.get("worker", {}).get("version")
+        version: str | None = self.health.get("worker", {}).get("version")
+        return version
 
 
 def hermes_change(
@@ -60,11 +61,10 @@ def hermes_change(
     variables: of the Worker, as it should be; changed: whether it is to be given them; secrets: names of those that
     differ; confines: whether bubblewrap confines a Hermes that starts now.
     """
-    restart: Restart | None = outstanding(actual.health)
+    restart = outstanding(actual.health)
     if changed or secrets:
-        restart = preview(actual.client, variables, secrets)
-        if restart is None:
-            restart = _guessed(variables, actual)
+        told = preview(actual.client, variables, secrets)
+        restart = _guessed(variables, actual) if told is None else told
     restart = with_confinement(restart, actual.health, confines)
     return Change("update", "hermes", restart.words, restart.words) if restart else None
 

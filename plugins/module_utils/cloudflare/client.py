@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit
 try:
     import requests
 except ImportError:
-    requests = None
+    requests = None  # type: ignore[assignment] # a card tells of it where it is needed
 
 from ..cards import Card, Problem
 from .budget import Budget
@@ -194,7 +194,7 @@ class Cloudflare:
         seen = 0
         while True:
             answer = self.call("GET", path, query=query)
-            result = answer.get("result") or []
+            result: Any = answer.get("result") or []
             items = result.get(inside) or [] if inside else result
             yield from items
             seen += len(items)
@@ -411,8 +411,11 @@ def _retry_after(response: requests.Response) -> float:
 def _passing(error: Exception) -> bool:
     """Whether another attempt could end better: not for a bad certificate or an address that makes no sense."""
     lasting = (requests.exceptions.SSLError, requests.exceptions.InvalidURL)
-    transport = (requests.exceptions.ConnectionError, requests.exceptions.Timeout)
-    transport += (requests.exceptions.ChunkedEncodingError,)
+    transport = (
+        requests.exceptions.ConnectionError,
+        requests.exceptions.Timeout,
+        requests.exceptions.ChunkedEncodingError,
+    )
     return isinstance(error, transport) and not isinstance(error, lasting)
 
 

@@ -24,7 +24,8 @@ DIGEST = re.compile(r"[^/\s]+/\S+@sha256:[0-9a-f]{64}")
 
 def limits(api: Cloudflare) -> dict[str, Any]:
     """Return what the account may use of Containers. Raises CloudflareError where they are not available."""
-    return api.get(api.account("containers/me"))
+    found: dict[str, Any] = api.get(api.account("containers/me"))
+    return found
 
 
 def applications(api: Cloudflare) -> list[dict[str, Any]]:
@@ -35,7 +36,10 @@ def applications(api: Cloudflare) -> list[dict[str, Any]]:
 def application(api: Cloudflare, application_id: str) -> dict[str, Any] | None:
     """Return one application, or None. Under the durable_object policy its id is the namespace's."""
     try:
-        return api.get(api.account(f"containers/applications/{segment(application_id)}"))
+        found: dict[str, Any] = api.get(
+            api.account(f"containers/applications/{segment(application_id)}")
+        )
+        return found
     except CloudflareError as error:
         if error.missing:
             return None
@@ -72,7 +76,8 @@ def create_application(api: Cloudflare, name: str, namespace_id: str) -> None:
 def prepare_image(api: Cloudflare, image: str) -> dict[str, Any]:
     """Have an image of the registry made ready to start; return its `status` (pending, ready, error) and `reason`."""
     path = api.account("containers/image-preparations")
-    return api.post(path, {"image": image}, repeatable=True)
+    preparation: dict[str, Any] = api.post(path, {"image": image}, repeatable=True)
+    return preparation
 
 
 def workers_with_application(api: Cloudflare) -> set[str]:

@@ -33,14 +33,15 @@ def listing(api: Cloudflare, zone_id: str, name: str) -> list[dict[str, Any]]:
 def create(api: Cloudflare, zone_id: str, record: Mapping[str, Any]) -> dict[str, Any]:
     """Make a record. When the answer was lost, a record that is there and equal counts as made."""
     try:
-        return api.post(path(zone_id), record)
+        made: dict[str, Any] = api.post(path(zone_id), record)
+        return made
     except CloudflareError as error:
         if not error.uncertain:
             raise
-        made = [one for one in listing(api, zone_id, record["name"]) if equal(one, record)]
-        if not made:
+        equals = [one for one in listing(api, zone_id, record["name"]) if equal(one, record)]
+        if not equals:
             raise
-        return made[0]
+        return equals[0]
 
 
 def update(api: Cloudflare, zone_id: str, record_id: str, record: Mapping[str, Any]) -> Any:

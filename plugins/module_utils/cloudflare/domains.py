@@ -44,7 +44,8 @@ def attach(
     body: dict[str, Any] = {"hostname": hostname, "service": worker, "environment": "production"}
     if take_over:
         body["override_existing_origin"] = True
-    return api.put(api.account("workers/domains"), body | {"zone_id": zone_id})
+    domain: dict[str, Any] = api.put(api.account("workers/domains"), body | {"zone_id": zone_id})
+    return domain
 
 
 def attach_over(

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 from ansible.module_utils.basic import AnsibleModule, env_fallback
 
@@ -69,8 +69,8 @@ class CloudflareModule:
         return AnsibleModule(argument_spec=options, supports_check_mode=True, **cls.RULES)
 
     @classmethod
-    def main(cls) -> NoReturn:
-        """Run the module."""
+    def main(cls) -> None:
+        """Run the module, which ends this process."""
         instance = cls(cls.define_module())
         try:
             instance.api = instance._client()
@@ -89,7 +89,7 @@ class CloudflareModule:
     @property
     def check_mode(self) -> bool:
         """Whether nothing may be changed."""
-        return self.module.check_mode
+        return bool(self.module.check_mode)
 
     def zone_of(self, hostname: str) -> dict[str, Any]:
         """Return the zone that a hostname lies in, or the one that the option `zone` names. Raises Refused."""
@@ -111,10 +111,10 @@ class CloudflareModule:
         budget = Budget(folder, token) if folder else None
         return Cloudflare(token, self.options["account_id"], self.options["api_base_url"], budget)
 
-    def _fail(self, message: str, failure: dict[str, Any]) -> NoReturn:
+    def _fail(self, message: str, failure: dict[str, Any]) -> None:
         self.module.fail_json(msg=message, failure=failure, **self.result)
 
-    def _exit(self) -> NoReturn:
+    def _exit(self) -> None:
         result = {"changed": bool(self.differences), **self.result}
         if self.module._diff:
             result["diff"] = self.differences.as_diff()

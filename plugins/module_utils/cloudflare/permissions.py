@@ -42,13 +42,16 @@ def verify(api: Cloudflare) -> dict[str, Any]:
 
     A token belongs to a user or to an account; each kind is verified at another place.
     """
+    found: dict[str, Any]
     try:
-        return api.get("/user/tokens/verify")
+        found = api.get("/user/tokens/verify")
+        return found
     except CloudflareError as error:
         if not error.denied or not api.account_id:
             raise
         try:
-            return api.get(api.account("tokens/verify"))
+            found = api.get(api.account("tokens/verify"))
+            return found
         except CloudflareError:
             raise error from None
 

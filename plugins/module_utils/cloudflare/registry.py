@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 try:
     import requests
 except ImportError:
-    requests = None
+    requests = None  # type: ignore[assignment] # a card tells of it where it is needed
 
 from .client import Cloudflare, CloudflareError, segment
 

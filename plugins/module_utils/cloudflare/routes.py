@@ -28,7 +28,8 @@ def find(api: Cloudflare, zone_id: str, pattern: str) -> dict[str, Any] | None:
 def create(api: Cloudflare, zone_id: str, pattern: str, worker: str) -> dict[str, Any]:
     """Make a route. When the answer was lost, a route that is there and leads to the Worker counts as made."""
     try:
-        return api.post(path(zone_id), {"pattern": pattern, "script": worker})
+        route: dict[str, Any] = api.post(path(zone_id), {"pattern": pattern, "script": worker})
+        return route
     except CloudflareError as error:
         made = find(api, zone_id, pattern) if error.uncertain else None
         if made is None or made.get("script") != worker:

@@ -48,7 +48,8 @@ def deployed(api: Cloudflare) -> list[dict[str, Any]]:
 def settings(api: Cloudflare, name: str) -> dict[str, Any] | None:
     """Return a Worker's bindings, compatibility date and tags; None when there is no such Worker."""
     try:
-        return api.get(path(api, name, "settings"))
+        found: dict[str, Any] = api.get(path(api, name, "settings"))
+        return found
     except CloudflareError as error:
         if error.missing:
             return None
@@ -95,7 +96,7 @@ def our_tags(name: str) -> list[str]:
 def deployment_name(script: Mapping[str, Any]) -> str:
     """Return the hermes_name that a Worker's tags tell, or the Worker's own name."""
     named = [tag for tag in script.get("tags") or [] if tag.startswith(f"{TAG}:")]
-    return named[0].removeprefix(f"{TAG}:") if named else script["id"]
+    return named[0].removeprefix(f"{TAG}:") if named else str(script["id"])
 
 
 def migration_tag(api: Cloudflare, name: str) -> str:
@@ -112,7 +113,8 @@ def versions(api: Cloudflare, name: str) -> list[dict[str, Any]]:
 
 def version(api: Cloudflare, name: str, version_id: str) -> dict[str, Any]:
     """Return one version with its bindings, its containers and their images."""
-    return api.get(path(api, name, f"versions/{segment(version_id)}"))
+    found: dict[str, Any] = api.get(path(api, name, f"versions/{segment(version_id)}"))
+    return found
 
 
 def deployments(api: Cloudflare, name: str) -> list[dict[str, Any]]:
@@ -205,7 +207,7 @@ def upload_serving(
         "annotations": {MESSAGE: CARRIED},
         **kept_settings(api, name),
     }
-    parts = {
+    parts: dict[str, tuple[str | None, bytes | str, str]] = {
         one["name"]: (one["name"], base64.b64decode(one["content_base64"]), one["content_type"])
         for one in stored["modules"]
     }

@@ -238,7 +238,7 @@ class Checker(Reader):
                 "cloudflare-token",
             )
         else:
-            self.cloudflare_token = token
+            self.cloudflare_token = str(token)
 
     def _api_base_url(self) -> None:
         """Read where Cloudflare's API is; the token is sent there."""

@@ -174,7 +174,7 @@ class Reader:
         if value is None:
             return choices[0]
         if value in choices:
-            return value
+            return str(value)
         close = difflib.get_close_matches(str(value), choices, 1)
         hint = f" Did you mean {close[0]}?" if close else ""
         listed = ", ".join(filter(None, choices))

@@ -57,7 +57,7 @@ class CardAction(ActionBase):
         self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """Run the action; see the module of the same name for its options and its result."""
-        result = super().run(tmp, task_vars)
+        result: dict[str, Any] = super().run(tmp, task_vars)
         del tmp
         self.task_vars = task_vars or {}
         _checked, options = self.validate_argument_spec(copy.deepcopy(self.OPTIONS))
@@ -114,7 +114,7 @@ class CardAction(ActionBase):
     @property
     def host(self) -> str:
         """The inventory's name of the host."""
-        return self.task_vars.get("inventory_hostname", "localhost")
+        return str(self.task_vars.get("inventory_hostname", "localhost"))
 
     def progress(self, text: str) -> None:
         """Show one line now, before the task ends."""
@@ -146,7 +146,7 @@ class CardAction(ActionBase):
         if not done:
             return None
         settings = (self.task_vars.get("preflight_result") or {}).get("settings") or {}
-        platform = settings.get("platform")
+        platform = settings.get("platform") or ""
         carrier = CARRIERS.get(platform)
         told = {*done, ELSEWHERE.get(platform), *(("secrets",) if carrier in done else ())}
         rest = [words for words in STEPS.values() if words not in told]

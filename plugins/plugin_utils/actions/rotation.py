@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from ...module_utils.cards import Problem
+from ...module_utils.cards import Card, Problem
 from ...module_utils.settings.catalogue import KEY_NAMES
 from ...module_utils.settings.settings import Settings
 from ...module_utils.settings.values import duration
@@ -58,12 +58,12 @@ class Standing:
     @property
     def which(self) -> str:
         """Which of the Worker's two tokens ours is: current, previous, or an empty text where it has none."""
-        return (self.health.get("token") or {}).get("which", "")
+        return str((self.health.get("token") or {}).get("which", ""))
 
     @property
     def awake(self) -> bool:
         """Whether a Hermes runs."""
-        return self.health.get("instance", {}).get("state", "asleep") != "asleep"
+        return bool(self.health.get("instance", {}).get("state", "asleep") != "asleep")
 
     @property
     def outdated(self) -> bool:
@@ -99,6 +99,13 @@ class Rotation:
     def standing(self) -> Standing:
         """The deployment before this rotation."""
         return self.look(self._tokens())
+
+    @property
+    def client(self) -> WorkerClient:
+        """The client of before this rotation. Raises a Card when there is none."""
+        if self.standing.client is None:
+            raise Card(self.problems())
+        return self.standing.client
 
     def _tokens(self) -> list[str | None]:
         """The tokens that the Worker may take: first the one that was proved last."""
@@ -171,10 +178,10 @@ class Rotation:
         if "api_token" not in self.keys:
             return None
         if self.record and self.record["token"]:
-            return self.record["token"]
+            return str(self.record["token"])
         given = self.given.get("API_TOKEN")
         # A new one that the owner wrote into the inventory has its home already.
-        return given if given and given != self.standing.client.token else new_token()
+        return given if given and given != self.client.token else new_token()
 
     @cached_property
     def values(self) -> dict[str, str]:
@@ -187,7 +194,7 @@ class Rotation:
         differing = differing_secrets(self.standing.client, wanted)
         changes = {n: value for n, value in wanted.items() if differing is None or n in differing}
         if "API_TOKEN" in changes:
-            changes[PREVIOUS] = self.standing.client.token
+            changes[PREVIOUS] = self.client.token or ""
         return changes
 
     def values_of(self, names: Iterable[str]) -> dict[str, str]:

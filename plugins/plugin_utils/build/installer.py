@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ...module_utils.cards import Card
 from ...module_utils.settings.catalogue import KEY_NAMES
@@ -107,7 +108,8 @@ def is_complete(folder: Path, marker: str = COMPLETE) -> bool:
 def installed_at(folder: Path, marker: str = COMPLETE) -> str | None:
     """Return the path where an installation was made; None when none was finished."""
     try:
-        return json.loads((folder / marker).read_text(encoding="utf-8")).get("folder", "")
+        made: str = json.loads((folder / marker).read_text(encoding="utf-8")).get("folder", "")
+        return made
     except (FileNotFoundError, ValueError):
         return None
 
@@ -163,7 +165,7 @@ def _set_aside(folder: Path) -> None:
     folder.rename(aside)
 
 
-def finish(folder: Path, record: dict, marker: str = COMPLETE) -> None:
+def finish(folder: Path, record: dict[str, Any], marker: str = COMPLETE) -> None:
     """Write the marker that makes an installation complete, and make it last through a power cut."""
     temporary = folder / f".{marker}"
     with temporary.open("w", encoding="utf-8") as handle:

@@ -19,19 +19,23 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-PIP = """
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+PIP = _names("""
     index-url extra-index-url find-links no-index trusted-host cert client-cert proxy keyring-provider cache-dir
     timeout default-timeout retries
-    """
-UV = """
+    """)
+UV = _names("""
     index default-index index-url extra-index-url find-links no-index insecure-host native-tls system-certs
     keyring-provider http-timeout http-retries cache-dir offline
-    """
-NPM = """
+    """)
+NPM = _names("""
     registry ca cafile cert key proxy https-proxy noproxy strict-ssl cache offline prefer-offline
     fetch-retries fetch-timeout fetch-retry-mintimeout fetch-retry-maxtimeout
-    """
-PIP, UV, NPM = (frozenset(names.split()) for names in (PIP, UV, NPM))
+    """)
 KEPT = frozenset(("NODE_EXTRA_CA_CERTS", "NODE_USE_SYSTEM_CA", "NODE_USE_ENV_PROXY"))
 OTHERS = ("NODE_", "PYTHON", "CONDA_", "VIRTUAL_ENV", "NPM_")
 """Beginnings of variables that set the programs themselves up: options, folders, another environment."""
@@ -140,7 +144,7 @@ def _uv_files(given: Mapping[str, str], config: Path) -> dict[str, str]:
 
 
 def _of_uv(table: Mapping[str, Any]) -> dict[str, str]:
-    found = {"index": []}
+    found: dict[str, Any] = {"index": []}
     for index in table.get("index") or ():
         if isinstance(index, dict) and index.get("url"):
             name = f"{index['name']}=" if index.get("name") else ""

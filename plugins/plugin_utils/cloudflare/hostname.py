@@ -217,12 +217,12 @@ def comment(name: str) -> str:
     return f"{scripts.TAG}:{name}"
 
 
-def is_our_record(record: dict, name: str) -> bool:
+def is_our_record(record: dict[str, Any], name: str) -> bool:
     """Tell whether we made a DNS record for a deployment."""
     return record.get("comment") == comment(name)
 
 
-def is_of_domain(record: dict) -> bool:
+def is_of_domain(record: dict[str, Any]) -> bool:
     """Tell whether a DNS record belongs to a custom domain, with which it comes and goes."""
     return bool((record.get("meta") or {}).get("read_only"))
 
@@ -253,12 +253,12 @@ class Hostnames:
         self._note(kept + [step.hostname for step in todo if step.kind != "detach"])
         for step in todo:
             self.progress(f"{step.action} {step.words}")
-            {
-                "attach": self._attach,
-                "route": self._add_route,
-                "detach": self.detach,
-                "note": lambda _hostname: None,
-            }[step.kind](step.hostname)
+            if step.kind == "attach":
+                self._attach(step.hostname)
+            elif step.kind == "route":
+                self._add_route(step.hostname)
+            elif step.kind == "detach":
+                self.detach(step.hostname)
             self.done.append(step.words)
         wanted = self.settings.dashboard_hostname
         self._note([wanted] if wanted else [])
@@ -370,4 +370,4 @@ class Hostnames:
                 "add the domain to the account again, or remove the hostname.",
                 "hostname",
             )
-        return zone["id"]
+        return str(zone["id"])

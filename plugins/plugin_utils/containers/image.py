@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...module_utils import build_context
-from ...module_utils.cards import Card
+from ...module_utils.cards import Card, Problem
 from ...module_utils.docker import EVERYWHERE, SESSION_LABEL, SNAPSHOTS, DockerEngine, DockerError
 from ...module_utils.settings.settings import Settings
 from ..build import installer
@@ -251,10 +251,10 @@ class ContainerImage(Containers):
 def default_base(container: Path) -> str:
     """Return the base that the Dockerfile names."""
     text = (container / "Dockerfile").read_text(encoding="utf-8")
-    return re.search(r"^ARG BASE_IMAGE=(\S+)", text, re.MULTILINE)[1]
+    return str(re.findall(r"^ARG BASE_IMAGE=(\S+)", text, re.MULTILINE)[0])
 
 
-def pull_problem(variable: str, name: str, why: str):
+def pull_problem(variable: str, name: str, why: str) -> Problem:
     """Return the problem of an image that is not there and cannot be had."""
     return Card.of(
         variable,

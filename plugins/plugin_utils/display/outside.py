@@ -24,10 +24,7 @@ VAULT = (
     "name the vault's password: --vault-password-file, --ask-vault-pass, or vault_identity_list."
 )
 EXTRA = 'say -e name=value, -e \'{"name": "value"}\', or -e @file with YAML or JSON in it.'
-ROOTS = tuple(
-    f"{root(Path(__file__))}{os.sep}"
-    for root in (lambda path: path.parents[3], lambda path: path.resolve().parents[3])
-)
+ROOTS = tuple(f"{path.parents[3]}{os.sep}" for path in (Path(__file__), Path(__file__).resolve()))
 """This collection's folder, as Ansible names it, and as it is when that is a link."""
 DEFECT = "Unexpected Exception, this is probably a bug"
 """How Ansible calls what is none of its own errors."""
@@ -53,7 +50,7 @@ def show_cards(*, quiet: bool = False) -> None:
             plain(message, *more, **options)
         screen.show(display, f"\n{card_of(message).render()}", stderr=True)
 
-    error.shows_cards = True
+    error.__dict__["shows_cards"] = True
     display.error = error
     if quiet:
         for name in ("warning", "error_as_warning"):

@@ -71,7 +71,7 @@ def paint(line: str) -> str:
     for pattern, mark, colour in PAINTS if ansible_color.ANSIBLE_COLOR else ():
         found = pattern.search(line)
         if found:
-            painted = stringc(mark + found[0], colour)
+            painted: str = stringc(mark + found[0], colour)
             return line[: found.start()] + painted + line[found.end() :]
     return line
 

@@ -43,7 +43,7 @@ class Row:
 def row(name: str, results: Mapping[str, Any], *, check_mode: bool = False) -> Row:
     """Return the row of one deployment. results: what it registered, by the names of STEPS."""
     steps = {step: results[step] for step in STEPS if isinstance(results.get(step), dict)}
-    proof = next((steps[step] for step in reversed(PROOFS) if step in steps), {})
+    proof: dict[str, Any] = next((steps[step] for step in reversed(PROOFS) if step in steps), {})
     planned = {line[0]: line[1] for line in steps.get("preflight_result", {}).get("rows", [])}
     made = Row(name, url=proof.get("url") or planned.get("address") or "-")
     made.version = proof.get("version") or "-"

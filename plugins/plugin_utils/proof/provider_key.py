@@ -20,7 +20,7 @@ from ...module_utils.settings.values import unencrypted
 try:
     import requests
 except ImportError:
-    requests = None
+    requests = None  # type: ignore[assignment] # a card tells of it where it is needed
 
 # Where each provider answers only to whoever has a valid key.
 ADDRESSES = {

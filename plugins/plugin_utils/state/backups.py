@@ -16,8 +16,9 @@ import tarfile
 import time
 import zlib
 from collections.abc import Callable
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from ...module_utils.worker_client import Answer, Unreachable, WorkerClient
 from .disk import disk_card
@@ -197,7 +198,7 @@ def holds(archive: Path, folder: Path) -> bool:
 def digest_of(file: IO[bytes]) -> str:
     """Return the SHA-256 of a file, and close it."""
     with file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(cast(BufferedReader, file), "sha256").hexdigest()
 
 
 def on_disk(deployment: Deployment) -> list[Path]:

@@ -79,7 +79,10 @@ class Deployment:
     def rotation(self) -> dict[str, Any] | None:
         """Return what a rotation of keys noted that has not come to its end, or None."""
         try:
-            return json.loads((self.folder / ROTATION).read_text(encoding="utf-8"))
+            record: dict[str, Any] = json.loads(
+                (self.folder / ROTATION).read_text(encoding="utf-8")
+            )
+            return record
         except FileNotFoundError:
             return None
 
@@ -149,7 +152,8 @@ class Deployment:
                 try:
                     fcntl.flock(record, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    return json.load(record)
+                    running: dict[str, Any] = json.load(record)
+                    return running
         except (FileNotFoundError, NotADirectoryError, ValueError):
             pass
         return None
@@ -169,12 +173,15 @@ class Deployment:
 
     def running_build(self) -> str:
         """Return the digest of the build that workerd was last started from; an empty text when nobody noted it."""
-        return self._processes().get("workerd", {}).get("build", "")
+        return str(self._processes().get("workerd", {}).get("build", ""))
 
     def _processes(self) -> dict[str, dict[str, Any]]:
         """Return what the supervisor noted of its processes, by name."""
         try:
-            return json.loads((self.folder / PROCESSES_RECORD).read_text(encoding="utf-8"))
+            noted: dict[str, dict[str, Any]] = json.loads(
+                (self.folder / PROCESSES_RECORD).read_text(encoding="utf-8")
+            )
+            return noted
         except (FileNotFoundError, ValueError):
             return {}
 

@@ -22,7 +22,7 @@ WATCH_SECONDS = 0.1
 def play_process() -> int:
     """Return the id of the play's process, whose child this one is, also when that has ended."""
     play = multiprocessing.parent_process()
-    return os.getppid() if play is None else play.pid
+    return os.getppid() if play is None or play.pid is None else play.pid
 
 
 @cache

@@ -86,7 +86,8 @@ def _secret(vault: VaultLib, label: str | None, path: Path) -> tuple[str, Any]:
     found = [entry for entry in known if entry[0] == label] or known
     if not found:
         raise _refused(f"this play has no vault password to encrypt {path} with.")
-    return found[0]
+    label_of_it, secret = found[0]
+    return label_of_it, secret
 
 
 def _replaced(text: str, entry: str) -> str:

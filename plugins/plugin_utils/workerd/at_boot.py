@@ -74,13 +74,16 @@ class AtBoot:
     def kept(self) -> dict[str, Any]:
         """Return what the supervisor keeps for a start after a reboot; nothing where it is to stay down."""
         try:
-            return json.loads((self.deployment.folder / KEPT).read_text(encoding="utf-8"))
+            kept: dict[str, Any] = json.loads(
+                (self.deployment.folder / KEPT).read_text(encoding="utf-8")
+            )
+            return kept
         except (FileNotFoundError, ValueError):
             return {}
 
     def chosen(self) -> str:
         """Return what becomes of the deployment after a reboot, as things stand."""
-        return self.kept().get("after_reboot", STAY_DOWN)
+        return str(self.kept().get("after_reboot", STAY_DOWN))
 
     def differs(self, wanted: str, host: Path) -> str:
         """Return the words for a change, or an empty text. host: the runtime to start."""

@@ -89,7 +89,7 @@ def processes_change(
         what = "workerd" if settings.engine == "docker" else "workerd and engine"
         return Change("create", "processes", f"{what} on 127.0.0.1:{settings.port}")
     if old := Deployment(settings.state_dir, settings.name).moved_from():
-        return Change("update", "processes", f"moved here from {old}", restarts=True)
+        return Change("update", "processes", f"moved here from {old}", EVERYTHING)
     if kind_of(actual.supervisor) != settings.engine:
         return Change("update", "processes", f"{settings.engine} engine", EVERYTHING)
     if actual.supervisor.get("host") != sources.host:
@@ -164,7 +164,7 @@ def make_plan(
 
 def kind_of(supervisor: dict[str, Any]) -> str:
     """Return the engine that a running supervisor was started for."""
-    return supervisor.get("kind", "process")
+    return str(supervisor.get("kind", "process"))
 
 
 class ImageStore:

@@ -95,7 +95,7 @@ class Processes:
         secrets: dict[str, str],
         helpers: dict[str, list[str]],
         after_reboot: str,
-    ):
+    ) -> None:
         """Start the supervisor and with it everything; raises a Card with the reason when it does not come up."""
         settings = {
             "name": self.deployment.name,
@@ -134,7 +134,8 @@ class Processes:
 
     def statuses(self) -> dict[str, str]:
         """Return what the supervisor says of its processes: name -> active, stopped, ..."""
-        return json.loads(self._control("status", None) or "{}")
+        told: dict[str, str] = json.loads(self._control("status", None) or "{}")
+        return told
 
     def stop(self, seconds: float = 120.0) -> bool:
         """Stop supervisor and processes; returns whether any was running. Raises a Card when they stay."""
@@ -224,7 +225,7 @@ class Processes:
         while True:
             answer = health(client, timeout=5.0)
             running = answer.json() if answer is not None and answer.status == 200 else None
-            if running and version in (None, running.get("worker", {}).get("version")):
+            if answer and running and version in (None, running.get("worker", {}).get("version")):
                 return answer
             if time.monotonic() > deadline or self.deployment.supervisor() is None:
                 raise self.not_served(answer, version)

@@ -75,6 +75,9 @@ class WorkerdService:
             open_ = containers.network_words(self.settings.egress)
             return [("sandbox", "container (docker)"), ("network", open_)]
         tools = "host tools on" if self.settings.host_tools else "no host tools"
-        words = {True: "by bubblewrap", False: "no (bubblewrap missing or not usable)"}
+        words: dict[bool | None, str] = {
+            True: "by bubblewrap",
+            False: "no (bubblewrap missing or not usable)",
+        }
         confined = words.get(status.get("confined"), "decided when Hermes wakes")
         return [("confined", f"{confined}, {tools}")]

@@ -33,7 +33,8 @@ class Storage:
     def known(self) -> dict[str, Any] | None:
         """Return what was noted last: {"id", "backups"}; None before the first note."""
         try:
-            return json.loads(self.deployment.note(NOTE))
+            noted: dict[str, Any] = json.loads(self.deployment.note(NOTE))
+            return noted
         except ValueError:
             return None
 

@@ -4,16 +4,23 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ansible_collections.hermes.workers.plugins.action.show_plan import lines
 from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.installer import finish
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.runtime import Runtime
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
 from ansible_collections.hermes.workers.plugins.plugin_utils.plan import Actual
-from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import Deployment
+from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import (
+    SUPERVISOR_RECORD,
+    Deployment,
+)
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.config import render
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.plan import (
     build_digest,
@@ -79,3 +86,15 @@ def test_a_worker_that_refuses_the_token_is_no_silent_one(place: Place) -> None:
     assert place.planned(bare) == "the Worker does not answer"
     refusing = replace(bare, refuses=True)
     assert place.planned(refusing) == "the Worker refuses the token that is kept"
+
+
+def test_the_plan_of_a_folder_that_was_moved_can_be_shown(place: Place) -> None:
+    record = place.deployment.folder / SUPERVISOR_RECORD
+    record.write_text(json.dumps({"pid": os.getpid(), "folder": "/before/alice"}))
+    with record.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        change = processes_change(place.settings, place.runtime, place.rendered, place.actual)
+    assert change
+    shown = lines({"alice": {"changes": [vars(change)]}}, in_full=False)
+    assert "  update  processes  moved here from /before/alice" in shown
+    assert shown[-1].endswith("Restarts: alice (workerd, its engine and Hermes).")
