@@ -98,7 +98,7 @@ class _Save:
         limit: int,
         left_out: list[str],
     ) -> None:
-        self._places = paths
+        self._paths = paths
         self._stage = stage
         self._members = members
         self._limit = limit
@@ -133,7 +133,7 @@ class _Save:
             done = writer.add(member, self._copies.get(member.name))
             if not done and os.path.lexists(member.path):
                 self._left_out.append(note(member.name, NO_PERMISSION))
-        header = writer.finish(read_text(self._places.in_run("boot")) or "")
+        header = writer.finish(read_text(self._paths.in_run("boot")) or "")
         file.flush()
         file.seek(0)
         return header
