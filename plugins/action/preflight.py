@@ -21,17 +21,14 @@ from ..plugin_utils.actions.deployment_action import PrintingAction
 from ..plugin_utils.actions.rotation import Rotation, read_keys
 from ..plugin_utils.build.runtime import Runtime
 from ..plugin_utils.build.sources import Sources
-from ..plugin_utils.cloudflare.place import CloudflarePlace
 from ..plugin_utils.inputs.answers import yes_or_no
 from ..plugin_utils.inputs.notes import notes
+from ..plugin_utils.platform import Place, place_of
 from ..plugin_utils.proof.provider_key import provider_problems
 from ..plugin_utils.state import owner
 from ..plugin_utils.state.folder import Deployment
-from ..plugin_utils.workerd.place import WorkerdPlace, take_ports
+from ..plugin_utils.workerd.place import take_ports
 from ..plugin_utils.workerd.storage import Storage
-
-Place = WorkerdPlace | CloudflarePlace
-"""Where a deployment runs: what stands against it there, and what has to change."""
 
 
 class ActionModule(PrintingAction):
@@ -156,11 +153,13 @@ class ActionModule(PrintingAction):
 
     def _place(self, checker: Checker, deployment: Deployment, runtime: Runtime) -> Place:
         """Return where the deployment is to run, as far as the inputs name it."""
-        if checker.settings.platform == "workerd":
-            deploys = self.options["purpose"] == "deploy" and self.options["rotate"] is None
-            return WorkerdPlace(checker.settings, deployment, runtime, listens=deploys)
-        return CloudflarePlace(
-            checker.settings, deployment, runtime, checker.cloudflare_token, self._account
+        return place_of(
+            checker.settings,
+            deployment,
+            runtime,
+            listens=self.options["purpose"] == "deploy" and self.options["rotate"] is None,
+            cloudflare_token=checker.cloudflare_token,
+            known=self._account,
         )
 
     def _account(self, name: str) -> dict[str, Any] | None:

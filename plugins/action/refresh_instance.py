@@ -28,7 +28,7 @@ class ActionModule(DeploymentAction):
         if self.check_mode:
             return {"changed": planned}
         service = service_of(self.settings, self.deployment, self.runtime)
-        client = service.client(self.deployment.token())
+        client = service.connect(self.deployment.token())
         confines = confinement.next_start(self.settings, self.sources.container)
         restart = outstanding(wait_until_known(client, self.settings.name), confines)
         # A request that came meanwhile may have had it restarted before us.
@@ -37,7 +37,7 @@ class ActionModule(DeploymentAction):
             self.deployment.take("deploy")
             self.deployment.note_proof(None)
             done = installer.timed(self.progress, f"restarting {restart.words}")
-            with shown(service.client(self.deployment.token()), self.progress):
+            with shown(service.connect(self.deployment.token()), self.progress):
                 refresh(client, self.settings.name, restart, confines)
             done()
         return result

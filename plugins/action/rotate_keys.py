@@ -14,15 +14,13 @@ from ..module_utils.worker_client import Unreachable, WorkerClient
 from ..plugin_utils.actions.deployment_action import SETTINGS_OPTION, DeploymentAction
 from ..plugin_utils.actions.rotation import KEYS, Rotation
 from ..plugin_utils.actions.status_words import health_words
-from ..plugin_utils.cloudflare.delivery import CloudflareDelivery
-from ..plugin_utils.cloudflare.place import open_api
 from ..plugin_utils.display.table import FULL_CARDS
+from ..plugin_utils.platform import Delivery, delivery_of
 from ..plugin_utils.proof.chats import Chats
 from ..plugin_utils.proof.health import health
 from ..plugin_utils.proof.secrets import PREVIOUS, differing_secrets, variables_of
 from ..plugin_utils.proof.starting import shown
 from ..plugin_utils.state import token_store
-from ..plugin_utils.workerd.delivery import WorkerdDelivery
 
 RESTART_SECONDS = 240.0
 
@@ -64,12 +62,9 @@ class ActionModule(DeploymentAction):
         return result | self._rotate()
 
     @cached_property
-    def delivery(self) -> WorkerdDelivery | CloudflareDelivery:
+    def delivery(self) -> Delivery:
         """What brings secrets to the Worker, and takes them back."""
-        if self.settings.platform == "workerd":
-            return WorkerdDelivery(self.settings, self.deployment, self.sources.host)
-        api = open_api(self.settings, self.cloudflare_token, self.deployment, self.progress)
-        return CloudflareDelivery(self.settings, api)
+        return delivery_of(self.settings, self.deployment, self.runtime, self.cloudflare_token)
 
     def _rotate(self) -> dict[str, Any]:
         rotation, token = self.rotation, self.rotation.new_token

@@ -39,7 +39,7 @@ class ActionModule(DeploymentAction):
                 "skipped": True,
                 "msg": "Not verified: nothing was deployed in check mode.",
             }
-        self.client = self.service.client(self.deployment.token())
+        self.client = self.service.connect(self.deployment.token())
         self.chats = Chats(self.client, self.settings, self.command("logs"), self._changed)
         status = self._health()
         result: dict[str, Any] = {
@@ -52,7 +52,7 @@ class ActionModule(DeploymentAction):
         if self._full() and not self.check_mode:
             self._refuses_strangers()
             self.progress("asking Hermes; a sleeping one wakes first")
-            with shown(self.service.client(self.deployment.token()), self.progress):
+            with shown(self.service.connect(self.deployment.token()), self.progress):
                 model = self.chats.ask()
                 first = round(self.chats.stream(), 2)
             result |= {"verified": "chat", "model": model, "seconds_to_first_token": first}

@@ -37,7 +37,7 @@ class CloudflareService:
         self.url = f"https://{settings.host}"
         self.version = version_of(settings, runtime.sources)
 
-    def client(self, token: str | None) -> RemoteClient:
+    def connect(self, token: str | None) -> RemoteClient:
         """Return a client with this token."""
         return RemoteClient(self.settings.host, token)
 

@@ -32,13 +32,13 @@ class WorkerdService:
         self.rendered = render(settings, runtime.sources)
         self.version = self.rendered.version
 
-    def client(self, token: str | None) -> WorkerClient:
+    def connect(self, token: str | None) -> WorkerClient:
         """Return a client with this token."""
         return WorkerClient(self.settings.port, token)
 
     def stranger(self, token: str | None) -> WorkerClient:
         """Return a client with a made-up token, or none."""
-        return self.client(token)
+        return self.connect(token)
 
     def is_as_built(self) -> bool:
         """Tell whether workerd runs from the files that a deploy made, and not from what somebody made of them."""
