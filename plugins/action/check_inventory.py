@@ -20,7 +20,7 @@ from ..plugin_utils.actions.card_action import CardAction
 from ..plugin_utils.cloudflare import account as accounts
 from ..plugin_utils.cloudflare.place import open_api
 from ..plugin_utils.inputs import inventory
-from ..plugin_utils.state.folder import Deployment
+from ..plugin_utils.state.folder import StateFolder
 
 VARIABLES = (
     "hermes_name",
@@ -137,7 +137,7 @@ class ActionModule(CardAction):
         return checker if known else None
 
     def _survey(self, settings: Settings, token: str, hostnames: set[str]) -> accounts.Account:
-        deployment = Deployment(settings.state_dir, settings.name or "unnamed")
+        deployment = StateFolder(settings.state_dir, settings.name or "unnamed")
         api = open_api(settings, token, deployment, self.progress)
         found = accounts.survey(api, hostnames)
         found.named = self._named_in(settings.account_id)

@@ -31,7 +31,7 @@ from ..plugin_utils.containers.image import Containers
 from ..plugin_utils.inputs.answers import yes_or_no
 from ..plugin_utils.proof.health import save_and_sleep
 from ..plugin_utils.state import backups
-from ..plugin_utils.state.folder import Deployment
+from ..plugin_utils.state.folder import StateFolder
 
 WHERE = (
     "hermes_name",
@@ -70,7 +70,7 @@ class ActionModule(DeploymentAction):
             raise Card(checker.problems)
         self.settings = checker.settings
         self.token = checker.cloudflare_token
-        self.deployment = Deployment(self.settings.state_dir, self.settings.name)
+        self.deployment = StateFolder(self.settings.state_dir, self.settings.name)
         self.owned()
         self.sources = Sources()
         try:
@@ -240,7 +240,7 @@ class ActionModule(DeploymentAction):
 
 def refuse_what_is_here(settings: Settings) -> None:
     """Ask nobody for an account when the deployment is one on this machine. Raises a Card."""
-    deployment = Deployment(settings.state_dir, settings.name or "unnamed")
+    deployment = StateFolder(settings.state_dir, settings.name or "unnamed")
     if not deployment.has_storage() or deployment.note("host"):
         return
     raise Card.of(

@@ -26,7 +26,7 @@ from ..plugin_utils.inputs.notes import notes
 from ..plugin_utils.platform import Place, place_of
 from ..plugin_utils.proof.provider_key import provider_problems
 from ..plugin_utils.state import owner
-from ..plugin_utils.state.folder import Deployment
+from ..plugin_utils.state.folder import StateFolder
 from ..plugin_utils.workerd.place import take_ports
 from ..plugin_utils.workerd.storage import Storage
 
@@ -44,7 +44,7 @@ class ActionModule(PrintingAction):
         self.options, self.survey = options, options["accounts"]
         checker = self._checked()
         self.sources = sources = Sources()
-        deployment = Deployment(checker.settings.state_dir, checker.settings.name or "unnamed")
+        deployment = StateFolder(checker.settings.state_dir, checker.settings.name or "unnamed")
         self.deployment = deployment
         foreign = owner.problems(deployment)
         if foreign:
@@ -79,7 +79,7 @@ class ActionModule(PrintingAction):
             "notes": notes(checker, self.task_vars, sources.hermes_lock) + place.notes(),
         }
 
-    def _storage(self, settings: Settings, deployment: Deployment) -> list[Problem]:
+    def _storage(self, settings: Settings, deployment: StateFolder) -> list[Problem]:
         """Return why what is to be started would begin without the memory that it had."""
         runs = settings.platform != "workerd" or deployment.supervisor() is not None
         if runs or yes_or_no("hermes_forget", self.task_vars.get("hermes_forget")):
@@ -131,7 +131,7 @@ class ActionModule(PrintingAction):
             )
         ]
 
-    def _rotation(self, checker: Checker, deployment: Deployment, place: Place) -> dict[str, Any]:
+    def _rotation(self, checker: Checker, deployment: StateFolder, place: Place) -> dict[str, Any]:
         """Check and plan a rotation of keys, of which code and configuration are no part."""
         keys, problems = read_keys(self.options["rotate"])
         problems += checker.problems
@@ -151,7 +151,7 @@ class ActionModule(PrintingAction):
             "chosen_keys": sorted(rotation.keys),
         }
 
-    def _place(self, checker: Checker, deployment: Deployment, runtime: Runtime) -> Place:
+    def _place(self, checker: Checker, deployment: StateFolder, runtime: Runtime) -> Place:
         """Return where the deployment is to run, as far as the inputs name it."""
         return place_of(
             checker.settings,
@@ -182,7 +182,7 @@ def not_given(noted: Mapping[str, Any], checker: Checker, extra: Container[str])
     ]
 
 
-def unfinished(deployment: Deployment, command: str) -> list[Problem]:
+def unfinished(deployment: StateFolder, command: str) -> list[Problem]:
     """Return the problem of a rotation that was interrupted: a deploy would not know which token is the good one."""
     if deployment.rotation() is None:
         return []
@@ -197,7 +197,7 @@ def unfinished(deployment: Deployment, command: str) -> list[Problem]:
 
 
 def plan_rows(
-    checker: Checker, deployment: Deployment, sources: Sources, place: Place
+    checker: Checker, deployment: StateFolder, sources: Sources, place: Place
 ) -> list[list[str]]:
     """Return the plan's table: what, value, source."""
     settings = checker.settings
@@ -235,7 +235,7 @@ def _where(settings: Settings) -> str:
     return f"{settings.platform}, {settings.engine} engine"
 
 
-def _token(checker: Checker, deployment: Deployment) -> tuple[str, str]:
+def _token(checker: Checker, deployment: StateFolder) -> tuple[str, str]:
     shown = deployment.shown(deployment.token_file)
     kept = deployment.token()
     if checker.secrets.get("API_TOKEN"):

@@ -16,13 +16,13 @@ from ..module_utils.settings.settings import Settings
 from .build import installer
 from .build.runtime import Runtime
 from .state.disk import INSTALL_BYTES, RUN_BYTES
-from .state.folder import Deployment
+from .state.folder import StateFolder
 
 
 class Controller:
     """The machine that Ansible runs on, as far as any deployment depends on it."""
 
-    def __init__(self, settings: Settings, deployment: Deployment, runtime: Runtime) -> None:
+    def __init__(self, settings: Settings, deployment: StateFolder, runtime: Runtime) -> None:
         self.settings = settings
         self.deployment = deployment
         self.runtime = runtime

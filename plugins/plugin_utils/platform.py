@@ -19,7 +19,7 @@ from .cloudflare.delivery import CloudflareDelivery
 from .cloudflare.place import CloudflarePlace, open_api
 from .cloudflare.service import CloudflareService
 from .plan import Change
-from .state.folder import Deployment
+from .state.folder import StateFolder
 from .workerd.delivery import WorkerdDelivery
 from .workerd.place import WorkerdPlace
 from .workerd.service import WorkerdService
@@ -116,7 +116,7 @@ class Service(Protocol):
 
 def place_of(
     settings: Settings,
-    deployment: Deployment,
+    deployment: StateFolder,
     runtime: Runtime,
     *,
     listens: bool,
@@ -133,7 +133,7 @@ def place_of(
 
 
 def delivery_of(
-    settings: Settings, deployment: Deployment, runtime: Runtime, cloudflare_token: str
+    settings: Settings, deployment: StateFolder, runtime: Runtime, cloudflare_token: str
 ) -> Delivery:
     """Return what brings secrets to the Worker, and takes them back. Raises a Card."""
     if settings.platform == "workerd":
@@ -144,7 +144,7 @@ def delivery_of(
 
 
 def service_of(
-    settings: Settings, deployment: Deployment, runtime: Runtime, cloudflare_token: str = ""
+    settings: Settings, deployment: StateFolder, runtime: Runtime, cloudflare_token: str = ""
 ) -> Service:
     """Return where a deployment is served. cloudflare_token: for pruning images."""
     if settings.platform == "workerd":

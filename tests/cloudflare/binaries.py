@@ -44,9 +44,9 @@ class Installed(Binaries):
             sys.path.insert(0, str(COLLECTIONS))
         from ansible_collections.hermes.workers.plugins.plugin_utils.build.runtime import Runtime
         from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
-        from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import Deployment
+        from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import StateFolder
 
-        deployment = Deployment(str(self.state_dir), "none")
+        deployment = StateFolder(str(self.state_dir), "none")
         deployment.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
         return Runtime(
             deployment,

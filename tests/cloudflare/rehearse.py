@@ -32,7 +32,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources impor
     Sources,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.containers.image import Containers
-from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import Deployment
+from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import StateFolder
 
 from tests.cloudflare.acceptance import ROOT, SETTINGS, Acceptance, Failed, table
 from tests.cloudflare.accounts import hex_id
@@ -225,7 +225,7 @@ def no_images(state: Path) -> Iterator[None]:
         yield
     finally:
         for folder in state.glob("*/"):
-            if place := Deployment(str(state), folder.name).containers():
+            if place := StateFolder(str(state), folder.name).containers():
                 with suppress(Card):
                     Containers(**place).remove_all()
 

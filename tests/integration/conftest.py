@@ -12,9 +12,7 @@ from typing import Any
 import pytest
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.runtime import Runtime
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
-from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import (
-    Deployment as StateFolder,
-)
+from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import StateFolder
 from plays import Deployment
 
 from tests.standins.provider import Provider

@@ -16,7 +16,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources impor
     REPOSITORY,
     Sources,
 )
-from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import Deployment
+from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import StateFolder
 from clouds import ACCOUNT, KEY, TOKEN, Cloud, busy, cloud, hermes_with, provider
 from plays import clean_environment
 
@@ -58,7 +58,7 @@ def test_what_was_rendered_can_be_run_by_hand(cloud: Cloud) -> None:
     cloud.deploy("first")
     build = cloud.home / "first" / "build"
     assert "npx wrangler@4 deploy" in (build / "wrangler.toml").read_text()
-    deployment = Deployment(str(cloud.home), "first")
+    deployment = StateFolder(str(cloud.home), "first")
     wrangler = Runtime(deployment, Sources(), print, "cloudflare").install_wrangler()
     worker = cloud.worker("first")
     before, secrets_before = worker.current, worker.current.secrets()

@@ -13,7 +13,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources impor
     REPOSITORY,
     Sources,
 )
-from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import Deployment
+from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import StateFolder
 from fleets import ACCOUNT, KEY, Fleet
 
 from tests.cloudflare import ControlPlane
@@ -56,7 +56,7 @@ def images(docker: Docker) -> str:
 
 
 def test_a_rehearsal_that_fails_leaves_no_image(docker: Docker, base: str, tmp_path: Path) -> None:
-    deployment = Deployment(str(tmp_path), "hermes")
+    deployment = StateFolder(str(tmp_path), "hermes")
     deployment.create()
     with pytest.raises(Failed), no_images(tmp_path):
         deployment.note_containers(str(docker.socket), "hermes-00")

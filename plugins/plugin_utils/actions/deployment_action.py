@@ -22,7 +22,7 @@ from ..display.commands import VARIABLES, Commands, Start, notable
 from ..inputs.inventory import Inputs
 from ..state import owner
 from ..state.disk import full_disk
-from ..state.folder import Deployment
+from ..state.folder import StateFolder
 from .card_action import CardAction
 
 PLACE_OPTIONS = {"name": {"type": "str"}, "state_dir": {"type": "path"}}
@@ -37,7 +37,7 @@ REFUSED = 401
 class PrintingAction(CardAction):
     """An action that knows its deployment, and prints commands for it."""
 
-    deployment: Deployment
+    deployment: StateFolder
     sources: Sources
 
     def _failure(self, card: Card) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class DeploymentAction(PrintingAction):
     def execute(self, options: dict[str, Any]) -> dict[str, Any]:
         self.options = options
         self.settings = Settings(**options["settings"])
-        self.deployment = Deployment(self.settings.state_dir, self.settings.name)
+        self.deployment = StateFolder(self.settings.state_dir, self.settings.name)
         self.sources = Sources()
         self.runtime = Runtime(self.deployment, self.sources, self.progress, self.settings.engine)
         return self.deploy()
@@ -147,7 +147,7 @@ class ExistingAction(DeploymentAction):
         if checker.problems:
             raise Card(checker.problems)
         self.settings = checker.settings
-        self.deployment = Deployment(self.settings.state_dir, self.settings.name)
+        self.deployment = StateFolder(self.settings.state_dir, self.settings.name)
         self.owned()
         self.sources = Sources()
         return self.deploy()

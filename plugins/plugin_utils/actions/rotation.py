@@ -18,7 +18,7 @@ from ...module_utils.worker_client import Unreachable, WorkerClient
 from ..plan import Change
 from ..proof.health import health
 from ..proof.secrets import PREVIOUS, differing_secrets, variables_of
-from ..state.folder import Deployment, new_token
+from ..state.folder import StateFolder, new_token
 
 KEYS = ("api_token", "gateway_token", "provider_keys", "secrets", "dashboard_sessions")
 PROVIDER_SECRETS = frozenset((*KEY_NAMES.values(), "AI_GATEWAY_TOKEN"))
@@ -77,7 +77,7 @@ class Rotation:
     def __init__(
         self,
         settings: Settings,
-        deployment: Deployment,
+        deployment: StateFolder,
         given: dict[str, str],
         keys: set[str],
         connect: Connect,

@@ -11,13 +11,13 @@ import shutil
 from pathlib import Path
 
 from ..state.disk import write_private
-from ..state.folder import Deployment
+from ..state.folder import StateFolder
 from .runtime import Runtime
 
 USES = "uses.json"
 
 
-def note_use(deployment: Deployment, runtime: Runtime, *, proved: bool = False) -> None:
+def note_use(deployment: StateFolder, runtime: Runtime, *, proved: bool = False) -> None:
     """Write down which parts of the shared runtime this deployment uses.
 
     Until the new parts are proved, the old ones count too: they may still run.
@@ -35,7 +35,7 @@ def _uses(build: Path) -> set[str] | None:
         return None
 
 
-def prune(deployment: Deployment, runtime: Runtime) -> list[str]:
+def prune(deployment: StateFolder, runtime: Runtime) -> list[str]:
     """Remove what no deployment of this state folder uses any more; return what was removed.
 
     Called after a proof. A deployment that has not written down what it uses keeps everything.
@@ -57,7 +57,7 @@ def prune(deployment: Deployment, runtime: Runtime) -> list[str]:
     return removed
 
 
-def others(deployment: Deployment) -> list[Path]:
+def others(deployment: StateFolder) -> list[Path]:
     """Return the folders of other deployments beside this one."""
     try:
         entries = list(deployment.state_dir.iterdir())
@@ -66,7 +66,7 @@ def others(deployment: Deployment) -> list[Path]:
     return [entry for entry in entries if entry != deployment.folder and (entry / "build").is_dir()]
 
 
-def remove_runtime(deployment: Deployment) -> None:
+def remove_runtime(deployment: StateFolder) -> None:
     """Remove the shared runtime and the folder around it, when no other deployment is there."""
     if others(deployment):
         return

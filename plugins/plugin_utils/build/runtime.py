@@ -15,7 +15,7 @@ from pathlib import Path
 from ...module_utils import build_context
 from ...module_utils.cards import Card
 from ...module_utils.digests import clean_bytes, files_below
-from ..state.folder import Deployment
+from ..state.folder import StateFolder
 from . import installer
 from .sources import NPM_FILES, Sources
 
@@ -32,7 +32,7 @@ class Runtime:
 
     def __init__(
         self,
-        deployment: Deployment,
+        deployment: StateFolder,
         sources: Sources,
         progress: installer.Progress,
         engine: str = "process",

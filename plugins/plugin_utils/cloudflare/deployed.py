@@ -18,7 +18,7 @@ from ...module_utils.settings.settings import Settings
 from ...module_utils.worker_client import Answer, RemoteClient, Unreachable, WorkerClient
 from ..plan import Actual
 from ..proof.health import health
-from ..state.folder import Deployment
+from ..state.folder import StateFolder
 from .account import Account
 from .wrangler_config import REFERENCE
 
@@ -83,7 +83,7 @@ def is_ours(deployed: Deployed) -> bool:
     return scripts.TAG in deployed.tags or deployed.variables.get("HERMES_PLATFORM") == "cloudflare"
 
 
-def observe(host: str, deployment: Deployment, wanted: dict[str, str]) -> Actual:
+def observe(host: str, deployment: StateFolder, wanted: dict[str, str]) -> Actual:
     """Look at the running Worker; never wakes a sleeping Hermes.
 
     The token in the state folder is the one that was last delivered, so it is tried before a new one.
@@ -99,7 +99,7 @@ def observe(host: str, deployment: Deployment, wanted: dict[str, str]) -> Actual
     return Actual()
 
 
-def client_for(host: str, deployment: Deployment, wanted: dict[str, str]) -> WorkerClient | None:
+def client_for(host: str, deployment: StateFolder, wanted: dict[str, str]) -> WorkerClient | None:
     """Return a client whose token the Worker accepts; None when it does not answer, or knows none of our tokens."""
     return observe(host, deployment, wanted).client
 

@@ -20,14 +20,14 @@ from ..containers.engine import ContainerEngine
 from ..controller import Controller
 from ..plan import Change
 from ..proof.secrets import effective_secrets
-from ..state.folder import Deployment
+from ..state.folder import StateFolder
 from . import account as accounts
 from . import cost, deployed, hostname, plan
 from .image import PushedImage
 
 
 def open_api(
-    settings: Settings, token: str, deployment: Deployment, progress: Progress
+    settings: Settings, token: str, deployment: StateFolder, progress: Progress
 ) -> Cloudflare:
     """Return a client of the deployment's account. Raises a Card."""
     # Counting the calls needs a file, and before a first deploy there is no folder for it.
@@ -44,7 +44,7 @@ class CloudflarePlace(Controller):
     def __init__(
         self,
         settings: Settings,
-        deployment: Deployment,
+        deployment: StateFolder,
         runtime: Runtime,
         token: str,
         known: Callable[[str], dict[str, Any] | None],

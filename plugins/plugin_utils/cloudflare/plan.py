@@ -15,7 +15,7 @@ from ..build.sources import Sources
 from ..build.variables import COMPATIBILITY_DATE, SECRET_BINDINGS, compatibility_flags
 from ..plan import Change, hermes_change
 from ..proof.secrets import differing_secrets, variables_of
-from ..state.folder import Deployment
+from ..state.folder import StateFolder
 from . import hostname
 from .account import Account
 from .deployed import Deployed, observe
@@ -51,7 +51,7 @@ def worker_changes(
     sources: Sources,
     account: Account,
     deployed: Deployed,
-    deployment: Deployment,
+    deployment: StateFolder,
 ) -> list[str]:
     """Return in words what of the Worker differs from the inventory, apart from its secrets."""
     wanted = worker_variables(settings, sources, deployed.reference)
@@ -84,7 +84,7 @@ def worker_changes(
     return words
 
 
-def code_changed(api: Cloudflare, deployment: Deployment, account: Account, name: str) -> bool:
+def code_changed(api: Cloudflare, deployment: StateFolder, account: Account, name: str) -> bool:
     """Tell whether somebody put other code there since this controller uploaded its own.
 
     What Cloudflare knows a script by may change with its secrets, too: so it is looked who made the newer versions.
@@ -115,7 +115,7 @@ def make_plan(
     sources: Sources,
     account: Account,
     deployed: Deployed,
-    deployment: Deployment,
+    deployment: StateFolder,
     wanted: dict[str, str],
     reference: str,
 ) -> Plan:
@@ -143,7 +143,7 @@ def _worker_plan(
     sources: Sources,
     account: Account,
     deployed: Deployed,
-    deployment: Deployment,
+    deployment: StateFolder,
     wanted: dict[str, str],
     reference: str,
 ) -> list[Change]:

@@ -13,7 +13,7 @@ from ...module_utils.settings.settings import Settings
 from ...module_utils.worker_client import Answer, RemoteClient
 from ..build.pruning import prune
 from ..build.runtime import Runtime
-from ..state.folder import Deployment
+from ..state.folder import StateFolder
 from . import cost
 from .deployed import not_served, read
 from .image import prune as prune_images
@@ -27,7 +27,7 @@ class CloudflareService:
     audience = "anyone on the internet"
 
     def __init__(
-        self, settings: Settings, deployment: Deployment, runtime: Runtime, token: str
+        self, settings: Settings, deployment: StateFolder, runtime: Runtime, token: str
     ) -> None:
         """token: Cloudflare's, for pruning images."""
         self.settings = settings

@@ -15,7 +15,7 @@ from ...module_utils.cards import Card
 from ...module_utils.settings.catalogue import API_BASE_URL
 from ...module_utils.settings.settings import Settings
 from ..build.installer import clean_environment
-from ..state.folder import Deployment
+from ..state.folder import StateFolder
 from .wrangler_config import BUILD_FILE
 
 CALLS = 16
@@ -29,7 +29,7 @@ HIDDEN = "********"
 class Wrangler:
     """wrangler, for one deployment. Its files, caches and logs stay in the state folder."""
 
-    def __init__(self, command: list[str], settings: Settings, deployment: Deployment) -> None:
+    def __init__(self, command: list[str], settings: Settings, deployment: StateFolder) -> None:
         """command: what starts it, node included."""
         self.command = command
         self.settings = settings

@@ -11,14 +11,14 @@ from ...module_utils.digests import differing
 from ...module_utils.settings.catalogue import SECRET_VARIABLES
 from ...module_utils.settings.settings import Settings
 from ...module_utils.worker_client import Unreachable, WorkerClient
-from ..state.folder import Deployment
+from ..state.folder import StateFolder
 
 PREVIOUS = "API_TOKEN_PREVIOUS"
 """The API token that a rotation replaced; set by rotations only."""
 
 
 def effective_secrets(
-    settings: Settings, given: dict[str, str], deployment: Deployment
+    settings: Settings, given: dict[str, str], deployment: StateFolder
 ) -> dict[str, str]:
     """Return the secrets that the Worker should hold, with the API token kept in the state folder.
 

@@ -22,7 +22,7 @@ from typing import IO, Any, cast
 
 from ...module_utils.worker_client import Answer, Unreachable, WorkerClient
 from .disk import disk_card
-from .folder import Deployment
+from .folder import StateFolder
 
 SUFFIX = ".hermes"
 SECONDS = 300.0
@@ -40,12 +40,12 @@ ONE_BODY = 100_000_000
 """Cloudflare's edge lets no larger body in."""
 
 
-def folder_of(deployment: Deployment) -> Path:
+def folder_of(deployment: StateFolder) -> Path:
     """Return where a deployment's backups are kept by default; it outlives the deployment."""
     return deployment.state_dir / "backups"
 
 
-def kept(folder: Path, deployment: Deployment, forget: bool) -> str:
+def kept(folder: Path, deployment: StateFolder, forget: bool) -> str:
     """Return what a plan to destroy says of the memory. forget: it goes without a backup, as far as is known yet."""
     if forget:
         return "keep    nothing of Hermes' memory (hermes_forget)"
@@ -201,7 +201,7 @@ def digest_of(file: IO[bytes]) -> str:
         return hashlib.file_digest(cast(BufferedReader, file), "sha256").hexdigest()
 
 
-def on_disk(deployment: Deployment) -> list[Path]:
+def on_disk(deployment: StateFolder) -> list[Path]:
     """Return a deployment's backups in the default folder, newest first."""
     mine = re.compile(rf"{re.escape(deployment.name)}-\d{{8}}-\d{{6}}-[0-9a-f]{{8}}{SUFFIX}")
     folder = folder_of(deployment)

@@ -28,7 +28,7 @@ CONTAINERS = "containers.json"
 TOKEN_PREFIX = "hw_"  # noqa: S105 - a prefix, not a token
 
 
-class Deployment:
+class StateFolder:
     """The state folder of one deployment: <state_dir>/<name>, 0700, and the runtime that all of them share."""
 
     def __init__(self, state_dir: str, name: str) -> None:
@@ -247,5 +247,5 @@ def session_of(settings: Settings) -> str:
 
     It depends on the folder: two deployments of one name, of two users say, may share an engine.
     """
-    folder = Deployment(settings.state_dir, settings.name).folder
+    folder = StateFolder(settings.state_dir, settings.name).folder
     return f"{settings.name}-{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"

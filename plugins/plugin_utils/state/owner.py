@@ -13,13 +13,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from ...module_utils.cards import Problem
-from .folder import Deployment
+from .folder import StateFolder
 
 NOBODY = 65534
 """Stands for everybody of outside in a user namespace, as a rootless container has one."""
 
 
-def problems(deployment: Deployment) -> list[Problem]:
+def problems(deployment: StateFolder) -> list[Problem]:
     """Return the problem of a run whose files would be another's than what is there, or that may not touch it."""
     me = os.geteuid()
     if me == 0:
@@ -31,7 +31,7 @@ def problems(deployment: Deployment) -> list[Problem]:
     return []
 
 
-def _as_root(deployment: Deployment) -> list[Problem]:
+def _as_root(deployment: StateFolder) -> list[Problem]:
     """Root may write anywhere; what it makes among the files of a person is not theirs any more."""
     for path in (existing(deployment.folder), existing(deployment.state_dir)):
         owner = path.stat().st_uid
@@ -49,7 +49,7 @@ def _as_root(deployment: Deployment) -> list[Problem]:
     return []
 
 
-def _files(deployment: Deployment) -> Iterator[Path]:
+def _files(deployment: StateFolder) -> Iterator[Path]:
     """Yield the deployment's folder with what is around it and in it, as far as it can be read."""
     if os.path.lexists(deployment.state_dir):
         yield deployment.state_dir

@@ -18,7 +18,7 @@ from typing import Any
 from ...module_utils.cards import Problem
 from ...module_utils.settings.catalogue import AFTER_REBOOT
 from ..build.installer import clean_environment
-from ..state.folder import Deployment
+from ..state.folder import StateFolder
 
 KEPT = "boot.json"
 """The supervisor's file with what a start after a reboot is given."""
@@ -45,7 +45,7 @@ WantedBy=default.target
 class AtBoot:
     """The unit or agent of one deployment on this machine."""
 
-    def __init__(self, deployment: Deployment, session: str) -> None:
+    def __init__(self, deployment: StateFolder, session: str) -> None:
         """session: names the deployment among all of this machine's."""
         self.deployment = deployment
         self.name = f"hermes-{session}"

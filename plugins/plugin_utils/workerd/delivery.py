@@ -8,14 +8,14 @@ from __future__ import annotations
 from ...module_utils.settings.settings import Settings
 from ...module_utils.worker_client import WorkerClient
 from ..proof.health import drain_and_save
-from ..state.folder import Deployment
+from ..state.folder import StateFolder
 from .processes import Processes
 
 
 class WorkerdDelivery:
     """Through the supervisor, which keeps the sockets while workerd restarts, and the old secrets in its memory."""
 
-    def __init__(self, settings: Settings, deployment: Deployment, host_digest: str) -> None:
+    def __init__(self, settings: Settings, deployment: StateFolder, host_digest: str) -> None:
         self.settings = settings
         self.deployment = deployment
         self.processes = Processes(deployment, host_digest)

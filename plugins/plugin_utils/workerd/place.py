@@ -22,7 +22,7 @@ from ..build.runtime import Runtime
 from ..containers.engine import ContainerEngine
 from ..controller import Controller
 from ..plan import Change
-from ..state.folder import Deployment
+from ..state.folder import StateFolder
 from . import confinement
 from .plan import at_boot_of, make_plan
 from .processes import free_port, port_taken
@@ -37,7 +37,7 @@ class WorkerdPlace(Controller):
     def __init__(
         self,
         settings: Settings,
-        deployment: Deployment,
+        deployment: StateFolder,
         runtime: Runtime,
         *,
         listens: bool = True,
@@ -168,7 +168,7 @@ class WorkerdPlace(Controller):
     def _other_deployment(self, port: int) -> str | None:
         for run in self.deployment.state_dir.glob("*/run"):
             name = run.parent.name
-            record = Deployment(str(self.deployment.state_dir), name).supervisor()
+            record = StateFolder(str(self.deployment.state_dir), name).supervisor()
             if record and port in record.get("ports", {}).values():
                 return name
         return None

@@ -17,7 +17,7 @@ from ..containers.image import ContainerImage
 from ..plan import Actual, Change, hermes_change
 from ..proof.health import health
 from ..proof.secrets import differing_secrets, effective_secrets, variables_of
-from ..state.folder import Deployment, session_of
+from ..state.folder import StateFolder, session_of
 from . import confinement
 from .at_boot import AtBoot
 from .config import render
@@ -28,7 +28,7 @@ EVERYTHING = "workerd, its engine and Hermes"
 UNPROVED = "the Worker does not prove what secrets it holds"
 
 
-def observe(settings: Settings, deployment: Deployment, wanted: dict[str, str]) -> Actual:
+def observe(settings: Settings, deployment: StateFolder, wanted: dict[str, str]) -> Actual:
     """Look at the running deployment; never wakes a sleeping Hermes.
 
     The token in the state folder is the one that was last delivered, so it is tried before a new one.
@@ -49,7 +49,7 @@ def observe(settings: Settings, deployment: Deployment, wanted: dict[str, str]) 
     return Actual(supervisor, refuses=refuses)
 
 
-def worker_built(deployment: Deployment, runtime: Runtime, rendered: Rendered) -> bool:
+def worker_built(deployment: StateFolder, runtime: Runtime, rendered: Rendered) -> bool:
     """Tell whether the build folder holds this version's configuration and bundle, as they were made."""
     try:
         return (
@@ -88,7 +88,7 @@ def processes_change(
     if actual.supervisor is None:
         what = "workerd" if settings.engine == "docker" else "workerd and engine"
         return Change("create", "processes", f"{what} on 127.0.0.1:{settings.port}")
-    if old := Deployment(settings.state_dir, settings.name).moved_from():
+    if old := StateFolder(settings.state_dir, settings.name).moved_from():
         return Change("update", "processes", f"moved here from {old}", EVERYTHING)
     if kind_of(actual.supervisor) != settings.engine:
         return Change("update", "processes", f"{settings.engine} engine", EVERYTHING)
@@ -118,11 +118,11 @@ def processes_change(
 
 def at_boot_of(settings: Settings) -> AtBoot:
     """Return what starts a deployment after a reboot."""
-    return AtBoot(Deployment(settings.state_dir, settings.name), session_of(settings))
+    return AtBoot(StateFolder(settings.state_dir, settings.name), session_of(settings))
 
 
 def make_plan(
-    settings: Settings, secrets: dict[str, str], deployment: Deployment, runtime: Runtime
+    settings: Settings, secrets: dict[str, str], deployment: StateFolder, runtime: Runtime
 ) -> list[Change]:
     """Return the changes that a deploy will make, in the order in which it makes them."""
     changes = []

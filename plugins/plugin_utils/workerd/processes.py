@@ -19,7 +19,7 @@ from ...module_utils.settings.catalogue import DASHBOARD_PORT_OFFSET, PROVIDERS_
 from ...module_utils.worker_client import Answer, WorkerClient
 from ..display.logs import tail
 from ..proof.health import health
-from ..state.folder import Deployment
+from ..state.folder import StateFolder
 
 CHANGED_BY_HAND = "workerd runs from files that were changed by hand"
 START_SECONDS = 30.0
@@ -54,7 +54,7 @@ def passed(names: tuple[str, ...]) -> dict[str, str]:
 class Processes:
     """The supervisor of one deployment, seen from a play."""
 
-    def __init__(self, deployment: Deployment, host_digest: str) -> None:
+    def __init__(self, deployment: StateFolder, host_digest: str) -> None:
         """host_digest: names the installed runtime that supervisor and engine run from."""
         self.deployment = deployment
         self.host_digest = host_digest

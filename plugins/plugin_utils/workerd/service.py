@@ -13,7 +13,7 @@ from ...module_utils.worker_client import Answer, WorkerClient
 from ..build.pruning import prune
 from ..build.runtime import Runtime
 from ..containers.image import ContainerImage, Containers
-from ..state.folder import Deployment, session_of
+from ..state.folder import StateFolder, session_of
 from .config import render
 from .plan import wanted_build
 from .processes import Processes
@@ -24,7 +24,7 @@ class WorkerdService:
 
     audience = "anyone on this machine"
 
-    def __init__(self, settings: Settings, deployment: Deployment, runtime: Runtime) -> None:
+    def __init__(self, settings: Settings, deployment: StateFolder, runtime: Runtime) -> None:
         self.settings = settings
         self.deployment = deployment
         self.runtime = runtime

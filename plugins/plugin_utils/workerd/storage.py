@@ -15,7 +15,7 @@ from typing import Any
 
 from ...module_utils.cards import Card, Problem
 from ..state.backups import on_disk
-from ..state.folder import Deployment
+from ..state.folder import StateFolder
 from .config import STORAGE_KEY
 
 NOTE = "storage"
@@ -26,7 +26,7 @@ OF_NO_OBJECT = "metadata.sqlite"
 class Storage:
     """Knows which storage a deployment had when the Worker was last asked: an object without one begins anew."""
 
-    def __init__(self, deployment: Deployment) -> None:
+    def __init__(self, deployment: StateFolder) -> None:
         self.deployment = deployment
         self.folder = deployment.folder / "storage"
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
-from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import Deployment
+from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import StateFolder
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd import at_boot
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.at_boot import AtBoot
 from test_supervisor import SCRIPT, Box, box  # noqa: F401
@@ -130,7 +130,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AtBoot:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     folder = tmp_path / ODD / "alice"
     folder.mkdir(parents=True)
-    return AtBoot(Deployment(str(folder.parent), "alice"), "alice-0123456789ab")
+    return AtBoot(StateFolder(str(folder.parent), "alice"), "alice-0123456789ab")
 
 
 def host(folder: Path) -> Path:

@@ -22,7 +22,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.worker_client impor
 from ansible_collections.hermes.workers.plugins.plugin_utils.actions import rotation as rotations
 from ansible_collections.hermes.workers.plugins.plugin_utils.actions.rotation import read_keys
 from ansible_collections.hermes.workers.plugins.plugin_utils.state import token_store
-from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import Deployment
+from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import StateFolder
 
 OLD = "hw_the-old-token-of-this-test"
 
@@ -121,7 +121,7 @@ class Run(ActionModule):
     ) -> None:
         self.options = {"keys": list(keys), "secrets": {}}
         self.settings = settings
-        self.deployment = Deployment(settings.state_dir, settings.name)
+        self.deployment = StateFolder(settings.state_dir, settings.name)
         self.delivery = Delivery(worker)
         self.given_secrets = given
         self.task_vars: dict[str, Any] = {}
@@ -139,7 +139,7 @@ class Run(ActionModule):
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     made = Settings(name="alice", state_dir=str(tmp_path / "state"))
-    deployment = Deployment(made.state_dir, made.name)
+    deployment = StateFolder(made.state_dir, made.name)
     deployment.create()
     deployment.keep_token(OLD)
     return made
@@ -147,7 +147,7 @@ def settings(tmp_path: Path) -> Settings:
 
 def on_disk(settings: Settings) -> set[str]:
     """The tokens that an owner finds in the state folder."""
-    deployment = Deployment(settings.state_dir, settings.name)
+    deployment = StateFolder(settings.state_dir, settings.name)
     record = deployment.rotation() or {}
     return {token for token in (deployment.token(), record.get("token")) if token}
 
@@ -170,13 +170,13 @@ def killing(monkeypatch: pytest.MonkeyPatch, where: tuple[Any, str], before: boo
 
 
 STEPS = [
-    (Deployment, "keep_rotation"),
+    (StateFolder, "keep_rotation"),
     (Delivery, "deliver"),
     (Client, "stream"),
     (token_store, "write"),
-    (Deployment, "keep_token"),
+    (StateFolder, "keep_token"),
     (Delivery, "settle"),
-    (Deployment, "end_rotation"),
+    (StateFolder, "end_rotation"),
 ]
 
 
@@ -211,12 +211,12 @@ def test_killed_at_any_step_the_owner_gets_in_and_the_next_run_finishes(
     except Killed:
         known = on_disk(settings)
         assert any(worker.lets_in(token) for token in known), "the owner is locked out"
-        noted = (Deployment(settings.state_dir, "alice").rotation() or {}).get("token")
+        noted = (StateFolder(settings.state_dir, "alice").rotation() or {}).get("token")
         Run(worker, settings, inventory(), *keys).deploy()
         assert noted is None or worker.secrets["API_TOKEN"] == noted
     else:
         assert step == (token_store, "write") and not given, "nobody was killed"
-    deployment = Deployment(settings.state_dir, settings.name)
+    deployment = StateFolder(settings.state_dir, settings.name)
     assert deployment.rotation() is None
     assert worker.lets_in(deployment.token()) == "current"
     assert worker.secrets["OPENAI_API_KEY"] == "new-key"
@@ -246,7 +246,7 @@ def test_where_the_overlap_is_over_the_new_token_is_kept(settings: Settings) -> 
     with pytest.raises(Card) as failed:
         Run(worker, settings, {"OPENAI_API_KEY": "wrong"}, "api_token", "provider_keys").deploy()
     assert "Not taken back" in failed.value.render()
-    deployment = Deployment(settings.state_dir, settings.name)
+    deployment = StateFolder(settings.state_dir, settings.name)
     assert worker.lets_in(deployment.token()) == "current"
     assert deployment.rotation() is None
 

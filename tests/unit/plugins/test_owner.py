@@ -13,7 +13,7 @@ import pytest
 from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
 from ansible_collections.hermes.workers.plugins.plugin_utils.actions.card_action import system_card
 from ansible_collections.hermes.workers.plugins.plugin_utils.state import owner
-from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import Deployment
+from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import StateFolder
 
 PERSON = os.geteuid() or pwd.getpwnam("daemon").pw_uid
 """Somebody whom this machine knows and who is not root."""
@@ -47,9 +47,9 @@ def checkout(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def deployment(checkout: Path) -> Deployment:
+def deployment(checkout: Path) -> StateFolder:
     """A deployment of the person's."""
-    made = Deployment(str(checkout / ".hermes"), "alice")
+    made = StateFolder(str(checkout / ".hermes"), "alice")
     made.create()
     made.keep_token("hw_0123456789abcdef")
     give(made.state_dir, made.runtime, made.folder, *made.folder.iterdir())
@@ -60,13 +60,13 @@ def test_root_in_a_persons_checkout_is_refused_before_the_first_folder(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     be(monkeypatch, 0)
-    (problem,) = owner.problems(Deployment(str(checkout / ".hermes"), "alice"))
+    (problem,) = owner.problems(StateFolder(str(checkout / ".hermes"), "alice"))
     assert f"belongs to {NAME}" in problem.sentence
     assert f"run it as {NAME}, without sudo" in problem.remedy
 
 
 def test_root_among_a_persons_deployments_is_refused(
-    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+    deployment: StateFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     be(monkeypatch, 0)
     assert NAME in owner.problems(deployment)[0].sentence
@@ -77,18 +77,18 @@ def test_root_among_a_persons_deployments_is_refused(
 def test_root_is_fine_where_root_or_no_person_owns_the_folder(tmp_path: Path, uid: int) -> None:
     """As in CI and in containers, where a checkout may come from outside and has a number that nobody bears there."""
     give(tmp_path, uid=uid)
-    assert owner.problems(Deployment(str(tmp_path / ".hermes"), "alice")) == []
+    assert owner.problems(StateFolder(str(tmp_path / ".hermes"), "alice")) == []
 
 
-def test_the_owner_is_fine(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_owner_is_fine(deployment: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     be(monkeypatch, PERSON)
     assert owner.problems(deployment) == []
-    assert owner.problems(Deployment(str(deployment.state_dir), "bob")) == []
-    assert owner.problems(Deployment("/not/there/.hermes", "alice")) == []
+    assert owner.problems(StateFolder(str(deployment.state_dir), "bob")) == []
+    assert owner.problems(StateFolder("/not/there/.hermes", "alice")) == []
 
 
 def test_whoever_is_locked_out_is_told_what_to_type(
-    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+    deployment: StateFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     be(monkeypatch, STRANGER)
     card = Card(owner.problems(deployment)).render()
@@ -99,7 +99,7 @@ def test_whoever_is_locked_out_is_told_what_to_type(
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 @pytest.mark.parametrize("name", ["api_token", "build"])
 def test_one_file_of_another_run_is_found(
-    deployment: Deployment, name: str, monkeypatch: pytest.MonkeyPatch
+    deployment: StateFolder, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = deployment.folder / name
     give(path, uid=0)
@@ -110,7 +110,7 @@ def test_one_file_of_another_run_is_found(
 
 
 def test_a_missing_right_names_the_owner(
-    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+    deployment: StateFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = deployment.token_file
     refused = PermissionError(13, "Permission denied", str(path))

@@ -19,7 +19,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources impor
 from ansible_collections.hermes.workers.plugins.plugin_utils.plan import Actual
 from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import (
     SUPERVISOR_RECORD,
-    Deployment,
+    StateFolder,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.config import render
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.plan import (
@@ -34,7 +34,7 @@ class Place:
 
     def __init__(self, folder: Path) -> None:
         self.settings = Settings(name="alice", state_dir=str(folder))
-        self.deployment = Deployment(str(folder), "alice")
+        self.deployment = StateFolder(str(folder), "alice")
         self.deployment.create()
         self.build = self.deployment.build
         self.runtime = Runtime(self.deployment, Sources(), print)

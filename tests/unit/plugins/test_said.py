@@ -21,7 +21,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.actions.deployment_
     DeploymentAction,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.state import disk
-from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import Deployment
+from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import StateFolder
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -74,7 +74,7 @@ def full(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def failed(folder: Path) -> str:
     made = action(DeploymentAction)
-    made.deployment = Deployment(str(folder), "hermes")
+    made.deployment = StateFolder(str(folder), "hermes")
     card = Card.of("hermes", "the instance could not be reached.", "see its logs.", "instance")
     return str(made._failure(card)["msg"])
 
@@ -105,7 +105,7 @@ def test_a_moment_that_is_not_known_is_not_told(status: dict[str, Any], words: s
 
 def test_a_worker_that_refuses_the_token_is_said_to_answer(tmp_path: Path) -> None:
     made = action(ActionModule)
-    made.deployment = Deployment(str(tmp_path), "hermes")
+    made.deployment = StateFolder(str(tmp_path), "hermes")
     made.settings = SimpleNamespace(name="hermes")
     made.command = lambda playbook: f"make {playbook}"  # type: ignore[method-assign]
     made.is_refused = True

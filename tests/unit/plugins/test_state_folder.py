@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
 from ansible_collections.hermes.workers.plugins.plugin_utils.state import folder, lock
-from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import Deployment
+from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import StateFolder
 
 
 @pytest.fixture
-def deployment(tmp_path: Path) -> Deployment:
-    made = Deployment(str(tmp_path / "state"), "alice")
+def deployment(tmp_path: Path) -> StateFolder:
+    made = StateFolder(str(tmp_path / "state"), "alice")
     made.create()
     return made
 
@@ -35,12 +35,12 @@ def other_play() -> Iterator[int]:
         process.kill()
 
 
-def test_folders_are_their_owners_alone(deployment: Deployment) -> None:
+def test_folders_are_their_owners_alone(deployment: StateFolder) -> None:
     for path in (deployment.state_dir, deployment.folder, *deployment.folder.iterdir()):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
 
 
-def test_the_token_is_private_and_kept_whole(deployment: Deployment) -> None:
+def test_the_token_is_private_and_kept_whole(deployment: StateFolder) -> None:
     assert deployment.token() is None
     token = folder.new_token()
     deployment.keep_token(token)
@@ -50,13 +50,13 @@ def test_the_token_is_private_and_kept_whole(deployment: Deployment) -> None:
     assert stat.S_IMODE(deployment.token_file.stat().st_mode) == 0o600
 
 
-def test_a_play_takes_a_deployment_again_and_again(deployment: Deployment) -> None:
+def test_a_play_takes_a_deployment_again_and_again(deployment: StateFolder) -> None:
     deployment.take("deploy")
     deployment.take("deploy")
     assert deployment.holder() is None
 
 
-def test_another_play_is_named(deployment: Deployment, other_play: int) -> None:
+def test_another_play_is_named(deployment: StateFolder, other_play: int) -> None:
     record = {
         "pid": other_play,
         "started": lock.started_at(other_play),
@@ -74,14 +74,14 @@ def test_another_play_is_named(deployment: Deployment, other_play: int) -> None:
 
 
 def test_the_lock_of_a_play_that_ended_does_not_hold(
-    deployment: Deployment, other_play: int
+    deployment: StateFolder, other_play: int
 ) -> None:
     record = {"pid": other_play, "started": "another process with this id"}
     (deployment.folder / folder.LOCK).write_text(json.dumps(record))
     deployment.take("deploy")
 
 
-def test_a_supervisor_runs_as_long_as_it_holds_its_record(deployment: Deployment) -> None:
+def test_a_supervisor_runs_as_long_as_it_holds_its_record(deployment: StateFolder) -> None:
     path = deployment.folder / folder.SUPERVISOR_RECORD
     path.write_text(json.dumps({"pid": os.getpid(), "ports": {}}))
     assert deployment.supervisor() is None
@@ -92,7 +92,7 @@ def test_a_supervisor_runs_as_long_as_it_holds_its_record(deployment: Deployment
 
 
 @pytest.fixture
-def recorded(deployment: Deployment, other_play: int) -> Deployment:
+def recorded(deployment: StateFolder, other_play: int) -> StateFolder:
     """A deployment with a container, whose supervisor was killed and left a process."""
     deployment.note_containers("/run/docker.sock", "alice-1")
     record = {"engine": {"pid": other_play, "folder": str(deployment.folder)}}
@@ -102,26 +102,26 @@ def recorded(deployment: Deployment, other_play: int) -> Deployment:
     return deployment
 
 
-def test_what_a_copied_folder_names_is_not_its_own(recorded: Deployment) -> None:
+def test_what_a_copied_folder_names_is_not_its_own(recorded: StateFolder) -> None:
     shutil.copytree(recorded.state_dir, recorded.state_dir.with_name("copy"))
-    copy = Deployment(str(recorded.state_dir.with_name("copy")), "alice")
+    copy = StateFolder(str(recorded.state_dir.with_name("copy")), "alice")
     assert copy.containers() is None
     assert copy.orphans() == []
 
 
-def test_what_a_moved_folder_names_came_along(recorded: Deployment) -> None:
+def test_what_a_moved_folder_names_came_along(recorded: StateFolder) -> None:
     recorded.state_dir.rename(recorded.state_dir.with_name("moved"))
-    moved = Deployment(str(recorded.state_dir.with_name("moved")), "alice")
+    moved = StateFolder(str(recorded.state_dir.with_name("moved")), "alice")
     assert moved.containers() == {"socket": "/run/docker.sock", "session": "alice-1"}
     assert len(moved.orphans()) == 1
 
 
 def test_a_folder_that_was_moved_while_its_processes_ran_tells_where_from(
-    deployment: Deployment,
+    deployment: StateFolder,
 ) -> None:
     path = deployment.folder / folder.SUPERVISOR_RECORD
     path.write_text(json.dumps({"pid": os.getpid(), "folder": str(deployment.folder)}))
-    moved = Deployment(str(deployment.state_dir.with_name("moved")), "alice")
+    moved = StateFolder(str(deployment.state_dir.with_name("moved")), "alice")
     with path.open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         assert deployment.moved_from() is None
@@ -130,7 +130,7 @@ def test_a_folder_that_was_moved_while_its_processes_ran_tells_where_from(
     assert moved.moved_from() is None
 
 
-def test_a_proof_is_of_one_version(deployment: Deployment) -> None:
+def test_a_proof_is_of_one_version(deployment: StateFolder) -> None:
     assert not deployment.is_proved("1")
     deployment.note_proof("1")
     assert deployment.is_proved("1")

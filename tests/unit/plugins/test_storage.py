@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import Deployment
+from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import StateFolder
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.config import STORAGE_KEY
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.storage import Storage
 
@@ -42,7 +42,7 @@ def fill(storage: Storage, identity: str = ID) -> Path:
 
 @pytest.fixture
 def storage(tmp_path: Path) -> Storage:
-    deployment = Deployment(str(tmp_path / "state"), "alice")
+    deployment = StateFolder(str(tmp_path / "state"), "alice")
     deployment.create()
     made = Storage(deployment)
     fill(made)
@@ -111,7 +111,7 @@ def test_another_ones_files_are_not_its_own(storage: Storage) -> None:
 
 
 def test_a_first_deploy_has_nothing_to_lose(tmp_path: Path) -> None:
-    deployment = Deployment(str(tmp_path / "state"), "alice")
+    deployment = StateFolder(str(tmp_path / "state"), "alice")
     assert Storage(deployment).problems(command) == []
     deployment.create()
     assert Storage(deployment).problems(command) == []

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from ansible_collections.hermes.workers.plugins.module_utils.settings.checks import Checker
-from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import Deployment
+from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import StateFolder
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd import place, processes
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.place import WorkerdPlace
 
@@ -21,7 +21,7 @@ def problems(
         monkeypatch.setattr(module, "port_taken", taken.__contains__)
     settings = Checker({"hermes_name": "x", "hermes_platform": "workerd", **given}).check().settings
     runtime = SimpleNamespace(tools=folder / "none")
-    made = WorkerdPlace(settings, Deployment(str(folder), "x"), runtime)
+    made = WorkerdPlace(settings, StateFolder(str(folder), "x"), runtime)
     return [f"{problem} | {problem.remedy}" for problem in made._ports()]
 
 
