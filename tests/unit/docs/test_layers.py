@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,17 @@ def typescript_imports(path: Path) -> Iterator[Path]:
     words = r'^(?:import|export)\b[^"\';]*?["\'](\.[^"\']+)["\']|\bimport\(\s*["\'](\.[^"\']+)["\']'
     for found in re.finditer(words, path.read_text(), re.MULTILINE):
         yield (path.parent / (found[1] or found[2])).resolve()
+
+
+def python_imports(path: Path) -> Iterator[Path]:
+    """The files that one imports relatively, be it for a type alone."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            module = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
+            # A name is a file of the folder, or something in the file.
+            for name in node.names:
+                inside = module / f"{name.name}.py"
+                yield inside if inside.exists() else module.with_suffix(".py")
 
 
 @dataclass(frozen=True)
@@ -43,6 +55,44 @@ class Wing:
         return next((str(name) for name in names if str(name) in self.rooms), str(inside))
 
 
+# What goes into a module's zip knows nothing of what only the controller has.
+SENT = "module_utils module_utils/settings"
+STATE = f"{SENT} plugin_utils/state"
+BUILD = f"{STATE} plugin_utils/build"
+PLATFORM = (
+    f"{BUILD} plugin_utils/proof plugin_utils/containers plugin_utils/controller.py"
+    " plugin_utils/plan.py"
+)
+ACTIONS = (
+    f"{PLATFORM} module_utils/cloudflare plugin_utils/inputs plugin_utils/display"
+    " plugin_utils/cloudflare"
+)
+PLUGINS = {
+    "action": f"{ACTIONS} plugin_utils/workerd plugin_utils/platform.py plugin_utils/actions",
+    "callback": "plugin_utils/display",
+    "doc_fragments": "",
+    "inventory": "module_utils/cloudflare plugin_utils/cloudflare",
+    "lookup": f"{SENT} plugin_utils/display",
+    "modules": "module_utils/cloudflare",
+    "module_utils": "",
+    "module_utils/cloudflare": "module_utils",
+    "module_utils/settings": "module_utils",
+    "plugin_utils/actions": ACTIONS,
+    "plugin_utils/build": STATE,
+    "plugin_utils/cloudflare": f"{PLATFORM} module_utils/cloudflare",
+    "plugin_utils/containers": BUILD,
+    "plugin_utils/controller.py": BUILD,
+    "plugin_utils/display": f"{SENT} plugin_utils/inputs",
+    "plugin_utils/inputs": SENT,
+    "plugin_utils/plan.py": f"{STATE} plugin_utils/proof",
+    "plugin_utils/platform.py": f"{PLATFORM} plugin_utils/workerd plugin_utils/cloudflare",
+    "plugin_utils/proof": STATE,
+    "plugin_utils/state": SENT,
+    # A sibling of cloudflare: neither knows the other.
+    "plugin_utils/workerd": f"{PLATFORM} plugin_utils/display",
+}
+
+
 WINGS = [
     Wing(
         "worker/src",
@@ -60,6 +110,7 @@ WINGS = [
             "base": "",
         },
     ),
+    Wing("plugins", "*.py", python_imports, PLUGINS),
 ]
 
 
@@ -137,3 +188,37 @@ def test_what_breaks_the_rules_is_found(file: str, text: str, flaw: str, tmp_pat
     path.parent.mkdir(exist_ok=True)
     path.write_text(f"{text}\n")
     assert [found for found in flaws(WINGS[0], tmp_path) if flaw in found]
+
+
+PLUGIN_FILES = {
+    "action/deploy.py": "from ..plugin_utils.state.folder import Folder\n",
+    "plugin_utils/state/folder.py": "from ...module_utils import cards\nFolder = cards\n",
+    "plugin_utils/state/lock.py": "lock = 1\n",
+    "plugin_utils/cloudflare/place.py": "place = 1\n",
+    "module_utils/cards.py": "import elsewhere\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "flaw"),
+    [
+        ("module_utils/x.py", "from ..plugin_utils.state import folder", "may not import"),
+        ("module_utils/x.py", "from ..plugin_utils.state.folder import Folder", "may not import"),
+        ("plugin_utils/workerd/x.py", "from ..cloudflare.place import place", "may not import"),
+        ("plugin_utils/state/x.py", "def f():\n    from ...action import deploy", "may not import"),
+        ("plugin_utils/state/lock.py", "from . import folder", ""),
+        ("plugin_utils/attic/x.py", "attic = 1", "is in no room"),
+    ],
+)
+def test_what_breaks_the_rules_of_plugins_is_found(
+    file: str, text: str, flaw: str, tmp_path: Path
+) -> None:
+    for name, content in PLUGIN_FILES.items():
+        path = tmp_path / "plugins" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    path = tmp_path / "plugins" / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{text}\n")
+    found = flaws(WINGS[1], tmp_path)
+    assert [one for one in found if flaw in one] if flaw else found == []
