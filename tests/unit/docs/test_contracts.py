@@ -20,7 +20,9 @@ from typing import Any
 import pytest
 from ansible_collections.hermes.workers.plugins.action import restore
 from ansible_collections.hermes.workers.plugins.module_utils.settings import catalogue
+from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import variables
+from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
 from ansible_collections.hermes.workers.plugins.plugin_utils.state import backups, folder
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd import at_boot
 
@@ -55,6 +57,21 @@ def worker(name: str, file: str = "*.ts") -> Any:
     found = re.findall(pattern, text_of("worker/src", file), re.MULTILINE)
     assert len(found) == 1, f"const {name} in {file}: {found}"
     return eval(found[0].strip(), {"__builtins__": {}})  # noqa: S307 - our own source
+
+
+def inside(file: str, opening: str) -> str:
+    """What the Worker writes between an opening bracket at the end of a line and the one that closes it."""
+    rest = text_of("worker/src", file).partition(f"{opening}\n")[2]
+    return re.split(r"^[\])}]", rest, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def providers() -> dict[str, str | None]:
+    """The providers that the Worker knows -> the secret with the key."""
+    rows = inside("providers.ts", "const ROWS = {")
+    found = re.findall(
+        r'^  (\w+): \{\n.*?^    key: (?:null|"(\w+)"),', rows, re.MULTILINE | re.DOTALL
+    )
+    return {name: key or None for name, key in found}
 
 
 def fields(name: str) -> set[str]:
@@ -202,9 +219,33 @@ def test_plays_give_orders_that_the_supervisor_knows() -> None:
     assert given == {"status", "settle-secrets", *supervisor.CHANGES}
 
 
+def test_providers_and_their_keys_have_one_name_each() -> None:
+    names = catalogue.KEY_NAMES
+    keys = {provider: names[key] for provider, key in catalogue.KEY_VARIABLES.items()}
+    told = {provider: keys.get(provider) for provider in catalogue.PROVIDERS}
+    assert list(providers().items()) == list(told.items())
+
+
 def test_secrets_have_one_name_each() -> None:
-    assert sorted(worker("SECRETS")) == sorted(variables.SECRET_BINDINGS)
-    assert records.PREVIOUS in worker("SECRETS")
+    listed = inside("settings.ts", "export const SECRETS = [")
+    names = re.findall(r'"(\w+)"|\.\.\.(PROVIDER_KEYS)', listed)
+    keys = [key for key in providers().values() if key]
+    secrets = [name for one, made in names for name in (keys if made else [one])]
+    assert secrets == list(variables.SECRET_BINDINGS)
+    assert records.PREVIOUS in secrets
+
+
+@pytest.mark.parametrize(
+    ("platform", "engine"), [("workerd", "process"), ("cloudflare", "cloudflare")]
+)
+def test_the_worker_reads_the_variables_that_it_is_given(platform: str, engine: str) -> None:
+    schema = inside("settings.ts", "const schema = z.object({")
+    read = set(re.findall(r"^  ([A-Z_]+): ", schema, re.MULTILINE))
+    deployment = Settings(name="a", platform=platform, engine=engine)
+    given = set(variables.variables(deployment, Sources(), "1"))
+    assert given - read == set()
+    # One of them is a secret; the other is known when the image was pushed.
+    assert read - given == {"HERMES_SECRETS", "HERMES_IMAGE_REFERENCE"}
 
 
 def test_the_sidecar_hands_over_what_hermes_sends_to_its_providers() -> None:
