@@ -16,12 +16,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.hermes.workers.plugins.module_utils.settings.catalogue import (
+    WORKER_SECRETS,
+)
 from ansible_collections.hermes.workers.plugins.module_utils.settings.checks import Checker
 from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.variables import (
     COMPATIBILITY_DATE,
-    SECRET_BINDINGS,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.wrangler_config import (
     BUILD_FILE,
@@ -110,7 +112,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], list[str]]] = {
             "anthropic_api_key": "sk-ant-0123456789abcdef",
             "openrouter_api_key": "sk-or-0123456789abcdef",
         },
-        list(SECRET_BINDINGS),
+        list(WORKER_SECRETS),
     ),
     "gateway": (
         {

@@ -23,7 +23,6 @@ from ..addresses import (
 from ..cards import Problem
 from ..docker import find_socket, socket_path
 from .catalogue import (
-    AFTER_REBOOT,
     AI_GATEWAY,
     API_BASE_URL,
     BATCHES,
@@ -32,12 +31,10 @@ from .catalogue import (
     DEFAULT_MODEL,
     DEFAULT_PORT,
     ENVIRONMENT,
-    INSTANCE_TYPES,
     KEY_NAMES,
     KEY_VARIABLES,
     KNOWN_VARIABLES,
     LATER_VARIABLES,
-    LOCATIONS,
     NAME_LENGTH,
     OF_ONE_PLAY,
     PATH_BYTES,
@@ -49,9 +46,9 @@ from .catalogue import (
     ROLE_VARIABLES,
     SECRET_INPUTS,
     SECRET_VARIABLES,
+    SETTINGS,
     SIDECAR_IMAGE,
     SUGGESTED_MODELS,
-    UPLOADERS,
     VALUE_BYTES,
 )
 from .settings import Settings
@@ -89,39 +86,20 @@ class Checker(Reader):
 
     def check(self) -> Checker:
         """Check everything; returns self."""
-        self._platform()
+        self._each_by_itself()
         self._name()
         self._ports()
         self.read_secrets()
         self._models()
         self._base_url()
         self._context_length()
-        settings = self.settings
-        settings.provider_keys = self.choice("hermes_provider_keys", ("sealed", "environment"))
         self._ai_gateway()
         self._egress()
-        settings.sleep_after = self.duration(
-            "hermes_sleep_after", 60, 6 * 3600, settings.sleep_after
-        )
-        settings.drain_timeout = self.duration(
-            "hermes_drain_timeout", 0, 600, settings.drain_timeout
-        )
-        settings.token_overlap = self.duration(
-            "hermes_token_overlap", 0, 24 * 3600, settings.token_overlap
-        )
         self._token_store()
-        settings.dashboard_idle = self.duration(
-            "hermes_dashboard_idle", 0, 24 * 3600, settings.dashboard_idle
-        )
         self._origins()
         self._access()
-        settings.on_disconnect = self.choice("hermes_on_disconnect", ("stop", "finish"))
-        settings.after_reboot = self.choice("hermes_after_reboot", AFTER_REBOOT)
-        settings.host_tools = self.boolean("hermes_host_tools")
-        settings.allow_unauthenticated = self.boolean("hermes_allow_unauthenticated")
         self._open_to_every_page()
-        settings.env = self._environment()
-        settings.verify = self.choice("hermes_verify", ("auto", "full"))
+        self.settings.env = self._environment()
         self._docker()
         self._cloudflare()
         self._state_dir()
@@ -150,22 +128,18 @@ class Checker(Reader):
                     "batches",
                 )
 
-    def _platform(self) -> None:
-        self.settings.platform = self.choice("hermes_platform", ("cloudflare", "workerd"))
-        self.settings.engine = self.choice("hermes_engine", ("process", "docker"))
+    def _each_by_itself(self) -> None:
+        """Read what its kind judges wholly."""
+        for setting in SETTINGS:
+            if setting.kind.judged:
+                value = setting.kind.read(self, setting.variable)
+                setattr(self.settings, setting.field, value)
         if self.settings.platform == "cloudflare":
             self.settings.engine = "cloudflare"
 
     def _cloudflare(self) -> None:
         """Read what only matters on Cloudflare."""
         settings = self.settings
-        settings.instance_type = self.choice("hermes_instance_type", INSTANCE_TYPES)
-        settings.location = self.choice("hermes_location", LOCATIONS)
-        settings.route_mode = self.choice("hermes_route_mode", ("custom_domain", "zone_route"))
-        settings.take_over_hostname = self.boolean("hermes_take_over_hostname")
-        settings.uploader = self.choice("hermes_uploader", UPLOADERS)
-        settings.check_provider_key = self.boolean("hermes_check_provider_key")
-        settings.prune_images = self.boolean("hermes_prune_images")
         settings.dashboard_hostname = self.hostname("hermes_dashboard_hostname")
         if settings.platform != "cloudflare":
             return
@@ -469,7 +443,6 @@ class Checker(Reader):
         self.settings.providers_port = self.port(
             "hermes_providers_port", self._beside(PROVIDERS_PORT_OFFSET)
         )
-        self.settings.dashboard = self.boolean("hermes_dashboard", default=True)
         self.settings.dashboard_port = self.port(
             "hermes_dashboard_port", self._beside(DASHBOARD_PORT_OFFSET)
         )

@@ -1,25 +1,17 @@
 # Copyright: hermes.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a Worker is told: its variables, the names of its secrets, and what it asks of its runtime."""
+"""What a Worker is told: its variables, and what it asks of its runtime."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...module_utils.settings.catalogue import KEY_NAMES
+from ...module_utils.settings.catalogue import SETTINGS
 from ...module_utils.settings.settings import Settings
-from ...module_utils.settings.values import canonical, duration
 from .sources import Sources
 
 COMPATIBILITY_DATE = "2026-08-15"
-SECRET_BINDINGS = (
-    "API_TOKEN",
-    "API_TOKEN_PREVIOUS",
-    *KEY_NAMES.values(),
-    "AI_GATEWAY_TOKEN",
-    "HERMES_SECRETS",
-)
 CONTAINER_PORTS = "18789,9119"
 INSTANCE_CLASS = "HermesInstance"
 # An address that no network uses: what Hermes sends there, the sidecar hands to the Worker.
@@ -36,39 +28,22 @@ class Rendered:
 
 def variables(settings: Settings, sources: Sources, version: str) -> dict[str, str]:
     """Return the Worker's text variables."""
-    return {
+    of_the_inventory = {
+        one.worker: one.kind.for_worker(getattr(settings, one.field))
+        for one in SETTINGS
+        if one.worker
+    }
+    return of_the_inventory | {
         "HERMES_NAME": settings.name,
         "WORKER_VERSION": version,
         "HERMES_VERSION": sources.hermes_version,
         "HERMES_IMAGE": sources.image_for(settings),
         "HERMES_PLATFORM": settings.platform,
         "HERMES_ENGINE": settings.engine,
-        "HERMES_DEFAULT_MODEL": settings.default_model,
-        "HERMES_MODELS": canonical(settings.models),
-        "HERMES_PROVIDER_BASE_URL": settings.provider_base_url,
-        "HERMES_CONTEXT_LENGTH": str(settings.context_length or ""),
-        "HERMES_PROVIDER_KEYS": settings.provider_keys,
-        "HERMES_AI_GATEWAY": settings.ai_gateway,
-        "HERMES_EGRESS": settings.egress,
-        "HERMES_SLEEP_AFTER": duration(settings.sleep_after),
-        "HERMES_DRAIN_TIMEOUT": str(settings.drain_timeout),
-        "HERMES_TOKEN_OVERLAP": f"{settings.token_overlap}s",
-        "HERMES_CORS_ORIGINS": ",".join(settings.cors_origins),
-        "HERMES_ACCESS_TEAM_DOMAIN": settings.access_team_domain,
-        "HERMES_ACCESS_AUDIENCES": ",".join(settings.access_audiences),
-        "HERMES_DASHBOARD_ORIGIN": settings.dashboard_origin,
-        "HERMES_DASHBOARD_IDLE": f"{settings.dashboard_idle}s",
-        "HERMES_ON_DISCONNECT": settings.on_disconnect,
-        "HERMES_HOST_TOOLS": _boolean(settings.host_tools),
-        "HERMES_ALLOW_UNAUTHENTICATED": _boolean(settings.allow_unauthenticated),
         "HERMES_DASHBOARD": _dashboard(settings),
         "PROVIDERS_ADDRESS": PROVIDERS_IN_CONTAINER
         if settings.engine != "process"
         else f"http://127.0.0.1:{settings.providers_port}",
-        "HERMES_INSTANCE_TYPE": settings.instance_type,
-        "HERMES_LOCATION": settings.location,
-        "HERMES_DASHBOARD_HOSTNAME": settings.dashboard_hostname,
-        "HERMES_ENV": canonical(settings.env),
     }
 
 
@@ -88,7 +63,3 @@ def _dashboard(settings: Settings) -> str:
     if settings.platform == "cloudflare" and not settings.dashboard_hostname:
         return "off: hermes_dashboard_hostname is not set."
     return "on"
-
-
-def _boolean(value: bool) -> str:
-    return "true" if value else "false"

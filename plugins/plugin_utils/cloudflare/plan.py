@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from ...module_utils.cloudflare import scripts
 from ...module_utils.cloudflare.client import Cloudflare
+from ...module_utils.settings.catalogue import WORKER_SECRETS
 from ...module_utils.settings.settings import Settings
 from ...module_utils.worker_client import WorkerClient
 from ..build.sources import Sources
-from ..build.variables import COMPATIBILITY_DATE, SECRET_BINDINGS, compatibility_flags
+from ..build.variables import COMPATIBILITY_DATE, compatibility_flags
 from ..plan import Change, hermes_change
 from ..proof.secrets import differing_secrets, variables_of
 from ..state.folder import StateFolder
@@ -30,7 +31,7 @@ def secret_changes(
     deployed: Deployed, wanted: dict[str, str], client: WorkerClient | None
 ) -> list[str] | None:
     """Return the names of the secrets to write or delete; None when the Worker does not prove what it holds."""
-    foreign = sorted(deployed.secrets - set(SECRET_BINDINGS))
+    foreign = sorted(deployed.secrets - set(WORKER_SECRETS))
     proved = differing_secrets(client, wanted)
     return None if proved is None else list(dict.fromkeys(proved + foreign))
 
@@ -39,7 +40,7 @@ def secret_words(names: list[str], deployed: Deployed) -> str:
     """Return secrets that differ as people know them, with what somebody did to them by hand."""
     words = []
     for name, variable in zip(names, variables_of(names), strict=True):
-        if name not in SECRET_BINDINGS:
+        if name not in WORKER_SECRETS:
             words.append(f"{name} (added by hand)")
         else:
             words.append(variable if name in deployed.secrets else f"{variable} (missing)")
@@ -161,7 +162,7 @@ def _worker_plan(
     if not words and code_changed(api, deployment, account, settings.name):
         words = ["its code was changed by hand"]
     names = secret_changes(deployed, wanted, actual.client)
-    known = [name for name in names or [] if name in SECRET_BINDINGS]
+    known = [name for name in names or [] if name in WORKER_SECRETS]
     if not words and names is None:
         words = ["it does not answer to our token, or not with its version"]
     changes = []

@@ -11,36 +11,28 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from ...module_utils.settings.catalogue import INPUTS, KNOWN_VARIABLES
+from ...module_utils.settings.catalogue import INPUTS, KNOWN_VARIABLES, SETTINGS
 from ...module_utils.settings.checks import Checker
 from ...module_utils.settings.settings import Settings
 
-CLOUDFLARE_ONLY = (
-    "hermes_account_id",
-    "cloudflare_api_token",
-    "cloudflare_api_base_url",
-    "hermes_instance_type",
-    "hermes_location",
-    "hermes_route_mode",
-    "hermes_take_over_hostname",
-    "hermes_uploader",
-    "hermes_prune_images",
-)
-WORKERD_ONLY = (
-    "hermes_after_reboot",
-    "hermes_engine",
-    "hermes_port",
-    "hermes_providers_port",
-    "hermes_dashboard_port",
-    "hermes_dashboard_origin",
-    "hermes_sidecar_image",
-    "hermes_host_tools",
-)
-CONTAINERS_ONLY = ("hermes_docker_socket", "hermes_base_image", "hermes_sidecar_image")
+
+def _only(*where: str) -> tuple[str, ...]:
+    """Return the variables that mean something in these places alone."""
+    return tuple(setting.variable for setting in SETTINGS if setting.where in where)
+
+
 WITHOUT_EFFECT: tuple[tuple[str, Callable[[Settings], bool], tuple[str, ...]], ...] = (
-    ("on workerd", lambda chosen: chosen.platform == "workerd", CLOUDFLARE_ONLY),
-    ("on Cloudflare", lambda chosen: chosen.platform == "cloudflare", WORKERD_ONLY),
-    ("with the process engine", lambda chosen: chosen.engine == "process", CONTAINERS_ONLY),
+    ("on workerd", lambda chosen: chosen.platform == "workerd", _only("cloudflare")),
+    (
+        "on Cloudflare",
+        lambda chosen: chosen.platform == "cloudflare",
+        _only("workerd", "process", "docker"),
+    ),
+    (
+        "with the process engine",
+        lambda chosen: chosen.engine == "process",
+        _only("containers", "docker"),
+    ),
     (
         "with the docker engine",
         lambda chosen: chosen.engine == "docker",

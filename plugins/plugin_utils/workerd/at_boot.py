@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from ...module_utils.cards import Problem
-from ...module_utils.settings.catalogue import AFTER_REBOOT
 from ..build.installer import clean_environment
 from ..state.folder import StateFolder
 
 KEPT = "boot.json"
 """The supervisor's file with what a start after a reboot is given."""
-STAY_DOWN, _START, START_WITH_KEYS = AFTER_REBOOT
+STAY_DOWN, START_WITH_KEYS = "stay_down", "start_with_keys"
 SECONDS = 60
 UNIT = """# Made by hermes.workers for the deployment {name}; goes with it, or when hermes_after_reboot says so.
 [Unit]

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from ...module_utils.addresses import special_networks
 from ...module_utils.digests import digest_of
+from ...module_utils.settings.catalogue import WORKER_SECRETS
 from ...module_utils.settings.settings import Settings
 from ..build.sources import Sources
 from ..build.variables import (
     COMPATIBILITY_DATE,
     INSTANCE_CLASS,
-    SECRET_BINDINGS,
     Rendered,
     compatibility_flags,
     variables,
@@ -39,7 +39,7 @@ def _configuration(settings: Settings, sources: Sources, version: str) -> str:
     networks = special_networks(settings.provider_base_url or settings.ai_gateway)
     bindings = [f"(name = {_text(name)}, text = {_text(value)})" for name, value in texts.items()]
     bindings += [
-        f"(name = {_text(name)}, fromEnvironment = {_text(name)})" for name in SECRET_BINDINGS
+        f"(name = {_text(name)}, fromEnvironment = {_text(name)})" for name in WORKER_SECRETS
     ]
     bindings.append('(name = "INSTANCE", durableObjectNamespace = ' + _text(INSTANCE_CLASS) + ")")
     services = [

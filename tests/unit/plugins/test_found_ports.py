@@ -11,7 +11,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.place impor
 
 
 def test_the_running_deployments_ports_are_taken_and_the_difference_is_told() -> None:
-    settings = Settings(name="hermes")
+    settings = Settings(name="hermes", platform="workerd")
     record = {"ports": {"http": 8961, "providers": 18787, "dashboard": 9961}}
     told = take_ports(settings, record)
     assert told == [("hermes_port", 8961, 8787), ("hermes_dashboard_port", 9961, 9787)]
@@ -20,7 +20,7 @@ def test_the_running_deployments_ports_are_taken_and_the_difference_is_told() ->
 
 
 def test_a_socket_that_is_not_there_keeps_its_port() -> None:
-    settings = Settings(name="hermes")
+    settings = Settings(name="hermes", platform="workerd")
     assert take_ports(settings, {"ports": {"http": 8787}}) == []
     assert settings.dashboard_port == 9787
 

@@ -69,7 +69,7 @@ def test_a_name_leads_somewhere_where_a_key_may_go(
         return [(0, 0, 0, "", (address, 0)) for address in leads]
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    settings = Settings(default_model="custom/m", provider_base_url=url)
+    settings = Settings(platform="workerd", default_model="custom/m", provider_base_url=url)
     found = provider_problems(settings, {"CUSTOM_API_KEY": KEY})
     assert [problem.subject for problem in found] == ["hermes_provider_base_url"] * bool(words)
     assert words in "".join(problem.sentence for problem in found)
@@ -144,4 +144,6 @@ def test_where_a_place_is_not_served_the_way_to_another_is_told() -> None:
     assert "refuses with 403: Country not supported. The key is not at fault." in told.sentence
     assert "hermes_location" in told.remedy
     assert "restore" in told.remedy
-    assert "hermes_location" not in not_served_here(Settings(), "openai", 403).remedy
+    assert (
+        "hermes_location" not in not_served_here(Settings(platform="workerd"), "openai", 403).remedy
+    )

@@ -37,7 +37,11 @@ def texts(config: str) -> dict[str, str]:
 
 def test_bindings(sources: Sources) -> None:
     settings = Settings(
-        name="alice", port=9000, providers_port=9001, default_model="openai/gpt-5-mini"
+        name="alice",
+        platform="workerd",
+        port=9000,
+        providers_port=9001,
+        default_model="openai/gpt-5-mini",
     )
     rendered = render(settings, sources)
     found = texts(rendered.text)
@@ -47,7 +51,7 @@ def test_bindings(sources: Sources) -> None:
     assert found["HERMES_DEFAULT_MODEL"] == "openai/gpt-5-mini"
     assert found["PROVIDERS_ADDRESS"] == "http://127.0.0.1:9001"
     assert found["HERMES_SLEEP_AFTER"] == "4h"
-    assert found["HERMES_DRAIN_TIMEOUT"] == "60"
+    assert found["HERMES_DRAIN_TIMEOUT"] == "1m"
     assert 'address = "127.0.0.1:9000"' in rendered.text
     for secret in ("API_TOKEN", "ANTHROPIC_API_KEY", "CUSTOM_API_KEY", "HERMES_SECRETS"):
         assert f'(name = "{secret}", fromEnvironment = "{secret}")' in rendered.text
@@ -95,11 +99,13 @@ def test_a_container_is_reached_through_its_engine(sources: Sources) -> None:
 @pytest.mark.parametrize("engine", ["process", "docker"])
 def test_the_dashboard_has_a_socket_of_its_own(sources: Sources, engine: str) -> None:
     more = IN_CONTAINER if engine == "docker" else {}
-    text = render(Settings(name="alice", dashboard_port=9123, **more), sources).text
+    text = render(
+        Settings(name="alice", platform="workerd", dashboard_port=9123, **more), sources
+    ).text
     assert texts(text)["HERMES_DASHBOARD"] == "on"
     assert 'address = "127.0.0.1:9123"' in text
     assert 'entrypoint = "Dashboard"' in text
-    text = render(Settings(name="alice", dashboard=False, **more), sources).text
+    text = render(Settings(name="alice", platform="workerd", dashboard=False, **more), sources).text
     assert texts(text)["HERMES_DASHBOARD"].startswith("off: ")
     assert "Dashboard" not in text
 

@@ -1,0 +1,230 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The kinds of settings: what may be said, what is so without a word, and how the Worker is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from .values import Reader, canonical, duration
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What values a setting takes.
+
+    A kind that is `judged` alone reads a value wholly; of the others the checks know more.
+    """
+
+    judged: ClassVar[bool] = False
+    python: ClassVar[str] = "str"
+    """Type of the field that holds it."""
+
+    @property
+    def default(self) -> Any:
+        """The value without a word."""
+        return ""
+
+    @property
+    def shown_default(self) -> str:
+        """The default as the documentation shows it."""
+        return f"`{self.default}`" if self.default != "" else ""
+
+    @property
+    def schema(self) -> str:
+        """How the Worker reads it: an expression of worker/src/config/kinds.ts."""
+        return "text"
+
+    def read(self, reader: Reader, variable: str) -> Any:
+        """Return what was said, or the default; what is wrong is noted by the reader."""
+        raise NotImplementedError
+
+    def for_worker(self, value: Any) -> str:
+        """Return the text of the Worker's variable."""
+        return str(value)
+
+
+@dataclass(frozen=True)
+class Choice(Kind):
+    """One of some words; the first is the default."""
+
+    judged: ClassVar[bool] = True
+    words: tuple[str, ...]
+
+    @property
+    def default(self) -> str:
+        return self.words[0]
+
+    @property
+    def schema(self) -> str:
+        return f"choice({', '.join(map(literal, self.words))})"
+
+    def read(self, reader: Reader, variable: str) -> str:
+        return reader.choice(variable, self.words)
+
+
+@dataclass(frozen=True)
+class Flag(Kind):
+    """Yes or no."""
+
+    judged: ClassVar[bool] = True
+    python: ClassVar[str] = "bool"
+    usual: bool = False
+
+    @property
+    def default(self) -> bool:
+        return self.usual
+
+    @property
+    def schema(self) -> str:
+        return "flag"
+
+    @property
+    def shown_default(self) -> str:
+        return f"`{self.for_worker(self.usual)}`"
+
+    def read(self, reader: Reader, variable: str) -> bool:
+        return reader.boolean(variable, default=self.usual)
+
+    def for_worker(self, value: bool) -> str:
+        return "true" if value else "false"
+
+
+@dataclass(frozen=True)
+class Duration(Kind):
+    """A time, in seconds."""
+
+    judged: ClassVar[bool] = True
+    python: ClassVar[str] = "int"
+    least: int
+    most: int
+    usual: int
+
+    @property
+    def default(self) -> int:
+        return self.usual
+
+    @property
+    def schema(self) -> str:
+        limits = (duration(one) for one in (self.usual, self.least, self.most))
+        return f"duration({', '.join(map(literal, limits))})"
+
+    @property
+    def shown_default(self) -> str:
+        return f"`{duration(self.usual)}`"
+
+    def read(self, reader: Reader, variable: str) -> int:
+        return reader.duration(variable, self.least, self.most, self.usual)
+
+    def for_worker(self, value: int) -> str:
+        return duration(value)
+
+
+@dataclass(frozen=True)
+class Port(Kind):
+    """A port of 127.0.0.1 that a user's program may take."""
+
+    python: ClassVar[str] = "int"
+    usual: int
+
+    @property
+    def default(self) -> int:
+        return self.usual
+
+
+@dataclass(frozen=True)
+class Number(Kind):
+    """A whole number; 0 when nobody said."""
+
+    python: ClassVar[str] = "int"
+    least: int
+    most: int
+
+    @property
+    def default(self) -> int:
+        return 0
+
+    @property
+    def schema(self) -> str:
+        return f"number({self.least}, {self.most})"
+
+    def for_worker(self, value: int) -> str:
+        return str(value or "")
+
+
+@dataclass(frozen=True)
+class Text(Kind):
+    """A text. read_as: how the Worker reads it."""
+
+    usual: str = ""
+    read_as: str = "text"
+
+    @property
+    def default(self) -> str:
+        return self.usual
+
+    @property
+    def schema(self) -> str:
+        return self.read_as
+
+
+@dataclass(frozen=True)
+class Texts(Kind):
+    """A list of texts. item: how the Worker reads one; as_json: where a comma may be in one."""
+
+    python: ClassVar[str] = "list[str]"
+    item: str = "text"
+    as_json: bool = False
+
+    @property
+    def default(self) -> list[str]:
+        return []
+
+    @property
+    def schema(self) -> str:
+        return f'json(z.array({self.item}), "[]")' if self.as_json else f"list({self.item})"
+
+    def for_worker(self, value: list[str]) -> str:
+        return canonical(value) if self.as_json else ",".join(value)
+
+
+@dataclass(frozen=True)
+class Names(Kind):
+    """A mapping of names to texts."""
+
+    python: ClassVar[str] = "dict[str, str]"
+
+    @property
+    def default(self) -> dict[str, str]:
+        return {}
+
+    @property
+    def schema(self) -> str:
+        return 'json(variables, "{}")'
+
+    def for_worker(self, value: dict[str, str]) -> str:
+        return canonical(value)
+
+
+@dataclass(frozen=True)
+class Secret(Kind):
+    """What is never shown, and is in no field. of_worker: name of the Worker's secret; empty for none."""
+
+    of_worker: str = ""
+
+
+@dataclass(frozen=True)
+class OfOnePlay(Kind):
+    """What one playbook is told, about itself rather than about a deployment; in no field."""
+
+
+@dataclass(frozen=True)
+class Later(Kind):
+    """What this release does not act upon: refused, because silence would promise what is not done."""
+
+
+def literal(text: str) -> str:
+    """Return a text as TypeScript writes it."""
+    return f'"{text}"'
