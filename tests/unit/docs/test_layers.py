@@ -34,6 +34,23 @@ def python_imports(path: Path) -> Iterator[Path]:
                 yield inside if inside.exists() else module.with_suffix(".py")
 
 
+def imports_by_full_name(root: str) -> Callable[[Path], Iterator[Path]]:
+    """What reads the files that one imports by their full names. root: the folder that Python finds them from."""
+
+    def imports(path: Path) -> Iterator[Path]:
+        base = next(folder for folder in path.parents if folder.name == root)
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = []
+            if isinstance(node, ast.Import):
+                modules = [one.name for one in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                modules = [node.module, *(f"{node.module}.{one.name}" for one in node.names)]
+            for module in modules:
+                yield base / f"{module.replace('.', '/')}.py"
+
+    return imports
+
+
 @dataclass(frozen=True)
 class Wing:
     """A folder of sources, and what the files of each of its rooms may import besides each other."""
@@ -111,6 +128,60 @@ WINGS = [
         },
     ),
     Wing("plugins", "*.py", python_imports, PLUGINS),
+    Wing(
+        "container/sandbox",
+        "*.py",
+        imports_by_full_name("container"),
+        {
+            "__init__.py": "",
+            "__main__.py": "cli.py",
+            "cli.py": "pid1 commands state paths.py errors.py",
+            "pid1": "state paths.py processes.py errors.py",
+            "commands": "paths.py processes.py errors.py",
+            "state": "paths.py errors.py",
+            # On another interpreter, which knows nothing of this package.
+            "in_hermes": "",
+            "paths.py": "errors.py",
+            "processes.py": "",
+            "errors.py": "",
+        },
+    ),
+    Wing(
+        "container/engine",
+        "*.py",
+        imports_by_full_name("container"),
+        {
+            "__init__.py": "",
+            "__main__.py": "cli.py",
+            "cli.py": "server.py engine.py confine.py disks.py images.py snapshots.py",
+            "server.py": "engine.py exec.py errors.py",
+            "engine.py": "sandbox.py disks.py images.py snapshots.py errors.py",
+            "exec.py": "sandbox_link.py errors.py",
+            "sandbox.py": "sandbox_link.py snapshots.py confine.py disks.py images.py processes.py errors.py",
+            "sandbox_link.py": "errors.py",
+            "snapshots.py": "disks.py errors.py",
+            "confine.py": "images.py errors.py",
+            "images.py": "errors.py",
+            "disks.py": "processes.py",
+            "processes.py": "",
+            "errors.py": "",
+        },
+    ),
+    Wing(
+        "host",
+        "*.py",
+        imports_by_full_name("host"),
+        {
+            "supervisor.py": "processes.py control.py records.py arrivals.py guardian.py",
+            "processes.py": "records.py arrivals.py",
+            "records.py": "",
+            "arrivals.py": "",
+            "control.py": "",
+            # These two are programs of their own.
+            "guardian.py": "",
+            "cleaner.py": "",
+        },
+    ),
 ]
 
 
@@ -222,3 +293,36 @@ def test_what_breaks_the_rules_of_plugins_is_found(
     path.write_text(f"{text}\n")
     found = flaws(WINGS[1], tmp_path)
     assert [one for one in found if flaw in one] if flaw else found == []
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "flaw"),
+    [
+        ("state/x.py", "from sandbox.pid1 import init", "may not import"),
+        ("commands/x.py", "from sandbox.pid1.init import Init", "may not import"),
+        ("pid1/x.py", "def f():\n    import sandbox.commands.logs", "may not import"),
+        ("errors.py", "from sandbox.paths import Paths", "a circle"),
+        ("pid1/init.py", "from sandbox.pid1 import child", "a circle"),
+        ("attic.py", "", "is in no room"),
+    ],
+)
+def test_what_breaks_the_rules_in_python_is_found(
+    file: str, text: str, flaw: str, tmp_path: Path
+) -> None:
+    wing = next(one for one in WINGS if one.folder == "container/sandbox")
+    others = {
+        "errors.py": "import os\n",
+        "paths.py": "from sandbox import errors\n",
+        "pid1/init.py": "from sandbox.paths import Paths\n",
+        "pid1/child.py": "from sandbox.pid1.init import Init\n",
+        "commands/logs.py": "",
+    }
+    for name, content in others.items():
+        path = tmp_path / wing.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    assert flaws(wing, tmp_path) == []
+    path = tmp_path / wing.folder / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"{others.get(file, '')}{text}\n")
+    assert [found for found in flaws(wing, tmp_path) if flaw in found]
