@@ -23,30 +23,22 @@ def typescript_imports(path: Path) -> Iterator[Path]:
         yield (path.parent / (found[1] or found[2])).resolve()
 
 
-def python_imports(path: Path) -> Iterator[Path]:
-    """The files that one imports relatively, be it for a type alone."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            module = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
-            # A name is a file of the folder, or something in the file.
-            for name in node.names:
-                inside = module / f"{name.name}.py"
-                yield inside if inside.exists() else module.with_suffix(".py")
-
-
-def imports_by_full_name(root: str) -> Callable[[Path], Iterator[Path]]:
-    """What reads the files that one imports by their full names. root: the folder that Python finds them from."""
+def python_imports(root: str) -> Callable[[Path], Iterator[Path]]:
+    """What reads the files that one imports, be it for a type alone. root: where Python finds full names from."""
 
     def imports(path: Path) -> Iterator[Path]:
-        base = next(folder for folder in path.parents if folder.name == root)
+        top = next(folder for folder in path.parents if folder.name == root)
         for node in ast.walk(ast.parse(path.read_text())):
-            modules = []
+            base, names = top, []
             if isinstance(node, ast.Import):
-                modules = [one.name for one in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                modules = [node.module, *(f"{node.module}.{one.name}" for one in node.names)]
-            for module in modules:
-                yield base / f"{module.replace('.', '/')}.py"
+                names = [one.name for one in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                base = path.parents[node.level - 1] if node.level else top
+                inside = f"{node.module}." if node.module else ""
+                # A name is a file of the folder, or something in the file.
+                names = [inside.rstrip("."), *(inside + one.name for one in node.names)]
+            for name in names:
+                yield base / f"{name.replace('.', '/')}.py"
 
     return imports
 
@@ -127,11 +119,11 @@ WINGS = [
             "base": "",
         },
     ),
-    Wing("plugins", "*.py", python_imports, PLUGINS),
+    Wing("plugins", "*.py", python_imports("plugins"), PLUGINS),
     Wing(
         "container/sandbox",
         "*.py",
-        imports_by_full_name("container"),
+        python_imports("container"),
         {
             "__init__.py": "",
             "__main__.py": "cli.py",
@@ -149,7 +141,7 @@ WINGS = [
     Wing(
         "container/engine",
         "*.py",
-        imports_by_full_name("container"),
+        python_imports("container"),
         {
             "__init__.py": "",
             "__main__.py": "cli.py",
@@ -170,7 +162,7 @@ WINGS = [
     Wing(
         "host",
         "*.py",
-        imports_by_full_name("host"),
+        python_imports("host"),
         {
             "supervisor.py": "processes.py control.py records.py arrivals.py guardian.py",
             "processes.py": "records.py arrivals.py",
