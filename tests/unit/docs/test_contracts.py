@@ -207,11 +207,10 @@ def test_plays_read_what_the_supervisor_writes() -> None:
     assert str(records.RECORD) == folder.SUPERVISOR_RECORD
     assert str(records.PROCESSES) == folder.PROCESSES_RECORD
     assert str(records.BOOT) == at_boot.KEPT
-    assert {"stay_down", "start_with_keys"} < set(catalogue.AFTER_REBOOT)
+    choices = set(catalogue.BY_NAME["hermes_after_reboot"].kind.words)
+    assert {"stay_down", "start_with_keys"} < choices
     written = text_of("host", "records.py")
-    assert set(re.findall(r'(?:"after_reboot", |wanted [!=]= )"(\w+)"', written)) < set(
-        catalogue.AFTER_REBOOT
-    )
+    assert set(re.findall(r'(?:"after_reboot", |wanted [!=]= )"(\w+)"', written)) < choices
 
 
 def test_plays_give_orders_that_the_supervisor_knows() -> None:
@@ -231,7 +230,7 @@ def test_secrets_have_one_name_each() -> None:
     names = re.findall(r'"(\w+)"|\.\.\.(PROVIDER_KEYS)', listed)
     keys = [key for key in providers().values() if key]
     secrets = [name for one, made in names for name in (keys if made else [one])]
-    assert secrets == list(variables.SECRET_BINDINGS)
+    assert secrets == list(catalogue.WORKER_SECRETS)
     assert records.PREVIOUS in secrets
 
 
