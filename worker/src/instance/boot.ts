@@ -17,7 +17,6 @@ import {
 import { chooseSnapshot, type SnapshotRecord } from "../state/snapshots.ts";
 import type { Generation } from "../state/vault.ts";
 import type { LifecycleParts, SharedParts } from "./parts.ts";
-import type { InstanceRecord } from "./record.ts";
 import { bootPause, cronPause } from "./schedule.ts";
 import { isStartFailure, type Watch } from "./watch.ts";
 
@@ -59,14 +58,9 @@ export class Boot {
    * @throws ApiError 503 with the reason; what was started is gone then, and the pause before the next attempt set.
    */
   async run(why: string): Promise<void> {
-    const { time, record, remember } = this.#parts;
+    const { time, recorder } = this.#parts;
     const began = time.now();
-    // A boot that never gets ready leaves the appointments where they were.
-    remember({
-      whyAwake: why,
-      wakeAt: record.wakeAt ?? record.nextCron,
-      starting: { since: began, why: this.#waitsFor },
-    });
+    recorder.bootBegan(why, this.#waitsFor);
     await this.#bringSomehow([]);
     this.#isAwake(began);
   }
@@ -102,31 +96,14 @@ export class Boot {
   }
 
   #isAwake(began: number): void {
-    const { time, log, record, remember } = this.#parts;
-    const now = time.now();
-    remember({
-      state: "awake",
-      since: now,
-      gatewayStopped: false,
-      wokenForCron: record.whyAwake === "cron",
-      lastActivity: now,
-      lastSave: now,
-      firstUnsaved: null,
-      lastUnsaved: null,
-      wakeAt: null,
-      notBefore: 0,
-      bootFailures: 0,
-      saveFailures: 0,
-      failingSince: null,
-      boots: record.boots + 1,
-      lastError: null,
-    });
-    log.info("awake", { boot: record.bootId, ms: now - began, restored: record.restored });
+    const { time, log, record, recorder } = this.#parts;
+    recorder.booted();
+    log.info("awake", { boot: record.bootId, ms: time.now() - began, restored: record.restored });
   }
 
   /** With what was brought from elsewhere, else from the snapshot, else from the image and the vault. */
   async #bringSomehow(passedOver: string[]): Promise<void> {
-    const { vault, remember } = this.#parts;
+    const { vault, recorder } = this.#parts;
     const { offered } = vault;
     if (offered !== null) {
       const upload = { snapshot: null, upload: offered, passedOver };
@@ -136,18 +113,18 @@ export class Boot {
     const snapshot = this.#chosen(passedOver);
     if (snapshot !== null) {
       if (await this.#tried({ snapshot, upload: null, passedOver }, `snapshot ${snapshot.id}`)) return;
-      remember({ snapshot: null });
+      recorder.snapshotDropped();
     }
     await this.#fromVault(passedOver);
   }
 
   #chosen(passedOver: string[]): SnapshotRecord | null {
-    const { time, settings, record, vault, remember } = this.#parts;
+    const { time, settings, record, vault, recorder } = this.#parts;
     const choice = chooseSnapshot(record.snapshot, vault, settings.image, time.now());
     if (choice === null) return null;
     if ("use" in choice) return choice.use;
     this.#passOver(passedOver, choice.why);
-    remember({ snapshot: null });
+    recorder.snapshotDropped();
     return null;
   }
 
@@ -173,11 +150,8 @@ export class Boot {
    * @returns the last one and why it failed, or `null` when Hermes is ready.
    */
   async #attempts(from: From): Promise<{ attempt: Attempt; error: unknown } | null> {
-    const { time, log, record, remember } = this.#parts;
+    const { time, log, recorder } = this.#parts;
     const tries = new Tries(this.#parts, from);
-    const waitsFor = (why: string) => {
-      if (record.starting !== null) remember({ starting: { ...record.starting, why } });
-    };
     try {
       for (let pause = SHORTEST_AGAIN; ; pause = Math.min(2 * pause, LONGEST_AGAIN)) {
         const attempt = new Attempt(this.#parts, from);
@@ -188,10 +162,10 @@ export class Boot {
           if (!tries.mayGoOn(attempt, error)) return { attempt, error };
           const why = engineReason(error);
           log.warn("started_again", { boot: attempt.bootId, why });
-          if (isRefusedForNow(error)) waitsFor(reason(error));
+          if (isRefusedForNow(error)) recorder.waits(reason(error));
           await this.#destroyQuietly();
           await time.sleep(pause);
-          waitsFor(this.#waitsFor);
+          recorder.waits(this.#waitsFor);
         }
       }
     } finally {
@@ -211,7 +185,7 @@ export class Boot {
   }
 
   async #failed(attempt: Attempt, cause: unknown): Promise<ApiError> {
-    const { log, time, record, remember, fallAsleep } = this.#parts;
+    const { log, time, record, recorder, fallAsleep } = this.#parts;
     const { lastExit } = record;
     if (isNoEngine(cause)) return this.#noEngine(cause);
     const tail = await attempt.tail();
@@ -227,13 +201,9 @@ export class Boot {
       log_tail: tail,
       attempt: failures,
     });
-    const now = time.now();
-    remember({
-      lastExit: cause instanceof SandboxGone && lastExit !== null ? { ...lastExit, logTail: tail } : lastExit,
-      bootFailures: failures,
-      lastError: { at: now, code: error.code, message: error.message },
-    });
-    fallAsleep(this.#appointmentAfter(cronPause(failures)), now + pause);
+    const ended = cause instanceof SandboxGone && lastExit !== null;
+    recorder.bootFailed(error, ended ? { ...lastExit, logTail: tail } : lastExit);
+    fallAsleep(this.#appointmentAfter(cronPause(failures)), time.now() + pause);
     return error;
   }
 
@@ -248,9 +218,9 @@ export class Boot {
 
   /** Nothing was wrong with Hermes, so the next request tries at once; what did run died with its engine. */
   #noEngine(cause: ApiError): ApiError {
-    const { log, time, remember, fallAsleep } = this.#parts;
+    const { log, recorder, fallAsleep } = this.#parts;
     log.error("boot_failed", { code: cause.code, why: cause.message });
-    remember({ lastError: { at: time.now(), code: cause.code, message: cause.message } });
+    recorder.notBooted(cause);
     fallAsleep(this.#appointmentAfter(bootPause(6)));
     return cause;
   }
@@ -311,7 +281,6 @@ class Attempt {
   readonly bootId: string;
   readonly #parts: BootParts;
   readonly #from: From;
-  readonly #remember: (change: Partial<InstanceRecord>) => void;
   /** What the sandbox prints until it is ready. */
   #log: Listener | null = null;
   #answered = false;
@@ -321,7 +290,6 @@ class Attempt {
     this.#parts = parts;
     this.#from = from;
     this.bootId = bootId;
-    this.#remember = parts.rememberAs(this.bootId);
   }
 
   /** Whether a command ever worked in its sandbox. */
@@ -336,7 +304,7 @@ class Attempt {
 
   /** @throws what ended it. */
   async run(): Promise<void> {
-    const { time, log, settings, record, remember } = this.#parts;
+    const { log, settings, record, recorder } = this.#parts;
     const { snapshot } = this.#from;
     const keys = {
       gatewayKey: randomKey(),
@@ -344,13 +312,10 @@ class Attempt {
       dashboardToken: randomKey(),
     };
     redactKeys(log, keys);
-    remember({
-      state: "booting",
-      since: time.now(),
+    recorder.starting({
       bootId: this.bootId,
       keys,
       image: settings.image,
-      restored: null,
       started: { open: startOf(settings).open, instanceType: settings.instanceType },
       startedFrom: snapshot,
     });
@@ -401,7 +366,7 @@ class Attempt {
    */
   async #bring(commands: SandboxCommands, begin: () => Promise<boolean>): Promise<void> {
     const { bootId } = this;
-    const { sandbox, watch } = this.#parts;
+    const { sandbox, watch, recorder } = this.#parts;
     this.#commands = commands;
     const ended = watch.over(bootId);
     const steps = async () => {
@@ -410,14 +375,14 @@ class Attempt {
       this.#log = new Listener(sandbox, ["sandbox", "logs", "--boot", bootId, "--follow"], LOG_TAIL);
       const isToStart = await begun;
       this.#answered = true;
-      this.#remember({ starting: null });
+      recorder.as(bootId, (it) => it.commandsWork());
       if (isToStart) await this.#startHermes(commands);
       await commands.ready(READY_PATIENCE);
       await sandbox.setInactivityTimeout(INACTIVITY_LIMIT);
     };
     // The engine decides it at each start.
     const { confined } = await sandbox.inspect();
-    this.#remember({ confined });
+    recorder.as(bootId, (it) => it.isConfined(confined));
     await Promise.race([steps(), ended]);
     if (watch.hasEnded(bootId)) throw new SandboxGone(null);
     this.#log?.stop();
@@ -427,15 +392,14 @@ class Attempt {
     const restored = await this.#restore(commands);
     const lost = await commands.restoreSignIns(this.#from.snapshot?.signIns ?? null);
     const passedOver = [...restored.passedOver, ...(lost === null ? [] : [lost])];
-    this.#remember({ restored: { ...restored, passedOver } });
+    this.#parts.recorder.as(this.bootId, (it) => it.restored({ ...restored, passedOver }));
     await commands.go(await goFor(this.#parts.settings, commands.keys));
   }
 
   async #restore(commands: SandboxCommands): Promise<Restored> {
     const { snapshot, upload, passedOver } = this.#from;
     if (snapshot !== null) {
-      // The platform renews a snapshot that is started from.
-      this.#remember({ snapshot: { ...snapshot, renewed: this.#parts.time.now() } });
+      this.#parts.recorder.as(this.bootId, (it) => it.snapshotUsed(snapshot));
       return { backup: snapshot.backup, snapshot: snapshot.id, passedOver };
     }
     if (upload !== null) {

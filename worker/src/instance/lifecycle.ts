@@ -4,6 +4,7 @@
  * it goes through here. It knows no HTTP of its own and asks the clock it was given, so that a simulator can
  * drive it.
  */
+
 import { ApiError } from "../base/errors.ts";
 import { during, type Lasting } from "../base/lasting.ts";
 import { within } from "../base/time.ts";
@@ -25,10 +26,10 @@ import type { Generation } from "../state/vault.ts";
 import { Boot, READY_PATIENCE, randomKey, redactKeys } from "./boot.ts";
 import type { LifecycleParts, SharedParts } from "./parts.ts";
 import { Reattach } from "./reattach.ts";
-import { type InstanceRecord, newRecord, type ProviderTrouble } from "./record.ts";
-import { count } from "./running-time.ts";
+import type { InstanceRecord, ProviderTrouble } from "./record.ts";
+import { Recorder } from "./recorder.ts";
 import { riskOf, Saving } from "./saving.ts";
-import { bootPause, LONGEST_PAUSE, maySleep, nextDue, type Policy, policyFor } from "./schedule.ts";
+import { bootPause, maySleep, nextDue, type Policy, policyFor } from "./schedule.ts";
 import { Watch } from "./watch.ts";
 
 /** A place at a Hermes that is ready. */
@@ -57,7 +58,8 @@ const STAY = 60_000;
 export class Lifecycle {
   readonly #parts: SharedParts;
   readonly #policy: Policy;
-  readonly #record: InstanceRecord;
+  readonly #record: Readonly<InstanceRecord>;
+  readonly #recorder: Recorder;
   /** The boot under way, whoever asked for it. */
   #boot: Promise<void> | null = null;
   /** A restart of Hermes alone under way. */
@@ -85,16 +87,14 @@ export class Lifecycle {
 
   constructor(parts: LifecycleParts) {
     this.#policy = policyFor(parts.settings.sleepAfter);
-    this.#record = { ...newRecord(parts.time.now()), ...parts.store.get() };
+    this.#recorder = new Recorder(parts.store, parts.time);
+    this.#record = this.#recorder.record;
     if (this.#record.keys !== null) redactKeys(parts.log, this.#record.keys);
     const shared: SharedParts = {
       ...parts,
       sandbox: BoundedSandbox.of(parts.sandbox, parts.time),
       record: this.#record,
-      remember: (change) => this.#remember(change),
-      rememberAs: (bootId) => (change) => {
-        if (this.#record.bootId === bootId) this.#remember(change);
-      },
+      recorder: this.#recorder,
     };
     this.#parts = shared;
     const lookAgain = () => void this.#lookAgain().catch(() => undefined);
@@ -148,10 +148,10 @@ export class Lifecycle {
    */
   arrive<T>(isActivity: boolean, answer: () => Promise<Lasting<T>>): Promise<Lasting<T>> {
     this.#inFlight++;
-    if (isActivity) this.#noteActivity();
+    if (isActivity) this.#recorder.asked();
     const gone = () => {
       this.#inFlight--;
-      if (isActivity) this.#record.lastActivity = this.#parts.time.now();
+      if (isActivity) this.#recorder.answered();
       this.#arm();
     };
     return during(gone, answer);
@@ -159,14 +159,9 @@ export class Lifecycle {
 
   /** Notes that somebody works with Hermes in a way that no request shows. */
   touch(): void {
-    this.#noteActivity();
+    this.#recorder.asked();
     this.#turnBegins();
     this.#turnEnds();
-  }
-
-  #noteActivity(): void {
-    this.#record.lastActivity = this.#parts.time.now();
-    this.#record.wokenForCron = false;
   }
 
   /**
@@ -219,18 +214,14 @@ export class Lifecycle {
     return this.#parts.sandbox.getTcpPort(API_PORT);
   }
 
-  /** From its beginning a turn counts as unsaved, so that a crash of this object does not hide it. */
   #turnBegins(): void {
     if (this.#record.firstUnsaved !== null) return;
-    const now = this.#parts.time.now();
-    this.#remember({ firstUnsaved: now, lastUnsaved: now });
+    this.#recorder.turnBegan();
     this.#arm();
   }
 
   #turnEnds(): void {
-    const now = this.#parts.time.now();
-    if (this.#record.firstUnsaved === null) this.#remember({ firstUnsaved: now, lastUnsaved: now });
-    else this.#record.lastUnsaved = now;
+    this.#recorder.turnEnded();
     this.#arm();
   }
 
@@ -331,13 +322,12 @@ export class Lifecycle {
 
   /** The sandbox ended. While we boot or stop, whoever does that draws the conclusions. */
   #gone(exit: Exit | null): void {
-    const { log, time } = this.#parts;
     this.#watch.end();
     if (this.#transition !== null) return;
     const exitCode = exit?.exitCode ?? null;
-    this.#remember({ lastExit: { at: time.now(), exitCode, logTail: null } });
+    this.#recorder.exited(exitCode);
     if (this.#boot !== null) return;
-    log.warn("sandbox_ended", { boot: this.#record.bootId, exit_code: exitCode });
+    this.#parts.log.warn("sandbox_ended", { boot: this.#record.bootId, exit_code: exitCode });
     this.#died();
   }
 
@@ -354,23 +344,7 @@ export class Lifecycle {
     this.#watch.end();
     this.#running = null;
     this.#difference = NO_DIFFERENCE;
-    this.#remember({
-      state: "asleep",
-      since: this.#parts.time.now(),
-      bootId: null,
-      keys: null,
-      started: null,
-      starting: null,
-      whyAwake: null,
-      wokenForCron: false,
-      gatewayStopped: false,
-      firstUnsaved: null,
-      lastUnsaved: null,
-      failingSince: null,
-      startedFrom: null,
-      wakeAt,
-      notBefore,
-    });
+    this.#recorder.asleep(wakeAt, notBefore);
     this.#arm();
   }
 
@@ -484,7 +458,7 @@ export class Lifecycle {
         await this.#end(nextCron);
         return offered;
       });
-      this.#remember({ notBefore: 0 });
+      this.#recorder.postponed(0);
       await this.wake("restore");
     } finally {
       // Whoever is told that it failed must not find it in place later on.
@@ -573,7 +547,7 @@ export class Lifecycle {
    */
   async restart(force: boolean): Promise<void> {
     await this.#exclusively(async () => {
-      if (force) this.#remember({ snapshot: null });
+      if (force) this.#recorder.snapshotDropped();
       if (this.#record.state === "asleep") return;
       await this.#drain().catch((error: unknown) => {
         if (!force) throw error;
@@ -588,7 +562,7 @@ export class Lifecycle {
         await this.#saving.snapshot(saved);
       await this.#end(this.#record.nextCron);
     });
-    this.#remember({ notBefore: 0 });
+    this.#recorder.postponed(0);
     await this.wake("restart");
   }
 
@@ -615,10 +589,10 @@ export class Lifecycle {
         await renewed.restartGateway(await goFor(settings, renewed.keys), this.#drainSeconds);
       } catch (error) {
         // Nothing was restarted where the Hermes that answers still knows the key of before.
-        if (await within(time, ANSWER_PATIENCE, commands.answers())) this.#remember({ keys: commands.keys });
+        if (await within(time, ANSWER_PATIENCE, commands.answers())) this.#recorder.rekeyed(commands.keys);
         throw error;
       }
-      this.#remember({ gatewayStopped: false });
+      this.#recorder.gateway(true);
       await renewed.ready(READY_PATIENCE);
       await this.#runsWith(await configurationOf(settings));
       log.info("gateway_restarted", { boot: commands.bootId });
@@ -676,7 +650,7 @@ export class Lifecycle {
   #renewed(commands: SandboxCommands): SandboxCommands {
     const keys = { ...commands.keys, gatewayKey: randomKey() };
     redactKeys(this.#parts.log, keys);
-    this.#remember({ keys });
+    this.#recorder.rekeyed(keys);
     return this.#commands(commands.bootId, keys);
   }
 
@@ -704,7 +678,7 @@ export class Lifecycle {
       await this.#drain();
       await this.#saving.save("stop");
       await commands.stopGateway(this.#drainSeconds);
-      this.#remember({ gatewayStopped: true });
+      this.#recorder.gateway(false);
       this.#parts.log.info("gateway_stopped", { boot: commands.bootId });
     });
   }
@@ -716,7 +690,7 @@ export class Lifecycle {
     const [{ chores, jobError }, background] = await Promise.all([commands.status(), commands.background()]);
     // A job under way that is cut off has to be done again.
     const nextCron = chores.cronRunning > 0 ? this.#parts.time.now() : chores.nextCron;
-    if (this.#record.bootId === commands.bootId) this.#remember({ nextCron, lastJobError: jobError });
+    this.#recorder.as(commands.bootId, (it) => it.jobs(nextCron, jobError));
     return { ...chores, background };
   }
 
@@ -761,15 +735,14 @@ export class Lifecycle {
       });
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#transition = promise;
-    if (this.#record.state !== "asleep") this.#remember({ state: "stopping", since: this.#parts.time.now() });
+    this.#recorder.stopping();
     try {
       return await work();
     } catch (error) {
       throw asPublicError(error);
     } finally {
       this.#transition = null;
-      if (this.#record.state === "stopping")
-        this.#remember({ state: "awake", since: this.#parts.time.now() });
+      this.#recorder.stays("stopping");
       this.#arm();
       this.#lookIfLost();
       resolve();
@@ -812,7 +785,7 @@ export class Lifecycle {
 
   async #end(wakeAt: number | null): Promise<void> {
     await this.#parts.sandbox.destroy();
-    this.#remember({ nextCron: wakeAt });
+    this.#recorder.leaves(wakeAt);
     this.#parts.log.info("asleep", { boot: this.#record.bootId, wake_at: wakeAt });
     this.#fallAsleep(wakeAt);
   }
@@ -832,7 +805,7 @@ export class Lifecycle {
       log.warn("alarm_failed", { why: engineReason(error) });
       this.#saving.tellRisk();
       // What failed has set its own pause, or else nobody has.
-      if (this.#record.notBefore <= time.now()) this.#remember({ notBefore: time.now() + 15_000 });
+      if (this.#record.notBefore <= time.now()) this.#recorder.postponed(time.now() + 15_000);
     }
     this.#arm();
   }
@@ -851,16 +824,16 @@ export class Lifecycle {
     const { time } = this.#parts;
     const { lastActivity, bootId } = this.#record;
     const verdict = maySleep(time.now(), lastActivity, await this.#chores());
-    if (!verdict.sleep) return this.#remember({ notBefore: verdict.askAgain });
+    if (!verdict.sleep) return this.#recorder.postponed(verdict.askAgain);
     const calledOff = () =>
       this.#inFlight > 0 || this.#record.lastActivity !== lastActivity || this.#record.bootId !== bootId;
     if (calledOff() || !this.#settled) return;
-    this.#remember({ state: "saving", since: time.now() });
+    this.#recorder.fallingAsleep();
     try {
       const saved = await this.#saving.verified("sleep");
       if (!calledOff()) await this.#saving.snapshot(saved);
     } finally {
-      if (this.#record.state === "saving") this.#remember({ state: "awake", since: time.now() });
+      this.#recorder.stays("saving");
     }
     if (calledOff()) return;
     await this.#exclusively(async () => {
@@ -869,7 +842,7 @@ export class Lifecycle {
   }
 
   #due(): ReturnType<typeof nextDue> {
-    this.#mendTimes();
+    this.#recorder.mendTimes();
     const record = this.#record;
     return nextDue({ ...record, awake: record.state !== "asleep", inFlight: this.#inFlight }, this.#policy);
   }
@@ -911,27 +884,11 @@ export class Lifecycle {
     this.#arm();
   }
 
-  /** A clock that was set back must not turn a pause of seconds into one of days. */
-  #mendTimes(): void {
-    const now = this.#parts.time.now();
-    const { notBefore, lastActivity, lastSave, firstUnsaved, lastUnsaved, failingSince } = this.#record;
-    const past = (at: number | null) => (at === null ? null : Math.min(at, now));
-    if (notBefore <= now + LONGEST_PAUSE && Math.max(lastActivity, lastSave, lastUnsaved ?? 0) <= now) return;
-    this.#remember({
-      notBefore: Math.min(notBefore, now + LONGEST_PAUSE),
-      lastActivity: Math.min(lastActivity, now),
-      lastSave: Math.min(lastSave, now),
-      firstUnsaved: past(firstUnsaved),
-      lastUnsaved: past(lastUnsaved),
-      failingSince: past(failingSince),
-    });
-  }
-
   // The record
 
   /** Keeps a provider's refusal for the status page, until it is over. */
   noteProviderTrouble(trouble: ProviderTrouble | null): void {
-    this.#remember({ lastProviderError: trouble });
+    this.#recorder.provider(trouble);
   }
 
   /** Since when, and why, what Hermes knows is not saved, when that is for too long. */
@@ -942,22 +899,6 @@ export class Lifecycle {
   /** When the next thing is due, for the status page. */
   get due(): ReturnType<typeof nextDue> {
     return this.#due();
-  }
-
-  /** Counts each run of a sandbox, from the start of its boot to its end. */
-  #meterRuns(): void {
-    const record = this.#record;
-    const runs = record.state !== "asleep";
-    if (runs === (record.runningSince !== null)) return;
-    const now = this.#parts.time.now();
-    if (record.runningSince !== null) record.meter = count(record.meter, record.runningSince, now);
-    record.runningSince = runs ? now : null;
-  }
-
-  #remember(change: Partial<InstanceRecord>): void {
-    Object.assign(this.#record, change);
-    this.#meterRuns();
-    this.#parts.store.put(this.#record);
   }
 }
 

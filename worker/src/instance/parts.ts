@@ -7,6 +7,7 @@ import type { BoundedSandbox } from "../sandbox/bounded.ts";
 import type { Sandbox } from "../sandbox/sandbox.ts";
 import type { Vault } from "../state/vault.ts";
 import type { InstanceRecord } from "./record.ts";
+import type { Recorder, RecordStore } from "./recorder.ts";
 
 /** What the lifecycle works with. */
 export interface LifecycleParts {
@@ -15,8 +16,7 @@ export interface LifecycleParts {
   vault: Vault;
   time: Time;
   log: Log;
-  /** Keeps {@link InstanceRecord}; a get returns what the last put stored. */
-  store: { get(): InstanceRecord | undefined; put(record: InstanceRecord): void };
+  store: RecordStore;
   /** Sets the one alarm, or clears it with `null`. Milliseconds since the epoch. */
   setAlarm(at: number | null): void;
   /** Keeps this object, and what commands print to it, until something is over that whoever began it may leave. */
@@ -26,9 +26,7 @@ export interface LifecycleParts {
 /** What everything inside works with: a sandbox that is never waited for without end, and the record. */
 export interface SharedParts extends LifecycleParts {
   sandbox: BoundedSandbox;
-  /** The living record, and the way to change what outlives this object. */
-  record: InstanceRecord;
-  remember(change: Partial<InstanceRecord>): void;
-  /** The same for what belongs to one boot: it changes nothing any more when another has begun. */
-  rememberAs(bootId: string): (change: Partial<InstanceRecord>) => void;
+  /** The living record, and the one who writes it. */
+  record: Readonly<InstanceRecord>;
+  recorder: Recorder;
 }

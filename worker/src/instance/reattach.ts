@@ -42,7 +42,7 @@ export class Reattach {
    * @throws ApiError `engine_unavailable` when nobody can tell.
    */
   async run(): Promise<void> {
-    const { sandbox, log, time, record, remember, watch, commands, died, takeUp } = this.#parts;
+    const { sandbox, log, record, recorder, watch, commands, died, takeUp } = this.#parts;
     const { bootId, keys, state } = record;
     const found = await sandbox.inspect();
     const label = found.labels?.["boot"];
@@ -51,8 +51,7 @@ export class Reattach {
     if (!ours) {
       if (found.running) await sandbox.destroy();
       log.warn("sandbox_lost", { boot: bootId, running: found.running });
-      const now = time.now();
-      remember({ lastExit: { at: now, exitCode: null, logTail: null }, learnedLate: now });
+      recorder.lost();
       return died();
     }
     // A boot that was cut off goes on, unless it would begin otherwise today; a stop that was has not happened.
@@ -61,12 +60,7 @@ export class Reattach {
     if (record.bootId !== bootId) return;
     if (!answers) return this.#giveUp(commands(bootId, keys), state !== "booting");
     await sandbox.setInactivityTimeout(INACTIVITY_LIMIT);
-    const now = time.now();
-    remember({
-      state: "awake",
-      firstUnsaved: record.firstUnsaved ?? now,
-      lastUnsaved: record.lastUnsaved ?? now,
-    });
+    recorder.found();
     void watch.over(bootId).catch(() => undefined);
     log.info("reattached", { boot: bootId });
   }
@@ -99,14 +93,14 @@ export class Reattach {
   }
 
   async #answers(commands: SandboxCommands): Promise<boolean> {
-    const { record, rememberAs, log, found } = this.#parts;
+    const { record, recorder, log, found } = this.#parts;
     try {
       // A command may fail for once; what has to be given up is lost.
       await commands.waitForCommands(PATIENCE);
       const { state, configuration } = await commands.status();
       await found(configuration);
       if (record.gatewayStopped || state === "stopped") {
-        rememberAs(commands.bootId)({ gatewayStopped: true });
+        recorder.as(commands.bootId, (it) => it.gateway(false));
         return true;
       }
       await commands.ready(PATIENCE);

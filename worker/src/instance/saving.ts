@@ -9,7 +9,7 @@ import { engineReason } from "../sandbox/sandbox.ts";
 import { SignIns } from "../state/sign-ins.ts";
 import { DamagedGeneration, type Vault } from "../state/vault.ts";
 import type { InstanceRecord } from "./record.ts";
-import { savePause } from "./schedule.ts";
+import type { Recorder, Unsaved } from "./recorder.ts";
 
 /** What saving works with. */
 export interface SavingParts {
@@ -17,9 +17,9 @@ export interface SavingParts {
   vault: Vault;
   time: Time;
   log: Log;
-  /** The living record, and the way to change what outlives this object. */
-  record: InstanceRecord;
-  remember(change: Partial<InstanceRecord>): void;
+  /** The living record, and the one who writes it. */
+  record: Readonly<InstanceRecord>;
+  recorder: Recorder;
   /** The sandbox of the current boot, or `null`. */
   commands(): SandboxCommands | null;
 }
@@ -90,7 +90,7 @@ export class Saving {
 
   /** Takes a snapshot of what was just saved, where the platform has them. Never throws: it is a cache. */
   async snapshot(saved: Saved): Promise<void> {
-    const { sandbox, vault, time, log, record, remember } = this.#parts;
+    const { sandbox, vault, time, log, record, recorder } = this.#parts;
     const { bootId, image, startedFrom } = record;
     const began = time.now();
     const taken = await sandbox.snapshotContainer({ name: `${bootId}` }).catch((error: unknown) => error);
@@ -98,31 +98,25 @@ export class Saving {
     if (!isSnapshot(taken)) {
       const why = engineReason(taken);
       log.info("no_snapshot", { boot: bootId, why });
-      return remember({ snapshotNote: why });
+      return recorder.noSnapshot(why);
     }
     const { digest, id: backup } = saved.backup;
     const { digest: signIns } = new SignIns(vault.storage);
     const depth = (startedFrom?.depth ?? 0) + 1;
     const { id, size } = taken;
-    remember({
-      snapshot: { id, size, image: image ?? "", digest, backup, signIns, renewed: began, depth },
-      snapshotNote: null,
-    });
+    recorder.snapshotTaken({ id, size, image: image ?? "", digest, backup, signIns, renewed: began, depth });
     log.info("snapshot", { boot: bootId, snapshot: id, bytes: size, depth, ms: time.now() - began });
   }
 
   async #once(why: string): Promise<Saved> {
-    const { time, log, record, remember } = this.#parts;
+    const { time, log, record, recorder } = this.#parts;
     const commands = this.#parts.commands();
     if (commands === null) throw asleepError();
-    const { firstUnsaved, lastUnsaved } = record;
     const began = time.now();
-    // Turns that end from here on are for the next save.
-    record.firstUnsaved = null;
-    record.lastUnsaved = null;
+    const turns = recorder.saveBegan();
     try {
       const saved = await commands.export(why, record.image ?? "");
-      remember({ lastSave: began, saveFailures: 0, failingSince: null, lastSaveError: null });
+      recorder.saved(began);
       log.info("saved", {
         boot: commands.bootId,
         why,
@@ -134,32 +128,19 @@ export class Saving {
       this.#tellShrinkage(saved);
       return saved;
     } catch (error) {
-      this.#failed(commands, error, firstUnsaved, lastUnsaved);
+      this.#failed(commands, error, turns);
       throw error;
     }
   }
 
-  #failed(
-    commands: SandboxCommands,
-    error: unknown,
-    firstUnsaved: number | null,
-    lastUnsaved: number | null,
-  ): void {
-    const { time, log, record, remember } = this.#parts;
-    const failures = record.saveFailures + 1;
+  #failed({ bootId }: SandboxCommands, error: unknown, turns: Unsaved): void {
+    const { log, record, recorder } = this.#parts;
+    const attempt = record.saveFailures + 1;
     const code = error instanceof ApiError ? error.code : "save_failed";
-    log.error("save_failed", { boot: commands.bootId, why: engineReason(error), attempt: failures });
-    remember({ lastSaveError: { at: time.now(), code, message: engineReason(error) } });
-    // What died in the meantime has nothing more to save, and its successor no reason to wait.
-    if (record.bootId !== commands.bootId) return;
-    remember({
-      firstUnsaved: firstUnsaved ?? record.firstUnsaved,
-      lastUnsaved: record.lastUnsaved ?? lastUnsaved,
-      saveFailures: failures,
-      failingSince: record.failingSince ?? firstUnsaved ?? time.now(),
-      notBefore: time.now() + savePause(failures),
-    });
-    this.tellRisk();
+    const message = engineReason(error);
+    log.error("save_failed", { boot: bootId, why: message, attempt });
+    recorder.saveFailed({ code, message }, bootId, turns);
+    if (record.bootId === bootId) this.tellRisk();
   }
 
   /** Raises the alarm when what Hermes knows was not saved for too long. */
