@@ -17,7 +17,7 @@ async function tab() {
   const lifecycle = {
     isAsleep: false,
     arrive: (_: boolean, answer: () => Promise<unknown>) => answer(),
-    seat: (_: string, __: boolean, turn: (at: object) => Promise<unknown>) =>
+    withSeat: (_: string, __: boolean, turn: (at: object) => Promise<unknown>) =>
       turn({ keys: { dashboardToken: "t" }, bootId: "b" }),
     startDashboard: async () => undefined,
     dashboardPort: { fetch: async () => new Response(null, { status: 101, webSocket: far }) },

@@ -111,7 +111,7 @@ function world(work: (world: World) => Promise<void>, change: Record<string, unk
       sit: async () => {
         const end = Promise.withResolvers<void>();
         const turn = async () => ({ value: null, end: end.promise });
-        const begun = await w.life.arrive(true, () => w.life.seat("turn", true, turn));
+        const begun = await w.life.arrive(true, () => w.life.withSeat("turn", true, turn));
         const leave = () => {
           end.resolve();
           return begun.end.then(() => undefined);
@@ -1334,7 +1334,7 @@ describe("settings in force", () => {
       const other = reborn({}, { HERMES_ENV: '{"COLOUR":"blue"}' });
       await other.reattach();
       expect(other.difference).toEqual({ restart: "hermes", hermes: true, because: ["hermes_env"] });
-      const colour = await other.seat("turn", true, async () => over(went(sandbox)["COLOUR"]));
+      const colour = await other.withSeat("turn", true, async () => over(went(sandbox)["COLOUR"]));
       expect(colour.value).toBe("blue");
       expect(other.record.bootId).toBe(bootId);
       expect([sandbox.starts.length, other.difference]).toMatchObject([

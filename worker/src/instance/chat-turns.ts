@@ -124,7 +124,7 @@ export class ChatTurns {
     let deaths = 0;
     try {
       for (let pause = 50; ; pause = Math.min(pause * 2, 1000)) {
-        const { value, end } = await lifecycle.seat(turn.route, turn.writes, ({ keys, bootId }) => {
+        const { value, end } = await lifecycle.withSeat(turn.route, turn.writes, ({ keys, bootId }) => {
           if (lastBoot !== null && lastBoot !== bootId) deaths++;
           lastBoot = bootId;
           // Nobody may be left who waited for the boot: then there is no turn to begin, either.

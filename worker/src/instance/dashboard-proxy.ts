@@ -13,7 +13,8 @@ import { type Time, within } from "../base/time.ts";
 import { DASHBOARD_HEADER, DASHBOARD_PORT } from "../sandbox/commands.ts";
 import { TURN_HEADERS } from "./chat-turns.ts";
 import type { DashboardSockets, Speaker } from "./dashboard-sockets.ts";
-import type { Lifecycle, Seat } from "./lifecycle.ts";
+import type { Lifecycle } from "./lifecycle.ts";
+import type { Seat } from "./seats.ts";
 
 /** Headers by which the Worker tells what it found out about a request to the dashboard. */
 export const PROXY_HEADERS = {
@@ -99,7 +100,7 @@ export class DashboardProxy {
     const ready = Promise.withResolvers<void>();
     let isReady = false;
     let isGone = false;
-    const answer = lifecycle.seat("dashboard", writes, async (at) => {
+    const answer = lifecycle.withSeat("dashboard", writes, async (at) => {
       const desk = await this.#ready(at);
       isReady = true;
       ready.resolve();

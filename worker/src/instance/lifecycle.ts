@@ -6,7 +6,7 @@
  */
 
 import { ApiError } from "../base/errors.ts";
-import { during, type Lasting } from "../base/lasting.ts";
+import type { Lasting } from "../base/lasting.ts";
 import { within } from "../base/time.ts";
 import {
   type Configuration,
@@ -30,13 +30,9 @@ import type { InstanceRecord, ProviderTrouble } from "./record.ts";
 import { Recorder } from "./recorder.ts";
 import { riskOf, Saving } from "./saving.ts";
 import { bootPause, maySleep, nextDue, type Policy, policyFor } from "./schedule.ts";
+import type { Seat } from "./seats.ts";
+import { Seats } from "./seats.ts";
 import { Watch } from "./watch.ts";
-
-/** A place at a Hermes that is ready. */
-export interface Seat {
-  keys: BootKeys;
-  bootId: string;
-}
 
 /** A Hermes that runs answers within so long. */
 const ANSWER_PATIENCE = 3000;
@@ -69,16 +65,14 @@ export class Lifecycle {
   #transition: Promise<unknown> | null = null;
   /** Finding a sandbox again after this object was restarted, or after its watch was lost. */
   #reattach: Promise<void> | null = null;
+  readonly #seats: Seats;
   readonly #watch: Watch;
   readonly #saving: Saving;
   readonly #boots: Boot;
   readonly #finding: Reattach;
-  #inFlight = 0;
-  #atHermes = 0;
   /** What the running Hermes was given, as it reported or we know; `null` when neither. */
   #running: Configuration | null = null;
   #difference: Difference = NO_DIFFERENCE;
-  #drained: (() => void)[] = [];
   #puttingBack = false;
   /** Turns that go on without a client. */
   #unattended = 0;
@@ -98,6 +92,7 @@ export class Lifecycle {
     };
     this.#parts = shared;
     const lookAgain = () => void this.#lookAgain().catch(() => undefined);
+    this.#seats = new Seats({ time: parts.time, drainTimeout: parts.settings.drainTimeout });
     this.#watch = new Watch({ ...shared, onEnd: (exit) => this.#gone(exit), onLost: lookAgain });
     this.#saving = new Saving({
       ...shared,
@@ -111,7 +106,7 @@ export class Lifecycle {
     };
     const fallAsleep = (wakeAt: number | null, notBefore?: number) => this.#fallAsleep(wakeAt, notBefore);
     this.#boots = new Boot({ ...boot, fallAsleep });
-    const [drain, died] = [() => this.#drain(), () => this.#died()];
+    const [drain, died] = [() => this.#seats.drain(), () => this.#died()];
     const found = (running: Configuration | null) => this.#runsWith(running);
     const takeUp = () => this.#takeUp();
     this.#finding = new Reattach({ ...boot, saving: this.#saving, found, drain, died, takeUp });
@@ -125,7 +120,7 @@ export class Lifecycle {
 
   /** Requests that are not yet answered to their end. */
   get inFlight(): number {
-    return this.#inFlight;
+    return this.#seats.inFlight;
   }
 
   /** Digest of this boot's capability is compared against this; `null` when no sandbox runs. */
@@ -147,14 +142,12 @@ export class Lifecycle {
    * @param isActivity whether Hermes stays awake for it once it is over; what a page asks by itself is none.
    */
   arrive<T>(isActivity: boolean, answer: () => Promise<Lasting<T>>): Promise<Lasting<T>> {
-    this.#inFlight++;
     if (isActivity) this.#recorder.asked();
     const gone = () => {
-      this.#inFlight--;
       if (isActivity) this.#recorder.answered();
       this.#arm();
     };
-    return during(gone, answer);
+    return this.#seats.arrive(gone, answer);
   }
 
   /** Notes that somebody works with Hermes in a way that no request shows. */
@@ -169,19 +162,20 @@ export class Lifecycle {
    * @param writes whether the turn changes Hermes' state.
    * @throws ApiError when it does not get ready; what `turn` throws.
    */
-  async seat<T>(why: string, writes: boolean, turn: (at: Seat) => Promise<Lasting<T>>): Promise<Lasting<T>> {
+  async withSeat<T>(
+    why: string,
+    writes: boolean,
+    turn: (at: Seat) => Promise<Lasting<T>>,
+  ): Promise<Lasting<T>> {
     let ready = this.#readyNow();
     // Between the look that found it ready and our turn, a stop may have begun that did not count us.
     for (; ready === null; ready = this.#readyNow()) await this.wake(why);
     const at = ready;
-    this.#atHermes++;
     if (writes) this.#turnBegins();
-    const leave = () => {
-      this.#atHermes--;
+    const left = () => {
       if (writes) this.#turnEnds();
-      if (this.#atHermes === 0) for (const tell of this.#drained.splice(0)) tell();
     };
-    return during(leave, () => turn(at));
+    return this.#seats.withSeat(left, () => turn(at));
   }
 
   /** Whether Hermes can be asked at this very moment. */
@@ -451,7 +445,7 @@ export class Lifecycle {
       offer = await this.#exclusively(async () => {
         const { state, nextCron } = this.#record;
         if (state === "asleep") return vault.offer(upload);
-        await this.#drain();
+        await this.#seats.drain();
         await this.#jobsDone().catch(() => undefined);
         await this.#saving.verified("restore");
         const offered = vault.offer(upload);
@@ -513,7 +507,7 @@ export class Lifecycle {
   sleep(force = false): Promise<Saved | null> {
     return this.#exclusively(async () => {
       if (this.#record.state === "asleep") return null;
-      await this.#drain().catch((error: unknown) => {
+      await this.#seats.drain().catch((error: unknown) => {
         if (!force) throw error;
       });
       const { nextCron } = await this.#jobsDone().catch(() => this.#record);
@@ -549,7 +543,7 @@ export class Lifecycle {
     await this.#exclusively(async () => {
       if (force) this.#recorder.snapshotDropped();
       if (this.#record.state === "asleep") return;
-      await this.#drain().catch((error: unknown) => {
+      await this.#seats.drain().catch((error: unknown) => {
         if (!force) throw error;
       });
       if (!force) await this.#jobsDone().catch(() => undefined);
@@ -663,7 +657,7 @@ export class Lifecycle {
   hold(): Promise<void> {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     this.#exclusively(async () => {
-      await this.#drain();
+      await this.#seats.drain();
       resolve();
       await this.#parts.time.sleep(HOLD);
     }).catch(reject);
@@ -675,7 +669,7 @@ export class Lifecycle {
     await this.#exclusively(async () => {
       const commands = this.#commandsOrNone();
       if (commands === null) return;
-      await this.#drain();
+      await this.#seats.drain();
       await this.#saving.save("stop");
       await commands.stopGateway(this.#drainSeconds);
       this.#recorder.gateway(false);
@@ -749,22 +743,6 @@ export class Lifecycle {
     }
   }
 
-  /** Waits for the turns that Hermes is at. */
-  async #drain(): Promise<void> {
-    if (this.#atHermes === 0) return;
-    const { time, settings } = this.#parts;
-    const empty = new Promise<true>((resolve) => this.#drained.push(() => resolve(true)));
-    if ((await within(time, settings.drainTimeout, empty)) === undefined && this.#atHermes > 0)
-      throw new ApiError({
-        status: 409,
-        code: "busy",
-        message:
-          `${this.#atHermes} requests were still being answered after ${settings.drainTimeout / 1000} s; nothing was ` +
-          "stopped. Try again when they are done.",
-        retryAfter: 30,
-      });
-  }
-
   /**
    * Waits for the cron jobs that Hermes is at, for as long as for turns. In the state that is saved now they have been
    * begun, and Hermes does none of those again: one that takes longer is cut off, and told as failed.
@@ -826,7 +804,7 @@ export class Lifecycle {
     const verdict = maySleep(time.now(), lastActivity, await this.#chores());
     if (!verdict.sleep) return this.#recorder.postponed(verdict.askAgain);
     const calledOff = () =>
-      this.#inFlight > 0 || this.#record.lastActivity !== lastActivity || this.#record.bootId !== bootId;
+      this.inFlight > 0 || this.#record.lastActivity !== lastActivity || this.#record.bootId !== bootId;
     if (calledOff() || !this.#settled) return;
     this.#recorder.fallingAsleep();
     try {
@@ -844,7 +822,7 @@ export class Lifecycle {
   #due(): ReturnType<typeof nextDue> {
     this.#recorder.mendTimes();
     const record = this.#record;
-    return nextDue({ ...record, awake: record.state !== "asleep", inFlight: this.#inFlight }, this.#policy);
+    return nextDue({ ...record, awake: record.state !== "asleep", inFlight: this.inFlight }, this.#policy);
   }
 
   /** Moves the alarm forward when something is due earlier than it; an early alarm only looks again. */
