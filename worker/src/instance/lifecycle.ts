@@ -20,18 +20,19 @@ import {
 import type { BootKeys } from "../config/hermes-config.ts";
 import type { Settings } from "../config/settings.ts";
 import { BoundedSandbox } from "../sandbox/bounded.ts";
-import { API_PORT, type Chores, DASHBOARD_PORT, SandboxCommands, type Saved } from "../sandbox/commands.ts";
-import { type Exit, engineReason, SandboxGone } from "../sandbox/sandbox.ts";
+import { API_PORT, DASHBOARD_PORT, SandboxCommands, type Saved } from "../sandbox/commands.ts";
+import { asPublicError, type Exit, engineReason, SandboxGone } from "../sandbox/sandbox.ts";
 import type { Generation } from "../state/vault.ts";
 import { Boot, READY_PATIENCE, randomKey, redactKeys } from "./boot.ts";
 import type { LifecycleParts, SharedParts } from "./parts.ts";
+import { PutBack } from "./put-back.ts";
 import { Reattach } from "./reattach.ts";
 import type { InstanceRecord, ProviderTrouble } from "./record.ts";
 import { Recorder } from "./recorder.ts";
 import { riskOf, Saving } from "./saving.ts";
 import { bootPause, maySleep, nextDue, type Policy, policyFor } from "./schedule.ts";
-import type { Seat } from "./seats.ts";
-import { Seats } from "./seats.ts";
+import { type Seat, Seats } from "./seats.ts";
+import { Stops, type StopsParts } from "./stops.ts";
 import { Watch } from "./watch.ts";
 
 /** A Hermes that runs answers within so long. */
@@ -40,12 +41,8 @@ const ANSWER_PATIENCE = 3000;
 const LOOK_AGAIN = 1500;
 /** A sandbox that died has its appointments kept after so long: soon, but not in a circle. */
 const AFTER_DEATH = 45_000;
-/** Between looks whether a cron job has come to its end, in milliseconds. */
-const JOBS_LOOK = 1000;
 /** How often a request sees its sandbox die before it is refused. */
 const MAX_DEATHS = 5;
-/** How long new turns are held back for a new version of the Worker, in milliseconds. */
-const HOLD = 30_000;
 
 /** An object that must not leave memory looks again after so long at the latest, in milliseconds. */
 const STAY = 60_000;
@@ -70,10 +67,11 @@ export class Lifecycle {
   readonly #saving: Saving;
   readonly #boots: Boot;
   readonly #finding: Reattach;
+  readonly #stops: Stops;
+  readonly #puttingBack: PutBack;
   /** What the running Hermes was given, as it reported or we know; `null` when neither. */
   #running: Configuration | null = null;
   #difference: Difference = NO_DIFFERENCE;
-  #puttingBack = false;
   /** Turns that go on without a client. */
   #unattended = 0;
   /** When the alarm is set for; unknown in a new object, for the platform keeps it. */
@@ -110,6 +108,17 @@ export class Lifecycle {
     const found = (running: Configuration | null) => this.#runsWith(running);
     const takeUp = () => this.#takeUp();
     this.#finding = new Reattach({ ...boot, saving: this.#saving, found, drain, died, takeUp });
+    const stops: StopsParts = {
+      ...shared,
+      saving: this.#saving,
+      seats: this.#seats,
+      commands: () => this.#commandsOrNone(),
+      exclusively: (work) => this.#exclusively(work),
+      fallAsleep,
+      wake: (why) => this.wake(why),
+    };
+    this.#stops = new Stops(stops);
+    this.#puttingBack = new PutBack({ ...stops, stops: this.#stops, isReady: () => this.isReady });
     this.#arm();
   }
 
@@ -421,143 +430,31 @@ export class Lifecycle {
     return this.#held(this.#saving.save(why));
   }
 
-  /**
-   * Puts a backup that was kept elsewhere in the place of today's state, which is saved before that.
-   * @returns the generation that Hermes runs with from now on.
-   * @throws ApiError 400 `bad_backup` when it is none, and then nothing was stopped; 422 `backup_not_restored` when
-   * Hermes could not be given it and runs with the state from before; 409 `busy`; the save's error.
-   */
-  async putBack(archive: ReadableStream<Uint8Array>): Promise<Generation> {
-    if (this.#puttingBack) throw oneIsPutBack();
-    this.#puttingBack = true;
-    try {
-      return await this.#putBack(archive);
-    } finally {
-      this.#puttingBack = false;
-    }
-  }
-
-  async #putBack(archive: ReadableStream<Uint8Array>): Promise<Generation> {
-    const { vault } = this.#parts;
-    const upload = await this.#uploaded(archive);
-    let offer: Generation | null = null;
-    try {
-      offer = await this.#exclusively(async () => {
-        const { state, nextCron } = this.#record;
-        if (state === "asleep") return vault.offer(upload);
-        await this.#seats.drain();
-        await this.#jobsDone().catch(() => undefined);
-        await this.#saving.verified("restore");
-        const offered = vault.offer(upload);
-        await this.#end(nextCron);
-        return offered;
-      });
-      this.#recorder.postponed(0);
-      await this.wake("restore");
-    } finally {
-      // Whoever is told that it failed must not find it in place later on.
-      vault.withdraw(offer?.id ?? upload);
-    }
-    const { restored } = this.#record;
-    const { id } = offer;
-    const proved = vault.good().find((generation) => generation.id === id);
-    if (restored?.backup === id && proved !== undefined) return proved;
-    throw new ApiError({
-      status: 422,
-      code: "backup_not_restored",
-      message:
-        `The backup could not be restored (${restored?.passedOver.join("; ") || "no reason was told"}); ` +
-        "Hermes runs with the state from before, and the other backups are kept.",
-    });
-  }
-
-  /** Takes an upload in; a Hermes that is awake goes on meanwhile, and its sandbox looks whether it can be restored. */
-  async #uploaded(archive: ReadableStream<Uint8Array>): Promise<number> {
-    const { vault } = this.#parts;
-    const upload = await vault.upload(archive, this.#record.image ?? "").catch((error: unknown) => {
-      throw error instanceof ApiError ? error : badBackup(engineReason(error));
-    });
-    try {
-      await this.#check(upload);
-      return upload;
-    } catch (error) {
-      vault.withdraw(upload);
-      throw asPublicError(error);
-    }
-  }
-
-  /** @throws ApiError when an upload is found to be no good; there may be nobody who could be asked. */
-  async #check(upload: number): Promise<void> {
-    const commands = this.#commandsOrNone();
-    if (commands === null || !this.isReady) return;
-    await commands.check(this.#parts.vault.read(upload)).catch((error: unknown) => {
-      if (!(error instanceof SandboxGone)) throw error;
-    });
+  /** See {@link PutBack.run}. */
+  putBack(archive: ReadableStream<Uint8Array>): Promise<Generation> {
+    return this.#puttingBack.run(archive);
   }
 
   // Stopping
 
-  /**
-   * Saves, verifies the save and ends the sandbox.
-   * @param force whether to go on when the save fails: what it could not save is left in a snapshot alone, and is lost
-   * where there are none.
-   * @returns `null` when Hermes was asleep already, or nothing could be saved.
-   * @throws ApiError 409 `busy` when requests outlast the drain timeout; the save's error otherwise.
-   */
+  /** See {@link Stops.sleep}. */
   sleep(force = false): Promise<Saved | null> {
-    return this.#exclusively(async () => {
-      if (this.#record.state === "asleep") return null;
-      await this.#seats.drain().catch((error: unknown) => {
-        if (!force) throw error;
-      });
-      const { nextCron } = await this.#jobsDone().catch(() => this.#record);
-      const saved = await this.#saving.verified("sleep").catch((error: unknown) => {
-        if (!force) throw error;
-        this.#parts.log.warn("sleep_without_save", { why: engineReason(error) });
-        return null;
-      });
-      if (saved === null) await this.#setAside();
-      else await this.#saving.snapshot(saved);
-      await this.#end(nextCron);
-      return saved;
-    });
+    return this.#stops.sleep(force);
   }
 
-  /** Takes a snapshot of what cannot be saved; the next wake on this image goes on with it. Never throws. */
-  async #setAside(): Promise<void> {
-    const newest = this.#parts.vault.list()[0];
-    // It stands for the newest backup, which it is later than: so it is taken instead of that, and of no later one.
-    if (newest === undefined) return;
-    await this.#commandsOrNone()
-      ?.stopGateway(this.#drainSeconds)
-      .catch(() => undefined);
-    await this.#saving.snapshot({ backup: newest, unchanged: true });
+  /** See {@link Stops.restart}. */
+  restart(force: boolean): Promise<void> {
+    return this.#stops.restart(force);
   }
 
-  /**
-   * Saves, ends the sandbox and boots from the current image.
-   * @param force whether to go on when the save fails, losing what came after the last one; and whether to
-   * leave everything behind that is not in the vault.
-   */
-  async restart(force: boolean): Promise<void> {
-    await this.#exclusively(async () => {
-      if (force) this.#recorder.snapshotDropped();
-      if (this.#record.state === "asleep") return;
-      await this.#seats.drain().catch((error: unknown) => {
-        if (!force) throw error;
-      });
-      if (!force) await this.#jobsDone().catch(() => undefined);
-      const saved = await this.#saving.verified("restart").catch((error: unknown) => {
-        if (!force) throw error;
-        this.#parts.log.warn("restart_without_save", { why: engineReason(error) });
-        return null;
-      });
-      if (!force && saved !== null && this.#record.image === this.#parts.settings.image)
-        await this.#saving.snapshot(saved);
-      await this.#end(this.#record.nextCron);
-    });
-    this.#recorder.postponed(0);
-    await this.wake("restart");
+  /** See {@link Stops.stopGateway}. */
+  stopGateway(): Promise<void> {
+    return this.#stops.stopGateway();
+  }
+
+  /** See {@link Stops.hold}. */
+  hold(): Promise<void> {
+    return this.#stops.hold();
   }
 
   /**
@@ -580,7 +477,7 @@ export class Lifecycle {
       if (commands === null) return false;
       const renewed = this.#renewed(commands);
       try {
-        await renewed.restartGateway(await goFor(settings, renewed.keys), this.#drainSeconds);
+        await renewed.restartGateway(await goFor(settings, renewed.keys), this.#stops.drainSeconds);
       } catch (error) {
         // Nothing was restarted where the Hermes that answers still knows the key of before.
         if (await within(time, ANSWER_PATIENCE, commands.answers())) this.#recorder.rekeyed(commands.keys);
@@ -648,50 +545,6 @@ export class Lifecycle {
     return this.#commands(commands.bootId, keys);
   }
 
-  /**
-   * Lets the turns under way come to their end and holds new ones back, so that a new version of the Worker cuts
-   * none: it starts this object over, and what was held back is sent again. Without one it goes on after a while.
-   * @returns when nothing is under way.
-   * @throws ApiError 409 `busy` when turns outlast the drain timeout; nothing is held back then.
-   */
-  hold(): Promise<void> {
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    this.#exclusively(async () => {
-      await this.#seats.drain();
-      resolve();
-      await this.#parts.time.sleep(HOLD);
-    }).catch(reject);
-    return promise;
-  }
-
-  /** Saves, stops Hermes and leaves the sandbox; the next request starts Hermes again. */
-  async stopGateway(): Promise<void> {
-    await this.#exclusively(async () => {
-      const commands = this.#commandsOrNone();
-      if (commands === null) return;
-      await this.#seats.drain();
-      await this.#saving.save("stop");
-      await commands.stopGateway(this.#drainSeconds);
-      this.#recorder.gateway(false);
-      this.#parts.log.info("gateway_stopped", { boot: commands.bootId });
-    });
-  }
-
-  /** What Hermes has to do by itself. */
-  async #chores(): Promise<Chores> {
-    const commands = this.#commandsOrNone();
-    if (commands === null) throw new SandboxGone(null);
-    const [{ chores, jobError }, background] = await Promise.all([commands.status(), commands.background()]);
-    // A job under way that is cut off has to be done again.
-    const nextCron = chores.cronRunning > 0 ? this.#parts.time.now() : chores.nextCron;
-    this.#recorder.as(commands.bootId, (it) => it.jobs(nextCron, jobError));
-    return { ...chores, background };
-  }
-
-  get #drainSeconds(): number {
-    return Math.ceil(this.#parts.settings.drainTimeout / 1000);
-  }
-
   /** The sandbox of the current boot. */
   #commandsOrNone(): SandboxCommands | null {
     const { bootId, keys } = this.#record;
@@ -743,31 +596,6 @@ export class Lifecycle {
     }
   }
 
-  /**
-   * Waits for the cron jobs that Hermes is at, for as long as for turns. In the state that is saved now they have been
-   * begun, and Hermes does none of those again: one that takes longer is cut off, and told as failed.
-   */
-  async #jobsDone(): Promise<Chores> {
-    const { time, settings, log } = this.#parts;
-    const end = time.now() + settings.drainTimeout;
-    for (;;) {
-      const chores = await this.#chores();
-      if (chores.cronRunning === 0) return chores;
-      if (time.now() >= end) {
-        log.warn("job_cut", { running: chores.cronRunning });
-        return chores;
-      }
-      await time.sleep(JOBS_LOOK);
-    }
-  }
-
-  async #end(wakeAt: number | null): Promise<void> {
-    await this.#parts.sandbox.destroy();
-    this.#recorder.leaves(wakeAt);
-    this.#parts.log.info("asleep", { boot: this.#record.bootId, wake_at: wakeAt });
-    this.#fallAsleep(wakeAt);
-  }
-
   // The clock
 
   /** Does what is due, then sets the alarm for what comes next. Never throws. */
@@ -793,7 +621,7 @@ export class Lifecycle {
     else if (what === "sleep") await this.#sleepWhenIdle();
     else {
       await this.#saving.save("checkpoint");
-      await this.#chores();
+      await this.#stops.chores();
     }
   }
 
@@ -801,7 +629,7 @@ export class Lifecycle {
   async #sleepWhenIdle(): Promise<void> {
     const { time } = this.#parts;
     const { lastActivity, bootId } = this.#record;
-    const verdict = maySleep(time.now(), lastActivity, await this.#chores());
+    const verdict = maySleep(time.now(), lastActivity, await this.#stops.chores());
     if (!verdict.sleep) return this.#recorder.postponed(verdict.askAgain);
     const calledOff = () =>
       this.inFlight > 0 || this.#record.lastActivity !== lastActivity || this.#record.bootId !== bootId;
@@ -815,7 +643,7 @@ export class Lifecycle {
     }
     if (calledOff()) return;
     await this.#exclusively(async () => {
-      if (!calledOff()) await this.#end(verdict.wakeAt);
+      if (!calledOff()) await this.#stops.end(verdict.wakeAt);
     });
   }
 
@@ -878,35 +706,6 @@ export class Lifecycle {
   get due(): ReturnType<typeof nextDue> {
     return this.#due();
   }
-}
-
-/** The same trouble as people are told of it. */
-function asPublicError(error: unknown): unknown {
-  if (error instanceof ApiError) return error;
-  return new ApiError({
-    status: 503,
-    code: "engine_failed",
-    message: `The sandbox could not be asked: ${engineReason(error)} Try again; see GET /api/instance/logs if that goes on.`,
-    retryAfter: 3,
-    cause: error,
-  });
-}
-
-function badBackup(why: string): ApiError {
-  return new ApiError({
-    status: 400,
-    code: "bad_backup",
-    message: `This is not a whole backup of Hermes: ${why} Send one as GET /api/instance/backups/ID gives it.`,
-  });
-}
-
-function oneIsPutBack(): ApiError {
-  return new ApiError({
-    status: 409,
-    code: "busy",
-    message: "Another backup is being put back at this moment. Try again when it is.",
-    retryAfter: 30,
-  });
 }
 
 function diedError(): ApiError {

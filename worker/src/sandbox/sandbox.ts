@@ -135,3 +135,15 @@ export class SandboxGone extends ApiError {
     this.name = "SandboxGone";
   }
 }
+
+/** The same trouble as people are told of it. */
+export function asPublicError(error: unknown): unknown {
+  if (error instanceof ApiError) return error;
+  return new ApiError({
+    status: 503,
+    code: "engine_failed",
+    message: `The sandbox could not be asked: ${engineReason(error)} Try again; see GET /api/instance/logs if that goes on.`,
+    retryAfter: 3,
+    cause: error,
+  });
+}
