@@ -12,7 +12,7 @@ async function commands(
   sandbox: MemorySandbox = new MemorySandbox(),
 ): Promise<SandboxCommands> {
   await sandbox.start({ env: { HERMES_BOOT_ID: "b" }, labels: {}, enableInternet: true });
-  sandbox.commands["go"]?.("", []);
+  await sandbox.commands["go"]?.("", []);
   sandbox.answer = answer;
   const time = new ManualTime();
   const parts: CommandsParts = {

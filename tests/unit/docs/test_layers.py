@@ -318,3 +318,21 @@ def test_what_breaks_the_rules_in_python_is_found(
     path.parent.mkdir(exist_ok=True)
     path.write_text(f"{others.get(file, '')}{text}\n")
     assert [found for found in flaws(wing, tmp_path) if flaw in found]
+
+
+def test_what_the_worker_exports_is_read_elsewhere() -> None:
+    folder = ROOT / "worker"
+    texts = {
+        path: path.read_text() for room in ("src", "test") for path in (folder / room).rglob("*.ts")
+    }
+    words = {path: set(re.findall(r"\w+", text)) for path, text in texts.items()}
+    # A type may be told for the sake of what is made of it.
+    declared = re.compile(r"^export (?:async )?(?:const|function|class) (\w+)", re.MULTILINE)
+    unread = [
+        f"{path.relative_to(folder)}: {name}"
+        for path, text in texts.items()
+        for name in (declared.findall(text) if path.is_relative_to(folder / "src") else ())
+        if not any(name in others for other, others in words.items() if other != path)
+    ]
+    assert len(texts) > 60, "the files were not found"
+    assert unread == []

@@ -50,7 +50,7 @@ const NO_KEY = "none";
  * Whether Hermes may have tools that touch the machine: always in a container; as a process only when the
  * owner said so, for even a confined one shares the host's network.
  */
-export function hostToolsAllowed(settings: Settings): boolean {
+function hostToolsAllowed(settings: Settings): boolean {
   return settings.engine !== "process" || settings.hostTools;
 }
 

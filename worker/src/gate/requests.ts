@@ -125,7 +125,7 @@ export function unwrap<E extends Base>(c: Context<E>, answer: Response): Respons
 const logs = new WeakMap<object, Log>();
 
 /** The Worker's log. */
-export function logOf(env: Env): Log {
+function logOf(env: Env): Log {
   const kept = logs.get(env);
   if (kept !== undefined) return kept;
   const log = new Log(new Redactor(secretsOrNone(env)));

@@ -4,7 +4,7 @@ import { digestOf, hex } from "../base/digests.ts";
 import { type SessionTicket, sign } from "../base/session-cookie.ts";
 
 /** How long a session lasts, in milliseconds. */
-export const SESSION_LIFE = 7 * 24 * 3600_000;
+const SESSION_LIFE = 7 * 24 * 3600_000;
 /** Sessions that one person may have open; the oldest give way. */
 const MOST = 100;
 const KEY = "dashboard-signing-key";

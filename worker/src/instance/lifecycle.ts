@@ -296,7 +296,7 @@ export class Lifecycle {
       this.#armAnew();
       this.#lookIfLost();
     });
-    this.#held(this.#boot);
+    void this.#held(this.#boot);
     this.#arm();
     return this.#boot;
   }
@@ -686,7 +686,7 @@ export class Lifecycle {
       this.#unattended--;
       this.#armAnew();
     };
-    this.#held(work.then(left, left));
+    void this.#held(work.then(left, left));
     this.#arm();
   }
 

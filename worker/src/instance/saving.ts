@@ -173,7 +173,7 @@ function isSnapshot(value: unknown): value is { id: string; size: number } {
 }
 
 /** What a save, and whoever needs a running Hermes, is told of one that sleeps. */
-export function asleepError(): ApiError {
+function asleepError(): ApiError {
   return new ApiError({
     status: 409,
     code: "asleep",

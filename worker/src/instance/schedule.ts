@@ -104,10 +104,10 @@ function sleepAt(happened: Happened, policy: Policy): number | null {
 }
 
 /** A sleep shorter than this is not worth a boot, in milliseconds. */
-export const SHORTEST_SLEEP = 120_000;
+const SHORTEST_SLEEP = 120_000;
 
 /** A job that is overdue for so long will not run; milliseconds. */
-export const LONGEST_OVERDUE = 600_000;
+const LONGEST_OVERDUE = 600_000;
 /** Background work (perhaps one that waits for an approval) keeps Hermes awake for so long at most, in ms. */
 const LONGEST_BACKGROUND = 6 * 3600_000;
 /** Between looks at work under way, in milliseconds. */

@@ -8,9 +8,9 @@ import { realTime, type Time } from "../base/time.ts";
 import { ArchiveReader, CAP, letGo, MANIFEST_LIMIT, ROW, Sha256 } from "./vault.ts";
 
 /** Largest part, in bytes. */
-export const PART = 64 * 1024 * 1024;
+const PART = 64 * 1024 * 1024;
 /** The most parts of one upload. */
-export const MOST_PARTS = 64;
+const MOST_PARTS = 64;
 /** An upload to which nothing comes for so long is forgotten, in milliseconds. */
 const KEPT_FOR = 24 * 3600_000;
 /** An upload to which something came so recently gives way to no other one, in milliseconds. */

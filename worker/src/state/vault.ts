@@ -72,7 +72,7 @@ export class DamagedGeneration extends Error {
 }
 
 /** Generations that are kept. */
-export const KEPT = 3;
+const KEPT = 3;
 /** A state that has less than one in so many of the bytes it had has lost something, perhaps. */
 const FRACTION = 2;
 /** For so long the generation from before is kept apart then, in milliseconds. */
