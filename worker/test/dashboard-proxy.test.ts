@@ -29,7 +29,7 @@ async function tab() {
   const sockets: DashboardSockets = new DashboardSockets({ time, fetchEnd: async (id) => sockets.end(id) });
   const proxy = new DashboardProxy({ lifecycle, time, log, idle: IDLE, sockets });
   const headers = { upgrade: "websocket", [PROXY_HEADERS.by]: "page" };
-  const request = new Request("http://panel/api/events", { headers });
+  const request = new Request("http://dashboard/api/events", { headers });
   const { webSocket: person } = (await proxy.serve(request, new AbortController().signal)).value;
   if (person === null) throw new Error("no socket");
   person.accept();
