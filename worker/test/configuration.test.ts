@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, it } from "vitest";
 import { configurationOf, differenceOf, type Restart, startOf } from "../src/config/configuration.ts";
+import { INVENTORY } from "../src/config/settings.generated.ts";
 import { SECRETS, settingsOf, VARIABLES } from "../src/config/settings.ts";
 import { env } from "./helpers.ts";
+import { RESTARTS } from "./restarts.generated.ts";
 
 const BASE = {
   HERMES_DEFAULT_MODEL: "openai/a",
@@ -80,6 +82,16 @@ const ROWS: Record<string, Row[]> = {
 
 it("has a row for every variable and every secret", () => {
   expect(Object.keys(ROWS).sort()).toEqual([...new Set([...VARIABLES, ...SECRETS])].sort());
+});
+
+it("restarts what the catalogue of settings says, which the documentation shows", () => {
+  const told = Object.keys(INVENTORY).map((name) => {
+    const restarts = ROWS[name]?.map((row) => row.restart) ?? [];
+    const most = ["sandbox", "hermes"].find((one) => restarts.includes(one as never));
+    return [name.toLowerCase(), most] as const;
+  });
+  const said = told.map(([name]) => [name, RESTARTS[name]] as const);
+  expect(told).toEqual(said);
 });
 
 describe.each(Object.entries(ROWS))("a change of %s", (name, rows) => {

@@ -239,6 +239,7 @@ def test_secrets_have_one_name_each() -> None:
 )
 def test_the_worker_reads_the_variables_that_it_is_given(platform: str, engine: str) -> None:
     schema = inside("settings.ts", "const schema = z.object({")
+    schema += inside("settings.generated.ts", "export const INVENTORY = {")
     read = set(re.findall(r"^  ([A-Z_]+): ", schema, re.MULTILINE))
     deployment = Settings(name="a", platform=platform, engine=engine)
     given = set(variables.variables(deployment, Sources(), "1"))

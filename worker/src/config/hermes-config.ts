@@ -4,8 +4,10 @@
  * there. The only "provider key" among them is this boot's capability for the `Providers` entrypoint, unless
  * the owner chose to hand out the keys themselves.
  */
+
+import type { Model } from "./kinds.ts";
 import { PROVIDERS, type ProviderName } from "./providers.ts";
-import { type Model, ownBaseUrl, providersOf, type Settings } from "./settings.ts";
+import { ownBaseUrl, providersOf, type Settings } from "./settings.ts";
 
 /** Input of `sandbox go`. */
 export interface Go {

@@ -2,7 +2,9 @@
 /** The Worker's environment, read once and validated; a bad value names its variable. */
 import * as z from "zod/mini";
 import { ApiError } from "../base/errors.ts";
-import { PROVIDER_KEYS, PROVIDER_NAMES, type ProviderName } from "./providers.ts";
+import { httpUrl, json, type Model, OPAQUE_ORIGINS, required, text, variables } from "./kinds.ts";
+import { PROVIDER_KEYS, type ProviderName } from "./providers.ts";
+import { INVENTORY } from "./settings.generated.ts";
 
 /** Bindings and variables as the platform hands them over. Unset secrets are `null` or absent. */
 export interface Env {
@@ -17,15 +19,6 @@ export interface Env {
   [name: string]: unknown;
 }
 
-/** A model id taken apart: `openrouter/anthropic/claude-sonnet-4.5` has provider `openrouter`. */
-export interface Model {
-  /** The whole id, as people write it. */
-  id: string;
-  provider: ProviderName;
-  /** The provider's own name for it. */
-  name: string;
-}
-
 /** Names of the secrets the Worker may hold, in the order of the proof. */
 export const SECRETS = [
   "API_TOKEN",
@@ -37,159 +30,8 @@ export const SECRETS = [
 /** One of {@link SECRETS}. */
 export type SecretName = (typeof SECRETS)[number];
 
-const text = z.pipe(
-  z.nullish(z.string()),
-  z.transform((value) => (value ?? "").trim()),
-);
-const required = text.check(z.refine((value) => value !== "", "must not be empty"));
-const flag = z.pipe(
-  text.check(z.refine((value) => ["", "true", "false"].includes(value), 'must be "true" or "false"')),
-  z.transform((value) => value === "true"),
-);
-
-/** `90`, `90s`, `10m` or `4h` as milliseconds; bare numbers are seconds. */
-const duration = (fallback: string, least: number, most: number, limits: string) =>
-  z
-    .pipe(
-      text.check(
-        z.refine(
-          (value) => /^(?:\d{1,7}[smh]?)?$/.test(value),
-          "must be seconds, or a number with s, m or h",
-        ),
-      ),
-      z.transform((value) => {
-        const given = value === "" ? fallback : value;
-        const unit = { s: 1000, m: 60_000, h: 3600_000 }[given.at(-1) ?? ""] ?? 1000;
-        return Number.parseInt(given, 10) * unit;
-      }),
-    )
-    .check(z.refine((ms) => ms >= least && ms <= most, limits));
-
-const model = z.pipe(
-  z
-    .string()
-    .check(
-      z.regex(
-        new RegExp(`^(?:${PROVIDER_NAMES.join("|")})/[\\w.:@/+-]{1,200}$`),
-        `must be provider/model with a provider of ${PROVIDER_NAMES.join(", ")}`,
-      ),
-    ),
-  z.transform((id): Model => {
-    const cut = id.indexOf("/");
-    return { id, provider: id.slice(0, cut) as ProviderName, name: id.slice(cut + 1) };
-  }),
-);
-
-/** JSON in a text variable. */
-const json = <T extends z.ZodMiniType>(schema: T, fallback: string) =>
-  z.pipe(
-    z.pipe(
-      text,
-      z.transform((value, context): unknown => {
-        try {
-          return JSON.parse(value === "" ? fallback : value);
-        } catch {
-          context.issues.push({ code: "custom", message: "must be JSON", input: "" });
-          return z.NEVER;
-        }
-      }),
-    ),
-    schema,
-  );
-
-const variables = z.record(
-  z.string().check(z.regex(/^[A-Za-z_]\w*$/, "has a name no variable may have")),
-  z.string(),
-);
-
-const httpUrl = z.pipe(
-  text.check(
-    z.refine(
-      (value) => value === "" || (URL.canParse(value) && /^https?:$/.test(new URL(value).protocol)),
-      "must be an http or https URL",
-    ),
-    z.refine((value) => !/[?#@\s]/.test(value), "must have no query, fragment or credentials"),
-  ),
-  z.transform((value) => value.replace(/\/+$/, "")),
-);
-
-/** Several values in one text, separated by commas. */
-const list = <T extends z.ZodMiniType<unknown, string>>(item: T) =>
-  z.pipe(
-    z.pipe(
-      text,
-      z.transform((value) =>
-        value
-          .split(",")
-          .map((one) => one.trim())
-          .filter((one) => one !== ""),
-      ),
-    ),
-    z.array(item),
-  );
-
-/** As browsers send it: scheme, name and port, nothing behind. */
-const isWebOrigin = (value: string) =>
-  /^https?:/.test(value) && URL.canParse(value) && new URL(value).origin === value;
-
-/** What pages send that have no origin of their own: files, and frames that are kept apart, of any site. */
-const OPAQUE_ORIGINS = ["null", "file://"];
-/** What desktop programs and browsers' extensions send for their pages. */
-const APP_ORIGIN = /^(?!https?:)[a-z][a-z0-9+.-]*:\/\/[A-Za-z0-9._-]+(?::[1-9]\d{0,4})?$/;
-
-const origin = z
-  .string()
-  .check(
-    z.refine(
-      (value) =>
-        isWebOrigin(value) ||
-        OPAQUE_ORIGINS.includes(value) ||
-        (APP_ORIGIN.test(value) && value.length <= 300),
-      "must list origins like https://app.example.com",
-    ),
-  );
-
-const ownOrigin = text.check(
-  z.refine(
-    (value) => value === "" || isWebOrigin(value),
-    "must be an origin like https://hermes.example.com",
-  ),
-);
-
-/** A number of tokens; 0 when nobody said. */
-const tokens = z.pipe(
-  text.check(z.refine((value) => /^\d{0,8}$/.test(value), "must be a number of tokens")),
-  z.transform(Number),
-);
-
-const hostname = z.pipe(
-  text.check(
-    z.refine((value) => /^(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.|$))*$/i.test(value), "must be a hostname"),
-  ),
-  z.transform((value) => value.toLowerCase()),
-);
-
-/** `open`, `providers`, or hosts separated by commas. */
-const egress = z.pipe(
-  text.check(
-    z.refine(
-      (value) => /^(?:[a-z0-9.-]+(?:,[a-z0-9.-]+)*)?$/.test(value),
-      "must be open, providers, or hosts separated by commas",
-    ),
-  ),
-  z.transform((value): Settings["egress"] => {
-    if (value === "" || value === "open") return "open";
-    return value === "providers" ? [] : value.split(",");
-  }),
-);
-
-/** Near where Cloudflare may make a Durable Object. */
-export const LOCATIONS = [
-  ...(["wnam", "enam", "sam", "weur", "eeur"] as const),
-  ...(["apac", "apac-ne", "apac-se", "oc", "afr", "me"] as const),
-] satisfies DurableObjectLocationHint[];
-
 const schema = z.object({
+  ...INVENTORY,
   HERMES_NAME: required,
   WORKER_VERSION: text,
   HERMES_VERSION: text,
@@ -197,33 +39,8 @@ const schema = z.object({
   HERMES_IMAGE_REFERENCE: text,
   HERMES_PLATFORM: z.enum(["workerd", "cloudflare"], "must be workerd or cloudflare"),
   HERMES_ENGINE: z.enum(["process", "docker", "cloudflare"], "must be process, docker or cloudflare"),
-  HERMES_DEFAULT_MODEL: model,
-  HERMES_MODELS: json(z.array(model), "[]"),
-  HERMES_PROVIDER_BASE_URL: httpUrl,
-  HERMES_CONTEXT_LENGTH: tokens,
-  HERMES_SLEEP_AFTER: duration("4h", 1000, 6 * 3600_000, "must be between 1 second and 6 hours"),
-  HERMES_DRAIN_TIMEOUT: duration("60s", 0, 900_000, "must be at most 15 minutes"),
-  HERMES_TOKEN_OVERLAP: duration("10m", 0, 24 * 3600_000, "must be at most 24 hours"),
-  HERMES_ON_DISCONNECT: z._default(z.enum(["stop", "finish"], "must be stop or finish"), "stop"),
-  HERMES_HOST_TOOLS: flag,
-  HERMES_INSTANCE_TYPE: text,
-  HERMES_LOCATION: z._default(z.enum(["", ...LOCATIONS], "must be a location hint of Durable Objects"), ""),
-  HERMES_ALLOW_UNAUTHENTICATED: flag,
-  HERMES_CORS_ORIGINS: list(origin),
   HERMES_DASHBOARD: text,
-  HERMES_DASHBOARD_HOSTNAME: hostname,
-  HERMES_DASHBOARD_ORIGIN: ownOrigin,
-  HERMES_DASHBOARD_IDLE: duration("1h", 0, 24 * 3600_000, "must be at most 24 hours"),
-  HERMES_ACCESS_TEAM_DOMAIN: hostname,
-  HERMES_ACCESS_AUDIENCES: list(z.string().check(z.regex(/^[\w-]{8,128}$/, "must list audience tags"))),
-  HERMES_PROVIDER_KEYS: z._default(
-    z.enum(["sealed", "environment"], "must be sealed or environment"),
-    "sealed",
-  ),
-  HERMES_AI_GATEWAY: httpUrl,
-  HERMES_EGRESS: egress,
   PROVIDERS_ADDRESS: httpUrl.check(z.refine((value) => value !== "", "must not be empty")),
-  HERMES_ENV: json(variables, "{}"),
   HERMES_SECRETS: json(variables, "{}"),
 });
 
@@ -320,7 +137,7 @@ function parse(env: Env): Settings {
     tokenOverlap: out.HERMES_TOKEN_OVERLAP,
     finishesAlone: out.HERMES_ON_DISCONNECT === "finish",
     hostTools: out.HERMES_HOST_TOOLS,
-    instanceType: out.HERMES_INSTANCE_TYPE || "standard-1",
+    instanceType: out.HERMES_INSTANCE_TYPE,
     allowUnauthenticated: out.HERMES_ALLOW_UNAUTHENTICATED,
     corsOrigins: out.HERMES_CORS_ORIGINS,
     dashboardOff: dashboardOff(out.HERMES_DASHBOARD),

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The way to the one Durable Object of this deployment. */
 import { ApiError, reason } from "../base/errors.ts";
-import { type Env, LOCATIONS } from "../config/settings.ts";
+import { INVENTORY } from "../config/settings.generated.ts";
+import type { Env } from "../config/settings.ts";
 import type { HermesInstance } from "../instance/instance.ts";
 
 /** With less than this the storage soon takes no more rows. */
@@ -10,9 +11,9 @@ const ENGINE_PATIENCE = 2000;
 
 /** The one instance. Where it is made is decided by the first call; the hint of later ones is not looked at. */
 export function instanceOf(env: Env): DurableObjectStub<HermesInstance> {
-  const locationHint = LOCATIONS.find((location) => location === env["HERMES_LOCATION"]);
+  const { data: locationHint } = INVENTORY.HERMES_LOCATION.safeParse(env["HERMES_LOCATION"]);
   const instances = env.INSTANCE as DurableObjectNamespace<HermesInstance>;
-  return instances.getByName("hermes", locationHint === undefined ? {} : { locationHint });
+  return instances.getByName("hermes", locationHint ? { locationHint } : {});
 }
 
 /**
