@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import shutil
 from contextlib import suppress
 from functools import cached_property
 from itertools import chain
@@ -18,8 +17,7 @@ from ..module_utils.cloudflare.client import Cloudflare, CloudflareError
 from ..module_utils.settings.checks import Checker
 from ..module_utils.settings.settings import Settings
 from ..module_utils.worker_client import RemoteClient, Unreachable
-from ..plugin_utils.actions.deployment_action import PLACE_OPTIONS, DeploymentAction
-from ..plugin_utils.build.pruning import remove_runtime
+from ..plugin_utils.actions.destroy_action import DestroyAction
 from ..plugin_utils.build.sources import Sources
 from ..plugin_utils.cloudflare import account as accounts
 from ..plugin_utils.cloudflare import hostname
@@ -43,22 +41,16 @@ WHERE = (
 """What finds a deployment at Cloudflare, whatever else the inventory says of it by now."""
 
 
-class ActionModule(DeploymentAction):
+class ActionModule(DestroyAction):
     """hermes.workers.cloudflare_destroy"""
 
-    FURTHER_INPUTS: ClassVar[frozenset[str]] = frozenset(("confirm",))
-    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = PLACE_OPTIONS | {
-        "confirmed": {"type": "raw", "default": False},
-        "forget": {"type": "raw", "default": False},
-        "only_plan": {"type": "bool", "default": False},
+    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = DestroyAction.OPTIONS | {
         "prune_images": {"type": "raw", "default": False},
     }
 
     def execute(self, options: dict[str, Any]) -> dict[str, Any]:
         self.options = options
         given = self.existing_inputs(options)
-        self.confirmed = yes_or_no("confirm", options["confirmed"])
-        self.forget = yes_or_no("hermes_forget", options["forget"])
         self.prunes = yes_or_no("hermes_prune_images", options["prune_images"])
         raw = {name: given[name] for name in WHERE if name in given}
         # Whatever is not said to be on this machine comes here, a word that names no place too.
@@ -93,32 +85,9 @@ class ActionModule(DeploymentAction):
         """The account, with the zones of the deployment's hostnames."""
         return accounts.survey(self.api, hostname.owned(self.deployed.tags))
 
-    def deploy(self) -> dict[str, Any]:
-        self.done: list[str] = []
-        self._judge()
-        lines = self._plan()
-        if self.options["only_plan"]:
-            self.show(lines)
-            return {"changed": False, "exists": self._exists()}
-        if not self._exists() or self.check_mode:
-            return {"changed": self._exists()}
-        if not self.confirmed:
-            raise Card.of(
-                self.settings.name,
-                "not destroyed: nobody confirmed it.",
-                f"answer yes, or run `{self.command('destroy', confirm='yes')}`.",
-                "confirm",
-            )
-        self.deployment.create()
-        self.deployment.take("destroy")
-        backup = None if self.forget or not self.deployed.exists else self._back_up()
-        card = self._card(backup)  # while what was noted for its commands is there
-        self._remove()
-        self.show(card)
-        return {"changed": True, "backup": str(backup) if backup else None}
-
-    def _judge(self) -> None:
+    def judge(self) -> None:
         """Refuse what cannot be judged, and what is not ours."""
+        self.done: list[str] = []
         lacking = [*self.account.problems, *chain(*self.account.zone_problems.values())]
         if lacking:
             raise Card([Problem(**entry) for entry in lacking])
@@ -145,31 +114,29 @@ class ActionModule(DeploymentAction):
         ]
         return list(dict.fromkeys([*hostname.owned(self.deployed.tags), *domains]))
 
-    def _exists(self) -> bool:
+    def exists(self) -> bool:
         there = self.deployed.exists or self._application is not None
         return there or self.deployment.folder.is_dir()
 
-    def _plan(self) -> list[str]:
-        name = self.settings.name
-        if not self._exists():
-            return ["", f"{name}: nothing to remove."]
-        lines = ["", f"Plan to destroy {name}"]
+    def has_memory(self) -> bool:
+        return self.deployed.exists
+
+    def removals(self) -> list[str]:
+        name, found = self.settings.name, []
         if self.deployed.exists:
-            lines.append(f"  delete  Worker {name} with its memory (account {self.api.account_id})")
+            found.append(f"delete  Worker {name} with its memory (account {self.api.account_id})")
         if self._application:
-            lines.append(f"  delete  container application {application_name(name)}")
-        lines += [f"  delete  {one}: custom domain or route, and record" for one in self._hostnames]
+            found.append(f"delete  container application {application_name(name)}")
+        found += [f"delete  {one}: custom domain or route, and record" for one in self._hostnames]
         if self.deployment.folder.is_dir():
             shown = self.deployment.shown(self.deployment.folder)
-            lines.append(f"  remove  {shown} (token, build, logs)")
+            found.append(f"remove  {shown} (token, build, logs)")
         if self.prunes:
-            lines.append("  delete  images of Hermes that no other Worker names")
-        if self.deployed.exists:
-            lines.append(f"  {backups.kept(self._backups(), self.deployment, self.forget)}")
-        return lines
+            found.append("delete  images of Hermes that no other Worker names")
+        return found
 
-    def _backups(self) -> Path:
-        return backups.folder_of(self.deployment)
+    def end(self, *, keep: bool) -> Path | None:
+        return self._back_up() if keep else None
 
     def _back_up(self) -> Path | None:
         """Have Hermes' state saved, and download it; None when there never was any."""
@@ -181,7 +148,7 @@ class ActionModule(DeploymentAction):
             backup = backups.newest(client)
             if backup is None:
                 return None
-            path = backups.path_for(self.settings.name, backup, self._backups())
+            path = backups.path_for(self.settings.name, backup, backups.folder_of(self.deployment))
             backups.download(client, backup, path)
             return path
         except Unreachable as error:
@@ -193,7 +160,7 @@ class ActionModule(DeploymentAction):
                 "save",
             ) from error
 
-    def _remove(self) -> None:
+    def remove(self) -> None:
         """Take everything away; the Worker last, because its tags tell what else is ours."""
         name = self.settings.name
         names = hostname.Hostnames(
@@ -217,25 +184,15 @@ class ActionModule(DeploymentAction):
         if place := self.deployment.containers():
             with suppress(Card):  # an engine that is gone has nothing of ours
                 Containers(**place).remove_all()
-        shutil.rmtree(self.deployment.folder, ignore_errors=True)
-        remove_runtime(self.deployment)
 
     def _so_far(self) -> str | None:
         return f"Deleted: {', '.join(self.done)}." if getattr(self, "done", None) else None
 
-    def _card(self, backup: Path | None) -> list[str]:
-        lines = ["", f"{self.settings.name}: destroyed"]
-        if backup is None:
-            return [*lines, "  no backup was kept"]
-        return [
-            *lines,
-            f"  backup  {self.deployment.shown(backup)}",
-            *([f"  note    {note}"] if (note := backups.size_words(backup.stat().st_size)) else []),
-            "",
-            "To have it back:",
-            f"  {self.command('deploy')}",
-            f"  {self.restore_command(backup)}",
-        ]
+    def remark(self, backup: Path) -> str:
+        return backups.size_words(backup.stat().st_size)
+
+    def way_back(self, backup: Path) -> list[str]:
+        return [self.command("deploy"), self.restore_command(backup)]
 
 
 def refuse_what_is_here(settings: Settings) -> None:
