@@ -66,7 +66,7 @@ class ActionModule(CardAction):
             "deployments": len(found),
             "batch": list(self.task_vars.get("ansible_play_batch", [])),
             "accounts": accounts_,
-            "strangers": self._strangers(),
+            "unlisted_deployments": self._unlisted_deployments(),
         }
 
     def _inputs_of(self, host: str, names: Iterable[str]) -> dict[str, Any] | None:
@@ -75,7 +75,7 @@ class ActionModule(CardAction):
         found = inventory.read(names, variables, variables.__getitem__)
         return None if found.problems else {"hermes_name": host} | found.values
 
-    def _strangers(self) -> list[dict[str, str]]:
+    def _unlisted_deployments(self) -> list[dict[str, str]]:
         """Return the deployments of ours in these accounts that no host of the whole inventory is."""
         named = {one[:2] for one in self._identities}
         found = {}

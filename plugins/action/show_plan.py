@@ -16,7 +16,7 @@ class ActionModule(CardAction):
 
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = {
         "register": {"type": "str", "default": "preflight_result"},
-        "strangers": {"type": "list", "elements": "dict", "default": []},
+        "unlisted_deployments": {"type": "list", "elements": "dict", "default": []},
     }
 
     def execute(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -27,7 +27,13 @@ class ActionModule(CardAction):
             if plan and "changes" in plan:
                 plans[host] = plan
         in_full = len(self.task_vars.get("ansible_play_hosts_all", [])) <= FULL_CARDS
-        self.show([*lines(plans, in_full=in_full), *noted(plans), *others(options["strangers"])])
+        self.show(
+            [
+                *lines(plans, in_full=in_full),
+                *noted(plans),
+                *unlisted(options["unlisted_deployments"]),
+            ]
+        )
         return {"changed": False}
 
 
@@ -78,9 +84,9 @@ def noted(plans: dict[str, dict[str, Any]]) -> list[str]:
     ]
 
 
-def others(strangers: list[dict[str, str]]) -> list[str]:
+def unlisted(deployments: list[dict[str, str]]) -> list[str]:
     """Return what is said of deployments that no host of the inventory is."""
-    names = [f"{one['name']} (account {one['account_id']})" for one in strangers]
+    names = [f"{one['name']} (account {one['account_id']})" for one in deployments]
     if not names:
         return []
     return [f"Not in this inventory: {', '.join(names)}. Nothing is done to them."]

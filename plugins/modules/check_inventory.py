@@ -43,7 +43,7 @@ accounts:
   returned: success
   type: dict
   sample: {0e7fd2c59c1b64aa: {subdomain: acme, scripts: {alice: 5e0f7a1c}}}
-strangers:
+unlisted_deployments:
   description: Deployments of this collection in these accounts that no host of the inventory is.
   returned: success
   type: list

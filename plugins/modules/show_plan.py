@@ -21,7 +21,7 @@ options:
       - Name of the variable in which each host registered the result of M(hermes.workers.preflight).
     type: str
     default: preflight_result
-  strangers:
+  unlisted_deployments:
     description:
       - Deployments that the inventory does not name, as M(hermes.workers.check_inventory) found them.
     type: list
