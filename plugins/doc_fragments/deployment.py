@@ -33,7 +33,9 @@ options:
     required: true
 """
 
+    # Ansible takes no fragment without options.
     SECRETS = r"""
+options: {}
 notes:
   - Reads keys and tokens by itself from the host's variables, such as C(anthropic_api_key), and has no option for them,
     so that nothing that prints a task's arguments shows one. They are never logged or written to a file, except for

@@ -5,7 +5,11 @@ from __future__ import annotations
 
 import ast
 import html
+import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,3 +110,29 @@ def test_each_wish_leads_to_one_page_that_begins_with_the_command() -> None:
         (page,) = re.findall(r"\]\(([^)]+)\)", row)
         begins = re.match(r"# .+\n\n```sh\n", (ROOT / page).read_text())
         assert begins, f"{page} does not begin with a command"
+
+
+def test_ansible_doc_reads_every_module_plugin_and_role() -> None:
+    program = Path(sys.executable).with_name("ansible-doc")
+    where = {"ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible/collections")}
+    done = subprocess.run(
+        [program, "--metadata-dump", "--no-fail-on-errors", "hermes.workers"],
+        env=os.environ | where,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = json.loads(done.stdout)["all"]
+    ours = {
+        (kind, name.removeprefix("hermes.workers.")): entry
+        for kind, found in told.items()
+        for name, entry in found.items()
+        if name.startswith("hermes.workers.")
+    }
+    assert {key: entry["error"] for key, entry in ours.items() if "error" in entry} == {}
+    files = {
+        (kind.removesuffix("s"), path.stem)
+        for kind in ("callback", "inventory", "lookup", "modules")
+        for path in (ROOT / "plugins" / kind).glob("*.py")
+    }
+    assert files <= ours.keys()
