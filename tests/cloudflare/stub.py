@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 from aiohttp import web
 from ansible_collections.hermes.workers.plugins.module_utils.digests import proof
+from ansible_collections.hermes.workers.plugins.module_utils.settings.values import SECONDS
 
 from tests.cloudflare.accounts import Version, Worker
 from tests.cloudflare.edge import BODY_BYTES, IDLE_SECONDS, Edge, too_large
@@ -130,8 +131,9 @@ class StubEdge(Edge):
         if given and given == secrets.get("API_TOKEN"):
             stub.ends.pop(digest(given), None)
             if previous and previous != given:
-                overlap = float(version.variables()["HERMES_TOKEN_OVERLAP"].removesuffix("s"))
-                stub.ends.setdefault(digest(previous), self.clock() + overlap)
+                overlap = version.variables()["HERMES_TOKEN_OVERLAP"]
+                seconds = int(overlap[:-1]) * SECONDS[overlap[-1]]
+                stub.ends.setdefault(digest(previous), self.clock() + seconds)
             return "current"
         if (
             given
