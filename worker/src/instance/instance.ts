@@ -7,20 +7,14 @@ import { BOOT_CAUSE } from "../base/headers.ts";
 import type { Lasting } from "../base/lasting.ts";
 import { Log, Redactor } from "../base/log.ts";
 import { realTime } from "../base/time.ts";
-import type { Restart } from "../config/configuration.ts";
 import { deployedDigest } from "../config/deployed-digest.ts";
 import { buildGo, NO_KEYS } from "../config/hermes-config.ts";
 import { type Env, type Settings, secretValues, settingsOf } from "../config/settings.ts";
 import { BoundedSandbox } from "../sandbox/bounded.ts";
-import type { JobTrouble } from "../sandbox/commands.ts";
-import { ContainerSandbox } from "../sandbox/container.ts";
-import { NoContainer } from "../sandbox/no-container.ts";
-import { ProcessSandbox } from "../sandbox/process-engine.ts";
 import { run } from "../sandbox/run.ts";
-import { CLOUD_START, LOCAL_START, type Sandbox } from "../sandbox/sandbox.ts";
 import { markOf, type StorageMark } from "../state/storage-mark.ts";
 import { type Part, Uploads } from "../state/uploads.ts";
-import { type Generation, Vault } from "../state/vault.ts";
+import { Vault } from "../state/vault.ts";
 import { ChatTurns, TURN_HEADERS } from "./chat-turns.ts";
 import { ASLEEP, DashboardProxy, PROXY_HEADERS, WAKING } from "./dashboard-proxy.ts";
 import { DashboardSessions, type Opened } from "./dashboard-sessions.ts";
@@ -28,77 +22,30 @@ import { DashboardSockets, SOCKET_END } from "./dashboard-sockets.ts";
 import { abortOf, CREDENTIAL, type Credential, Leases, TROUBLED, type Until } from "./leases.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import type { InstanceRecord, ProviderTrouble } from "./record.ts";
-import { asOf, count } from "./running-time.ts";
+import { sandboxOf } from "./sandbox-of.ts";
 import { type Deaths, TokenRotation, type TokenUse } from "./token-rotation.ts";
+import {
+  backupView,
+  type ConfigurationView,
+  dated,
+  type Health,
+  iso,
+  isoOrNull,
+  type RiskView,
+  runningOf,
+  type ShrinkageView,
+  type StorageView,
+  snapshotsOf,
+  startingOf,
+} from "./views.ts";
 
+/** Where the record is stored: its name in the storages that there are. */
 const RECORD = "memory";
-/** When this object was last torn down for a broken way to the container engine. */
-const HEALED = "healed";
-/** Not again within so many milliseconds: what did not help then does not help now. */
-const HEAL_PAUSE = 10_000;
-/** No month that is told of began before; in milliseconds. */
-const LONGEST_MONTHS = 62 * 24 * 3600_000;
-/** How long a sandbox goes on at most that was told to stop, in milliseconds. */
-const LONGEST_TERM = 840_000;
 /** What only looks into the sandbox takes no longer, in milliseconds. */
 const LOOK = 30_000;
 
 /** What is wrong with a backup itself, whoever sends it how often. */
 const OF_THE_BACKUP = new Set(["bad_backup", "backup_not_restored", "state_too_large"]);
-
-/** What `/api/health` says about the instance. */
-export interface Health {
-  state: InstanceRecord["state"];
-  /** ISO 8601. */
-  since: string;
-  bootId: string | null;
-  /** Since when (ISO 8601), and for what, a boot waits that has nothing yet in which a command works. */
-  starting: { since: string; why: string } | null;
-  image: string | null;
-  gateway: "running" | null;
-  lastJobError: (Omit<JobTrouble, "at"> & { at: string }) | null;
-  confined: boolean | null;
-  /** Version of the code and settings that this object runs with; the Worker before it may have another. */
-  version: string;
-  /** Whether this object runs with all that the asking Worker has, secrets among it. */
-  inStep: boolean;
-  configuration: ConfigurationView | null;
-  storage: StorageView;
-  stateAtRisk: RiskView | null;
-  stateShrank: ShrinkageView | null;
-}
-
-/** What Hermes knows was not saved for too long. */
-export interface RiskView {
-  /** ISO 8601. */
-  since: string;
-  why: string;
-}
-
-/** The state is a fraction of what it was; the backup from before is kept. */
-export interface ShrinkageView {
-  since: string;
-  bytes: number;
-  before: { backup: number; bytes: number };
-}
-
-/** Which storage it is, and what is kept in it: whoever remembers another one knows that this one began anew. */
-export interface StorageView {
-  id: string;
-  /** ISO 8601. */
-  since: string;
-  backups: number;
-  newestBackup: { id: number; created: string; digest: string } | null;
-}
-
-/** Whether a running Hermes has the deployed settings; `null` where none runs, or while nobody knows. */
-export interface ConfigurationView {
-  current: boolean;
-  /** The variables whose values are not in force. */
-  differs: string[];
-  /** The lightest restart that brings them. */
-  restart: Restart;
-}
 
 /** One person's Hermes. Every answer carries the request id it was given. */
 export class HermesInstance extends DurableObject<Env> {
@@ -653,97 +600,4 @@ async function isDigestOf(digest: string, secret: string): Promise<boolean> {
   const encoder = new TextEncoder();
   const [given, right] = [encoder.encode(digest), encoder.encode(hex(await digestOf(secret)))];
   return given.byteLength === right.byteLength && crypto.subtle.timingSafeEqual(given, right);
-}
-
-function startingOf({ starting }: Readonly<InstanceRecord>): Health["starting"] {
-  return starting === null ? null : { ...starting, since: iso(starting.since) };
-}
-
-/** Seconds that the sandbox ran, with what it has run until now. */
-function runningOf(record: Readonly<InstanceRecord>, now: number) {
-  const meter = asOf(count(record.meter, record.runningSince ?? now, now), now);
-  const seconds = (ms: number) => Math.round(ms / 1000);
-  return {
-    today: seconds(meter.today),
-    month: seconds(meter.month),
-    lastMonth: seconds(meter.lastMonth),
-    // A sandbox that ends while this object is not in memory tells nobody.
-    atMost: record.learnedLate !== null && now - record.learnedLate < LONGEST_MONTHS,
-  };
-}
-
-/** The platform's container where there is one, else the process engine. */
-function sandboxOf(ctx: DurableObjectState, env: Env, settings: Settings): Sandbox {
-  const cloud = settings.platform === "cloudflare";
-  if (ctx.container !== undefined) return containerOf(ctx, ctx.container, settings);
-  if (env.ENGINE !== undefined && env.LOOPBACK !== undefined)
-    return new ProcessSandbox(env.ENGINE, env.LOOPBACK, cloud ? CLOUD_START : LOCAL_START);
-  if (cloud) return new NoContainer();
-  throw new ApiError({
-    status: 503,
-    code: "bad_configuration",
-    message:
-      "There is neither a container nor an engine: bind ENGINE and LOOPBACK, or configure a container.",
-  });
-}
-
-/** Where the platform puts the authority that vouches for intercepted hosts, in each container anew. */
-const INTERCEPTION_CA = "/etc/cloudflare/certs/cloudflare-containers-ca.crt";
-
-function containerOf(ctx: DurableObjectState, container: Container, settings: Settings): Sandbox {
-  const entrypoints = ctx.exports as unknown as Record<"Providers" | "Egress", (options: object) => Fetcher>;
-  const open = settings.egress === "open";
-  return new ContainerSandbox({
-    container,
-    providers: entrypoints.Providers({}),
-    providersHost: new URL(settings.providersAddress).host,
-    egress: open ? null : entrypoints.Egress({}),
-    instance: settings.instanceType,
-    local: settings.engine === "docker",
-    reference: settings.imageReference,
-    // Docker's neighbours on the bridge must not reach Hermes; the runtime comes from inside.
-    env: {
-      ...(settings.engine === "docker" ? { SANDBOX_BIND: "127.0.0.1" } : {}),
-      ...(open ? {} : { SANDBOX_EXTRA_CA: INTERCEPTION_CA }),
-      // A host that goes away there leaves a quarter of an hour; what Hermes is at may come to its end, and be saved.
-      ...(settings.platform === "cloudflare" ? { SANDBOX_TERM_PATIENCE: termPatience(settings) } : {}),
-    },
-    heal: async () => {
-      const last = ctx.storage.kv.get<number>(HEALED) ?? 0;
-      if (Math.abs(Date.now() - last) < HEAL_PAUSE) return;
-      ctx.storage.kv.put(HEALED, Date.now());
-      await ctx.storage.sync();
-      ctx.abort("The way to the container engine is broken; this object starts over.");
-    },
-  });
-}
-
-function termPatience({ drainTimeout }: Settings): string {
-  return String(Math.min(drainTimeout, LONGEST_TERM) / 1000);
-}
-
-function iso(at: number): string {
-  return new Date(at).toISOString();
-}
-
-function isoOrNull(at: number | null): string | null {
-  return at === null ? null : iso(at);
-}
-
-function dated<T extends { at: number }>(trouble: T | null): (Omit<T, "at"> & { at: string }) | null {
-  return trouble === null ? null : { ...trouble, at: iso(trouble.at) };
-}
-
-/** The snapshots that are still needed; whoever tidies up the container engine may remove all others. */
-function snapshotsOf({ snapshot, startedFrom }: Readonly<InstanceRecord>) {
-  const needed = [startedFrom, snapshot].filter((one) => one !== null);
-  return [...new Map(needed.map((one) => [one.id, one])).values()].map(({ renewed, ...one }) => ({
-    ...one,
-    renewed: iso(renewed),
-  }));
-}
-
-function backupView(generation: Generation) {
-  const { id, bytes, digest, sha256, reason, image, state, note } = generation;
-  return { id, created: iso(generation.created), bytes, digest, sha256, reason, image, state, note };
 }

@@ -4,7 +4,6 @@
  * it goes through here. It knows no HTTP of its own and asks the clock it was given, so that a simulator can
  * drive it.
  */
-
 import { ApiError } from "../base/errors.ts";
 import type { Lasting } from "../base/lasting.ts";
 import { within } from "../base/time.ts";
