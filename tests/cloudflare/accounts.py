@@ -180,6 +180,13 @@ class Worker:
         return self.deployments[-1].version if self.deployments else None
 
     @property
+    def serving(self) -> Version:
+        """The version that serves, of a Worker of which one does."""
+        if (version := self.current) is None:
+            raise LookupError(f"nothing of {self.name} serves")
+        return version
+
+    @property
     def is_latest_deployed(self) -> bool:
         """Whether all requests go to the newest version: only then Cloudflare changes secrets or settings."""
         last = self.deployments[-1] if self.deployments else None

@@ -16,7 +16,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aiohttp import ClientError, ClientSession, ClientTimeout, WSMsgType, web
+from aiohttp import (
+    ClientError,
+    ClientSession,
+    ClientTimeout,
+    ClientWebSocketResponse,
+    WSMsgType,
+    web,
+)
 
 from tests.cloudflare import workerd
 from tests.cloudflare.accounts import Account, State, Version, Worker
@@ -91,8 +98,13 @@ class Served:
 
     @property
     def port(self) -> int:
-        front = self.fronts.get(self.worker.current.id)
+        front = self.fronts.get(self.worker.serving.id)
         return int((front[1] if front else self.http).getsockname()[1])
+
+    @property
+    def alive(self) -> bool:
+        """Whether its workerd runs."""
+        return self.running is not None and self.running.returncode is None
 
     @property
     def processes(self) -> list[asyncio.subprocess.Process]:
@@ -132,9 +144,7 @@ class Edge:
     def deployed(self, worker: Worker, delay: float) -> None:
         """Have a version serve. Its object keeps the version of before for so many seconds as long as it is in use."""
         served = self._served.get(worker.tag)
-        alive = served is not None and served.running and served.running.returncode is None
-        in_use = alive and (served.requests or self.clock() - served.used < IDLE_SECONDS)
-        if not in_use or delay <= 0:
+        if served is None or not served.alive or not self._in_use(served) or delay <= 0:
             self.changed(worker)
             return
         due = self.clock() + delay
@@ -143,6 +153,9 @@ class Edge:
             asyncio.get_running_loop().create_task(self._update(served))
         # Each deployment has a timer of its own, and the first that is over brings the newest version.
         served.update_at = min(served.update_at, due)
+
+    def _in_use(self, served: Served) -> bool:
+        return served.requests > 0 or self.clock() - served.used < IDLE_SECONDS
 
     async def _update(self, served: Served) -> None:
         """Cut an object when its time is over, in the middle of what it does."""
@@ -202,6 +215,7 @@ class Edge:
         for served in self._served.values():
             for process in served.processes:
                 if process.returncode is None:
+                    assert process.stdin is not None
                     process.stdin.close()
                     ends.append(process.wait())
             for listener in (
@@ -283,22 +297,22 @@ class Edge:
         """Have the current version running; returns False when it does not start."""
         async with served.lock:
             worker = served.worker
-            version = worker.current
+            version = worker.serving
             has_application = any(
                 namespace.id in account.applications for namespace in worker.namespaces.values()
             )
             wanted = (version.id, has_application)
-            alive = served.running is not None and served.running.returncode is None
-            if alive and served.shown == wanted:
+            shown = served.shown if served.alive else None
+            if shown == wanted:
                 return True
-            if alive and served.update_at is not None and served.shown[1] == has_application:
+            if shown is not None and served.update_at is not None and shown[1] == has_application:
                 return version.id in served.fronts or await self._start_front(served, version)
             self.changed(worker)
             if workerd.speaks_to_an_engine(version) and has_application:
                 await self._start_engine(served)
             await self._start_workerd(served, version, has_application)
             served.shown = wanted
-            return await _answers(served.running, served.port)
+            return served.running is not None and await _answers(served.running, served.port)
 
     async def _start_front(self, served: Served, version: Version) -> bool:
         """Start the Worker of a version whose object is not there yet."""
@@ -494,7 +508,10 @@ async def _websocket(session: ClientSession, port: int, request: web.Request) ->
         return here
 
 
-async def _frames(source: object, target: object) -> None:
+Socket = web.WebSocketResponse | ClientWebSocketResponse
+
+
+async def _frames(source: Socket, target: Socket) -> None:
     async for message in source:
         if message.type == WSMsgType.TEXT:
             await target.send_str(message.data)

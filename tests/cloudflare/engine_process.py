@@ -14,7 +14,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
 from engine import cli, server
@@ -58,18 +58,18 @@ class Slow(Engine):
     async def started(self) -> None:
         """Wait until commands work in the sandbox, or it has ended."""
         waiting = asyncio.ensure_future(asyncio.sleep(self._ready_at - time.monotonic()))
-        await asyncio.wait([waiting, self.sandbox().ended], return_when=asyncio.FIRST_COMPLETED)
+        both: list[asyncio.Future[Any]] = [waiting, self.sandbox().ended]
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
 
 
 async def execute(request: web.Request, *rest: Any) -> web.StreamResponse:
     """Run a command as the product's engine does, once its container has started."""
-    await request.app[server._engine].started()
+    await cast(Slow, request.app[server._engine]).started()
     return await run(request, *rest)
 
 
 if __name__ == "__main__":
-    cli.Images = AnyImage
-    cli.Engine = Slow
-    server.execute = execute
+    vars(cli).update(Images=AnyImage, Engine=Slow)
+    vars(server).update(execute=execute)
     sys.exit(cli.main(sys.argv[1:]))

@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import containers, scripts
 from ansible_collections.hermes.workers.plugins.module_utils.cloudflare.client import (
@@ -192,14 +192,15 @@ def guarded() -> Iterator[Any]:
     with subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
+        stdin = cast(IO[str], process.stdin)
 
         def tell(line: str) -> None:
             with contextlib.suppress(BrokenPipeError):
-                process.stdin.write(line + "\n")
-                process.stdin.flush()
+                stdin.write(line + "\n")
+                stdin.flush()
 
         yield tell
-        process.stdin.close()
+        stdin.close()
 
 
 def guard() -> int:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -324,4 +324,5 @@ async def fail(request: web.Request, kind: Kind) -> web.Response:
 
 def port_of(site: web.TCPSite) -> int:
     """Return the port that a site got."""
-    return int(site._server.sockets[0].getsockname()[1])
+    server = cast(asyncio.Server, site._server)
+    return int(server.sockets[0].getsockname()[1])

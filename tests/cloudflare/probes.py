@@ -124,7 +124,7 @@ class Field:
         """Return the id of the Worker's objects, and so of its container application."""
         found = scripts.settings(self.api, self.name) or {}
         bindings = found.get("bindings") or []
-        return next(one["namespace_id"] for one in bindings if one["name"] == "INSTANCE")
+        return str(next(one["namespace_id"] for one in bindings if one["name"] == "INSTANCE"))
 
     def request(self, method: str, path: str, **more: Any) -> requests.Response:
         """Send a request to the probing Worker."""

@@ -18,6 +18,7 @@ from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector, web
 
 from tests.cloudflare.calls import is_write
 from tests.cloudflare.edge import HOP_BY_HOP
+from tests.cloudflare.plane import port_of
 from tests.cloudflare.shapes import shape
 
 REGISTRY = re.compile(r"(?<=/registries/)[^/]+")
@@ -32,7 +33,7 @@ class Answered:
     method: str
     path: str
     status: int
-    codes: list[int]
+    codes: list[int | None]
     shape: Any
 
     @property
@@ -87,7 +88,7 @@ class Recorder:
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
-        self.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
+        self.url = f"http://127.0.0.1:{port_of(site)}"
 
     async def _stop(self) -> None:
         await self._runner.cleanup()

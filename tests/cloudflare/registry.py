@@ -8,10 +8,9 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from aiohttp import web
 
@@ -174,7 +173,7 @@ class _Api:
 
     @web.middleware
     async def _guard(
-        self, request: web.Request, handler: Callable[[web.Request], Any]
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         """Demand credentials for the account that the path begins with."""
         permission = "pull" if request.method in ("GET", "HEAD") else "push"

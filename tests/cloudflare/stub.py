@@ -48,6 +48,13 @@ class Stub:
     def __post_init__(self) -> None:
         self.go.set()
 
+    @property
+    def started(self) -> Version:
+        """What an object that was started runs with."""
+        if self.version is None:
+            raise LookupError("this object was never started")
+        return self.version
+
 
 class StubEdge(Edge):
     """Answers for all Workers itself. `thinks` is how many seconds a chat takes."""
@@ -67,7 +74,8 @@ class StubEdge(Edge):
     @property
     def strangers(self) -> list[tuple[str, str, str]]:
         """What Workers of others were asked: host, path and the Authorization header. They say yes to everything."""
-        return self.__dict__.setdefault("asked", [])
+        asked: list[tuple[str, str, str]] = self.__dict__.setdefault("asked", [])
+        return asked
 
     def changed(self, worker: Worker) -> None:
         """Restart a Worker's object: streams are cut, what was held back goes on."""
@@ -83,7 +91,8 @@ class StubEdge(Edge):
 
     @property
     def _stubs(self) -> dict[str, Stub]:
-        return self.__dict__.setdefault("stubs", {})
+        stubs: dict[str, Stub] = self.__dict__.setdefault("stubs", {})
+        return stubs
 
     def _stub(self, worker: Worker) -> Stub:
         stub = self._stubs.setdefault(worker.tag, Stub(self.thinks))
@@ -102,7 +111,7 @@ class StubEdge(Edge):
         if (request.content_length or 0) > BODY_BYTES:
             return await too_large(request)
         worker = found[1]
-        version = worker.current
+        version = worker.serving
         if "WORKER_VERSION" not in version.variables():
             self.strangers.append(
                 (request.host, request.path, request.headers.get("Authorization", ""))
@@ -146,7 +155,7 @@ class StubEdge(Edge):
     async def _health(
         self, _request: web.Request, worker: Worker, stub: Stub, which: str
     ) -> web.Response:
-        variables = worker.current.variables()
+        variables = worker.serving.variables()
         told = {
             "status": "ok",
             "token": {"which": which, "previousUntil": None, "proven": which == "current"},
@@ -155,9 +164,9 @@ class StubEdge(Edge):
                 "state": "awake",
                 "image": stub.running["HERMES_IMAGE"],
                 "bootId": "stub",
-                "version": stub.version.variables()["WORKER_VERSION"],
-                "inStep": stub.version.bindings == worker.current.bindings,
-                "configuration": configuration(stub.running, inputs(stub.version)),
+                "version": stub.started.variables()["WORKER_VERSION"],
+                "inStep": stub.started.bindings == worker.serving.bindings,
+                "configuration": configuration(stub.running, inputs(stub.started)),
             },
             "hermes": {"version": variables["HERMES_VERSION"], "gateway": "running"},
             "models": {"default": variables["HERMES_DEFAULT_MODEL"], "further": []},
@@ -168,7 +177,7 @@ class StubEdge(Edge):
         self, request: web.Request, worker: Worker, _stub: Stub, _which: str
     ) -> web.Response:
         nonce = (await request.json())["nonce"]
-        made = {name: proof(value, nonce) for name, value in worker.current.secrets().items()}
+        made = {name: proof(value, nonce) for name, value in worker.serving.secrets().items()}
         return web.json_response({"proofs": made})
 
     async def _status(
@@ -177,7 +186,7 @@ class StubEdge(Edge):
         told = {
             "state": "awake",
             "requestsInFlight": stub.in_flight,
-            "configurationIsCurrent": stub.running == inputs(stub.version),
+            "configurationIsCurrent": stub.running == inputs(stub.started),
         }
         return web.json_response(told)
 
@@ -185,7 +194,7 @@ class StubEdge(Edge):
         self, request: web.Request, worker: Worker, stub: Stub, _which: str
     ) -> web.Response:
         body = await request.json()
-        wanted = {**inputs(stub.version), **relevant(body["variables"])}
+        wanted = {**inputs(stub.started), **relevant(body["variables"])}
         wanted |= {name: "changed" for name in body["secrets"] if name in FOR_HERMES}
         told = configuration(stub.running, wanted)
         return web.json_response({"restart": told["restart"], "because": told["differs"]})
@@ -193,7 +202,7 @@ class StubEdge(Edge):
     async def _restarted(
         self, _request: web.Request, worker: Worker, stub: Stub, _which: str
     ) -> web.Response:
-        before, stub.running = stub.running, inputs(stub.version)
+        before, stub.running = stub.running, inputs(stub.started)
         told = configuration(before, stub.running)
         return web.json_response({"state": "awake", "restarted": told["restart"]})
 
@@ -214,7 +223,7 @@ class StubEdge(Edge):
     ) -> web.StreamResponse:
         body = await request.json()
         await stub.go.wait()
-        if stub.version.secrets().get("ANTHROPIC_API_KEY", "").startswith(WRONG_KEY):
+        if stub.started.secrets().get("ANTHROPIC_API_KEY", "").startswith(WRONG_KEY):
             error = {"code": "provider_refused", "message": "The provider refuses the key."}
             return web.json_response({"error": error}, status=502)
         stub.in_flight += 1
@@ -238,7 +247,8 @@ class StubEdge(Edge):
             await asyncio.sleep(stub.thinks / 3)
             self._stub(worker)
             if cut.is_set():
-                request.transport.abort()
+                if request.transport is not None:
+                    request.transport.abort()
                 return response
             choice = {
                 "index": 0,

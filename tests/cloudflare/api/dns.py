@@ -100,7 +100,7 @@ def _refuse_read_only(record: dict[str, Any]) -> None:
 
 
 def _validated(call: Call, base: dict[str, Any]) -> dict[str, Any]:
-    given = {
+    given: dict[str, Any] = {
         name: base[name]
         for name in ("type", "name", "content", "ttl", "proxied", "comment")
         if name in base

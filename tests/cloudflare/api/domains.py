@@ -56,7 +56,9 @@ def detach(call: Call) -> Any:
 def changeset(call: Call) -> Any:
     """Tell what attaching hostnames would do; changes nothing."""
     name = _worker_name(call)
-    added, updated, conflicting = [], [], []
+    added: list[Any] = []
+    updated: list[Any] = []
+    conflicting: list[Any] = []
     for wanted in call.body or []:
         found = call.state.domain(wanted["hostname"])
         if found is None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import web
+from aiohttp import BodyPartReader, web
 
 from tests.cloudflare.accounts import Account, Module, State, Token, Zone
 from tests.cloudflare.calls import BODY, TOKEN, scrubbed
@@ -222,6 +222,7 @@ async def _form(request: web.Request) -> tuple[Any, list[Module]]:
     body: Any = None
     modules = []
     async for part in await request.multipart():
+        assert isinstance(part, BodyPartReader), "a form in a form"
         content = bytes(await part.read(decode=True))
         if part.name in ("metadata", "settings"):
             body = json.loads(content)

@@ -70,7 +70,7 @@ def _reconciled(version: Version) -> dict[str, Any]:
     names = ("updated", "deleted", "renamed", "transferred", "transfer_pending")
     notes = ("warnings", "info", "removable_entries")
     created = list(version.metadata["exports"]) if version.number == 1 else []
-    lists = {name: [] for name in (*names, *notes)}
+    lists: dict[str, list[Any]] = {name: [] for name in (*names, *notes)}
     return {"exports_reconciliation": {"created": created, **lists}}
 
 

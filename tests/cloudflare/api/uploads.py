@@ -193,7 +193,7 @@ def _binding(
     if kind not in KINDS:
         raise invalid_script(f"The stand-in does not know bindings of type {kind}.")
     if kind == "inherit":
-        inherited = before.get(given.get("old_name") or name)
+        inherited = before.get(given.get("old_name") or name or "")
         if inherited is None and strict:
             raise Refusal(
                 400,
@@ -267,7 +267,7 @@ def _check_objects(
     for binding in bindings:
         if binding["type"] != "durable_object_namespace":
             continue
-        class_name = binding.get("class_name")
+        class_name = binding.get("class_name", "")
         if class_name not in namespaces:
             raise Refusal(
                 400,
