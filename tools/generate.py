@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,7 +96,17 @@ def description(setting: Setting) -> list[str]:
     words = markup(setting.text[0].upper() + setting.text[1:])
     default = markup(setting.shown_default)
     more = f" By default {default}." if default else ""
-    return ["        description:\n", f"          - {literal(words.rstrip('.') + '.' + more)}\n"]
+    item = literal(words.rstrip(".") + "." + more)
+    # YAML reads a line's end in a text as a space.
+    folded = textwrap.fill(
+        item,
+        width=120,
+        initial_indent="          - ",
+        subsequent_indent="            ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return ["        description:\n", f"{folded}\n"]
 
 
 def markup(text: str) -> str:
