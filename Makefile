@@ -40,7 +40,7 @@ WITH_STAND_IN := $(WITH_TOOLS) PYTHONPATH="$(CURDIR)/.ansible/collections"
 PACKED := .ansible/packed
 
 .DEFAULT_GOAL := help
-.PHONY: help deploy verify rotate-keys status logs backup restore lifecycle destroy test test-python test-worker test-molecule mutants lint bench record rehearse live generate lock tools test-tools worker-tools
+.PHONY: help deploy verify rotate-keys status logs backup restore lifecycle destroy test test-python test-worker test-molecule mutants lint bench record rehearse live generate release lock tools test-tools worker-tools
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  %-11s %s\n", $$1, $$2}'
@@ -92,6 +92,7 @@ mutants: tools test-tools worker-tools ## Break each promise and see its test fa
 lint: test-tools worker-tools ## Run every static check
 	@$(IN_CHECKOUT) ansible-lint --offline
 	@$(IN_CHECKOUT) yamllint --strict .
+	@$(IN_CHECKOUT) antsibull-changelog lint
 	@$(IN_CHECKOUT) ruff check .
 	@$(IN_CHECKOUT) ruff format --check .
 	@$(IN_CHECKOUT) mypy --no-error-summary
@@ -116,6 +117,9 @@ live: tools test-tools ## Prove it on a real account, which costs cents; only wi
 
 generate: tools test-tools ## Write what the catalogue of settings decides: documentation, arguments, the Worker's reading
 	@$(WITH_TOOLS) python -m tools.generate
+
+release: tools test-tools ## Make a release: version, changelog, commit, tag and tarball (VERSION=1.2.3)
+	@$(IN_CHECKOUT) python -m tools.release "$(VERSION)"
 
 lock: ## Compile every lock file again, with hashes
 	@for name in requirements/deploy requirements/test host/host roles/worker/files/node; do \

@@ -49,4 +49,10 @@ backup:
   returned: success, not in check mode
   type: dict
   sample: {"id": 7, "created": "2026-11-24T19:00:00.000Z", "bytes": 71234, "state": "good"}
+shown:
+  description: What was shown to people, line by line, without colours.
+  returned: when something was
+  type: list
+  elements: str
+  sample: ["alice: backed up"]
 """

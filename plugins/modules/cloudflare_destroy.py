@@ -62,4 +62,10 @@ backup:
   returned: changed
   type: str
   sample: /home/me/.hermes/backups/alice-20261123-120000.hermes
+shown:
+  description: What was shown to people, line by line, without colours.
+  returned: when something was
+  type: list
+  elements: str
+  sample: ["alice: destroyed"]
 """

@@ -45,4 +45,10 @@ status:
   description: What C(/api/instance/status) answers, or empty.
   returned: success
   type: dict
+shown:
+  description: What was shown to people, line by line, without colours.
+  returned: when something was
+  type: list
+  elements: str
+  sample: ["alice: awake"]
 """

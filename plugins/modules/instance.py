@@ -46,4 +46,10 @@ instance:
   returned: success
   type: dict
   sample: {"state": "asleep", "since": "2026-11-24T19:00:00.000Z", "bootId": null, "image": null, "gateway": null}
+shown:
+  description: What was shown to people, line by line, without colours.
+  returned: when something was
+  type: list
+  elements: str
+  sample: ["alice: Hermes is asleep"]
 """

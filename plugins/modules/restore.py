@@ -46,4 +46,10 @@ backup:
   description: What the Worker says of it.
   returned: success, not in check mode
   type: dict
+shown:
+  description: What was shown to people, line by line, without colours.
+  returned: when something was
+  type: list
+  elements: str
+  sample: ["alice: restored, Hermes runs with .hermes/backups/alice-20261123-120000.tar.gz"]
 """

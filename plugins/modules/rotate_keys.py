@@ -67,4 +67,10 @@ seconds_to_first_token:
   description: Until the first text of the chat that proved the keys.
   returned: when there was something to prove
   type: float
+shown:
+  description: What was shown to people, line by line, without colours.
+  returned: when something was
+  type: list
+  elements: str
+  sample: ["alice: rotated api_token"]
 """

@@ -42,4 +42,10 @@ changed:
   description: Always false.
   returned: always
   type: bool
+shown:
+  description: What was shown to people, line by line, without colours.
+  returned: when something was
+  type: list
+  elements: str
+  sample: ["Plan for alice"]
 """

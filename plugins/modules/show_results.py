@@ -46,4 +46,10 @@ failed_deployments:
   type: list
   elements: str
   sample: [bob]
+shown:
+  description: What was shown to people, line by line, without colours.
+  returned: when something was
+  type: list
+  elements: str
+  sample: ["alice  ok, Hermes is awake"]
 """

@@ -67,4 +67,10 @@ seconds_to_first_token:
   returned: when RV(verified=chat)
   type: float
   sample: 0.42
+shown:
+  description: What was shown to people, line by line, without colours.
+  returned: when something was
+  type: list
+  elements: str
+  sample: ["alice: deployed and verified"]
 """

@@ -60,6 +60,7 @@ class CardAction(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         del tmp
         self.task_vars = task_vars or {}
+        self.shown: list[str] = []
         _checked, options = self.validate_argument_spec(copy.deepcopy(self.OPTIONS))
         try:
             with Signs(self._show_line, str(self._task.name or self._task.action)) as self._signs:
@@ -68,6 +69,9 @@ class CardAction(ActionBase):
             result.update(self._failure(card))
         except OSError as error:
             result.update(self._failure(system_card(error)))
+        if self.shown:
+            # For controllers that keep results, and no output.
+            result["shown"] = self.shown
         return result
 
     def _failure(self, card: Card) -> dict[str, Any]:
@@ -126,8 +130,10 @@ class CardAction(ActionBase):
         screen.show(display, f"  {self.host} | {text}")
 
     def show(self, lines: Iterable[str]) -> None:
-        """Show a block of lines in one piece."""
-        screen.show(display, "\n".join(lines))
+        """Show a block of lines in one piece; the result has them as well."""
+        text = "\n".join(lines)
+        self.shown += text.splitlines()
+        screen.show(display, text)
 
     def show_raw(self, lines: Iterable[str]) -> None:
         """Show lines as they are, for other programs."""
