@@ -59,8 +59,10 @@ def packaged_node() -> str:
         # The wheel's npm is started through node, whatever other node is on the PATH.
         npm = binaries / "npm"
         npm.unlink(missing_ok=True)
-        script = binaries.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-        npm.write_text(f'#!/bin/sh\nexec "{binaries}/node" "{script}" "$@"\n', encoding="utf-8")
+        # By its own place, so that a checkout can be moved.
+        script = '"$bin/../lib/node_modules/npm/bin/npm-cli.js"'
+        lines = ("#!/bin/sh", 'bin="$(dirname "$0")"', f'exec "$bin/node" {script} "$@"', "")
+        npm.write_text("\n".join(lines), encoding="utf-8")
         npm.chmod(0o755)
         shutil.copyfile(LOCK, target / "installed.lock")
     return str(binaries)
