@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The checkout can be copied, searched and packed by whoever follows its links."""
+"""The checkout can be copied, searched and packed by whoever follows its links, and its map leads somewhere."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -22,3 +23,34 @@ def test_no_link_contains_itself() -> None:
         target = (ROOT / link).resolve(strict=True)
         assert target.is_relative_to(ROOT), f"{link} leads out of the checkout"
         assert not (ROOT / os.path.dirname(link)).is_relative_to(target), f"{link} contains itself"
+
+
+def test_the_walk_leads_to_what_it_says() -> None:
+    walk = (ROOT / "CONTRIBUTING.md").read_text().partition("### A walk\n")[2].partition("\n## ")[0]
+    steps = re.findall(r"^\| [^|]+ \| `([^`]+)` \| `([^`]+)` \|$", walk, re.MULTILINE)
+    assert len(steps) > 5
+    for path, words in steps:
+        assert words in (ROOT / path).read_text(), f"{path} has no {words}"
+
+
+def test_every_room_on_the_map_is_there() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text().partition("## Where things live\n")[2]
+    rows = re.findall(r"^\| (`[^|]+) \|", page.partition("### A walk")[0], re.MULTILINE)
+    assert len(rows) > 10
+    for name in re.findall(r"`([^`]+)`", "".join(rows)):
+        assert (ROOT / name).exists(), name
+
+
+def test_a_setting_is_named_in_few_places() -> None:
+    """What is generated, the tests and the changelog aside: one more place is one more to forget."""
+    found = subprocess.run(
+        ["git", "grep", "--name-only", "hermes_sleep_after"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    generated = {"docs/variables.md"}
+    other = ("tests/", "worker/test/", "changelogs/", "CONTRIBUTING.md")
+    places = [name for name in found if not name.startswith(other) and name not in generated]
+    assert len(places) <= 8, places
