@@ -251,7 +251,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what a deploy is made from, to be edited."""
     copy = tmp_path_factory.mktemp("checkout") / "copy"
     copy.mkdir()
-    for name in ("container", "meta", "playbooks", "plugins", "roles"):
+    for name in ("container", "host", "meta", "playbooks", "plugins", "roles"):
         # The playbooks' links into the checkout are to lead into the copy.
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=ignored)
