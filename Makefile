@@ -40,10 +40,10 @@ WITH_STAND_IN := $(WITH_TOOLS) PYTHONPATH="$(CURDIR)/.ansible/collections"
 PACKED := .ansible/packed
 
 .DEFAULT_GOAL := help
-.PHONY: help deploy verify rotate-keys status logs backup restore lifecycle destroy test test-python test-worker test-molecule mutants lint bench record rehearse live generate release lock tools test-tools worker-tools
+.PHONY: help deploy verify rotate-keys status logs backup restore lifecycle destroy test test-python test-worker test-molecule mutants lint lint-quick sanity bench record rehearse live generate release lock tools test-tools worker-tools
 
 help: ## Show the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  %-11s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  %-12s %s\n", $$1, $$2}'
 	@echo '  Further variables for a play: make deploy ARGS="-e hermes_port=9000"'
 
 deploy: tools ## Deploy Hermes on this machine and prove it by a chat
@@ -89,7 +89,9 @@ test-molecule: tools test-tools
 mutants: tools test-tools worker-tools ## Break each promise and see its test fail (MUTANTS=vault-*, JOBS=2); takes long
 	@$(WITH_TOOLS) python -m tests.mutants.run --jobs $(JOBS) "$(MUTANTS)"
 
-lint: test-tools worker-tools ## Run every static check
+lint: lint-quick sanity ## Run every static check
+
+lint-quick: test-tools worker-tools ## Run every static check but Ansible's own, which take a minute or two
 	@$(IN_CHECKOUT) ansible-lint --offline
 	@$(IN_CHECKOUT) yamllint --strict .
 	@$(IN_CHECKOUT) antsibull-changelog lint
@@ -101,6 +103,9 @@ lint: test-tools worker-tools ## Run every static check
 	@tar -xzf $(PACKED)/hermes-workers-*.tar.gz -C $(PACKED)
 	@$(IN_CHECKOUT) antsibull-docs lint-collection-docs --plugin-docs --skip-rstcheck $(PACKED)
 	@cd worker && PATH="$$(../$(TEST_VENV)/bin/python ../requirements/node_path.py):$$PATH" && npm run --silent lint && npm run --silent typecheck
+
+sanity: tools test-tools ## Run Ansible's own checks on what users would install
+	@$(IN_CHECKOUT) python -m tools.sanity
 
 bench: tools test-tools worker-tools ## Measure (PART=gate, wake, soak, memory, fleet or fresh); writes benchmarks/results
 	@$(WITH_TOOLS) python benchmarks/run.py $(PART)

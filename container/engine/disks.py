@@ -77,7 +77,7 @@ class Disks:
 
 def remove_tree(path: str) -> None:
     """Remove a folder and all in it; folders without permissions get them first."""
-    for parent, folders, _ in os.walk(path):
+    for parent, folders, _files in os.walk(path):
         for name in folders:
             child = os.path.join(parent, name)
             status = os.lstat(child)

@@ -177,7 +177,7 @@ class _Pipes:
 
     def close(self) -> None:
         """Close our ends, and the process's where nobody took them."""
-        for pipe in (self.stdin, *(pipe for _, pipe in self.outputs)):
+        for pipe in (self.stdin, *(pipe for _number, pipe in self.outputs)):
             pipe.close()
         for descriptor in self.theirs():
             os.close(descriptor)

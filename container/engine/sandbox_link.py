@@ -85,7 +85,7 @@ class SandboxLink:
             return True
         self._paused = asyncio.get_running_loop().create_future()
         self._post({"pause": paused})
-        done, _ = await asyncio.wait([self._paused], timeout=PAUSE_TIME)
+        done, _pending = await asyncio.wait([self._paused], timeout=PAUSE_TIME)
         return bool(done)
 
     def close(self) -> None:

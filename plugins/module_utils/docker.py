@@ -310,7 +310,7 @@ def tar_of(folder: Path) -> Iterator[bytes]:
     """Yield a folder as a tar archive that is the same for equal folders, piece by piece."""
     sink = _Sink()
     with tarfile.open(
-        fileobj=cast("IO[bytes]", sink), mode="w|", format=tarfile.PAX_FORMAT
+        fileobj=cast(IO[bytes], sink), mode="w|", format=tarfile.PAX_FORMAT
     ) as archive:
         for path in sorted(folder.rglob("*")):
             name = path.relative_to(folder).as_posix()

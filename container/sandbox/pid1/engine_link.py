@@ -75,7 +75,7 @@ class EngineLink:
     def _receive(self) -> bytes:
         if self._socket is None:
             return os.read(self._descriptor, 4096)
-        text, descriptors, _, _ = socket.recv_fds(self._socket, 65536, 16)
+        text, descriptors, _flags, _address = socket.recv_fds(self._socket, 65536, 16)
         for descriptor in descriptors:
             os.set_inheritable(descriptor, False)
         self._received += descriptors

@@ -110,7 +110,7 @@ class Init:
             if self.entrypoint:
                 self._start()
             while self.exit_code is None:
-                for key, _ in self.selector.select(self._timeout()):
+                for key, _events in self.selector.select(self._timeout()):
                     self._try(key.data)
                 self._try(self._tick)
         finally:

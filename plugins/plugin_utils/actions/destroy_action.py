@@ -99,10 +99,11 @@ class DestroyAction(ExistingAction):
         lines = ["", f"{self.settings.name}: destroyed"]
         if backup is None:
             return [*lines, "  no backup was kept"]
+        remark = self.remark(backup)
         return [
             *lines,
             f"  backup  {self.deployment.shown(backup)}",
-            *([f"  note    {remark}"] if (remark := self.remark(backup)) else []),
+            *([f"  note    {remark}"] if remark else []),
             "",
             "To have it back:",
             *(f"  {command}" for command in self.way_back(backup)),

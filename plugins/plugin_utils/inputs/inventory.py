@@ -202,7 +202,7 @@ def _source(chosen: str, name: str, extra: Container[str]) -> str:
 
 def _unreadable(name: str, error: AnsibleError, *, is_secret: bool) -> Problem:
     """Return the problem of a variable that is set, but has no value."""
-    reason = INTERNAL.sub("", str(error).strip().split("\n")[0]).rstrip(".")
+    reason = INTERNAL.sub("", str(error).strip().partition("\n")[0]).rstrip(".")
     reason = "".join(filter(str.isprintable, reason))[:REASON_LENGTH]
     if isinstance(error, AnsibleUndefinedVariable):
         remedy = f"define what {name} refers to; or remove {name}, and its default is taken."
@@ -212,5 +212,5 @@ def _unreadable(name: str, error: AnsibleError, *, is_secret: bool) -> Problem:
     else:
         remedy = f"mend the expression in {name}, or what it reads."
         # What a plugin says further may repeat what it was given.
-        reason = reason.split(": ")[0] if is_secret else reason
+        reason = reason.partition(": ")[0] if is_secret else reason
     return Problem(name, f"cannot be read: {reason}.", remedy, "undefined")
