@@ -265,7 +265,7 @@ def build_hermes(
 ) -> Callable[..., Image]:
     """Build an image of Hermes from a `container` folder, without any cache of the engine."""
     # pytest-ansible makes collections importable after this file was read.
-    from ansible_collections.hermes.workers.plugins.module_utils import build_context
+    from ansible_collections.hermes.workers.plugins.plugin_utils.build import build_context
 
     uv = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if uv is None:

@@ -12,11 +12,10 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...module_utils import build_context
 from ...module_utils.cards import Card
 from ...module_utils.digests import clean_bytes, files_below
 from ..state.folder import StateFolder
-from . import installer
+from . import build_context, installer
 from .sources import NPM_FILES, Sources
 
 IMAGE_MARKER = "image.json"

@@ -10,9 +10,9 @@ import shlex
 from functools import cached_property
 from pathlib import Path
 
-from ...module_utils import build_context
 from ...module_utils.digests import digest_of, files_below
 from ...module_utils.settings.settings import Settings
+from . import build_context
 from .installer import locked_version, python_tag
 
 NPM_FILES = ("package.json", "package-lock.json")

@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ...module_utils import build_context
 from ...module_utils.cards import Card, Problem
 from ...module_utils.docker import EVERYWHERE, SESSION_LABEL, SNAPSHOTS, DockerEngine, DockerError
 from ...module_utils.settings.settings import Settings
-from ..build import installer
+from ..build import build_context, installer
 from ..build.sources import REPOSITORY, Sources
 from ..state.folder import session_of
 from . import network

@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.hermes.workers.plugins.module_utils import build_context
-from ansible_collections.hermes.workers.plugins.module_utils.build_context import BuildContextError
+from ansible_collections.hermes.workers.plugins.plugin_utils.build import build_context
+from ansible_collections.hermes.workers.plugins.plugin_utils.build.build_context import (
+    BuildContextError,
+)
 
 # Stands in for uv: writes what it was called with, and the notes that uv leaves behind.
 FAKE_UV = """
