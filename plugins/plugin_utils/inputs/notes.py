@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from ...module_utils.settings.catalogue import INPUTS, KNOWN_VARIABLES, SETTINGS
+from ...module_utils.settings.catalogue import BATCHES, INPUTS, KNOWN_VARIABLES, SETTINGS
 from ...module_utils.settings.checks import Checker
 from ...module_utils.settings.settings import Settings
 
@@ -104,6 +104,12 @@ def _without_effect(checker: Checker) -> list[str]:
             "hermes_dashboard_hostname: on workerd nothing leads it here; the dashboard answers to it on hermes_port"
             " behind a proxy of your own."
         )
+    # A play deals its hosts before it reads what is said of one.
+    found += [
+        f"{name}: without effect in an inventory; say -e {name}={checker.raw[name]}."
+        for name in BATCHES
+        if checker.sources.get(name) == "inventory"
+    ]
     return found
 
 

@@ -41,6 +41,7 @@ WITHOUT_EFFECT = [
         "on workerd",
     ),
     (CLOUD | {"hermes_port": 9000}, "hermes_port", "on Cloudflare"),
+    ({"hermes_serial": 5}, "hermes_serial", "in an inventory; say -e hermes_serial=5"),
     (CLOUD | {"hermes_engine": "docker"}, "hermes_engine", "on Cloudflare"),
     ({"hermes_base_image": "python:3.12"}, "hermes_base_image", "with the process engine"),
     (
@@ -71,6 +72,10 @@ def test_a_variable_without_a_meaning_is_told(
     given: dict[str, Any], names: str, where: str
 ) -> None:
     assert told(**given) == [f"{names}: without effect {where}."]
+
+
+def test_how_a_play_goes_through_its_hosts_is_said_on_its_command_line() -> None:
+    assert told(sources={"hermes_serial": "-e"}, hermes_serial=5) == []
 
 
 def test_a_hostname_on_this_machine_is_told() -> None:
