@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 from ansible.module_utils.basic import AnsibleModule, env_fallback
@@ -45,7 +46,7 @@ class Refused(Exception):
         self.details = details
 
 
-class CloudflareModule:
+class CloudflareModule(ABC):
     """Declares OPTIONS, and does its work in execute(), which fills `result` and `differences`."""
 
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = {}
@@ -82,9 +83,9 @@ class CloudflareModule:
             instance._fail(str(error), failure)
         instance._exit()
 
+    @abstractmethod
     def execute(self) -> None:
         """Look, compare, and change unless in check mode. Raises CloudflareError and Refused."""
-        raise NotImplementedError
 
     @property
     def check_mode(self) -> bool:

@@ -51,6 +51,7 @@ from .catalogue import (
     SUGGESTED_MODELS,
     VALUE_BYTES,
 )
+from .kinds import Judged
 from .settings import Settings
 from .values import (
     ACCOUNT_ID,
@@ -129,9 +130,9 @@ class Checker(Reader):
                 )
 
     def _each_by_itself(self) -> None:
-        """Read what its kind judges wholly."""
+        """Read what depends on no other setting."""
         for setting in SETTINGS:
-            if setting.kind.judged:
+            if isinstance(setting.kind, Judged):
                 value = setting.kind.read(self, setting.variable)
                 setattr(self.settings, setting.field, value)
         if self.settings.platform == "cloudflare":

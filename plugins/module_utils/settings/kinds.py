@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,12 +14,8 @@ from .values import Reader, canonical, duration
 
 @dataclass(frozen=True)
 class Kind:
-    """What values a setting takes.
+    """What values a setting takes; how one is read, the checks know."""
 
-    A kind that is `judged` alone reads a value wholly; of the others the checks know more.
-    """
-
-    judged: ClassVar[bool] = False
     python: ClassVar[str] = "str"
     """Type of the field that holds it."""
 
@@ -37,20 +34,23 @@ class Kind:
         """How the Worker reads it: an expression of worker/src/config/kinds.ts."""
         return "text"
 
-    def read(self, reader: Reader, variable: str) -> Any:
-        """Return what was said, or the default; what is wrong is noted by the reader."""
-        raise NotImplementedError
-
     def for_worker(self, value: Any) -> str:
         """Return the text of the Worker's variable."""
         return str(value)
 
 
+class Judged(Kind, ABC):
+    """A kind that reads a value by itself: what is right does not depend on another setting."""
+
+    @abstractmethod
+    def read(self, reader: Reader, variable: str) -> Any:
+        """Return what was said, or the default; what is wrong is noted by the reader."""
+
+
 @dataclass(frozen=True)
-class Choice(Kind):
+class Choice(Judged):
     """One of some words; the first is the default."""
 
-    judged: ClassVar[bool] = True
     words: tuple[str, ...]
 
     @property
@@ -66,10 +66,9 @@ class Choice(Kind):
 
 
 @dataclass(frozen=True)
-class Flag(Kind):
+class Flag(Judged):
     """Yes or no."""
 
-    judged: ClassVar[bool] = True
     python: ClassVar[str] = "bool"
     usual: bool = False
 
@@ -93,10 +92,9 @@ class Flag(Kind):
 
 
 @dataclass(frozen=True)
-class Duration(Kind):
+class Duration(Judged):
     """A time, in seconds."""
 
-    judged: ClassVar[bool] = True
     python: ClassVar[str] = "int"
     least: int
     most: int

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import os
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -80,9 +81,9 @@ class CardAction(ActionBase):
         card.problems = [as_typed(problem) for problem in card.problems]
         return {"failed": True, "changed": False, "msg": card.render(), "hermes_card": True}
 
+    @abstractmethod
     def execute(self, options: dict[str, Any]) -> dict[str, Any]:
         """Do the work and return the task's result. Raises Card."""
-        raise NotImplementedError
 
     def read_inputs(self, names: Iterable[str] = INPUTS) -> inventory.Inputs:
         """Read inventory variables of this host; they stand in no argument, which Ansible may be told to print."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -102,9 +103,9 @@ class DeploymentAction(PrintingAction):
         self.runtime = Runtime(self.deployment, self.sources, self.progress, self.settings.engine)
         return self.deploy()
 
+    @abstractmethod
     def deploy(self) -> dict[str, Any]:
         """Do the work and return the task's result. Raises Card."""
-        raise NotImplementedError
 
     def owned(self) -> None:
         """Make sure that the files of this run are those of whoever has the deployment's. Raises a Card."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import shutil
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -53,33 +54,33 @@ class DestroyAction(ExistingAction):
         self.show(card)
         return {"changed": True, "backup": str(backup) if backup else None}
 
+    @abstractmethod
     def judge(self) -> None:
         """Refuse what is elsewhere, or not ours. Raises a Card."""
-        raise NotImplementedError
 
+    @abstractmethod
     def exists(self) -> bool:
         """Tell whether anything of it is there."""
-        raise NotImplementedError
 
+    @abstractmethod
     def has_memory(self) -> bool:
         """Tell whether Hermes may have anything to remember."""
-        raise NotImplementedError
 
+    @abstractmethod
     def removals(self) -> list[str]:
         """Return what goes, in words, each with a verb before it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end(self, *, keep: bool) -> Path | None:
         """End what has to be ended first; returns the last backup, if there is to be one. Raises a Card."""
-        raise NotImplementedError
 
+    @abstractmethod
     def remove(self) -> None:
         """Remove everything but its folder."""
-        raise NotImplementedError
 
+    @abstractmethod
     def way_back(self, backup: Path) -> list[str]:
         """Return the commands that bring it back."""
-        raise NotImplementedError
 
     def remark(self, _backup: Path) -> str:
         """Return what is to be known of a backup, or an empty text."""

@@ -14,11 +14,7 @@ import pytest
 from ansible_collections.hermes.workers.plugins.action.deployment_info import ActionModule
 from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
 from ansible_collections.hermes.workers.plugins.plugin_utils.actions.card_action import (
-    CardAction,
     system_card,
-)
-from ansible_collections.hermes.workers.plugins.plugin_utils.actions.deployment_action import (
-    DeploymentAction,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.state import disk
 from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import StateFolder
@@ -26,9 +22,9 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import
 Usage = namedtuple("Usage", "total used free")
 
 
-def action(kind: type[CardAction] = CardAction, **variables: Any) -> CardAction:
+def action(**variables: Any) -> ActionModule:
     """An action as a play has it when it fails."""
-    made = kind.__new__(kind)
+    made = ActionModule.__new__(ActionModule)
     made._task = SimpleNamespace(check_mode=False)
     made.task_vars = variables
     return made
@@ -73,7 +69,7 @@ def full(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def failed(folder: Path) -> str:
-    made = action(DeploymentAction)
+    made = action()
     made.deployment = StateFolder(str(folder), "hermes")
     card = Card.of("hermes", "the instance could not be reached.", "see its logs.", "instance")
     return str(made._failure(card)["msg"])
@@ -104,7 +100,7 @@ def test_a_moment_that_is_not_known_is_not_told(status: dict[str, Any], words: s
 
 
 def test_a_worker_that_refuses_the_token_is_said_to_answer(tmp_path: Path) -> None:
-    made = action(ActionModule)
+    made = action()
     made.deployment = StateFolder(str(tmp_path), "hermes")
     made.settings = SimpleNamespace(name="hermes")
     made.command = lambda playbook: f"make {playbook}"  # type: ignore[method-assign]
