@@ -276,23 +276,39 @@ def locked_version(lock: Path, package: str) -> str:
     return found[1]
 
 
+def captured(
+    command: list[str],
+    env: dict[str, str],
+    *,
+    cwd: Path | None = None,
+    words: str = "",
+    timeout: float | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, with both streams in one, whatever its exit code is.
+
+    words: its standard input; timeout: in seconds. Raises OSError and TimeoutExpired.
+    """
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env=env,
+        input=words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        timeout=timeout,
+        check=False,
+    )
+
+
 def run(
     command: list[str], label: str, *, cwd: Path | None = None, env: dict[str, str] | None = None
 ) -> str:
     """Run an installer to its end and return its output. Raises a Card with its own last lines."""
     env = clean_environment() if env is None else env
     try:
-        done = subprocess.run(
-            command,
-            cwd=cwd,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            check=False,
-        )
+        done = captured(command, env, cwd=cwd)
     except OSError as error:
         raise Card.of(
             label, f"{command[0]} does not start: {error.strerror}.", "install it again.", "tools"

@@ -174,7 +174,7 @@ class CloudflarePlace(Controller):
         """Return what a deploy will change. secrets: the Worker's, by name."""
         wanted = effective_secrets(self.settings, secrets, self.deployment)
         try:
-            return plan.make_plan(
+            planned = plan.Plan(
                 self.api,
                 self.settings,
                 self.runtime.sources,
@@ -183,7 +183,8 @@ class CloudflarePlace(Controller):
                 self.deployment,
                 wanted,
                 self.reference,
-            ).changes
+            )
+            return planned.changes()
         except CloudflareError as error:
             raise error.card(f"preflight of {self.settings.name}") from error
 

@@ -103,75 +103,60 @@ def code_changed(api: Cloudflare, deployment: StateFolder, account: Account, nam
 
 @dataclass
 class Plan:
-    """What a deploy will do, with what it was judged by."""
+    """What a deploy will do, by what it is judged."""
 
-    changes: list[Change]
+    api: Cloudflare
+    settings: Settings
+    sources: Sources
+    account: Account
+    deployed: Deployed
+    deployment: StateFolder
+    wanted: dict[str, str]
+    """Secrets by name."""
     reference: str
-    """The image by its digest; empty as long as it is not in the registry."""
+    """The image by its digest; empty as long as it is not in the registry, and has to be built."""
 
+    def changes(self) -> list[Change]:
+        """Return the changes that a deploy will make, in the order in which it makes them."""
+        changes = []
+        if not self.reference:
+            image = self.sources.image_for(self.settings)
+            words = f"Hermes {self.sources.hermes_version}, image {image}"
+            changes.append(Change("create", "image", words))
+        changes += self._of_the_worker()
+        steps = hostname.steps(self.settings, self.account, self.deployed.tags)
+        changes += [Change(step.action, "routes", step.words) for step in steps]
+        if not steps and self.deployed.exists and not _tagged(self.settings, self.deployed):
+            words = "tags that mark the Worker as this deployment"
+            changes.append(Change("update", "routes", words))
+        return changes
 
-def make_plan(
-    api: Cloudflare,
-    settings: Settings,
-    sources: Sources,
-    account: Account,
-    deployed: Deployed,
-    deployment: StateFolder,
-    wanted: dict[str, str],
-    reference: str,
-) -> Plan:
-    """Return the changes that a deploy will make, in the order in which it makes them.
-
-    wanted: secrets by name; reference: of the image, empty when it has to be built.
-    """
-    changes = []
-    if not reference:
-        words = f"Hermes {sources.hermes_version}, image {sources.image_for(settings)}"
-        changes.append(Change("create", "image", words))
-    changes += _worker_plan(
-        api, settings, sources, account, deployed, deployment, wanted, reference
-    )
-    steps = hostname.steps(settings, account, deployed.tags)
-    changes += [Change(step.action, "routes", step.words) for step in steps]
-    if not steps and deployed.exists and not _tagged(settings, deployed):
-        changes.append(Change("update", "routes", "tags that mark the Worker as this deployment"))
-    return Plan(changes, reference)
-
-
-def _worker_plan(
-    api: Cloudflare,
-    settings: Settings,
-    sources: Sources,
-    account: Account,
-    deployed: Deployed,
-    deployment: StateFolder,
-    wanted: dict[str, str],
-    reference: str,
-) -> list[Change]:
-    if not deployed.exists:
-        version = version_of(settings, sources)
-        return [Change("create", "worker", f"version {version} on {settings.host}")]
-    actual = observe(settings.host, deployment, wanted)
-    texts = worker_variables(settings, sources, reference)
-    words = worker_changes(settings, sources, account, deployed, deployment)
-    running = (actual.health.get("worker") or {}).get("version")
-    if not words and running not in (None, texts["WORKER_VERSION"]):
-        words = [f"version {running} serves, though a newer one is there"]
-    if not words and deployed.reference != reference:
-        words = ["another image"]
-    if not words and code_changed(api, deployment, account, settings.name):
-        words = ["its code was changed by hand"]
-    names = secret_changes(deployed, wanted, actual.client)
-    known = [name for name in names or [] if name in WORKER_SECRETS]
-    if not words and names is None:
-        words = ["it does not answer to our token, or not with its version"]
-    changes = []
-    if words:
-        changes.append(Change("update", "worker", "; ".join(words), WORKER))
-    elif names:
-        changes.append(Change("update", "secrets", secret_words(names, deployed), WORKER))
-    hermes = hermes_change(texts, actual, changed=bool(words), secrets=known)
-    return [*changes, hermes] if hermes else changes
+    def _of_the_worker(self) -> list[Change]:
+        settings, deployed = self.settings, self.deployed
+        if not deployed.exists:
+            version = version_of(settings, self.sources)
+            return [Change("create", "worker", f"version {version} on {settings.host}")]
+        actual = observe(settings.host, self.deployment, self.wanted)
+        texts = worker_variables(settings, self.sources, self.reference)
+        words = worker_changes(settings, self.sources, self.account, deployed, self.deployment)
+        running = (actual.health.get("worker") or {}).get("version")
+        if not words and running not in (None, texts["WORKER_VERSION"]):
+            words = [f"version {running} serves, though a newer one is there"]
+        if not words and deployed.reference != self.reference:
+            words = ["another image"]
+        if not words and code_changed(self.api, self.deployment, self.account, settings.name):
+            words = ["its code was changed by hand"]
+        names = secret_changes(deployed, self.wanted, actual.client)
+        known = [name for name in names or [] if name in WORKER_SECRETS]
+        if not words and names is None:
+            words = ["it does not answer to our token, or not with its version"]
+        changes = []
+        if words:
+            changes.append(Change("update", "worker", "; ".join(words), WORKER))
+        elif names:
+            changes.append(Change("update", "secrets", secret_words(names, deployed), WORKER))
+        hermes = hermes_change(texts, actual, changed=bool(words), secrets=known)
+        return [*changes, hermes] if hermes else changes
 
 
 def _tagged(settings: Settings, deployed: Deployed) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from ...module_utils.cards import Card
 from ...module_utils.settings.catalogue import API_BASE_URL
 from ...module_utils.settings.settings import Settings
-from ..build.installer import clean_environment
+from ..build.installer import captured, clean_environment
 from ..state.folder import StateFolder
 from .wrangler_config import BUILD_FILE
 
@@ -45,17 +45,12 @@ class Wrangler:
         output.unlink(missing_ok=True)
         words = ["deploy", "--config", BUILD_FILE, "--secrets-file", "/dev/stdin"]
         try:
-            done = subprocess.run(
+            done = captured(
                 [*self.command, *words],
-                input=json.dumps(secrets),
+                self._environment(token, output),
                 cwd=self.deployment.build,
-                env=self._environment(token, output),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
+                words=json.dumps(secrets),
                 timeout=SECONDS,
-                check=False,
             )
         except subprocess.TimeoutExpired as error:
             raise self._failed(f"it did not end within {SECONDS} s", []) from error

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ...module_utils.cards import Problem
-from ..build.installer import clean_environment
+from ..build.installer import captured, clean_environment
 from ..state.folder import StateFolder
 
 KEPT = "boot.json"
@@ -206,17 +206,7 @@ def _run(command: list[str]) -> tuple[int, str]:
     folder = f"/run/user/{os.getuid()}"
     env = {"XDG_RUNTIME_DIR": folder} | clean_environment()
     try:
-        done = subprocess.run(
-            command,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=SECONDS,
-            check=False,
-        )
+        done = captured(command, env, timeout=SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
         return 1, str(error)
     return done.returncode, done.stdout.strip().split("\n")[-1]
