@@ -11,8 +11,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from plays import copy_checkout
 
-ROOT = Path(__file__).resolve().parents[2]
 WHO = {
     f"GIT_{who}_{what}": value
     for who in ("AUTHOR", "COMMITTER")
@@ -22,9 +22,12 @@ WHO = {
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone of the checkout, without its tags."""
+    """A repository with the checkout as it is now, and nothing released."""
     folder = tmp_path_factory.mktemp("release") / "clone"
-    subprocess.run(["git", "clone", "--quiet", "--no-tags", ROOT, folder], check=True)
+    folder.mkdir()
+    copy_checkout(folder)
+    for words in (("init", "--quiet"), ("add", "--all"), ("commit", "--quiet", "-m", "Begin")):
+        subprocess.run(["git", *words], cwd=folder, env={**os.environ, **WHO}, check=True)
     link = ".ansible/collections/ansible_collections/hermes/workers"
     subprocess.run(
         [sys.executable, "requirements/bootstrap.py", link, "--link"], cwd=folder, check=True
