@@ -67,11 +67,18 @@ def main() -> int:
     if wrong := flaw(version):
         print(f"No release was made: {wrong}", file=sys.stderr)
         return 2
-    set_version(version)
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    run("antsibull-changelog", "release", "--version", version, "--date", today)
-    run("git", "add", "--all")
-    run("git", "commit", "--quiet", "--message", f"Release {version}")
+    try:
+        set_version(version)
+        today = datetime.datetime.now(datetime.UTC).date().isoformat()
+        run("antsibull-changelog", "release", "--version", version, "--date", today)
+        run("git", "add", "--all")
+        run("git", "commit", "--quiet", "--message", f"Release {version}")
+    except subprocess.CalledProcessError as error:
+        # Everything was in a commit before: what is not is ours.
+        run("git", "add", "--all")
+        run("git", "reset", "--quiet", "--hard")
+        print(f"No release was made: {error.cmd[0]} failed, see above.", file=sys.stderr)
+        return 1
     run("git", "tag", "--annotate", f"v{version}", "--message", f"hermes.workers {version}")
     run("ansible-galaxy", "collection", "build", "--force")
     print(

@@ -50,6 +50,24 @@ def git(clone: Path, *words: str) -> str:
     return done.stdout.strip()
 
 
+def test_what_fails_on_the_way_leaves_nothing(clone: Path) -> None:
+    broken = clone / "changelogs" / "fragments" / "broken.yml"
+    broken.write_text("bugfixes: [")
+    git(clone, "add", "--all")
+    subprocess.run(
+        ["git", "commit", "--quiet", "-m", "Break"],
+        cwd=clone,
+        env={**os.environ, **WHO},
+        check=True,
+    )
+    failed = release(clone, "7.0.1")
+    assert failed.returncode == 1
+    assert "No release was made: antsibull-changelog failed" in failed.stderr
+    assert git(clone, "status", "--porcelain") == ""
+    assert git(clone, "tag", "--list") == ""
+    git(clone, "reset", "--quiet", "--hard", "HEAD~1")
+
+
 def test_one_command_makes_it(clone: Path) -> None:
     before = git(clone, "rev-parse", "HEAD")
     fragments = list((clone / "changelogs" / "fragments").glob("*.yml"))

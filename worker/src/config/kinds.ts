@@ -12,11 +12,14 @@ export interface Model {
   name: string;
 }
 
+/** Any text, without the blanks around it; empty when nobody said. */
 export const text = z.pipe(
   z.nullish(z.string()),
   z.transform((value) => (value ?? "").trim()),
 );
+/** A text that somebody has to say. */
 export const required = text.check(z.refine((value) => value !== "", "must not be empty"));
+/** `true` or `false`; false when nobody said. */
 export const flag = z.pipe(
   text.check(z.refine((value) => ["", "true", "false"].includes(value), 'must be "true" or "false"')),
   z.transform((value) => value === "true"),
@@ -71,6 +74,7 @@ export const number = (least: number, most: number) =>
       ),
     );
 
+/** `provider/model`. */
 export const model = z.pipe(
   z
     .string()
@@ -103,11 +107,13 @@ export const json = <T extends z.ZodMiniType>(schema: T, fallback: string) =>
     schema,
   );
 
+/** Names and values of an environment. */
 export const variables = z.record(
   z.string().check(z.regex(/^[A-Za-z_]\w*$/, "has a name no variable may have")),
   z.string(),
 );
 
+/** A base URL, without a slash at its end; empty when nobody said. */
 export const httpUrl = z.pipe(
   text.check(
     z.refine(
@@ -143,6 +149,7 @@ export const OPAQUE_ORIGINS = ["null", "file://"];
 /** What desktop programs and browsers' extensions send for their pages. */
 const APP_ORIGIN = /^(?!https?:)[a-z][a-z0-9+.-]*:\/\/[A-Za-z0-9._-]+(?::[1-9]\d{0,4})?$/;
 
+/** What a browser or a desktop program sends as the origin of its pages. */
 export const origin = z
   .string()
   .check(
@@ -155,6 +162,7 @@ export const origin = z
     ),
   );
 
+/** A web origin; empty when nobody said. */
 export const ownOrigin = text.check(
   z.refine(
     (value) => value === "" || isWebOrigin(value),
@@ -162,6 +170,7 @@ export const ownOrigin = text.check(
   ),
 );
 
+/** A hostname in lower case; empty when nobody said. */
 export const hostname = z.pipe(
   text.check(
     z.refine((value) => /^(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.|$))*$/i.test(value), "must be a hostname"),
