@@ -53,13 +53,13 @@ verify: tools ## Prove the deployment by a chat, even when nothing changed
 	@$(PLAY) playbooks/verify.yml $(ARGS)
 
 rotate-keys: tools ## Rotate keys without a failed request (KEYS=api_token,provider_keys; all by default)
-	@$(PLAY) playbooks/rotate_keys.yml -e 'keys="$(KEYS)"' $(ARGS)
+	@$(PLAY) playbooks/rotate_keys.yml -e 'hermes_keys="$(KEYS)"' $(ARGS)
 
 status: tools ## Tell what the deployment does now
 	@$(PLAY) playbooks/status.yml $(ARGS)
 
 logs: tools ## Show the logs (LINES=40 of each, LEVEL=warn, SINCE=10m or 14:30, RAW=yes as they were written)
-	@$(PLAY) playbooks/logs.yml -e 'lines="$(LINES)"' $(if $(LEVEL),-e 'hermes_log_level="$(LEVEL)"') \
+	@$(PLAY) playbooks/logs.yml -e 'hermes_log_lines="$(LINES)"' $(if $(LEVEL),-e 'hermes_log_level="$(LEVEL)"') \
 	  $(if $(SINCE),-e 'hermes_log_since="$(SINCE)"') $(if $(RAW),-e 'hermes_log_raw="$(RAW)"') $(ARGS)
 
 backup: tools ## Keep a backup of Hermes' state in .hermes/backups
@@ -72,7 +72,7 @@ lifecycle: tools ## Wake, sleep, restart or stop Hermes (ACTION=wake, sleep, sle
 	@$(PLAY) playbooks/lifecycle.yml $(if $(ACTION),-e 'hermes_action="$(ACTION)"') $(ARGS)
 
 destroy: tools ## Take the deployment away; asks first (CONFIRM=yes does not, FORGET=yes drops the memory too)
-	@$(PLAY) playbooks/destroy.yml $(if $(CONFIRM),-e 'confirm="$(CONFIRM)"') \
+	@$(PLAY) playbooks/destroy.yml $(if $(CONFIRM),-e 'hermes_confirm="$(CONFIRM)"') \
 	  $(if $(CONFIRM)$(FORGET),-e 'hermes_forget="$(or $(FORGET),no)"') $(ARGS)
 
 test: test-python test-worker test-molecule ## Run every test

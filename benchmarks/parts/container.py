@@ -47,7 +47,9 @@ def contained(engine: Docker, provider: Provider) -> Iterator[Contained]:
             deployment.deploy()
             yield made
         finally:
-            play = deployment.play("destroy", "-e", "confirm=yes", "-e", "hermes_forget=true")
+            play = deployment.play(
+                "destroy", "-e", "hermes_confirm=yes", "-e", "hermes_forget=true"
+            )
             if play.code:
                 raise RuntimeError(f"destroy failed:\n{play.output}")
 

@@ -255,7 +255,7 @@ def measure() -> list[Figure]:
         unchanged = one.play("deploy", names)
         with Chatters(one, names) as chatters:
             rotation = one.play(
-                "rotate_keys", names, "-e", "keys=api_token,provider_keys", key="sk-ant-2"
+                "rotate_keys", names, "-e", "hermes_keys=api_token,provider_keys", key="sk-ant-2"
             )
         asked = chatters.good + len(chatters.failed)
         print(f"   {asked} chats during the rotation; failed: {chatters.failed[:5]}")

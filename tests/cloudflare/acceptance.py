@@ -91,7 +91,7 @@ class Acceptance:
 
     def destroy(self, forget: bool = False) -> None:
         """Take it away. forget: without a last backup."""
-        answers = ("-e", "confirm=yes", "-e", f"hermes_forget={'yes' if forget else 'no'}")
+        answers = ("-e", "hermes_confirm=yes", "-e", f"hermes_forget={'yes' if forget else 'no'}")
         self.play("destroy", "Destroy", *answers)
 
     def play(self, playbook: str, title: str, *words: str) -> str:

@@ -57,7 +57,7 @@ def make_deployment(home: Path) -> Iterator[Callable[..., Deployment]]:
     yield make
     for deployment in made:
         if deployment.state.exists():
-            confirm = ("-e", "confirm=yes", "-e", "hermes_forget=true")
+            confirm = ("-e", "hermes_confirm=yes", "-e", "hermes_forget=true")
             play = deployment.play("destroy", *confirm)
             assert play.code == 0, play.output
 

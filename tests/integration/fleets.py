@@ -73,7 +73,7 @@ class Fleet:
 
     def destroy(self) -> Play:
         """Destroy all hosts, without a backup."""
-        answers = ("-e", "confirm=yes", "-e", "hermes_forget=yes")
+        answers = ("-e", "hermes_confirm=yes", "-e", "hermes_forget=yes")
         return self.run("destroy", *answers)
 
     def _run(self, playbook: Path, hosts: list[str] | None, root: Path, *arguments: str) -> Play:

@@ -177,7 +177,7 @@ STATES = [
 def rotate_the_token(place: Place) -> None:
     """The token of before ends with the first use of the new one, where nothing overlaps."""
     place.tokens.add(place.token)
-    play = place.it.play("rotate_keys", "-e", "keys=api_token")
+    play = place.it.play("rotate_keys", "-e", "hermes_keys=api_token")
     assert play.code == 0, play.output
     assert place.it.token not in place.tokens
     place.token = place.it.token

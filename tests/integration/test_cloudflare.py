@@ -127,7 +127,7 @@ def test_a_new_version_cuts_no_answer_and_loses_no_request(
     assert cloud.worker("busy").current.variables()["HERMES_SLEEP_AFTER"] == "2h"
 
     provider.also = KEY + "-2"
-    keys = ("-e", "keys=api_token,provider_keys")
+    keys = ("-e", "hermes_keys=api_token,provider_keys")
     with busy(cloud, "busy", provider):
         play = cloud.play("rotate_keys", "busy", *keys, **variables, anthropic_api_key=KEY + "-2")
     assert play.code == 0, play.output
@@ -201,7 +201,7 @@ def test_destroy_keeps_a_backup_and_leaves_nothing_else(cloud: Cloud) -> None:
     assert zone.routes and zone.records
     start = len(cloud.plane.calls)
     listed = cloud.play(
-        "destroy", "leaving", "--check", "-e", "confirm=yes", "-e", "hermes_forget=no"
+        "destroy", "leaving", "--check", "-e", "hermes_confirm=yes", "-e", "hermes_forget=no"
     )
     assert "delete  Worker leaving" in listed.output
     assert cloud.writes(start) == []
@@ -211,7 +211,7 @@ def test_destroy_keeps_a_backup_and_leaves_nothing_else(cloud: Cloud) -> None:
     assert "nobody confirmed it" in asked.output
     assert cloud.writes(start) == []
 
-    gone = cloud.play("destroy", "leaving", "-e", "confirm=yes", "-e", "hermes_forget=no")
+    gone = cloud.play("destroy", "leaving", "-e", "hermes_confirm=yes", "-e", "hermes_forget=no")
     assert gone.code == 0, gone.output
     assert "leaving" not in account.workers
     assert not any("leaving" in one.name for one in account.applications.values())
@@ -254,7 +254,7 @@ def test_keys_rotate_without_a_failed_request(cloud: Cloud) -> None:
     client.start()
     start = len(cloud.plane.calls)
     keys = {"anthropic_api_key": KEY + "3"}
-    play = cloud.play("rotate_keys", "turning", "-e", "keys=api_token,provider_keys", **keys)
+    play = cloud.play("rotate_keys", "turning", "-e", "hermes_keys=api_token,provider_keys", **keys)
     count = len(answers)
     while len(answers) < count + 2:
         over.wait(0.1)
@@ -280,7 +280,7 @@ def test_a_rotation_that_is_not_proved_goes_back_to_the_version_before(cloud: Cl
     before = cloud.worker("turning").current
     cloud.plane.faults.on("POST", r"turning\..*/v1/chat/completions", "error", times=1)
     keys = {"anthropic_api_key": KEY + "4"}
-    play = cloud.play("rotate_keys", "turning", "-e", "keys=api_token,provider_keys", **keys)
+    play = cloud.play("rotate_keys", "turning", "-e", "hermes_keys=api_token,provider_keys", **keys)
     cloud.plane.faults.clear()
     assert play.code != 0
     assert "Taken back: anthropic_api_key, hermes_api_token." in play.output, play.output

@@ -58,4 +58,4 @@ def test_a_first_deploy_an_upgrade_and_a_change_end_as_they_were_asked_for(
     cloud.deploy(name, **MODE, hermes_base_image=base, **secret)
     assert hermes_with(f"marked-{name}-canary")
     assert "changed=0" in cloud.deploy(name, **MODE, hermes_base_image=base, **secret).output
-    assert cloud.play("destroy", name, "-e", "confirm=yes").code == 0
+    assert cloud.play("destroy", name, "-e", "hermes_confirm=yes").code == 0

@@ -79,7 +79,7 @@ def test_a_hostname_that_another_worker_has_now(
         ("deploy", ("--check",)),
         ("rotate_keys", ()),
         ("verify", ()),
-        ("destroy", ("-e", "confirm=yes")),
+        ("destroy", ("-e", "hermes_confirm=yes")),
     ],
 )
 def test_another_worker_under_the_deployments_own_name(

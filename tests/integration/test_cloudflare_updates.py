@@ -65,7 +65,7 @@ def test_a_rotated_key_is_in_force_and_one_that_is_refused_is_taken_back(
     name = f"sealed-{deferred}"
     cloud.deploy(name, **DIRECT)
     provider.also = KEY + "-2"
-    keys = ("-e", "keys=provider_keys")
+    keys = ("-e", "hermes_keys=provider_keys")
     play = cloud.play("rotate_keys", name, *keys, **DIRECT, anthropic_api_key=KEY + "-2")
     assert play.code == 0, play.output
     assert key_used(cloud, name, provider) == KEY + "-2"
@@ -79,7 +79,7 @@ def test_a_rotated_key_is_in_force_and_one_that_is_refused_is_taken_back(
 
 def test_a_key_in_the_environment_is_rotated_and_taken_back_in_the_process(cloud: Cloud) -> None:
     mode = {"hermes_provider_keys": "environment", "hermes_models": ["anthropic/stand-in"]}
-    keys = ("-e", "keys=provider_keys")
+    keys = ("-e", "hermes_keys=provider_keys")
     cloud.deploy("environment", **mode)
     assert hermes_with(KEY)
     changed = {**mode, "anthropic_api_key": KEY + "-2"}

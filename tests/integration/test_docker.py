@@ -246,7 +246,7 @@ def test_destroy_leaves_nothing(contained: Contained, leftovers: Callable[[], li
     deployment = contained.deployment
     processes = [deployment.supervisor(), *deployment.supervisor().children(recursive=True)]
     deployment.chat("The last words.")
-    play = deployment.play("destroy", "-e", "confirm=yes", "-e", "hermes_forget=true")
+    play = deployment.play("destroy", "-e", "hermes_confirm=yes", "-e", "hermes_forget=true")
     assert play.code == 0, play.output
     assert leftovers() == []
     assert not deployment.state.exists()

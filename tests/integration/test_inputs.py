@@ -154,7 +154,7 @@ def test_a_destroy_names_a_platform_that_is_none(
     make_deployment: Callable[..., Deployment],
 ) -> None:
     wrong = make_deployment("refused-platform", hermes_platform="workrd")
-    play = wrong.play("destroy", "-e", "confirm=yes", "-e", "hermes_forget=true")
+    play = wrong.play("destroy", "-e", "hermes_confirm=yes", "-e", "hermes_forget=true")
     assert play.code != 0
     assert "hermes_platform: 'workrd' is not one of" in play.output
     assert "Did you mean workerd?" in play.output
@@ -227,5 +227,5 @@ def test_no_network_names_the_cause_and_a_rerun_converges(tmp_path: Path) -> Non
     try:
         assert "deployed and verified" in offline.deploy().output
     finally:
-        offline.play("destroy", "-e", "confirm=yes", "-e", "hermes_forget=true")
+        offline.play("destroy", "-e", "hermes_confirm=yes", "-e", "hermes_forget=true")
         shutil.rmtree(offline.home, ignore_errors=True)

@@ -20,7 +20,7 @@ def test_two_deployments_share_nothing(make_deployment: Callable[..., Deployment
     alice.chat("I am Alice and I like figs.", session="shared-name")
     assert "figs" not in bob.chat("What do you know?", session="shared-name").said
 
-    bob.play("destroy", "-e", "confirm=yes", "-e", "hermes_forget=true")
+    bob.play("destroy", "-e", "hermes_confirm=yes", "-e", "hermes_forget=true")
     assert not bob.state.exists()
     assert "figs" in alice.chat("Are you still there?", session="shared-name").said
 

@@ -129,7 +129,7 @@ EVERY_PLAY = [
     ("backup",),
     ("restore", "-e", "hermes_backup=newest", "--check"),
     ("lifecycle", "-e", "hermes_action=wake"),
-    ("destroy", "--check", "-e", "confirm=yes", "-e", "hermes_forget=true"),
+    ("destroy", "--check", "-e", "hermes_confirm=yes", "-e", "hermes_forget=true"),
 ]
 
 
@@ -272,7 +272,7 @@ def test_keys_in_the_environment_are_with_hermes_and_in_no_file(
     direct.call("POST", "/api/instance/wake")
     running = direct.hermes_pids()
     provider.key = direct.variables["custom_api_key"] = "sk-canary-" + secrets.token_hex(16)
-    play = direct.play("rotate_keys", "-e", "keys=provider_keys")
+    play = direct.play("rotate_keys", "-e", "hermes_keys=provider_keys")
     assert play.code == 0, play.output
     assert "Restarts: direct (Hermes)." in play.output
     assert direct.hermes_pids() != running, "Hermes has its environment from its start"

@@ -116,7 +116,7 @@ def printed(walk: Walk, home: Path) -> Iterator[dict[str, str]]:
         yield found
     finally:
         # dave and erin are processes of this machine.
-        forget = "-e confirm=yes -e hermes_forget=true"
+        forget = "-e hermes_confirm=yes -e hermes_forget=true"
         walk.type(f"ansible-playbook hermes.workers.destroy -i inventories/mine {forget}")
 
 
@@ -228,7 +228,7 @@ def test_a_key_that_fails_its_proof_is_taken_back_with_the_version_of_before(
     token = (home / "alice" / "api_token").read_text()
     play = "ansible-playbook hermes.workers.rotate_keys -i inventories/mine --limit alice"
     output = walk.type(
-        f"{play} -e keys=api_token,provider_keys -e anthropic_api_key={WRONG_KEY} && exit 1 || true"
+        f"{play} -e hermes_keys=api_token,provider_keys -e anthropic_api_key={WRONG_KEY} && exit 1 || true"
     )
     taken_back = "Taken back: anthropic_api_key, hermes_api_token. The keys of before are in use."
     assert taken_back in output, output
@@ -238,7 +238,7 @@ def test_a_key_that_fails_its_proof_is_taken_back_with_the_version_of_before(
     assert not (home / "alice" / "rotation.json").exists()
     # Cloudflare refuses to change secrets now: the version that serves is not the newest.
     start = len(alice.deployments)
-    walk.type(f"{play} -e keys=api_token")
+    walk.type(f"{play} -e hermes_keys=api_token")
     new = (home / "alice" / "api_token").read_text()
     assert new.strip() == alice.current.secrets()["API_TOKEN"]
     assert new != token
@@ -277,7 +277,7 @@ def test_a_batch_in_which_too_many_fail_is_the_last(
     overlap = "{{ (inventory_hostname == 'alice') | ternary('soon', '1h') }}"
     (walk.folder / "overlap.json").write_text(json.dumps({"hermes_token_overlap": overlap}))
     play = "ansible-playbook hermes.workers.rotate_keys -i inventories/mine --limit cloudflare"
-    play += " -e keys=api_token -e hermes_serial=2 -e @overlap.json"
+    play += " -e hermes_keys=api_token -e hermes_serial=2 -e @overlap.json"
     before = tokens()
     output = walk.type(f"{play} -e hermes_max_fail_percentage=49 || true")
     assert "2 deployments: 1 changed, 1 failed." in output
@@ -307,7 +307,7 @@ def test_a_token_of_a_vault_is_rotated_in_its_file(
     worker = walk.plane.state.accounts[ACME].workers["alice"]
     walk.type(playbook.format("deploy"))
     assert worker.current.secrets()["API_TOKEN"] == given
-    walk.type(f"{playbook.format('rotate_keys')} -e keys=api_token")
+    walk.type(f"{playbook.format('rotate_keys')} -e hermes_keys=api_token")
     new = worker.current.secrets()["API_TOKEN"]
     assert new not in (given, *(folder / "token.yml").read_text().split())
     assert worker.current.secrets()["API_TOKEN_PREVIOUS"] == given
@@ -330,7 +330,9 @@ def test_playbooks_run_on_an_account_with_no_written_hosts(
     assert "https://bob.acme.workers.dev" in output
     assert "carol" not in output
     hosts = "-i acme.hermes.yml --limit alice,bob -e hermes_provider=rehearsal"
-    output = walk.type(f"ansible-playbook hermes.workers.rotate_keys {hosts} -e keys=api_token")
+    output = walk.type(
+        f"ansible-playbook hermes.workers.rotate_keys {hosts} -e hermes_keys=api_token"
+    )
     assert "2 deployments: 2 changed, 0 failed." in output
 
 

@@ -91,7 +91,7 @@ def test_it_outlives_workerd(contained: Contained, provider: Provider) -> None:
 
 def test_destroy_leaves_nothing(contained: Contained) -> None:
     contained.deployment.chat("The last words.")
-    confirm = ("-e", "confirm=yes", "-e", "hermes_forget=true")
+    confirm = ("-e", "hermes_confirm=yes", "-e", "hermes_forget=true")
     play = contained.deployment.play("destroy", *confirm)
     assert play.code == 0, play.output
     assert contained.engine("ps", "--all", "--quiet") == ""

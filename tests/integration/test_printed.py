@@ -126,7 +126,7 @@ def test_plays_that_ask_a_deployment_look_where_it_is(
     compared = shell.ok(f"ansible-playbook hermes.workers.status {place} --check")
     assert re.search(rf"processes +ports {printed.port}, .* -> 8787, ", compared), compared
     assert re.search(rf"before +hermes_port: '{printed.port}'", compared), compared
-    keys = "-e keys=dashboard_sessions --check"
+    keys = "-e hermes_keys=dashboard_sessions --check"
     rotated = shell.ok(f"ansible-playbook hermes.workers.rotate_keys {place} {keys}")
     assert re.search(rf"address +{printed.url} +\(found\)", rotated), rotated
     assert re.search(rf"hermes_port: {printed.port} +\(the inventory makes it 8787\)", rotated)
@@ -170,7 +170,7 @@ def test_destroy_and_its_way_back_work_as_printed(
     )
     asked = shell.run(destroy)
     assert asked.returncode != 0 and "nobody confirmed it" in asked.stdout, asked.stdout
-    gone = shell.ok(advised(asked.stdout).replace("confirm=yes", "confirm=y"))
+    gone = shell.ok(advised(asked.stdout).replace("hermes_confirm=yes", "confirm=y"))
     assert "printed: destroyed" in gone and "DEPRECATION" not in gone
     assert not printed.state.exists()
     unpack, deploy = below(gone, "To have it back")

@@ -67,8 +67,8 @@ EFFECTS = {
     "ansible-playbook hermes.workers.backup": "backed up",
     "ansible-playbook hermes.workers.restore -e hermes_backup=newest": "restored",
     "ansible-playbook hermes.workers.lifecycle -e hermes_action=sleep": "Hermes is asleep",
-    "ansible-playbook hermes.workers.rotate_keys -e keys=api_token": "rotated api_token",
-    "ansible-playbook hermes.workers.destroy -e confirm=yes": "destroyed",
+    "ansible-playbook hermes.workers.rotate_keys -e hermes_keys=api_token": "rotated api_token",
+    "ansible-playbook hermes.workers.destroy -e hermes_confirm=yes": "destroyed",
 }
 """What a command has to say of what it did."""
 
@@ -161,7 +161,7 @@ def installed(person: Path, checkout: Reader) -> Iterator[Reader]:
         yield reader
     finally:
         Shell(reader.folder, person, {"PATH": path}).type(
-            "ansible-playbook hermes.workers.destroy -e confirm=yes -e hermes_forget=true"
+            "ansible-playbook hermes.workers.destroy -e hermes_confirm=yes -e hermes_forget=true"
         )
 
 

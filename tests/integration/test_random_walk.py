@@ -89,7 +89,7 @@ class Walk:
         key = self.dice.choice([self.provider.key, self.provider.also])
         self.story.append("rotate the provider's key and the token")
         self.it.variables["custom_api_key"] = key
-        self.went(self.it.play("rotate_keys", "-e", "keys=api_token,provider_keys"))
+        self.went(self.it.play("rotate_keys", "-e", "hermes_keys=api_token,provider_keys"))
         self.asked["custom_api_key"] = key
 
     def sleep(self) -> None:

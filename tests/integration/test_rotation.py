@@ -68,7 +68,7 @@ def chatting(deployment: Deployment, token: str) -> Iterator[list[int]]:
 
 
 def rotate(deployment: Deployment, keys: str = "all", *arguments: str) -> Play:
-    return deployment.play("rotate_keys", "-e", f"keys={keys}", *arguments)
+    return deployment.play("rotate_keys", "-e", f"hermes_keys={keys}", *arguments)
 
 
 def test_a_client_that_chats_without_a_pause_sees_nothing_of_it(
@@ -174,7 +174,9 @@ def kill_when(
     deployment: Deployment, true: Callable[[], bool], kill: Callable[[Any], None]
 ) -> None:
     """Start a rotation, and kill it as soon as something is true."""
-    with running_play("rotate_keys", deployment, "-e", "keys=api_token,provider_keys") as play:
+    with running_play(
+        "rotate_keys", deployment, "-e", "hermes_keys=api_token,provider_keys"
+    ) as play:
         while not true():
             assert play.poll() is None, f"it was not killed:\n{play.communicate()[0]}"
             time.sleep(0.005)

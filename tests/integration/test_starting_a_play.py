@@ -167,19 +167,70 @@ def test_a_shell_that_is_set_up_for_other_work_changes_nothing() -> None:
 
 def test_ansible_playbook_shows_cards_as_well(here: Path) -> None:
     """By name, from another folder, where the callback is the one that is set."""
-    done = subprocess.run(
-        [str(PLAYBOOK), "hermes.workers.status", "-i", str(here / "vars")],
+    done = by_name(here, "status", "-i", str(here / "vars"), ANSIBLE_STRATEGY="free")
+    assert done.returncode != 0
+    assert f"{os.path.realpath(here)}/vars/group_vars/all.yml:1:5: cannot be read" in done.stderr
+    assert not any(raw in done.stdout + done.stderr for raw in RAW), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("playbook", "words", "line"),
+    [
+        ("logs", ("-e", "lines=abc"), "lines: 'abc' is no number of lines"),
+        ("logs", ("-e", "hermes_log_lines=abc"), "hermes_log_lines: 'abc' is no number of lines"),
+        ("rotate_keys", ("-e", "keys=abc"), "keys: abc: not among api_token"),
+        ("rotate_keys", ("-e", "hermes_keys=abc"), "hermes_keys: abc: not among api_token"),
+        ("destroy", ("-e", "confirm=abc"), "confirm: 'abc' is neither yes nor no"),
+        ("destroy", ("-e", "hermes_confirm=abc"), "hermes_confirm: 'abc' is neither yes nor no"),
+    ],
+)
+def test_what_one_play_is_told_may_be_said_by_its_old_name(
+    here: Path, playbook: str, words: tuple[str, ...], line: str
+) -> None:
+    platform = "cloudflare" if playbook == "rotate_keys" else "workerd"
+    place = ("-i", "alice,", "-e", f"hermes_platform={platform}")
+    done = by_name(here, playbook, *place, *words)
+    lines = [line.strip() for line in (done.stdout + done.stderr).splitlines()]
+    assert done.returncode != 0
+    assert [one for one in lines if one.startswith(line)] != [], done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "asks"),
+    [
+        ((), True),
+        (("-e", "confirm=yes"), False),
+        (("-e", "hermes_confirm=yes"), False),
+    ],
+    ids=["unsaid", "by its old name", "by its name"],
+)
+def test_destroy_asks_unless_the_command_line_agrees(
+    here: Path, words: tuple[str, ...], asks: bool
+) -> None:
+    """An inventory that agrees is asked all the same."""
+    said = HOSTS + "    hermes_confirm: true\n    confirm: true\n"
+    (here / "agrees.yml").write_text(said)
+    forget = ("-e", "hermes_forget=no")
+    done = by_name(here, "destroy", "-i", str(here / "agrees.yml"), *forget, *words)
+    assert done.returncode == 0, done.stdout
+    assert ("Not prompting" in done.stdout + done.stderr) is asks, done.stdout + done.stderr
+
+
+def by_name(
+    here: Path, playbook: str, *words: str, **shell: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a playbook as it is called where the collection is installed."""
+    return subprocess.run(
+        [str(PLAYBOOK), f"hermes.workers.{playbook}", *words],
         cwd=here,
         env=clean_environment(
             ANSIBLE_COLLECTIONS_PATH=str(ROOT / ".ansible" / "collections"),
             ANSIBLE_STDOUT_CALLBACK="hermes.workers.cards",
-            ANSIBLE_STRATEGY="free",
             ANSIBLE_HOME=str(here / "home"),
+            **shell,
         ),
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=120,
     )
-    assert done.returncode != 0
-    assert f"{os.path.realpath(here)}/vars/group_vars/all.yml:1:5: cannot be read" in done.stderr
-    assert not any(raw in done.stdout + done.stderr for raw in RAW), done.stderr

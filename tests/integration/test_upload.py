@@ -228,7 +228,7 @@ def test_a_controller_that_is_killed_half_way_leaves_nothing_that_the_next_run_d
 
 def rotation(fleet: list[str]) -> list[str]:
     """The words that rotate the fleet's API tokens."""
-    return [str(PLAYBOOK), "playbooks/rotate_keys.yml", *fleet[2:], "-e", "keys=api_token"]
+    return [str(PLAYBOOK), "playbooks/rotate_keys.yml", *fleet[2:], "-e", "hermes_keys=api_token"]
 
 
 @contextmanager

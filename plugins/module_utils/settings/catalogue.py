@@ -458,6 +458,18 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("hermes_gateway_token", Later(), ""),
     Setting("hermes_version", Later(), ""),
+    Setting(
+        "hermes_confirm",
+        OfOnePlay(),
+        "`destroy` does not ask; with `-e`, an inventory cannot say it",
+        default="`false`",
+    ),
+    Setting(
+        "hermes_keys",
+        OfOnePlay(),
+        "what the playbook `rotate_keys` rotates ([more](rotation.md)); with `-e`",
+        default="all",
+    ),
     Setting("hermes_forget", OfOnePlay(), "`destroy` keeps no last backup", default="`false`"),
     Setting(
         "hermes_action",
@@ -547,6 +559,8 @@ ROLE_VARIABLES = frozenset(filter(None, map(role_argument, INPUTS))) | {
     "preflight_rotate",
 }
 """What the role preflight reads and sets."""
+OLD_NAMES = {"hermes_confirm": "confirm", "hermes_keys": "keys", "hermes_log_lines": "lines"}
+"""What one play is told -> the name that it had before all had a prefix; with `-e` it is taken still."""
 OF_ONE_PLAY = ("hermes_action", "hermes_backup", "hermes_backup_dir")
 """What a playbook for an existing deployment hands on to its task."""
 RESERVED_NAMES = ("backups",)

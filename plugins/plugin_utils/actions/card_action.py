@@ -78,7 +78,8 @@ class CardAction(ActionBase):
     def _failure(self, card: Card) -> dict[str, Any]:
         if card.changed is None:
             card.changed = self.changed_so_far()
-        card.problems = [as_typed(problem) for problem in card.problems]
+        given = load_extra_vars(self._loader)
+        card.problems = [as_typed(problem, given) for problem in card.problems]
         return {"failed": True, "changed": False, "msg": card.render(), "hermes_card": True}
 
     @abstractmethod

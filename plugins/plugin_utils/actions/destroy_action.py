@@ -28,7 +28,7 @@ class DestroyAction(ExistingAction):
     }
 
     def deploy(self) -> dict[str, Any]:
-        confirmed = yes_or_no("confirm", self.options["confirmed"])
+        confirmed = yes_or_no("hermes_confirm", self.options["confirmed"])
         forget = yes_or_no("hermes_forget", self.options["forget"])
         self.judge()
         exists = self.exists()
@@ -41,7 +41,7 @@ class DestroyAction(ExistingAction):
             raise Card.of(
                 self.settings.name,
                 "not destroyed: nobody confirmed it.",
-                f"answer yes, or run `{self.command('destroy', confirm='yes')}`.",
+                f"answer yes, or run `{self.command('destroy', hermes_confirm='yes')}`.",
                 "confirm",
             )
         self.deployment.create()

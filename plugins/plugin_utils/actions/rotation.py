@@ -36,13 +36,13 @@ def read_keys(given: Any) -> tuple[set[str], list[Problem]]:
     words = words if isinstance(words, Iterable) else [given or ""]
     words = [str(word).strip() for word in words if str(word).strip()]
     if not words:
-        remedy = f"say for example -e keys={KEYS[0]}, or leave it out for all."
-        return set(), [Problem("keys", "names no key.", remedy, "rotation")]
+        remedy = f"say for example -e hermes_keys={KEYS[0]}, or leave it out for all."
+        return set(), [Problem("hermes_keys", "names no key.", remedy, "rotation")]
     unknown = [word for word in words if word not in (*KEYS, "all")]
     if unknown:
         sentence = f"{', '.join(unknown)}: not among {', '.join(KEYS)}, all."
-        remedy = f"say for example -e keys={KEYS[0]},{KEYS[2]}, or leave it out for all."
-        return set(), [Problem("keys", sentence, remedy, "rotation")]
+        remedy = f"say for example -e hermes_keys={KEYS[0]},{KEYS[2]}, or leave it out for all."
+        return set(), [Problem("hermes_keys", sentence, remedy, "rotation")]
     return set(KEYS) if "all" in words else set(words), []
 
 

@@ -11,7 +11,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,21 +22,21 @@ from ansible.parsing.splitter import parse_kv
 from ansible.utils.vars import load_extra_vars
 
 from ...module_utils.cards import Problem
-from ...module_utils.settings.catalogue import INPUTS, SECRET_INPUTS
+from ...module_utils.settings.catalogue import INPUTS, OLD_NAMES, SECRET_INPUTS
 
 VARIABLES = "variables"
 """Name of the note with what `-e` said when a deployment was last changed."""
 MAKE_INVENTORY = "inventories/local"
 """The inventory that the Makefile's targets take when none is named."""
-MAKE_VARIABLES = {"hermes_action": "ACTION", "hermes_backup": "BACKUP", "confirm": "CONFIRM"}
+MAKE_VARIABLES = {"hermes_action": "ACTION", "hermes_backup": "BACKUP", "hermes_confirm": "CONFIRM"}
 """Variable of a single run -> the Makefile's own name for it."""
 TYPED = MAKE_VARIABLES | {
     "hermes_forget": "FORGET",
     "hermes_log_level": "LEVEL",
     "hermes_log_raw": "RAW",
     "hermes_log_since": "SINCE",
-    "keys": "KEYS",
-    "lines": "LINES",
+    "hermes_keys": "KEYS",
+    "hermes_log_lines": "LINES",
 }
 """The same, with those that no command that we print has by that name."""
 MAKE_PROGRAM = "play.py"
@@ -50,7 +50,9 @@ OF_A_RUN = frozenset(
         "hermes_action",
         "hermes_backup",
         "hermes_backup_dir",
+        "hermes_confirm",
         "hermes_forget",
+        "hermes_keys",
         "hermes_log_level",
         "hermes_log_lines",
         "hermes_log_raw",
@@ -131,8 +133,15 @@ def shown(path: str) -> str:
     return path if relative.startswith("..") else relative
 
 
-def as_typed(problem: Problem) -> Problem:
-    """Return the problem of a variable by the name that was typed for it, where that was one of the Makefile's own."""
+def as_typed(problem: Problem, given: Container[str] = ()) -> Problem:
+    """Return the problem of a variable by the name that was typed for it: an old one, or one of the Makefile's own.
+
+    given: the variables of `-e`.
+    """
+    old = OLD_NAMES.get(problem.subject)
+    if old is not None and old in given and problem.subject not in given:
+        remedy = problem.remedy.replace(problem.subject, old)
+        return replace(problem, subject=old, remedy=remedy)
     typed = TYPED.get(problem.subject)
     if typed is None or Path(sys.argv[0]).name != MAKE_PROGRAM:
         return problem

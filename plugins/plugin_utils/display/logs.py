@@ -67,10 +67,8 @@ class Entry:
 
 
 def wanted(said: Mapping[str, Any], lines: Any) -> Wanted:
-    """Return what the variables ask for. said: hermes_log_*; lines: as another name says them. Raises a Card."""
-    asked = said.get("hermes_log_lines")
-    named, given = ("lines", lines) if asked in (None, "") else ("hermes_log_lines", asked)
-    count = DEFAULT_LINES if given in (None, "") else line_count(named, given)
+    """Return what the variables ask for. said: hermes_log_*; lines: how many. Raises a Card."""
+    count = DEFAULT_LINES if lines in (None, "") else line_count("hermes_log_lines", lines)
     level, since = said.get("hermes_log_level"), said.get("hermes_log_since")
     problems, least, start = [], "debug", None
     if level not in (None, ""):

@@ -76,6 +76,8 @@ GOOD: dict[str, list[str]] = {
     "hermes_action": ["wake"],
     "hermes_backup": ["newest"],
     "hermes_backup_dir": ["kept"],
+    "hermes_confirm": ["yes"],
+    "hermes_keys": ["api_token"],
     "hermes_log_level": ["warn"],
     "hermes_log_lines": ["100"],
     "hermes_log_raw": ["yes"],

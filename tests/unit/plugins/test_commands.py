@@ -49,7 +49,12 @@ def started(monkeypatch: pytest.MonkeyPatch, **arguments: Any) -> Start:
     [
         (start("inventories/local"), "logs", {}, "make logs"),
         (start("mine.yml"), "rotate_keys", {}, "make rotate-keys INVENTORY=mine.yml"),
-        (start("inventories/local"), "destroy", {"confirm": "yes"}, "make destroy CONFIRM=yes"),
+        (
+            start("inventories/local"),
+            "destroy",
+            {"hermes_confirm": "yes"},
+            "make destroy CONFIRM=yes",
+        ),
         (
             start("inventories/local", extra={"hermes_state_dir": "/srv/x", "hermes_port": 9000}),
             "deploy",

@@ -290,7 +290,7 @@ def test_all_keys_are_meant_when_all_is_said(words: Any) -> None:
 def test_a_list_without_a_key_is_not_taken_for_all(words: Any) -> None:
     keys, problems = read_keys(words)
     assert keys == set()
-    assert str(problems[0]) == "keys: names no key."
+    assert str(problems[0]) == "hermes_keys: names no key."
 
 
 def test_unknown_keys_are_named() -> None:

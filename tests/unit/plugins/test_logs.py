@@ -89,7 +89,6 @@ def test_what_moves_a_terminal_is_not_shown() -> None:
 def test_what_was_asked_for_is_understood_or_named() -> None:
     want = logs.wanted({"hermes_log_level": "WARNING", "hermes_log_raw": "1"}, "7")
     assert (want.level, want.raw, want.lines, want.since) == ("warn", True, 7, None)
-    assert logs.wanted({"hermes_log_lines": 3}, "7").lines == 3
     assert logs.wanted({}, None) == Wanted(lines=40, level="debug")
     with pytest.raises(Card) as told:
         logs.wanted({"hermes_log_level": ["x"], "hermes_log_since": "yesterday"}, "7")

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ansible.parsing.dataloader import DataLoader
 from ansible_collections.hermes.workers.plugins.action.deployment_info import ActionModule
 from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
 from ansible_collections.hermes.workers.plugins.plugin_utils.actions.card_action import (
@@ -26,6 +27,7 @@ def action(**variables: Any) -> ActionModule:
     """An action as a play has it when it fails."""
     made = ActionModule.__new__(ActionModule)
     made._task = SimpleNamespace(check_mode=False)
+    made._loader = DataLoader()
     made.task_vars = variables
     return made
 
