@@ -30,9 +30,11 @@ class Figure:
 
     @property
     def met(self) -> bool:
+        """Whether the goal was reached."""
         return self.value <= self.goal
 
     def as_json(self) -> dict[str, object]:
+        """Return what is written to benchmarks/results."""
         return {**asdict(self), "met": self.met}
 
     def __str__(self) -> str:

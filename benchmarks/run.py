@@ -44,6 +44,7 @@ def run_part(part: str) -> list[Figure]:
 
 
 def main(parts: list[str]) -> int:
+    """Measure these parts, or all; return the exit code."""
     unknown = set(parts) - set(PARTS)
     if unknown:
         print(f"PART: no such part: {', '.join(sorted(unknown))}. Parts: {', '.join(PARTS)}.")

@@ -37,7 +37,7 @@ GUARDIAN_SECONDS = 1.0
 
 
 class Process(Watcher):
-    """circus' watcher of one process, which starts a process that keeps failing less often."""
+    """Circus' watcher of one process, which starts a process that keeps failing less often."""
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class Guardian(Process):
 
 
 def before_spawn(watcher: Process, **_kwargs: object) -> bool:
-    """circus calls this before it starts a process."""
+    """Circus calls this before it starts a process."""
     # Before, not after: of files that are replaced meanwhile, the ones of before are noted, and are not believed.
     watcher.build = build_digest() if watcher.name == "workerd" else ""
     return True
@@ -151,7 +151,7 @@ def build_digest() -> str:
 
 
 def after_spawn(watcher: Process, pid: int, arbiter: Arbiter, **_kwargs: object) -> bool:
-    """circus calls this when a process was started."""
+    """Circus calls this when a process was started."""
     if watcher.name == "workerd":
         let_arrivals_in(arbiter.sockets["http"])
     note_process(watcher.name, pid, watcher.stop_signal, watcher.build)
@@ -160,7 +160,7 @@ def after_spawn(watcher: Process, pid: int, arbiter: Arbiter, **_kwargs: object)
 
 
 def after_reap(watcher: Process, exit_code: int | None = None, **_kwargs: object) -> bool:
-    """circus calls this when a process has ended."""
+    """Circus calls this when a process has ended."""
     lived = time.monotonic() - watcher.spawned
     watcher.not_before = time.monotonic() + (RETRY_DELAY if lived < SHORT_LIFE else 0.0)
     if watcher.is_active():

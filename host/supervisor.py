@@ -236,9 +236,7 @@ class Supervisor(Arbiter):
 
 
 class Restart(Command):
-    """\
-    Stop workerd, change it, start it
-    """
+    """Stop workerd, change it, start it."""
 
     name = "restart-workerd"
 
@@ -251,9 +249,7 @@ class Restart(Command):
 
 
 class Settle(Command):
-    """\
-    Forget the secrets of before
-    """
+    """Forget the secrets of before."""
 
     name = "settle-secrets"
 

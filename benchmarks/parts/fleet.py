@@ -244,6 +244,7 @@ class Chatters:
 
 
 def measure() -> list[Figure]:
+    """Deploy, deploy again and rotate a fleet, beside what a person would type for it."""
     names = [f"bench-{number:03}" for number in range(COUNT)]
     with fleet() as one:
         # The tools are installed once for all, as a person installs wrangler once.

@@ -12,6 +12,7 @@ FIRST_GOAL, AGAIN_GOAL = 45.0, 6.0
 
 
 def measure() -> list[Figure]:
+    """Deploy on a machine that has none of the tools, and once more."""
     first_seconds: list[float] = []
     again_seconds: list[float] = []
     for _ in range(2):

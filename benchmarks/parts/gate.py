@@ -149,6 +149,7 @@ async def many_streams(worker: LoneWorker) -> tuple[int, list[float]]:
 
 
 def p99(samples: list[float]) -> float:
+    """Return what 99 of 100 samples are below."""
     return statistics.quantiles(samples, n=100)[98]
 
 
@@ -203,6 +204,7 @@ def real_hermes(checkout: Checkout) -> list[Figure]:
 
 
 def measure() -> list[Figure]:
+    """Hold requests and streams through the Worker against those through a bare one."""
     with LoneWorker() as worker:
         worker.call("POST", "/api/instance/wake")
         gate, bare = in_turn(worker)

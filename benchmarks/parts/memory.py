@@ -139,6 +139,7 @@ def of_a_large_state(checkout: Checkout) -> list[Figure]:
 
 
 def measure() -> list[Figure]:
+    """Weigh a whole deployment on the process engine."""
     with fresh_checkout() as checkout:
         checkout.make("deploy")
         for _ in range(5):

@@ -85,5 +85,6 @@ def over_sleeps(made: Contained) -> list[Figure]:
 
 
 def measure() -> list[Figure]:
+    """Look at what many chats and many sleeps leave behind."""
     with docker() as engine, provider() as model, contained(engine, model) as made:
         return over_chats(made) + over_sleeps(made)

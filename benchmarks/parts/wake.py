@@ -140,6 +140,7 @@ def both(made: Contained, hand: ByHand, folder: Path) -> list[Figure]:
 
 
 def measure() -> list[Figure]:
+    """Hold a wake to its first token against Hermes itself."""
     with (
         docker() as engine,
         provider(engine.gateway) as model,

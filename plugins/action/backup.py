@@ -16,7 +16,7 @@ from ..plugin_utils.state import backups
 
 
 class ActionModule(ExistingAction):
-    """hermes.workers.backup"""
+    """The action `hermes.workers.backup`."""
 
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = ExistingAction.OPTIONS | {
         "folder": {"type": "path", "default": ""},

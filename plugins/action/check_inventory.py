@@ -45,9 +45,10 @@ IDENTITY = ("hermes_account_id", "hermes_name", "hermes_platform")
 
 
 class ActionModule(CardAction):
-    """hermes.workers.check_inventory"""
+    """The action `hermes.workers.check_inventory`."""
 
     def execute(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Do the work and return the task's result. Raises Card."""
         found = {}
         for host in self.task_vars.get("ansible_play_hosts_all", []):
             raw = self._inputs_of(host, VARIABLES)

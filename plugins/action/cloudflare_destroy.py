@@ -42,13 +42,14 @@ WHERE = (
 
 
 class ActionModule(DestroyAction):
-    """hermes.workers.cloudflare_destroy"""
+    """The action `hermes.workers.cloudflare_destroy`."""
 
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = DestroyAction.OPTIONS | {
         "prune_images": {"type": "raw", "default": False},
     }
 
     def execute(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Do the work and return the task's result. Raises Card."""
         self.options = options
         given = self.existing_inputs(options)
         self.prunes = yes_or_no("hermes_prune_images", options["prune_images"])
@@ -115,13 +116,16 @@ class ActionModule(DestroyAction):
         return list(dict.fromkeys([*hostname.owned(self.deployed.tags), *domains]))
 
     def exists(self) -> bool:
+        """Tell whether anything of it is there."""
         there = self.deployed.exists or self._application is not None
         return there or self.deployment.folder.is_dir()
 
     def has_memory(self) -> bool:
+        """Tell whether Hermes may have anything to remember."""
         return self.deployed.exists
 
     def removals(self) -> list[str]:
+        """Return what goes, in words, each with a verb before it."""
         name, found = self.settings.name, []
         if self.deployed.exists:
             found.append(f"delete  Worker {name} with its memory (account {self.api.account_id})")
@@ -136,6 +140,7 @@ class ActionModule(DestroyAction):
         return found
 
     def end(self, *, keep: bool) -> Path | None:
+        """Return the last backup, if there is to be one. Raises a Card."""
         return self._back_up() if keep else None
 
     def _back_up(self) -> Path | None:
@@ -189,9 +194,11 @@ class ActionModule(DestroyAction):
         return f"Deleted: {', '.join(self.done)}." if getattr(self, "done", None) else None
 
     def remark(self, backup: Path) -> str:
+        """Return what is to be known of a backup."""
         return backups.size_words(backup.stat().st_size)
 
     def way_back(self, backup: Path) -> list[str]:
+        """Return the commands that bring it back."""
         return [self.command("deploy"), self.restore_command(backup)]
 
 

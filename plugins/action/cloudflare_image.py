@@ -15,7 +15,7 @@ from ..plugin_utils.cloudflare.image import PushedImage
 
 
 class ActionModule(CloudflareAction):
-    """hermes.workers.cloudflare_image"""
+    """The action `hermes.workers.cloudflare_image`."""
 
     STEP: ClassVar[str] = "image"
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = CloudflareAction.OPTIONS | {

@@ -22,7 +22,7 @@ TOLD_EVERY = 15.0
 
 
 class ActionModule(CloudflareAction):
-    """hermes.workers.cloudflare_routes"""
+    """The action `hermes.workers.cloudflare_routes`."""
 
     STEP: ClassVar[str] = "routes"
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = CloudflareAction.OPTIONS | {

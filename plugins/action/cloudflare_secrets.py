@@ -20,7 +20,7 @@ SECONDS = 120.0
 
 
 class ActionModule(CloudflareAction):
-    """hermes.workers.cloudflare_secrets"""
+    """The action `hermes.workers.cloudflare_secrets`."""
 
     STEP: ClassVar[str] = "secrets"
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = CloudflareAction.OPTIONS | {

@@ -30,7 +30,7 @@ MANY = 10
 
 
 class ActionModule(CloudflareAction):
-    """hermes.workers.cloudflare_worker"""
+    """The action `hermes.workers.cloudflare_worker`."""
 
     STEP: ClassVar[str] = "worker"
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = CloudflareAction.OPTIONS | {

@@ -13,7 +13,7 @@ from ..plugin_utils.containers.image import ContainerImage
 
 
 class ActionModule(DeploymentAction):
-    """hermes.workers.container_image"""
+    """The action `hermes.workers.container_image`."""
 
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = SETTINGS_OPTION
 

@@ -27,7 +27,7 @@ MOST_BYTES = 2_000_000
 
 
 class ActionModule(ExistingAction):
-    """hermes.workers.deployment_info"""
+    """The action `hermes.workers.deployment_info`."""
 
     FURTHER_INPUTS: ClassVar[frozenset[str]] = frozenset(("lines",))
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = ExistingAction.OPTIONS | {
@@ -38,6 +38,7 @@ class ActionModule(ExistingAction):
     """Whether the Worker did not take our token."""
 
     def deploy(self) -> dict[str, Any]:
+        """Do the work and return the task's result. Raises Card."""
         asked = self.options["log_lines"]
         want = None if asked is None else logs.wanted(self.said, asked)
         self.require()

@@ -35,7 +35,7 @@ ALREADY: dict[str, Callable[[dict[str, Any]], bool]] = {
 
 
 class ActionModule(ExistingAction):
-    """hermes.workers.instance"""
+    """The action `hermes.workers.instance`."""
 
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = ExistingAction.OPTIONS | {
         "action": {

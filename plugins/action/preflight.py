@@ -32,7 +32,7 @@ from ..plugin_utils.workerd.storage import Storage
 
 
 class ActionModule(PrintingAction):
-    """hermes.workers.preflight"""
+    """The action `hermes.workers.preflight`."""
 
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = {
         "accounts": {"type": "dict", "default": {}},
@@ -41,6 +41,7 @@ class ActionModule(PrintingAction):
     }
 
     def execute(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Do the work and return the task's result. Raises Card."""
         self.options, self.survey = options, options["accounts"]
         checker = self._checked()
         self.sources = sources = Sources()

@@ -12,7 +12,7 @@ from ..plugin_utils.build.pruning import note_use
 
 
 class ActionModule(DeploymentAction):
-    """hermes.workers.process_image"""
+    """The action `hermes.workers.process_image`."""
 
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = SETTINGS_OPTION | {
         "planned": {"type": "bool", "default": False}

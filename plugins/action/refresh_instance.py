@@ -16,7 +16,7 @@ from ..plugin_utils.workerd import confinement
 
 
 class ActionModule(DeploymentAction):
-    """hermes.workers.refresh_instance"""
+    """The action `hermes.workers.refresh_instance`."""
 
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = SETTINGS_OPTION | {
         "planned": {"type": "bool", "default": False}

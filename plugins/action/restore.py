@@ -23,7 +23,7 @@ CAP = 256 * 1024 * 1024
 
 
 class ActionModule(ExistingAction):
-    """hermes.workers.restore"""
+    """The action `hermes.workers.restore`."""
 
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = ExistingAction.OPTIONS | {
         "backup": {"type": "str", "required": True},

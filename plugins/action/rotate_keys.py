@@ -26,13 +26,14 @@ RESTART_SECONDS = 240.0
 
 
 class ActionModule(DeploymentAction):
-    """hermes.workers.rotate_keys"""
+    """The action `hermes.workers.rotate_keys`."""
 
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = SETTINGS_OPTION | {
         "keys": {"type": "list", "elements": "str", "choices": KEYS, "required": True}
     }
 
     def execute(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Do the work and return the task's result. Raises Card."""
         try:
             return super().execute(options)
         except CloudflareError as error:

@@ -12,7 +12,7 @@ from ..plugin_utils.display.table import FULL_CARDS
 
 
 class ActionModule(CardAction):
-    """hermes.workers.show_plan"""
+    """The action `hermes.workers.show_plan`."""
 
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = {
         "register": {"type": "str", "default": "preflight_result"},
@@ -20,6 +20,7 @@ class ActionModule(CardAction):
     }
 
     def execute(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Do the work and return the task's result. Raises Card."""
         plans = {}
         # Not of ansible_play_hosts: earlier batches are done, and their plans carried out.
         for host in self.task_vars.get("ansible_play_batch", []):

@@ -14,7 +14,7 @@ from ..plugin_utils.display.table import STEPS, Row, row, table
 
 
 class ActionModule(CardAction):
-    """hermes.workers.show_results"""
+    """The action `hermes.workers.show_results`."""
 
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = {
         "batch": {"type": "list", "elements": "str", "default": []},
@@ -22,6 +22,7 @@ class ActionModule(CardAction):
     }
 
     def execute(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Do the work and return the task's result. Raises Card."""
         rows = [
             row(host, results, check_mode=self.check_mode)
             for host, results in self._results().items()

@@ -25,13 +25,14 @@ from ..plugin_utils.workerd.storage import Storage
 
 
 class ActionModule(DeploymentAction):
-    """hermes.workers.verify_deployment"""
+    """The action `hermes.workers.verify_deployment`."""
 
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = SETTINGS_OPTION | {
         "changed_before": {"type": "bool", "default": False}
     }
 
     def deploy(self) -> dict[str, Any]:
+        """Do the work and return the task's result. Raises Card."""
         self.service = self._service()
         if self.check_mode and self.options["changed_before"]:
             return {

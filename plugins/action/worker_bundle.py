@@ -18,7 +18,7 @@ from ..plugin_utils.workerd.plan import worker_built
 
 
 class ActionModule(DeploymentAction):
-    """hermes.workers.worker_bundle"""
+    """The action `hermes.workers.worker_bundle`."""
 
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = SETTINGS_OPTION
 

@@ -21,7 +21,7 @@ from ..plugin_utils.workerd.processes import Processes
 
 
 class ActionModule(DestroyAction):
-    """hermes.workers.workerd_destroy"""
+    """The action `hermes.workers.workerd_destroy`."""
 
     def judge(self) -> None:
         """Keep the folder of a deployment at Cloudflare: its token opens a Worker that would stay. Raises a Card."""
@@ -46,12 +46,15 @@ class ActionModule(DestroyAction):
         return containers
 
     def exists(self) -> bool:
+        """Tell whether anything of it is there."""
         return self.deployment.folder.is_dir()
 
     def has_memory(self) -> bool:
+        """Tell whether Hermes may have anything to remember."""
         return self.deployment.has_storage()
 
     def removals(self) -> list[str]:
+        """Return what goes, in words, each with a verb before it."""
         shown = self.deployment.shown
         running = "running" if self.deployment.supervisor() else "not running"
         found = [
@@ -75,6 +78,7 @@ class ActionModule(DestroyAction):
         return self._back_up() if keep else None
 
     def remove(self) -> None:
+        """Remove everything but its folder."""
         if self.containers is not None:
             self.progress("removing its containers, snapshots and images")
             self.containers.remove_all()
@@ -98,6 +102,7 @@ class ActionModule(DestroyAction):
         return path
 
     def way_back(self, backup: Path) -> list[str]:
+        """Return the commands that bring it back."""
         folder = self.deployment.shown(self.deployment.folder)
         folder, archive = map(shlex.quote, (folder, self.deployment.shown(backup)))
         unpack = f"mkdir -m 700 -p {folder} && tar -xzf {archive} -C {folder}"

@@ -18,13 +18,14 @@ from ..plugin_utils.workerd.processes import Processes
 
 
 class ActionModule(DeploymentAction):
-    """hermes.workers.workerd_secrets"""
+    """The action `hermes.workers.workerd_secrets`."""
 
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = SETTINGS_OPTION | {
         "delivered": {"type": "bool", "default": False}
     }
 
     def deploy(self) -> dict[str, Any]:
+        """Do the work and return the task's result. Raises Card."""
         if self.check_mode and self.options["delivered"]:
             return {
                 "changed": False,

@@ -32,11 +32,12 @@ from ..plugin_utils.workerd.storage import Storage
 
 
 class ActionModule(DeploymentAction):
-    """hermes.workers.workerd_service"""
+    """The action `hermes.workers.workerd_service`."""
 
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = SETTINGS_OPTION
 
     def deploy(self) -> dict[str, Any]:
+        """Do the work and return the task's result. Raises Card."""
         rendered = render(self.settings, self.sources)
         wanted = effective_secrets(self.settings, self.given_secrets, self.deployment)
         actual = observe(self.settings, self.deployment, wanted)

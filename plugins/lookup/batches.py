@@ -47,7 +47,7 @@ from ..module_utils.settings.catalogue import BATCHES
 
 
 class LookupModule(LookupBase):
-    """hermes.workers.batches"""
+    """The lookup `hermes.workers.batches`."""
 
     def run(
         self, terms: list[str], variables: Mapping[str, Any] | None = None, **kwargs: Any

@@ -53,7 +53,7 @@ WHOLE = "our playbooks have no tags, and are done whole: what is so already is l
 
 
 class LookupModule(LookupBase):
-    """hermes.workers.hosts"""
+    """The lookup `hermes.workers.hosts`."""
 
     def run(
         self, terms: list[str], variables: Mapping[str, Any] | None = None, **kwargs: Any

@@ -23,6 +23,7 @@ class Access:
 
     @property
     def certs(self) -> dict[str, Any]:
+        """The keys as Access publishes them."""
         numbers = self._key.public_key().public_numbers()
         modulus, exponent = numbers.n.to_bytes(256, "big"), numbers.e.to_bytes(3, "big")
         key = {"kty": "RSA", "alg": "RS256", "use": "sig", "kid": "1"}

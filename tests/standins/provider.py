@@ -85,6 +85,7 @@ class Provider:
 
     @property
     def url(self) -> str:
+        """Where it listens."""
         return f"http://{self.host}:{self._server.server_port}"
 
 

@@ -254,6 +254,7 @@ async def read_frame(reader: asyncio.StreamReader) -> str | None:
 
 
 async def main(socket: str, api_port: int, dashboard_port: int) -> None:
+    """Serve the engine's socket, Hermes' API and its dashboard."""
     PORTS.update({"18789": api_port, "9119": dashboard_port})
     servers = [
         await asyncio.start_unix_server(engine, socket),

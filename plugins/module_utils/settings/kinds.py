@@ -55,13 +55,16 @@ class Choice(Judged):
 
     @property
     def default(self) -> str:
+        """The value without a word."""
         return self.words[0]
 
     @property
     def schema(self) -> str:
+        """How the Worker reads it."""
         return f"choice({', '.join(map(literal, self.words))})"
 
     def read(self, reader: Reader, variable: str) -> str:
+        """Return what was said, or the default."""
         return reader.choice(variable, self.words)
 
 
@@ -74,20 +77,25 @@ class Flag(Judged):
 
     @property
     def default(self) -> bool:
+        """The value without a word."""
         return self.usual
 
     @property
     def schema(self) -> str:
+        """How the Worker reads it."""
         return "flag"
 
     @property
     def shown_default(self) -> str:
+        """The default as the documentation shows it."""
         return f"`{self.for_worker(self.usual)}`"
 
     def read(self, reader: Reader, variable: str) -> bool:
+        """Return what was said, or the default."""
         return reader.boolean(variable, default=self.usual)
 
     def for_worker(self, value: bool) -> str:
+        """Return the text of the Worker's variable."""
         return "true" if value else "false"
 
 
@@ -102,21 +110,26 @@ class Duration(Judged):
 
     @property
     def default(self) -> int:
+        """The value without a word."""
         return self.usual
 
     @property
     def schema(self) -> str:
+        """How the Worker reads it."""
         limits = (duration(one) for one in (self.usual, self.least, self.most))
         return f"duration({', '.join(map(literal, limits))})"
 
     @property
     def shown_default(self) -> str:
+        """The default as the documentation shows it."""
         return f"`{duration(self.usual)}`"
 
     def read(self, reader: Reader, variable: str) -> int:
+        """Return what was said, or the default."""
         return reader.duration(variable, self.least, self.most, self.usual)
 
     def for_worker(self, value: int) -> str:
+        """Return the text of the Worker's variable."""
         return duration(value)
 
 
@@ -129,6 +142,7 @@ class Port(Kind):
 
     @property
     def default(self) -> int:
+        """The value without a word."""
         return self.usual
 
 
@@ -142,13 +156,16 @@ class Number(Kind):
 
     @property
     def default(self) -> int:
+        """The value without a word."""
         return 0
 
     @property
     def schema(self) -> str:
+        """How the Worker reads it."""
         return f"number({self.least}, {self.most})"
 
     def for_worker(self, value: int) -> str:
+        """Return the text of the Worker's variable."""
         return str(value or "")
 
 
@@ -161,10 +178,12 @@ class Text(Kind):
 
     @property
     def default(self) -> str:
+        """The value without a word."""
         return self.usual
 
     @property
     def schema(self) -> str:
+        """How the Worker reads it."""
         return self.read_as
 
 
@@ -178,13 +197,16 @@ class Texts(Kind):
 
     @property
     def default(self) -> list[str]:
+        """The value without a word."""
         return []
 
     @property
     def schema(self) -> str:
+        """How the Worker reads it."""
         return f'json(z.array({self.item}), "[]")' if self.as_json else f"list({self.item})"
 
     def for_worker(self, value: list[str]) -> str:
+        """Return the text of the Worker's variable."""
         return canonical(value) if self.as_json else ",".join(value)
 
 
@@ -196,13 +218,16 @@ class Names(Kind):
 
     @property
     def default(self) -> dict[str, str]:
+        """The value without a word."""
         return {}
 
     @property
     def schema(self) -> str:
+        """How the Worker reads it."""
         return 'json(variables, "{}")'
 
     def for_worker(self, value: dict[str, str]) -> str:
+        """Return the text of the Worker's variable."""
         return canonical(value)
 
 

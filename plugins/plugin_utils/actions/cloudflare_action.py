@@ -24,6 +24,7 @@ class CloudflareAction(DeploymentAction):
     STEP: ClassVar[str] = "cloudflare"
 
     def execute(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Do the work; what Cloudflare refuses is told as a card."""
         try:
             return super().execute(options)
         except CloudflareError as error:

@@ -96,6 +96,7 @@ class DeploymentAction(PrintingAction):
     """An action whose options carry the settings that preflight checked."""
 
     def execute(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Read the options that all have, and do the work."""
         self.options = options
         self.settings = Settings(**options["settings"])
         self.deployment = StateFolder(self.settings.state_dir, self.settings.name)
@@ -141,6 +142,7 @@ class ExistingAction(DeploymentAction):
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = PLACE_OPTIONS
 
     def execute(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Read the options that all have, and do the work."""
         self.options = options
         self.said = self.existing_inputs(options)
         checker = Checker(self.said)

@@ -28,6 +28,7 @@ class DestroyAction(ExistingAction):
     }
 
     def deploy(self) -> dict[str, Any]:
+        """Show what goes, or take it away when somebody confirmed it."""
         confirmed = yes_or_no("hermes_confirm", self.options["confirmed"])
         forget = yes_or_no("hermes_forget", self.options["forget"])
         self.judge()

@@ -1,7 +1,7 @@
 # Copyright: hermes.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""This machine as the place where a deployment runs, under workerd."""
+"""The machine of the play as the place where a deployment runs, under workerd."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PYTHON_BELOW = (3, 14)
 
 
 class WorkerdPlace(Controller):
-    """This machine as the place where a deployment runs, under workerd."""
+    """The machine of the play as the place where a deployment runs, under workerd."""
 
     def __init__(
         self,

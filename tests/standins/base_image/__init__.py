@@ -1,0 +1,1 @@
+"""Where the base image of the tests is made."""

@@ -29,12 +29,15 @@ class CallbackModule(CallbackBase):
             file.write("".join(f"{one!r}\n" for one in told))
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
+        """Print a play."""
         self._write(play.dump_attrs(), play.get_vars())
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
+        """Print a task and its variables."""
         self._write(task.args, task.dump_attrs(), task.get_vars())
 
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
+        """Print the arguments of a task."""
         self._write(task.args)
 
     def _write_result(self, result: Any, **_more: Any) -> None:

@@ -82,6 +82,7 @@ class Rule(NamedTuple):
     port: int = 0
 
     def attributes(self) -> list[tuple[int, bytes]]:
+        """The attributes of its netlink message: kind and bytes."""
         if not self.host:
             return [(FRA_PRIORITY, struct.pack("=I", 200))]
         ranges = {FRA_SPORT_RANGE: self.source_port, FRA_DPORT_RANGE: self.port}
@@ -93,6 +94,7 @@ class Rule(NamedTuple):
         ]
 
     def packed(self, family: int) -> bytes:
+        """Return it as the body of a netlink message."""
         if self.host:
             head = (family, 32, 0, 0, RT_TABLE_MAIN, 0, 0, FR_ACT_TO_TBL)
         else:
@@ -118,6 +120,7 @@ class Gate:
         self._change([answers, Rule(workerd, port=port), Rule()])
 
     def open(self) -> None:
+        """Let everything pass again."""
         self._change([])
 
     def _change(self, wanted: list[Rule]) -> None:
@@ -189,6 +192,7 @@ async def read_body(reader: asyncio.StreamReader, headers: dict[str, str]) -> by
 
 
 async def answer(writer: asyncio.StreamWriter, status: int, text: str, kind: str) -> None:
+    """Answer an HTTP request and end the connection."""
     body = text.encode()
     head = f"HTTP/1.1 {status} {'OK' if status < 300 else 'Refused'}\r\n"
     head += f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
@@ -233,6 +237,7 @@ class Authority:
         self._pem = ""
 
     def pem(self) -> str:
+        """The certificate of its own authority, made when it is first asked for."""
         if not self._pem:
             with tempfile.NamedTemporaryFile() as key:
                 command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt"]
