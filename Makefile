@@ -90,6 +90,7 @@ mutants: tools test-tools worker-tools ## Break each promise and see its test fa
 	@$(WITH_TOOLS) python -m tests.mutants.run --jobs $(JOBS) "$(MUTANTS)"
 
 lint: lint-quick sanity ## Run every static check
+	@$(IN_CHECKOUT) reuse lint --quiet || $(IN_CHECKOUT) reuse lint --lines
 
 lint-quick: test-tools worker-tools ## Run every static check but Ansible's own, which take a minute or two
 	@$(IN_CHECKOUT) ansible-lint --offline
