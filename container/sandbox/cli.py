@@ -20,6 +20,7 @@ USAGE = """usage: sandbox init [-- COMMAND...]
        sandbox check --boot ID                             archive on stdin
        sandbox restore-sign-ins --boot ID                  archive on stdin
        sandbox go --boot ID                                JSON on stdin
+       sandbox declare --boot ID                           JSON on stdin
        sandbox save --boot ID [--unless DIGEST]            archive on stdout
        sandbox save-sign-ins --boot ID [--unless DIGEST]   archive on stdout
        sandbox restart-gateway --boot ID [--drain SECONDS] JSON on stdin, or nothing
@@ -34,6 +35,7 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "restore-sign-ins": {},
     "check": {},
     "go": {},
+    "declare": {},
     "save": {"--unless": ""},
     "save-sign-ins": {"--unless": ""},
     "restart-gateway": {"--drain": ""},
@@ -94,6 +96,8 @@ def _dispatch(command: str, paths: Paths, options: dict[str, Any]) -> int:
 
     if command == "go":
         hermes.go(paths, sys.stdin.buffer)
+    elif command == "declare":
+        hermes.declare(paths, sys.stdin.buffer)
     elif command == "status":
         print(hermes.status(paths))
     else:

@@ -18,6 +18,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+# In Hermes' home: what of it the inventory declared.
+DECLARED = ".declared.json"
 # Locked (shared) by those who follow the logs.
 FOLLOWERS = "followers.lock"
 # Beyond Hermes' own drain: what its shutdown takes at most before PID 1 kills it, in seconds.

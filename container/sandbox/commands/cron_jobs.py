@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import urllib.parse
 from datetime import datetime
 from typing import Any
+
+from sandbox.job_records import home_in_use, job_records
 
 _ERROR_LIMIT = 500
 
@@ -17,8 +18,9 @@ class CronJobs:
     """The jobs of the home that Hermes works in."""
 
     def __init__(self, home: str) -> None:
-        self._folder = os.path.join(_in_use(home), "cron")
-        self._records = self._read()
+        home = home_in_use(home)
+        self._folder = os.path.join(home, "cron")
+        self._records = job_records(home) or []
 
     def next_run(self) -> int | None:
         """Return when the earliest is due as epoch seconds, None when none ever is.
@@ -96,16 +98,6 @@ class CronJobs:
         except (OSError, ValueError):
             return job
 
-    def _read(self) -> list[dict[str, Any]]:
-        """Return the records; those that are none are skipped."""
-        try:
-            with open(os.path.join(self._folder, "jobs.json"), encoding="utf-8-sig") as file:
-                content = json.loads(file.read(), strict=False)
-        except (OSError, ValueError):
-            return []
-        jobs = content.get("jobs") if isinstance(content, dict) else content
-        return [job for job in jobs if isinstance(job, dict)] if isinstance(jobs, list) else []
-
     def _written(self) -> float | None:
         """Return when the jobs were written, None when Hermes has looked at them since."""
         try:
@@ -132,16 +124,6 @@ class CronJobs:
                 database.close()
         except sqlite3.Error:
             return []
-
-
-def _in_use(home: str) -> str:
-    """Return the home of the profile that Hermes was told to work in, else the home itself."""
-    try:
-        with open(os.path.join(home, "active_profile"), encoding="utf-8") as file:
-            profile = os.path.join(home, "profiles", os.path.basename(file.read().strip()))
-    except (OSError, ValueError):
-        return home
-    return profile if os.path.isdir(profile) else home
 
 
 def _trouble(job: dict[str, Any]) -> str | None:

@@ -14,14 +14,26 @@ from typing import Any, BinaryIO
 
 from sandbox import processes
 from sandbox.commands.cron_jobs import CronJobs
-from sandbox.errors import FAILED, NOT_RESTORED, TEMPORARY, TOO_LATE, USAGE, SandboxError
-from sandbox.paths import SHUTDOWN_MARGIN, Paths, write_private
+from sandbox.errors import (
+    FAILED,
+    NOT_RESTORED,
+    REFUSED,
+    TEMPORARY,
+    TOO_LATE,
+    USAGE,
+    SandboxError,
+)
+from sandbox.job_records import home_in_use
+from sandbox.paths import DECLARED, SHUTDOWN_MARGIN, Paths, read_text, write_private
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 # Where things are is for the engine or the image to say.
 _FIXED = ("SANDBOX_", "HERMES_HOME", "HERMES_MANAGED_DIR", "HERMES_BOOT_ID", "PORT_")
-_INPUT_LIMIT = 4 << 20
+# The declared agent is the most of it, and is not small in base64.
+_INPUT_LIMIT = 8 << 20
 _START_TIME = 60.0
+# Until PID 1 has read an order, in seconds.
+_ORDER_TIME = 10.0
 
 
 def go(paths: Paths, source: BinaryIO) -> None:
@@ -36,6 +48,7 @@ def go(paths: Paths, source: BinaryIO) -> None:
             raise SandboxError(NOT_RESTORED, "Nothing was restored in this boot: not started.")
         if os.path.exists(paths.in_run("go")):
             raise SandboxError(TOO_LATE, "Hermes has been started; use restart-gateway.")
+        _lay(paths, settings)
         _write_settings(paths, settings)
         write_private(paths.in_run("go"), "")
         tell(paths, {"do": "go"})
@@ -51,7 +64,9 @@ def restart_gateway(paths: Paths, source: BinaryIO, drain: float | None) -> None
     if not os.path.exists(paths.in_run("go")):
         raise SandboxError(NOT_RESTORED, "Hermes was not started in this boot: use go.")
     if text.strip():
-        _write_settings(paths, _settings(text))
+        settings = _settings(text)
+        _lay(paths, settings)
+        _write_settings(paths, settings)
     before = paths.state()["generation"]
     tell(paths, {"do": "restart", "drain": drain})
     _await(
@@ -59,6 +74,25 @@ def restart_gateway(paths: Paths, source: BinaryIO, drain: float | None) -> None
         _drain_limit(paths, drain) + _START_TIME,
         "running",
         lambda state: state["generation"] > before and state["state"] == "running",
+    )
+
+
+def declare(paths: Paths, source: BinaryIO) -> None:
+    """Lay the declared agent in `source`, which is that of `go`, beside the Hermes that runs.
+
+    Raises SandboxError: 67 before `go`, 77 when Hermes needs a restart for it, and as a laying does.
+    """
+    settings = _settings(source.read(_INPUT_LIMIT + 1))
+    if not os.path.exists(paths.in_run("go")):
+        raise SandboxError(NOT_RESTORED, "Hermes was not started in this boot: use go.")
+    _lay(paths, settings, running=True)
+    _write_configuration(paths, settings)
+    tell(paths, {"do": "declared"})
+    _await(
+        paths,
+        _ORDER_TIME,
+        "told what was declared",
+        lambda state: state["configuration"] == settings["configuration"],
     )
 
 
@@ -92,6 +126,7 @@ def status(paths: Paths) -> str:
             "cronRunning": jobs.running(state.get("pid")),
             "jobError": jobs.failed(),
             "processes": _processes(state.get("initPid")),
+            "agent": _agent(paths),
         }
     )
 
@@ -111,13 +146,72 @@ def _settings(text: bytes) -> dict[str, Any]:
             raise SandboxError(USAGE, f"env may not have the name {name!r}.")
         if not isinstance(value, str) or "\0" in value:
             raise SandboxError(USAGE, f"env {name} must be text without a NUL.")
-    return {"config": config, "env": environ, "configuration": settings.get("configuration")}
+    agent = settings.get("agent")
+    if agent is not None and not (
+        isinstance(agent, dict)
+        and all(isinstance(agent.get(name), str) for name in ("archive", "content"))
+    ):
+        raise SandboxError(USAGE, "agent must have an archive and its content.")
+    return {
+        "config": config,
+        "env": environ,
+        "configuration": settings.get("configuration"),
+        "agent": agent if agent and agent["content"] else None,
+    }
+
+
+def _lay(paths: Paths, settings: dict[str, Any], running: bool = False) -> None:
+    """Put what is declared of the agent into Hermes' home, and what is pinned under our own settings.
+
+    running: look at each item, be it that the same declaration is laid already, and only if what
+    Hermes runs with stays the same.
+    """
+    if not settings["agent"] and not _was_declared(paths):
+        if running:
+            _require_same(paths, settings)
+        return
+    from sandbox.agent.declared import merged, read
+    from sandbox.agent.record import Record
+
+    declared = read(settings["agent"])
+    settings["config"] = merged(declared.pinned, settings["config"])
+    if running:
+        _require_same(paths, settings)
+    elif not declared.take_over and Record(home_in_use(paths.home)).has(declared.digest):
+        return
+    from sandbox.agent.lay import lay
+
+    lay(paths, declared, settings["env"], settings["config"])
+
+
+def _require_same(paths: Paths, settings: dict[str, Any]) -> None:
+    """Refuse what only a restart of Hermes would bring."""
+    files = {"config": os.path.join(paths.managed, "config.yaml"), "env": paths.in_run("env.json")}
+    for name, path in files.items():
+        if settings[name] != json.loads(read_text(path) or "{}"):
+            raise SandboxError(REFUSED, f"Hermes runs with another {name}: restart-gateway.")
+
+
+def _was_declared(paths: Paths) -> bool:
+    return os.path.lexists(os.path.join(home_in_use(paths.home), DECLARED))
+
+
+def _agent(paths: Paths) -> dict[str, Any]:
+    if not _was_declared(paths):
+        return {"archive": "", "laid": [], "kept": []}
+    from sandbox.agent.drift import told
+
+    return told(paths)
 
 
 def _write_settings(paths: Paths, settings: dict[str, Any]) -> None:
     # JSON is YAML. The files are in the run folder: they hold keys.
     write_private(os.path.join(paths.managed, "config.yaml"), json.dumps(settings["config"]))
     write_private(paths.in_run("env.json"), json.dumps(settings["env"]))
+    _write_configuration(paths, settings)
+
+
+def _write_configuration(paths: Paths, settings: dict[str, Any]) -> None:
     # Last, so that a Hermes that is started between two of these never claims what it does not have.
     write_private(paths.in_run("configuration.json"), json.dumps(settings["configuration"]))
 

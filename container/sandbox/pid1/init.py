@@ -197,6 +197,8 @@ class Init:
         elif do == "stop":
             self.dashboard.stop()
             self._stop("stop", drain)
+        elif do == "declared" and self.state["state"] != "waiting":
+            self._publish(configuration=self._configuration())
         elif do == "dashboard" and self.state["state"] != "waiting":
             self.dashboard.want()
 
@@ -233,7 +235,7 @@ class Init:
         self.start_at = None
         try:
             # Read first: a Hermes that has more than it says is started once more, one that has less would never be.
-            configuration = json.loads(read_text(self.paths.in_run("configuration.json")) or "null")
+            configuration = self._configuration()
             environ = self._settings()
             environ.pop("HERMES_DASHBOARD_SESSION_TOKEN", None)
             os.makedirs(environ.get("HOME") or self.paths.home, 0o700, exist_ok=True)
@@ -261,6 +263,10 @@ class Init:
         self._publish(state="stopped", pid=None)
         self.start_at = time.monotonic() + self.pause
         self.pause = min(2 * self.pause, LONGEST_PAUSE)
+
+    def _configuration(self) -> object:
+        """Return the label of what Hermes runs with, or is about to."""
+        return json.loads(read_text(self.paths.in_run("configuration.json")) or "null")
 
     def _settings(self) -> dict[str, str]:
         """Return the environment of this boot, with what `go` brought."""

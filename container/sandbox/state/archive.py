@@ -230,7 +230,7 @@ def _cut(body: _HashingSource) -> SandboxError:
 def _unpack_members(header: dict[str, Any], body: _HashingSource, folder: str) -> list[str]:
     """Unpack what is in an archive and return its databases. The header's promise is compared."""
     digest, found, left = Digest(), [], UNPACKED
-    with tarfile.open(fileobj=body, mode="r|gz", tarinfo=_Bounded) as tar:
+    with tarfile.open(fileobj=body, mode="r|gz", tarinfo=Bounded) as tar:
         while (info := tar.next()) is not None:
             vars(tar)["members"].clear()  # or it would remember them all
             left -= info.size
@@ -248,11 +248,11 @@ def _unpack_members(header: dict[str, Any], body: _HashingSource, folder: str) -
     return found
 
 
-class _Bounded(tarfile.TarInfo):
+class Bounded(tarfile.TarInfo):
     """A member whose own description is no memory hog: tarfile reads it whole."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Bounded:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Bounded:
         """Refuse what describes the next member at more than any length."""
         info = super().frombuf(buf, encoding, errors)
         plain = info.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
@@ -287,7 +287,7 @@ def _read_header(source: BinaryIO) -> dict[str, Any]:
 def _unpack_member(
     tar: tarfile.TarFile, info: tarfile.TarInfo, folder: str, digest: Digest, known: list[str]
 ) -> None:
-    path = _safe_path(info.name, folder)
+    path = safe_path(info.name, folder)
     mode = info.mode & 0o777
     try:
         if info.isdir():
@@ -296,36 +296,36 @@ def _unpack_member(
             digest.add(info.name, "folder", mode, "")
         elif info.issym():
             if not info.linkname or unfit_target(info.linkname):
-                raise refused(f"the link {_short(info.name)} leads nowhere")
+                raise refused(f"the link {short(info.name)} leads nowhere")
             os.symlink(info.linkname, path)
             digest.add(info.name, "link", mode, info.linkname)
         elif info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not info.issparse():
             hashed = _unpack_file(tar, info, path, mode)
             kind = "database" if info.name in known else "file"
             if kind == "database" and not is_database(path):
-                raise refused(f"{_short(info.name)} is no database")
+                raise refused(f"{short(info.name)} is no database")
             if kind == "file" and info.name in DATABASES and info.size:
                 raise refused(f"its header does not name {info.name}")
             digest.add(info.name, kind, mode, hashed)
         else:
-            raise refused(f"{_short(info.name)} is neither file, folder nor link")
+            raise refused(f"{short(info.name)} is neither file, folder nor link")
     except FileExistsError as error:
-        raise refused(f"{_short(info.name)} is in it twice") from error
+        raise refused(f"{short(info.name)} is in it twice") from error
 
 
-def _safe_path(name: str, folder: str) -> str:
+def safe_path(name: str, folder: str) -> str:
     """Return where a member goes. Its folder must be one that this archive made before it."""
     if why := unfit(name):
-        raise refused(f"the name {_short(name)} is not allowed: {why}")
+        raise refused(f"the name {short(name)} is not allowed: {why}")
     path, parts = folder, name.split("/")
     for part in parts[:-1]:
         path = os.path.join(path, part)
         if os.path.islink(path) or not os.path.isdir(path):
-            raise refused(f"{_short(name)} is not in a folder of the archive")
+            raise refused(f"{short(name)} is not in a folder of the archive")
     return os.path.join(path, parts[-1])
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
     return repr(name if len(name) <= 80 else f"{name[:77]}...")
 
 
@@ -339,7 +339,7 @@ def _unpack_file(tar: tarfile.TarFile, info: tarfile.TarInfo, path: str, mode: i
             file.write(chunk)
         file.flush()
         if os.fstat(file.fileno()).st_size != info.size:
-            raise refused(f"{_short(info.name)} is cut short")
+            raise refused(f"{short(info.name)} is cut short")
         os.fchmod(file.fileno(), mode | 0o400)  # what its owner may not read is never saved again
     os.utime(path, (info.mtime, info.mtime))
     return digest.hex()
@@ -360,7 +360,7 @@ def _verify_tree(folder: str, found: list[str]) -> None:
         for name in folders + files:
             path = os.path.join(parent, name)
             if os.path.islink(path) and not inside(path, root):
-                raise refused(f"the link {_short(name)} leads out")
+                raise refused(f"the link {short(name)} leads out")
     for name in found:
         judge(databases.check, os.path.join(folder, name), name)
 

@@ -129,10 +129,12 @@ WINGS = [
             "__main__.py": "cli.py",
             "cli.py": "pid1 commands state paths.py errors.py",
             "pid1": "state paths.py processes.py errors.py",
-            "commands": "paths.py processes.py errors.py",
+            "commands": "agent job_records.py paths.py processes.py errors.py",
+            "agent": "state job_records.py paths.py errors.py",
             "state": "paths.py errors.py",
             # On another interpreter, which knows nothing of this package.
             "in_hermes": "",
+            "job_records.py": "",
             "paths.py": "errors.py",
             "processes.py": "",
             "errors.py": "",
