@@ -326,6 +326,7 @@ def safe_path(name: str, folder: str) -> str:
 
 
 def short(name: str) -> str:
+    """Return a name as a sentence may quote it."""
     return repr(name if len(name) <= 80 else f"{name[:77]}...")
 
 
