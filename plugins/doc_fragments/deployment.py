@@ -22,6 +22,11 @@ attributes:
   check_mode:
     description: Predicts what would change and writes nothing.
     support: full
+  action_group:
+    description: Use C(group/hermes.workers.deployment) in C(module_defaults) to set the shared options once.
+    support: full
+    membership:
+      - hermes.workers.deployment
 """
 
     SETTINGS = r"""

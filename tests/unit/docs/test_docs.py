@@ -12,8 +12,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from ansible_collections.hermes.workers.plugins.module_utils.settings import catalogue
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -112,7 +114,12 @@ def test_each_wish_leads_to_one_page_that_begins_with_the_command() -> None:
         assert begins, f"{page} does not begin with a command"
 
 
-def test_ansible_doc_reads_every_module_plugin_and_role() -> None:
+Described = dict[tuple[str, str], dict[str, Any]]
+"""Kind and name of each part of the collection -> what ansible-doc says of it."""
+
+
+@pytest.fixture(scope="module")
+def described() -> Described:
     program = Path(sys.executable).with_name("ansible-doc")
     where = {"ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible/collections")}
     done = subprocess.run(
@@ -122,17 +129,58 @@ def test_ansible_doc_reads_every_module_plugin_and_role() -> None:
         text=True,
         check=True,
     )
-    told = json.loads(done.stdout)["all"]
-    ours = {
+    return {
         (kind, name.removeprefix("hermes.workers.")): entry
-        for kind, found in told.items()
+        for kind, found in json.loads(done.stdout)["all"].items()
         for name, entry in found.items()
         if name.startswith("hermes.workers.")
     }
-    assert {key: entry["error"] for key, entry in ours.items() if "error" in entry} == {}
+
+
+def test_ansible_doc_reads_every_module_plugin_and_role(described: Described) -> None:
+    assert {key: entry["error"] for key, entry in described.items() if "error" in entry} == {}
     files = {
         (kind.removesuffix("s"), path.stem)
         for kind in ("callback", "inventory", "lookup", "modules")
         for path in (ROOT / "plugins" / kind).glob("*.py")
     }
-    assert files <= ours.keys()
+    assert files <= described.keys()
+
+
+def test_every_module_is_in_the_group_that_it_says(described: Described) -> None:
+    groups = yaml.safe_load((ROOT / "meta/runtime.yml").read_text())["action_groups"]
+    listed = {(group, name) for group, names in groups.items() for name in names}
+    said = {
+        (group.removeprefix("hermes.workers."), name)
+        for (kind, name), entry in described.items()
+        if kind == "module"
+        for group in entry["doc"]["attributes"]["action_group"]["membership"]
+    }
+    assert listed == said
+    modules = {name for kind, name in described if kind == "module"}
+    assert {name for _group, name in said} == modules
+
+
+def test_what_the_documentation_names_of_the_collection_is_there(described: Described) -> None:
+    groups = yaml.safe_load((ROOT / "meta/runtime.yml").read_text())["action_groups"]
+    fragments = {path.stem for path in (ROOT / "plugins/doc_fragments").glob("*.py")}
+    there = {name for _kind, name in described} | {*groups} | fragments | {"plugins"}
+    there |= {path.stem for path in (ROOT / "playbooks").glob("*.yml")}
+    folders = ("docs", "inventories", "playbooks", "roles", "plugins", "extensions")
+    pages = [
+        *ROOT.glob("*.md"),
+        *(page for folder in folders for page in (ROOT / folder).rglob("*.*")),
+    ]
+    named = {
+        (name, page.name)
+        for page in pages
+        if page.suffix in (".md", ".yml", ".py") and page.is_file()
+        for name in re.findall(r"hermes\.workers\.(\w+)", page.read_text())
+    }
+    assert len(named) > 100
+    assert {(name, page) for name, page in named if name not in there} == set()
+    rows = re.findall(r"^\| (`.+`) \|", (ROOT / "docs/modules.md").read_text(), re.MULTILINE)
+    modules = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert modules == {name for (kind, name) in described if kind == "module"} & {
+        *groups["cloudflare"]
+    }
