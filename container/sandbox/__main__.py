@@ -6,6 +6,8 @@ import sys
 
 if not __package__:  # run as a folder: make the folder that holds the package importable
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    # As every other Python of the environment has it, by a file that -S leaves unread.
+    sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(sys.executable)), "sqlite"))
 
 from sandbox.cli import main
 

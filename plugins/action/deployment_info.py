@@ -82,6 +82,7 @@ class ActionModule(ExistingAction):
         hermes = health.get("hermes", {})
         rows = [
             ("version", f"{worker['version']}, Hermes {hermes.get('version')}" if worker else None),
+            ("SQLite", status.get("sqlite")),
             ("model", health.get("models", {}).get("default")),
             ("Hermes", self._instance(status)),
             ("settings", self._settings(health)),

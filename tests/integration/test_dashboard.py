@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
 import shutil
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 import pytest
 from plays import Deployment
 from playwright.sync_api import Browser, Error, Page, WebSocket, expect, sync_playwright
@@ -221,6 +223,26 @@ def test_a_chat_of_the_api_is_in_the_list(page: Page, deployment: Deployment) ->
     sign_in(page, deployment, "/sessions")
     page.get_by_text("History", exact=True).click()
     expect(page.get_by_text("The dog is called Rex").first).to_be_visible()
+
+
+def test_gateway_and_dashboard_write_with_a_sqlite_that_loses_nothing(
+    page: Page, deployment: Deployment
+) -> None:
+    """What wrote a database is noted in it, and what a process has loaded the system knows."""
+    assert deployment.chat("Write this down.", "note").status == 200
+    sign_in(page, deployment, "/sessions")
+    database = next(deployment.state.glob("engine/disks/*/disk/home/.hermes/state.db"))
+    assert int.from_bytes(database.read_bytes()[96:100], "big") >= 3_051_003
+    loaded = {}
+    for process in deployment.supervisor().children(recursive=True):
+        with contextlib.suppress(psutil.Error, OSError):
+            words = " ".join(process.cmdline())
+            if "/run_program.py" in words and words.startswith("python"):
+                name = "dashboard" if "/serve_dashboard.py" in words else "gateway"
+                maps = Path(f"/proc/{process.pid}/maps").read_text()
+                loaded[name] = "/sqlite/libsqlite3.so" in maps
+    assert loaded == {"dashboard": True, "gateway": True}
+    assert deployment.status()["sqlite"] >= "3.51.3"
 
 
 def test_the_console_answers(page: Page, deployment: Deployment) -> None:

@@ -13,13 +13,16 @@ from sandbox.paths import Paths, read_text
 TOKEN = "HERMES_DASHBOARD_SESSION_TOKEN"  # noqa: S105 - the name of a variable
 TOKEN_HEADER = "X-Hermes-Session-Token"  # noqa: S105 - the name of a header
 _START_TIME = 60.0
+# Before it SQLite can lose what two connections write at once: see sqlite/_sqlite3.py.
+SQLITE_LEAST = (3, 51, 3)
 
 
 def dashboard(paths: Paths, host_tools: bool) -> None:
     """Return when the dashboard answers; it is started when it does not run.
 
     host_tools: the owner allows Hermes to touch the machine, so that nothing need confine it.
-    Raises SandboxError: 67 before `go`, 77 where nothing confines it, 1 when it does not answer.
+    Raises SandboxError: 67 before `go`, 77 where nothing confines it, 1 when it does not answer or
+    would lose what Hermes writes.
     """
     if not os.path.exists(paths.in_run("go")):
         raise SandboxError(NOT_RESTORED, "Hermes was not started in this boot: use go.")
@@ -27,6 +30,14 @@ def dashboard(paths: Paths, host_tools: bool) -> None:
         raise SandboxError(
             REFUSED,
             "The dashboard reads and writes files, and nothing confines it to the sandbox here.",
+        )
+    sqlite = read_text(paths.in_run("sqlite"))
+    if sqlite and tuple(map(int, sqlite.split("."))) < SQLITE_LEAST:
+        least = ".".join(map(str, SQLITE_LEAST))
+        raise SandboxError(
+            FAILED,
+            f"Hermes and its dashboard write the same databases, and SQLite {sqlite}, which this"
+            f" Python has, can lose what two write at once: {least} or newer is needed.",
         )
     token = json.loads(read_text(paths.in_run("env.json")) or "{}").get(TOKEN)
     if not token:

@@ -121,6 +121,7 @@ def status(paths: Paths) -> str:
             "restarts": state.get("restarts", 0),
             "lastExit": state.get("lastExit"),
             "configuration": state.get("configuration"),
+            "sqlite": read_text(paths.in_run("sqlite")),
             "restored": paths.restored(),
             "nextCron": jobs.next_run(),
             "cronRunning": jobs.running(state.get("pid")),

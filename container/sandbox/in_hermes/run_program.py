@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import runpy
+import sqlite3
 import sys
 from types import ModuleType
 
@@ -54,10 +55,18 @@ def _be_called(name: str) -> None:
         file.write(name)
 
 
+def _tell_sqlite() -> None:
+    """Tell the rest of the sandbox which SQLite this process writes Hermes' databases with."""
+    path = os.path.join(os.environ["SANDBOX_RUN"], "sqlite")
+    with open(path, "w", encoding="ascii") as file:
+        file.write(sqlite3.sqlite_version)
+
+
 def main() -> None:
     """Run the program with its words."""
     sys.argv = sys.argv[1:]
     _be_called(os.path.basename(sys.argv[0]))
+    _tell_sqlite()
     hold()
     runpy.run_path(sys.argv[0], run_name="__main__")
 

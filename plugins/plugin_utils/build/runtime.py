@@ -73,6 +73,8 @@ class Runtime:
         copy_sources(self.sources.sandbox, self.image / "sandbox")
         packages = next(self.image.glob("venv/lib/python3*/site-packages"))
         build_context.trim_node(packages)
+        sqlite = self.image / "venv" / build_context.SQLITE
+        build_context.lay_sqlite(packages, self.sources.container, sqlite)
         script = self.image / "start-hermes.sh"
         script.write_bytes(clean_bytes(self.sources.start_script))
         launcher = self.image / "bin" / "sandbox"
@@ -82,7 +84,7 @@ class Runtime:
         (launcher.parent / "node").symlink_to(os.path.relpath(node, launcher.parent))
         for path in (script, launcher):
             path.chmod(0o755)
-        compile_python(python, self.image / "sandbox")
+        compile_python(python, self.image / "sandbox", *([sqlite] if sqlite.is_dir() else []))
         description = {
             "digest": self.sources.image,
             "hermesVersion": self.sources.hermes_version,

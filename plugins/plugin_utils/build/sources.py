@@ -38,6 +38,7 @@ class Sources:
         self.host_programs = [*sorted(host.glob("*.py")), docker]
         self.engine = self.container / "engine"
         self.sandbox = self.container / "sandbox"
+        self.sqlite = self.container / build_context.SQLITE
         self.start_script = self.container / "start-hermes.sh"
 
     @cached_property
@@ -48,7 +49,8 @@ class Sources:
     @cached_property
     def image(self) -> str:
         """Digest of the process engine's image."""
-        paths = [self.hermes_lock, self.start_script, *files_below(self.sandbox)]
+        paths = [self.hermes_lock, self.start_script]
+        paths += [*files_below(self.sandbox), *files_below(self.sqlite)]
         return digest_of(self.root, paths, python_tag())
 
     def container_image(self, base: str) -> str:

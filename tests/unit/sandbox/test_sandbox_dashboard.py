@@ -108,3 +108,15 @@ def test_it_is_refused_before_the_go_and_without_a_token(box: Box) -> None:
     assert box.command("dashboard").returncode == 67
     box.ok("go", stdin=json.dumps({"env": {"API_SERVER_KEY": KEY}}).encode())
     assert box.command("dashboard").returncode == 77
+
+
+@pytest.mark.parametrize(("has", "is_served"), [("3.51.2", False), ("3.51.3", True)])
+def test_a_second_writer_is_kept_from_a_sqlite_that_loses_pages(
+    box: Box, has: str, is_served: bool
+) -> None:
+    box.run_hermes()
+    (box.run / "sqlite").write_text(has)
+    done = box.command("dashboard")
+    assert (done.returncode == 0) is is_served
+    assert is_served or (done.returncode == 1 and f"SQLite {has}".encode() in done.stderr)
+    assert (dashboard(box) is not None) is is_served

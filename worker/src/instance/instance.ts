@@ -43,6 +43,8 @@ import {
 const RECORD = "memory";
 /** What only looks into the sandbox takes no longer, in milliseconds. */
 const LOOK = 30_000;
+/** What a status waits for that has the rest without asking; in milliseconds. */
+const GLANCE = 5_000;
 
 /** What is wrong with a backup itself, whoever sends it how often. */
 const OF_THE_BACKUP = new Set(["bad_backup", "backup_not_restored", "state_too_large"]);
@@ -55,6 +57,7 @@ export class HermesInstance extends DurableObject<Env> {
   readonly #vault: Vault;
   readonly #uploads: Uploads;
   readonly #sandbox: BoundedSandbox;
+  #sqlite: { bootId: string; version: string } | null = null;
   readonly #lifecycle: Lifecycle;
   readonly #turns: ChatTurns;
   readonly #tokens: TokenRotation;
@@ -226,6 +229,7 @@ export class HermesInstance extends DurableObject<Env> {
         running: runningOf(record, Date.now()),
         instanceType: this.#settings.platform === "cloudflare" ? this.#settings.instanceType : null,
         image: { running: record.bootId === null ? null : record.image, next: this.#settings.image },
+        sqlite: await this.#sqliteOf(record),
         confined: record.confined,
         configurationIsCurrent: this.#configuration()?.current ?? null,
         configuration: this.#configuration(),
@@ -257,6 +261,18 @@ export class HermesInstance extends DurableObject<Env> {
         lastJobError: dated(record.lastJobError),
       };
     });
+  }
+
+  /** Version of the SQLite that the running Hermes has, as its own process tells it; asked once a boot. */
+  async #sqliteOf({ bootId, state }: Readonly<InstanceRecord>): Promise<string | null> {
+    if (bootId === null || state !== "awake") return null;
+    if (this.#sqlite?.bootId === bootId) return this.#sqlite.version;
+    const cmd = ["sandbox", "status", "--boot", bootId];
+    const told = await run(this.#sandbox, cmd, { limit: GLANCE }).catch(() => null);
+    if (told?.exitCode !== 0) return null;
+    const { sqlite: version = null } = JSON.parse(told.stdout) as { sqlite?: string | null };
+    if (version !== null) this.#sqlite = { bootId, version };
+    return version;
   }
 
   /** Boots without a chat. */
