@@ -31,7 +31,8 @@ def told(paths: Paths) -> dict[str, Any]:
     here = _Here(paths, home, record).digests()
     laid, kept = [], []
     for name, item in sorted(record.items.items()):
-        if here[name] == item["laid"] is not None or name.startswith(f"{MEMORIES}/"):
+        is_as_laid = item["laid"] is not None and here[name] == item["laid"]
+        if is_as_laid or name.startswith(f"{MEMORIES}/"):
             laid.append(name)
         else:
             kept.append({"item": name, "why": _why(item, here[name])})

@@ -93,7 +93,7 @@ class Tree:
 
     def signature(self) -> str:
         """Return what differs as soon as something was written, in most cases; costs no reading."""
-        return digest([[name, *_marks(status)] for name, _, status in self._entries()])
+        return digest([[name, *_marks(status)] for name, _path, status in self._entries()])
 
     def digest_if_any(self) -> str | None:
         """Return the digest, None where there is nothing."""

@@ -63,8 +63,8 @@ def _unpack_member(tar: tarfile.TarFile, info: tarfile.TarInfo, folder: str) -> 
 
 
 def _has_a_place(info: tarfile.TarInfo) -> bool:
-    kind, _, rest = info.name.partition("/")
+    kind, _slash, rest = info.name.partition("/")
     if kind == SKILLS:
-        name, _, inside = rest.partition("/")
+        name, _slash, inside = rest.partition("/")
         return (info.isdir() and not rest) or bool(_SKILL.match(name) and (inside or info.isdir()))
     return info.name in _PLACES or (info.isdir() and info.name == MEMORIES)

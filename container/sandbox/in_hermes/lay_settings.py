@@ -107,14 +107,14 @@ def is_default_soul() -> bool:
 
 def change(values: dict[str, Any], order: dict[str, Any], quoted: Callable[[Any], Any]) -> None:
     """Set and unset values in a configuration."""
-    for _, path, value in order["set"]:
+    for _item, path, value in order["set"]:
         below = values
         for key in path[:-1]:
             if not isinstance(below.get(key), dict):
                 below[quoted(key)] = {}
             below = below[key]
         add(below, quoted(path[-1]), quoted(value))
-    for _, path in order["unset"]:
+    for _item, path in order["unset"]:
         above = [values]
         for key in path[:-1]:
             above.append(above[-1][key])
@@ -138,7 +138,7 @@ def add(branch: Any, key: str, value: Any) -> None:
     tokens = holder.ca.items.get(last)
     token = tokens[2 if isinstance(holder, dict) else 0] if tokens else None
     if token is not None and "\n" in token.value:
-        first, _, rest = token.value.partition("\n")
+        first, _end, rest = token.value.partition("\n")
         if rest.strip():
             after = copy.copy(token)
             # A comment that begins a line of its own has nothing before its first end of line.
@@ -260,7 +260,7 @@ def lay_jobs(order: dict[str, Any]) -> dict[str, Any]:
         before = jobs.load_jobs()
         try:
             written = {item[0]: lay_job(jobs, *item) for item in order["jobs"]}
-            for _, job in order["remove"]:
+            for _name, job in order["remove"]:
                 jobs.remove_job(job)
         except BaseException:
             jobs.save_jobs(before)
