@@ -6,15 +6,29 @@ of secrets that it reads from a home's `.env` and from nothing else; and what th
 replaces what its process was started with. So what this boot brought is made what Hermes calls
 managed: it is in every scope, nothing in a home replaces it, and Hermes refuses to write it there.
 All of it stays in memory.
+
+And Hermes' API gets one more address, on which it says what holds in this process: that a setting was
+given to it does not say so.
 """
 
+import asyncio
 import contextlib
+import importlib
+import importlib.util
 import json
 import os
 import runpy
 import sqlite3
 import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
+
+# Asked by the Worker; Hermes has nothing below this.
+IN_FORCE = "/sandbox/in-force"
+_API = "gateway.platforms.api_server"
 
 
 def hold() -> None:
@@ -49,6 +63,71 @@ def _replace(module: ModuleType, name: str, function: object) -> None:
     setattr(module, name, function)
 
 
+class _Extended(MetaPathFinder):
+    """Lets Hermes import its API when it wants to, too early would be in another home, and adds to it."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Find that one module as others do, and have it extended as soon as it is loaded."""
+        if fullname != _API:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            load = spec.loader.exec_module
+
+            def load_and_extend(module: ModuleType) -> None:
+                load(module)
+                with contextlib.suppress(AttributeError):  # a Hermes that is made otherwise goes on
+                    _extend(module)
+
+            spec.loader.exec_module = load_and_extend  # type: ignore[method-assign]
+        return spec
+
+
+def _extend(api: Any) -> None:
+    of_hermes = api.APIServerAdapter._http_route_table
+
+    def routes(adapter: Any) -> list[tuple[Any, ...]]:
+        async def answer(request: Any) -> Any:
+            if (refusal := adapter._check_auth(request)) is not None:
+                return refusal
+            told = await asyncio.get_running_loop().run_in_executor(None, in_force)
+            return api.web.json_response(told)
+
+        return [*of_hermes(adapter), ("GET", IN_FORCE, answer)]
+
+    api.APIServerAdapter._http_route_table = routes
+
+
+def in_force() -> dict[str, object]:
+    """Return what holds in this process: its MCP servers with their tools, the names in its environment."""
+    return {"mcp_servers": _mcp_servers(), "environment": sorted(os.environ)}
+
+
+def _mcp_servers() -> list[dict[str, object]]:
+    """Return each server that is configured, and why it is not connected."""
+    from hermes_cli.config import load_config
+    from hermes_cli.mcp_security import validate_mcp_server_entry
+
+    mcp_tool: Any = importlib.import_module("tools.mcp_tool")
+    servers: dict[str, dict[str, object]] = {}
+    for told in mcp_tool.get_mcp_status():
+        name = told["name"]
+        tools = getattr(mcp_tool._servers.get(name), "_tools", [])
+        server = {key: told[key] for key in ("name", "transport", "status", "error") if key in told}
+        servers[name] = {**server, "tools": sorted(tool.name for tool in tools)}
+        if not mcp_tool._MCP_AVAILABLE and told["status"] == "configured":
+            servers[name] |= {"status": "failed", "error": "The package mcp is not installed."}
+    # What Hermes takes for an attack it does not even list.
+    for name, entry in (load_config().get("mcp_servers") or {}).items():
+        if name not in servers:
+            why = "; ".join(validate_mcp_server_entry(name, entry)) or "Hermes does not take it."
+            servers[name] = {"name": name, "status": "refused", "error": why, "tools": []}
+    return list(servers.values())
+
+
 def _be_called(name: str) -> None:
     """Take a name by which whoever lists the processes finds this one, where there is /proc."""
     with contextlib.suppress(OSError), open("/proc/self/comm", "w") as file:
@@ -68,6 +147,7 @@ def main() -> None:
     _be_called(os.path.basename(sys.argv[0]))
     _tell_sqlite()
     hold()
+    sys.meta_path.insert(0, _Extended())
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 
