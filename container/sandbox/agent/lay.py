@@ -8,6 +8,7 @@ first, so that a laying that was cut is gone on with and not taken for somebody'
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 
@@ -18,7 +19,7 @@ from sandbox.agent.hermes_settings import HermesSettings
 from sandbox.agent.record import Record
 from sandbox.agent.unpack import unpack
 from sandbox.job_records import home_in_use, job_records
-from sandbox.paths import Paths
+from sandbox.paths import DECLARED, Paths
 
 # For type checkers only: see cli.py.
 TYPE_CHECKING = False
@@ -36,9 +37,12 @@ def lay(paths: Paths, declared: Declared, environ: dict[str, str], managed: dict
         stage = paths.beside_home("declaring")
         shutil.rmtree(stage, ignore_errors=True)
         os.makedirs(stage, 0o700)
+        home = home_in_use(paths.home)
+        for cut in glob.glob(f"{glob.escape(os.path.join(home, DECLARED))}.*.new"):
+            os.unlink(cut)
         try:
             with HermesSettings(paths, environ, managed) as settings:
-                _Laying(home_in_use(paths.home), declared, stage, settings).run()
+                _Laying(home, declared, stage, settings).run()
         finally:
             shutil.rmtree(stage, ignore_errors=True)
 
@@ -69,20 +73,25 @@ class _Laying:
         names = sorted({*self.wants, *self.record.items})
         self._see_home(names)
         changes = {name: self.wants.get(name) for name in names if self._follows(name)}
-        jobs = self._change(changes) if changes else {}
-        self._note(names, changes, jobs)
+        if changes:
+            self._change(names, changes)
+        else:
+            self._note(names, {}, {})
 
-    def _change(self, changes: dict[str, str | None]) -> dict[str, dict[str, Any]]:
-        """Make all changes, or none, and return the jobs that were written."""
-        before = Record(self.home)
+    def _change(self, names: list[str], changes: dict[str, str | None]) -> None:
+        """Make all changes and write them down, or none."""
+        before, settled = Record(self.home), False
         self._announce(changes)
         try:
             self._swap([name for name in changes if is_file(name)])
-            return self._settle([name for name in changes if not is_file(name)])
+            jobs = self._settle([name for name in changes if not is_file(name)])
+            settled = any(not is_file(name) for name in changes)
+            self._note(names, changes, jobs)
         except BaseException:
-            for there, back in reversed(self.undo):
-                os.rename(there, back)
-            before.write()
+            if not settled:  # else all of it is there, and the next laying writes it down
+                for there, back in reversed(self.undo):
+                    os.rename(there, back)
+                before.write()
             raise
 
     # What is wanted, and what there is

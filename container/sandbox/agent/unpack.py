@@ -67,4 +67,4 @@ def _has_a_place(info: tarfile.TarInfo) -> bool:
     if kind == SKILLS:
         name, _slash, inside = rest.partition("/")
         return (info.isdir() and not rest) or bool(_SKILL.match(name) and (inside or info.isdir()))
-    return info.name in _PLACES or (info.isdir() and info.name == MEMORIES)
+    return info.name == MEMORIES if info.isdir() else info.name in _PLACES

@@ -106,6 +106,8 @@ class Box:
         self.dashboard_port = free_port()
         self.confined = True
         self.more: dict[str, str] = {}
+        # What stands for modules of Hermes', where a program of the sandbox needs some.
+        self.modules: Path | None = None
         self.process: subprocess.Popen | None = None
         self.pipe = -1
         self.home.parent.mkdir(parents=True)
@@ -137,6 +139,7 @@ class Box:
             "PORT_18789": str(self.port),
             "PORT_9119": str(self.dashboard_port),
             "SANDBOX_CONFINED": "1" if self.confined else "0",
+            **({"PYTHONPATH": str(self.modules)} if self.modules else {}),
         }
 
     # PID 1
