@@ -26,6 +26,8 @@ from records import keep_for_boot, note_process
 SUPERVISOR = Path(__file__).resolve().with_name("supervisor.py")
 GUARDIAN = SUPERVISOR.with_name("guardian.py")
 BUILD = (Path("build/config.capnp"), Path("build/worker.js"))
+CONTENT = Path("build/agent.tar.gz")
+"""What the agent is declared to be; where nothing is, it is not there."""
 LOG_BYTES = 10_000_000
 LOG_FILES = 3
 SHORT_LIFE = 5.0
@@ -145,7 +147,10 @@ def before_spawn(watcher: Process, **_kwargs: object) -> bool:
 def build_digest() -> str:
     """Return the digest of what workerd is started from; an empty text when that is not there."""
     try:
-        return hashlib.sha256(b"\0".join(path.read_bytes() for path in BUILD)).hexdigest()
+        archive = CONTENT.read_bytes() if CONTENT.exists() else None
+        agent = "" if archive is None else hashlib.sha256(archive).hexdigest()
+        parts = [*(path.read_bytes() for path in BUILD), agent.encode()]
+        return hashlib.sha256(b"\0".join(parts)).hexdigest()
     except OSError:
         return ""
 

@@ -21,6 +21,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings.catalogue 
     role_argument,
 )
 from ansible_collections.hermes.workers.plugins.module_utils.settings.kinds import (  # noqa: E402
+    Declared,
     Later,
     OfOnePlay,
     literal,
@@ -28,7 +29,11 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings.kinds impo
 
 BEGIN = "<!-- Generated from the catalogue of settings by `make generate`. -->"
 END = "<!-- End of what is generated. -->"
-RESTARTS = {"hermes": "Hermes", "sandbox": "Hermes, in a new sandbox"}
+RESTARTS = {
+    "hermes": "Hermes",
+    "sandbox": "Hermes, in a new sandbox",
+    "content": "nothing: it is laid beside the running Hermes",
+}
 GPL = """\
 # Copyright: hermes.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
@@ -119,11 +124,18 @@ def worker_schema() -> str:
     """Return how the Worker reads what the inventory says, as TypeScript."""
     body = "".join(f"  {one.worker}: {one.kind.schema},\n" for one in SETTINGS if one.worker)
     words = re.findall(r"\b[a-zA-Z]+\b", re.sub(r'"[^"]*"|[A-Z_]+:|z\.array', "", body))
+    declared = "".join(
+        f"  {one.variable}: {literal(one.restarts)},\n"
+        for one in SETTINGS
+        if isinstance(one.kind, Declared)
+    )
     return (
         typescript("How each variable is read that carries a setting.")
         + 'import * as z from "zod/mini";\n'
         + f'import {{ {", ".join(sorted(set(words)))} }} from "./kinds.ts";\n\n'
-        + f"export const INVENTORY = {{\n{body}}};\n"
+        + f"export const INVENTORY = {{\n{body}}};\n\n"
+        + "/** What a change of each part of the declared agent takes: Hermes' restart, or to be laid beside it. */\n"
+        + f"export const DECLARED = {{\n{declared}}} as const;\n"
     )
 
 

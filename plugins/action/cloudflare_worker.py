@@ -101,6 +101,7 @@ class ActionModule(CloudflareAction):
         build = self.deployment.build
         try:
             shutil.copyfile(bundle, build / "worker.js")
+            self.write_agent()
             write_private(build / BUILD_FILE, rendered.text)
         except OSError as error:
             raise disk_card(error, build) from error

@@ -109,6 +109,9 @@ class ActionModule(PrintingAction):
             raise Card(inputs.problems + further)
         checker = Checker(raw, sources=inputs.sources).check()
         checker.problems += further + self._elsewhere(checker.settings)
+        declared = self.declared(raw, checker.settings, checker.secrets)
+        checker.problems += declared.problems
+        checker.settings.agent = {} if declared.problems else declared.label
         return checker
 
     def _elsewhere(self, settings: Settings) -> list[Problem]:

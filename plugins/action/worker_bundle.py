@@ -33,7 +33,7 @@ class ActionModule(DeploymentAction):
             "version": rendered.version,
             "config": str(self.deployment.build / "config.capnp"),
         }
-        if worker_built(self.deployment, self.runtime, rendered):
+        if worker_built(self.settings, self.deployment, self.runtime, rendered):
             return result | {"changed": False}
         if self.diff_mode:
             result["diff"] = self._diff(rendered)
@@ -61,6 +61,7 @@ class ActionModule(DeploymentAction):
             (build / "version").unlink(missing_ok=True)
             shutil.copyfile(bundle, build / "worker.js.new")
             (build / "worker.js.new").replace(build / "worker.js")
+            self.write_agent()
             write_private(build / "config.capnp", rendered.text)
             write_private(build / "version", rendered.version + "\n")
         except OSError as error:

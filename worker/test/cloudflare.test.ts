@@ -69,6 +69,7 @@ function world(work: (world: World) => Promise<void>): Promise<void> {
       };
       return new Lifecycle({
         settings,
+        agentArchive: async () => new ArrayBuffer(0),
         sandbox: new ContainerSandbox(parts, itsTime),
         vault,
         time: itsTime,

@@ -32,6 +32,9 @@ const ACCESS = {
   HERMES_ACCESS_AUDIENCES: "aaaaaaaaaaaaaaaaaaaaaaaa",
 };
 
+/** An agent of which one part is declared. */
+const agent = (part: string) => JSON.stringify({ archive: "a".repeat(64), parts: { [part]: "1" } });
+
 /** Each variable of the Worker, and each secret. */
 const ROWS: Record<string, Row[]> = {
   HERMES_NAME: [worker("other")],
@@ -60,6 +63,12 @@ const ROWS: Record<string, Row[]> = {
   HERMES_ALLOW_UNAUTHENTICATED: [worker("true")],
   HERMES_CORS_ORIGINS: [worker("https://a.example")],
   HERMES_DASHBOARD: [worker("off: because")],
+  HERMES_AGENT: [
+    ...["hermes_config", "hermes_mcp_servers"].map((part) => hermes(agent(part))),
+    ...["hermes_soul", "hermes_skills", "hermes_cron_jobs", "hermes_memories", "hermes_take_over"].map(
+      (part): Row => ({ to: agent(part), restart: "content" }),
+    ),
+  ],
   HERMES_DASHBOARD_HOSTNAME: [worker("a.example")],
   HERMES_DASHBOARD_ORIGIN: [worker("https://a.example")],
   HERMES_DASHBOARD_IDLE: [worker("2h")],

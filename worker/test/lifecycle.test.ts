@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+
 import { runInDurableObject } from "cloudflare:test";
 import { describe, expect, it, vi } from "vitest";
+import { hex } from "../src/base/digests.ts";
 import { ApiError } from "../src/base/errors.ts";
 import { type Lasting, over } from "../src/base/lasting.ts";
 import { Log, Redactor } from "../src/base/log.ts";
@@ -32,6 +34,16 @@ interface World {
   turn: (text: string) => Promise<void>;
   /** Begins a turn, which goes on until it is left. */
   sit: () => Promise<{ leave: () => Promise<void> }>;
+}
+
+/** An agent that is declared to have these parts; its archive holds their names. */
+async function declared(parts: Record<string, string>): Promise<Record<string, string>> {
+  const archive = hex(await crypto.subtle.digest("SHA-256", archiveOf(parts)));
+  return { HERMES_AGENT: JSON.stringify({ format: 1, archive, parts }) };
+}
+
+function archiveOf(parts: Readonly<Record<string, string>>): ArrayBuffer {
+  return new TextEncoder().encode(JSON.stringify(parts)).buffer as ArrayBuffer;
 }
 
 /** Restores that end like this. */
@@ -68,6 +80,7 @@ function world(work: (world: World) => Promise<void>, change: Record<string, unk
     const born = () =>
       new Lifecycle({
         settings,
+        agentArchive: async () => archiveOf(settings.agent.parts),
         sandbox,
         vault,
         time,
@@ -1333,7 +1346,7 @@ describe("settings in force", () => {
       const { bootId } = life.record;
       const other = reborn({}, { HERMES_ENV: '{"COLOUR":"blue"}' });
       await other.reattach();
-      expect(other.difference).toEqual({ restart: "hermes", hermes: true, because: ["hermes_env"] });
+      expect(other.difference).toMatchObject({ restart: "hermes", hermes: true, because: ["hermes_env"] });
       const colour = await other.withSeat("turn", true, async () => over(went(sandbox)["COLOUR"]));
       expect(colour.value).toBe("blue");
       expect(other.record.bootId).toBe(bootId);
@@ -1366,7 +1379,12 @@ describe("settings in force", () => {
       await turn("one");
       const other = reborn({}, change);
       await other.reattach();
-      expect(other.difference).toEqual({ restart: "sandbox", hermes: false, because: [variable] });
+      expect(other.difference).toEqual({
+        restart: "sandbox",
+        hermes: false,
+        content: false,
+        because: [variable],
+      });
       expect(await other.refresh()).toBe("sandbox");
       expect(sandbox.starts.length).toBe(2);
       expect(sandbox.starts[1]?.enableInternet).toBe(!("HERMES_EGRESS" in change));
@@ -1398,6 +1416,81 @@ describe("settings in force", () => {
         expect(other.difference).toMatchObject({ restart: "hermes", because: ["anthropic_api_key"] });
       },
       { HERMES_PROVIDER_KEYS: "environment", HERMES_DEFAULT_MODEL: "anthropic/m", ANTHROPIC_API_KEY: "one" },
+    ));
+
+  it.each(["hermes_soul", "hermes_skills", "hermes_cron_jobs", "hermes_memories", "hermes_take_over"])(
+    "lays %s beside the running Hermes",
+    (variable) =>
+      world(async ({ turn, reborn, sandbox, sit }) => {
+        await turn("one");
+        const before = sandbox.running?.input;
+        const other = reborn({}, await declared({ [variable]: "1" }));
+        await other.reattach();
+        const because = [variable];
+        expect(other.difference).toEqual({ restart: "content", hermes: false, content: true, because });
+        // Who works with it goes on.
+        expect(other.isReady).toBe(true);
+        const { leave } = await sit();
+        expect(await other.refresh()).toBe("content");
+        await leave();
+        const content = btoa(JSON.stringify({ [variable]: "1" }));
+        expect(sandbox.running?.input).toMatchObject({ agent: { content }, env: before?.env });
+        expect([sandbox.starts.length, other.difference?.restart]).toEqual([1, "nothing"]);
+        expect(other.record.firstUnsaved).not.toBeNull();
+        // And away again, as a new object sees it.
+        const last = reborn({}, { HERMES_AGENT: "{}" });
+        await last.reattach();
+        expect([await last.refresh(), sandbox.running?.input.agent]).toEqual([
+          "content",
+          { archive: "", content: "" },
+        ]);
+      }),
+  );
+
+  it.each(["hermes_config", "hermes_mcp_servers"])("restarts Hermes for %s, with all content", (variable) =>
+    world(async ({ turn, reborn, sandbox }) => {
+      await turn("one");
+      const other = reborn({}, await declared({ [variable]: "1", hermes_soul: "1" }));
+      await other.reattach();
+      expect(other.difference).toMatchObject({ restart: "hermes", because: [variable, "hermes_soul"] });
+      const stopped: string[] = [];
+      sandbox.commands["declare"] = () => {
+        stopped.push("declare");
+        return {};
+      };
+      expect([await other.refresh(), other.difference?.restart]).toEqual(["hermes", "nothing"]);
+      expect([stopped, sandbox.running?.input.agent?.content]).toEqual([[], expect.stringMatching(/./)]);
+    }),
+  );
+
+  it("gives a Hermes that wakes what is declared, and does not wake it for that", () =>
+    world(async ({ turn, life, reborn, sandbox }) => {
+      await turn("one");
+      await life.sleep();
+      const other = reborn({}, await declared({ hermes_soul: "1" }));
+      expect([await other.refresh(), sandbox.starts.length]).toEqual(["nothing", 1]);
+      await other.wake("test");
+      expect(sandbox.running?.input.agent?.content).toBe(btoa('{"hermes_soul":"1"}'));
+      expect(other.difference?.restart).toBe("nothing");
+    }));
+
+  it("says which item could not be laid, and goes on without it", () =>
+    world(async ({ turn, reborn, sandbox }) => {
+      await turn("one");
+      const other = reborn({}, await declared({ hermes_skills: "1" }));
+      await other.reattach();
+      sandbox.commands["declare"] = () => ({ exitCode: 1, stderr: "skills/a: no room.\n" });
+      await expect(other.refresh()).rejects.toThrow("skills/a: no room.");
+      expect([other.difference?.restart, other.isReady]).toEqual(["content", true]);
+    }));
+
+  it("starts nothing with another archive than the one that was deployed", () =>
+    world(
+      async ({ life, sandbox }) => {
+        await expect(life.wake("test")).rejects.toThrow("HERMES_AGENT");
+        expect(sandbox.running).toBeNull();
+      },
+      { HERMES_AGENT: JSON.stringify({ format: 1, archive: "0".repeat(64), parts: {} }) },
     ));
 
   it("does not wake a sleeping Hermes, which wakes with them", () =>

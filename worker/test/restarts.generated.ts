@@ -15,4 +15,11 @@ export const RESTARTS: Readonly<Record<string, string>> = {
   hermes_host_tools: "hermes",
   hermes_env: "hermes",
   hermes_secrets: "hermes",
+  hermes_config: "hermes",
+  hermes_mcp_servers: "hermes",
+  hermes_soul: "content",
+  hermes_skills: "content",
+  hermes_cron_jobs: "content",
+  hermes_memories: "content",
+  hermes_take_over: "content",
 };

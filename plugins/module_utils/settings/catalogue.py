@@ -15,6 +15,7 @@ from typing import Any
 
 from .kinds import (
     Choice,
+    Declared,
     Duration,
     Flag,
     Kind,
@@ -69,7 +70,7 @@ class Setting:
     worker: str = ""
     """Name of the Worker's variable that carries it, where one does."""
     restarts: str = ""
-    """What a change restarts besides the Worker: hermes, sandbox; nothing."""
+    """What a change restarts besides the Worker: hermes, sandbox; nothing. `content` is laid beside Hermes."""
     environment: str = ""
     """The environment variable that is asked where the inventory does not mention it."""
     default: str | None = None
@@ -78,7 +79,10 @@ class Setting:
     @property
     def field(self) -> str:
         """Name of the field of Settings that holds it; empty when none does."""
-        if isinstance(self.kind, (Secret, OfOnePlay, Later)) or self.variable == "hermes_provider":
+        if (
+            isinstance(self.kind, (Secret, OfOnePlay, Later, Declared))
+            or self.variable == "hermes_provider"
+        ):
             return ""
         return self.variable.removeprefix("hermes_").removeprefix("cloudflare_")
 
@@ -439,6 +443,52 @@ SETTINGS: tuple[Setting, ...] = (
         restarts="hermes",
     ),
     Setting(
+        "hermes_config",
+        Declared(),
+        "Hermes' own settings, as its `config.yaml` has them: `{pinned: {...}}`, which the agent cannot change, and"
+        " `{initial: {...}}`, which it may ([more](agent.md))",
+        restarts="hermes",
+    ),
+    Setting(
+        "hermes_mcp_servers",
+        Declared(),
+        "servers of tools by their name: `{command: ..., args: [...], env: {...}}`, or `{url: ..., headers: {...}}`;"
+        " secrets as `${NAME}` of `hermes_secrets`",
+        restarts="hermes",
+    ),
+    Setting(
+        "hermes_soul",
+        Declared(""),
+        "who the agent is (`SOUL.md`): a text of several lines, or the path of a file, which may be a template (`.j2`)",
+        restarts="content",
+    ),
+    Setting(
+        "hermes_skills",
+        Declared("[]"),
+        "what it can: folders or archives with a `SKILL.md`, as a list of paths or as `NAME: path`",
+        restarts="content",
+    ),
+    Setting(
+        "hermes_cron_jobs",
+        Declared(),
+        "what it does by itself, by name: `{schedule: '0 7 * * *', prompt: ...}`",
+        restarts="content",
+    ),
+    Setting(
+        "hermes_memories",
+        Declared(),
+        "what it begins with in its memory: `{memory: ..., user: ...}`, each a text or the path of one; laid only"
+        " where it has none yet",
+        restarts="content",
+    ),
+    Setting(
+        "hermes_take_over",
+        Declared("[]"),
+        "what is laid over what the agent or its owner made of it: `soul`, `skills/NAME`, `jobs/NAME`,"
+        " `config/DOTTED.KEY`, or a whole kind",
+        restarts="content",
+    ),
+    Setting(
         "hermes_verify",
         Choice(("auto", "full")),
         "`full` chats with an unchanged deployment as well",
@@ -561,6 +611,8 @@ ROLE_VARIABLES = frozenset(filter(None, map(role_argument, INPUTS))) | {
 """What the role preflight reads and sets."""
 OLD_NAMES = {"hermes_confirm": "confirm", "hermes_keys": "keys", "hermes_log_lines": "lines"}
 """What one play is told -> the name that it had before all had a prefix; with `-e` it is taken still."""
+DECLARED = tuple(setting.variable for setting in SETTINGS if isinstance(setting.kind, Declared))
+"""Inventory variables that say what the agent itself is to be."""
 OF_ONE_PLAY = ("hermes_action", "hermes_backup", "hermes_backup_dir")
 """What a playbook for an existing deployment hands on to its task."""
 RESERVED_NAMES = ("backups",)

@@ -244,6 +244,17 @@ class OfOnePlay(Kind):
 
 
 @dataclass(frozen=True)
+class Declared(Kind):
+    """What the agent itself is to be, in no field: it is read from files too, and travels packed."""
+
+    shape: str = "{}"
+
+    @property
+    def shown_default(self) -> str:
+        return f"`{self.shape}`" if self.shape else ""
+
+
+@dataclass(frozen=True)
 class Later(Kind):
     """What this release does not act upon: refused, because silence would promise what is not done."""
 

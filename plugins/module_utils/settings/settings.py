@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .fields import Fields
@@ -19,6 +19,8 @@ class Settings(Fields):
     """Where Cloudflare serves the API; empty on this machine."""
     deployments: int = 1
     """How many of the account share what Cloudflare's plan includes."""
+    agent: dict[str, Any] = field(default_factory=dict)
+    """What the declared agent is: its archive and its parts by their digests; empty when nothing is declared."""
 
     @property
     def provider(self) -> str:

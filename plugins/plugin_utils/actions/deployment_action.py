@@ -7,22 +7,28 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ansible.template import trust_as_template
+
 from ...module_utils.cards import Card, Problem
-from ...module_utils.settings.catalogue import SECRET_INPUTS
+from ...module_utils.settings.catalogue import DECLARED, SECRET_INPUTS
 from ...module_utils.settings.checks import Checker
 from ...module_utils.settings.settings import Settings
 from ...module_utils.worker_client import RemoteClient, Unreachable, WorkerClient
+from ..agent.content import ARCHIVE, digest
+from ..agent.declaration import Declaration
+from ..agent.sources import Finder
 from ..build.runtime import Runtime
 from ..build.sources import Sources
 from ..display.commands import VARIABLES, Commands, Start, notable
 from ..inputs.inventory import Inputs
 from ..state import owner
-from ..state.disk import full_disk
+from ..state.disk import full_disk, write_private
 from ..state.folder import StateFolder
 from .card_action import CardAction
 
@@ -55,6 +61,19 @@ class PrintingAction(CardAction):
         start = Start.now(self.task_vars.get("ansible_inventory_sources") or [], self._loader)
         limit = self.host if len(hosts) > 1 else ""
         return Commands(start, self.sources.root, limit, self.noted).of(playbook, **variables)
+
+    def declared(
+        self, raw: Mapping[str, Any], settings: Settings, secrets: Mapping[str, str]
+    ) -> Declaration:
+        """Return what is declared of the agent. raw: inputs by variable; the others: as they were checked."""
+        return Declaration(raw, settings, secrets, self._finder()).read()
+
+    def _finder(self) -> Finder:
+        places = (self.task_vars.get(name) for name in ("inventory_dir", "playbook_dir"))
+        return Finder([Path(str(one)).absolute() for one in places if one], self._rendered)
+
+    def _rendered(self, text: str) -> str:
+        return str(self._templar.template(trust_as_template(text)))
 
     def restore_command(self, backup: Path) -> str:
         """Return what a person types to put a backup back."""
@@ -107,6 +126,23 @@ class DeploymentAction(PrintingAction):
     @abstractmethod
     def deploy(self) -> dict[str, Any]:
         """Do the work and return the task's result. Raises Card."""
+
+    def write_agent(self) -> None:
+        """Put the declared agent's archive into the build folder, or take it away. Raises a Card, and OSError."""
+        archive = self.deployment.build / ARCHIVE
+        if not self.settings.agent:
+            archive.unlink(missing_ok=True)
+            return
+        raw = self.read_inputs(DECLARED).values
+        content = self.declared(raw, self.settings, self.given_secrets).archive
+        if digest(content) != self.settings.agent["archive"]:
+            raise Card.of(
+                self.settings.name,
+                "what is declared of the agent has changed since the plan was made.",
+                "run it again.",
+                "agent",
+            )
+        write_private(archive, content)
 
     def owned(self) -> None:
         """Make sure that the files of this run are those of whoever has the deployment's. Raises a Card."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ...module_utils.settings.catalogue import SETTINGS
 from ...module_utils.settings.settings import Settings
+from ...module_utils.settings.values import canonical
 from .sources import Sources
 
 COMPATIBILITY_DATE = "2026-08-15"
@@ -41,6 +42,7 @@ def variables(settings: Settings, sources: Sources, version: str) -> dict[str, s
         "HERMES_PLATFORM": settings.platform,
         "HERMES_ENGINE": settings.engine,
         "HERMES_DASHBOARD": _dashboard(settings),
+        "HERMES_AGENT": canonical(settings.agent),
         "PROVIDERS_ADDRESS": PROVIDERS_IN_CONTAINER
         if settings.engine != "process"
         else f"http://127.0.0.1:{settings.providers_port}",

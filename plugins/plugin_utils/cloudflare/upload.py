@@ -17,6 +17,7 @@ from ...module_utils.cloudflare import containers, scripts
 from ...module_utils.cloudflare import secrets as worker_secrets
 from ...module_utils.cloudflare.client import Cloudflare, CloudflareError
 from ...module_utils.settings.settings import Settings
+from ..agent.content import ARCHIVE
 from ..build.installer import Progress
 from ..build.variables import COMPATIBILITY_DATE, INSTANCE_CLASS, compatibility_flags
 from .wrangler_config import IMAGE_NAME, MIGRATION_TAG, REFERENCE, application_name
@@ -126,6 +127,9 @@ class Upload:
             "metadata": (None, json.dumps(told), "application/json"),
             MODULE: (MODULE, (self.build / MODULE).read_bytes(), "application/javascript+module"),
         }
+        if self.settings.agent:
+            content = (self.build / ARCHIVE).read_bytes()
+            parts[ARCHIVE] = (ARCHIVE, content, "application/octet-stream")
         path = scripts.path(self.api, self.settings.name)
         made = self.api.upload("PUT", path, parts, excludeScript=True, bindings_inherit="strict")
         version_id = str(uuid.UUID(made["deployment_id"]))

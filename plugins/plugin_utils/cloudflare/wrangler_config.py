@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from ...module_utils.digests import digest_of
 from ...module_utils.settings.settings import Settings
+from ..agent.content import ARCHIVE
 from ..build.sources import Sources
 from ..build.variables import (
     COMPATIBILITY_DATE,
@@ -52,6 +53,7 @@ def _text(
     texts = variables(settings, sources, version) | {REFERENCE: reference}
     rows = "\n".join(f"{name} = {quoted(value)}" for name, value in texts.items())
     required = ", ".join(quoted(name) for name in sorted(secrets))
+    rules = f'\n[[rules]]\ntype = "Data"\nglobs = [{quoted(ARCHIVE)}]\n' if settings.agent else ""
     return f"""\
 # Rendered by hermes.workers for the deployment {settings.name}; rendered again at each change.
 # Holds no secret: those are sent beside it. By hand, with CLOUDFLARE_API_TOKEN in the environment:
@@ -66,7 +68,7 @@ compatibility_flags = [{", ".join(quoted(flag) for flag in compatibility_flags(s
 workers_dev = true
 preview_urls = false
 send_metrics = false
-
+{rules}
 [vars]
 {rows}
 

@@ -18,7 +18,7 @@ ROOM_BYTES = 4_000_000
 """What a save of a small state takes, with the database's own log of it."""
 
 
-def write_private(path: Path, text: str, *, durable: bool = False) -> None:
+def write_private(path: Path, text: str | bytes, *, durable: bool = False) -> None:
     """Write a file of mode 0600 so that a reader sees the old or the new content, never a part.
 
     durable: return only when a loss of power cannot undo it.
@@ -26,8 +26,8 @@ def write_private(path: Path, text: str, *, durable: bool = False) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
-            handle.write(text)
+        with os.fdopen(descriptor, "wb") as handle:
+            handle.write(text if isinstance(text, bytes) else text.encode())
             if durable:
                 handle.flush()
                 os.fsync(handle.fileno())

@@ -9,6 +9,7 @@ from ...module_utils.addresses import special_networks
 from ...module_utils.digests import digest_of
 from ...module_utils.settings.catalogue import WORKER_SECRETS
 from ...module_utils.settings.settings import Settings
+from ..agent.content import ARCHIVE
 from ..build.sources import Sources
 from ..build.variables import (
     COMPATIBILITY_DATE,
@@ -69,6 +70,9 @@ def _configuration(settings: Settings, sources: Sources, version: str) -> str:
             ' service = (name = "main", entrypoint = "Dashboard"))'
         )
     container, engine = _container(settings, sources)
+    modules = ['(name = "worker.js", esModule = embed "worker.js")']
+    if settings.agent:
+        modules.append(f"(name = {_text(ARCHIVE)}, data = embed {_text(ARCHIVE)})")
     if networks:
         allowed = ", ".join(_text(network) for network in networks)
         bindings.append('(name = "PROVIDER", service = "provider")')
@@ -90,7 +94,7 @@ const config :Workerd.Config = (
 );
 
 const worker :Workerd.Worker = (
-  modules = [(name = "worker.js", esModule = embed "worker.js")],
+  modules = [{", ".join(modules)}],
   compatibilityDate = {_text(COMPATIBILITY_DATE)},
   compatibilityFlags = [{", ".join(_text(flag) for flag in compatibility_flags(settings))}],
   durableObjectNamespaces = [

@@ -11,6 +11,7 @@ from typing import Any
 
 from ...module_utils.settings.settings import Settings
 from ...module_utils.worker_client import WorkerClient
+from ..agent.content import ARCHIVE, digest
 from ..build.runtime import IMAGE_MARKER, Runtime
 from ..build.variables import Rendered, variables
 from ..containers.image import ContainerImage
@@ -49,11 +50,13 @@ def observe(settings: Settings, deployment: StateFolder, wanted: dict[str, str])
     return Actual(supervisor, refuses=refuses)
 
 
-def worker_built(deployment: StateFolder, runtime: Runtime, rendered: Rendered) -> bool:
+def worker_built(
+    settings: Settings, deployment: StateFolder, runtime: Runtime, rendered: Rendered
+) -> bool:
     """Tell whether the build folder holds this version's configuration and bundle, as they were made."""
     try:
         return (
-            build_digest(deployment.build) == wanted_build(runtime, rendered)
+            build_digest(deployment.build) == wanted_build(runtime, rendered, settings)
             and (deployment.build / "version").read_text(encoding="utf-8").strip()
             == rendered.version
         )
@@ -63,21 +66,25 @@ def worker_built(deployment: StateFolder, runtime: Runtime, rendered: Rendered) 
 
 def build_digest(folder: Path) -> str:
     """Return the digest by which the supervisor notes what it starts workerd from. Raises FileNotFoundError."""
+    archive = folder / ARCHIVE
     return digest_of_build(
-        (folder / "config.capnp").read_bytes(), (folder / "worker.js").read_bytes()
+        (folder / "config.capnp").read_bytes(),
+        (folder / "worker.js").read_bytes(),
+        digest(archive.read_bytes()) if archive.exists() else "",
     )
 
 
-def wanted_build(runtime: Runtime, rendered: Rendered) -> str | None:
+def wanted_build(runtime: Runtime, rendered: Rendered, settings: Settings) -> str | None:
     """Return the digest of the build that should run; None while its bundle is still to be made."""
     if not runtime.has_bundle():
         return None
-    return digest_of_build(rendered.text.encode(), (runtime.bundle / "worker.js").read_bytes())
+    bundle = (runtime.bundle / "worker.js").read_bytes()
+    return digest_of_build(rendered.text.encode(), bundle, settings.agent.get("archive", ""))
 
 
-def digest_of_build(config: bytes, bundle: bytes) -> str:
-    """Return the digest of a build; the supervisor computes the same."""
-    return hashlib.sha256(config + b"\0" + bundle).hexdigest()
+def digest_of_build(config: bytes, bundle: bytes, agent: str) -> str:
+    """Return the digest of a build; the supervisor computes the same. agent: of the archive, or empty."""
+    return hashlib.sha256(b"\0".join((config, bundle, agent.encode()))).hexdigest()
 
 
 def processes_change(
@@ -109,7 +116,7 @@ def processes_change(
         )
         return Change("update", "processes", detail, WORKERD)
     # What a person edits is read at workerd's next start, whenever that is.
-    if wanted_build(runtime, rendered) not in (None, actual.build):
+    if wanted_build(runtime, rendered, settings) not in (None, actual.build):
         return Change("update", "processes", CHANGED_BY_HAND, WORKERD)
     if rebooted := at_boot_of(settings).differs(settings.after_reboot, runtime.host):
         return Change("update", "processes", rebooted, WORKERD)
@@ -132,7 +139,7 @@ def make_plan(
         tag = f"Hermes {sources.hermes_version}, image {sources.image_for(settings)}"
         changes.append(Change("update" if images.has_other() else "create", "image", tag))
     rendered = render(settings, sources)
-    if not worker_built(deployment, runtime, rendered):
+    if not worker_built(settings, deployment, runtime, rendered):
         exists = (deployment.build / "config.capnp").exists()
         changes.append(
             Change("update" if exists else "create", "worker", f"version {rendered.version}")

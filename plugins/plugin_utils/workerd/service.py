@@ -42,7 +42,7 @@ class WorkerdService:
 
     def is_as_built(self) -> bool:
         """Tell whether workerd runs from the files that a deploy made, and not from what somebody made of them."""
-        wanted = wanted_build(self.runtime, self.rendered)
+        wanted = wanted_build(self.runtime, self.rendered, self.settings)
         return wanted in (None, self.deployment.running_build())
 
     def not_served(self, answer: Answer | None) -> Card:

@@ -121,8 +121,7 @@ def test_the_worker_knows_the_words_of_a_command_that_was_cut() -> None:
 def test_the_worker_says_what_the_sandbox_understands() -> None:
     asked = text_of("worker/src", "*.ts")
     said = re.findall(r'\["sandbox", "([a-z-]+)"|#command\(\s*"([a-z-]+)"', asked)
-    # The sandbox comes first: a Worker that knows the command finds it.
-    assert {one or other for one, other in said} | {"declare"} == set(cli._FLAGS)
+    assert {one or other for one, other in said} == set(cli._FLAGS)
     known = {flag for flags in cli._FLAGS.values() for flag in flags}
     assert set(re.findall(r'"(--[a-z-]+)"', asked)) == known | {"--boot"}
 

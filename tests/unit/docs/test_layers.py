@@ -67,13 +67,13 @@ class Wing:
 # What goes into a module's zip knows nothing of what only the controller has.
 SENT = "module_utils module_utils/settings"
 STATE = f"{SENT} plugin_utils/state"
-BUILD = f"{STATE} plugin_utils/build"
+BUILD = f"{STATE} plugin_utils/agent plugin_utils/build"
 PLATFORM = (
     f"{BUILD} plugin_utils/proof plugin_utils/containers plugin_utils/controller.py"
     " plugin_utils/plan.py"
 )
 ACTIONS = (
-    f"{PLATFORM} module_utils/cloudflare plugin_utils/inputs plugin_utils/display"
+    f"{PLATFORM} module_utils/cloudflare plugin_utils/agent plugin_utils/inputs plugin_utils/display"
     " plugin_utils/cloudflare"
 )
 PLUGINS = {
@@ -87,7 +87,8 @@ PLUGINS = {
     "module_utils/cloudflare": "module_utils",
     "module_utils/settings": "module_utils",
     "plugin_utils/actions": ACTIONS,
-    "plugin_utils/build": STATE,
+    "plugin_utils/agent": SENT,
+    "plugin_utils/build": f"{STATE} plugin_utils/agent",
     "plugin_utils/cloudflare": f"{PLATFORM} module_utils/cloudflare",
     "plugin_utils/containers": BUILD,
     "plugin_utils/controller.py": BUILD,

@@ -217,6 +217,7 @@ def test_it_notes_what_workerd_was_started_from(running: Box) -> None:
     assert noted() == build_digest(build)
     (build / "worker.js").write_text("by hand")
     assert noted() != build_digest(build)
+    (build / "agent.tar.gz").write_text("declared")
     psutil.Process(running.pids()["workerd"]).kill()
     wait_for(lambda: noted() == build_digest(build))
 

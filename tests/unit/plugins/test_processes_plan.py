@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.hermes.workers.plugins.action.show_plan import lines
 from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
+from ansible_collections.hermes.workers.plugins.plugin_utils.agent.content import digest
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.installer import finish
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.runtime import Runtime
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
@@ -33,7 +34,9 @@ class Place:
     """A state folder with a build, and what runs from it."""
 
     def __init__(self, folder: Path) -> None:
+        archive = b"what the agent is declared to be"
         self.settings = Settings(name="alice", state_dir=str(folder))
+        self.settings.agent = {"archive": digest(archive), "parts": {}}
         self.deployment = StateFolder(str(folder), "alice")
         self.deployment.create()
         self.build = self.deployment.build
@@ -42,6 +45,7 @@ class Place:
         (self.build / "config.capnp").write_text(self.rendered.text, encoding="utf-8")
         (self.build / "version").write_text(self.rendered.version)
         self.runtime.bundle.mkdir()
+        (self.build / "agent.tar.gz").write_bytes(archive)
         for path in (self.build, self.runtime.bundle):
             (path / "worker.js").write_text("export default {};")
         finish(self.runtime.bundle, {})
@@ -64,14 +68,14 @@ def place(tmp_path: Path) -> Place:
 
 
 def test_what_runs_as_it_was_built_stays(place: Place) -> None:
-    assert worker_built(place.deployment, place.runtime, place.rendered)
+    assert worker_built(place.settings, place.deployment, place.runtime, place.rendered)
     assert place.planned() is None
 
 
-@pytest.mark.parametrize("name", ["config.capnp", "worker.js"])
+@pytest.mark.parametrize("name", ["config.capnp", "worker.js", "agent.tar.gz"])
 def test_a_workerd_that_read_edited_files_is_started_again(place: Place, name: str) -> None:
     place.edit(name)
-    assert not worker_built(place.deployment, place.runtime, place.rendered)
+    assert not worker_built(place.settings, place.deployment, place.runtime, place.rendered)
     edited = replace(place.actual, build=build_digest(place.build))
     assert place.planned(edited) == "workerd runs from files that were changed by hand"
     assert place.planned() is None, "nobody has read them yet"

@@ -22,6 +22,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.config impo
 NASTY = 'quote " backslash \\ line\nbreak tab\t bell\x07 dollar $(x) é 漢'
 
 
+AGENT = {"agent": {"format": 1, "archive": "a" * 64, "parts": {"hermes_soul": "b" * 64}}}
 IN_CONTAINER = {"engine": "docker", "docker_socket": "/var/run/docker.sock"}
 
 
@@ -176,9 +177,9 @@ def workerd() -> str | None:
 
 
 @pytest.mark.skipif(workerd() is None, reason="workerd is not installed: make test installs it")
-@pytest.mark.parametrize("more", [{}, IN_CONTAINER], ids=["process", "docker"])
+@pytest.mark.parametrize("more", [{}, IN_CONTAINER, AGENT], ids=["process", "docker", "agent"])
 def test_workerd_reads_what_was_written(
-    sources: Sources, tmp_path: Path, more: dict[str, str]
+    sources: Sources, tmp_path: Path, more: dict[str, Any]
 ) -> None:
     settings = Settings(
         name="alice", env={"NASTY": NASTY}, provider_base_url="https://192.168.1.7/v1", **more
@@ -186,6 +187,8 @@ def test_workerd_reads_what_was_written(
     folder = tmp_path / "build"
     folder.mkdir()
     (folder / "config.capnp").write_text(render(settings, sources).text)
+    if settings.agent:
+        (folder / "agent.tar.gz").write_bytes(b"packed")
     (folder / "worker.js").write_text(
         "export default {}; export class HermesInstance {}; export class Providers {}"
     )
@@ -212,6 +215,17 @@ def test_the_bundler_gets_the_options_of_the_worker_itself(
     assert [word for word in command if word.startswith("--outfile")] == [
         f"--outfile={tmp_path}/worker.js"
     ]
+
+
+def test_what_is_declared_of_the_agent_is_a_module_of_the_version(sources: Sources) -> None:
+    bare, told = Settings(name="alice"), Settings(name="alice", **AGENT)
+    assert texts(render(bare, sources).text)["HERMES_AGENT"] == "{}"
+    assert "agent.tar.gz" not in render(bare, sources).text
+    rendered = render(told, sources)
+    assert '(name = "agent.tar.gz", data = embed "agent.tar.gz")' in rendered.text
+    assert '\\"archive\\":\\"' + "a" * 64 in rendered.text
+    assert rendered.version != render(bare, sources).version
+    assert "--external:./agent.tar.gz" in sources.bundle_command(Path("/x"), Path("/y"))
 
 
 def test_only_production_packages_are_installed(sources: Sources) -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from typing import Any
 
@@ -46,6 +47,17 @@ def test_the_file_says_what_becomes_of_the_worker(written: dict[str, Any]) -> No
     assert container["images"] == {"hermes": {"image": IMAGE}}
     assert "quoted" in written["vars"]["HERMES_ENV"]
     assert written["durable_objects"]["code_update_strategy"] == {"mode": "immediate"}
+
+
+def test_what_is_declared_of_the_agent_is_uploaded_as_data(
+    settings: Settings, written: dict[str, Any]
+) -> None:
+    assert "rules" not in written
+    settings.agent = {"format": 1, "archive": "a" * 64, "parts": {}}
+    told = tomllib.loads(render(settings, Sources(), IMAGE, SECRETS).text)
+    assert told["rules"] == [{"type": "Data", "globs": ["agent.tar.gz"]}]
+    assert json.loads(told["vars"]["HERMES_AGENT"]) == settings.agent
+    assert told["vars"]["WORKER_VERSION"] != written["vars"]["WORKER_VERSION"]
 
 
 def test_an_upload_has_code_configuration_and_secrets_in_one_version(

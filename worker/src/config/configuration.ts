@@ -3,15 +3,20 @@
 import * as z from "zod/mini";
 import { digestOf, hex } from "../base/digests.ts";
 import { ApiError } from "../base/errors.ts";
+import { type AgentArchive, type PackedAgent, packedAgent } from "./agent.ts";
 import { type BootKeys, buildGo, type Go, NO_KEYS } from "./hermes-config.ts";
+import { DECLARED } from "./settings.generated.ts";
 import { SECRETS, type Settings } from "./settings.ts";
 
-/** What brings a running Hermes to the deployed settings: nothing, Hermes alone, or a new sandbox. */
-export type Restart = "nothing" | "hermes" | "sandbox";
+/**
+ * What brings a running Hermes to the deployed settings: nothing, content that is laid beside it, a restart of Hermes
+ * alone, or a new sandbox.
+ */
+export type Restart = "nothing" | "content" | "hermes" | "sandbox";
 
 /** What Hermes was given at its start, as digests: a running one reports it, and no secret can be read from it. */
 export interface Configuration {
-  /** Of everything that `go` fixes besides the keys of the boot. */
+  /** Of everything that `go` fixes besides the keys of the boot, and content that Hermes reads when it needs it. */
   digest: string;
   /** Of what went into it, by the variable that people set. */
   parts: Record<string, string>;
@@ -31,23 +36,27 @@ export interface Difference {
   restart: Restart;
   /** Hermes' own settings differ, whatever else does. */
   hermes: boolean;
+  /** What is laid beside Hermes differs, whatever else does. */
+  content: boolean;
   /** The variables behind it, in the order of the alphabet. */
   because: string[];
 }
 
 /** A Hermes that has all that it should have, or none that runs. */
-export const NO_DIFFERENCE: Difference = { restart: "nothing", hermes: false, because: [] };
+export const NO_DIFFERENCE: Difference = { restart: "nothing", hermes: false, content: false, because: [] };
 
 const schema = z.object({ digest: z.string(), parts: z.record(z.string(), z.string()) });
 
 /** Input of `sandbox go`, with the digests by which the Hermes that gets it can tell what it has. */
 export interface LabelledGo extends Go {
+  agent: PackedAgent;
   configuration: Configuration;
 }
 
 /** The input of `sandbox go` with today's settings. */
-export async function goFor(settings: Settings, keys: BootKeys): Promise<LabelledGo> {
-  return { ...buildGo(settings, keys), configuration: await configurationOf(settings) };
+export async function goFor(settings: Settings, keys: BootKeys, archive: AgentArchive): Promise<LabelledGo> {
+  const agent = await packedAgent(settings, archive);
+  return { ...buildGo(settings, keys), agent, configuration: await configurationOf(settings) };
 }
 
 const known = new WeakMap<Settings, Promise<Configuration>>();
@@ -63,9 +72,13 @@ async function digestsOf(settings: Settings): Promise<Configuration> {
   const parts = Object.entries(inputsOf(settings)).map(
     async ([name, value]) => [name, await digest(value)] as const,
   );
+  const { agent } = settings;
+  const read = Object.entries(agent.parts).filter(([name]) => !isContent(name));
+  // An agent of which nothing is declared is as one before there was anything to declare.
+  const go = read.length === 0 ? buildGo(settings, NO_KEYS) : { ...buildGo(settings, NO_KEYS), read };
   return {
-    digest: await digest(buildGo(settings, NO_KEYS)),
-    parts: Object.fromEntries(await Promise.all(parts)),
+    digest: await digest(go),
+    parts: { ...Object.fromEntries(await Promise.all(parts)), ...agent.parts },
   };
 }
 
@@ -98,17 +111,32 @@ export async function differenceOf(
 ): Promise<Difference> {
   const wanted = await configurationOf(settings);
   const hermes = running?.digest !== wanted.digest;
+  const laid = contentThatDiffers(wanted, running);
+  const content = laid.length > 0;
   const sandbox = started === null ? [] : startDifference(startOf(settings), started);
-  const because = [...(hermes ? partsThatDiffer(wanted, running) : []), ...sandbox].sort();
-  const restart = sandbox.length > 0 ? "sandbox" : hermes ? "hermes" : "nothing";
-  return { restart, hermes, because };
+  const because = [...(hermes ? partsThatDiffer(wanted, running) : []), ...laid, ...sandbox].sort();
+  const restart = sandbox.length > 0 ? "sandbox" : hermes ? "hermes" : content ? "content" : "nothing";
+  return { restart, hermes, content, because };
+}
+
+/** Whether a part is content that Hermes reads when it needs it. */
+function isContent(name: string): boolean {
+  return DECLARED[name as keyof typeof DECLARED] === "content";
 }
 
 function partsThatDiffer(wanted: Configuration, running: Configuration | null): string[] {
   if (running === null) return ["it does not tell what it has"];
-  const names = new Set([...Object.keys(wanted.parts), ...Object.keys(running.parts)]);
-  const differ = [...names].filter((name) => wanted.parts[name] !== running.parts[name]);
+  const differ = differing(wanted, running).filter((name) => !isContent(name));
   return differ.length > 0 ? differ : ["a new release"];
+}
+
+function contentThatDiffers(wanted: Configuration, running: Configuration | null): string[] {
+  return running === null ? [] : differing(wanted, running).filter(isContent);
+}
+
+function differing(wanted: Configuration, running: Configuration): string[] {
+  const names = new Set([...Object.keys(wanted.parts), ...Object.keys(running.parts)]);
+  return [...names].filter((name) => wanted.parts[name] !== running.parts[name]);
 }
 
 function startDifference(wanted: Started, started: Started): string[] {

@@ -113,6 +113,15 @@ export const variables = z.record(
   z.string(),
 );
 
+/** What an agent is declared to be, by its digests; of none both are empty. */
+export const declaredAgent = z.object({
+  archive: z._default(
+    z.string().check(z.regex(/^(?:[0-9a-f]{64})?$/, "has an archive without a digest")),
+    "",
+  ),
+  parts: z._default(z.record(z.string(), z.string()), {}),
+});
+
 /** A base URL, without a slash at its end; empty when nobody said. */
 export const httpUrl = z.pipe(
   text.check(

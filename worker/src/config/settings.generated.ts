@@ -27,3 +27,14 @@ export const INVENTORY = {
   HERMES_HOST_TOOLS: flag,
   HERMES_ENV: json(variables, "{}"),
 };
+
+/** What a change of each part of the declared agent takes: Hermes' restart, or to be laid beside it. */
+export const DECLARED = {
+  hermes_config: "hermes",
+  hermes_mcp_servers: "hermes",
+  hermes_soul: "content",
+  hermes_skills: "content",
+  hermes_cron_jobs: "content",
+  hermes_memories: "content",
+  hermes_take_over: "content",
+} as const;

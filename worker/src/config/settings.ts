@@ -2,7 +2,16 @@
 /** The Worker's environment, read once and validated; a bad value names its variable. */
 import * as z from "zod/mini";
 import { ApiError } from "../base/errors.ts";
-import { httpUrl, json, type Model, OPAQUE_ORIGINS, required, text, variables } from "./kinds.ts";
+import {
+  declaredAgent,
+  httpUrl,
+  json,
+  type Model,
+  OPAQUE_ORIGINS,
+  required,
+  text,
+  variables,
+} from "./kinds.ts";
 import { PROVIDER_KEYS, type ProviderName } from "./providers.ts";
 import { INVENTORY } from "./settings.generated.ts";
 
@@ -40,6 +49,7 @@ const schema = z.object({
   HERMES_PLATFORM: z.enum(["workerd", "cloudflare"], "must be workerd or cloudflare"),
   HERMES_ENGINE: z.enum(["process", "docker", "cloudflare"], "must be process, docker or cloudflare"),
   HERMES_DASHBOARD: text,
+  HERMES_AGENT: json(declaredAgent, "{}"),
   PROVIDERS_ADDRESS: httpUrl.check(z.refine((value) => value !== "", "must not be empty")),
   HERMES_SECRETS: json(variables, "{}"),
 });
@@ -98,6 +108,8 @@ export interface Settings {
   hermesEnv: Readonly<Record<string, string>>;
   /** Further secrets for Hermes. */
   hermesSecrets: Readonly<Record<string, string>>;
+  /** What the agent is declared to be: SHA-256 of its archive, and digests of its parts by their variables. */
+  agent: { archive: string; parts: Readonly<Record<string, string>> };
   /** Secrets that are set, verbatim. */
   secrets: Partial<Record<SecretName, string>>;
 }
@@ -151,6 +163,7 @@ function parse(env: Env): Settings {
     providersAddress: out.PROVIDERS_ADDRESS,
     hermesEnv: out.HERMES_ENV,
     hermesSecrets: out.HERMES_SECRETS,
+    agent: out.HERMES_AGENT,
     secrets: secretsOf(env),
   };
   if (settings.allowUnauthenticated && settings.corsOrigins.some((one) => OPAQUE_ORIGINS.includes(one)))

@@ -393,7 +393,8 @@ class Attempt {
     const lost = await commands.restoreSignIns(this.#from.snapshot?.signIns ?? null);
     const passedOver = [...restored.passedOver, ...(lost === null ? [] : [lost])];
     this.#parts.recorder.as(this.bootId, (it) => it.restored({ ...restored, passedOver }));
-    await commands.go(await goFor(this.#parts.settings, commands.keys));
+    const { settings, agentArchive } = this.#parts;
+    await commands.go(await goFor(settings, commands.keys, agentArchive));
   }
 
   async #restore(commands: SandboxCommands): Promise<Restored> {

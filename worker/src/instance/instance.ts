@@ -7,6 +7,7 @@ import { BOOT_CAUSE } from "../base/headers.ts";
 import type { Lasting } from "../base/lasting.ts";
 import { Log, Redactor } from "../base/log.ts";
 import { realTime } from "../base/time.ts";
+import { deployedAgent } from "../config/agent.ts";
 import { deployedDigest } from "../config/deployed-digest.ts";
 import { buildGo, NO_KEYS } from "../config/hermes-config.ts";
 import { type Env, type Settings, secretValues, settingsOf } from "../config/settings.ts";
@@ -78,6 +79,7 @@ export class HermesInstance extends DurableObject<Env> {
     this.#sandbox = BoundedSandbox.of(sandboxOf(ctx, env, this.#settings), realTime);
     this.#lifecycle = new Lifecycle({
       settings: this.#settings,
+      agentArchive: deployedAgent,
       sandbox: this.#sandbox,
       vault: this.#vault,
       time: realTime,

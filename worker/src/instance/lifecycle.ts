@@ -398,10 +398,10 @@ export class Lifecycle {
   }
 
   /**
-   * Brings a running Hermes to the deployed settings by the lightest restart; turns under way come to their end. A
+   * Brings a running Hermes to the deployed settings by the lightest way; turns under way come to their end. A
    * sleeping one is left alone: it takes them when it wakes.
-   * @returns what was restarted.
-   * @throws ApiError as {@link restart} and {@link restartGateway} do.
+   * @returns what was restarted, or laid.
+   * @throws ApiError as {@link restart} and {@link restartGateway} do; `declare_failed` with the item in its sentence.
    */
   async refresh(): Promise<Restart> {
     await this.#settle();
@@ -412,8 +412,30 @@ export class Lifecycle {
       else await this.restart(false);
       return "sandbox";
     }
-    if (difference.hermes) await this.restartGateway();
-    return difference.hermes ? "hermes" : "nothing";
+    if (difference.hermes) {
+      await this.restartGateway();
+      return "hermes";
+    }
+    if (difference.content) await this.#held(this.#layContent());
+    return difference.content ? "content" : "nothing";
+  }
+
+  /** Brings content that Hermes reads when it needs it; turns under way go on. */
+  async #layContent(): Promise<void> {
+    const { settings, agentArchive, log } = this.#parts;
+    const commands = this.#commandsOrNone();
+    if (commands === null) return;
+    try {
+      await commands.declare(await goFor(settings, commands.keys, agentArchive));
+    } catch (error) {
+      throw asPublicError(error);
+    }
+    if (!commands.isCurrent()) return;
+    await this.#runsWith(await configurationOf(settings));
+    // It is part of the state, and saved as what a turn changes is.
+    this.#turnBegins();
+    this.#turnEnds();
+    log.info("content_laid", { boot: commands.bootId });
   }
 
   // Saving
@@ -470,13 +492,14 @@ export class Lifecycle {
   }
 
   async #restartGatewayOnce(): Promise<void> {
-    const { settings, log, time } = this.#parts;
+    const { settings, agentArchive, log, time } = this.#parts;
     const restarted = await this.#exclusively(async () => {
       const commands = this.#commandsOrNone();
       if (commands === null) return false;
       const renewed = this.#renewed(commands);
       try {
-        await renewed.restartGateway(await goFor(settings, renewed.keys), this.#stops.drainSeconds);
+        const go = await goFor(settings, renewed.keys, agentArchive);
+        await renewed.restartGateway(go, this.#stops.drainSeconds);
       } catch (error) {
         // Nothing was restarted where the Hermes that answers still knows the key of before.
         if (await within(time, ANSWER_PATIENCE, commands.answers())) this.#recorder.rekeyed(commands.keys);

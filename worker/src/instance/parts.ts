@@ -2,6 +2,7 @@
 /** What everything that belongs to the life of one sandbox works with. */
 import type { Log } from "../base/log.ts";
 import type { Time } from "../base/time.ts";
+import type { AgentArchive } from "../config/agent.ts";
 import type { Settings } from "../config/settings.ts";
 import type { BoundedSandbox } from "../sandbox/bounded.ts";
 import type { Sandbox } from "../sandbox/sandbox.ts";
@@ -12,6 +13,8 @@ import type { Recorder, RecordStore } from "./recorder.ts";
 /** What the lifecycle works with. */
 export interface LifecycleParts {
   settings: Settings;
+  /** The archive of the declared agent. */
+  agentArchive: AgentArchive;
   sandbox: Sandbox | BoundedSandbox;
   vault: Vault;
   time: Time;

@@ -268,6 +268,11 @@ export class SandboxCommands {
     await this.#command("go", [], { stdin: JSON.stringify(input) });
   }
 
+  /** Has the sandbox lay the declared content beside the Hermes that runs; all of it, or nothing. */
+  async declare(input: LabelledGo): Promise<void> {
+    await this.#command("declare", [], { stdin: JSON.stringify(input) });
+  }
+
   /** Waits for an authenticated answer: only the Hermes of this boot knows the key. */
   async ready(patience: number): Promise<void> {
     const { time } = this.#parts;

@@ -33,7 +33,7 @@ export interface Box {
   stopped: boolean;
   key: string | null;
   /** What `go` or a restart of Hermes brought last. */
-  input: { env: Record<string, string>; configuration: unknown };
+  input: { env: Record<string, string>; configuration: unknown; agent?: unknown };
   ended: PromiseWithResolvers<Exit>;
   /** Cuts the watch without an end. */
   lose: (() => void)[];
@@ -279,6 +279,11 @@ export class SimulatedEngine {
         return this.#go(box, name, input);
       case "restart-gateway":
         return this.#go(box, name, input);
+      case "declare": {
+        const { agent, configuration } = JSON.parse(input) as Box["input"];
+        box.input = { ...box.input, agent, configuration };
+        return ["", 0];
+      }
       case "stop-gateway":
         box.stopped = true;
         return ["", 0];

@@ -74,8 +74,9 @@ const STEPS: readonly (readonly [number, Step])[] = [
     (world, dice) => {
       const image = dice.chance(0.2) ? `image-${dice.between(1, 2)}` : undefined;
       const setting = dice.chance(0.3) ? `setting-${dice.between(1, 3)}` : undefined;
-      world.deploy(image, setting);
-      return `a deploy${image === undefined ? "" : ` of ${image}`}${setting === undefined ? "" : ` of setting ${setting}`}`;
+      const content = dice.chance(0.3) ? `content-${dice.between(1, 3)}` : undefined;
+      world.deploy(image, setting, content);
+      return `a deploy${image === undefined ? "" : ` of ${image}`}${setting === undefined ? "" : ` of setting ${setting}`}${content === undefined ? "" : ` of ${content}`}`;
     },
   ],
   [

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /** One simulated deployment: the real lifecycle, clock, turns and vault, and what must hold about them. */
+
 import { AsyncLocalStorage } from "node:async_hooks";
+import { hex } from "../../src/base/digests.ts";
 import { ApiError, toApiError } from "../../src/base/errors.ts";
 import { type Fields, Log, Redactor } from "../../src/base/log.ts";
 import type { Settings } from "../../src/config/settings.ts";
@@ -9,7 +11,9 @@ import { Lifecycle } from "../../src/instance/lifecycle.ts";
 import type { InstanceRecord } from "../../src/instance/record.ts";
 import { Vault } from "../../src/state/vault.ts";
 import { archiveOf, type Begun, type Box, type Home, SimulatedEngine, type Witness } from "./engine.ts";
-import { type Dice, Disk, ObjectGone, SimulatedTime, settled } from "./platform.ts";
+import { type Dice, Disk, ObjectGone, SimulatedTime, settled, sha256 } from "./platform.ts";
+
+const encode = (text: string) => new TextEncoder().encode(text);
 
 const HOUR = 3600_000;
 /** Longer than all the patience of the code under test together. */
@@ -45,6 +49,7 @@ const SETTINGS: Settings = {
   providersAddress: "http://127.0.0.1:1",
   hermesEnv: {},
   hermesSecrets: {},
+  agent: { archive: "", parts: {} },
   secrets: {},
 };
 
@@ -90,6 +95,8 @@ export class World implements Witness {
   #object: Life;
   #image = "image-1";
   #setting = "setting-1";
+  /** What the agent is declared to be. */
+  #content = "content-1";
   #count = 0;
   /** Requests that were not answered or refused yet, and since when. */
   #open = new Map<string, number>();
@@ -193,7 +200,16 @@ export class World implements Witness {
     });
     object.vault = new Vault(this.disk.storage(alive), time);
     object.life = new Lifecycle({
-      settings: { ...SETTINGS, image: this.#image, hermesEnv: { SETTING: this.#setting } },
+      settings: {
+        ...SETTINGS,
+        image: this.#image,
+        hermesEnv: { SETTING: this.#setting },
+        agent: {
+          archive: hex(sha256(encode(this.#content)).buffer),
+          parts: { hermes_skills: this.#content },
+        },
+      },
+      agentArchive: async () => encode(this.#content).buffer as ArrayBuffer,
       sandbox: this.engine.sandboxFor(alive, this.#setting),
       vault: object.vault,
       time,
@@ -243,8 +259,13 @@ export class World implements Witness {
   // What happens to it
 
   /** The object is torn down and made anew, by a deploy or a crash; its storage stays. */
-  deploy(image: string = this.#image, setting: string = this.#setting): void {
+  deploy(
+    image: string = this.#image,
+    setting: string = this.#setting,
+    content: string = this.#content,
+  ): void {
     this.#image = image;
+    this.#content = content;
     this.#setting = setting;
     this.#object.end();
     this.#object = this.#born();

@@ -367,6 +367,11 @@ export class Machine {
         return this.#go(sandbox, stdin);
       case "save":
         return this.#save(sandbox, options.get("--unless"));
+      case "declare": {
+        const told = JSON.parse(new TextDecoder().decode(stdin)) as { configuration?: unknown };
+        sandbox.configuration = told.configuration ?? null;
+        return prints("");
+      }
       case "restart-gateway":
         this.#seen.gatewayRestarts++;
         sandbox.stopped = false;

@@ -81,7 +81,12 @@ export class MemorySandbox implements Sandbox {
     restored: string | null;
     went: boolean;
     /** What `go` or a restart of Hermes brought last. */
-    input: { env?: Record<string, string>; config?: Record<string, unknown>; configuration?: unknown };
+    input: {
+      env?: Record<string, string>;
+      config?: Record<string, unknown>;
+      configuration?: unknown;
+      agent?: { archive: string; content: string };
+    };
     ended: PromiseWithResolvers<Exit>;
   } | null = null;
   starts: StartOptions[] = [];
@@ -112,6 +117,12 @@ export class MemorySandbox implements Sandbox {
     go: (stdin) => {
       if (this.running !== null)
         Object.assign(this.running, { went: true, input: JSON.parse(stdin || "{}") });
+      return {};
+    },
+    declare: (stdin) => {
+      if (this.running === null) return {};
+      const { agent, configuration } = JSON.parse(stdin);
+      Object.assign(this.running.input, { agent, configuration });
       return {};
     },
     save: (_, words) => this.archive(words[words.indexOf("--unless") + 1]),

@@ -1,0 +1,358 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an inventory declares of the agent: taken as it is meant, or refused by its name; packed alike everywhere."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleError
+from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
+from ansible_collections.hermes.workers.plugins.plugin_utils.agent import content
+from ansible_collections.hermes.workers.plugins.plugin_utils.agent.declaration import Declaration
+from ansible_collections.hermes.workers.plugins.plugin_utils.agent.sources import Finder
+
+SECRET = "canary5b0cd2f4e6a7c8b9"
+SKILL = "---\nname: {name}\ndescription: What it is for.\n---\nDo it.\n"
+
+
+class Inventory:
+    """A folder of an inventory, and one of a playbook."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "inventory"
+        self.playbook = folder / "playbook"
+        for one in (self.folder, self.playbook):
+            one.mkdir()
+        self.settings = Settings(name="alice", engine="docker", env={"COLOUR": "blue"})
+        self.secrets = {"HERMES_SECRETS": json.dumps({"TOKEN": SECRET})}
+
+    def write(self, name: str, text: str | bytes, mode: int = 0o644) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        path.chmod(mode)
+        return path
+
+    def skill(self, name: str) -> None:
+        self.write(f"skills/{name}/SKILL.md", SKILL.format(name=name))
+
+    def read(self, **raw: Any) -> Declaration:
+        finder = Finder([self.folder, self.playbook], self.render)
+        given = {f"hermes_{name}": value for name, value in raw.items()}
+        return Declaration(given, self.settings, self.secrets, finder).read()
+
+    @staticmethod
+    def render(text: str) -> str:
+        if "{{ typo }}" in text:
+            raise AnsibleError("'typo' is undefined")
+        return text.replace("{{ inventory_hostname }}", "alice")
+
+
+@pytest.fixture
+def inventory(tmp_path: Path) -> Inventory:
+    return Inventory(tmp_path)
+
+
+def table(declared: Declaration) -> dict[str, Any]:
+    members = content.unpack(declared.archive)
+    return dict(json.loads(members["agent.json"].content))
+
+
+def test_nothing_declared_is_no_archive(inventory: Inventory) -> None:
+    declared = inventory.read()
+    assert (declared.archive, declared.label, declared.problems) == (b"", {}, [])
+    empty = inventory.read(
+        skills=[], cron_jobs={}, config={}, mcp_servers={}, soul="", take_over=[]
+    )
+    assert (empty.archive, empty.label, empty.problems) == (b"", {}, [])
+
+
+def test_all_of_it_is_in_the_archive(inventory: Inventory) -> None:
+    inventory.skill("notes")
+    inventory.write("skills/notes/scripts/run.sh", "#!/bin/sh\n", 0o755)
+    inventory.write("soul.md.j2", "You are {{ inventory_hostname }}'s.\n")
+    declared = inventory.read(
+        config={"pinned": {"agent": {"max_turns": 9}}, "initial": {"timezone": "Europe/Berlin"}},
+        soul="soul.md.j2",
+        skills=["skills/notes"],
+        mcp_servers={"time": {"command": "python3", "env": {"T": "${TOKEN}", "C": "${COLOUR}"}}},
+        cron_jobs={"morning": {"schedule": " 0 7 * * 1-5 ", "prompt": "Good morning."}},
+        memories={"user": "Likes tea.\nAnd cats.\n"},
+        take_over=["skills/notes", "config/timezone", "skills/notes"],
+    )
+    assert declared.problems == []
+    members = content.unpack(declared.archive)
+    assert sorted(members) == [
+        "SOUL.md",
+        "agent.json",
+        "memories/USER.md",
+        "skills/notes/SKILL.md",
+        "skills/notes/scripts/run.sh",
+    ]
+    assert members["SOUL.md"].content == b"You are alice's.\n"
+    assert members["skills/notes/scripts/run.sh"].runs
+    assert not members["skills/notes/SKILL.md"].runs
+    assert table(declared) == {
+        "format": 1,
+        "config": {
+            "pinned": {"agent": {"max_turns": 9}},
+            "initial": {"timezone": "Europe/Berlin"},
+        },
+        "mcp_servers": {"time": {"command": "python3", "env": {"T": "${TOKEN}", "C": "${COLOUR}"}}},
+        "cron_jobs": {"morning": {"schedule": "0 7 * * 1-5", "prompt": "Good morning."}},
+        "take_over": ["config/timezone", "skills/notes"],
+    }
+    assert sorted(declared.label["parts"]) == [
+        "hermes_config",
+        "hermes_cron_jobs",
+        "hermes_mcp_servers",
+        "hermes_memories",
+        "hermes_skills",
+        "hermes_soul",
+        "hermes_take_over",
+    ]
+    assert len(json.dumps(declared.label)) < 2000, "one variable of a Worker holds it"
+
+
+def test_the_archive_is_the_same_wherever_and_whenever_it_is_made(
+    inventory: Inventory, tmp_path: Path
+) -> None:
+    def made(place: Inventory) -> bytes:
+        for name in ("a", "b"):
+            place.skill(name)
+        return place.read(skills={"b": "skills/b", "a": "skills/a"}).archive
+
+    first = made(inventory)
+    os.utime(inventory.folder / "skills/a/SKILL.md", (1, 1))
+    inventory.write("skills/a/.git/HEAD", "x")
+    inventory.write("skills/a/__pycache__/x.pyc", "x")
+    assert made(inventory) == first
+    (tmp_path / "other").mkdir()
+    other = Inventory(tmp_path / "other")
+    assert made(other) == first
+    assert first[:10] == b"\x1f\x8b\x08" + bytes(5) + b"\x02\xff", "no time, and no system"
+    with tarfile.open(fileobj=io.BytesIO(first)) as archive:
+        assert archive.getnames()[0] == "agent.json", "a start reads it alone"
+    with tarfile.open(fileobj=io.BytesIO(first)) as archive:
+        found = {(one.mtime, one.uid, one.uname, one.mode) for one in archive}
+    assert found == {(0, 0, "", 0o644)}
+
+
+@pytest.mark.parametrize(
+    "part", ["soul", "skills", "cron_jobs", "memories", "config", "mcp_servers"]
+)
+def test_a_change_of_one_part_is_one_of_its_digest_alone(inventory: Inventory, part: str) -> None:
+    for name in ("a", "b"):
+        inventory.skill(name)
+    before = {
+        "soul": "One.\nTwo.\n",
+        "skills": ["skills/a"],
+        "cron_jobs": {"a": {"schedule": "every 1h", "prompt": "x"}},
+        "memories": {"user": "a\nb\n"},
+        "config": {"pinned": {"timezone": "UTC"}},
+        "mcp_servers": {"a": {"command": "x"}},
+    }
+    other = {
+        "soul": "Other.\nTwo.\n",
+        "skills": ["skills/b"],
+        "cron_jobs": {"a": {"schedule": "every 2h", "prompt": "x"}},
+        "memories": {"user": "a\nc\n"},
+        "config": {"initial": {"timezone": "UTC"}},
+        "mcp_servers": {"a": {"command": "y"}},
+    }
+    first = inventory.read(**before).label
+    second = inventory.read(**before | {part: other[part]}).label
+    assert first["archive"] != second["archive"]
+    differ = {name for name in first["parts"] if first["parts"][name] != second["parts"][name]}
+    assert differ == {f"hermes_{part}"}
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz", "tar"])
+@pytest.mark.parametrize("around", ["", "notes-1.0/"])
+def test_a_skill_may_be_an_archive(inventory: Inventory, kind: str, around: str) -> None:
+    files = {f"{around}SKILL.md": SKILL.format(name="notes"), f"{around}a/b.txt": "b"}
+    held = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(held, "w") as packed:
+            for name, text in files.items():
+                packed.writestr(name, text)
+    else:
+        with tarfile.open(fileobj=held, mode="w:gz" if kind == "tar.gz" else "w") as archive:
+            for name, text in files.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(text)
+                archive.addfile(entry, io.BytesIO(text.encode()))
+    inventory.write(f"notes.{kind}", held.getvalue())
+    declared = inventory.read(skills=[f"notes.{kind}"])
+    assert declared.problems == []
+    assert sorted(content.unpack(declared.archive)) == [
+        "agent.json",
+        "skills/notes/SKILL.md",
+        "skills/notes/a/b.txt",
+    ]
+
+
+def test_a_skill_may_be_one_text(inventory: Inventory) -> None:
+    inventory.write("notes.md", SKILL.format(name="notes"))
+    for value in (SKILL.format(name="notes"), "notes.md"):
+        declared = inventory.read(skills={"notes": value})
+        assert declared.problems == []
+        assert "skills/notes/SKILL.md" in content.unpack(declared.archive)
+
+
+def test_what_is_not_beside_the_inventory_is_looked_for_beside_the_playbook(
+    inventory: Inventory,
+) -> None:
+    (inventory.playbook / "soul.md").write_text("Of the playbook.\n")
+    assert inventory.read(soul="soul.md").members["SOUL.md"].content == b"Of the playbook.\n"
+    inventory.write("soul.md", "Of the inventory.\n")
+    assert inventory.read(soul="soul.md").members["SOUL.md"].content == b"Of the inventory.\n"
+    (problem,) = inventory.read(soul="other.md").problems
+    assert str(inventory.folder / "other.md") in problem.sentence
+    assert str(inventory.playbook / "other.md") in problem.sentence
+
+
+JOB = {"schedule": "0 7 * * *", "prompt": "x"}
+REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
+    "no folder": ({"skills": ["skills/none"]}, "hermes_skills.none", "is not there. Looked for"),
+    "no SKILL.md": ({"skills": ["skills/bare"]}, "hermes_skills.bare", "has no SKILL.md"),
+    "a link": ({"skills": ["skills/linked"]}, "hermes_skills.linked", "is a link"),
+    "no front": ({"skills": {"a": "a\nb\n"}}, "hermes_skills.a", "does not begin with ---"),
+    "no description": (
+        {"skills": {"a": "---\nname: a\n---\nx\n"}},
+        "hermes_skills.a",
+        "has no description",
+    ),
+    "another name": ({"skills": {"b": "skills/good"}}, "hermes_skills.b", "calls it 'good'"),
+    "a skill's name": ({"skills": {"A B": "skills/good"}}, "hermes_skills", "is no name"),
+    "twice": ({"skills": ["skills/good", "skills/good"]}, "hermes_skills.good", "declared twice"),
+    "too much": ({"skills": ["skills/large"]}, "hermes_skills", "KB are the most"),
+    "a bad archive": ({"skills": ["outside.tar"]}, "hermes_skills.outside", "no file inside"),
+    "a soul that is none": ({"soul": "You are Bob."}, "hermes_soul", "is not there"),
+    "a number": ({"soul": 5}, "hermes_soul", "is neither a text"),
+    "an empty file": ({"soul": "empty.md"}, "hermes_soul", "empty text"),
+    "no UTF-8": ({"soul": "latin.md"}, "hermes_soul", "no text in UTF-8"),
+    "a bad template": ({"soul": "bad.j2"}, "hermes_soul", "'typo' is undefined"),
+    "a memory": ({"memories": {"self": "a\nb\n"}}, "hermes_memories", "none of memory, user"),
+    "no schedule": ({"cron_jobs": {"a": {"prompt": "x"}}}, "hermes_cron_jobs.a", "no schedule"),
+    "no prompt": ({"cron_jobs": {"a": {"schedule": "every 1h"}}}, "hermes_cron_jobs.a", "prompt"),
+    "a misspelled key": (
+        {"cron_jobs": {"a": JOB | {"promt": "x"}}},
+        "hermes_cron_jobs.a",
+        "nothing that a job has",
+    ),
+    "never": (
+        {"cron_jobs": {"a": JOB | {"schedule": "0 7 31 2,4 *"}}},
+        "hermes_cron_jobs.a",
+        "never comes",
+    ),
+    "an hour": (
+        {"cron_jobs": {"a": JOB | {"schedule": "0 25 * * *"}}},
+        "hermes_cron_jobs.a",
+        "the hour 25",
+    ),
+    "once": ({"cron_jobs": {"a": JOB | {"schedule": "30m"}}}, "hermes_cron_jobs.a", "is once"),
+    "words": ({"cron_jobs": {"a": JOB | {"schedule": "daily"}}}, "hermes_cron_jobs.a", "Hermes"),
+    "no command": ({"mcp_servers": {"a": {"args": []}}}, "hermes_mcp_servers.a", "neither a comm"),
+    "both": (
+        {"mcp_servers": {"a": {"command": "x", "url": "https://x"}}},
+        "hermes_mcp_servers.a",
+        "a command and a url",
+    ),
+    "a url": ({"mcp_servers": {"a": {"url": "ftp://x"}}}, "hermes_mcp_servers.a", "none of http"),
+    "a secret by look": (
+        {"mcp_servers": {"a": {"command": "x", "env": {"A": "ghp_0123456789abcdef"}}}},
+        "hermes_mcp_servers.a",
+        "looks like a secret",
+    ),
+    "a secret by name": (
+        {"mcp_servers": {"a": {"url": "https://x", "headers": {"X-Api-Key": "0123456789abc"}}}},
+        "hermes_mcp_servers.a",
+        "X-Api-Key looks like a secret",
+    ),
+    "a secret's argument": (
+        {"mcp_servers": {"a": {"command": "x", "args": ["--token", "0123456789abc"]}}},
+        "hermes_mcp_servers.a",
+        "token looks like a secret",
+    ),
+    "nobody's name": (
+        {"mcp_servers": {"a": {"command": "x", "env": {"A": "${NOBODY}"}}}},
+        "hermes_mcp_servers.a",
+        "${NOBODY} is neither in hermes_secrets nor in hermes_env",
+    ),
+    "an unknown key": (
+        {"config": {"pinned": {"agnet": {}}}},
+        "hermes_config.agnet",
+        "did you mean agent?",
+    ),
+    "our key": (
+        {"config": {"pinned": {"gateway": {"api_server": {"max_concurrent_runs": 1}}}}},
+        "hermes_config.gateway.api_server.max_concurrent_runs",
+        "is not for the inventory",
+    ),
+    "what has our key": (
+        {"config": {"initial": {"model": {}}}},
+        "hermes_config.model",
+        "inventory",
+    ),
+    "no strength": ({"config": {"agent": {}}}, "hermes_config.agent", "neither pinned nor initial"),
+    "two strengths": (
+        {"config": {"pinned": {"timezone": "UTC"}, "initial": {"timezone": "UTC"}}},
+        "hermes_config.timezone",
+        "pinned and initial",
+    ),
+    "taken over": ({"take_over": ["memories"]}, "hermes_take_over", "nothing that can be taken"),
+    "taken over, undeclared": ({"take_over": ["skills/x"]}, "hermes_take_over", "not declared"),
+    "a file with a secret": ({"soul": "leaks.md"}, "hermes_soul", "holds the secret of"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_no_good_is_refused_by_its_name(inventory: Inventory, case: str) -> None:
+    inventory.skill("good")
+    inventory.skill("large")
+    inventory.write("skills/large/noise", os.urandom(5 << 20))
+    inventory.write("skills/bare/README.md", "x")
+    inventory.skill("linked")
+    (inventory.folder / "skills/linked/more.md").symlink_to("/etc/hostname")
+    inventory.write("empty.md", "\n")
+    inventory.write("latin.md", b"\xe4\n")
+    inventory.write("bad.j2", "{{ typo }}\n")
+    inventory.write("leaks.md", f"My token is {SECRET}.\n")
+    with tarfile.open(inventory.folder / "outside.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("../SKILL.md"))
+    raw, subject, words = REFUSED[case]
+    declared = inventory.read(**raw)
+    found = [(one.subject, one.sentence) for one in declared.problems]
+    assert [one for one in found if one[0] == subject and words in one[1]], found
+    assert all(one.remedy and one.code == "agent" for one in declared.problems)
+    assert SECRET not in str(found) and "0123456789abc" not in str(found)
+
+
+def test_a_bare_process_has_no_say_in_its_tools(inventory: Inventory) -> None:
+    raw = {"config": {"pinned": {"agent": {"disabled_toolsets": ["web"]}}}}
+    assert inventory.read(**raw).problems == []
+    inventory.settings.engine = "process"
+    (problem,) = inventory.read(**raw).problems
+    assert "hermes_host_tools" in problem.sentence
+    inventory.settings.host_tools = True
+    assert inventory.read(**raw).problems == []
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        *("0 7 * * *", "*/5 0-6,22 1-31/2 * 0-7", "30 4 29 2 *", "0 0 31 2 1", "every 2h"),
+        *("Every 1 day", "2027-01-31T09:00", "2027-01-31T09:00:00+01:00"),
+    ],
+)
+def test_schedules_that_hermes_takes_are_taken(inventory: Inventory, schedule: str) -> None:
+    declared = inventory.read(cron_jobs={"a": JOB | {"schedule": schedule}})
+    assert declared.problems == []
