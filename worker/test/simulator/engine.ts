@@ -33,7 +33,7 @@ export interface Box {
   stopped: boolean;
   key: string | null;
   /** What `go` or a restart of Hermes brought last. */
-  input: { env: Record<string, string>; configuration: unknown; agent?: unknown };
+  input: { env: Record<string, string>; configuration: unknown; agent?: { archive: string } | undefined };
   ended: PromiseWithResolvers<Exit>;
   /** Cuts the watch without an end. */
   lose: (() => void)[];

@@ -29,7 +29,7 @@ export function install(): void {
   Object.defineProperty(crypto, "DigestStream", { value: DigestStream, configurable: true });
   // Node's own answers from a thread: in another order each time.
   Object.defineProperty(crypto.subtle, "digest", {
-    value: async (_: string, data: Uint8Array) => sha256(data).buffer,
+    value: async (_: string, data: ArrayBuffer | Uint8Array) => sha256(new Uint8Array(data)).buffer,
     configurable: true,
   });
 }

@@ -490,6 +490,7 @@ export class World implements Witness {
     if (!this.#answered.has(last)) this.wrong("a Hermes without trouble did not answer");
     await this.pass(75_000);
     if (!this.#durable.has(last)) this.wrong("a turn was not saved within its time");
+    await this.#laying();
     await this.#appointment();
     await this.pass(7 * HOUR);
     // An old job may have woken it just now.
@@ -499,6 +500,22 @@ export class World implements Witness {
       this.wrong("a timer is left without a purpose");
     if (this.time.timers > 0) this.wrong(`${this.time.timers} waits are left`);
     this.#check();
+  }
+
+  /** What is newly declared is laid beside the Hermes that runs, which goes on. */
+  async #laying(): Promise<void> {
+    // What was deployed before may be another image.
+    this.order("refresh");
+    await this.pass(120_000);
+    const { box } = this.engine;
+    const before = box?.input.env;
+    this.deploy(undefined, undefined, "content-last");
+    await this.pass(10_000);
+    this.order("refresh");
+    await this.pass(60_000);
+    const laid = box?.input.agent?.archive === hex(sha256(encode("content-last")).buffer);
+    if (!laid || this.engine.box !== box) this.wrong("what is declared was not laid");
+    if (box?.input.env !== before) this.wrong("Hermes was restarted for what it reads when it needs it");
   }
 
   /** A job that is due while Hermes sleeps runs within 90 s of its time. */
