@@ -251,6 +251,7 @@ class Declared(Kind):
 
     @property
     def shown_default(self) -> str:
+        """What is declared without a word."""
         return f"`{self.shape}`" if self.shape else ""
 
 
