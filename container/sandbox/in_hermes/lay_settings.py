@@ -133,7 +133,9 @@ def add(branch: Any, key: str, value: Any) -> None:
             break
         holder = holder[last]
     branch[key] = value
-    if last is None or not hasattr(holder, "ca") or not hasattr(branch, "ca"):
+    if last is None or isinstance(value, (dict, list)):
+        return
+    if not hasattr(holder, "ca") or not hasattr(branch, "ca"):
         return
     tokens = holder.ca.items.get(last)
     token = tokens[2 if isinstance(holder, dict) else 0] if tokens else None
