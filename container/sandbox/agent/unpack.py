@@ -11,7 +11,8 @@ import zlib
 
 from sandbox.agent.declared import FIRST, unusable
 from sandbox.agent.found import FILES, MEMORIES, MEMORY_FILES, SKILLS, UNPACKED
-from sandbox.state.archive import Bounded, safe_path, short
+from sandbox.state.archive import Bounded, short
+from sandbox.state.members import unfit
 
 _SKILL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _PLACES = {"SOUL.md", *(f"{MEMORIES}/{name}" for name in MEMORY_FILES)}
@@ -26,11 +27,11 @@ def unpack(content: bytes, folder: str) -> None:
     try:
         with tarfile.open(fileobj=io.BytesIO(content), mode="r|gz", tarinfo=Bounded) as tar:
             for info in tar:
-                left, count = left - info.size, count + 1
+                left, count = left - info.size, count + (info.name != FIRST)
                 if left < 0:
                     raise unusable(f"it unpacks to more than {UNPACKED >> 20} MB")
                 if count > FILES:
-                    raise unusable(f"it has more than {FILES} members")
+                    raise unusable(f"it has more than {FILES} files")
                 if info.name != FIRST:
                     _unpack_member(tar, info, folder)
     except (tarfile.TarError, EOFError, zlib.error, ValueError, OverflowError) as error:
@@ -44,13 +45,15 @@ def unpack(content: bytes, folder: str) -> None:
 
 
 def _unpack_member(tar: tarfile.TarFile, info: tarfile.TarInfo, folder: str) -> None:
-    path = safe_path(info.name, folder)
-    if not _has_a_place(info):
+    if unfit(info.name) or not _has_a_place(info):
         raise unusable(f"there is no place for {short(info.name)}")
+    path = os.path.join(folder, info.name)
     try:
+        # Nothing in here is a link: what is on the way was made by this archive.
+        os.makedirs(path if info.isdir() else os.path.dirname(path), 0o755, exist_ok=True)
         if info.isdir():
-            os.mkdir(path, 0o755)
-        elif info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not info.issparse():
+            return
+        if info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not info.issparse():
             source = tar.extractfile(info) or io.BytesIO()
             mode = 0o755 if info.mode & 0o100 else 0o644
             with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
@@ -58,7 +61,7 @@ def _unpack_member(tar: tarfile.TarFile, info: tarfile.TarInfo, folder: str) -> 
                 os.fchmod(file.fileno(), mode)
         else:
             raise unusable(f"{short(info.name)} is neither file nor folder")
-    except FileExistsError as error:
+    except (FileExistsError, NotADirectoryError) as error:
         raise unusable(f"{short(info.name)} is in it twice") from error
 
 

@@ -287,7 +287,7 @@ def _read_header(source: BinaryIO) -> dict[str, Any]:
 def _unpack_member(
     tar: tarfile.TarFile, info: tarfile.TarInfo, folder: str, digest: Digest, known: list[str]
 ) -> None:
-    path = safe_path(info.name, folder)
+    path = _safe_path(info.name, folder)
     mode = info.mode & 0o777
     try:
         if info.isdir():
@@ -313,7 +313,7 @@ def _unpack_member(
         raise refused(f"{short(info.name)} is in it twice") from error
 
 
-def safe_path(name: str, folder: str) -> str:
+def _safe_path(name: str, folder: str) -> str:
     """Return where a member goes. Its folder must be one that this archive made before it."""
     if why := unfit(name):
         raise refused(f"the name {short(name)} is not allowed: {why}")

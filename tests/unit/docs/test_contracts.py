@@ -8,8 +8,10 @@ the other. So it is here that a change of one side alone is noticed.
 from __future__ import annotations
 
 import ast
+import base64
 import ipaddress
 import json
+import os
 import re
 import struct
 import sys
@@ -21,6 +23,7 @@ import pytest
 from ansible_collections.hermes.workers.plugins.action import restore
 from ansible_collections.hermes.workers.plugins.module_utils.settings import catalogue
 from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
+from ansible_collections.hermes.workers.plugins.plugin_utils.agent import content
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import variables
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
 from ansible_collections.hermes.workers.plugins.plugin_utils.state import backups, folder
@@ -35,6 +38,7 @@ sys.path[:0] = [str(ROOT / "container"), str(ROOT / "host")]
 from engine import engine, sandbox_link, server  # noqa: E402
 from engine import exec as frames  # noqa: E402
 from sandbox import cli, errors, paths  # noqa: E402
+from sandbox.agent import declared, found, unpack  # noqa: E402
 from sandbox.commands import dashboard  # noqa: E402
 from sandbox.commands import hermes as commands  # noqa: E402
 from sandbox.state import archive  # noqa: E402
@@ -139,6 +143,32 @@ def test_archives_are_of_one_format_and_have_one_limit() -> None:
     assert worker("CAP", "vault.ts") == archive.PACKED == restore.CAP
     assert worker("CAP", "sign-ins.ts") == archive.SIGN_INS
     assert worker("PART", "uploads.ts") >= backups.PART
+
+
+def test_the_sandbox_lays_what_the_controller_packs(tmp_path: Path) -> None:
+    assert content.MOST_PACKED == declared.PACKED
+    assert (content.MOST_UNPACKED, content.MOST_FILES) == (found.UNPACKED, found.FILES)
+    table = {"format": 1, "take_over": ["soul"]}
+    long_name = f"skills/a/{'deep/' * 30}{'name' * 20}.md"
+    members = {
+        "SOUL.md": content.Member(b"soul"),
+        content.TABLE: content.Member(json.dumps(table).encode()),
+        "skills/a/run.sh": content.Member(b"run", runs=True),
+        long_name: content.Member(b"deep"),
+        "memories/USER.md": content.Member(b"tea"),
+    }
+    packed = content.pack(members)
+    encoded = base64.b64encode(packed).decode()
+    read = declared.read({"archive": content.digest(packed), "content": encoded})
+    assert read.take_over == ["soul"]
+    unpack.unpack(read.content, str(tmp_path))
+    laid = {path.relative_to(tmp_path).as_posix(): path for path in tmp_path.rglob("*")}
+    files = {
+        name: content.Member(path.read_bytes(), os.access(path, os.X_OK))
+        for name, path in laid.items()
+        if path.is_file()
+    }
+    assert files == {name: member for name, member in members.items() if name != content.TABLE}
 
 
 def test_hermes_ports_are_the_same_everywhere() -> None:

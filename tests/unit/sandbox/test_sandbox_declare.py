@@ -257,14 +257,14 @@ HOSTILE: "dict[str, tuple[dict, str]]" = {
     "another archive": ({**agent(FILES), "archive": "0" * 64}, "checksum"),
     "no base64": ({**agent(FILES), "content": "!!!"}, "base64"),
     "a bomb": (agent({"skills/a/b": "x" * (33 << 20)}), "more than 32 MB"),
-    "a crowd": (agent({f"skills/a/{number}": "" for number in range(2001)}), "2000 members"),
+    "a crowd": (agent({f"skills/a/{number}": "" for number in range(2001)}), "2000 files"),
 }
-FOLDERS = [member(name, kind=tarfile.DIRTYPE) for name in ("skills", "skills/a")]
+FOLDERS = [member("skills/a", kind=tarfile.DIRTYPE), member("skills/a/b", b"b")]
 PLACES = {
-    "a way up": ("skills/a/../../x", {}, "not allowed"),
-    "an absolute name": ("/tmp/x", {}, "not allowed"),
+    "a way up": ("skills/a/../../x", {}, "no place"),
+    "an absolute name": ("/tmp/x", {}, "no place"),
     "a name of Hermes'": ("config.yaml", {}, "no place"),
-    "a job": ("cron/jobs.json", {}, "not in a folder"),
+    "a job": ("cron/jobs.json", {}, "no place"),
     "a hidden skill": ("skills/.hub", {"kind": tarfile.DIRTYPE}, "no place"),
     "a skill that is a file": ("skills/b", {}, "no place"),
     "another memory": ("memories", {}, "no place"),
@@ -276,8 +276,8 @@ PLACES = {
     ),
     "a device": ("skills/a/x", {"kind": tarfile.CHRTYPE}, "neither file nor folder"),
     "a soul that is a folder": ("SOUL.md", {"kind": tarfile.DIRTYPE}, "no place"),
-    "twice": ("skills/a", {"kind": tarfile.DIRTYPE}, "twice"),
-    "without its folder": ("skills/c/x", {}, "not in a folder"),
+    "twice": ("skills/a/b", {}, "twice"),
+    "below a file": ("skills/a/b/c", {}, "twice"),
 }
 HOSTILE |= {
     title: (
