@@ -197,10 +197,6 @@ class ActionModule(DestroyAction):
         """Return what is to be known of a backup."""
         return backups.size_words(backup.stat().st_size)
 
-    def way_back(self, backup: Path) -> list[str]:
-        """Return the commands that bring it back."""
-        return [self.command("deploy"), self.restore_command(backup)]
-
 
 def refuse_what_is_here(settings: Settings) -> None:
     """Ask nobody for an account when the deployment is one on this machine. Raises a Card."""

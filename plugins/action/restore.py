@@ -6,6 +6,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +16,7 @@ from ..module_utils.cards import Card
 from ..module_utils.worker_client import Unreachable
 from ..plugin_utils.actions.deployment_action import ExistingAction
 from ..plugin_utils.proof.starting import shown
-from ..plugin_utils.state import backups
+from ..plugin_utils.state import backups, stored
 from ..plugin_utils.workerd.storage import Storage
 
 NEWEST = "newest"
@@ -40,8 +43,8 @@ class ActionModule(ExistingAction):
         self.deployment.take("restore")
         self.progress(f"restoring {self.deployment.shown(path)}; today's state is saved first")
         try:
-            with shown(self.running(), self.progress):
-                answer = backups.upload(client, path, self.progress)
+            with self._as_backup(path) as backup, shown(self.running(), self.progress):
+                answer = backups.upload(client, backup, self.progress)
         except Unreachable as error:
             raise Card.of(
                 self.settings.name,
@@ -64,6 +67,24 @@ class ActionModule(ExistingAction):
             ["", f"{self.settings.name}: restored, Hermes runs with {self.deployment.shown(path)}"]
         )
         return {"changed": True, "path": str(path), "backup": answer.json().get("backup")}
+
+    @contextmanager
+    def _as_backup(self, path: Path) -> Iterator[Path]:
+        """Have a backup's file, taken out of what a destroy of an earlier release left. Raises a Card."""
+        if not is_packed(path):
+            yield path
+            return
+        with tempfile.TemporaryDirectory(dir=self.deployment.folder) as folder:
+            try:
+                backup = stored.unpacked(path, self.settings.name, Path(folder))
+            except stored.NoBackup as error:
+                raise Card.of(
+                    "hermes_backup",
+                    f"{self.deployment.shown(path)} holds no backup of Hermes{f': {error}' if str(error) else ''}.",
+                    "name another file.",
+                    "backup",
+                ) from error
+            yield backup
 
     def _path(self) -> Path:
         """Return the backup's file. Raises a Card that names hermes_backup."""
@@ -89,12 +110,20 @@ class ActionModule(ExistingAction):
         )
 
 
+def is_packed(path: Path) -> bool:
+    """Tell whether a file is one that a destroy of an earlier release left: the whole storage, packed."""
+    with path.open("rb") as file:
+        return file.read(len(stored.PACKED)) == stored.PACKED
+
+
 def flaw_of(path: Path, shown: str) -> str | None:
     """Return why a file is no backup, as far as its outside tells; None when nothing speaks against it."""
     if not path.is_file():
         return f"there is no file {shown}"
     if not os.access(path, os.R_OK):
         return f"{shown} cannot be read"
+    if is_packed(path):
+        return None
     size = path.stat().st_size
     if size > CAP:
         return f"{shown} has {size / 1e6:.0f} MB, and a backup has at most {CAP / 1e6:.0f}"

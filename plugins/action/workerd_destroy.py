@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import shlex
-import time
 from pathlib import Path
 
 from ..module_utils.cards import Card
@@ -14,7 +12,8 @@ from ..plugin_utils.actions.destroy_action import DestroyAction
 from ..plugin_utils.build.pruning import others
 from ..plugin_utils.containers.image import Containers, speaking
 from ..plugin_utils.proof.health import save_and_sleep
-from ..plugin_utils.state.backups import folder_of, pack
+from ..plugin_utils.state import stored
+from ..plugin_utils.state.backups import folder_of
 from ..plugin_utils.state.disk import disk_card
 from ..plugin_utils.workerd.plan import at_boot_of
 from ..plugin_utils.workerd.processes import Processes
@@ -68,7 +67,7 @@ class ActionModule(DestroyAction):
         return found
 
     def end(self, *, keep: bool) -> Path | None:
-        """Stop its processes; returns the packed files of its Durable Object."""
+        """Stop its processes; returns the last backup, if there is to be one. Raises a Card."""
         self.containers = self._containers()
         if keep:
             self._save()
@@ -89,21 +88,22 @@ class ActionModule(DestroyAction):
             self.progress("saving Hermes' state")
             save_and_sleep(client, self.settings.name, "it is destroyed")
 
-    def _back_up(self) -> Path:
-        """Pack the stopped Durable Object's files and return the archive."""
+    def _back_up(self) -> Path | None:
+        """Keep the newest backup that the stopped Durable Object's files hold; None when nothing was ever saved."""
         folder = folder_of(self.deployment)
-        path = folder / f"{self.settings.name}-{time.strftime('%Y%m%d-%H%M%S')}.tar.gz"
+        left = "Changed: processes stopped. Not changed: files and memory."
         try:
-            pack(self.deployment.folder / "storage", path)
+            return stored.newest(self.deployment.folder / "storage", self.settings.name, folder)
         except OSError as error:
-            raise disk_card(
-                error, folder, "Changed: processes stopped. Not changed: files and memory."
+            raise disk_card(error, folder, left) from error
+        except stored.NoBackup as error:
+            if not str(error):
+                return None
+            raise Card.of(
+                self.settings.name,
+                f"its last backup cannot be taken: {error}.",
+                f"run `{self.command('deploy')}` first to mend it;"
+                " or destroy it without a backup (-e hermes_forget=true).",
+                "save",
+                left,
             ) from error
-        return path
-
-    def way_back(self, backup: Path) -> list[str]:
-        """Return the commands that bring it back."""
-        folder = self.deployment.shown(self.deployment.folder)
-        folder, archive = map(shlex.quote, (folder, self.deployment.shown(backup)))
-        unpack = f"mkdir -m 700 -p {folder} && tar -xzf {archive} -C {folder}"
-        return [unpack, self.command("deploy")]

@@ -51,5 +51,5 @@ shown:
   returned: when something was
   type: list
   elements: str
-  sample: ["alice: restored, Hermes runs with .hermes/backups/alice-20261123-120000.tar.gz"]
+  sample: ["alice: restored, Hermes runs with .hermes/backups/alice-20261123-120000-4f5a8b3c.hermes"]
 """

@@ -53,7 +53,7 @@ backup:
   description: Path of the last backup, or null.
   returned: changed
   type: str
-  sample: /home/me/.hermes/backups/alice-20261123-120000.tar.gz
+  sample: /home/me/.hermes/backups/alice-20261123-120000-4f5a8b3c.hermes
 shown:
   description: What was shown to people, line by line, without colours.
   returned: when something was

@@ -181,9 +181,10 @@ def test_destroy_leaves_a_backup_and_nothing_else_and_tells_how_to_have_it_back(
     (left,) = clone.local.state.parent.iterdir()
     (backup,) = left.iterdir()
     assert stat.S_IMODE(backup.stat().st_mode) == 0o600
-    restore, deploy = re.search(r"To have it back:\n  (.+)\n  (.+)\n", done.stdout).groups()
+    assert backup.suffix == ".hermes", "of the kind that every other backup is"
+    deploy, restore = re.search(r"To have it back:\n  (.+)\n  (.+)\n", done.stdout).groups()
     assert f"-e hermes_port={clone.local.port}" in deploy, "what made it makes it again"
-    for command in (restore, deploy):
+    for command in (deploy, restore):
         run = ["sh", "-e", "-c", command]
         subprocess.run(run, cwd=clone.folder, env=clean_environment(), check=True, timeout=300)
     assert "plover" in clone.local.chat("And now?", session="kept").said

@@ -173,8 +173,8 @@ def test_destroy_and_its_way_back_work_as_printed(
     gone = shell.ok(advised(asked.stdout).replace("hermes_confirm=yes", "confirm=y"))
     assert "printed: destroyed" in gone and "DEPRECATION" not in gone
     assert not printed.state.exists()
-    unpack, deploy = below(gone, "To have it back")
-    shell.ok(unpack)
+    deploy, restore = below(gone, "To have it back")
     back = shell.ok(f"CUSTOM_API_KEY={KEY} {deploy}")
     assert f"URL          {printed.url}" in back
+    assert "printed: restored" in shell.ok(restore)
     assert printed.status()["backups"]["count"] > 0

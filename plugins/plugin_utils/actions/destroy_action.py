@@ -79,10 +79,6 @@ class DestroyAction(ExistingAction):
     def remove(self) -> None:
         """Remove everything but its folder."""
 
-    @abstractmethod
-    def way_back(self, backup: Path) -> list[str]:
-        """Return the commands that bring it back."""
-
     def remark(self, _backup: Path) -> str:
         """Return what is to be known of a backup, or an empty text."""
         return ""
@@ -108,5 +104,6 @@ class DestroyAction(ExistingAction):
             *([f"  note    {remark}"] if remark else []),
             "",
             "To have it back:",
-            *(f"  {command}" for command in self.way_back(backup)),
+            f"  {self.command('deploy')}",
+            f"  {self.restore_command(backup)}",
         ]

@@ -6,15 +6,12 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import math
 import os
 import re
-import tarfile
 import time
-import zlib
 from collections.abc import Callable
 from io import BufferedReader
 from pathlib import Path
@@ -75,22 +72,37 @@ def download(client: WorkerClient, backup: dict[str, Any], path: Path) -> None:
 
     What is in the file is compared with what the Worker announces: its own copy may be deleted next.
     """
+
+    def write(file: IO[bytes]) -> None:
+        answer = client.download(f"{PATH}/{backup['id']}", file.write, SECONDS)
+        if answer.status != 200:
+            raise Unreachable(answer.complaint())
+
+    try:
+        keep(path, backup, write)
+    except ValueError as error:
+        raise Unreachable(f"what arrived is not the backup: {error}") from error
+    except OSError as error:
+        raise disk_card(error, path.parent) from error
+
+
+def keep(path: Path, backup: dict[str, Any], write: Callable[[IO[bytes]], None]) -> None:
+    """Have a backup written into a file of mode 0600, whole or not at all; it is read again.
+
+    Raises ValueError when what was written is not the backup, OSError when it cannot be, and what `write` raises.
+    """
     partial = path.with_name(f"{path.name}.partial")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            answer = client.download(f"{PATH}/{backup['id']}", file.write, SECONDS)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
-        if answer.status != 200:
-            raise Unreachable(answer.complaint())
         flaw = difference(partial, backup)
         if flaw:
-            raise Unreachable(f"what arrived is not the backup: {flaw}")
+            raise ValueError(flaw)
         partial.replace(path)
-    except OSError as error:
-        raise disk_card(error, path.parent) from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -159,40 +171,6 @@ def size_words(size: int) -> str:
         f"{size / 1e6:.0f} MB: Cloudflare lets in no more than 100 MB at once, so that only `restore` brings it back,"
         " in parts; beyond 256 MB nothing is saved any more. Old sessions and large files in Hermes' home can go."
     )
-
-
-def pack(folder: Path, path: Path) -> None:
-    """Pack a folder into an archive of mode 0600, whole or not at all; read back, since the folder may go next.
-
-    Raises OSError.
-    """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            with tarfile.open(fileobj=file, mode="w:gz", compresslevel=6) as archive:
-                archive.add(folder, arcname=folder.name)
-            file.flush()
-            os.fsync(file.fileno())
-        if not holds(partial, folder):
-            raise OSError(errno.EIO, "what was written there does not read back")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def holds(archive: Path, folder: Path) -> bool:
-    """Tell whether an archive has every file of a folder, byte by byte."""
-    try:
-        with tarfile.open(archive) as packed:
-            for path in (one for one in folder.rglob("*") if one.is_file()):
-                copy = packed.extractfile(path.relative_to(folder.parent).as_posix())
-                if copy is None or digest_of(copy) != digest_of(path.open("rb")):
-                    return False
-    except (tarfile.TarError, zlib.error, EOFError, KeyError):
-        return False
-    return True
 
 
 def digest_of(file: IO[bytes]) -> str:

@@ -16,11 +16,10 @@ from typing import Any
 from ...module_utils.cards import Card, Problem
 from ..state.backups import on_disk
 from ..state.folder import StateFolder
+from ..state.stored import OF_NO_OBJECT
 from .config import STORAGE_KEY
 
 NOTE = "storage"
-OF_NO_OBJECT = "metadata.sqlite"
-"""workerd's own, with the alarms."""
 
 
 class Storage:

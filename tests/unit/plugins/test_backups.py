@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
+import shutil
+import sqlite3
 import stat
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.worker_client impor
     Answer,
     Unreachable,
 )
-from ansible_collections.hermes.workers.plugins.plugin_utils.state import backups
+from ansible_collections.hermes.workers.plugins.plugin_utils.state import backups, stored
 
 ARCHIVE = b"the state of Hermes" * 1000
 SHA256 = hashlib.sha256(ARCHIVE).hexdigest()
@@ -68,48 +70,108 @@ def test_what_is_cut_or_changed_is_refused_and_not_kept(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture
-def storage(tmp_path: Path) -> Path:
-    folder = tmp_path / "storage"
+SCHEMA = """
+CREATE TABLE generations (id INTEGER PRIMARY KEY AUTOINCREMENT, boot TEXT, digest TEXT, sha256 TEXT, bytes INTEGER,
+  created INTEGER, reason TEXT, image TEXT, manifest TEXT, state TEXT, note TEXT{});
+CREATE TABLE chunks (generation INTEGER, n INTEGER, data BLOB, PRIMARY KEY (generation, n));
+CREATE TABLE sign_ins (content BLOB);
+INSERT INTO sign_ins VALUES ('sk-canary-of-a-sign-in');
+"""
+
+
+def generation(rows: sqlite3.Connection, number: int, content: bytes, **more: Any) -> None:
+    """Write a generation as the Worker's vault does; more: columns that say otherwise."""
+    digest = hashlib.sha256(content).hexdigest()
+    row = {
+        "id": number,
+        "sha256": digest,
+        "bytes": len(content),
+        "created": 1795694400000 + number,
+        "manifest": json.dumps({"sha256": digest, "bytes": len(content)}),
+        "state": "good",
+    }
+    row |= more
+    rows.execute("INSERT INTO generations (id) VALUES (?)", (number,))
+    for name, value in row.items():
+        rows.execute(f"UPDATE generations SET {name} = ? WHERE id = ?", (value, number))  # noqa: S608
+    body = row.get("body") or number
+    for n in range(0, len(content), 4096):
+        rows.execute(
+            "INSERT INTO chunks VALUES (?, ?, ?)", (body, n // 4096, content[n : n + 4096])
+        )
+
+
+@contextmanager
+def storage(folder: Path, further: str = ", body INTEGER") -> Iterator[sqlite3.Connection]:
+    """The files of an object that does not run: what it wrote last is in the file beside."""
     (folder / "object").mkdir(parents=True)
-    (folder / "object" / "rows.sqlite").write_bytes(ARCHIVE)
-    (folder / "alarms").write_bytes(b"soon")
-    return folder
+    (folder / "object" / "metadata.sqlite").write_bytes(b"alarms")
+    with closing(sqlite3.connect(folder / "object" / "a1.sqlite")) as rows:
+        rows.execute("PRAGMA journal_mode=WAL")
+        rows.executescript(SCHEMA.format(further))
+        yield rows
+        rows.commit()
+        held = sqlite3.connect(folder / "object" / "a1.sqlite")
+        held.execute("SELECT * FROM generations").fetchall()
+    assert (folder / "object" / "a1.sqlite-wal").stat().st_size > 0
+    # Whoever ends last writes the file beside back; an object that was killed did not.
+    for name in ("a1.sqlite", "a1.sqlite-wal"):
+        shutil.copy(folder / "object" / name, folder / name)
+    held.close()
+    for name in ("a1.sqlite", "a1.sqlite-wal"):
+        (folder / name).replace(folder / "object" / name)
 
 
-def test_a_packed_folder_holds_what_it_held(storage: Path, tmp_path: Path) -> None:
-    path = tmp_path / "backups" / "hermes.tar.gz"
-    backups.pack(storage, path)
-    assert backups.holds(path, storage)
+def test_the_newest_backup_is_taken_out_of_the_files_of_an_object(tmp_path: Path) -> None:
+    with storage(tmp_path / "storage") as rows:
+        generation(rows, 1, b"older")
+        generation(rows, 2, ARCHIVE, body=-7)
+        generation(rows, 3, b"not tried yet", state="offered")
+        generation(rows, 4, b"broken", state="damaged")
+    path = stored.newest(tmp_path / "storage", "alice", tmp_path / "backups")
+    assert path.name == f"alice-20261126-120000-{SHA256[:8]}.hermes"
+    assert path.read_bytes() == LINE + ARCHIVE
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert [one.name for one in path.parent.iterdir()] == ["hermes.tar.gz"]
+    assert [one.name for one in path.parent.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize("harm", ["cut", "changed", "left out"])
-def test_a_packed_folder_that_lacks_something_is_noticed(
-    harm: str, storage: Path, tmp_path: Path
-) -> None:
-    path = tmp_path / "hermes.tar.gz"
-    backups.pack(storage, path)
-    packed = bytearray(gzip.decompress(path.read_bytes()))
-    if harm == "cut":
-        path.write_bytes(path.read_bytes()[:-20])
-    elif harm == "changed":
-        packed[packed.index(ARCHIVE[:19])] ^= 1
-        path.write_bytes(gzip.compress(bytes(packed)))
-    else:
-        with tarfile.open(path, "w:gz") as archive:
-            archive.add(storage / "alarms", arcname="storage/alarms")
-    assert not backups.holds(path, storage)
+def test_one_that_is_not_what_it_should_be_gives_way_to_the_one_before(tmp_path: Path) -> None:
+    with storage(tmp_path / "storage") as rows:
+        generation(rows, 1, ARCHIVE)
+        generation(rows, 2, b"cut", bytes=4)
+        generation(rows, 3, b"changed", sha256="0" * 64)
+    path = stored.newest(tmp_path / "storage", "alice", tmp_path / "backups")
+    assert path.read_bytes() == LINE + ARCHIVE
+    with storage(tmp_path / "other") as rows:
+        generation(rows, 2, b"cut", bytes=4)
+    with pytest.raises(stored.NoBackup, match="it has 3 bytes, not 4"):
+        stored.newest(tmp_path / "other", "alice", tmp_path / "backups")
+    assert [one.name for one in path.parent.iterdir()] == [path.name]
 
 
-def test_a_folder_whose_archive_does_not_read_back_is_not_packed(
-    storage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(backups, "holds", lambda *_: False)
-    with pytest.raises(OSError, match="does not read back"):
-        backups.pack(storage, tmp_path / "hermes.tar.gz")
-    assert list(tmp_path.glob("hermes*")) == []
+def test_files_without_a_backup_say_nothing_and_broken_ones_why(tmp_path: Path) -> None:
+    with storage(tmp_path / "storage"):
+        pass
+    with pytest.raises(stored.NoBackup, match=r"^$"):
+        stored.newest(tmp_path / "storage", "alice", tmp_path)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a1.sqlite").write_bytes(b"no database at all" * 100)
+    with pytest.raises(stored.NoBackup, match="not a database"):
+        stored.newest(tmp_path / "broken", "alice", tmp_path)
+
+
+def test_what_an_earlier_release_packed_is_taken_too(tmp_path: Path) -> None:
+    with storage(tmp_path / "storage", further="") as rows:
+        generation(rows, 1, ARCHIVE)
+    archive = tmp_path / "alice-20261126-120000.tar.gz"
+    with tarfile.open(archive, "w:gz") as packed:
+        packed.add(tmp_path / "storage", arcname="storage")
+    path = stored.unpacked(archive, "alice", tmp_path / "backups")
+    assert path.read_bytes() == LINE + ARCHIVE
+    assert [one.name for one in path.parent.iterdir()] == [path.name]
+    archive.write_bytes(archive.read_bytes()[:-40])
+    with pytest.raises(stored.NoBackup):
+        stored.unpacked(archive, "alice", tmp_path / "backups")
 
 
 class Taking:
