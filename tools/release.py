@@ -54,11 +54,12 @@ def set_version(version: str) -> None:
     galaxy = ROOT / "galaxy.yml"
     text = galaxy.read_text(encoding="utf-8")
     galaxy.write_text(re.sub(r"(?m)^version: .*$", f"version: {version}", text), encoding="utf-8")
-    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+    named = (ROOT / "README.md", ROOT / "execution-environment.yml", *(ROOT / "docs").glob("*.md"))
+    for page in named:
         text = page.read_text(encoding="utf-8")
-        named = TARBALL.sub(f"hermes-workers-{version}.tar.gz", text)
-        if named != text:
-            page.write_text(named, encoding="utf-8")
+        changed = TARBALL.sub(f"hermes-workers-{version}.tar.gz", text)
+        if changed != text:
+            page.write_text(changed, encoding="utf-8")
 
 
 def main() -> int:

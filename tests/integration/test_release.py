@@ -78,6 +78,7 @@ def test_one_command_makes_it(clone: Path) -> None:
     assert git(clone, "rev-parse", "HEAD~1") == before
     assert git(clone, "status", "--porcelain") == ""
     assert "hermes-workers-7.0.1.tar.gz" in (clone / "README.md").read_text()
+    assert "/hermes-workers-7.0.1.tar.gz" in (clone / "execution-environment.yml").read_text()
     changes = (clone / "CHANGELOG.rst").read_text()
     assert "v7.0.1" in changes
     assert "Bugfixes" in changes

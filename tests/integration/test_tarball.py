@@ -7,6 +7,7 @@ import configparser
 import json
 import posixpath
 import re
+import shutil
 import subprocess
 import tarfile
 from pathlib import Path
@@ -55,6 +56,27 @@ def test_nothing_of_the_owner_is_in_it(tarball: Path) -> None:
     names = {member.name for member in members}
     assert {"playbooks/deploy.yml", "worker/src/index.ts", "container/requirements.lock"} <= names
     assert not [name for name in names if name.startswith(("tests/", "inventories/"))]
+
+
+def test_an_execution_environment_has_it_with_what_it_needs(tarball: Path, tmp_path: Path) -> None:
+    """As far as no base image is needed: the context that is built, and what is found in the collection."""
+    builder = ROOT / ".venv-test" / "bin" / "ansible-builder"
+    for path in (ROOT / "execution-environment.yml", tarball):
+        shutil.copy(path, tmp_path)
+    run(builder, "create", cwd=tmp_path)
+    context = tmp_path / "context" / "_build"
+    (asked,) = yaml.safe_load((context / "requirements.yml").read_text())["collections"]
+    assert asked["type"] == "file"
+    given = context / asked["name"]
+    assert given.read_bytes() == tarball.read_bytes(), (
+        "the one that is built is the one that is installed"
+    )
+    installed = tmp_path / "installed" / "ansible_collections" / "hermes" / "workers"
+    with tarfile.open(given) as archive:
+        archive.extractall(installed, filter="data")
+    found = yaml.safe_load(run(builder, "introspect", tmp_path / "installed", cwd=tmp_path).stdout)
+    needed = {re.match("[a-z-]+", line)[0] for line in found["python"]}
+    assert needed == {"requests", "uv"}
 
 
 def test_its_pages_lead_somewhere(tarball: Path) -> None:
