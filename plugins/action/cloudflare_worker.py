@@ -48,7 +48,9 @@ class ActionModule(CloudflareAction):
         rendered = render(self.settings, self.sources, self.options["image"], wanted)
         result: dict[str, Any] = {"changed": True, "version": rendered.version}
         if self.diff_mode:
-            result["diff"] = self._diff(rendered)
+            there = self.deployed.exists and self.deployment.token()
+            client = RemoteClient(self.settings.host, there) if there else None
+            result["diff"] = [self._diff(rendered), *self.agent_diffs(client)]
         if not self.check_mode:
             result["version_id"] = self._deploy(rendered, wanted)
         return result

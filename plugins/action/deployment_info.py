@@ -15,6 +15,7 @@ from ..plugin_utils.cloudflare import cost
 from ..plugin_utils.display import logs
 from ..plugin_utils.display.logs import tail
 from ..plugin_utils.display.times import lasting, said
+from ..plugin_utils.proof.agent import AGENT, kept_rows
 from ..plugin_utils.proof.chats import SLEEP_BY_FORCE
 from ..plugin_utils.proof.in_force import outstanding
 from ..plugin_utils.state.disk import full_disk
@@ -48,7 +49,7 @@ class ActionModule(ExistingAction):
         if want:
             self._logs(client, want)
         else:
-            self.show(self._card(health, status))
+            self.show(self._card(client, health, status))
         return {"changed": False, "running": client is not None, "health": health, "status": status}
 
     def _after_reboot(self, record: dict[str, Any] | None) -> list[tuple[str, str | None]]:
@@ -68,7 +69,9 @@ class ActionModule(ExistingAction):
         content = answer.json() if answer is not None and answer.status == 200 else {}
         return content if isinstance(content, dict) else {}
 
-    def _card(self, health: dict[str, Any], status: dict[str, Any]) -> list[str]:
+    def _card(
+        self, client: WorkerClient | None, health: dict[str, Any], status: dict[str, Any]
+    ) -> list[str]:
         record = self.deployment.supervisor()
         lines = ["", f"{self.settings.name}: {self._verdict(record, health)}"]
         host = self.deployment.note("host")
@@ -86,6 +89,7 @@ class ActionModule(ExistingAction):
             ("model", health.get("models", {}).get("default")),
             ("Hermes", self._instance(status)),
             ("settings", self._settings(health)),
+            *kept_rows(self._get(client, AGENT).get("running"), "hermes_take_over"),
             ("why awake", words(status.get("whyAwake"))),
             ("ran", ran(status.get("running", {}))),
             ("cost", self._cost(status)),

@@ -19,11 +19,15 @@ from ..module_utils.settings.settings import Settings
 from ..module_utils.settings.values import duration, show
 from ..plugin_utils.actions.deployment_action import PrintingAction
 from ..plugin_utils.actions.rotation import Rotation, read_keys
+from ..plugin_utils.agent import changes as agent_changes
+from ..plugin_utils.agent.content import ARCHIVE
 from ..plugin_utils.build.runtime import Runtime
 from ..plugin_utils.build.sources import Sources
 from ..plugin_utils.inputs.answers import yes_or_no
 from ..plugin_utils.inputs.notes import notes
+from ..plugin_utils.plan import Change
 from ..plugin_utils.platform import Place, place_of
+from ..plugin_utils.proof import agent as agent_proof
 from ..plugin_utils.proof.provider_key import provider_problems
 from ..plugin_utils.state import owner
 from ..plugin_utils.state.folder import StateFolder
@@ -72,13 +76,32 @@ class ActionModule(PrintingAction):
         if checker.problems:
             raise Card(checker.problems)
         changes = place.changes(checker.secrets)
+        changes, drift = self._agent(checker.settings, place, changes)
         return {
             "changed": False,
             "settings": checker.settings.as_dict(),
             "changes": [vars(change) for change in changes],
             "rows": plan_rows(checker, deployment, sources, place) + self.differences,
-            "notes": notes(checker, self.task_vars, sources.hermes_lock) + place.notes(),
+            "notes": notes(checker, self.task_vars, sources.hermes_lock) + place.notes() + drift,
         }
+
+    def _agent(
+        self, settings: Settings, place: Place, changes: list[Change]
+    ) -> tuple[list[Change], list[str]]:
+        """Return the changes with what becomes of the declared agent, and notes on what of it is otherwise there."""
+        exists = self.deployment.folder.is_dir()
+        client = place.connect(self.deployment.token()) if exists else None
+        if any(change.what in ("worker", "processes") for change in changes):
+            before = agent_changes.deployed(client, self.deployment.build / ARCHIVE)
+            if words := agent_changes.words(before, self.declaration.members):
+                action = "update" if before else "create"
+                # What Hermes does about it comes last.
+                of_hermes = [change for change in changes if change.what == "hermes"]
+                others = [change for change in changes if change not in of_hermes]
+                changes = [*others, Change(action, "agent", words), *of_hermes]
+        running = agent_proof.told(client) if client and settings.agent else None
+        kept = agent_proof.kept_rows(running, "hermes_take_over")
+        return changes, [words for _label, words in kept]
 
     def _storage(self, settings: Settings, deployment: StateFolder) -> list[Problem]:
         """Return why what is to be started would begin without the memory that it had."""
@@ -109,9 +132,9 @@ class ActionModule(PrintingAction):
             raise Card(inputs.problems + further)
         checker = Checker(raw, sources=inputs.sources).check()
         checker.problems += further + self._elsewhere(checker.settings)
-        declared = self.declared(raw, checker.settings, checker.secrets)
-        checker.problems += declared.problems
-        checker.settings.agent = {} if declared.problems else declared.label
+        self.declaration = self.declared(raw, checker.settings, checker.secrets)
+        checker.problems += self.declaration.problems
+        checker.settings.agent = {} if self.declaration.problems else self.declaration.label
         return checker
 
     def _elsewhere(self, settings: Settings) -> list[Problem]:

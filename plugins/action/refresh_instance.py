@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from ..plugin_utils.actions.deployment_action import SETTINGS_OPTION, DeploymentAction
 from ..plugin_utils.build import installer
 from ..plugin_utils.platform import service_of
-from ..plugin_utils.proof.in_force import outstanding, refresh, wait_until_known
+from ..plugin_utils.proof.in_force import CONTENT, outstanding, refresh, wait_until_known
 from ..plugin_utils.proof.starting import shown
 from ..plugin_utils.workerd import confinement
 
@@ -36,7 +36,8 @@ class ActionModule(DeploymentAction):
         if restart:
             self.deployment.take("deploy")
             self.deployment.note_proof(None)
-            done = installer.timed(self.progress, f"restarting {restart.words}")
+            verb = "bringing" if restart.what == CONTENT else "restarting"
+            done = installer.timed(self.progress, f"{verb} {restart.words}")
             with shown(service.connect(self.deployment.token()), self.progress):
                 refresh(client, self.settings.name, restart, confines)
             done()

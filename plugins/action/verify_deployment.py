@@ -16,6 +16,7 @@ from ..plugin_utils.actions.status_words import health_words, job_words, state_r
 from ..plugin_utils.display.table import FULL_CARDS
 from ..plugin_utils.inputs.answers import yes_or_no
 from ..plugin_utils.platform import Service, service_of
+from ..plugin_utils.proof import agent as agent_proof
 from ..plugin_utils.proof.chats import SLEEP_BY_FORCE, Chats
 from ..plugin_utils.proof.health import health
 from ..plugin_utils.proof.in_force import not_in_force, outstanding, wait_until_known
@@ -50,6 +51,7 @@ class ActionModule(DeploymentAction):
             "verified": "health",
         }
         self._storage(status)
+        self.running = agent_proof.told(self.client) if self.agent else None
         if self._full() and not self.check_mode:
             self._refuses_strangers()
             self.progress("asking Hermes; a sleeping one wakes first")
@@ -57,6 +59,7 @@ class ActionModule(DeploymentAction):
                 model = self.chats.ask()
                 first = round(self.chats.stream(), 2)
             result |= {"verified": "chat", "model": model, "seconds_to_first_token": first}
+            self._agent()
             self.deployment.note_proof(self.service.version)
             self.service.prune()
             status = self._health()
@@ -69,6 +72,15 @@ class ActionModule(DeploymentAction):
             for label, words in self._risks(status):
                 self.progress(f"{label:<12} {words}")
         return result
+
+    def _agent(self) -> None:
+        """Make sure that Hermes is what is declared of it. Raises a Card."""
+        if not self.agent:
+            return
+        self.running = agent_proof.settled(self.client)
+        problems = agent_proof.missing(self.agent, self.settings.agent["archive"], self.running)
+        if problems:
+            raise Card(problems, self._changed())
 
     def _risks(self, status: dict[str, Any]) -> list[tuple[str, str]]:
         size = self.settings.instance_type if self.settings.platform == "cloudflare" else None
@@ -121,7 +133,7 @@ class ActionModule(DeploymentAction):
             raise not_in_force(
                 self.settings.name,
                 f"{', '.join(left.because)}: not in force in the running Hermes.",
-                f"run `{self.command('deploy')}`; it restarts {left.words}.",
+                f"run `{self.command('deploy')}`; it {left.deed}.",
             )
         return told
 
@@ -151,6 +163,7 @@ class ActionModule(DeploymentAction):
             rows.append(("jobs", failed))
         if "seconds_to_first_token" in result:
             rows.append(("first token", f"{result['seconds_to_first_token']} s"))
+        rows += agent_proof.rows(self.agent, self.running, "hermes_take_over")
         rows += [
             ("dashboard", self.service.dashboard(status)),
             ("model", self._model_words()),

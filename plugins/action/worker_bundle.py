@@ -36,7 +36,7 @@ class ActionModule(DeploymentAction):
         if worker_built(self.settings, self.deployment, self.runtime, rendered):
             return result | {"changed": False}
         if self.diff_mode:
-            result["diff"] = self._diff(rendered)
+            result["diff"] = [self._diff(rendered), *self.agent_diffs(None)]
         if not self.check_mode:
             note_use(self.deployment, self.runtime)
             self.runtime.install_tools()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..module_utils.worker_client import WorkerClient
-from .proof.in_force import Restart, outstanding, preview, with_confinement
+from .proof.in_force import CONTENT, Restart, outstanding, preview, with_confinement
 
 
 @dataclass
@@ -66,7 +66,10 @@ def hermes_change(
         told = preview(actual.client, variables, secrets)
         restart = _guessed(variables, actual) if told is None else told
     restart = with_confinement(restart, actual.health, confines)
-    return Change("update", "hermes", restart.words, restart.words) if restart else None
+    if not restart:
+        return None
+    restarts = "" if restart.what == CONTENT else restart.words
+    return Change("update", "hermes", restart.words, restarts)
 
 
 def _guessed(variables: Mapping[str, str], actual: Actual) -> Restart:

@@ -4,6 +4,7 @@ import { type Context, Hono } from "hono";
 import { cors } from "hono/cors";
 import { ApiError, errorResponse } from "./base/errors.ts";
 import { innerHeaders } from "./base/headers.ts";
+import { archiveOf, deployedAgent } from "./config/agent.ts";
 import { changesOf } from "./config/configuration.ts";
 import { deployedDigest } from "./config/deployed-digest.ts";
 import type { Env, Settings } from "./config/settings.ts";
@@ -129,6 +130,12 @@ app.post("/api/instance/refresh", (c) => hermes(c, (it) => it.refresh(c.var.requ
 app.post("/api/instance/preview", async (c) => {
   const { variables, secrets } = changesOf(await readBody(c.req.raw));
   return hermes(c, (it) => it.preview(c.var.requestId, variables, secrets));
+});
+app.get("/api/instance/agent", (c) => hermes(c, (it) => it.agent(c.var.requestId)));
+app.get("/api/instance/agent/archive", async (c) => {
+  const { agent } = c.var.settings;
+  if (agent.archive === "") return c.body(null, 204);
+  return c.body(await archiveOf(agent, deployedAgent), 200, { "content-type": "application/gzip" });
 });
 app.post("/api/instance/hold", (c) => hermes(c, (it) => it.hold(c.var.requestId)));
 app.post("/api/instance/stop", (c) => hermes(c, (it) => it.stop(c.var.requestId)));

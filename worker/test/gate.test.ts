@@ -110,6 +110,8 @@ const API: Route[] = [
   { method: "GET", path: "/api/health", ok: 200 },
   { method: "POST", path: "/api/secrets/proof", ok: 400 },
   { method: "GET", path: "/api/instance/status", ok: 200 },
+  { method: "GET", path: "/api/instance/agent", ok: 200 },
+  { method: "GET", path: "/api/instance/agent/archive", ok: 204 },
   { method: "POST", path: "/api/instance/wake", ok: 200 },
   { method: "POST", path: "/api/instance/sleep", ok: 200 },
   { method: "POST", path: "/api/instance/restart", ok: 200 },

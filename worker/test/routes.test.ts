@@ -4,7 +4,7 @@ import origins from "../../tests/standins/origins.json";
 import { type Env, settingsOf } from "../src/config/settings.ts";
 import { authorize } from "../src/gate/auth.ts";
 import { soon } from "../src/gate/request-body.ts";
-import { anew, ask, askBare, askWith, chat, env, refusal, TOKEN, woken } from "./helpers.ts";
+import { anew, ask, askBare, askWith, chat, env, machine, refusal, TOKEN, woken } from "./helpers.ts";
 import { ManualTime } from "./stand-ins/sandbox.ts";
 
 beforeAll(anew);
@@ -175,6 +175,43 @@ describe("settings in force", () => {
   it("refuses to preview what the Worker could not run with", async () => {
     const body = JSON.stringify({ variables: { HERMES_SLEEP_AFTER: "soon" }, secrets: [] });
     const answer = await ask("/api/instance/preview", { method: "POST", body });
+    expect(await refusal(answer)).toMatchObject({ status: 503, code: "bad_configuration" });
+  });
+});
+
+describe("what is declared of the agent", () => {
+  const told = async (answer: Response) => (await answer.json()) as Record<string, unknown>;
+
+  it("is told without waking anybody, and there is no archive of nothing", async () => {
+    expect(await told(await ask("/api/instance/agent"))).toMatchObject({
+      declared: { archive: "", parts: {} },
+      running: null,
+    });
+    expect((await ask("/api/instance/agent/archive")).status).toBe(204);
+    expect(await woken()).toBe(false);
+  });
+
+  it("is told by the Hermes that runs, without the secrets that its words quote", async () => {
+    await chat("hello");
+    await machine.set({ tells: { skills: ["notes"], error: "401 for sk-ant-the-real-key-0123456789" } });
+    expect(await told(await ask("/api/instance/agent"))).toMatchObject({
+      running: {
+        skills: ["notes"],
+        jobs: [{ name: "morning", enabled: true, next: "2027-01-01T07:00:00+00:00" }],
+        servers: [{ name: "issues", status: "failed", error: "401 for [redacted]", tools: [] }],
+        environment: ["HOME", "PATH"],
+        laid: [],
+        kept: [],
+      },
+    });
+    await machine.set({ tells: null });
+    expect(await refusal(await ask("/api/instance/agent"))).toMatchObject({ status: 503, code: "not_told" });
+    await anew();
+  });
+
+  it("has to be beside the code that names it", async () => {
+    const change = { HERMES_AGENT: JSON.stringify({ archive: "a".repeat(64), parts: {} }) };
+    const answer = await askWith(change, "/api/instance/agent/archive", { authorization: `Bearer ${TOKEN}` });
     expect(await refusal(answer)).toMatchObject({ status: 503, code: "bad_configuration" });
   });
 });

@@ -20,7 +20,8 @@ from ...module_utils.settings.catalogue import DECLARED, SECRET_INPUTS
 from ...module_utils.settings.checks import Checker
 from ...module_utils.settings.settings import Settings
 from ...module_utils.worker_client import RemoteClient, Unreachable, WorkerClient
-from ..agent.content import ARCHIVE, digest
+from ..agent.changes import deployed, diffs
+from ..agent.content import ARCHIVE, Members, digest, pack
 from ..agent.declaration import Declaration
 from ..agent.sources import Finder
 from ..build.runtime import Runtime
@@ -127,22 +128,33 @@ class DeploymentAction(PrintingAction):
     def deploy(self) -> dict[str, Any]:
         """Do the work and return the task's result. Raises Card."""
 
-    def write_agent(self) -> None:
-        """Put the declared agent's archive into the build folder, or take it away. Raises a Card, and OSError."""
-        archive = self.deployment.build / ARCHIVE
+    @cached_property
+    def agent(self) -> Members:
+        """What is declared of the agent, as the plan has it. Raises a Card."""
         if not self.settings.agent:
-            archive.unlink(missing_ok=True)
-            return
+            return {}
         raw = self.read_inputs(DECLARED).values
-        content = self.declared(raw, self.settings, self.given_secrets).archive
-        if digest(content) != self.settings.agent["archive"]:
+        declared = self.declared(raw, self.settings, self.given_secrets)
+        if digest(declared.archive) != self.settings.agent["archive"]:
             raise Card.of(
                 self.settings.name,
                 "what is declared of the agent has changed since the plan was made.",
                 "run it again.",
                 "agent",
             )
-        write_private(archive, content)
+        return declared.members
+
+    def write_agent(self) -> None:
+        """Put the declared agent's archive into the build folder, or take it away. Raises a Card, and OSError."""
+        archive = self.deployment.build / ARCHIVE
+        if self.agent:
+            write_private(archive, pack(self.agent))
+        else:
+            archive.unlink(missing_ok=True)
+
+    def agent_diffs(self, client: WorkerClient | None) -> list[dict[str, str]]:
+        """Return how each file of the declared agent changes. client: of the Worker as it was deployed before."""
+        return diffs(deployed(client, self.deployment.build / ARCHIVE), self.agent)
 
     def owned(self) -> None:
         """Make sure that the files of this run are those of whoever has the deployment's. Raises a Card."""

@@ -29,18 +29,33 @@ ROOTS = frozenset(_ROOTS.split())
 """What Hermes 0.19 reads at the top; a test holds it against Hermes' own list."""
 OURS = {
     "model": "hermes_default_model decides it",
-    "providers": "hermes_default_model and hermes_models decide them",
-    "custom_providers": "hermes_default_model and hermes_models decide them",
+    **dict.fromkeys(
+        ("providers", "custom_providers"),
+        "calls would leave past the Worker; hermes_models and hermes_provider_base_url decide it",
+    ),
     "mcp_servers": "hermes_mcp_servers has them",
-    "platforms.api_server": "the Worker reaches Hermes by it",
-    "gateway.api_server": "the Worker reaches Hermes by it",
+    **dict.fromkeys(
+        ("platforms.api_server", "gateway.platforms.api_server", "gateway.api_server"),
+        "the Worker reaches Hermes by it",
+    ),
+    "gateway.scale_to_zero": "the Worker puts Hermes to sleep",
+    **dict.fromkeys(
+        ("gateway.restart_loop_guard", "gateway.respawn_storm"), "the sandbox limits restarts"
+    ),
+    **dict.fromkeys(
+        ("security.tirith_enabled", "security.tirith_path", "security.allow_lazy_installs"),
+        "programs would be loaded while it runs",
+    ),
     "agent.restart_drain_timeout": "hermes_drain_timeout decides it",
-    "security.tirith_enabled": "it would load a program at the start",
     "hooks_auto_accept": "nobody would be asked before a program runs",
+    **dict.fromkeys(
+        ("dashboard.basic_auth", "dashboard.oauth", "dashboard.drain_auth", "dashboard.public_url"),
+        "the Worker signs people in",
+    ),
+    "cron.provider": "a sleeping Hermes is woken by what stands in its own jobs' file",
 }
 """Dotted key -> why it is not for the inventory."""
 OURS_WITHOUT_TOOLS = {
-    "agent.disabled_toolsets": "hermes_host_tools decides which tools there are in a process",
     "kanban.dispatch_in_gateway": "hermes_host_tools decides it in a process",
 }
 """The same where Hermes has no tools that touch the machine."""
@@ -56,7 +71,7 @@ def flat(config: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any
             yield key, value
 
 
-def key_flaw(key: str, settings: Settings) -> tuple[str, str]:
+def key_flaw(key: str, strength: str, settings: Settings) -> tuple[str, str]:
     """Return what is wrong with a dotted key, and what to do; two empty texts when nothing is."""
     root = key.partition(".")[0]
     if root not in ROOTS:
@@ -64,6 +79,8 @@ def key_flaw(key: str, settings: Settings) -> tuple[str, str]:
         hint = f"; did you mean {close[0]}?" if close else "."
         return f"Hermes has no such setting{hint}", f"rename or remove {key}."
     bare = settings.engine == "process" and not settings.host_tools
+    if bare and key == "agent.disabled_toolsets" and strength == "initial":
+        return "is replaced by the deployment's own list in a process.", "write it under pinned."
     for one, why in (OURS | (OURS_WITHOUT_TOOLS if bare else {})).items():
         # Whoever sets what it is in, or something in it, sets it.
         if f"{key}.".startswith(f"{one}.") or f"{one}.".startswith(f"{key}."):

@@ -159,11 +159,17 @@ class Declaration(Reader):
             found[strength] = dict(config)
             for key, value in flat(config):
                 subject = self._shown("hermes_config", key)
-                flaw, remedy = key_flaw(key, self.settings)
+                flaw, remedy = key_flaw(key, strength, self.settings)
                 if flaw:
                     self._flaw(subject, flaw, remedy)
                 self._references(subject, value)
                 self._literals(subject, key.rpartition(".")[2], value)
+            if any("." in name for name in _names(config)):
+                self._flaw(
+                    f"hermes_config.{strength}",
+                    "has a name with a dot in it.",
+                    "write what is inside of something as a mapping, not with a dot.",
+                )
         both = {key for key, _ in flat(found["pinned"])} & {
             key for key, _ in flat(found["initial"])
         }
@@ -515,6 +521,13 @@ def skill_flaw(name: str, content: bytes) -> str:
 def _variable_of(member: str) -> str:
     kinds = {"SOUL.md": "hermes_soul", "skills": "hermes_skills", "memories": "hermes_memories"}
     return kinds.get(member.partition("/")[0], "hermes_config")
+
+
+def _names(config: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in config.items():
+        yield name
+        if isinstance(value, Mapping):
+            yield from _names(value)
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -23,12 +23,18 @@ IN_STEP_SECONDS = 360.0
 """How long the Worker's object may run with what was there before: Cloudflare defers its update for up to 300 s."""
 POLL_SECONDS = 0.1
 BUBBLEWRAP = "bubblewrap"
-WORDS = {"hermes": "Hermes", "sandbox": "Hermes in a new sandbox"}
+CONTENT = "content"
+"""What Hermes reads when it needs it, and is laid beside the one that runs."""
+WORDS = {
+    CONTENT: "content, laid beside the running Hermes",
+    "hermes": "Hermes",
+    "sandbox": "Hermes in a new sandbox",
+}
 
 
 @dataclass(frozen=True)
 class Restart:
-    """What has to be restarted. what: nothing, hermes or sandbox; because: the variables behind it."""
+    """What has to be restarted. what: nothing, content, hermes or sandbox; because: the variables behind it."""
 
     what: str = "nothing"
     because: list[str] = field(default_factory=list)
@@ -40,6 +46,11 @@ class Restart:
     def words(self) -> str:
         """What restarts and why, as a person reads it."""
         return f"{WORDS[self.what]}, because of {', '.join(self.because)}"
+
+    @property
+    def deed(self) -> str:
+        """What a deploy does about it, as a person reads it."""
+        return f"{'brings' if self.what == CONTENT else 'restarts'} {self.words}"
 
 
 def preview(

@@ -96,7 +96,7 @@ PLUGINS = {
     "plugin_utils/inputs": SENT,
     "plugin_utils/plan.py": f"{STATE} plugin_utils/proof",
     "plugin_utils/platform.py": f"{PLATFORM} plugin_utils/workerd plugin_utils/cloudflare",
-    "plugin_utils/proof": STATE,
+    "plugin_utils/proof": f"{STATE} plugin_utils/agent",
     "plugin_utils/state": SENT,
     # A sibling of cloudflare: neither knows the other.
     "plugin_utils/workerd": f"{PLATFORM} plugin_utils/display",

@@ -142,7 +142,7 @@ def test_the_archive_is_the_same_wherever_and_whenever_it_is_made(
         assert archive.getnames()[0] == "agent.json", "a start reads it alone"
     with tarfile.open(fileobj=io.BytesIO(first)) as archive:
         found = {(one.mtime, one.uid, one.uname, one.mode) for one in archive}
-    assert found == {(0, 0, "", 0o644)}
+    assert found == {(0, 0, "", 0o644), (0, 0, "", 0o755)}
 
 
 @pytest.mark.parametrize(
@@ -302,6 +302,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "hermes_config.model",
         "inventory",
     ),
+    "a dot": ({"config": {"initial": {"display.skin": 1}}}, "hermes_config.initial", "a dot"),
     "no strength": ({"config": {"agent": {}}}, "hermes_config.agent", "neither pinned nor initial"),
     "two strengths": (
         {"config": {"pinned": {"timezone": "UTC"}, "initial": {"timezone": "UTC"}}},
@@ -337,11 +338,12 @@ def test_what_is_no_good_is_refused_by_its_name(inventory: Inventory, case: str)
 
 
 def test_a_bare_process_has_no_say_in_its_tools(inventory: Inventory) -> None:
-    raw = {"config": {"pinned": {"agent": {"disabled_toolsets": ["web"]}}}}
+    raw = {"config": {"initial": {"agent": {"disabled_toolsets": ["web"]}}}}
     assert inventory.read(**raw).problems == []
     inventory.settings.engine = "process"
     (problem,) = inventory.read(**raw).problems
-    assert "hermes_host_tools" in problem.sentence
+    assert "pinned" in problem.remedy
+    assert inventory.read(config={"pinned": raw["config"]["initial"]}).problems == []
     inventory.settings.host_tools = True
     assert inventory.read(**raw).problems == []
 

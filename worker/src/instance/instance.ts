@@ -328,6 +328,14 @@ export class HermesInstance extends DurableObject<Env> {
     });
   }
 
+  /** What the agent is declared to be, and what of it a running Hermes has. Never wakes Hermes. */
+  agent(requestId: string): Promise<Response> {
+    return this.#answer(requestId, async () => ({
+      declared: this.#settings.agent,
+      running: await this.#lifecycle.inForce(),
+    }));
+  }
+
   /** Lets what is under way end and holds back what comes, until a new version starts or half a minute is over. */
   hold(requestId: string): Promise<Response> {
     return this.#answer(requestId, async () => {

@@ -20,6 +20,7 @@ import type { BootKeys } from "../config/hermes-config.ts";
 import type { Settings } from "../config/settings.ts";
 import { BoundedSandbox } from "../sandbox/bounded.ts";
 import { API_PORT, DASHBOARD_PORT, SandboxCommands, type Saved } from "../sandbox/commands.ts";
+import type { InForce } from "../sandbox/in-force.ts";
 import { asPublicError, type Exit, engineReason, SandboxGone } from "../sandbox/sandbox.ts";
 import type { Generation } from "../state/vault.ts";
 import { Boot, READY_PATIENCE, randomKey, redactKeys } from "./boot.ts";
@@ -418,6 +419,28 @@ export class Lifecycle {
     }
     if (difference.content) await this.#held(this.#layContent());
     return difference.content ? "content" : "nothing";
+  }
+
+  /**
+   * What a running Hermes has of all that can be declared; `null` when none runs. Never wakes it.
+   * @throws ApiError `not_told` when it runs and does not tell.
+   */
+  async inForce(): Promise<InForce | null> {
+    await this.#settle();
+    const { state, gatewayStopped } = this.#record;
+    const commands = this.#commandsOrNone();
+    if (state === "asleep" || gatewayStopped || commands === null) return null;
+    try {
+      return await commands.inForce();
+    } catch (error) {
+      throw new ApiError({
+        status: 503,
+        code: "not_told",
+        message: `Hermes does not tell what it has: ${engineReason(error)}`,
+        retryAfter: 5,
+        cause: error,
+      });
+    }
   }
 
   /** Brings content that Hermes reads when it needs it; turns under way go on. */

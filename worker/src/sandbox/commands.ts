@@ -9,6 +9,7 @@ import type { BootKeys } from "../config/hermes-config.ts";
 import { SignIns } from "../state/sign-ins.ts";
 import { DamagedGeneration, type Generation, type Vault } from "../state/vault.ts";
 import type { BoundedSandbox } from "./bounded.ts";
+import { type InForce, inForce, type Laid, NOTHING_LAID, SOURCES } from "./in-force.ts";
 import { run } from "./run.ts";
 import { EngineError, engineReason, isRefusedForNow, SandboxGone, type SandboxProcess } from "./sandbox.ts";
 
@@ -87,6 +88,7 @@ export interface Status {
   configuration: Configuration | null;
   chores: Omit<Chores, "background">;
   jobError: JobTrouble | null;
+  agent: Laid;
 }
 
 /** What the commands work with. */
@@ -326,6 +328,7 @@ export class SandboxCommands {
       configuration: parseConfiguration(told.configuration),
       chores: { nextCron, cronRunning: told.cronRunning ?? 0 },
       jobError: this.#jobTrouble(told.jobError ?? null),
+      agent: told.agent ?? NOTHING_LAID,
     };
   }
 
@@ -348,6 +351,17 @@ export class SandboxCommands {
     } catch {
       return 0;
     }
+  }
+
+  /** What Hermes has of all that can be declared. Errors in it quote what was sent, so it is without secrets. */
+  async inForce(): Promise<InForce> {
+    const { time, log } = this.#parts;
+    const asked = SOURCES.map(async (path) => {
+      const answer = await this.#call(path);
+      return inTime(time, `Hermes' ${path}`, ANSWER_PATIENCE, answer.json());
+    });
+    const [{ agent }, ...told] = await Promise.all([this.status(), ...asked]);
+    return JSON.parse(log.redactor.clean(JSON.stringify({ ...agent, ...inForce(told) }))) as InForce;
   }
 
   /** Restarts Hermes alone with new input; returns when it is ready again. */
@@ -500,6 +514,7 @@ interface ToldStatus {
   nextCron?: number | null;
   cronRunning?: number;
   jobError?: { at: number; name: string; id: string; error: string } | null;
+  agent?: Laid;
 }
 
 /** An exit code alone is not believed: one that got lost reads as 0. */
@@ -515,7 +530,7 @@ function parseStatus(text: string): ToldStatus {
 function commandError(name: string, result: { exitCode: number; why: string }): Error {
   if (result.exitCode === OTHER_BOOT) return new SandboxGone(null);
   if (result.exitCode === PIPE_GONE || result.why === READER_GONE) return commandCut(name);
-  if (result.exitCode === REFUSED) return dashboardRefused(result.why);
+  if (result.exitCode === REFUSED && name === "dashboard") return dashboardRefused(result.why);
   if (result.exitCode === DISK_FULL && name === "save") return diskFull(result.why);
   if (result.exitCode === TOO_LARGE && name === "save") return stateTooLarge(result.why);
   const why = result.why === "" ? `exit code ${result.exitCode}` : result.why;

@@ -25,6 +25,8 @@ export interface Knobs {
   cut: number;
   /** What Hermes answers instead, to everything. */
   says: { status: number; type: string; body: string } | null;
+  /** What Hermes tells of itself when it is asked: skills, and why its one server is not connected. */
+  tells: { skills: string[]; error: string } | null;
   nextCron: number | null;
   cronRunning: number;
   /** Bytes of padding in the state. */
@@ -105,6 +107,7 @@ const quiet = (): Knobs => ({
   draining: 0,
   cut: 0,
   says: null,
+  tells: { skills: [], error: "no such host" },
   nextCron: null,
   cronRunning: 0,
   ballast: 0,
@@ -185,8 +188,24 @@ export class Machine {
     const { says } = this.#knobs;
     if (says !== null)
       return new Response(says.body, { status: says.status, headers: { "content-type": says.type } });
+    const told = this.#inForce(path);
+    if (told !== null) return Response.json(told);
     if (url.pathname !== "/v1/chat/completions") return Response.json({ path, body });
     return this.#chat(request, body, sandbox);
+  }
+
+  /** What Hermes tells of itself, where a test has it tell anything; its own words may quote what it was given. */
+  #inForce(path: string): object | null {
+    const { tells } = this.#knobs;
+    if (tells === null) return null;
+    if (path === "/v1/skills") return { data: tells.skills.map((name) => ({ name, description: "" })) };
+    if (path === "/api/jobs?include_disabled=true")
+      return {
+        jobs: [{ id: "1", name: "morning", enabled: true, next_run_at: "2027-01-01T07:00:00+00:00" }],
+      };
+    if (path !== "/sandbox/in-force") return null;
+    const failed = { name: "issues", transport: "http", status: "failed", error: tells.error, tools: [] };
+    return { mcp_servers: [failed], environment: ["HOME", "PATH"] };
   }
 
   /** Hermes' dashboard as it is on loopback: whoever has its token is in, and its page hands it out. */

@@ -1,0 +1,137 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether a running Hermes is what the inventory declares: it is asked itself, without a call of a model."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ...module_utils.cards import Problem
+from ...module_utils.worker_client import Unreachable, WorkerClient
+from ..agent.content import SOUL, TABLE, Member
+from ..agent.declaration import ALWAYS_THERE, REFERENCE
+
+AGENT = "/api/instance/agent"
+SETTLED_SECONDS = 40.0
+"""How long a server of tools may take until it is connected, or has failed."""
+POLL_SECONDS = 0.5
+UNSETTLED = ("connecting", "configured")
+AGAIN = "mend its cause and run the deploy again."
+
+
+def told(client: WorkerClient) -> dict[str, Any] | None:
+    """Return what a running Hermes has, as the Worker tells; None when none runs, or it does not tell."""
+    try:
+        answer = client.request("GET", AGENT, timeout=30)
+    except Unreachable:
+        return None
+    content = answer.json()
+    if answer.status != 200 or not isinstance(content, dict):
+        return None
+    running: dict[str, Any] | None = content.get("running")
+    return running
+
+
+def settled(client: WorkerClient) -> dict[str, Any] | None:
+    """Return the same once no server is being connected any more."""
+    deadline = time.monotonic() + SETTLED_SECONDS
+    while True:
+        running = told(client)
+        states = [one["status"] for one in (running or {}).get("servers", [])]
+        waits = running is None or any(state in UNSETTLED for state in states)
+        if not waits or time.monotonic() > deadline:
+            return running
+        time.sleep(POLL_SECONDS)
+
+
+def missing(
+    members: Mapping[str, Member], archive: str, running: dict[str, Any] | None
+) -> list[Problem]:
+    """Return what is declared and not in force; what Hermes or its owner changed is kept on purpose, and no problem.
+
+    members: of the declared archive, and its digest; running: what Hermes has, None when it does not tell.
+    """
+    if not members:
+        return []
+    if running is None:
+        return [_problem("hermes", "does not tell what it has of what is declared.")]
+    table = json.loads(members[TABLE].content)
+    kept = {one["item"] for one in running["kept"]}
+    problems = []
+    if running["archive"] != archive:
+        problems.append(_problem("hermes", "has another declaration laid than this one."))
+    skills = sorted({path.split("/")[1] for path in members if path.startswith("skills/")})
+    problems += [
+        _problem(f"hermes_skills.{name}", "Hermes does not list it.")
+        for name in skills
+        if name not in running["skills"] and f"skills/{name}" not in kept
+    ]
+    if SOUL in members and not {"soul"} & {*running["laid"], *kept}:
+        problems.append(_problem("hermes_soul", "is not laid."))
+    listed = {one["name"] for one in running["jobs"]}
+    # One that ran for the last time is laid, and listed no more.
+    there = listed | {one.removeprefix("jobs/") for one in {*running["laid"], *kept}}
+    problems += [
+        _problem(f"hermes_cron_jobs.{name}", "is not scheduled.")
+        for name in table["cron_jobs"]
+        if name not in there
+    ]
+    problems += _servers(table["mcp_servers"], running["servers"])
+    names = set(REFERENCE.findall(members[TABLE].content.decode())) - ALWAYS_THERE
+    for name in sorted(names - set(running["environment"])):
+        problems.append(_problem(f"hermes_secrets.{name}", "is not in Hermes' environment."))
+    return problems
+
+
+def _servers(declared: Mapping[str, Any], running: list[dict[str, Any]]) -> list[Problem]:
+    states = {one["name"]: one for one in running}
+    problems = []
+    for name in declared:
+        one = states.get(name, {"status": "not known to Hermes", "error": None})
+        if one["status"] in ("connected", "disabled"):
+            continue
+        why = " ".join(str(one.get("error") or "").split())[:300].rstrip(".")
+        sentence = f"is not connected ({one['status']}){f': {why}' if why else ''}."
+        problems.append(_problem(f"hermes_mcp_servers.{name}", sentence))
+    return problems
+
+
+def _problem(subject: str, sentence: str) -> Problem:
+    return Problem(subject, sentence, AGAIN, "agent-not-in-force")
+
+
+def rows(
+    members: Mapping[str, Member], running: dict[str, Any] | None, take: str
+) -> list[tuple[str, str]]:
+    """Return the rows of a card: what is declared, and what of it is otherwise. take: the variable that mends that."""
+    if not members:
+        return []
+    table = json.loads(members[TABLE].content)
+    skills = {path.split("/")[1] for path in members if path.startswith("skills/")}
+    tools = sum(len(one["tools"]) for one in (running or {}).get("servers", []))
+    counted = [
+        *(["a soul"] if SOUL in members else []),
+        *_count(len(skills), "skill"),
+        *_count(len(table["cron_jobs"]), "job"),
+        *_count(len(table["mcp_servers"]), "server", f" with {tools} tools" if running else ""),
+    ]
+    settings = table["config"]["pinned"] or table["config"]["initial"]
+    counted += ["settings"] if settings else []
+    found = [("agent", ", ".join(counted) or "memories")]
+    return found + kept_rows(running, take)
+
+
+def kept_rows(running: dict[str, Any] | None, take: str) -> list[tuple[str, str]]:
+    """Return a row for each item that Hermes or its owner made otherwise."""
+    return [
+        ("kept", f"{one['item']}: {one['why']}; {take} lays the declared one over it")
+        for one in (running or {}).get("kept", [])
+    ]
+
+
+def _count(number: int, noun: str, more: str = "") -> list[str]:
+    return [f"{number} {noun}{'s' if number > 1 else ''}{more}"] if number else []

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+/** What a running Hermes has of all that an inventory can declare, as it says itself. */
+import * as z from "zod/mini";
+
+/** What of the declared agent lies in Hermes' home. */
+export interface Laid {
+  /** SHA-256 of the archive. */
+  archive: string;
+  /** What is there as it was declared: `soul`, `skills/NAME`, ... */
+  laid: string[];
+  /** What is there otherwise, and stays, each with the reason. */
+  kept: { item: string; why: string }[];
+}
+
+/** Before anything was declared. */
+export const NOTHING_LAID: Laid = { archive: "", laid: [], kept: [] };
+
+/** See above. */
+export interface InForce extends Laid {
+  skills: string[];
+  jobs: { name: string; enabled: boolean; next: string | null }[];
+  servers: { name: string; status: string; error: string | null; tools: string[] }[];
+  /** Names in its environment. */
+  environment: string[];
+}
+
+/** Where on its port Hermes tells of it. */
+export const SOURCES = ["/v1/skills", "/api/jobs?include_disabled=true", "/sandbox/in-force"] as const;
+
+const schema = z.tuple([
+  z.object({ data: z.array(z.object({ name: z.string() })) }),
+  z.object({
+    jobs: z.array(
+      z.object({
+        name: z.string(),
+        enabled: z._default(z.boolean(), true),
+        next_run_at: z.nullish(z.string()),
+      }),
+    ),
+  }),
+  z.object({
+    mcp_servers: z.array(
+      z.object({
+        name: z.string(),
+        status: z.string(),
+        error: z.nullish(z.string()),
+        tools: z.array(z.string()),
+      }),
+    ),
+    environment: z.array(z.string()),
+  }),
+]);
+
+/** Reads what Hermes told at {@link SOURCES}. @throws for what is no such answer. */
+export function inForce(told: unknown[]): Omit<InForce, keyof Laid> {
+  const [{ data }, { jobs }, own] = schema.parse(told);
+  return {
+    skills: data.map(({ name }) => name),
+    jobs: jobs.map(({ name, enabled, next_run_at }) => ({ name, enabled, next: next_run_at ?? null })),
+    servers: own.mcp_servers.map((server) => ({ ...server, error: server.error ?? null })),
+    environment: own.environment,
+  };
+}
