@@ -82,7 +82,7 @@ def _parse(arguments: "list[str]") -> argparse.Namespace:
     parser.add_argument("--images", required=True, help="folder of images, one folder a digest")
     parser.add_argument("--disks", required=True, help="folder for the disks of running sandboxes")
     parser.add_argument("--snapshots", required=True, help="folder for snapshots")
-    parser.add_argument("--ports", default="18789,9119", type=_ports, help="ports, by comma")
+    parser.add_argument("--ports", default="18789,9119,18790", type=_ports, help="ports, by comma")
     parser.add_argument(
         "--confine",
         choices=("auto", "always", "never"),

@@ -21,6 +21,7 @@ from ..plugin_utils.cloudflare.deployed import client_for, drain, read, wait_unt
 from ..plugin_utils.cloudflare.upload import Upload, prepare, write_secrets
 from ..plugin_utils.cloudflare.wrangler import CALLS, Wrangler
 from ..plugin_utils.cloudflare.wrangler_config import BUILD_FILE, render, worker_variables
+from ..plugin_utils.proof.channels import withdraw
 from ..plugin_utils.proof.secrets import PREVIOUS
 from ..plugin_utils.state.disk import disk_card, write_private
 from ..plugin_utils.state.folder import new_token
@@ -80,6 +81,7 @@ class ActionModule(CloudflareAction):
         # Before anything is held back: it may take minutes.
         prepare(self.api, self.settings, self.options["image"], self.progress)
         if self.deployed.exists:
+            withdraw(client, self.settings.bots)
             self.progress("waiting for requests under way, then deploying")
             drain(client, self.settings.drain_timeout)
         done = installer.timed(self.progress, f"deploying the Worker {self.settings.name}")

@@ -15,6 +15,7 @@ from ..plugin_utils.cloudflare import cost
 from ..plugin_utils.display import logs
 from ..plugin_utils.display.logs import tail
 from ..plugin_utils.display.times import lasting, said
+from ..plugin_utils.proof import channels
 from ..plugin_utils.proof.agent import AGENT, kept_rows
 from ..plugin_utils.proof.chats import SLEEP_BY_FORCE
 from ..plugin_utils.proof.in_force import outstanding
@@ -108,6 +109,7 @@ class ActionModule(ExistingAction):
             ("last error", trouble(status.get("lastError"))),
             ("provider", provider_words(status.get("lastProviderError"))),
             ("jobs", job_words(status.get("lastJobError"))),
+            *channels.rows(status),
             *self._after_reboot(record),
             ("supervisor", revived((record or {}).get("revived", 0))),
             (

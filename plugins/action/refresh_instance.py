@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 from ..plugin_utils.actions.deployment_action import SETTINGS_OPTION, DeploymentAction
 from ..plugin_utils.build import installer
-from ..plugin_utils.platform import service_of
+from ..plugin_utils.platform import Service, service_of
+from ..plugin_utils.proof import channels
 from ..plugin_utils.proof.in_force import CONTENT, outstanding, refresh, wait_until_known
 from ..plugin_utils.proof.starting import shown
 from ..plugin_utils.workerd import confinement
@@ -41,4 +42,13 @@ class ActionModule(DeploymentAction):
             with shown(service.connect(self.deployment.token()), self.progress):
                 refresh(client, self.settings.name, restart, confines)
             done()
-        return result
+        return result | self._channels(service)
+
+    def _channels(self, service: Service) -> dict[str, Any]:
+        """Have the platforms by which people write send their messages here."""
+        client = service.connect(self.deployment.token())
+        told = channels.register(client, self.settings, service.reached, look=False)
+        changed = [name for name, one in told.items() if one["changed"]]
+        if changed:
+            self.progress(f"told where to send messages: {', '.join(changed)}")
+        return {"channels": told} | ({"changed": True} if changed else {})

@@ -17,6 +17,7 @@ from ..plugin_utils.display.table import FULL_CARDS
 from ..plugin_utils.inputs.answers import yes_or_no
 from ..plugin_utils.platform import Service, service_of
 from ..plugin_utils.proof import agent as agent_proof
+from ..plugin_utils.proof import channels
 from ..plugin_utils.proof.chats import SLEEP_BY_FORCE, Chats
 from ..plugin_utils.proof.health import health
 from ..plugin_utils.proof.in_force import not_in_force, outstanding, wait_until_known
@@ -65,6 +66,9 @@ class ActionModule(DeploymentAction):
             status = self._health()
             self._storage(status)
         result["health"] = health_words(status)
+        result["channels"] = channels.register(
+            self.client, self.settings, self.service.reached, look=True
+        )
         if len(self.task_vars.get("ansible_play_hosts_all", [])) <= FULL_CARDS:
             self.show(self._summary(status, result))
         else:
@@ -167,6 +171,7 @@ class ActionModule(DeploymentAction):
         rows += [
             ("dashboard", self.service.dashboard(status)),
             ("model", self._model_words()),
+            *(channels.row(name, told) for name, told in result["channels"].items()),
             *self.service.rows(status),
             *(("note", note) for note in self.chats.notes),
             ("token", self._token_words()),

@@ -15,6 +15,7 @@ from ..plugin_utils.build.variables import CONTAINER_PORTS
 from ..plugin_utils.containers.image import Containers
 from ..plugin_utils.inputs.answers import yes_or_no
 from ..plugin_utils.plan import Actual, Change
+from ..plugin_utils.proof.channels import withdraw
 from ..plugin_utils.proof.health import drain_and_save, save_and_sleep
 from ..plugin_utils.proof.secrets import effective_secrets, prove_secrets
 from ..plugin_utils.state.folder import new_token, session_of
@@ -65,6 +66,7 @@ class ActionModule(DeploymentAction):
         if containers := self._containers():
             Containers(**containers).hold_bridge(self.settings.sidecar_image)
         processes = Processes(self.deployment, self.sources.host)
+        withdraw(actual.client, self.settings.bots)
         self.done = ["processes"]
         if self._same_supervisor(actual):
             self.progress("restarting workerd; open requests are finished first")

@@ -9,7 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..module_utils.cards import Card
+from ..module_utils.settings.settings import Settings
 from ..module_utils.worker_client import WorkerClient
+from .proof import channels
 from .proof.in_force import CONTENT, Restart, outstanding, preview, with_confinement
 
 
@@ -17,8 +20,8 @@ from .proof.in_force import CONTENT, Restart, outstanding, preview, with_confine
 class Change:
     """One line of a plan.
 
-    action: create or update; what: image, worker, processes, secrets, hermes; detail: words; restarts: what starts
-    again for it, in words, or an empty text.
+    action: create or update; what: image, worker, processes, secrets, hermes, channels; detail: words; restarts: what
+    starts again for it, in words, or an empty text.
     """
 
     action: str
@@ -70,6 +73,23 @@ def hermes_change(
         return None
     restarts = "" if restart.what == CONTENT else restart.words
     return Change("update", "hermes", restart.words, restarts)
+
+
+def channels_change(settings: Settings, actual: Actual, url: str) -> Change | None:
+    """Return that platforms are told where to send messages; None when they send them there.
+
+    url: where others reach the deployment, empty when they do not. One that does not answer its own token, or a
+    platform that does not answer, is told of by the deploy.
+    """
+    if actual.client is None:
+        return None
+    try:
+        told = channels.register(actual.client, settings, url, look=True)
+    except Card:
+        return None
+    wrong = [name for name, one in told.items() if one["changed"]]
+    words = ", ".join(f"{name}: {told[name]['address'] or 'asked for'} was found" for name in wrong)
+    return Change("update", "channels", words) if wrong else None
 
 
 def _guessed(variables: Mapping[str, str], actual: Actual) -> Restart:

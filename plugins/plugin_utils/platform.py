@@ -89,6 +89,10 @@ class Service(Protocol):
         """Where its API is served."""
 
     @property
+    def reached(self) -> str:
+        """Where others on the internet reach it; empty when they do not."""
+
+    @property
     def version(self) -> str:
         """The version of the Worker that the inventory makes."""
 

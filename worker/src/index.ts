@@ -5,6 +5,7 @@ import { cors } from "hono/cors";
 import { ApiError, errorResponse } from "./base/errors.ts";
 import { innerHeaders } from "./base/headers.ts";
 import { archiveOf, deployedAgent } from "./config/agent.ts";
+import { registrationOf, TELEGRAM_PATH, telegramUpdate } from "./channels/gate.ts";
 import { changesOf } from "./config/configuration.ts";
 import { deployedDigest } from "./config/deployed-digest.ts";
 import type { Env, Settings } from "./config/settings.ts";
@@ -80,6 +81,12 @@ app.get("/", (c) =>
 
 app.get(IDENTITY, identify);
 
+app.post(TELEGRAM_PATH, async (c) => {
+  const update = await telegramUpdate(c.req.raw.headers, () => readBody(c.req.raw), c.var.settings);
+  if (update !== null) await hermes(c, (it) => it.telegram(update));
+  return c.body(null, 200);
+});
+
 app.use(async (c, next) => {
   const { settings } = c.var;
   const caller = await authorize(c.req.raw.headers, settings, (use) => hermes(c, (it) => it.tokenUsed(use)));
@@ -146,6 +153,15 @@ app.get("/api/instance/logs", (c) => {
     return hermes(c, (it) => it.followLogs(c.var.requestId, lines, credential(c)));
   return hermes(c, (it) => it.logs(c.var.requestId, lines));
 });
+app.get("/api/instance/channels", (c) => hermes(c, (it) => it.channels(c.var.requestId)));
+app.post("/api/instance/channels/retry", (c) => hermes(c, (it) => it.retryMessages(c.var.requestId)));
+app.post("/api/instance/channels/register", async (c) => {
+  const { address, look } = registrationOf(await readBody(c.req.raw));
+  return hermes(c, (it) => it.registerChannels(c.var.requestId, address, look));
+});
+app.post("/api/instance/channels/unregister", (c) =>
+  hermes(c, (it) => it.unregisterChannels(c.var.requestId)),
+);
 app.get("/api/instance/backups", (c) => hermes(c, (it) => it.backups(c.var.requestId)));
 app.post("/api/instance/backups", (c) => hermes(c, (it) => it.backUp(c.var.requestId)));
 app.put("/api/instance/backups", (c) => {

@@ -22,4 +22,5 @@ export const RESTARTS: Readonly<Record<string, string>> = {
   hermes_cron_jobs: "content",
   hermes_memories: "content",
   hermes_take_over: "content",
+  hermes_channels: "hermes",
 };

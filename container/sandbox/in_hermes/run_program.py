@@ -30,6 +30,9 @@ from typing import Any
 IN_FORCE = "/sandbox/in-force"
 _API = "gateway.platforms.api_server"
 
+_RELAY = [f"GATEWAY_RELAY_{name}" for name in ("URL", "ID", "SECRET", "PLATFORMS", "BOT_IDS")]
+"""What the bridge of its relay tells Hermes."""
+
 
 def hold() -> None:
     """Make it so in this process, before anything of Hermes has read its settings.
@@ -54,8 +57,21 @@ def hold() -> None:
 def _brought() -> "dict[str, str]":
     """Return what this process was started with of the names that came with `go`."""
     with open(os.path.join(os.environ["SANDBOX_RUN"], "env.json"), encoding="utf-8") as file:
-        names = [*json.load(file), "API_SERVER_HOST", "API_SERVER_PORT"]
+        names = [*json.load(file), "API_SERVER_HOST", "API_SERVER_PORT", *_RELAY]
     return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def _bridge_relay() -> None:
+    """Start what leads from Hermes' relay to the Worker, where people write by our channels."""
+    if "HERMES_RELAY_BOTS" not in os.environ or sys.argv[1:] != ["gateway", "run"]:
+        return
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "relay_bridge.py")
+    spec = importlib.util.spec_from_file_location("relay_bridge", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(path)
+    bridge = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bridge)
+    bridge.serve(os.environ)
 
 
 def _replace(module: ModuleType, name: str, function: object) -> None:
@@ -146,6 +162,7 @@ def main() -> None:
     sys.argv = sys.argv[1:]
     _be_called(os.path.basename(sys.argv[0]))
     _tell_sqlite()
+    _bridge_relay()
     hold()
     sys.meta_path.insert(0, _Extended())
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -489,6 +489,29 @@ SETTINGS: tuple[Setting, ...] = (
         restarts="content",
     ),
     Setting(
+        "hermes_channels",
+        Secret("HERMES_CHANNELS"),
+        "[by what people write to Hermes](channels.md) besides its API: `telegram: {token: ..., allow: [...]}`. The"
+        " tokens are held by the Worker only",
+        default="`{}`",
+        restarts="hermes",
+    ),
+    Setting(
+        "hermes_public_url",
+        Text(read_as="httpUrl"),
+        "where a Worker on this machine is reached from outside, by a tunnel or a reverse proxy: `https://...`. Without"
+        " it messages are asked for, and no address is needed",
+        where="workerd",
+        worker="HERMES_PUBLIC_URL",
+    ),
+    Setting(
+        "hermes_telegram_api_url",
+        Text(read_as="httpUrl"),
+        "a server of Telegram's Bot API of your own",
+        default="Telegram's",
+        worker="HERMES_TELEGRAM_API_URL",
+    ),
+    Setting(
         "hermes_verify",
         Choice(("auto", "full")),
         "`full` chats with an unchanged deployment as well",
@@ -577,6 +600,7 @@ WORKER_SECRETS = (
     *KEY_NAMES.values(),
     "AI_GATEWAY_TOKEN",
     "HERMES_SECRETS",
+    "HERMES_CHANNELS",
 )
 """Names of the secrets that the Worker may hold, in the order of its proof."""
 SECRET_VARIABLES = {

@@ -51,6 +51,7 @@ from .catalogue import (
     SUGGESTED_MODELS,
     VALUE_BYTES,
 )
+from .channels import read_channels
 from .kinds import Judged
 from .settings import Settings
 from .values import (
@@ -93,6 +94,17 @@ class Checker(Reader):
         self.read_secrets()
         self._models()
         self._base_url()
+        self.settings.public_url = self._address("hermes_public_url", "https://hermes.example.com")
+        if self.settings.public_url.startswith("http:"):
+            self.problem(
+                "hermes_public_url",
+                "is without TLS, and Telegram sends messages to https addresses only.",
+                "set hermes_public_url to an address like https://hermes.example.com.",
+                "channels",
+            )
+        self.settings.telegram_api_url = self._address(
+            "hermes_telegram_api_url", "http://127.0.0.1:8081"
+        )
         self._context_length()
         self._ai_gateway()
         self._egress()
@@ -477,6 +489,11 @@ class Checker(Reader):
             )
         self._secret("hermes_ai_gateway_token", "AI_GATEWAY_TOKEN")
         self._further_secrets()
+        channels, self.settings.bots = read_channels(
+            self, on_cloudflare=self.settings.platform == "cloudflare"
+        )
+        if channels:
+            self.secrets["HERMES_CHANNELS"] = canonical(channels)
 
     def _secret(self, variable: str, name: str) -> None:
         """Keep a secret, or note what is wrong with it under the name by which it was given."""
@@ -701,6 +718,16 @@ class Checker(Reader):
             )
             return
         self.settings.provider_base_url = url.rstrip("/")
+
+    def _address(self, variable: str, example: str) -> str:
+        """Read a base URL, or an empty text."""
+        url = self.text(variable, "channels").rstrip("/")
+        flaw = url_flaw(url) if url else ""
+        if flaw:
+            self.problem(
+                variable, flaw, f"set {variable} to an address like {example}.", "channels"
+            )
+        return "" if flaw else url
 
     def _context_length(self) -> None:
         value = self.raw.get("hermes_context_length")

@@ -55,4 +55,6 @@ class Fields:
     after_reboot: str = "stay_down"
     host_tools: bool = False
     env: dict[str, str] = field(default_factory=dict)
+    public_url: str = ""
+    telegram_api_url: str = ""
     verify: str = "auto"

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from ...module_utils.cards import Card
 from ..build.pruning import remove_runtime
 from ..inputs.answers import yes_or_no
+from ..proof.channels import withdraw
 from ..state.backups import folder_of, kept
 from .deployment_action import PLACE_OPTIONS, ExistingAction
 
@@ -47,6 +48,7 @@ class DestroyAction(ExistingAction):
             )
         self.deployment.create()
         self.deployment.take("destroy")
+        withdraw(self.client(), kept={})
         backup = self.end(keep=self.has_memory() and not forget)
         card = self._card(backup)  # while what was noted for its commands is there
         self.remove()

@@ -13,7 +13,7 @@ from ...module_utils.settings.values import canonical
 from .sources import Sources
 
 COMPATIBILITY_DATE = "2026-08-15"
-CONTAINER_PORTS = "18789,9119"
+CONTAINER_PORTS = "18789,9119,18790"
 INSTANCE_CLASS = "HermesInstance"
 # An address that no network uses: what Hermes sends there, the sidecar hands to the Worker.
 PROVIDERS_IN_CONTAINER = "http://198.51.100.1"
@@ -41,6 +41,7 @@ def variables(settings: Settings, sources: Sources, version: str) -> dict[str, s
         "HERMES_IMAGE": sources.image_for(settings),
         "HERMES_PLATFORM": settings.platform,
         "HERMES_ENGINE": settings.engine,
+        "HERMES_BOTS": canonical(settings.bots),
         "HERMES_DASHBOARD": _dashboard(settings),
         "HERMES_AGENT": canonical(settings.agent),
         "PROVIDERS_ADDRESS": PROVIDERS_IN_CONTAINER
@@ -52,10 +53,15 @@ def variables(settings: Settings, sources: Sources, version: str) -> dict[str, s
 def compatibility_flags(settings: Settings) -> list[str]:
     """Return what the Worker asks of the runtime beyond its date.
 
-    Clients that leave are told of; an object that finishes a turn alone is not evicted during it.
+    Clients that leave are told of; an object that finishes a turn alone, or waits on this machine for what people
+    write, is not evicted during it.
     """
     alone = ["durable_object_io_tasks_prevent_eviction"]
-    return ["enable_request_signal", *(alone if settings.on_disconnect == "finish" else [])]
+    waits = bool(settings.bots) and settings.platform == "workerd"
+    return [
+        "enable_request_signal",
+        *(alone if settings.on_disconnect == "finish" or waits else []),
+    ]
 
 
 def _dashboard(settings: Settings) -> str:

@@ -14,7 +14,7 @@ from ...module_utils.settings.settings import Settings
 from ...module_utils.worker_client import WorkerClient
 from ..build.sources import Sources
 from ..build.variables import COMPATIBILITY_DATE, compatibility_flags
-from ..plan import Change, hermes_change
+from ..plan import Change, channels_change, hermes_change
 from ..proof.secrets import differing_secrets, variables_of
 from ..state.folder import StateFolder
 from . import hostname
@@ -156,7 +156,8 @@ class Plan:
         elif names:
             changes.append(Change("update", "secrets", secret_words(names, deployed), WORKER))
         hermes = hermes_change(texts, actual, changed=bool(words), secrets=known)
-        return [*changes, hermes] if hermes else changes
+        told = channels_change(settings, actual, f"https://{settings.host}")
+        return [*changes, *filter(None, (hermes, told))]
 
 
 def _tagged(settings: Settings, deployed: Deployed) -> bool:

@@ -35,6 +35,7 @@ class CloudflareService:
         self.runtime = runtime
         self.token = token
         self.url = f"https://{settings.host}"
+        self.reached = self.url
         self.version = version_of(settings, runtime.sources)
 
     def connect(self, token: str | None) -> RemoteClient:

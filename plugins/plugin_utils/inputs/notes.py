@@ -8,12 +8,15 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from ...module_utils.settings.catalogue import BATCHES, INPUTS, KNOWN_VARIABLES, SETTINGS
 from ...module_utils.settings.checks import Checker
 from ...module_utils.settings.settings import Settings
+from ...module_utils.settings.values import canonical
 
 
 def _only(*where: str) -> tuple[str, ...]:
@@ -106,11 +109,18 @@ def _without_effect(checker: Checker) -> list[str]:
         )
     # A play deals its hosts before it reads what is said of one.
     found += [
-        f"{name}: without effect in an inventory; say -e {name}={checker.raw[name]}."
+        f"{name}: without effect in an inventory; say -e {_argument(name, checker.raw[name])}."
         for name in BATCHES
         if checker.sources.get(name) == "inventory"
     ]
     return found
+
+
+def _argument(name: str, value: Any) -> str:
+    """Return a value as a command says it."""
+    if isinstance(value, list):
+        return shlex.quote(canonical({name: value}))
+    return f"{name}={str(value).strip()}"
 
 
 def _too_small(settings: Settings) -> list[str]:

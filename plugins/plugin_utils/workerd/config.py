@@ -69,6 +69,12 @@ def _configuration(settings: Settings, sources: Sources, version: str) -> str:
             f'(name = "dashboard", address = "127.0.0.1:{settings.dashboard_port}", http = (),'
             ' service = (name = "main", entrypoint = "Dashboard"))'
         )
+    if own_api := special_networks(settings.telegram_api_url):
+        bindings.append('(name = "CHANNELS", service = "channels")')
+        allowed = ", ".join(_text(network) for network in own_api)
+        services.append(
+            f'(name = "channels", network = (allow = [{allowed}], tlsOptions = (trustBrowserCas = true)))'
+        )
     container, engine = _container(settings, sources)
     modules = ['(name = "worker.js", esModule = embed "worker.js")']
     if settings.agent:

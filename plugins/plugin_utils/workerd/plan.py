@@ -15,7 +15,7 @@ from ..agent.content import ARCHIVE, digest
 from ..build.runtime import IMAGE_MARKER, Runtime
 from ..build.variables import Rendered, variables
 from ..containers.image import ContainerImage
-from ..plan import Actual, Change, hermes_change
+from ..plan import Actual, Change, channels_change, hermes_change
 from ..proof.health import health
 from ..proof.secrets import differing_secrets, effective_secrets, variables_of
 from ..state.folder import StateFolder, session_of
@@ -166,7 +166,8 @@ def make_plan(
             confines=confinement.next_start(settings, sources.container),
         )
         changes += [hermes] if hermes else []
-    return changes
+    told = channels_change(settings, actual, settings.public_url)
+    return [*changes, told] if told else changes
 
 
 def kind_of(supervisor: dict[str, Any]) -> str:

@@ -29,6 +29,7 @@ class WorkerdService:
         self.deployment = deployment
         self.runtime = runtime
         self.url = f"http://127.0.0.1:{settings.port}"
+        self.reached = settings.public_url
         self.rendered = render(settings, runtime.sources)
         self.version = self.rendered.version
 

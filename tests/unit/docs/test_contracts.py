@@ -172,11 +172,13 @@ def test_the_sandbox_lays_what_the_controller_packs(tmp_path: Path) -> None:
 
 
 def test_hermes_ports_are_the_same_everywhere() -> None:
-    api, panel = worker("API_PORT"), worker("DASHBOARD_PORT")
+    api, panel, relay = worker("API_PORT"), worker("DASHBOARD_PORT"), worker("RELAY_PORT")
     inside = paths.Paths({"SANDBOX_RUN": "/run", "HERMES_HOME": "/home"})
     assert (inside.port, inside.dashboard_port) == (api, panel)
-    assert f"{api},{panel}" == variables.CONTAINER_PORTS
-    assert f"\nEXPOSE {api} {panel}\n" in text_of("container", "Dockerfile")
+    assert f"{api},{panel},{relay}" == variables.CONTAINER_PORTS
+    assert f"\nEXPOSE {api} {panel} {relay}\n" in text_of("container", "Dockerfile")
+    bridge = text_of("container", "relay_bridge.py")
+    assert re.findall(r'"PORT_(\d+)"\) or "(\d+)"', bridge) == [(str(relay), str(relay))]
     start, serve = text_of("container", "start-hermes.sh"), text_of("container", "serve_*.py")
     assert re.findall(r"PORT_(\d+):-(\d+)", start) == [(str(api), str(api))]
     assert re.findall(r'"PORT_(\d+)", "(\d+)"', serve) == [(str(panel), str(panel))]
@@ -274,8 +276,8 @@ def test_the_worker_reads_the_variables_that_it_is_given(platform: str, engine: 
     deployment = Settings(name="a", platform=platform, engine=engine)
     given = set(variables.variables(deployment, Sources(), "1"))
     assert given - read == set()
-    # One of them is a secret; the other is known when the image was pushed.
-    assert read - given == {"HERMES_SECRETS", "HERMES_IMAGE_REFERENCE"}
+    # Two of them are secrets; the other is known when the image was pushed.
+    assert read - given == {"HERMES_SECRETS", "HERMES_CHANNELS", "HERMES_IMAGE_REFERENCE"}
 
 
 def test_the_sidecar_hands_over_what_hermes_sends_to_its_providers() -> None:

@@ -62,6 +62,13 @@ GOOD: dict[str, list[str]] = {
     "hermes_cron_jobs": ["{morning: {schedule: 0 7 * * *, prompt: Good morning.}}"],
     "hermes_memories": ["{user: {text: Likes tea.}}"],
     "hermes_take_over": ["[soul]", "[skills, jobs, config]"],
+    "hermes_channels": [
+        f"{{telegram: {{token: '4242:{CANARY}', allow: [77, -500]}}}}",
+        f"{{telegram: {{token: '4242:{CANARY}', allow: ['77'], receive: poll}}}}",
+        "{}",
+    ],
+    "hermes_public_url": ["https://hermes.example.com/"],
+    "hermes_telegram_api_url": ["http://127.0.0.1:8081", "https://telegram.example.com"],
     "hermes_verify": ["full"],
     "hermes_docker_socket": ["unix:/var/run/docker.sock", "/run/podman/podman.sock"],
     "hermes_base_image": ["debian:12", f"debian@sha256:{'a' * 64}"],

@@ -42,6 +42,12 @@ WITHOUT_EFFECT = [
     ),
     (CLOUD | {"hermes_port": 9000}, "hermes_port", "on Cloudflare"),
     ({"hermes_serial": 5}, "hermes_serial", "in an inventory; say -e hermes_serial=5"),
+    ({"hermes_serial": "\t5 "}, "hermes_serial", "in an inventory; say -e hermes_serial=5"),
+    (
+        {"hermes_serial": [1, "50%"]},
+        "hermes_serial",
+        """in an inventory; say -e '{"hermes_serial":[1,"50%"]}'""",
+    ),
     (CLOUD | {"hermes_engine": "docker"}, "hermes_engine", "on Cloudflare"),
     ({"hermes_base_image": "python:3.12"}, "hermes_base_image", "with the process engine"),
     (

@@ -36,6 +36,12 @@ KEY = "sk-canary-5b0c"
 GATEWAY = f"{'0a' * 16}/hermes"
 
 
+def bot(**said: Any) -> dict[str, Any]:
+    """A channel of Telegram, right but for what is said."""
+    telegram = {"token": f"4242:{'x' * 35}", "allow": [77]} | said
+    return {"hermes_channels": {"telegram": telegram}}
+
+
 def check(**inputs: Any) -> Checker:
     raw = GOOD | inputs
     return Checker(raw).check()
@@ -176,6 +182,22 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"hermes_secrets": {"A": "..."}}, "hermes_secrets.A", "placeholder"),
     ({"hermes_env": {"A": True}, "hermes_secrets": {"A": "x"}}, "hermes_env.A", "hermes_secrets"),
     ({"hermes_api_token": "short"}, "hermes_api_token", "16"),
+    ({"hermes_channels": [1]}, "hermes_channels", "mapping"),
+    ({"hermes_channels": {"telegran": {}}}, "hermes_channels", "Did you mean telegram?"),
+    ({"hermes_channels": {"telegram": "x"}}, "hermes_channels.telegram", "mapping"),
+    (bot(tokn="x"), "hermes_channels.telegram", "Did you mean token?"),
+    (bot(token="4242"), "hermes_channels.telegram.token", "no token of a bot"),
+    (bot(token=None), "hermes_channels.telegram.token", "no token of a bot"),
+    (bot(allow=[]), "hermes_channels.telegram.allow", "nobody who may write"),
+    (bot(allow="77"), "hermes_channels.telegram.allow", "nobody who may write"),
+    (bot(allow=[77, "@ann"]), "hermes_channels.telegram.allow", "other than numbers"),
+    (bot(allow=[True]), "hermes_channels.telegram.allow", "other than numbers"),
+    (bot(receive="push"), "hermes_channels.telegram.receive", "webhook, poll"),
+    (bot(receive="webhook"), "hermes_channels.telegram.receive", "does not reach this machine"),
+    (CLOUD | bot(receive="poll"), "hermes_channels.telegram.receive", "never rests"),
+    ({"hermes_public_url": "http://hermes.example.com"}, "hermes_public_url", "unencrypted"),
+    ({"hermes_public_url": "http://127.0.0.1:8787"}, "hermes_public_url", "without TLS"),
+    ({"hermes_telegram_api_url": "telegram"}, "hermes_telegram_api_url", "URL"),
     ({"hermes_instance_type": "huge"}, "hermes_instance_type", "standard-1, lite"),
     ({"hermes_location": "weurope"}, "hermes_location", "not one of wnam, enam"),
     ({"hermes_route_mode": "dns"}, "hermes_route_mode", "custom_domain, zone_route"),

@@ -4,6 +4,7 @@ import * as z from "zod/mini";
 import { digestOf, hex } from "../base/digests.ts";
 import { ApiError } from "../base/errors.ts";
 import { type AgentArchive, type PackedAgent, packedAgent } from "./agent.ts";
+import { relayed } from "./channels.ts";
 import { type BootKeys, buildGo, type Go, NO_KEYS } from "./hermes-config.ts";
 import { DECLARED } from "./settings.generated.ts";
 import { SECRETS, type Settings } from "./settings.ts";
@@ -184,6 +185,7 @@ function inputsOf(settings: Settings): Record<string, unknown> {
     hermes_env: settings.hermesEnv,
     hermes_secrets: settings.hermesSecrets,
   };
+  if (Object.keys(settings.bots).length > 0) inputs["hermes_channels"] = relayed(settings.bots);
   // A sealed key is the Worker's alone, and Hermes has none of it.
   if (settings.keysInEnvironment)
     for (const [name, value] of Object.entries(settings.secrets))

@@ -5,6 +5,7 @@
  * the owner chose to hand out the keys themselves.
  */
 
+import { relayed } from "./channels.ts";
 import type { Model } from "./kinds.ts";
 import { PROVIDERS, type ProviderName } from "./providers.ts";
 import { ownBaseUrl, providersOf, type Settings } from "./settings.ts";
@@ -42,6 +43,9 @@ const HOST_TOOLSETS = [
 /** What the entries under `providers` read the capability from. */
 const CAPABILITY_VARIABLE = "HERMES_PROVIDER_CAPABILITY";
 
+/** In which the bridge of Hermes' relay finds the bots that it speaks as. */
+const RELAY_VARIABLE = "HERMES_RELAY_BOTS";
+
 /** Models that no table knows; the number also spares Hermes its probing of the endpoint. */
 const UNKNOWN_CONTEXT = 200_000;
 
@@ -76,11 +80,18 @@ export function buildGo(settings: Settings, keys: BootKeys): Go {
       ...settings.hermesEnv,
       ...settings.hermesSecrets,
       ...providerEnvironment(settings, keys.capability),
+      ...relay(settings),
       API_SERVER_ENABLED: "true",
       API_SERVER_KEY: keys.gatewayKey,
       HERMES_DASHBOARD_SESSION_TOKEN: keys.dashboardToken,
     },
   };
+}
+
+/** What makes Hermes speak to people by our channels; the bridge beside it reads it. Of the tokens nothing is in it. */
+function relay({ bots }: Settings): Record<string, string> {
+  const speaks = relayed(bots);
+  return speaks.length === 0 ? {} : { [RELAY_VARIABLE]: JSON.stringify(speaks) };
 }
 
 /** Whether Hermes speaks to a provider by itself, with the real key. */

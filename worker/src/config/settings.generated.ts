@@ -26,6 +26,8 @@ export const INVENTORY = {
   HERMES_ON_DISCONNECT: choice("stop", "finish"),
   HERMES_HOST_TOOLS: flag,
   HERMES_ENV: json(variables, "{}"),
+  HERMES_PUBLIC_URL: httpUrl,
+  HERMES_TELEGRAM_API_URL: httpUrl,
 };
 
 /** What a change of each part of the declared agent takes: Hermes' restart, or to be laid beside it. */

@@ -2,6 +2,7 @@
 /** The Worker's environment, read once and validated; a bad value names its variable. */
 import * as z from "zod/mini";
 import { ApiError } from "../base/errors.ts";
+import { bots, type ChannelSettings, channels, channelsOf } from "./channels.ts";
 import {
   declaredAgent,
   httpUrl,
@@ -25,6 +26,8 @@ export interface Env {
   LOOPBACK?: Fetcher;
   /** A network that reaches a provider on this machine. */
   PROVIDER?: Fetcher;
+  /** A network that reaches a server of Telegram's API on this machine. */
+  CHANNELS?: Fetcher;
   [name: string]: unknown;
 }
 
@@ -35,6 +38,7 @@ export const SECRETS = [
   ...PROVIDER_KEYS,
   "AI_GATEWAY_TOKEN",
   "HERMES_SECRETS",
+  "HERMES_CHANNELS",
 ] as const;
 /** One of {@link SECRETS}. */
 export type SecretName = (typeof SECRETS)[number];
@@ -52,6 +56,8 @@ const schema = z.object({
   HERMES_AGENT: json(declaredAgent, "{}"),
   PROVIDERS_ADDRESS: httpUrl.check(z.refine((value) => value !== "", "must not be empty")),
   HERMES_SECRETS: json(variables, "{}"),
+  HERMES_CHANNELS: channels,
+  HERMES_BOTS: bots,
 });
 
 /** Names of the variables that the Worker reads, the secret one among them. */
@@ -110,6 +116,10 @@ export interface Settings {
   hermesSecrets: Readonly<Record<string, string>>;
   /** What the agent is declared to be: SHA-256 of its archive, and digests of its parts by their variables. */
   agent: { archive: string; parts: Readonly<Record<string, string>> };
+  /** By which people write to Hermes. */
+  channels: ChannelSettings;
+  /** The bots that Hermes speaks as there: the platform's name -> the bot's number. */
+  bots: Readonly<Record<string, string>>;
   /** Secrets that are set, verbatim. */
   secrets: Partial<Record<SecretName, string>>;
 }
@@ -164,6 +174,12 @@ function parse(env: Env): Settings {
     hermesEnv: out.HERMES_ENV,
     hermesSecrets: out.HERMES_SECRETS,
     agent: out.HERMES_AGENT,
+    channels: channelsOf(
+      out.HERMES_CHANNELS,
+      out.HERMES_PLATFORM === "cloudflare" || out.HERMES_PUBLIC_URL !== "",
+      out.HERMES_TELEGRAM_API_URL,
+    ),
+    bots: out.HERMES_BOTS,
     secrets: secretsOf(env),
   };
   if (settings.allowUnauthenticated && settings.corsOrigins.some((one) => OPAQUE_ORIGINS.includes(one)))
@@ -228,5 +244,7 @@ export function ownBaseUrl(settings: Settings, provider: ProviderName): string {
 
 /** Every value that must never be shown: the Worker's own secrets and Hermes' further ones. */
 export function secretValues(settings: Settings): string[] {
-  return [...Object.values(settings.secrets), ...Object.values(settings.hermesSecrets)];
+  const { secrets, hermesSecrets, channels: declared } = settings;
+  const tokens = declared.telegram === null ? [] : [declared.telegram.token];
+  return [...Object.values(secrets), ...Object.values(hermesSecrets), ...tokens];
 }

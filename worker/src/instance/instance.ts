@@ -7,6 +7,9 @@ import { BOOT_CAUSE } from "../base/headers.ts";
 import type { Lasting } from "../base/lasting.ts";
 import { Log, Redactor } from "../base/log.ts";
 import { realTime } from "../base/time.ts";
+import { Channels } from "../channels/channels.ts";
+import { RELAY_PORT } from "../channels/relay.ts";
+import type { TelegramUpdate } from "../channels/telegram.ts";
 import { deployedAgent } from "../config/agent.ts";
 import { deployedDigest } from "../config/deployed-digest.ts";
 import { buildGo, NO_KEYS } from "../config/hermes-config.ts";
@@ -66,6 +69,7 @@ export class HermesInstance extends DurableObject<Env> {
   readonly #leases = new Leases(realTime);
   readonly #sockets: DashboardSockets;
   readonly #dashboard: DashboardProxy;
+  readonly #channels: Channels;
   /** Of the boot that is remembered. */
   #capability: string | null = null;
 
@@ -115,6 +119,16 @@ export class HermesInstance extends DurableObject<Env> {
       idle: this.#settings.dashboardIdle,
       sockets: this.#sockets,
     });
+    this.#channels = new Channels({
+      settings: this.#settings,
+      storage: ctx.storage,
+      life: this.#lifecycle,
+      time: realTime,
+      log: this.#log,
+      port: () => this.#sandbox.getTcpPort(RELAY_PORT),
+      fetch: (url, init) => (env.CHANNELS ?? globalThis).fetch(url, init),
+    });
+    this.#channels.resume();
     // A sandbox that outlived this object's restart is looked for at once, not at the next request.
     if (this.#lifecycle.mustReattach) ctx.waitUntil(this.#lifecycle.reattach().catch(() => undefined));
   }
@@ -152,6 +166,45 @@ export class HermesInstance extends DurableObject<Env> {
 
   override async alarm(): Promise<void> {
     await this.#lifecycle.onAlarm();
+  }
+
+  /** An update of Telegram's, from somebody who may write; it is stored when this returns. */
+  async telegram(update: TelegramUpdate): Promise<string> {
+    return this.#channels.telegram(update);
+  }
+
+  /** What each channel did, and what could not be answered. Never wakes Hermes. */
+  channels(requestId: string): Promise<Response> {
+    return this.#answer(requestId, async () => this.#channelsView());
+  }
+
+  /** Has the platforms send messages to where this deployment is reached; changes nothing with `look`. */
+  registerChannels(requestId: string, address: string, look: boolean): Promise<Response> {
+    return this.#answer(requestId, async () => ({
+      registered: await this.#channels.register(address, look),
+    }));
+  }
+
+  /** Has the platforms send nothing here any more. */
+  unregisterChannels(requestId: string): Promise<Response> {
+    return this.#answer(requestId, async () => {
+      await this.#channels.unregister();
+      return {};
+    });
+  }
+
+  /** Gives Hermes once more what it could not answer. */
+  retryMessages(requestId: string): Promise<Response> {
+    return this.#answer(requestId, async () => ({ retried: this.#channels.retry() }));
+  }
+
+  #channelsView(): object {
+    const views = Object.entries(this.#channels.views()).map(([name, view]) => [
+      name,
+      { ...view, lastIn: isoOrNull(view.lastIn || null), lastOut: isoOrNull(view.lastOut || null) },
+    ]);
+    const failed = this.#channels.failed().map((one) => ({ ...one, received: iso(one.received) }));
+    return { channels: Object.fromEntries(views), unanswered: failed };
   }
 
   /** For the `Providers` entrypoint: an answer whose body ends with the boot that the capability in it is of. */
@@ -261,6 +314,7 @@ export class HermesInstance extends DurableObject<Env> {
         lastSaveError: dated(record.lastSaveError),
         lastProviderError: dated(record.lastProviderError),
         lastJobError: dated(record.lastJobError),
+        ...this.#channelsView(),
       };
     });
   }
@@ -321,7 +375,9 @@ export class HermesInstance extends DurableObject<Env> {
    */
   preview(requestId: string, variables: Record<string, string>, secrets: string[]): Promise<Response> {
     return this.#answer(requestId, async () => {
-      const changed = secrets.map((name) => [name, name === "HERMES_SECRETS" ? '{"CHANGED":""}' : "changed"]);
+      // Of the channels' secrets Hermes has none.
+      const given = secrets.filter((name) => name !== "HERMES_CHANNELS");
+      const changed = given.map((name) => [name, name === "HERMES_SECRETS" ? '{"CHANGED":""}' : "changed"]);
       const settings = settingsOf({ ...this.env, ...variables, ...Object.fromEntries(changed) });
       const difference = await this.#lifecycle.differenceFrom(settings);
       return { restart: difference?.restart ?? "nothing", because: difference?.because ?? [] };

@@ -50,6 +50,8 @@ const SETTINGS: Settings = {
   hermesEnv: {},
   hermesSecrets: {},
   agent: { archive: "", parts: {} },
+  channels: { telegram: null },
+  bots: {},
   secrets: {},
 };
 

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bridge between Hermes' relay and the Worker, which both come to it: `serve()`.
+
+Hermes dials a connector at its start and wants to be greeted at once, while the Worker comes when
+Hermes is ready, and again whenever its object was away. So what they say meets here, in Hermes'
+own process: it costs no other one, and ends with it. Hermes is greeted in the Worker's place; what
+it says is kept until the Worker has answered it; and a Worker that comes again learns what Hermes
+is at, so that nothing is given to it twice. Frames are those of Hermes' relay contract, version 1:
+to Hermes lines of JSON, to the Worker one JSON text for each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import os
+import secrets
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from websockets.asyncio.server import ServerConnection
+    from websockets.http11 import Request, Response
+
+VARIABLE = "HERMES_RELAY_BOTS"
+"""Which bots Hermes speaks as; set by the Worker when there are any."""
+LINE = 1 << 20
+"""The longest frame, in bytes."""
+LOOK = 0.02
+"""Between looks whether Hermes takes what there is for it, in seconds."""
+
+
+def serve(environ: os._Environ[str]) -> None:
+    """Start the bridge when the Worker named bots, and have Hermes' relay dial it.
+
+    Returns when it listens. Raises OSError when its port is taken.
+    """
+    told = environ.get(VARIABLE, "")
+    if not told:
+        return
+    bots = json.loads(told)
+    port = int(environ.get("PORT_18790") or "18790")
+    bridge = Bridge(bots, environ["API_SERVER_KEY"])
+    host = environ.get("SANDBOX_BIND") or "127.0.0.1"
+    begun: list[BaseException] = []
+    listens = threading.Event()
+
+    def run() -> None:
+        try:
+            asyncio.run(bridge.run(host, port, listens))
+        except Exception as error:  # noqa: BLE001 - told to whoever waits; afterwards there is nobody
+            begun.append(error)
+            listens.set()
+
+    threading.Thread(target=run, name="relay-bridge", daemon=True).start()
+    listens.wait()
+    if begun:
+        raise begun[0]
+    names = [bot["descriptor"]["platform"] for bot in bots]
+    ids = {bot["descriptor"]["platform"]: {"botId": bot["botId"]} for bot in bots}
+    environ.update(
+        GATEWAY_RELAY_URL=f"ws://127.0.0.1:{port}",
+        GATEWAY_RELAY_ID="worker",
+        GATEWAY_RELAY_SECRET=bridge.secret,
+        GATEWAY_RELAY_PLATFORMS=",".join(names),
+        GATEWAY_RELAY_BOT_IDS=json.dumps(ids),
+    )
+
+
+class Bridge:
+    """What Hermes and the Worker have to say to each other."""
+
+    def __init__(self, bots: list[dict[str, Any]], key: str) -> None:
+        self.secret = secrets.token_hex(16)
+        self._key = key
+        self._descriptors = {bot["descriptor"]["platform"]: bot["descriptor"] for bot in bots}
+        self._hermes: ServerConnection | None = None
+        self._worker: ServerConnection | None = None
+        # What Hermes is to be given when it is ready, and its own words that nobody has answered.
+        self._for_hermes: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._unanswered: dict[str, dict[str, Any]] = {}
+        # Name of what Hermes was given -> chat and message, until it has answered it.
+        self._held: dict[str, tuple[str, str]] = {}
+
+    async def run(self, host: str, port: int, listens: threading.Event) -> None:
+        """Listen for ever."""
+        from websockets.asyncio.server import serve as listen
+
+        async with listen(
+            self._meet, host, port, process_request=self._let_in, max_size=LINE, ping_interval=None
+        ) as server:
+            listens.set()
+            await server.serve_forever()
+
+    def _let_in(self, connection: ServerConnection, request: Request) -> Response | None:
+        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if request.path == "/connector" and hmac.compare_digest(given, self._key):
+            return None
+        if request.path == "/relay" and self._is_hermes(given):
+            return None
+        return connection.respond(401, "")
+
+    def _is_hermes(self, token: str) -> bool:
+        from gateway.relay.auth import verify_token
+
+        return verify_token(token, [self.secret]) is not None
+
+    async def _meet(self, connection: ServerConnection) -> None:
+        path = connection.request.path if connection.request else ""
+        if path == "/relay":
+            await self._with_hermes(connection)
+        else:
+            await self._with_worker(connection)
+
+    async def _with_hermes(self, connection: ServerConnection) -> None:
+        self._hermes = connection
+        # What it has not answered it has forgotten: whoever asked it waits for a new line.
+        self._unanswered.clear()
+        feeding = asyncio.create_task(self._feed(connection))
+        try:
+            await self._listen(connection)
+        finally:
+            feeding.cancel()
+
+    async def _feed(self, connection: ServerConnection) -> None:
+        """Give Hermes what came for it once it takes it, one after the other."""
+        while True:
+            frame = await self._for_hermes.get()
+            while not _takes_messages():
+                await asyncio.sleep(LOOK)
+            await _say(connection, frame)
+
+    async def _listen(self, connection: ServerConnection) -> None:
+        rest = ""
+        async for chunk in connection:
+            rest += chunk if isinstance(chunk, str) else chunk.decode()
+            *lines, rest = rest.split("\n")
+            for line in lines:
+                if line.strip():
+                    await self._from_hermes(connection, json.loads(line))
+
+    async def _from_hermes(self, connection: ServerConnection, frame: dict[str, Any]) -> None:
+        kind = frame.get("type")
+        if kind == "hello":
+            descriptor = self._descriptors.get(frame.get("platform", ""), {})
+            await _say(connection, {"type": "descriptor", "descriptor": descriptor})
+        elif kind == "going_idle":
+            await _say(connection, {"type": "going_idle_ack"})
+        elif kind == "outbound":
+            self._unanswered[frame["requestId"]] = frame
+            await self._tell_worker(frame)
+
+    async def _with_worker(self, connection: ServerConnection) -> None:
+        before, self._worker = self._worker, connection
+        if before is not None:
+            await before.close(1001)
+        await _tell(connection, {"type": "hello", "held": sorted(self._held)})
+        for frame in [*self._unanswered.values()]:
+            await _tell(connection, frame)
+        async for text in connection:
+            await self._from_worker(json.loads(text))
+
+    async def _from_worker(self, frame: dict[str, Any]) -> None:
+        if frame.get("type") == "inbound":
+            event = frame["event"]
+            key = (event["source"]["chat_id"], event["message_id"])
+            if frame["bufferId"] not in self._held:
+                self._held[frame["bufferId"]] = key
+                self._for_hermes.put_nowait(frame)
+        elif frame.get("type") == "outbound_result":
+            asked = self._unanswered.pop(frame.get("requestId", ""), None)
+            if asked is not None:
+                self._answered(asked["action"])
+            if self._hermes is not None:
+                await _say(self._hermes, frame)
+
+    def _answered(self, action: dict[str, Any]) -> None:
+        metadata = action.get("metadata") or {}
+        if action.get("reply_to") is None or not metadata.get("notify"):
+            return
+        answered = (action.get("chat_id"), action["reply_to"])
+        self._held = {name: key for name, key in self._held.items() if key != answered}
+
+    async def _tell_worker(self, frame: dict[str, Any]) -> None:
+        if self._worker is not None:
+            await _tell(self._worker, frame)
+
+
+def _takes_messages() -> bool:
+    """Tell whether Hermes answers what it is given now.
+
+    While it takes up again what its last process left, it keeps what comes, and of a relay's it
+    then finds nobody to answer by: it forgets it.
+    """
+    run = sys.modules.get("gateway.run")
+    runner = getattr(run, "_gateway_runner_ref", lambda: None)()
+    return not getattr(runner, "_startup_restore_in_progress", False)
+
+
+async def _say(connection: ServerConnection, frame: dict[str, Any]) -> None:
+    await _quietly(connection.send(json.dumps(frame) + "\n"))
+
+
+async def _tell(connection: ServerConnection, frame: dict[str, Any]) -> None:
+    await _quietly(connection.send(json.dumps(frame)))
+
+
+async def _quietly(sending: Any) -> None:
+    """Wait for what is said to one who may have left; the next one is told again."""
+    from websockets.exceptions import ConnectionClosed
+
+    try:
+        await sending
+    except ConnectionClosed:
+        return

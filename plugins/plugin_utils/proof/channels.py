@@ -1,0 +1,85 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether the platforms by which people write send their messages to a deployment; the Worker asks them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...module_utils.cards import Card
+from ...module_utils.settings.settings import Settings
+from ...module_utils.worker_client import Unreachable, WorkerClient
+
+REGISTER_SECONDS = 60.0
+"""Two or three calls of a platform's API."""
+
+
+def register(
+    client: WorkerClient, settings: Settings, url: str, *, look: bool
+) -> dict[str, dict[str, Any]]:
+    """Have the platforms send messages to where they should; returns what each says, and whether that was a change.
+
+    url: where the deployment is reached from outside, empty when it is not; look: change nothing. Raises a Card.
+    """
+    if not settings.bots:
+        return {}
+    body = {"address": url, "look": look}
+    try:
+        answer = client.request("POST", "/api/instance/channels/register", body, REGISTER_SECONDS)
+        complaint = "" if answer.status == 200 else answer.complaint()
+    except Unreachable as error:
+        complaint = str(error)
+    if complaint:
+        raise Card.of(
+            "hermes_channels.telegram",
+            f"Telegram was asked for the bot, and it does not work: {complaint}",
+            "mend hermes_channels.telegram.token (@BotFather in Telegram shows the bot's), or see whether this machine"
+            " reaches Telegram; then run the deploy again.",
+            "channels",
+            changed="Deployed, not verified.",
+        )
+    return dict(answer.json()["registered"])
+
+
+def withdraw(client: WorkerClient | None, kept: dict[str, str]) -> None:
+    """Have platforms send no messages to a Worker that is about to know nothing of them.
+
+    kept: the channels that stay. Where that does not work, they are told "no such channel" from then on.
+    """
+    if client is None:
+        return
+    try:
+        answer = client.request("GET", "/api/instance/channels")
+        told = answer.json().get("channels", {}) if answer.status == 200 else {}
+        if set(told) - set(kept):
+            client.request("POST", "/api/instance/channels/unregister", timeout=REGISTER_SECONDS)
+    except Unreachable:
+        return
+
+
+def row(name: str, told: dict[str, Any]) -> tuple[str, str]:
+    """Return how a channel works, for the card. told: as register() returned it."""
+    how = f"messages come to {told['address']}" if told["address"] else "messages are asked for"
+    return name, f"@{told['bot']}, {how}"
+
+
+def rows(told: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the rows on channels of GET /api/instance/status."""
+    found = []
+    for name, channel in told.get("channels", {}).items():
+        words = [f"{channel['waiting']} waiting"] if channel["waiting"] else []
+        for key, label in (("lastIn", "last in"), ("lastOut", "last out")):
+            words += [f"{label} {channel[key]}"] if channel[key] else []
+        words += [f"{channel['dropped']} dropped"] if channel["dropped"] else []
+        words += [f"does not work: {channel['trouble']}"] if channel["trouble"] else []
+        found.append((name, ", ".join(words) or "nothing yet"))
+    if unanswered := told.get("unanswered"):
+        newest = unanswered[-1]
+        found.append(
+            (
+                "unanswered",
+                f"{len(unanswered)}, the last one of {newest['received']}: {newest['why']}",
+            )
+        )
+    return found

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""People write to Hermes by a channel, awake and asleep; what is judged is what the platform was sent."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from plays import Deployment, wait_until
+from test_survival import processes
+
+from tests.standins.provider import Provider
+from tests.standins.telegram import Telegram
+
+ANN, BOB, STRANGER = 77, 88, 666
+OUTSIDE = "https://hermes.example.com"
+
+
+@pytest.fixture(scope="module")
+def telegram() -> Iterator[Telegram]:
+    with Telegram() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def chatty(
+    make_deployment: Callable[..., Deployment], telegram: Telegram, provider: Provider
+) -> Deployment:
+    """A Hermes to which two people may write by Telegram."""
+    made = make_deployment(
+        "chatty",
+        hermes_channels={"telegram": {"token": telegram.token, "allow": [ANN, BOB]}},
+        hermes_telegram_api_url=telegram.url,
+        hermes_default_model="custom/stand-in",
+        hermes_provider_base_url=provider.url + "/v1",
+        custom_api_key=provider.key,
+    )
+    made.deploy()
+    return made
+
+
+def texts(telegram: Telegram, message: int) -> list[str]:
+    return [one.text for one in telegram.answers(message)]
+
+
+def test_a_message_is_answered_awake_and_asleep(chatty: Deployment, telegram: Telegram) -> None:
+    assert "hello" in telegram.await_answer(telegram.write("hello", ANN)).text
+    assert ANN in telegram.typing
+    assert chatty.call("POST", "/api/instance/sleep").status == 200
+    answer = telegram.await_answer(telegram.write("good morning", BOB))
+    assert answer.chat == BOB
+    assert "good morning" in answer.text
+
+
+def test_a_second_deploy_changes_nothing_and_writes_nothing_there(
+    chatty: Deployment, telegram: Telegram
+) -> None:
+    before = len(telegram.calls)
+    play = chatty.deploy()
+    assert play.changed(chatty.name) == 0
+    asked = {method for method, _ in telegram.calls[before:]}
+    assert asked <= {"getMe", "getWebhookInfo", "getUpdates"}
+    assert f"@{telegram.name}, messages are asked for" in play.output
+
+
+@pytest.mark.parametrize("victim", ["hermes", "engine", "workerd", "supervisor"])
+def test_a_message_outlives_whatever_is_killed_during_its_turn(
+    chatty: Deployment, telegram: Telegram, provider: Provider, victim: str
+) -> None:
+    provider.pause, asked = 0.5, len(provider.seen)
+    message = telegram.write(f"one two three, {victim} dies now", ANN)
+    later = telegram.write(f"and after {victim}", ANN)
+    wait_until(lambda: len(provider.seen) > asked, "a turn under way")
+    processes(chatty)[victim].kill()
+    provider.pause = 0.0
+    assert f"{victim} dies now" in telegram.await_answer(message, 120).text
+    assert f"and after {victim}" in telegram.await_answer(later, 120).text
+    order = [one.reply_to for one in telegram.sent if one.reply_to in (message, later)]
+    assert order == [message, later]
+
+
+def test_what_a_platform_will_not_take_now_is_sent_later_and_once(
+    chatty: Deployment, telegram: Telegram
+) -> None:
+    telegram.busy[ANN] = 2
+    message = telegram.write("busy?", ANN)
+    telegram.await_answer(message)
+    assert len(texts(telegram, message)) == 1
+    telegram.blocked.add(BOB)
+    telegram.write("blocked", BOB)
+    wait_until(lambda: waiting(chatty) == 0, "an end to what cannot be sent")
+    telegram.blocked.clear()
+
+
+def waiting(deployment: Deployment) -> int:
+    return int(deployment.status()["channels"]["telegram"]["waiting"])
+
+
+def test_who_is_not_allowed_wakes_nobody_and_learns_nothing(
+    chatty: Deployment, telegram: Telegram
+) -> None:
+    assert chatty.call("POST", "/api/instance/sleep").status == 200
+    calls = len(telegram.calls)
+    for number in range(30):
+        telegram.write(f"let me in {number}", STRANGER)
+    wait_until(lambda: telegram.waiting == 0, "all updates to be taken")
+    assert chatty.instance_state() == "asleep"
+    assert {method for method, _ in telegram.calls[calls:]} == {"getUpdates"}
+    assert waiting(chatty) == 0
+
+
+def test_no_token_is_where_hermes_is(chatty: Deployment, telegram: Telegram) -> None:
+    telegram.await_answer(telegram.write("are you there", ANN))
+    secret = telegram.token.partition(":")[2].encode()
+    assert secret not in json.dumps(chatty.environment()).encode()
+    files = [path for path in chatty.state.rglob("*") if path.is_file()]
+    assert len(files) > 10
+    assert [path for path in files if secret in read(path)] == []
+
+
+def read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+@pytest.fixture(scope="module")
+def reached(chatty: Deployment, telegram: Telegram) -> Deployment:
+    """The same one, with an address at which Telegram reaches it."""
+    telegram.reaches[OUTSIDE] = chatty.url
+    chatty.variables["hermes_public_url"] = OUTSIDE
+    play = chatty.deploy()
+    assert telegram.webhook["url"] == f"{OUTSIDE}/channels/telegram"
+    assert f"messages come to {OUTSIDE}" in play.output
+    return chatty
+
+
+def test_a_webhook_is_set_once_and_put_right_again(reached: Deployment, telegram: Telegram) -> None:
+    play = reached.deploy()
+    assert play.changed(reached.name) == 0
+    telegram.webhook["url"] = "https://somebody.else.example.com/"
+    assert reached.play("deploy", "--check").changed(reached.name) == 1
+    assert telegram.webhook["url"].startswith("https://somebody")
+    assert reached.deploy().changed(reached.name) == 1
+    assert telegram.webhook["url"] == f"{OUTSIDE}/channels/telegram"
+
+
+def test_a_hundred_deliveries_of_ten_messages_are_ten_turns(
+    reached: Deployment, telegram: Telegram, provider: Provider
+) -> None:
+    assert reached.call("POST", "/api/instance/sleep").status == 200
+    boots, asked = reached.status()["boots"], len(provider.seen)
+    messages = [telegram.write(f"message {number} of ten", ANN) for number in range(10)]
+    for message in messages:
+        telegram.await_answer(message, 120)
+    known = [{"update_id": 5000, "message": an_update("twice", ANN, 9001)}] * 2
+    assert [post(reached, telegram, update) for update in known] == [200, 200]
+    wait_until(lambda: waiting(reached) == 0, "an end")
+    assert [len(texts(telegram, message)) for message in messages] == [1] * 10
+    assert reached.status()["boots"] == boots + 1
+    turns = [body for seen in provider.seen[asked:] if (body := seen.body)]
+    said = [text for body in turns for text in [str(body["messages"][-1]["content"])]]
+    assert sum("twice" in text for text in said) == 1
+
+
+def an_update(text: str, user: int, number: int) -> dict[str, Any]:
+    return {
+        "message_id": number,
+        "from": {"id": user, "is_bot": False, "first_name": "A"},
+        "chat": {"id": user, "type": "private"},
+        "text": text,
+    }
+
+
+def post(deployment: Deployment, telegram: Telegram, update: Any, proof: str | None = None) -> int:
+    """Send an update as Telegram does; returns the status."""
+    secret = telegram.webhook["secret_token"] if proof is None else proof
+    headers = {"Content-Type": "application/json", "X-Telegram-Bot-Api-Secret-Token": secret}
+    request = urllib.request.Request(
+        f"{deployment.url}/channels/telegram", json.dumps(update).encode(), headers
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_whoever_is_not_telegram_is_refused(reached: Deployment, telegram: Telegram) -> None:
+    assert reached.call("POST", "/api/instance/sleep").status == 200
+    right = telegram.webhook["secret_token"]
+    update = {"update_id": 6000, "message": an_update("forged", ANN, 9100)}
+    wrong = ["", "x", right[:-1], right[:-1] + ("0" if right[-1] != "0" else "1"), right + "0"]
+    assert [post(reached, telegram, update, proof) for proof in wrong] == [401] * 5
+    assert post(reached, telegram, "no update") == 400
+    assert reached.instance_state() == "asleep"
+
+
+def test_a_channel_that_is_taken_away_is_taken_away_there_too(
+    reached: Deployment, telegram: Telegram
+) -> None:
+    proof = telegram.webhook["secret_token"]
+    kept = reached.variables.pop("hermes_channels")
+    reached.deploy()
+    assert telegram.webhook == {}
+    assert post(reached, telegram, {"update_id": 1}, proof) == 404
+    assert reached.deploy().changed(reached.name) == 0
+    reached.variables["hermes_channels"] = kept
+
+
+def test_a_token_that_telegram_does_not_know_is_told(
+    reached: Deployment, telegram: Telegram
+) -> None:
+    wrong = {"token": "4242:" + "x" * 35, "allow": [ANN]}
+    reached.variables["hermes_channels"] = {"telegram": wrong}
+    play = reached.play("deploy")
+    assert play.code != 0
+    assert "hermes_channels.telegram" in play.output
+    assert "Telegram: Unauthorized" in play.output
+    assert wrong["token"] not in play.output

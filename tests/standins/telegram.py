@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stand-in for Telegram's Bot API on loopback, as strict as the real one where the product meets it.
+
+A wrong token gets 401, a method that there is not 404. `getUpdates` is refused (409) while a webhook is set; a webhook
+must have an https address. Messages of nothing, or of more than 4096 UTF-16 units, and chats that the bot does not know
+are refused (400), whoever blocked the bot too (403), and a chat that gets too many is told to wait (429). Updates wait
+until they were confirmed by a later offset, or the webhook answered 2xx. Facts: core.telegram.org/bots/api.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+LONGEST = 4096
+SECRET = re.compile(r"[A-Za-z0-9_-]{1,256}")
+
+
+@dataclass
+class Sent:
+    """One message that the bot sent."""
+
+    chat: int
+    text: str
+    reply_to: int | None
+    id: int
+    at: float
+
+
+@dataclass
+class Telegram:
+    """A running stand-in. `url` has no trailing slash.
+
+    token: of the bot; name: its username; reaches: where the https addresses of webhooks really lead, by their
+    beginning; blocked: chats whose people blocked the bot; busy: chat -> how often it is told to wait.
+    """
+
+    token: str = "4242:AAstand-in_token_0123456789abcdefghij"
+    name: str = "hermes_test_bot"
+    reaches: dict[str, str] = field(default_factory=dict)
+    blocked: set[int] = field(default_factory=set)
+    busy: dict[int, int] = field(default_factory=dict)
+    webhook: dict[str, Any] = field(default_factory=dict)
+    calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    sent: list[Sent] = field(default_factory=list)
+    typing: list[int] = field(default_factory=list)
+    last_error: str | None = None
+
+    def __enter__(self) -> Telegram:
+        self._changed = threading.Condition()
+        self._updates: list[dict[str, Any]] = []
+        self._known: set[int] = set()
+        self._ids = iter(range(1, 1_000_000))
+        self._ends = False
+        handler = type("Handler", (_Handler,), {"telegram": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        for work in (self._server.serve_forever, self._deliver):
+            threading.Thread(target=work, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._ends = True
+            self._changed.notify_all()
+        self._server.shutdown()
+        self._server.server_close()
+
+    @property
+    def url(self) -> str:
+        """Where its API is served."""
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def write(self, text: str | None, user: int = 77, chat: int | None = None, **more: Any) -> int:
+        """Write to the bot; returns the message's number. more: further fields of the message."""
+        with self._changed:
+            number = next(self._ids)
+            at = user if chat is None else chat
+            self._known.add(at)
+            kind = "private" if at > 0 else "supergroup"
+            message = {
+                "message_id": number,
+                "from": {"id": user, "is_bot": False, "first_name": f"User{user}"},
+                "chat": {"id": at, "type": kind},
+                "date": int(time.time()),
+                **({} if text is None else {"text": text}),
+                **more,
+            }
+            self._updates.append({"update_id": 1000 + next(self._ids), "message": message})
+            self._changed.notify_all()
+        return number
+
+    def answers(self, message: int) -> list[Sent]:
+        """Return what the bot answered to a message."""
+        return [one for one in self.sent if one.reply_to == message]
+
+    def await_answer(self, message: int, seconds: float = 60.0) -> Sent:
+        """Return the first answer to a message. Raises AssertionError when there is none in time."""
+        with self._changed:
+            if self._changed.wait_for(lambda: self.answers(message), seconds):
+                return self.answers(message)[0]
+        raise AssertionError(f"no answer to {message}; sent: {self.sent}, waiting: {self.waiting}")
+
+    @property
+    def waiting(self) -> int:
+        """How many updates nobody has taken."""
+        return len(self._updates)
+
+    def call(self, method: str, said: dict[str, Any]) -> tuple[int, Any, int | None]:
+        """Answer one call: status, result or description, seconds to wait."""
+        self.calls.append((method, said))
+        handle = getattr(self, f"_{method.lower()}", None)
+        return (404, "Not Found", None) if handle is None else handle(said)
+
+    def _getme(self, _said: dict[str, Any]) -> tuple[int, Any, None]:
+        number = int(self.token.split(":")[0])
+        return 200, {"id": number, "is_bot": True, "username": self.name}, None
+
+    def _getwebhookinfo(self, _said: dict[str, Any]) -> tuple[int, Any, None]:
+        info = {"url": self.webhook.get("url", ""), "pending_update_count": len(self._updates)}
+        return (
+            200,
+            info | ({"last_error_message": self.last_error} if self.last_error else {}),
+            None,
+        )
+
+    def _setwebhook(self, said: dict[str, Any]) -> tuple[int, Any, None]:
+        if not said["url"].startswith("https://"):
+            return 400, "Bad Request: bad webhook: An HTTPS URL must be provided for webhook", None
+        if not SECRET.fullmatch(said.get("secret_token", "x")):
+            return 400, "Bad Request: secret token contains unallowed characters", None
+        with self._changed:
+            self.webhook, self.last_error = said, None
+            self._changed.notify_all()
+        return 200, True, None
+
+    def _deletewebhook(self, said: dict[str, Any]) -> tuple[int, Any, None]:
+        with self._changed:
+            self.webhook = {}
+            if said.get("drop_pending_updates"):
+                self._updates.clear()
+        return 200, True, None
+
+    def _getupdates(self, said: dict[str, Any]) -> tuple[int, Any, None]:
+        if self.webhook:
+            return 409, "Conflict: can't use getUpdates method while webhook is active", None
+        offset = said.get("offset", 0)
+        with self._changed:
+            self._updates[:] = [one for one in self._updates if one["update_id"] >= offset]
+            self._changed.wait_for(lambda: self._updates or self._ends, said.get("timeout", 0))
+            return 200, self._updates[:100], None
+
+    def _sendchataction(self, said: dict[str, Any]) -> tuple[int, Any, None]:
+        self.typing.append(int(said["chat_id"]))
+        return 200, True, None
+
+    def _sendmessage(self, said: dict[str, Any]) -> tuple[int, Any, int | None]:
+        chat, text = int(said["chat_id"]), said.get("text", "")
+        if chat not in self._known:
+            return 400, "Bad Request: chat not found", None
+        if chat in self.blocked:
+            return 403, "Forbidden: bot was blocked by the user", None
+        if not text.strip():
+            return 400, "Bad Request: message text is empty", None
+        if len(text.encode("utf-16-le")) // 2 > LONGEST:
+            return 400, "Bad Request: message is too long", None
+        if self.busy.get(chat, 0) > 0:
+            self.busy[chat] -= 1
+            return 429, "Too Many Requests: retry after 1", 1
+        reply = said.get("reply_parameters", {}).get("message_id")
+        with self._changed:
+            number = next(self._ids)
+            self.sent.append(Sent(chat, text, reply, number, time.monotonic()))
+            self._changed.notify_all()
+        return 200, {"message_id": number, "chat": {"id": chat}, "text": text}, None
+
+    def _deliver(self) -> None:
+        """Send updates to the webhook, one after the other, again until it takes them."""
+        while not self._ends:
+            with self._changed:
+                self._changed.wait_for(lambda: (self.webhook and self._updates) or self._ends, 1)
+                if self._ends or not (self.webhook and self._updates):
+                    continue
+                update, hook = self._updates[0], self.webhook
+            if self.deliver(update, hook):
+                with self._changed:
+                    self._updates[:] = [one for one in self._updates if one is not update]
+            else:
+                time.sleep(0.2)
+
+    def deliver(self, update: dict[str, Any], hook: dict[str, Any]) -> bool:
+        """Send one update to a webhook; tell whether it was taken."""
+        address = hook["url"]
+        for begins, really in self.reaches.items():
+            address = address.replace(begins, really, 1)
+        headers = {"Content-Type": "application/json"}
+        if "secret_token" in hook:
+            headers["X-Telegram-Bot-Api-Secret-Token"] = hook["secret_token"]
+        request = urllib.request.Request(address, json.dumps(update).encode(), headers)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return bool(200 <= answer.status < 300)
+        except urllib.error.HTTPError as error:
+            self.last_error = f"Wrong response from the webhook: {error.code}"
+        except OSError:
+            self.last_error = "Connection refused"
+        return False
+
+
+class _Handler(BaseHTTPRequestHandler):
+    telegram: Telegram
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        """Keep the test's output to the test's own words."""
+
+    def do_POST(self) -> None:
+        said = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}")
+        match = re.fullmatch(r"/bot([^/]+)/(\w+)", self.path)
+        if match is None:
+            status, result, wait = 404, "Not Found", None
+        elif match[1] != self.telegram.token:
+            status, result, wait = 401, "Unauthorized", None
+        else:
+            status, result, wait = self.telegram.call(match[2], said)
+        answer: dict[str, Any] = {"ok": status == 200}
+        if status == 200:
+            answer["result"] = result
+        else:
+            answer |= {"error_code": status, "description": result}
+            if wait is not None:
+                answer["parameters"] = {"retry_after": wait}
+        body = json.dumps(answer).encode()
+        try:
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+        except OSError:
+            return

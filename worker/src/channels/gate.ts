@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * What the Worker itself does with a message: a platform has to prove itself, and who may not write is left here, without
+ * an answer: the instance is not even asked.
+ */
+import * as z from "zod/mini";
+import { ApiError } from "../base/errors.ts";
+import type { Settings } from "../config/settings.ts";
+import { proofOf, readUpdate, TELEGRAM_PROOF, type TelegramUpdate } from "./telegram.ts";
+
+/** Where Telegram sends updates. */
+export const TELEGRAM_PATH = "/channels/telegram";
+/** The largest update that is read, in bytes; Telegram's own are far smaller. */
+const LARGEST = 256 * 1024;
+
+const updateSchema = z.looseObject({ update_id: z.number(), message: z.optional(z.looseObject({})) });
+
+/**
+ * Reads what Telegram sent.
+ * @param body is read from whoever has proved to be Telegram only.
+ * @returns `null` when there is nothing for Hermes in it.
+ * @throws ApiError 404 `no_channel`; 401 `bad_signature`; 400 `bad_update`.
+ */
+export async function telegramUpdate(
+  headers: Headers,
+  body: () => Promise<ArrayBuffer | null>,
+  settings: Settings,
+): Promise<TelegramUpdate | null> {
+  const { telegram: bot } = settings.channels;
+  if (bot?.receive !== "webhook") throw noChannel();
+  const proof = headers.get(TELEGRAM_PROOF) ?? "";
+  if (!isEqual(proof, await proofOf(bot.token))) throw badSignature();
+  const update = read(await body());
+  // Whether a group's message is for the bot is known by its name alone: the instance looks again.
+  const { kind, ...more } = readUpdate(update, bot, "");
+  return kind === "nothing" && "why" in more && more.why !== "not for the bot" ? null : update;
+}
+
+function read(body: ArrayBuffer | null): TelegramUpdate {
+  if (body === null || body.byteLength > LARGEST) throw badUpdate();
+  try {
+    return updateSchema.parse(JSON.parse(new TextDecoder().decode(body))) as unknown as TelegramUpdate;
+  } catch (error) {
+    throw badUpdate(error);
+  }
+}
+
+const registrationSchema = z.object({
+  address: z.string().check(z.regex(/^(?:https:\/\/[^\s?#]{1,300})?$/)),
+  look: z._default(z.boolean(), false),
+});
+
+/**
+ * Reads `{"address": "https://...", "look": false}`.
+ * @throws ApiError 400 `bad_registration`.
+ */
+export function registrationOf(body: ArrayBuffer | null): z.infer<typeof registrationSchema> {
+  try {
+    return registrationSchema.parse(JSON.parse(new TextDecoder().decode(body ?? new ArrayBuffer(0))));
+  } catch (error) {
+    throw new ApiError({
+      status: 400,
+      code: "bad_registration",
+      message: 'Send {"address": "https://..."}: where this deployment is reached from outside.',
+      cause: error,
+    });
+  }
+}
+
+/** In time that tells nothing about how close it came. */
+function isEqual(given: string, right: string): boolean {
+  const encoder = new TextEncoder();
+  const [one, other] = [encoder.encode(given), encoder.encode(right)];
+  return one.byteLength === other.byteLength && crypto.subtle.timingSafeEqual(one, other);
+}
+
+function noChannel(): ApiError {
+  return new ApiError({ status: 404, code: "no_channel", message: "There is no such channel here." });
+}
+
+function badSignature(): ApiError {
+  return new ApiError({
+    status: 401,
+    code: "bad_signature",
+    message: "This does not prove to be from the platform.",
+  });
+}
+
+function badUpdate(cause?: unknown): ApiError {
+  return new ApiError({ status: 400, code: "bad_update", message: "This is no update.", cause });
+}

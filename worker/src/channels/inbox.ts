@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * What people wrote, from before the platform is told "received" until the platform took the answer. A message stays no
+ * longer than that, but for one that could not be answered: it waits for the owner.
+ */
+import type { Event, Incoming } from "./channel.ts";
+
+/** How many messages may wait; what comes when there are so many is dropped, and counted. */
+export const MOST = 500;
+/** How many that could not be answered are kept, the newest, and for how long, in milliseconds. */
+const MOST_FAILED = 100;
+const FAILED_KEPT = 7 * 24 * 3600_000;
+/** How long the names of deliveries and of what was sent are kept; platforms try again for a day. Milliseconds. */
+const NAMES_KEPT = 48 * 3600_000;
+
+type Row = Record<string, SqlStorageValue>;
+
+/** A message that waits, or that Hermes is at. */
+export interface Entry {
+  n: number;
+  channel: string;
+  event: Event;
+  /** Milliseconds since the epoch. */
+  received: number;
+  /** How often Hermes was given it. */
+  handed: number;
+}
+
+/** What became of a delivery. */
+export type Taken = "new" | "known" | "full";
+
+/** What a channel did, for the owner. Times are milliseconds since the epoch; 0 = never. */
+export interface Counts {
+  lastIn: number;
+  lastOut: number;
+  /** Dropped, because too much waited. */
+  dropped: number;
+  /** Handed over once more after Hermes had begun: somebody may see an answer twice. */
+  again: number;
+}
+
+/** A message that could not be answered. */
+export interface Unanswered {
+  n: number;
+  channel: string;
+  received: number;
+  why: string;
+}
+
+const NO_COUNTS: Counts = { lastIn: 0, lastOut: 0, dropped: 0, again: 0 };
+
+/** The messages of one instance. */
+export class Inbox {
+  readonly #sql: SqlStorage;
+  readonly #kv: SyncKvStorage;
+
+  constructor(storage: DurableObjectStorage) {
+    this.#sql = storage.sql;
+    this.#kv = storage.kv;
+    this.#sql.exec(`
+      CREATE TABLE IF NOT EXISTS inbox (
+        n INTEGER PRIMARY KEY AUTOINCREMENT, channel TEXT NOT NULL, chat TEXT NOT NULL, message TEXT NOT NULL,
+        event TEXT NOT NULL, received INTEGER NOT NULL, handed INTEGER NOT NULL, why TEXT);
+      CREATE TABLE IF NOT EXISTS inbox_known (
+        channel TEXT NOT NULL, id TEXT NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (channel, id)) WITHOUT ROWID;
+      CREATE TABLE IF NOT EXISTS inbox_sent (
+        channel TEXT NOT NULL, what TEXT NOT NULL, id TEXT NOT NULL, at INTEGER NOT NULL,
+        PRIMARY KEY (channel, what)) WITHOUT ROWID;`);
+  }
+
+  /** Stores a message, unless it came before or too many wait. */
+  take(channel: string, { id, event }: Incoming, now: number): Taken {
+    this.#forget(now);
+    const known = this.#sql.exec("SELECT 1 FROM inbox_known WHERE channel = ? AND id = ?", channel, id);
+    if (known.toArray().length > 0) return "known";
+    if (this.waiting() >= MOST) {
+      this.#count(channel, ({ dropped }) => ({ dropped: dropped + 1 }));
+      return "full";
+    }
+    this.#sql.exec("INSERT INTO inbox_known VALUES (?, ?, ?)", channel, id, now);
+    this.#sql.exec(
+      "INSERT INTO inbox (channel, chat, message, event, received, handed) VALUES (?, ?, ?, ?, ?, 0)",
+      ...[channel, event.source.chat_id, event.message_id, JSON.stringify(event), now],
+    );
+    this.#count(channel, () => ({ lastIn: now }));
+    return "new";
+  }
+
+  /** Chats in which a message waits, the longest waiting first. */
+  chats(): { channel: string; chat: string }[] {
+    const rows = this.#sql.exec<Row>(
+      "SELECT channel, chat FROM inbox WHERE why IS NULL GROUP BY channel, chat ORDER BY MIN(n)",
+    );
+    return [...rows].map((row) => ({ channel: String(row["channel"]), chat: String(row["chat"]) }));
+  }
+
+  /** The message of a chat that is next. */
+  next(channel: string, chat: string): Entry | null {
+    const [row] = this.#sql.exec<Row>(
+      "SELECT * FROM inbox WHERE why IS NULL AND channel = ? AND chat = ? ORDER BY n LIMIT 1",
+      channel,
+      chat,
+    );
+    return row === undefined ? null : entryOf(row);
+  }
+
+  /** Notes that Hermes is given a message. */
+  hand({ n, channel, handed }: Entry): void {
+    this.#sql.exec("UPDATE inbox SET handed = handed + 1 WHERE n = ?", n);
+    if (handed > 0) this.#count(channel, ({ again }) => ({ again: again + 1 }));
+  }
+
+  /** Its answer was taken by the platform: nothing of it is kept. */
+  done({ n }: Entry): void {
+    this.#sql.exec("DELETE FROM inbox WHERE n = ?", n);
+  }
+
+  /** It cannot be answered: it waits for the owner. */
+  fail({ n }: Entry, why: string): void {
+    this.#sql.exec("UPDATE inbox SET why = ? WHERE n = ?", why, n);
+    this.#sql.exec(
+      `DELETE FROM inbox WHERE why IS NOT NULL AND n NOT IN
+        (SELECT n FROM inbox WHERE why IS NOT NULL ORDER BY n DESC LIMIT ${MOST_FAILED})`,
+    );
+  }
+
+  /** Lets Hermes have a message again that could not be answered, or all of them. */
+  retry(): number {
+    const cursor = this.#sql.exec("UPDATE inbox SET why = NULL, handed = 0 WHERE why IS NOT NULL");
+    cursor.toArray();
+    return cursor.rowsWritten;
+  }
+
+  /** What could not be answered, the oldest first; without a word of it. */
+  failed(): Unanswered[] {
+    const rows = this.#sql.exec<Row>(
+      "SELECT n, channel, received, why FROM inbox WHERE why IS NOT NULL ORDER BY n",
+    );
+    return [...rows].map((row) => ({
+      n: Number(row["n"]),
+      channel: String(row["channel"]),
+      received: Number(row["received"]),
+      why: String(row["why"]),
+    }));
+  }
+
+  /** How many messages wait. */
+  waiting(channel?: string): number {
+    const of = channel === undefined ? "" : "AND channel = ?";
+    const words = channel === undefined ? [] : [channel];
+    const [row] = this.#sql.exec<Row>(`SELECT COUNT(*) AS n FROM inbox WHERE why IS NULL ${of}`, ...words);
+    return Number(row?.["n"] ?? 0);
+  }
+
+  /** What the platform called something that it was sent before, or `null`. */
+  sent(channel: string, what: string): string | null {
+    const [row] = this.#sql.exec<Row>(
+      "SELECT id FROM inbox_sent WHERE channel = ? AND what = ?",
+      channel,
+      what,
+    );
+    return row === undefined ? null : String(row["id"]);
+  }
+
+  /** Notes what a platform took. */
+  noteSent(channel: string, what: string, id: string, now: number): void {
+    this.#sql.exec("INSERT OR REPLACE INTO inbox_sent VALUES (?, ?, ?, ?)", channel, what, id, now);
+    this.#count(channel, () => ({ lastOut: now }));
+  }
+
+  /** From which of its updates on a platform is to be asked. */
+  offset(channel: string): number {
+    return this.#kv.get<number>(`offset ${channel}`) ?? 0;
+  }
+
+  moveOffset(channel: string, offset: number): void {
+    this.#kv.put(`offset ${channel}`, offset);
+  }
+
+  /** What a channel did. */
+  counts(channel: string): Counts {
+    return this.#kv.get<Counts>(`channel ${channel}`) ?? NO_COUNTS;
+  }
+
+  #count(channel: string, change: (counts: Counts) => Partial<Counts>): void {
+    const counts = this.counts(channel);
+    this.#kv.put(`channel ${channel}`, { ...counts, ...change(counts) });
+  }
+
+  #forget(now: number): void {
+    this.#sql.exec("DELETE FROM inbox_known WHERE at < ?", now - NAMES_KEPT);
+    this.#sql.exec("DELETE FROM inbox_sent WHERE at < ?", now - NAMES_KEPT);
+    this.#sql.exec("DELETE FROM inbox WHERE why IS NOT NULL AND received < ?", now - FAILED_KEPT);
+  }
+}
+
+function entryOf(row: Row): Entry {
+  return {
+    n: Number(row["n"]),
+    channel: String(row["channel"]),
+    event: JSON.parse(String(row["event"])) as Event,
+    received: Number(row["received"]),
+    handed: Number(row["handed"]),
+  };
+}

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * The way to Hermes' gateway: its relay, by the bridge beside it (container/sandbox/in_hermes/relay_bridge.py), which
+ * greets it in our place and keeps what it says while we are away. Frames are those of Hermes' relay contract, version 1.
+ */
+import { type Time, within } from "../base/time.ts";
+import type { Event, Outgoing } from "./channel.ts";
+
+/** Port of the bridge in the sandbox. */
+export const RELAY_PORT = 18790;
+/** The bridge answers within so long; milliseconds. */
+const PATIENCE = 10_000;
+
+/** What the relay works with. */
+export interface RelayParts {
+  time: Time;
+  /** The way to the bridge's port. */
+  port(): { fetch(url: string, init?: RequestInit): Promise<Response> };
+  /** Hermes sends something. @returns what the platform calls it. */
+  send(platform: string, message: Outgoing, isLast: boolean): Promise<string>;
+  /** Nobody is heard any more: whoever waits for Hermes asks again what it holds. */
+  lost(): void;
+}
+
+interface Outbound {
+  type: string;
+  requestId?: string;
+  platform?: string;
+  /** What Hermes was given and has not answered. */
+  held?: string[];
+  action?: {
+    op?: string;
+    chat_id?: string;
+    content?: string;
+    reply_to?: string | null;
+    metadata?: { notify?: boolean; thread_id?: string | number | null } | null;
+  };
+}
+
+/** The relay of one instance. */
+export class Relay {
+  readonly #parts: RelayParts;
+  #line: { key: string; socket: WebSocket; held: Set<string> } | null = null;
+  #dialling: Promise<void> | null = null;
+
+  constructor(parts: RelayParts) {
+    this.#parts = parts;
+  }
+
+  /**
+   * Gives Hermes a message, unless it is at it.
+   * @param key the gateway's key of the boot that is to get it.
+   * @throws Error when its bridge cannot be reached.
+   */
+  async hand(key: string, event: Event, id: string): Promise<void> {
+    await this.connect(key);
+    if (this.#line === null) throw new Error("Hermes' relay is gone");
+    if (this.#line.held.has(id)) return;
+    this.#line.held.add(id);
+    this.#line.socket.send(JSON.stringify({ type: "inbound", event, bufferId: id }));
+  }
+
+  /** Sees to it that Hermes is heard. */
+  connect(key: string): Promise<void> {
+    if (this.#line?.key === key) return Promise.resolve();
+    // That of a boot that is over, whether it was heard to end or not.
+    this.#line?.socket.close(1001, "");
+    this.#line = null;
+    this.#dialling ??= this.#dial(key).finally(() => {
+      this.#dialling = null;
+    });
+    return this.#dialling;
+  }
+
+  async #dial(key: string): Promise<void> {
+    const { time, port } = this.#parts;
+    const answer = port().fetch("http://relay/connector", {
+      headers: { upgrade: "websocket", authorization: `Bearer ${key}` },
+    });
+    const socket = (await within(time, PATIENCE, answer))?.webSocket;
+    if (socket == null) throw new Error("Hermes' relay does not answer");
+    const greeted = Promise.withResolvers<string[]>();
+    const over = () => {
+      greeted.reject(new Error("Hermes' relay hung up"));
+      if (this.#line?.socket !== socket) return;
+      this.#line = null;
+      this.#parts.lost();
+    };
+    socket.addEventListener("message", ({ data }) => {
+      const frame = frameOf(data);
+      if (frame?.type === "hello") greeted.resolve(frame.held ?? []);
+      else if (frame?.type === "outbound") void this.#outbound(socket, frame);
+    });
+    socket.addEventListener("close", over);
+    socket.addEventListener("error", over);
+    socket.accept();
+    const held = await within(time, PATIENCE, greeted.promise);
+    if (held === undefined) {
+      socket.close(1001, "");
+      throw new Error("Hermes' relay does not greet");
+    }
+    this.#line = { key, socket, held: new Set(held) };
+  }
+
+  async #outbound(socket: WebSocket, { requestId, platform, action }: Outbound): Promise<void> {
+    const result = await this.#result(platform ?? "", action ?? {});
+    try {
+      socket.send(JSON.stringify({ type: "outbound_result", requestId, result }));
+    } catch {
+      // It is closed; what waits for this asks again by the next one.
+    }
+  }
+
+  async #result(platform: string, action: NonNullable<Outbound["action"]>): Promise<object> {
+    const { op, chat_id: chat, content, reply_to: replyTo, metadata } = action;
+    if (op === "get_chat_info") return { success: true, chat_info: { name: chat ?? "", type: "dm" } };
+    if (op !== "send" || chat === undefined || content === undefined)
+      return { success: false, error: `this connector has no ${op ?? "such"} operation` };
+    const thread = metadata?.thread_id == null ? null : String(metadata.thread_id);
+    try {
+      const message = { chat, thread, text: content, replyTo: replyTo ?? null };
+      return {
+        success: true,
+        message_id: await this.#parts.send(platform, message, metadata?.notify === true),
+      };
+    } catch (error) {
+      return { success: false, error: error instanceof Error ? error.message : "it was not sent" };
+    }
+  }
+}
+
+function frameOf(data: unknown): Outbound | null {
+  try {
+    return typeof data === "string" ? (JSON.parse(data) as Outbound) : null;
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Telegram: what a bot is sent, and what it sends. Only text goes to Hermes; of anything else the person is told so at
+ * once. Facts: core.telegram.org/bots/api.
+ */
+import { digestOf, hex } from "../base/digests.ts";
+import { type Time, within } from "../base/time.ts";
+import { botNumber, TELEGRAM_LONGEST, type TelegramSettings } from "../config/channels.ts";
+import { type Outgoing, type Registration, SendRefused, type Update } from "./channel.ts";
+
+/** An answer to a call comes within so long; milliseconds. */
+const PATIENCE = 15_000;
+/** How long Telegram holds a question for messages when there are none, in seconds. */
+const POLL = 25;
+/** The kinds of updates that are read here. */
+const KINDS = ["message"];
+
+/** The header in which Telegram proves that an update is from it. */
+export const TELEGRAM_PROOF = "x-telegram-bot-api-secret-token";
+
+interface Chat {
+  id: number;
+  type: string;
+  title?: string;
+}
+
+interface Message {
+  message_id: number;
+  message_thread_id?: number;
+  from?: { id: number; is_bot?: boolean; first_name?: string; username?: string };
+  chat: Chat;
+  text?: string;
+  caption?: string;
+  reply_to_message?: { message_id: number; from?: { id: number } };
+  [kind: string]: unknown;
+}
+
+/** One update, as far as it is read here. */
+export interface TelegramUpdate {
+  update_id: number;
+  message?: Message;
+}
+
+/** What a message may hold besides text, as people call it. */
+const MEDIA: Readonly<Record<string, string>> = {
+  photo: "pictures",
+  voice: "voice messages",
+  audio: "audio files",
+  video: "videos",
+  video_note: "videos",
+  document: "files",
+  sticker: "stickers",
+  location: "locations",
+  contact: "contacts",
+  poll: "polls",
+};
+
+/** What Telegram proves itself with: made of the token, so that there is no second secret to keep and rotate. */
+export async function proofOf(token: string): Promise<string> {
+  return hex(await digestOf(`telegram webhook ${token}`));
+}
+
+/** Reads an update. Who is not allowed learns nothing, not even that. */
+export function readUpdate(update: TelegramUpdate, bot: TelegramSettings, name: string): Update {
+  const { message } = update;
+  const from = message?.from;
+  if (message === undefined || from === undefined || from.is_bot === true)
+    return { kind: "nothing", why: "no message" };
+  const { chat } = message;
+  const isAllowed = [from.id, chat.id].some((id) => bot.allow.includes(String(id)));
+  if (!isAllowed) return { kind: "nothing", why: "stranger" };
+  const isGroup = chat.type !== "private";
+  const said = message.text ?? message.caption ?? "";
+  const number = Number(botNumber(bot.token));
+  if (isGroup && !isAddressed(said, name) && message.reply_to_message?.from?.id !== number)
+    return { kind: "nothing", why: "not for the bot" };
+  const thread = message.message_thread_id === undefined ? null : String(message.message_thread_id);
+  const at = { chat: String(chat.id), thread, message: String(message.message_id) };
+  const other = Object.keys(MEDIA).find((kind) => message[kind] !== undefined);
+  if (other !== undefined || said.trim() === "")
+    return {
+      kind: "answer",
+      ...at,
+      text: `I cannot take ${MEDIA[other ?? ""] ?? "this"} here yet, only text.`,
+    };
+  const replyTo = message.reply_to_message?.message_id;
+  return {
+    kind: "message",
+    message: {
+      id: String(update.update_id),
+      event: {
+        text: isGroup ? withoutName(said, name) : said,
+        message_type: "text",
+        message_id: at.message,
+        ...(replyTo === undefined ? {} : { reply_to_message_id: String(replyTo) }),
+        source: {
+          platform: "telegram",
+          chat_id: at.chat,
+          chat_type: isGroup ? "group" : "dm",
+          ...(chat.title === undefined ? {} : { chat_name: chat.title }),
+          user_id: String(from.id),
+          ...(from.first_name === undefined ? {} : { user_name: from.first_name }),
+          ...(thread === null ? {} : { thread_id: thread }),
+          message_id: at.message,
+        },
+      },
+    },
+  };
+}
+
+/** Whether a group's message is for the bot: it is called by its name, or given a command. */
+function isAddressed(text: string, name: string): boolean {
+  const mention = new RegExp(`@${name}\\b`, "i");
+  return name !== "" && mention.test(text) ? true : /^\/\w+(?:\s|$)/.test(text);
+}
+
+function withoutName(text: string, name: string): string {
+  return name === "" ? text : text.replace(new RegExp(`\\s*@${name}\\b`, "gi"), "").trim();
+}
+
+/** What Telegram answers to every call. */
+interface Answer {
+  ok: boolean;
+  result?: unknown;
+  error_code?: number;
+  description?: string;
+  parameters?: { retry_after?: number };
+}
+
+/** What the client works with. */
+export interface TelegramParts {
+  bot: TelegramSettings;
+  time: Time;
+  fetch(url: string, init: RequestInit): Promise<Response>;
+}
+
+/** One bot's calls. */
+export class Telegram {
+  readonly #parts: TelegramParts;
+
+  constructor(parts: TelegramParts) {
+    this.#parts = parts;
+  }
+
+  /** The bot's name. */
+  async name(): Promise<string> {
+    const me = (await this.#call("getMe", {})) as { username?: string };
+    return me.username ?? "";
+  }
+
+  /** Whether, and where, Telegram sends messages. */
+  async registration(): Promise<Registration> {
+    const [bot, told] = [await this.name(), await this.#call("getWebhookInfo", {})];
+    const info = told as { url?: string; pending_update_count?: number; last_error_message?: string };
+    return {
+      bot,
+      address: info.url ?? "",
+      trouble: info.last_error_message ?? null,
+      waiting: info.pending_update_count ?? 0,
+    };
+  }
+
+  /** Has messages sent to an address; what waits is sent there, too. */
+  async register(address: string): Promise<void> {
+    const { token } = this.#parts.bot;
+    await this.#call("setWebhook", {
+      url: address,
+      secret_token: await proofOf(token),
+      allowed_updates: KINDS,
+      max_connections: 10,
+    });
+  }
+
+  /** Has messages kept until they are asked for; none is lost by it. */
+  async unregister(): Promise<void> {
+    await this.#call("deleteWebhook", {});
+  }
+
+  /** Waits for messages from `offset` on. */
+  async updates(offset: number): Promise<TelegramUpdate[]> {
+    const asked = { offset, timeout: POLL, allowed_updates: KINDS };
+    return (await this.#call("getUpdates", asked, PATIENCE + POLL * 1000)) as TelegramUpdate[];
+  }
+
+  /**
+   * Sends a message.
+   * @returns its number.
+   * @throws SendRefused.
+   */
+  async send({ chat, thread, text, replyTo }: Outgoing): Promise<string> {
+    const sent = (await this.#call("sendMessage", {
+      chat_id: chat,
+      text: text.slice(0, TELEGRAM_LONGEST),
+      ...(thread === null ? {} : { message_thread_id: Number(thread) }),
+      ...(replyTo === null
+        ? {}
+        : { reply_parameters: { message_id: Number(replyTo), allow_sending_without_reply: true } }),
+    })) as { message_id: number };
+    return String(sent.message_id);
+  }
+
+  /** Shows that an answer is being written, for some seconds. */
+  async typing(chat: string, thread: string | null): Promise<void> {
+    const at = thread === null ? {} : { message_thread_id: Number(thread) };
+    await this.#call("sendChatAction", { chat_id: chat, action: "typing", ...at });
+  }
+
+  /** @throws SendRefused: nothing of what it says holds the token. */
+  async #call(method: string, body: object, patience = PATIENCE): Promise<unknown> {
+    const answer = await this.#ask(method, body, patience);
+    if (answer.ok) return answer.result;
+    const code = answer.error_code ?? 0;
+    const wait = (answer.parameters?.retry_after ?? 0) * 1000;
+    // What Telegram has to say of our call is final; of itself, or of too many calls, it is not.
+    const isFinal = code >= 400 && code < 500 && code !== 429 && code !== 409;
+    throw new SendRefused(`Telegram: ${answer.description ?? `${method} failed`}`, isFinal, wait);
+  }
+
+  async #ask(method: string, body: object, patience: number): Promise<Answer> {
+    const { bot, fetch, time } = this.#parts;
+    const left = new AbortController();
+    const call = fetch(`${bot.apiUrl}/bot${bot.token}/${method}`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify(body),
+      redirect: "manual",
+      signal: left.signal,
+    }).then((response) => response.json<Answer>());
+    try {
+      const answer = await within(time, patience, call);
+      if (answer !== undefined) return answer;
+    } catch {
+      // Its message may name the address, and with it the token.
+      throw new SendRefused("Telegram could not be reached", false);
+    } finally {
+      left.abort();
+    }
+    throw new SendRefused("Telegram did not answer in time", false);
+  }
+}

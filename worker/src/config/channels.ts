@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+/** The channels by which people write to Hermes, as the owner declared them. One secret holds them all. */
+import * as z from "zod/mini";
+import { json } from "./kinds.ts";
+
+/** Where Telegram's bots are served. */
+const TELEGRAM_API = "https://api.telegram.org";
+
+const telegram = z.object({
+  /** As the platform's BotFather gave it: the bot's number, a colon, a secret. */
+  token: z.string().check(z.regex(/^\d{1,20}:[\w-]{20,100}$/, "has no bot token for telegram")),
+  /** Who may write: numbers of people, or (negative) of groups. */
+  allow: z.array(z.string().check(z.regex(/^-?\d{1,20}$/, "lists no number of a person or group"))),
+  /** How messages come: sent to the Worker, or asked for by it. Empty = as the deployment can be reached. */
+  receive: z._default(z.enum(["", "webhook", "poll"], "must receive by webhook or poll"), ""),
+});
+
+/** Reads the declaration; nothing declared is no channel. */
+export const channels = json(z.object({ telegram: z.nullish(telegram) }), "{}");
+
+/** A Telegram bot. */
+export interface TelegramSettings {
+  token: string;
+  allow: readonly string[];
+  receive: "webhook" | "poll";
+  apiUrl: string;
+}
+
+/** The channels of one deployment. */
+export interface ChannelSettings {
+  telegram: TelegramSettings | null;
+}
+
+/**
+ * @param reachable whether the platforms can send to this deployment.
+ * @param api a server of Telegram's API in place of its own; empty = its own.
+ */
+export function channelsOf(
+  declared: z.infer<typeof channels>,
+  reachable: boolean,
+  api: string,
+): ChannelSettings {
+  const { telegram: bot } = declared;
+  if (bot == null) return { telegram: null };
+  return {
+    telegram: {
+      token: bot.token,
+      allow: bot.allow,
+      receive: bot.receive || (reachable ? "webhook" : "poll"),
+      apiUrl: api || TELEGRAM_API,
+    },
+  };
+}
+
+/** The number of a bot, which is the first part of its token and no secret. */
+export function botNumber(token: string): string {
+  return token.slice(0, token.indexOf(":"));
+}
+
+/** A bot that Hermes speaks as, and what it is told of its platform. Names are those of its relay contract, version 1. */
+export interface Relayed {
+  botId: string;
+  descriptor: Descriptor;
+}
+
+/** What Hermes is told when it greets its connector. */
+export interface Descriptor {
+  contract_version: 1;
+  platform: string;
+  label: string;
+  /** The longest message, in units of `len_unit`. */
+  max_message_length: number;
+  supports_draft_streaming: boolean;
+  supports_edit: boolean;
+  supports_threads: boolean;
+  markdown_dialect: string;
+  len_unit: "chars" | "utf16";
+}
+
+/** What Telegram takes in one message, in UTF-16 units. */
+export const TELEGRAM_LONGEST = 4096;
+
+const TELEGRAM: Descriptor = {
+  contract_version: 1,
+  platform: "telegram",
+  label: "Telegram",
+  max_message_length: TELEGRAM_LONGEST,
+  supports_draft_streaming: false,
+  supports_edit: false,
+  supports_threads: true,
+  markdown_dialect: "plain",
+  len_unit: "utf16",
+};
+
+/** The bots that Hermes speaks as, by the platform's name -> the bot's number: no secret is in it. */
+export const bots = json(z.record(z.string(), z.string()), "{}");
+
+/** What Hermes is told of them. */
+export function relayed(numbers: Readonly<Record<string, string>>): Relayed[] {
+  return Object.values(numbers).map((botId) => ({ botId, descriptor: TELEGRAM }));
+}

@@ -1,0 +1,379 @@
+// SPDX-License-Identifier: Apache-2.0
+import { runInDurableObject } from "cloudflare:test";
+import { describe, expect, it } from "vitest";
+import { Log, Redactor } from "../src/base/log.ts";
+import { Channels } from "../src/channels/channels.ts";
+import { MOST } from "../src/channels/inbox.ts";
+import { proofOf, TELEGRAM_PROOF, type TelegramUpdate } from "../src/channels/telegram.ts";
+import { type Env, settingsOf } from "../src/config/settings.ts";
+import { anew, ask, askWith, env, refusal, woken } from "./helpers.ts";
+import { ManualTime } from "./stand-ins/sandbox.ts";
+
+const TOKEN = "4242:AAstand-in_token_0123456789abcdefghij";
+const DECLARED = {
+  HERMES_CHANNELS: JSON.stringify({ telegram: { token: TOKEN, allow: ["77", "-500"] } }),
+  HERMES_BOTS: '{"telegram":"4242"}',
+  HERMES_PUBLIC_URL: "https://hermes.example.com",
+};
+
+interface Frame {
+  type: string;
+  bufferId?: string;
+  requestId?: string;
+  event?: { text: string; message_id: string; source: { chat_id: string } };
+  result?: { success: boolean; message_id?: string; error?: string };
+}
+
+/** Hermes and the bridge beside it; each is as good as it is told to be. */
+class StandInHermes {
+  readonly given: Frame[] = [];
+  readonly results: Frame[] = [];
+  /** What it answers by itself; `null` leaves the answer to the test. */
+  answers: ((text: string) => string) | null = (text) => `heard ${text}`;
+  #socket: WebSocket | null = null;
+  #held = new Map<string, Frame>();
+  #requests = 0;
+
+  port = () => ({
+    fetch: async (): Promise<Response> => {
+      const { 0: outside, 1: inside } = new WebSocketPair();
+      this.#socket = inside;
+      inside.addEventListener("message", ({ data }) => this.#take(JSON.parse(String(data)) as Frame));
+      inside.accept();
+      inside.send(JSON.stringify({ type: "hello", held: [...this.#held.keys()] }));
+      return new Response(null, { status: 101, webSocket: outside });
+    },
+  });
+
+  /** The process dies: all that it was given is forgotten. */
+  die(): void {
+    this.#held.clear();
+    this.#socket?.close(1011, "");
+  }
+
+  say(frame: Frame, text: string, notify = true): void {
+    const { event } = frame;
+    this.#socket?.send(
+      JSON.stringify({
+        type: "outbound",
+        requestId: `r${this.#requests++}`,
+        platform: "telegram",
+        action: {
+          op: "send",
+          chat_id: event?.source.chat_id,
+          content: text,
+          reply_to: event?.message_id,
+          metadata: { notify },
+        },
+      }),
+    );
+  }
+
+  #take(frame: Frame): void {
+    if (frame.type === "outbound_result") return void this.results.push(frame);
+    this.given.push(frame);
+    this.#held.set(frame.bufferId ?? "", frame);
+    if (this.answers !== null) this.say(frame, this.answers(frame.event?.text ?? ""));
+  }
+}
+
+/** Everything around the channels of one object, over several of its lives. */
+class World {
+  readonly hermes = new StandInHermes();
+  readonly sent: { chat_id: string; text: string; reply_parameters?: { message_id: number } }[] = [];
+  readonly time = new ManualTime();
+  /** What Telegram answers to the next calls of a message. */
+  readonly refusals: object[] = [];
+  /** Why Hermes does not start. */
+  broken: Error | null = null;
+  #updates = 0;
+
+  constructor(readonly storage: DurableObjectStorage) {}
+
+  life(): Channels {
+    return new Channels({
+      settings: settingsOf({ ...env, ...DECLARED } as Env),
+      storage: this.storage,
+      life: {
+        withSeat: async (_why, _writes, turn) => {
+          if (this.broken !== null) throw this.broken;
+          return turn({ keys: { gatewayKey: "k", capability: "", dashboardToken: "" } });
+        },
+        arrive: (_isActivity, answer) => answer(),
+        stay: (work) => void work.catch(() => undefined),
+      },
+      time: this.time,
+      log: new Log(new Redactor([TOKEN])),
+      port: this.hermes.port,
+      fetch: async (url, init) => this.#telegram(url, JSON.parse(String(init.body))),
+    });
+  }
+
+  update(text: string, more: object = {}, id = ++this.#updates): TelegramUpdate {
+    return {
+      update_id: id,
+      message: {
+        message_id: id + 100,
+        from: { id: 77, first_name: "Ann" },
+        chat: { id: 77, type: "private" },
+        text,
+        ...more,
+      },
+    };
+  }
+
+  #telegram(url: string, body: { chat_id: string; text: string }): Response {
+    if (!url.endsWith("/sendMessage")) return Response.json({ ok: true, result: { username: "the_bot" } });
+    const refused = this.refusals.shift();
+    if (refused !== undefined) return Response.json({ ok: false, ...refused });
+    this.sent.push(body);
+    return Response.json({ ok: true, result: { message_id: this.sent.length } });
+  }
+}
+
+let rooms = 0;
+const inWorld = (test: (world: World) => Promise<void>) => async () => {
+  const stub = env.PLAIN.getByName(`channels ${rooms++}`);
+  await runInDurableObject(stub, (_, { storage }) => test(new World(storage)));
+};
+
+/** Lets everything go on that waits for no time. */
+async function settle(): Promise<void> {
+  for (let turn = 0; turn < 30; turn++) await scheduler.wait(0);
+}
+
+describe("a message", () => {
+  it(
+    "is answered, and nothing of it is kept",
+    inWorld(async (world) => {
+      const channels = world.life();
+      expect(await channels.telegram(world.update("hello"))).toBe("new");
+      await settle();
+      expect(world.sent).toEqual([
+        expect.objectContaining({
+          chat_id: "77",
+          text: "heard hello",
+          reply_parameters: { message_id: 101, allow_sending_without_reply: true },
+        }),
+      ]);
+      expect([...world.storage.sql.exec("SELECT * FROM inbox")]).toEqual([]);
+      expect(channels.views()["telegram"]).toMatchObject({ waiting: 0, again: 0, trouble: null });
+    }),
+  );
+
+  it(
+    "that is delivered again is taken once",
+    inWorld(async (world) => {
+      const channels = world.life();
+      const update = world.update("hello");
+      expect(await channels.telegram(update)).toBe("new");
+      expect(await channels.telegram(update)).toBe("known");
+      await settle();
+      expect(await world.life().telegram(update)).toBe("known");
+      await settle();
+      expect(world.sent).toHaveLength(1);
+    }),
+  );
+
+  it(
+    "waits for the one before it in its chat, and for none in another",
+    inWorld(async (world) => {
+      world.hermes.answers = null;
+      const channels = world.life();
+      await channels.telegram(world.update("one"));
+      await channels.telegram(world.update("two"));
+      await channels.telegram(world.update("other", { chat: { id: -500, type: "group" }, text: "/other" }));
+      await settle();
+      expect(world.hermes.given.map(({ event }) => event?.text)).toEqual(["one", "/other"]);
+      world.hermes.say(world.hermes.given[0] as Frame, "done");
+      await settle();
+      expect(world.hermes.given.map(({ event }) => event?.text)).toEqual(["one", "/other", "two"]);
+    }),
+  );
+
+  it(
+    "is handed over again when Hermes dies of it, four times; then the person is told, and the owner may try again",
+    inWorld(async (world) => {
+      world.hermes.answers = null;
+      const channels = world.life();
+      await channels.telegram(world.update("poison"));
+      for (let death = 0; death < 4; death++) {
+        await settle();
+        world.hermes.die();
+        await settle();
+        await world.time.pass(120_000);
+      }
+      await settle();
+      expect(world.hermes.given).toHaveLength(4);
+      expect(world.sent.map(({ text }) => text)).toEqual([expect.stringContaining("could not answer")]);
+      expect(channels.failed()).toEqual([
+        expect.objectContaining({ channel: "telegram", why: expect.stringContaining("hung up") }),
+      ]);
+      world.hermes.answers = (text) => `heard ${text}`;
+      expect(channels.retry()).toBe(1);
+      await settle();
+      expect(world.sent.at(-1)?.text).toBe("heard poison");
+      expect(channels.failed()).toEqual([]);
+    }),
+  );
+
+  it(
+    "is given up when Hermes does not start for a quarter of an hour",
+    inWorld(async (world) => {
+      world.broken = new Error("no image");
+      const channels = world.life();
+      await channels.telegram(world.update("hello"));
+      for (let minute = 0; minute < 18; minute++) {
+        await settle();
+        expect(world.sent).toHaveLength(minute < 14 ? 0 : world.sent.length);
+        await world.time.pass(60_000);
+      }
+      await settle();
+      expect(world.sent).toHaveLength(1);
+      expect(channels.failed()).toEqual([expect.objectContaining({ why: "no image" })]);
+    }),
+  );
+
+  it(
+    "is taken up by the object's next life; of what Hermes is at, it is not given a second one",
+    inWorld(async (world) => {
+      world.hermes.answers = null;
+      await world.life().telegram(world.update("hello"));
+      await settle();
+      world.life().resume();
+      await settle();
+      expect(world.hermes.given).toHaveLength(1);
+      world.hermes.say(world.hermes.given[0] as Frame, "at last");
+      await settle();
+      expect(world.sent.map(({ text }) => text)).toEqual(["at last"]);
+      expect([...world.storage.sql.exec("SELECT * FROM inbox")]).toEqual([]);
+    }),
+  );
+
+  it(
+    "whose answer Hermes says twice is answered once",
+    inWorld(async (world) => {
+      world.hermes.answers = null;
+      await world.life().telegram(world.update("hello"));
+      await settle();
+      const [frame] = world.hermes.given as [Frame];
+      world.hermes.say(frame, "one answer");
+      world.hermes.say(frame, "one answer");
+      await settle();
+      expect(world.sent).toHaveLength(1);
+      expect(world.hermes.results.map(({ result }) => result)).toEqual([
+        { success: true, message_id: "1" },
+        { success: true, message_id: "1" },
+      ]);
+    }),
+  );
+
+  it(
+    "that the platform refuses for now is sent again; for good, it is done",
+    inWorld(async (world) => {
+      const channels = world.life();
+      world.refusals.push({ error_code: 429, parameters: { retry_after: 3 } }, { error_code: 502 });
+      await channels.telegram(world.update("hello"));
+      await settle();
+      await world.time.pass(3000);
+      await settle();
+      await world.time.pass(2000);
+      await settle();
+      expect(world.sent).toHaveLength(1);
+      world.refusals.push({ error_code: 403, description: "Forbidden: bot was blocked by the user" });
+      await channels.telegram(world.update("blocked"));
+      await settle();
+      expect(channels.views()["telegram"]).toMatchObject({ waiting: 0 });
+      expect(channels.views()["telegram"]?.trouble).toContain("blocked by the user");
+    }),
+  );
+
+  it(
+    "/stop is given to Hermes while it is at another one",
+    inWorld(async (world) => {
+      world.hermes.answers = null;
+      const channels = world.life();
+      await channels.telegram(world.update("a long one"));
+      await settle();
+      await channels.telegram(world.update("/stop"));
+      await settle();
+      expect(world.hermes.given.map(({ event }) => event?.text)).toEqual(["a long one", "/stop"]);
+    }),
+  );
+
+  it(
+    "beyond those that may wait is dropped, and counted",
+    inWorld(async (world) => {
+      world.broken = new Error("not yet");
+      const channels = world.life();
+      for (let number = 0; number < MOST + 3; number++) await channels.telegram(world.update("more"));
+      expect(channels.views()["telegram"]).toMatchObject({ waiting: MOST, dropped: 3 });
+    }),
+  );
+});
+
+describe("what is for nobody", () => {
+  it.each([
+    ["a stranger's", { from: { id: 666, first_name: "Eve" }, chat: { id: 666, type: "private" } }, "nothing"],
+    ["a bot's", { from: { id: 77, is_bot: true } }, "nothing"],
+    ["a group's talk", { chat: { id: -500, type: "group" } }, "nothing"],
+    ["another group's", { from: { id: 666 }, chat: { id: -501, type: "group" }, text: "/x" }, "nothing"],
+    ["a group's word to the bot", { chat: { id: -500, type: "group" }, text: "so, @the_bot?" }, "new"],
+    [
+      "a group's answer to the bot",
+      { chat: { id: -500, type: "group" }, reply_to_message: { message_id: 1, from: { id: 4242 } } },
+      "new",
+    ],
+    ["a picture", { text: undefined, photo: [{}] }, "answer"],
+  ])("%s message", async (_name, more, taken) => {
+    await inWorld(async (world) => {
+      expect(await world.life().telegram(world.update("hello", more))).toBe(taken);
+      await settle();
+      expect(world.sent).toHaveLength(taken === "nothing" ? 0 : 1);
+      expect(world.hermes.given).toHaveLength(taken === "new" ? 1 : 0);
+    })();
+  });
+});
+
+describe("the Worker", () => {
+  const post = async (body: string, proof?: string, change: Record<string, string> = DECLARED) =>
+    askWith(
+      change,
+      "/channels/telegram",
+      { "content-type": "application/json", [TELEGRAM_PROOF]: proof ?? (await proofOf(TOKEN)) },
+      { method: "POST", body },
+    );
+
+  it("knows no channel that is not declared", async () => {
+    expect(await refusal(await post("{}", "", { HERMES_CHANNELS: "" }))).toMatchObject({
+      code: "no_channel",
+    });
+  });
+
+  it.each(["", "x", "0".repeat(64)])("takes nothing with the proof %j", async (proof) => {
+    expect(await refusal(await post("{}", proof))).toMatchObject({ status: 401, code: "bad_signature" });
+  });
+
+  it.each(["", "{}", "[]", "nonsense", '{"update_id": "x"}'])("takes no update that is %j", async (body) => {
+    expect(await refusal(await post(body))).toMatchObject({ status: 400, code: "bad_update" });
+  });
+
+  it("takes a stranger's message without asking the instance", async () => {
+    await anew();
+    const stranger = {
+      update_id: 1,
+      message: { message_id: 1, from: { id: 666 }, chat: { id: 666, type: "private" }, text: "x" },
+    };
+    const answers = await Promise.all(Array.from({ length: 50 }, () => post(JSON.stringify(stranger))));
+    expect(answers.map(({ status }) => status)).toEqual(Array(50).fill(200));
+    expect(await woken()).toBe(false);
+  });
+
+  it.each(["{", '{"address":"http://x"}', '{"address":7}', "{}"])(
+    "refuses a registration %j",
+    async (body) => {
+      const answer = await ask("/api/instance/channels/register", { method: "POST", body });
+      expect(await refusal(answer)).toMatchObject({ status: 400, code: "bad_registration" });
+    },
+  );
+});
