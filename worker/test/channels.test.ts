@@ -10,6 +10,7 @@ import { anew, ask, askWith, env, refusal, woken } from "./helpers.ts";
 import { ManualTime } from "./stand-ins/sandbox.ts";
 
 const TOKEN = "4242:AAstand-in_token_0123456789abcdefghij";
+const WRONG_PROOFS = ["", "x", "0".repeat(64)];
 const DECLARED = {
   HERMES_CHANNELS: JSON.stringify({ telegram: { token: TOKEN, allow: ["77", "-500"] } }),
   HERMES_BOTS: '{"telegram":"4242"}',
@@ -260,8 +261,11 @@ describe("a message", () => {
       world.hermes.say(frame, "one answer");
       world.hermes.say(frame, "one answer");
       await settle();
+      world.hermes.say(frame, "one answer");
+      await settle();
       expect(world.sent).toHaveLength(1);
       expect(world.hermes.results.map(({ result }) => result)).toEqual([
+        { success: true, message_id: "1" },
         { success: true, message_id: "1" },
         { success: true, message_id: "1" },
       ]);
@@ -350,7 +354,7 @@ describe("the Worker", () => {
     });
   });
 
-  it.each(["", "x", "0".repeat(64)])("takes nothing with the proof %j", async (proof) => {
+  it.each(WRONG_PROOFS)("takes nothing with a wrong proof, as %j", async (proof) => {
     expect(await refusal(await post("{}", proof))).toMatchObject({ status: 401, code: "bad_signature" });
   });
 
