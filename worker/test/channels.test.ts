@@ -354,7 +354,7 @@ describe("the Worker", () => {
     });
   });
 
-  it.each(WRONG_PROOFS)("takes nothing with a wrong proof, as %j", async (proof) => {
+  it.each(WRONG_PROOFS)("takes nothing with the proof %s", async (proof) => {
     expect(await refusal(await post("{}", proof))).toMatchObject({ status: 401, code: "bad_signature" });
   });
 
