@@ -27,11 +27,12 @@ def job_records(home: str) -> list[dict[str, Any]] | None:
 
     None when there is a file of which nobody can tell what it says.
     """
+    path = os.path.join(home, "cron", "jobs.json")
+    if not os.path.isfile(path):
+        return None if os.path.lexists(path) else []
     try:
-        with open(os.path.join(home, "cron", "jobs.json"), encoding="utf-8-sig") as file:
+        with open(path, encoding="utf-8-sig") as file:
             content = json.loads(file.read(), strict=False)
-    except FileNotFoundError:
-        return []
     except (OSError, ValueError, RecursionError):
         return None
     jobs = content.get("jobs") if isinstance(content, dict) else content

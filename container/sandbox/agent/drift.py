@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 
 from sandbox.agent import found
 from sandbox.agent.found import CONFIG, JOBS, MEMORIES, Tree
 from sandbox.agent.record import Record
+from sandbox.errors import SandboxError
 from sandbox.job_records import home_in_use, job_records
 from sandbox.paths import Paths, read_text, write_private
 
@@ -68,8 +70,7 @@ class _Here:
         here: dict[str, str | None] = {}
         for name in self.items:
             if found.is_file(name):
-                tree = Tree(self.home, name)
-                here[name] = self._tree(name, tree) if not tree.elsewhere else found.UNREADABLE
+                here[name] = self._tree(name, Tree(self.home, name))
         here.update(self._jobs())
         here.update(self._values())
         if self.now != self.seen:
@@ -77,8 +78,6 @@ class _Here:
         return here
 
     def _tree(self, name: str, tree: Tree) -> str | None:
-        if not tree.exists:
-            return None
         signature = tree.signature()
         before = self.seen.get(name)
         known = before[1] if before and before[0] == signature else tree.digest_if_any()
@@ -121,8 +120,14 @@ class _Here:
             from sandbox.agent.hermes_settings import HermesSettings
 
             managed = json.loads(read_text(os.path.join(self.paths.managed, "config.yaml")) or "{}")
-            with HermesSettings(self.paths, {}, managed) as settings:
-                before = [signature, settings.look(names, soul=False)["values"]]
+            values: dict[str, str | None] = dict.fromkeys(names, found.UNREADABLE)
+            # Whoever asks how Hermes is must be answered, whatever the agent put there.
+            with (
+                contextlib.suppress(SandboxError),
+                HermesSettings(self.paths, {}, managed) as settings,
+            ):
+                values = settings.look(names, soul=False)["values"]
+            before = [signature, values]
         self.now[CONFIG] = before
-        values: dict[str, str | None] = before[1]
-        return values
+        found_before: dict[str, str | None] = before[1]
+        return found_before

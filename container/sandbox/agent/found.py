@@ -25,6 +25,7 @@ UNREADABLE = "unreadable"
 # What an archive may have; more than that was not laid by us, and is not read to its end.
 FILES = 2000
 UNPACKED = 32 << 20
+_DEEPEST = 64
 _LARGE = "more than can be declared"
 # What decides of a job what it does and when, as Hermes keeps it.
 _OF_A_JOB = (
@@ -93,19 +94,25 @@ class Tree:
 
     def signature(self) -> str:
         """Return what differs as soon as something was written, in most cases; costs no reading."""
-        return digest([[name, *_marks(status)] for name, _path, status in self._entries()])
+        try:
+            return digest([[name, *_marks(status)] for name, _path, status in self._entries()])
+        except OSError:
+            return UNREADABLE
 
     def digest_if_any(self) -> str | None:
         """Return the digest, None where there is nothing."""
         if not self.exists:
-            return None
+            return UNREADABLE if self.elsewhere else None
         total = 0
         lines: list[list[object]] = []
-        for name, path, status in self._entries():
-            total += status.st_size
-            if len(lines) >= FILES or total > UNPACKED:
-                return _LARGE
-            lines.append([name, bool(status.st_mode & stat.S_IXUSR), _content(path, status)])
+        try:
+            for name, path, status in self._entries():
+                total += status.st_size
+                if len(lines) >= FILES or total > UNPACKED:
+                    return _LARGE
+                lines.append([name, bool(status.st_mode & stat.S_IXUSR), _content(path, status)])
+        except OSError:  # what is going on there cannot be told
+            return UNREADABLE
         return digest(lines)
 
     def _entries(self) -> Iterator[tuple[str, str, os.stat_result]]:
@@ -135,7 +142,7 @@ def _walk(root: str, folder: str) -> Iterator[tuple[str, str, os.stat_result]]:
     """Yield what is no folder, in the order of the names, and no more than is of use."""
     for entry in sorted(os.scandir(os.path.join(root, folder)), key=lambda entry: entry.name):
         name = os.path.join(folder, entry.name)
-        if entry.is_dir(follow_symlinks=False):
+        if entry.is_dir(follow_symlinks=False) and name.count("/") < _DEEPEST:
             if entry.name not in CACHE_FOLDERS:
                 yield from _walk(root, name)
         elif not name.endswith((".pyc", ".pyo")):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_PATIENCE = 60.0
+# For an answer, in seconds: less than whoever asks for a status has.
+_PATIENCE = 40.0
 
 
 class HermesSettings:
@@ -63,6 +65,8 @@ class HermesSettings:
         try:
             process.stdin.write(json.dumps(question) + "\n")
             process.stdin.flush()
+            if not select.select([process.stdout], [], [], _PATIENCE)[0]:
+                process.kill()
             answer = json.loads(process.stdout.readline())
         except (OSError, ValueError) as error:
             last = process.communicate(timeout=5)[1].strip().splitlines()[-1:]

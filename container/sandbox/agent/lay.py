@@ -8,9 +8,11 @@ first, so that a laying that was cut is gone on with and not taken for somebody'
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import shutil
+import subprocess
 
 from sandbox.agent import found
 from sandbox.agent.declared import Declared
@@ -35,7 +37,7 @@ def lay(paths: Paths, declared: Declared, environ: dict[str, str], managed: dict
     """
     with paths.locked("save.lock"):  # no backup shall have half of it
         stage = paths.beside_home("declaring")
-        shutil.rmtree(stage, ignore_errors=True)
+        _clear(stage)
         os.makedirs(stage, 0o700)
         home = home_in_use(paths.home)
         for cut in glob.glob(f"{glob.escape(os.path.join(home, DECLARED))}.*.new"):
@@ -44,7 +46,7 @@ def lay(paths: Paths, declared: Declared, environ: dict[str, str], managed: dict
             with HermesSettings(paths, environ, managed) as settings:
                 _Laying(home, declared, stage, settings).run()
         finally:
-            shutil.rmtree(stage, ignore_errors=True)
+            _clear(stage)
 
 
 class _Laying:
@@ -112,8 +114,7 @@ class _Laying:
 
     def _see_home(self, names: list[str]) -> None:
         for name in filter(is_file, names):
-            tree = Tree(self.home, name)
-            self.here[name] = found.UNREADABLE if tree.elsewhere else tree.digest_if_any()
+            self.here[name] = Tree(self.home, name).digest_if_any()
         paths = {name: self._path(name) for name in names if name.startswith(f"{CONFIG}/")}
         # Hermes writes a soul of its own when it finds none.
         soul = self.here.get(SOUL) is not None and self._laid(SOUL) is None
@@ -247,6 +248,14 @@ class _Laying:
         record = self.record
         record.items, record.archive, record.unfinished = items, self.declared.digest, False
         record.write()
+
+
+def _clear(stage: str) -> None:
+    """Remove what is left of a laying, however deep the agent dug."""
+    with contextlib.suppress(RecursionError):
+        shutil.rmtree(stage, ignore_errors=True)
+    if os.path.lexists(stage):
+        subprocess.run(["rm", "-rf", "--", stage], check=False)
 
 
 def _of_job(job: dict[str, Any]) -> dict[str, Any]:

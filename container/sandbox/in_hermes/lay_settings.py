@@ -48,7 +48,7 @@ class Refused(Exception):
 
 def read_config() -> tuple[str, dict[str, Any]] | None:
     """Return the text and what Hermes reads in it; None when that is no configuration."""
-    if os.path.islink(CONFIG):
+    if os.path.islink(CONFIG) or (os.path.exists(CONFIG) and not os.path.isfile(CONFIG)):
         return None
     try:
         with open(CONFIG, encoding="utf-8") as file:
@@ -96,7 +96,7 @@ def is_default_soul() -> bool:
 
     path = os.path.join(HOME, "SOUL.md")
     try:
-        if os.path.islink(path):
+        if os.path.islink(path) or not os.path.isfile(path):
             return False
         with open(path, encoding="utf-8") as file:
             text = file.read(1 << 20)

@@ -514,3 +514,50 @@ def test_no_backup_has_half_of_it(ready: Box) -> None:
             fcntl.flock(lock, fcntl.LOCK_UN)
             assert laying.wait(30) == 0
     assert text(ready, "SOUL.md") == FILES["SOUL.md"]
+
+
+def test_the_home_of_the_profile_that_hermes_works_in_is_laid(ready: Box) -> None:
+    write(ready, "active_profile", "work\n")
+    (ready.home / "profiles" / "work").mkdir(parents=True)
+    lay(ready, agent(FILES))
+    assert told(ready) == (ITEMS, {})
+    assert text(ready, "profiles/work/SOUL.md") == FILES["SOUL.md"]
+    assert text(ready, "SOUL.md") is None
+
+
+def test_nothing_that_the_agent_puts_there_stops_a_start_or_a_status(ready: Box) -> None:
+    declared = agent(FILES)
+    lay(ready, declared)
+    odd = {"soul": "SOUL.md", "skills/greet": "skills/greet/SKILL.md", "pipe": "skills/greet/x"}
+    for name in odd.values():
+        (ready.home / name).unlink(missing_ok=True)
+        os.mkfifo(ready.home / name)
+    below = ready.home / "skills" / "greet"
+    for _ in range(1500):
+        below /= "d"
+        below.mkdir()
+    changed = dict.fromkeys(("skills/greet", "soul"), "changed by Hermes or its owner")
+    assert told(ready) == (["memories/USER.md"], changed)
+    (ready.home / "cron").mkdir()
+    os.mkfifo(ready.home / "cron" / "jobs.json")
+    jobs = {"morning": {"schedule": "0 7 * * *", "prompt": "x"}}
+    lay(ready, agent({**FILES, "SOUL.md": "newer"}, cron_jobs=jobs))
+    assert told(ready)[1] == {**changed, "jobs/morning": "what is there cannot be read"}
+    # And a folder where a file was.
+    (ready.home / "SOUL.md").unlink()
+    (ready.home / "SOUL.md").mkdir()
+    assert told(ready)[1]["soul"] == changed["soul"]
+    lay(ready, agent(FILES, take_over=["soul", "skills"]))
+    assert told(ready) == (ITEMS, {})
+    assert text(ready, "SOUL.md") == FILES["SOUL.md"]
+
+
+def test_what_may_not_be_read_is_kept(ready: Box) -> None:
+    lay(ready, agent(FILES))
+    shut = ready.home / "skills" / "greet" / "scripts"
+    shut.chmod(0)
+    (ready.run / "go").unlink()
+    ready.obeys("go", stdin=go(agent({**FILES, "skills/greet/SKILL.md": "newer"})))
+    said = json.loads(ready.obeys("status").stdout)["agent"]
+    shut.chmod(0o700)
+    assert said["kept"] == [{"item": "skills/greet", "why": "what is there cannot be read"}]
