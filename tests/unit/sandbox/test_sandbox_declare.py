@@ -517,11 +517,11 @@ def test_no_backup_has_half_of_it(ready: Box) -> None:
 
 
 def test_the_home_of_the_profile_that_hermes_works_in_is_laid(ready: Box) -> None:
-    write(ready, "active_profile", "work\n")
-    (ready.home / "profiles" / "work").mkdir(parents=True)
+    write(ready, "active_profile", "office\n")
+    (ready.home / "profiles" / "office").mkdir(parents=True)
     lay(ready, agent(FILES))
     assert told(ready) == (ITEMS, {})
-    assert text(ready, "profiles/work/SOUL.md") == FILES["SOUL.md"]
+    assert text(ready, "profiles/office/SOUL.md") == FILES["SOUL.md"]
     assert text(ready, "SOUL.md") is None
 
 
