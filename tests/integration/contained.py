@@ -8,11 +8,13 @@ import secrets
 import sqlite3
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import psutil
+import pytest
 from appointments import keeps, soon, use
 from plays import Answer, Deployment, Play, wait_until
 
@@ -187,6 +189,39 @@ class Contained:
                     found = database.execute(f'SELECT count(*) FROM "{table}"')  # noqa: S608
                     count += found.fetchone()[0]
         return count
+
+    @contextmanager
+    def held_at_start(self, asked: Callable[[], Answer]) -> Iterator[Background]:
+        """Ask in the background for what starts the container, and have the Worker hold still from that moment on.
+
+        The moment is the engine's own word: whoever looks again and again comes late on a busy machine.
+        """
+        words = ["docker", "--host", f"unix://{self.engine.socket}", "events"]
+        mine = ["--filter", f"label={SESSION}={self.session}", "--filter", "event=start"]
+        what = ["--since", str(time.time()), "--format", "{{.Actor.Attributes.name}}"]
+        with subprocess.Popen([*words, *mine, *what], stdout=subprocess.PIPE, text=True) as told:
+            assert told.stdout is not None
+
+            def ask() -> Answer:
+                try:
+                    return asked()
+                finally:
+                    told.terminate()
+
+            workerd = self.workerd()
+            background = Background(ask)
+            for name in told.stdout:
+                if not name.strip().endswith("-proxy"):
+                    workerd.suspend()
+                    break
+            else:
+                pytest.fail(f"no container was started: {background.answer().text}")
+            told.terminate()
+        try:
+            yield background
+        finally:
+            with suppress(psutil.NoSuchProcess):
+                workerd.resume()
 
     def while_(self, asked: Callable[[], Answer], reached: Callable[[], bool]) -> Background:
         """Ask something in the background, and return once something is reached meanwhile."""

@@ -208,13 +208,13 @@ def play_command(playbook: str, deployments: list[Deployment], *arguments: str) 
 
 @contextmanager
 def running_play(
-    playbook: str, deployment: Deployment, *arguments: str
+    playbook: str, deployment: Deployment, *arguments: str, **shell: str
 ) -> Iterator[subprocess.Popen[str]]:
     """A playbook that runs in a process group of its own; yields at once, and waits for its end."""
     with subprocess.Popen(
         play_command(playbook, [deployment], *arguments),
         cwd=ROOT,
-        env=clean_environment(),
+        env=clean_environment(**shell),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -117,10 +117,10 @@ def newest_backup(deployment: Deployment) -> Any:
 
 def test_workerd_that_dies_during_a_boot(crashing: Contained) -> None:
     crashing.sleep()
-    wake = crashing.while_(
-        lambda: crashing.deployment.call("POST", "/api/instance/wake"), crashing.is_running
-    )
-    crashing.workerd().kill()
+    with crashing.held_at_start(
+        lambda: crashing.deployment.call("POST", "/api/instance/wake")
+    ) as wake:
+        crashing.workerd().kill()
     wake.answer()
 
 

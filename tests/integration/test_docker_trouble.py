@@ -111,8 +111,8 @@ def test_docker_is_restarted_under_an_awake_hermes(troubled: Contained, daemon: 
 
 def test_docker_is_restarted_during_a_boot(troubled: Contained, daemon: Daemon) -> None:
     troubled.sleep()
-    waking = troubled.while_(lambda: wake(troubled), troubled.is_running)
-    daemon.stop()
+    with troubled.held_at_start(lambda: wake(troubled)) as waking:
+        daemon.stop()
     answer = waking.answer()
     assert is_told(answer), answer.text
     wait_until(lambda: "boot_failed" in events(troubled), "the log has it")

@@ -16,9 +16,11 @@ from typing import Any
 
 import psutil
 import pytest
-from plays import Deployment, Play, running_play, wait_until
+from plays import ROOT, Deployment, Play, running_play, wait_until
 
 from tests.standins.provider import Provider
+
+HALTING = ROOT / "tests" / "standins" / "halting"
 
 
 @pytest.fixture(scope="module")
@@ -152,10 +154,13 @@ def noted_token(deployment: Deployment) -> str:
         return ""
 
 
-def is_restarting(deployment: Deployment) -> bool:
-    """Whether the supervisor is being told other secrets now."""
-    commands = [one.info["cmdline"] or [] for one in psutil.process_iter(["cmdline"])]
-    return any("change-secrets" in one and str(deployment.state) in one for one in commands)
+def workerd_of(deployment: Deployment) -> int | None:
+    """The process that serves now; None between two."""
+    with suppress(psutil.Error):
+        for one in deployment.supervisor().children():
+            if "build/config.capnp" in one.cmdline():
+                return one.pid
+    return None
 
 
 def kill_group(play: subprocess.Popen[str]) -> None:
@@ -170,17 +175,40 @@ def kill_all(play: subprocess.Popen[str]) -> None:
             one.kill()
 
 
-def kill_when(
-    deployment: Deployment, true: Callable[[], bool], kill: Callable[[Any], None]
+def kill_before(
+    step: str,
+    deployment: Deployment,
+    kill: Callable[[Any], None],
+    or_when: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Start a rotation, and kill it as soon as something is true."""
-    with running_play(
-        "rotate_keys", deployment, "-e", "hermes_keys=api_token,provider_keys"
-    ) as play:
-        while not true():
-            assert play.poll() is None, f"it was not killed:\n{play.communicate()[0]}"
-            time.sleep(0.005)
+    """Start a rotation, and kill it as it is about to do a step, or before that as soon as something is true.
+
+    It holds still there, so that a busy machine has all the time to kill it.
+    """
+    what = ("-e", "hermes_keys=api_token,provider_keys")
+    shell = {"PYTHONPATH": str(HALTING), "HALT_BEFORE": step}
+    with running_play("rotate_keys", deployment, *what, **shell) as play:
+        every = psutil.Process(play.pid)
+
+        def held() -> list[psutil.Process]:
+            with suppress(psutil.Error):
+                every_one = every.children(recursive=True)
+                return [one for one in every_one if one.status() == psutil.STATUS_STOPPED]
+            return []
+
+        still: list[psutil.Process] = []
+        try:
+            while not still and not or_when():
+                assert play.poll() is None, f"it was not killed:\n{play.communicate()[0]}"
+                time.sleep(0.01)
+                still = held()
+        except BaseException:
+            kill_all(play)  # what holds still would be waited for without an end
+            raise
         kill(play)
+        for one in still:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
 
 
 def test_a_play_that_is_killed_again_and_again_is_finished_by_the_next_one(
@@ -194,19 +222,27 @@ def test_a_play_that_is_killed_again_and_again_is_finished_by_the_next_one(
         return dict(rotating.call("GET", "/api/health", token=old).json["token"])
 
     with chatting(rotating, old) as statuses:
-        kill_when(rotating, lambda: bool(noted_token(rotating)), kill_all)
+        kill_before("subprocess.Popen change-secrets", rotating, kill_all)
         new = noted_token(rotating)
-        assert rotating.token == old
-        if told()["which"] == "current":
-            kill_when(rotating, lambda: is_restarting(rotating), kill_group)
+        assert new and rotating.token == old
+        assert told()["which"] == "current", "the Worker did not learn of it"
+        before = workerd_of(rotating)
+        kill_before(
+            "subprocess.Popen change-secrets, socket.connect ",
+            rotating,
+            kill_group,
+            or_when=lambda: workerd_of(rotating) not in (None, before),
+        )
         assert "a rotation of its keys was interrupted" in rotating.play("deploy").output
         wait_until(lambda: told()["which"] == "previous", "what was begun came to its end")
         assert told()["previousUntil"] is None, (
             "nobody proved the new one, so the old one has no end"
         )
-        kill_when(rotating, lambda: told()["previousUntil"] is not None, kill_all)
+        kill_before("os.rename /api_token", rotating, kill_all)
+        assert told()["previousUntil"] is not None, "it was proved"
         assert rotating.token == old
-        kill_when(rotating, lambda: rotating.token == new, kill_group)
+        kill_before("os.remove /rotation.json", rotating, kill_group)
+        assert rotating.token == new
         assert noted_token(rotating) == new
         play = rotate(rotating, "api_token,provider_keys")
         assert play.code == 0, play.output
