@@ -12,6 +12,7 @@ BACKUP ?= newest
 ACTION ?=
 CONFIRM ?=
 FORGET ?=
+COVERED ?= tests/unit tests/cloudflare
 PART ?=
 KEYS ?= all
 IMAGE ?= auto
@@ -40,7 +41,7 @@ WITH_STAND_IN := $(WITH_TOOLS) PYTHONPATH="$(CURDIR)/.ansible/collections"
 PACKED := .ansible/packed
 
 .DEFAULT_GOAL := help
-.PHONY: help deploy verify rotate-keys status logs backup restore lifecycle destroy test test-python test-worker test-molecule mutants lint lint-quick sanity bench record rehearse live generate release lock tools test-tools worker-tools
+.PHONY: help deploy verify rotate-keys status logs backup restore lifecycle destroy test test-python test-worker test-molecule mutants lint lint-quick sanity coverage bench record rehearse live generate release lock tools test-tools worker-tools
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -107,6 +108,13 @@ lint-quick: test-tools worker-tools ## Run every static check but Ansible's own,
 
 sanity: tools test-tools ## Run Ansible's own checks on what users would install
 	@$(IN_CHECKOUT) python -m tools.sanity
+
+coverage: tools test-tools worker-tools ## Map what no test enters, by rooms; takes half an hour (COVERED=tests/unit for less)
+	@rm -rf .cache/coverage && mkdir -p .cache/coverage
+	@$(WITH_TOOLS) coverage run -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder $(COVERED)
+	@$(WITH_TOOLS) coverage combine --quiet && $(WITH_TOOLS) coverage json --quiet -o .cache/coverage/python.json
+	@cd worker && PATH="$$(../$(TEST_VENV)/bin/python ../requirements/node_path.py):$$PATH" npm run --silent coverage
+	@$(WITH_TOOLS) python -m tools.coverage_map .cache/coverage/python.json .cache/coverage/worker/coverage-summary.json
 
 bench: tools test-tools worker-tools ## Measure (PART=gate, wake, soak, memory, fleet or fresh); writes benchmarks/results
 	@$(WITH_TOOLS) python benchmarks/run.py $(PART)
