@@ -103,6 +103,7 @@ def install(folder, lock):
     started = time.time()
     print("Installing the tools of {} into {} ...".format(lock, folder), flush=True)
     shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)  # what cannot be written is told by us, and not by venv
     environment = settings_for_installers()
     if subprocess.call([sys.executable, "-m", "venv", "--without-pip", folder], env=environment):
         return fail(NO_ENVIRONMENT)

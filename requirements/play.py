@@ -27,6 +27,10 @@ EXPANDED = """{}: has the name of a variable in it, and Ansible would put its va
 Nothing was changed.
 Do: move the checkout to a folder without a dollar sign.
 Docs: docs/errors.md#ansible"""
+READ_ONLY = """{}: cannot be written: its disk is mounted read-only, and Ansible keeps what it works with there.
+Nothing was changed.
+Do: use a checkout on a disk that can be written.
+Docs: docs/errors.md#system"""
 NO_OPTION = """ARGS: {}.
 Nothing was changed.
 Do: take it out of ARGS; .venv/bin/ansible-playbook --help lists the options.
@@ -50,6 +54,8 @@ def main(arguments: list[str]) -> None:
     settle_locale()
     if os.path.expandvars(ROOT) != str(ROOT):
         refuse(EXPANDED, str(ROOT))
+    if os.statvfs(ROOT / ".ansible").f_flag & os.ST_RDONLY:
+        refuse(READ_ONLY, str(ROOT))
     for name in OURS:
         os.environ.pop(name, None)
     os.environ["ANSIBLE_CONFIG"] = str(ROOT / "ansible.cfg")

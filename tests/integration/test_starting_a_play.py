@@ -6,14 +6,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import signal
+import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from plays import PLAYBOOK, ROOT, clean_environment
+from plays import PLAYBOOK, ROOT, clean_environment, copy_checkout
+
+from tests.docker.engine import without
 
 RAW = (
     "Traceback",
@@ -163,6 +169,81 @@ def test_a_shell_that_is_set_up_for_other_work_changes_nothing() -> None:
         assert output.count("hermes_name: ") == 1, f"{name}\n{output}"
         assert output.count("PLAY RECAP") == 1, f"{name}\n{output}"
         assert not any(raw in output for raw in RAW), f"{name}\n{output}"
+
+
+def confined(*words: str, folder: Path = ROOT) -> tuple[int, str]:
+    """Run `make deploy` where a disk is not as it should be. words: of bubblewrap, that say how."""
+    if not shutil.which("bwrap"):
+        without("bubblewrap is not installed")
+    everything = ("bwrap", "--dev-bind", "/", "/")
+    done = subprocess.run(
+        [*everything, *words, "--chdir", str(folder), "make", "--no-print-directory", "deploy"],
+        env=clean_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+    )
+    return done.returncode, done.stdout
+
+
+def is_one_card(output: str, first: str) -> None:
+    lines = [line.strip() for line in output.splitlines()]
+    assert sum(line.startswith(first) for line in lines) == 1, output
+    assert sum(line.startswith("Docs: ") for line in lines) == 1, output
+    assert not any(raw in output for raw in RAW), output
+
+
+def test_a_checkout_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    """With its tools, and before they are installed."""
+    code, output = confined("--ro-bind", str(ROOT), str(ROOT))
+    assert code != 0
+    is_one_card(output, f"{ROOT}: cannot be written: its disk is mounted read-only")
+    copy_checkout(tmp_path / "fresh")
+    fresh = str(tmp_path / "fresh")
+    code, output = confined("--ro-bind", fresh, fresh, folder=tmp_path / "fresh")
+    assert code != 0
+    is_one_card(output, ".venv: cannot be written: Read-only file system.")
+
+
+def test_a_full_disk_at_the_state_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    small = ("--size", "3000000", "--tmpfs", str(tmp_path / "kept"))
+    state = f"-e hermes_port=9557 -e hermes_state_dir={tmp_path}/kept/state"
+    code, output = confined(*small, "--setenv", "ARGS", state)
+    assert code != 0
+    is_one_card(output, f"disk: 3 MB free below {tmp_path}/kept, 700 MB needed.")
+
+
+def test_who_ends_a_play_is_told_what_that_means(here: Path) -> None:
+    """While it waits for an answer that does not come, by what a terminal sends to all of its processes."""
+    with socket.create_server(("127.0.0.1", 0)) as provider:
+        url = f"http://127.0.0.1:{provider.getsockname()[1]}/v1"
+        said = {
+            "hermes_platform": "workerd",
+            "hermes_check_provider_key": True,
+            "hermes_provider_base_url": url,
+            "hermes_default_model": "custom/one",
+            "custom_api_key": CANARY,
+        }
+        with subprocess.Popen(
+            [str(PLAYBOOK), "playbooks/deploy.yml", "-i", "alice,", "-e", json.dumps(said)],
+            cwd=ROOT,
+            env=clean_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        ) as play:
+            asked, _ = provider.accept()
+            with asked:
+                os.killpg(play.pid, signal.SIGINT)
+                output, _ = play.communicate(timeout=60)
+    assert play.returncode not in (0, 250)
+    is_one_card(output, "interrupted: you ended the play.")
+    assert CANARY not in output
 
 
 def test_ansible_playbook_shows_cards_as_well(here: Path) -> None:
