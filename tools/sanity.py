@@ -73,6 +73,7 @@ def installed(python: str) -> Path:
     lock = ROOT / "requirements" / "deploy.lock"
     kept = environment / "installed.lock"
     if not kept.exists() or kept.read_bytes() != lock.read_bytes():
+        HOME.mkdir(parents=True, exist_ok=True)
         install = [python, str(ROOT / "requirements" / "bootstrap.py"), str(environment), str(lock)]
         subprocess.run(install, cwd=ROOT, check=True)
     return environment / "bin"
