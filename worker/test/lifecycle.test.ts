@@ -1431,7 +1431,13 @@ describe("settings in force", () => {
         // Who works with it goes on.
         expect(other.isReady).toBe(true);
         const { leave } = await sit();
+        const asked: string[] = [];
+        sandbox.answer = (url) => {
+          asked.push(new URL(url).pathname);
+          return Response.json({});
+        };
         expect(await other.refresh()).toBe("content");
+        expect(asked).toEqual(["/sandbox/look-again"]);
         await leave();
         const content = btoa(JSON.stringify({ [variable]: "1" }));
         expect(sandbox.running?.input).toMatchObject({ agent: { content }, env: before?.env });

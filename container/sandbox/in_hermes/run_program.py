@@ -20,7 +20,7 @@ import os
 import runpy
 import sqlite3
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -28,6 +28,7 @@ from typing import Any
 
 # Asked by the Worker; Hermes has nothing below this.
 IN_FORCE = "/sandbox/in-force"
+LOOK_AGAIN = "/sandbox/look-again"
 _API = "gateway.platforms.api_server"
 
 _RELAY = [f"GATEWAY_RELAY_{name}" for name in ("URL", "ID", "SECRET", "PLATFORMS", "BOT_IDS")]
@@ -106,13 +107,20 @@ def _extend(api: Any) -> None:
     of_hermes = api.APIServerAdapter._http_route_table
 
     def routes(adapter: Any) -> list[tuple[Any, ...]]:
-        async def answer(request: Any) -> Any:
-            if (refusal := adapter._check_auth(request)) is not None:
-                return refusal
-            told = await asyncio.get_running_loop().run_in_executor(None, in_force)
-            return api.web.json_response(told)
+        def answering(tell: Callable[[], dict[str, object]]) -> Any:
+            async def answer(request: Any) -> Any:
+                if (refusal := adapter._check_auth(request)) is not None:
+                    return refusal
+                told = await asyncio.get_running_loop().run_in_executor(None, tell)
+                return api.web.json_response(told)
 
-        return [*of_hermes(adapter), ("GET", IN_FORCE, answer)]
+            return answer
+
+        return [
+            *of_hermes(adapter),
+            ("GET", IN_FORCE, answering(in_force)),
+            ("POST", LOOK_AGAIN, answering(look_again)),
+        ]
 
     api.APIServerAdapter._http_route_table = routes
 
@@ -120,6 +128,14 @@ def _extend(api: Any) -> None:
 def in_force() -> dict[str, object]:
     """Return what holds in this process: its MCP servers with their tools, the names in its environment."""
     return {"mcp_servers": _mcp_servers(), "environment": sorted(os.environ)}
+
+
+def look_again() -> dict[str, object]:
+    """Forget what Hermes read once of its skills: they were laid anew, by another process."""
+    from agent.prompt_builder import clear_skills_system_prompt_cache
+
+    clear_skills_system_prompt_cache()
+    return {}
 
 
 def _mcp_servers() -> list[dict[str, object]]:

@@ -13,7 +13,6 @@ import tarfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 ARCHIVE = "agent.tar.gz"
 """Name of the archive, beside the Worker's code and as its module."""
@@ -46,14 +45,9 @@ def pack(members: Mapping[str, Member]) -> bytes:
     """
     held = io.BytesIO()
     with tarfile.open(fileobj=held, mode="w", format=tarfile.GNU_FORMAT) as archive:
-        folders = {str(one) for name in members for one in PurePosixPath(name).parents} - {"."}
-        for name in sorted(members.keys() | folders, key=lambda one: (one != TABLE, one)):
-            entry = tarfile.TarInfo(name)
-            if name in folders:
-                entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-                archive.addfile(entry)
-                continue
+        for name in sorted(members, key=lambda one: (one != TABLE, one)):
             member = members[name]
+            entry = tarfile.TarInfo(name)
             entry.size = len(member.content)
             entry.mode = 0o755 if member.runs else 0o644
             archive.addfile(entry, io.BytesIO(member.content))

@@ -449,7 +449,8 @@ export class Lifecycle {
     const commands = this.#commandsOrNone();
     if (commands === null) return;
     try {
-      await commands.declare(await goFor(settings, commands.keys, agentArchive));
+      const go = await goFor(settings, commands.keys, agentArchive);
+      await commands.declare(go, !this.#record.gatewayStopped);
     } catch (error) {
       throw asPublicError(error);
     }

@@ -270,9 +270,17 @@ export class SandboxCommands {
     await this.#command("go", [], { stdin: JSON.stringify(input) });
   }
 
-  /** Has the sandbox lay the declared content beside the Hermes that runs; all of it, or nothing. */
-  async declare(input: LabelledGo): Promise<void> {
+  /**
+   * Has the sandbox lay the declared content beside the Hermes that runs; all of it, or nothing.
+   * @param runs whether Hermes runs: it then looks again at what it reads only once.
+   */
+  async declare(input: LabelledGo, runs: boolean): Promise<void> {
     await this.#command("declare", [], { stdin: JSON.stringify(input) });
+    if (!runs) return;
+    const answer = await this.#call("/sandbox/look-again", "POST");
+    await answer.body?.cancel();
+    if (!answer.ok)
+      throw commandError("declare", { exitCode: FAILED, why: `Hermes answered ${answer.status}.` });
   }
 
   /** Waits for an authenticated answer: only the Hermes of this boot knows the key. */
@@ -311,9 +319,10 @@ export class SandboxCommands {
     }
   }
 
-  #call(path: string): Promise<Response> {
+  #call(path: string, method = "GET"): Promise<Response> {
     const { sandbox, time } = this.#parts;
     const answer = sandbox.getTcpPort(API_PORT).fetch(`http://hermes${path}`, {
+      method,
       headers: { authorization: `Bearer ${this.keys.gatewayKey}` },
     });
     return inTime(time, `Hermes' ${path}`, ANSWER_PATIENCE, answer);

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent as an inventory declares it, changed and taken away by deploys while Hermes is awake.
+
+Judged by what the provider is asked, what lies in Hermes' home and what Hermes lists; then a deploy that has nothing
+to do. The tests follow each other on one deployment.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from plays import Deployment
+
+from tests.standins.provider import Provider
+
+KEY = "sk-canary-of-a-provider-key"
+SKILL = "---\nname: {name}\ndescription: Keeps {what}.\n---\nWrite down what was said.\n"
+DECLARED = ("soul", "skills", "cron_jobs", "memories", "config", "mcp_servers", "take_over")
+DISPLAY = {"initial": {"display": {"language": "de"}}}
+
+
+def words(output: str) -> str:
+    """What was printed, however its columns are."""
+    return re.sub(" +", " ", output)
+
+
+@dataclass
+class Scene:
+    """A deployment, its provider, and the files of its inventory."""
+
+    it: Deployment
+    provider: Provider
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file beside the inventory."""
+        path = self.it.home / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def declare(self, **variables: Any) -> None:
+        self.it.variables |= {f"hermes_{name}": value for name, value in variables.items()}
+
+    def deploy(self, *arguments: str) -> str:
+        play = self.it.deploy(*arguments)
+        assert "deployed and verified" in play.output
+        return words(play.output)
+
+    def prompt(self) -> str:
+        """What the provider is told before a new conversation."""
+        assert self.it.chat("Hello").status == 200
+        asked = next(seen for seen in reversed(self.provider.seen) if seen.body)
+        return json.dumps(asked.body)
+
+    def skills(self) -> list[str]:
+        return [one["name"] for one in self.it.call("GET", "/v1/skills").json["data"]]
+
+    def home(self) -> Path:
+        """Hermes' home, as this machine has it."""
+        (home,) = self.it.state.glob("engine/disks/*/disk/home/.hermes")
+        return home
+
+    def agent(self) -> dict[str, Any]:
+        return dict(self.it.call("GET", "/api/instance/agent").json["running"])
+
+
+@pytest.fixture(scope="module")
+def scene(make_deployment: Callable[..., Deployment]) -> Iterator[Scene]:
+    with Provider(key=KEY) as provider:
+        it = make_deployment("declared")
+        it.variables |= {
+            "custom_api_key": KEY,
+            "hermes_default_model": "custom/one",
+            "hermes_provider_base_url": f"{provider.url}/v1",
+        }
+        scene = Scene(it, provider)
+        scene.write("soul.md.j2", "You are called {{ inventory_hostname }}-the-first.\n")
+        scene.write("skills/notes/SKILL.md", SKILL.format(name="notes", what="notes"))
+        scene.write("skills/lists/SKILL.md", SKILL.format(name="lists", what="lists"))
+        scene.declare(
+            soul="soul.md.j2",
+            skills=["skills/notes", "skills/lists"],
+            cron_jobs={"morning": {"schedule": "0 7 * * *", "prompt": "Say good morning."}},
+            memories={"user": {"text": "Likes green tea."}},
+            config={"pinned": {"agent": {"max_turns": 7}}, **DISPLAY},
+        )
+        yield scene
+
+
+def test_what_is_declared_reaches_the_model_and_hermes_home(scene: Scene) -> None:
+    output = scene.deploy()
+    added = "soul: +; skills: + lists, + notes; jobs: + morning; memories: + user; config: + agent.max_turns"
+    assert f" create agent {added}, + display.language" in output
+    assert "agent a soul, 2 skills, 1 job, settings" in output
+    prompt = scene.prompt()
+    assert "declared-the-first" in prompt, "the soul, as the template has it"
+    assert "green tea" in prompt, "what it begins with"
+    assert "Keeps lists." in prompt and "Keeps notes." in prompt
+    assert scene.skills() == ["lists", "notes"]
+    jobs = json.loads((scene.home() / "cron/jobs.json").read_text())["jobs"]
+    assert [(one["name"], one["prompt"]) for one in jobs] == [("morning", "Say good morning.")]
+    assert scene.it.environment()["HERMES_MAX_ITERATIONS"] == "7"
+    assert "language: de" in (scene.home() / "config.yaml").read_text()
+    assert scene.it.deploy().changed("declared") == 0
+
+
+def test_a_change_is_told_item_by_item_and_restarts_nothing_of_hermes(scene: Scene) -> None:
+    pids = scene.it.hermes_pids()
+    scene.write("soul.md.j2", "You are called {{ inventory_hostname }}-the-second.\n")
+    scene.write("skills/notes/SKILL.md", SKILL.format(name="notes", what="minutes"))
+    scene.write("skills/songs/SKILL.md", SKILL.format(name="songs", what="songs"))
+    scene.declare(skills=["skills/notes", "skills/songs"], cron_jobs={})
+    change = "update agent soul: ~; skills: + songs, ~ notes, - lists; jobs: - morning"
+    planned = scene.it.play("deploy", "--check", "--diff")
+    assert planned.code == 0 and change in words(planned.output)
+    for line in ("-description: Keeps notes.", "+description: Keeps minutes.", "-You are called"):
+        assert line in planned.output, "the texts are shown"
+    assert scene.skills() == ["lists", "notes"], "and nothing was done"
+    output = scene.deploy()
+    assert change in output
+    assert "because of hermes_cron_jobs, hermes_skills, hermes_soul" in output
+    assert "Restarts: declared (workerd)." in output
+    assert scene.it.hermes_pids() == pids
+    assert scene.skills() == ["notes", "songs"]
+    prompt = scene.prompt()
+    assert "declared-the-second" in prompt and "Keeps minutes." in prompt
+    assert "Keeps lists." not in prompt
+    assert json.loads((scene.home() / "cron/jobs.json").read_text())["jobs"] == []
+    assert "green tea" in prompt, "nobody changed it"
+    assert scene.it.deploy().changed("declared") == 0
+
+
+def test_what_hermes_changed_is_kept_and_told_until_it_is_taken_over(scene: Scene) -> None:
+    skill = scene.home() / "skills/notes/SKILL.md"
+    skill.write_text(SKILL.format(name="notes", what="what I learnt"))
+    scene.write("skills/notes/SKILL.md", SKILL.format(name="notes", what="new notes"))
+    why = "skills/notes: changed by Hermes or its owner; hermes_take_over lays the declared one"
+    assert f"kept {why}" in words(scene.it.play("status").output)
+    output = scene.deploy()
+    assert f"Note: {why}" in output and f"kept {why}" in output
+    assert "what I learnt" in skill.read_text()
+    assert scene.it.deploy().changed("declared") == 0, "it is no difference of the deployment's"
+    scene.declare(take_over=["skills/notes"])
+    output = scene.deploy()
+    assert "agent taken over: + skills/notes" in output
+    assert "Keeps new notes." in skill.read_text()
+    assert "kept skills" not in output
+    assert scene.agent()["kept"] == []
+
+
+def test_a_server_that_does_not_start_is_named_by_a_card(scene: Scene) -> None:
+    scene.declare(mcp_servers={"broken": {"command": "/no/such/program"}})
+    play = scene.it.play("deploy")
+    assert play.code != 0
+    assert "update agent servers: + broken" in words(play.output)
+    assert "hermes_mcp_servers.broken: is not connected (" in play.output
+    assert "Deployed, not verified." in play.output and "#agent-not-in-force" in play.output
+    del scene.it.variables["hermes_mcp_servers"]
+
+
+def test_what_is_wrong_is_refused_before_anything_is_changed(scene: Scene) -> None:
+    shutil.rmtree(scene.it.home / "skills/songs")
+    before = scene.agent()["archive"]
+    play = scene.it.play("deploy")
+    assert play.code != 0
+    looked = f"Looked for: {scene.it.home}/skills/songs, playbooks/skills/songs."
+    assert "hermes_skills.songs: 'skills/songs' is not there." in play.output
+    assert looked in play.output and "Nothing was changed." in play.output
+    assert scene.agent()["archive"] == before
+
+
+def test_all_of_it_can_be_taken_away(scene: Scene) -> None:
+    for name in [one for one in scene.it.variables if one.removeprefix("hermes_") in DECLARED]:
+        del scene.it.variables[name]
+    output = scene.deploy()
+    assert "soul: -; skills: - notes, - songs" in output
+    assert scene.skills() == []
+    prompt = scene.prompt()
+    assert "declared-the-second" not in prompt
+    assert scene.it.environment().get("HERMES_MAX_ITERATIONS") != "7"
+    assert not (scene.it.state / "build/agent.tar.gz").exists()
+    assert scene.it.deploy().changed("declared") == 0
