@@ -88,14 +88,17 @@ def scene(make_deployment: Callable[..., Deployment]) -> Iterator[Scene]:
             skills=["skills/notes", "skills/lists"],
             cron_jobs={"morning": {"schedule": "0 7 * * *", "prompt": "Say good morning."}},
             memories={"user": {"text": "Likes green tea."}},
-            config={"pinned": {"agent": {"max_turns": 7}}, **DISPLAY},
+            config={
+                "pinned": {"agent": {"environment_hint": "You live in a lighthouse."}},
+                **DISPLAY,
+            },
         )
         yield scene
 
 
 def test_what_is_declared_reaches_the_model_and_hermes_home(scene: Scene) -> None:
     output = scene.deploy()
-    added = "soul: +; skills: + lists, + notes; jobs: + morning; memories: + user; config: + agent.max_turns"
+    added = "soul: +; skills: + lists, + notes; jobs: + morning; memories: + user; config: + agent.environment_hint"
     assert f" create agent {added}, + display.language" in output
     assert "agent a soul, 2 skills, 1 job, settings" in output
     prompt = scene.prompt()
@@ -105,7 +108,7 @@ def test_what_is_declared_reaches_the_model_and_hermes_home(scene: Scene) -> Non
     assert scene.skills() == ["lists", "notes"]
     jobs = json.loads((scene.home() / "cron/jobs.json").read_text())["jobs"]
     assert [(one["name"], one["prompt"]) for one in jobs] == [("morning", "Say good morning.")]
-    assert scene.it.environment()["HERMES_MAX_ITERATIONS"] == "7"
+    assert "lighthouse" in prompt, "a setting of Hermes' own"
     assert "language: de" in (scene.home() / "config.yaml").read_text()
     assert scene.it.deploy().changed("declared") == 0
 
@@ -183,6 +186,6 @@ def test_all_of_it_can_be_taken_away(scene: Scene) -> None:
     assert scene.skills() == []
     prompt = scene.prompt()
     assert "declared-the-second" not in prompt
-    assert scene.it.environment().get("HERMES_MAX_ITERATIONS") != "7"
+    assert "lighthouse" not in prompt and "green tea" not in prompt
     assert not (scene.it.state / "build/agent.tar.gz").exists()
     assert scene.it.deploy().changed("declared") == 0

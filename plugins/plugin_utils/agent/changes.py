@@ -78,9 +78,13 @@ def words(before: Mapping[str, Member] | None, after: Mapping[str, Member]) -> s
     for kind in ("soul", "skills", "jobs", "memories", "servers", "config", "taken over"):
         was, is_ = old.get(kind, {}), new.get(kind, {})
         changed = [
-            *(f"+ {name}".strip() for name in is_ if name not in was),
-            *(f"~ {name}".strip() for name in is_ if name in was and was[name] != is_[name]),
-            *(f"- {name}".strip() for name in was if name not in is_),
+            *(f"+ {name}".strip() for name in sorted(is_) if name not in was),
+            *(
+                f"~ {name}".strip()
+                for name in sorted(is_)
+                if name in was and was[name] != is_[name]
+            ),
+            *(f"- {name}".strip() for name in sorted(was) if name not in is_),
         ]
         if changed:
             told.append(f"{kind}: {', '.join(changed)}")

@@ -53,7 +53,7 @@ FULL = declared(
 
 def test_a_first_declaration_is_all_new() -> None:
     assert changes.words(None, FULL) == (
-        "soul: +; skills: + a, + b; jobs: + morning, + evening; memories: + user; servers: + time;"
+        "soul: +; skills: + a, + b; jobs: + evening, + morning; memories: + user; servers: + time;"
         " config: + agent.max_turns, + timezone"
     )
     assert changes.words(FULL, FULL) == ""
