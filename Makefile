@@ -41,7 +41,7 @@ WITH_STAND_IN := $(WITH_TOOLS) PYTHONPATH="$(CURDIR)/.ansible/collections"
 PACKED := .ansible/packed
 
 .DEFAULT_GOAL := help
-.PHONY: help deploy verify rotate-keys status logs backup restore lifecycle destroy test test-python test-worker test-molecule mutants lint lint-quick sanity coverage bench record rehearse live generate release lock tools test-tools worker-tools
+.PHONY: help deploy verify rotate-keys status logs backup restore lifecycle destroy test test-python test-worker test-molecule mutants lint lint-quick sanity coverage docs bench record rehearse live generate release lock tools test-tools worker-tools
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -128,6 +128,9 @@ rehearse: tools test-tools ## Rehearse a deployment to Cloudflare on this machin
 
 live: tools test-tools ## Prove it on a real account, which costs cents; only with HERMES_LIVE_* set
 	@$(WITH_STAND_IN) python -m tests.cloudflare.live
+
+docs: tools test-tools ## Build the documentation as a site: guides, modules, roles; .cache/docs/html/index.html
+	@$(WITH_TOOLS) python -m tools.docs
 
 generate: tools test-tools ## Write what the catalogue of settings decides: documentation, arguments, the Worker's reading
 	@$(WITH_TOOLS) python -m tools.generate
