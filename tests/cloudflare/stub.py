@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 from aiohttp import web
 from ansible_collections.hermes.workers.plugins.module_utils.digests import proof
 from ansible_collections.hermes.workers.plugins.module_utils.settings.values import SECONDS
+from ansible_collections.hermes.workers.plugins.plugin_utils.agent import content
 
 from tests.cloudflare.accounts import Version, Worker
 from tests.cloudflare.edge import BODY_BYTES, IDLE_SECONDS, Edge, too_large
@@ -206,6 +207,26 @@ class StubEdge(Edge):
         told = configuration(before, stub.running)
         return web.json_response({"state": "awake", "restarted": told["restart"]})
 
+    async def _agent(
+        self, _request: web.Request, _worker: Worker, stub: Stub, _which: str
+    ) -> web.Response:
+        """What lies beside the code is laid, whatever the variable names."""
+        archive = archive_of(stub.started)
+        members = content.unpack(archive) if archive else {}
+        laid = ["soul"] if content.SOUL in members else []
+        running = {
+            "archive": content.digest(archive) if archive else "",
+            "laid": laid,
+            **{name: [] for name in ("kept", "skills", "jobs", "servers", "environment")},
+        }
+        return web.json_response({"declared": {}, "running": running})
+
+    async def _archive(
+        self, _request: web.Request, worker: Worker, _stub: Stub, _which: str
+    ) -> web.Response:
+        archive = archive_of(worker.serving)
+        return web.Response(status=200 if archive else 204, body=archive or None)
+
     async def _hold(
         self, _request: web.Request, _worker: Worker, stub: Stub, _which: str
     ) -> web.Response:
@@ -265,6 +286,8 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("GET", "/api/health"): StubEdge._health,
     ("POST", "/api/secrets/proof"): StubEdge._proof,
     ("GET", "/api/instance/status"): StubEdge._status,
+    ("GET", "/api/instance/agent"): StubEdge._agent,
+    ("GET", "/api/instance/agent/archive"): StubEdge._archive,
     ("POST", "/api/instance/hold"): StubEdge._hold,
     ("POST", "/api/instance/preview"): StubEdge._preview,
     ("POST", "/api/instance/refresh"): StubEdge._restarted,
@@ -273,6 +296,12 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/api/dashboard/sessions/revoke"): StubEdge._done,
     ("POST", "/v1/chat/completions"): StubEdge._chat,
 }
+
+
+def archive_of(version: Version) -> bytes:
+    """Return what the agent is declared to be under a version; empty when nothing is."""
+    found = [one.content for one in version.modules if one.name == content.ARCHIVE]
+    return found[0] if found else b""
 
 
 def identity(request: web.Request, version: Version) -> web.Response:

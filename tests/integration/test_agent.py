@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from plays import Deployment
+from plays import PLAYBOOK, ROOT, Deployment, Play, clean_environment
 
 from tests.standins.provider import Provider
 
@@ -26,7 +27,7 @@ DECLARED = ("soul", "skills", "cron_jobs", "memories", "config", "mcp_servers", 
 DISPLAY = {"initial": {"display": {"language": "de"}}}
 
 
-def words(output: str) -> str:
+def words_of(output: str) -> str:
     """What was printed, however its columns are."""
     return re.sub(" +", " ", output)
 
@@ -50,7 +51,7 @@ class Scene:
     def deploy(self, *arguments: str) -> str:
         play = self.it.deploy(*arguments)
         assert "deployed and verified" in play.output
-        return words(play.output)
+        return words_of(play.output)
 
     def prompt(self) -> str:
         """What the provider is told before a new conversation."""
@@ -121,7 +122,7 @@ def test_a_change_is_told_item_by_item_and_restarts_nothing_of_hermes(scene: Sce
     scene.declare(skills=["skills/notes", "skills/songs"], cron_jobs={})
     change = "update agent soul: ~; skills: + songs, ~ notes, - lists; jobs: - morning"
     planned = scene.it.play("deploy", "--check", "--diff")
-    assert planned.code == 0 and change in words(planned.output)
+    assert planned.code == 0 and change in words_of(planned.output)
     for line in ("-description: Keeps notes.", "+description: Keeps minutes.", "-You are called"):
         assert line in planned.output, "the texts are shown"
     assert scene.skills() == ["lists", "notes"], "and nothing was done"
@@ -144,7 +145,7 @@ def test_what_hermes_changed_is_kept_and_told_until_it_is_taken_over(scene: Scen
     skill.write_text(SKILL.format(name="notes", what="what I learnt"))
     scene.write("skills/notes/SKILL.md", SKILL.format(name="notes", what="new notes"))
     why = "skills/notes: changed by Hermes or its owner; hermes_take_over lays the declared one"
-    assert f"kept {why}" in words(scene.it.play("status").output)
+    assert f"kept {why}" in words_of(scene.it.play("status").output)
     output = scene.deploy()
     assert f"Note: {why}" in output and f"kept {why}" in output
     assert "what I learnt" in skill.read_text()
@@ -161,7 +162,7 @@ def test_a_server_that_does_not_start_is_named_by_a_card(scene: Scene) -> None:
     scene.declare(mcp_servers={"broken": {"command": "/no/such/program"}})
     play = scene.it.play("deploy")
     assert play.code != 0
-    assert "update agent servers: + broken" in words(play.output)
+    assert "update agent servers: + broken" in words_of(play.output)
     assert "hermes_mcp_servers.broken: is not connected (" in play.output
     assert "Deployed, not verified." in play.output and "#agent-not-in-force" in play.output
     del scene.it.variables["hermes_mcp_servers"]
@@ -176,6 +177,32 @@ def test_what_is_wrong_is_refused_before_anything_is_changed(scene: Scene) -> No
     assert "hermes_skills.songs: 'skills/songs' is not there." in play.output
     assert looked in play.output and "Nothing was changed." in play.output
     assert scene.agent()["archive"] == before
+
+
+def test_the_personal_assistant_is_deployed_and_stays_as_it_is(
+    make_deployment: Callable[..., Deployment],
+) -> None:
+    """The inventory of the documentation, with ports and a folder of this test's own."""
+    it = make_deployment("ada")
+    own = {name: value for name, value in it.host().items() if name.endswith(("port", "_dir"))}
+    words = [str(PLAYBOOK), "playbooks/deploy.yml", "-i", "inventories/personal"]
+    for changes in (3, 0):
+        done = subprocess.run(
+            [*words, "-e", json.dumps(own)],
+            cwd=ROOT,
+            env=clean_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == 0, done.stdout
+        assert "ada: deployed and verified" in done.stdout
+        assert "agent a soul, 2 skills, 1 job, settings" in words_of(done.stdout)
+        assert Play(0, done.stdout).changed("ada") == changes
+    listed = it.call("GET", "/api/instance/agent").json["running"]
+    assert listed["skills"] == ["minutes", "packing-list"]
+    assert [job["name"] for job in listed["jobs"]] == ["morning"]
 
 
 def test_all_of_it_can_be_taken_away(scene: Scene) -> None:

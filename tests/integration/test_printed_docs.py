@@ -19,6 +19,7 @@ from reading import Said, Shell, commands, give, home
 CHECKOUT_PAGES = [
     "docs/deploy.md",
     "docs/operations.md",
+    "docs/agent.md",
     "docs/models.md",
     "docs/dashboard.md",
     "docs/clients.md",
@@ -36,6 +37,8 @@ CHECKOUT_PAGES = [
 """Read in this order, in the checkout in which README's commands were typed."""
 INSTALLED_PAGES = ["docs/installed.md"]
 ELSEWHERE = {
+    "make deploy INVENTORY=inventories/personal": "tests/integration/test_agent.py"
+    "::test_the_personal_assistant_is_deployed_and_stays_as_it_is",
     "make test": "tests/integration/test_printed_docs.py::test_every_page_is_read",
     "make rehearse": "tests/integration/test_rehearse.py"
     "::test_a_rehearsal_ends_in_a_verified_chat_and_leaves_nothing",

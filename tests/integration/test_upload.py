@@ -105,7 +105,8 @@ def told(plane: ControlPlane, uploader: str, **more: Any) -> dict[str, Any]:
 
 def test_plain_calls_leave_what_wrangler_leaves(plane: ControlPlane, home: Path) -> None:
     """The state folder is the same for both, so that the rendered paths are."""
-    for change in ({}, {"hermes_sleep_after": "1h", "anthropic_api_key": "another-key"}):
+    other = {"hermes_sleep_after": "1h", "anthropic_api_key": "another-key"}
+    for change in ({}, {**other, "hermes_soul": "You are kind.\nAnd brief.\n"}):
         for uploader in ACCOUNTS:
             # As an application that an earlier release made.
             for one in plane.state.accounts[ACCOUNTS[uploader]].applications.values():
@@ -116,6 +117,8 @@ def test_plain_calls_leave_what_wrangler_leaves(plane: ControlPlane, home: Path)
         plain, original = told(plane, "plain"), told(plane, "wrangler")
         for part in original.keys() | plain.keys():
             assert plain.get(part) == original.get(part), part
+        declared = [one for one in plain["modules"] if one[0] == "agent.tar.gz"]
+        assert bool(declared) is ("hermes_soul" in change), "it travels with the version"
         assert plain["logs"] == {"logs": {"enabled": False}}, "what Hermes prints is not kept there"
         assert plain["metadata"]["code_update_strategy"] == {"mode": "immediate"}
 
