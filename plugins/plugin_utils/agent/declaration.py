@@ -170,8 +170,8 @@ class Declaration(Reader):
                     "has a name with a dot in it.",
                     "write what is inside of something as a mapping, not with a dot.",
                 )
-        both = {key for key, _ in flat(found["pinned"])} & {
-            key for key, _ in flat(found["initial"])
+        both = {key for key, _value in flat(found["pinned"])} & {
+            key for key, _value in flat(found["initial"])
         }
         for key in sorted(both):
             self._flaw(
