@@ -15,6 +15,7 @@ FORGET ?=
 COVERED ?= tests/unit tests/cloudflare
 PART ?=
 KEYS ?= all
+FROM ?=
 IMAGE ?= auto
 MUTANTS ?= *
 JOBS ?= 2
@@ -41,7 +42,7 @@ WITH_STAND_IN := $(WITH_TOOLS) PYTHONPATH="$(CURDIR)/.ansible/collections"
 PACKED := .ansible/packed
 
 .DEFAULT_GOAL := help
-.PHONY: help deploy verify rotate-keys status logs backup restore lifecycle destroy test test-python test-worker test-molecule mutants lint lint-quick sanity coverage docs bench record rehearse live generate release lock tools test-tools worker-tools
+.PHONY: help deploy verify rotate-keys status logs backup restore lifecycle destroy test test-python test-worker test-molecule mutants lint lint-quick sanity coverage docs bench record rehearse live generate upgrade release lock tools test-tools worker-tools
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -134,6 +135,9 @@ docs: tools test-tools ## Build the documentation as a site: guides, modules, ro
 
 generate: tools test-tools ## Write what the catalogue of settings decides: documentation, arguments, the Worker's reading
 	@$(WITH_TOOLS) python -m tools.generate
+
+upgrade: tools ## Deploy by an earlier release, then by this one, and see what comes along (FROM=v1.0.0); before a release
+	@$(VENV)/bin/python -m tests.upgrade "$(FROM)"
 
 release: tools test-tools ## Make a release: version, changelog, commit, tag and tarball (VERSION=1.2.3)
 	@$(IN_CHECKOUT) python -m tools.release "$(VERSION)"
