@@ -146,6 +146,7 @@ lock: ## Compile every lock file again, with hashes
 	@for name in requirements/deploy requirements/test host/host roles/worker/files/node; do \
 	  uv pip compile --quiet --generate-hashes --universal --no-emit-index-url --no-header --python-version 3.11 \
 	    $$name.in -o $$name.lock $(ARGS) || exit 1; done
+	@python -m tools.lock_features $(ARGS)
 
 # What costs nothing when it is there: a comparison of two files, and a link.
 tools:

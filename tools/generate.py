@@ -49,6 +49,8 @@ def fields() -> str:
             continue
         default = setting.kind.default
         shown = f"field(default_factory={type(default).__name__})" if default in ([], {}) else ""
+        if isinstance(default, list) and default:
+            shown = f"field(default_factory=lambda: [{', '.join(map(literal, default))}])"
         lines.append(f"    {setting.field}: {setting.kind.python} = {shown or python(default)}")
     return (
         GPL

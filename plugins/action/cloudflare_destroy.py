@@ -65,7 +65,7 @@ class ActionModule(DestroyAction):
         self.token = checker.cloudflare_token
         self.deployment = StateFolder(self.settings.state_dir, self.settings.name)
         self.owned()
-        self.sources = Sources()
+        self.sources = Sources(features=self.settings.features)
         try:
             return self.deploy()
         except CloudflareError as error:

@@ -48,7 +48,7 @@ class ActionModule(PrintingAction):
         """Do the work and return the task's result. Raises Card."""
         self.options, self.survey = options, options["accounts"]
         checker = self._checked()
-        self.sources = sources = Sources()
+        self.sources = sources = Sources(features=checker.settings.features)
         deployment = StateFolder(checker.settings.state_dir, checker.settings.name or "unnamed")
         self.deployment = deployment
         foreign = owner.problems(deployment)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from .features import DEFAULT_FEATURES, FEATURE_NAMES
 from .kinds import (
     Choice,
     Declared,
@@ -25,6 +26,7 @@ from .kinds import (
     OfOnePlay,
     Port,
     Secret,
+    Some,
     Text,
     Texts,
 )
@@ -260,6 +262,14 @@ SETTINGS: tuple[Setting, ...] = (
         default="`anthropic/claude-sonnet-4-5`; without any key `rehearsal/rehearsal`",
         worker="HERMES_DEFAULT_MODEL",
         restarts="hermes",
+    ),
+    Setting(
+        "hermes_features",
+        Some(FEATURE_NAMES, DEFAULT_FEATURES),
+        "what Hermes can do besides: some of "
+        + ", ".join(f"`{name}`" for name in FEATURE_NAMES)
+        + " ([more](features.md))",
+        restarts="sandbox",
     ),
     Setting(
         "hermes_models",

@@ -34,6 +34,7 @@ class Fields:
     dashboard_port: int = 9787
     state_dir: str = ".hermes"
     default_model: str = "rehearsal/rehearsal"
+    features: list[str] = field(default_factory=list)
     models: list[str] = field(default_factory=list)
     provider_base_url: str = ""
     context_length: int = 0

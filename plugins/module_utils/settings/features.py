@@ -1,0 +1,47 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What may be added to Hermes: each feature's packages, from which tools/lock_features.py makes a hashed lock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Feature:
+    """Something that Hermes can do once its packages are there."""
+
+    name: str
+    requirements: tuple[str, ...]
+    text: str
+    """What it brings, for the documentation."""
+
+
+FEATURES = (
+    Feature("search", ("ripgrep>=14,<15",), "ripgrep, with which Hermes looks through files"),
+    Feature(
+        "web",
+        ("ddgs>=9,<10", "hermes-agent[exa,firecrawl,parallel-web]"),
+        "search of the web and reading of pages: DuckDuckGo without a key; Exa, Firecrawl and Parallel with one",
+    ),
+    Feature("mcp", ("hermes-agent[mcp]",), "MCP servers, over stdio and HTTP"),
+    Feature(
+        "messaging",
+        ("hermes-agent[messaging]",),
+        "Telegram, Discord and Slack, as Hermes reaches them itself",
+    ),
+    Feature(
+        "voice",
+        ("hermes-agent[edge-tts]", "imageio-ffmpeg>=0.6"),
+        "speech from text without a key, and ffmpeg, which makes voice messages of it",
+    ),
+    Feature("images", ("hermes-agent[fal]",), "pictures by fal.ai, with its key"),
+    Feature(
+        "google", ("hermes-agent[google,youtube]",), "Google's mail, calendar and files; YouTube"
+    ),
+    Feature("editors", ("hermes-agent[acp]",), "the Agent Client Protocol of editors"),
+)
+FEATURE_NAMES = tuple(feature.name for feature in FEATURES)
+DEFAULT_FEATURES: tuple[str, ...] = ()
+"""The image stays small for who asks for nothing."""
