@@ -29,7 +29,7 @@ from tests.cloudflare import workerd
 from tests.cloudflare.accounts import Account, State, Version, Worker
 
 ROOT = Path(__file__).resolve().parents[2]
-PORTS = "18789,9119"
+PORTS = "18789,9119,18790"
 MOST = 24
 """How many idle Workers may stay in memory; the platform evicts idle objects too."""
 START_SECONDS = 60.0

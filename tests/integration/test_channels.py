@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clouds import Clouded, open_account
 from plays import Deployment, wait_until
 from test_survival import processes
 
+from tests.cloudflare import ControlPlane
 from tests.standins.provider import Provider
 from tests.standins.telegram import Telegram
 
@@ -224,3 +226,29 @@ def test_a_token_that_telegram_does_not_know_is_told(
     assert "hermes_channels.telegram" in play.output
     assert "Telegram: Unauthorized" in play.output
     assert wrong["token"] not in play.output
+
+
+def test_at_cloudflare_a_message_wakes_hermes_too(
+    home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with (
+        Telegram() as telegram,
+        ControlPlane(tmp_path_factory.mktemp("channels") / "plane", home / "stand-in") as plane,
+    ):
+        open_account(plane)
+        plane.edge.internet = telegram.url.removeprefix("http://")
+        declared = {"telegram": {"token": telegram.token, "allow": [ANN]}}
+        it = Clouded(
+            "chatty-there",
+            home,
+            plane=plane,
+            variables={"hermes_provider": "rehearsal", "hermes_channels": declared},
+        )
+        telegram.opener = it.opener()
+        play = it.deploy()
+        assert telegram.webhook["url"] == f"{it.url}/channels/telegram"
+        assert f"messages come to {it.url}/channels/telegram" in play.output
+        assert it.deploy().changed(it.name) == 0
+        assert it.call("POST", "/api/instance/sleep").status == 200
+        message = telegram.write("good morning", ANN)
+        assert "good morning" in telegram.await_answer(message, 240).text

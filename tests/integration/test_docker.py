@@ -15,6 +15,7 @@ from contained import SESSION, Contained, in_container
 from plays import Deployment, wait_until
 
 from tests.docker.engine import Docker
+from tests.standins.telegram import Telegram
 
 KEY = "sk-ant-canary-" + secrets.token_hex(16)
 
@@ -182,6 +183,23 @@ def test_a_container_reaches_no_host_that_is_not_allowed(contained: Contained) -
     assert [one["host"] for one in blocked] == ["elsewhere.example.com"]
     deployment.deploy()
     assert "egress_blocked" not in ask("198.51.100.7", "elsewhere.example.com")
+
+
+def test_a_message_of_a_channel_wakes_a_container(contained: Contained) -> None:
+    deployment = contained.deployment
+    with Telegram() as telegram:
+        deployment.variables |= {
+            "hermes_channels": {"telegram": {"token": telegram.token, "allow": [77]}},
+            "hermes_telegram_api_url": telegram.url,
+        }
+        deployment.deploy()
+        assert deployment.call("POST", "/api/instance/sleep").status == 200
+        assert "good morning" in telegram.await_answer(telegram.write("good morning", 77)).text
+        secret = telegram.token.partition(":")[2]
+        assert secret not in contained.inside("sh", "-c", "cat /proc/*/environ", check=False)
+        for name in ("hermes_channels", "hermes_telegram_api_url"):
+            del deployment.variables[name]
+        deployment.deploy()
 
 
 def test_an_image_without_hermes_is_told(contained: Contained, tmp_path: Path) -> None:

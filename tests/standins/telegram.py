@@ -39,12 +39,14 @@ class Telegram:
     """A running stand-in. `url` has no trailing slash.
 
     token: of the bot; name: its username; reaches: where the https addresses of webhooks really lead, by their
-    beginning; blocked: chats whose people blocked the bot; busy: chat -> how often it is told to wait.
+    beginning; opener: by which they are reached; blocked: chats whose people blocked the bot; busy: chat -> how often
+    it is told to wait.
     """
 
     token: str = "4242:AAstand-in_token_0123456789abcdefghij"
     name: str = "hermes_test_bot"
     reaches: dict[str, str] = field(default_factory=dict)
+    opener: urllib.request.OpenerDirector = field(default_factory=urllib.request.build_opener)
     blocked: set[int] = field(default_factory=set)
     busy: dict[int, int] = field(default_factory=dict)
     webhook: dict[str, Any] = field(default_factory=dict)
@@ -205,7 +207,7 @@ class Telegram:
             headers["X-Telegram-Bot-Api-Secret-Token"] = hook["secret_token"]
         request = urllib.request.Request(address, json.dumps(update).encode(), headers)
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with self.opener.open(request, timeout=60) as answer:
                 return bool(200 <= answer.status < 300)
         except urllib.error.HTTPError as error:
             self.last_error = f"Wrong response from the webhook: {error.code}"

@@ -238,8 +238,14 @@ export class Channels {
     }
   }
 
-  /** Returns when a message is answered. */
+  /** Returns when a message is answered; meanwhile the person sees that somebody is at it. */
   async #answerOne(entry: Entry): Promise<void> {
+    const answered = this.#answered(entry);
+    void this.#typeUntil(entry, answered);
+    await answered;
+  }
+
+  async #answered(entry: Entry): Promise<void> {
     const { end } = await this.#parts.life.withSeat("message", true, ({ keys }) => this.#turn(entry, keys));
     await end;
   }
@@ -264,9 +270,7 @@ export class Channels {
       this.#turns.delete(entry.n);
       throw error;
     }
-    const end = done.promise.finally(() => this.#turns.delete(entry.n));
-    void this.#typeUntil(entry, end);
-    return { value: undefined, end };
+    return { value: undefined, end: done.promise.finally(() => this.#turns.delete(entry.n)) };
   }
 
   #turnOf(entry: Entry, done: PromiseWithResolvers<void>): Turn {
