@@ -186,7 +186,7 @@ def test_the_personal_assistant_is_deployed_and_stays_as_it_is(
     it = make_deployment("ada")
     own = {name: value for name, value in it.host().items() if name.endswith(("port", "_dir"))}
     words = [str(PLAYBOOK), "playbooks/deploy.yml", "-i", "inventories/personal"]
-    for changes in (3, 0):
+    for is_new in (True, False):
         done = subprocess.run(
             [*words, "-e", json.dumps(own)],
             cwd=ROOT,
@@ -199,7 +199,7 @@ def test_the_personal_assistant_is_deployed_and_stays_as_it_is(
         assert done.returncode == 0, done.stdout
         assert "ada: deployed and verified" in done.stdout
         assert "agent a soul, 2 skills, 1 job, settings" in words_of(done.stdout)
-        assert Play(0, done.stdout).changed("ada") == changes
+        assert (Play(0, done.stdout).changed("ada") > 0) is is_new
     listed = it.call("GET", "/api/instance/agent").json["running"]
     assert listed["skills"] == ["minutes", "packing-list"]
     assert [job["name"] for job in listed["jobs"]] == ["morning"]

@@ -26,7 +26,7 @@ _ROOTS = """
     whatsapp x_search
     """
 ROOTS = frozenset(_ROOTS.split())
-"""What Hermes 0.19 reads at the top; a test holds it against Hermes' own list."""
+"""What Hermes 0.19 reads at the top, but for the version of the file; a test holds it against Hermes' own list."""
 OURS = {
     "model": "hermes_default_model decides it",
     **dict.fromkeys(
