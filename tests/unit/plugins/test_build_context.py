@@ -53,7 +53,7 @@ def container(tmp_path: Path) -> Path:
     (folder / "sqlite").mkdir()
     for name in (
         *("Dockerfile", ".dockerignore", "sandbox.sh", "start-hermes.sh", "sandbox/cli.py"),
-        "sqlite/_sqlite3.py",
+        "sqlite/newer_sqlite.py",
     ):
         (folder / name).write_text(f"{name}\nline\n")
     (folder / "requirements.lock").write_text("aiohttp==3\nhermes-agent[anthropic]==1.2.3 \\\n")
