@@ -39,7 +39,7 @@ def test_it_describes_itself_and_what_runs(either: Server) -> None:
         said = {"engine": "process", "diskFree": ANY}
         assert await client.get() == (200, {**said, **idle, "running": False})
         ports = await boot(client, labels={"tenant": "alice"})
-        assert set(ports) == {"18789", "9119"}
+        assert set(ports) == {"18789", "9119", "18790"}
         async with aiohttp.ClientSession() as outside:
             answer = await outside.get(f"http://127.0.0.1:{ports['18789']}/health")
             assert (await answer.json(content_type=None))["env"]["API_SERVER_KEY"] == KEY
@@ -412,6 +412,7 @@ def test_the_sandbox_knows_nothing_of_the_engine_s_environment(either: Server) -
             "SANDBOX_ID",
             "PORT_18789",
             "PORT_9119",
+            "PORT_18790",
         }
         if either.confine == "always":
             others = await client.exec(*shell("cat /proc/*/environ"))
