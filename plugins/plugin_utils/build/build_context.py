@@ -16,6 +16,7 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ EPOCH = 315532800
 PLATFORM = "x86_64-manylinux_2_28"
 """What the packages are resolved for: glibc 2.28 or later, so any Debian since 10."""
 
-FORMAT = 2
+FORMAT = 3
 """Raised when equal sources would make another folder than before."""
 
 DIGITS = 16
@@ -260,9 +261,32 @@ def lay_sqlite(packages: Path, container_dir: Path, folder: Path) -> None:
     # on its path would take it for its own.
     _copy_text(container_dir / SQLITE / LOADER, folder / "_sqlite3.py")
     (folder / LOADER).unlink(missing_ok=True)
-    found.replace(folder / "libsqlite3.so")
+    (folder / "libsqlite3.so").write_bytes(without_debugging(found.read_bytes()))
+    (folder / "libsqlite3.so").chmod(0o755)
     shutil.rmtree(packages / "pysqlite3")
     (packages / "sqlite.pth").write_text(SQLITE_ON_THE_PATH, encoding="ascii")
+
+
+def without_debugging(library: bytes) -> bytes:
+    """Return a library of 64-bit Linux without what only a debugger reads, which lies behind all that is ever loaded.
+
+    What is none is returned as it is. The offsets are those of elf(5): the program headers say what is loaded, and the
+    table of sections, which nothing needs to load it, goes with the sections that it lists.
+    """
+    if not library.startswith(b"\x7fELF\x02\x01"):
+        return library
+    (headers,) = struct.unpack_from("<Q", library, 32)
+    size, count = struct.unpack_from("<HH", library, 54)
+    ends = []
+    for number in range(count):
+        offset, _address, _physical, length = struct.unpack_from(
+            "<QQQQ", library, headers + number * size + 8
+        )
+        ends.append(offset + length)
+    kept = bytearray(library[: max(ends)])
+    struct.pack_into("<Q", kept, 40, 0)
+    struct.pack_into("<HH", kept, 60, 0, 0)
+    return bytes(kept)
 
 
 def _settle(folder: Path) -> None:

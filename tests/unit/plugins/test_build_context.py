@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import _ctypes
+import ctypes
 import json
 import os
 import sys
@@ -235,3 +237,12 @@ def test_uvs_refusal_is_passed_on(container: Path, tmp_path: Path) -> None:
 def test_a_missing_uv_is_named(container: Path, tmp_path: Path) -> None:
     with pytest.raises(BuildContextError, match="uv cannot be run"):
         build_context.prepare(container, tmp_path / "out", "3.12", [str(tmp_path / "no-uv")])
+
+
+def test_a_library_is_loaded_without_what_a_debugger_reads(tmp_path: Path) -> None:
+    whole = Path(_ctypes.__file__).read_bytes()
+    kept = build_context.without_debugging(whole)
+    assert len(kept) < len(whole)
+    (tmp_path / "library.so").write_bytes(kept)
+    assert ctypes.CDLL(str(tmp_path / "library.so")).PyInit__ctypes
+    assert build_context.without_debugging(b"no library") == b"no library"
