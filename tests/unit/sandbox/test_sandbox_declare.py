@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The declared agent is laid whole or not at all, follows its declaration, and nothing of others is lost."""
 
+import contextlib
 import fcntl
 import gzip
 import io
@@ -11,7 +12,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -499,6 +499,15 @@ def test_a_running_hermes_is_given_it_and_says_so(box: Box) -> None:
     assert text(box, "SOUL.md") is None
 
 
+def opened(pid: int) -> set[Path]:
+    """The files that a process has open."""
+    found = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+            found.add(link.readlink())
+    return found
+
+
 def test_no_backup_has_half_of_it(ready: Box) -> None:
     """A laying waits for a save that is under way, and a save for a laying."""
     with open(ready.run / "save.lock", "w") as lock:
@@ -508,8 +517,8 @@ def test_no_backup_has_half_of_it(ready: Box) -> None:
             assert laying.stdin is not None
             laying.stdin.write(go(agent(FILES)))
             laying.stdin.close()
-            wait_for((ready.run / "restore.lock").exists)
-            time.sleep(0.2)
+            # It has come to the lock that a save holds.
+            wait_for(lambda: (ready.run / "save.lock") in opened(laying.pid))
             assert not (ready.home / "SOUL.md").exists()
             fcntl.flock(lock, fcntl.LOCK_UN)
             assert laying.wait(30) == 0
