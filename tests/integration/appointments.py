@@ -26,8 +26,7 @@ def soon() -> str:
 
 def ask_hermes(deployment: Deployment, method: str, path: str, body: Any = None) -> Any:
     """Ask a process' own API, which only the sandbox and this machine reach."""
-    processes = {p.name(): p for p in deployment.supervisor().children(recursive=True)}
-    environ = processes["hermes"].environ()
+    environ = deployment.environment()
     request = urllib.request.Request(
         f"http://127.0.0.1:{environ['API_SERVER_PORT']}{path}",
         method=method,

@@ -84,6 +84,16 @@ class Answer:
         return str(self.json["choices"][0]["message"]["content"])
 
 
+@dataclass(frozen=True)
+class Running:
+    """A process as it was when it was looked at."""
+
+    process: psutil.Process
+    name: str
+    words: list[str]
+    environment: dict[str, str]
+
+
 @dataclass
 class Deployment:
     """One inventory host on this machine."""
@@ -178,15 +188,23 @@ class Deployment:
                 return process
         raise LookupError(f"{self.name} has no supervisor")
 
+    def running(self) -> list[Running]:
+        """The processes of this deployment, its supervisor first. One that ends while it is looked at is none."""
+        supervisor = self.supervisor()
+        found = []
+        for process in [supervisor, *supervisor.children(recursive=True)]:
+            with suppress(psutil.ZombieProcess, psutil.NoSuchProcess):
+                told = (process.name(), process.cmdline(), process.environ())
+                found.append(Running(process, *told))
+        return found
+
+    def gateway(self) -> Running:
+        """Hermes' own process, which runs. What it has just forked has its words for a moment, and comes after it."""
+        return next(one for one in self.running() if "gateway" in one.words)
+
     def environment(self) -> dict[str, str]:
         """The environment of Hermes' own process, which runs."""
-        found = []
-        for process in self.supervisor().children(recursive=True):
-            with suppress(psutil.ZombieProcess, psutil.NoSuchProcess):
-                if "gateway" in process.cmdline():
-                    found.append(process.environ())
-        (one,) = found
-        return one
+        return self.gateway().environment
 
     def hermes_pids(self) -> list[int]:
         """Ids of Hermes' own processes; one that saves its state comes and goes."""

@@ -76,7 +76,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[Plac
             it,
             replace(it, hostname=HOSTNAME),
             provider,
-            lambda: str([one.environ() for one in it.supervisor().children(recursive=True)]),
+            lambda: str([one.environment for one in it.running()]),
             it.token,
             access=access,
         )

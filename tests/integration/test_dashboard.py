@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import secrets
 import shutil
@@ -11,7 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
 import pytest
 from plays import Deployment
 from playwright.sync_api import Browser, Error, Page, WebSocket, expect, sync_playwright
@@ -234,13 +232,12 @@ def test_gateway_and_dashboard_write_with_a_sqlite_that_loses_nothing(
     database = next(deployment.state.glob("engine/disks/*/disk/home/.hermes/state.db"))
     assert int.from_bytes(database.read_bytes()[96:100], "big") >= 3_051_003
     loaded = {}
-    for process in deployment.supervisor().children(recursive=True):
-        with contextlib.suppress(psutil.Error, OSError):
-            words = " ".join(process.cmdline())
-            if "/run_program.py" in words and words.startswith("python"):
-                name = "dashboard" if "/serve_dashboard.py" in words else "gateway"
-                maps = Path(f"/proc/{process.pid}/maps").read_text()
-                loaded[name] = "/sqlite/libsqlite3.so" in maps
+    for one in deployment.running():
+        words = " ".join(one.words)
+        if "/run_program.py" in words and words.startswith("python"):
+            name = "dashboard" if "/serve_dashboard.py" in words else "gateway"
+            maps = Path(f"/proc/{one.process.pid}/maps").read_text()
+            loaded[name] = "/sqlite/libsqlite3.so" in maps
     assert loaded == {"dashboard": True, "gateway": True}
     assert deployment.status()["sqlite"] >= "3.51.3"
 

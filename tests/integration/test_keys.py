@@ -53,14 +53,14 @@ def test_the_key_is_in_no_file_no_argv_and_not_with_hermes(
     holding = [str(p) for p in files_below(keyed.state) if canary in p.read_bytes()]
     assert holding == [], "the key lies in a file"
 
-    everyone = [keyed.supervisor(), *keyed.supervisor().children(recursive=True)]
+    everyone = keyed.running()
     assert len(everyone) >= 4
-    for process in everyone:
-        assert provider.key not in " ".join(process.cmdline())
-    holders = {p.name() for p in everyone if provider.key in "".join(p.environ().values())}
+    for one in everyone:
+        assert provider.key not in " ".join(one.words)
+    holders = {one.name for one in everyone if provider.key in str(one.environment)}
     assert holders == {"workerd"}, "workerd alone may hold the key"
     # What a sandbox keeps in memory, as its own processes see it.
-    runs = {Path(f"/proc/{p.pid}/root/run/hermes") for p in everyone}
+    runs = {Path(f"/proc/{one.process.pid}/root/run/hermes") for one in everyone}
     runs |= set(Path("/dev/shm").glob("hermes-run-*"))
     kept = [path for run in runs if run.is_dir() for path in files_below(run)]
     assert any(path.name == "env.json" for path in kept)
@@ -259,8 +259,7 @@ def test_keys_in_the_environment_are_with_hermes_and_in_no_file(
     direct.deploy()
     assert direct.chat("By yourself?").said.strip() == "The stand-in heard: By yourself?"
     direct.call("POST", "/api/instance/backups")
-    everyone = direct.supervisor().children(recursive=True)
-    holders = {p.name() for p in everyone if provider.key in "".join(p.environ().values())}
+    holders = {one.name for one in direct.running() if provider.key in str(one.environment)}
     assert holders - {"workerd"}
     canary = provider.key.encode()
     assert [str(p) for p in files_below(direct.state) if canary in p.read_bytes()] == []

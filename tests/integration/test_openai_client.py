@@ -264,18 +264,13 @@ def test_the_responses_api_is_served_as_well(client: openai.OpenAI) -> None:
 
 def test_the_worker_lists_what_hermes_serves(deployment: Deployment) -> None:
     """Of the Hermes that is installed: its own routes and its own list of models."""
-    environment = deployment.environment()
-    (process,) = [
-        one
-        for one in deployment.supervisor().children(recursive=True)
-        if "gateway" in one.cmdline()
-    ]
+    gateway = deployment.gateway()
     inside = {
         connection.laddr.port
-        for connection in process.net_connections()
+        for connection in gateway.process.net_connections()
         if connection.status == psutil.CONN_LISTEN
     }
-    bearer = {"Authorization": f"Bearer {environment['API_SERVER_KEY']}"}
+    bearer = {"Authorization": f"Bearer {gateway.environment['API_SERVER_KEY']}"}
     answers = [
         requests.get(f"http://127.0.0.1:{port}/v1/models", headers=bearer, timeout=30)
         for port in inside
@@ -285,7 +280,7 @@ def test_the_worker_lists_what_hermes_serves(deployment: Deployment) -> None:
     for model in [*told, *ours]:
         del model["created"]
     assert ours == told
-    command = next(word for word in process.cmdline() if "/bin/" in word)
+    command = next(word for word in gateway.words if "/bin/" in word)
     root = Path(command).parents[1]
     (server,) = root.glob("lib/python*/site-packages/gateway/platforms/api_server.py")
     routes = set(re.findall(r'\("([A-Z]+)", "(/v1/[^"]+)", self\._handle', server.read_text()))

@@ -120,12 +120,8 @@ class Walk:
 
     def strike(self, name: str) -> None:
         """Kill the process that has this word in its command, or whose program is called so."""
-        supervisor = self.it.supervisor()
-        for process in [supervisor, *supervisor.children(recursive=True)]:
-            try:
-                words = process.cmdline()
-            except psutil.Error:
-                continue
+        for one in self.it.running():
+            process, words = one.process, one.words
             # The guardian's last word is the supervisor that it would start.
             if any(word.rpartition("/")[2] == name for word in words[:6] if word != words[-1]):
                 os.kill(process.pid, signal.SIGKILL)

@@ -15,9 +15,9 @@ def processes(deployment: Deployment) -> dict[str, psutil.Process]:
     """The processes of one deployment by what they are: its supervisor's descendants."""
     marks = {"workerd": " serve ", "engine": "--socket run/engine.sock", "hermes": "gateway run"}
     found = {}
-    for process in deployment.supervisor().children(recursive=True):
-        line = " ".join(process.cmdline())
-        found.update({name: process for name, mark in marks.items() if mark in line})
+    for one in deployment.running():
+        line = " ".join(one.words)
+        found.update({name: one.process for name, mark in marks.items() if mark in line})
     return found | {"supervisor": deployment.supervisor()}
 
 
