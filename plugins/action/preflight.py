@@ -82,7 +82,7 @@ class ActionModule(PrintingAction):
             "settings": checker.settings.as_dict(),
             "changes": [vars(change) for change in changes],
             "rows": plan_rows(checker, deployment, sources, place) + self.differences,
-            "notes": notes(checker, self.task_vars, sources.hermes_lock) + place.notes() + drift,
+            "notes": notes(checker, self.task_vars, sources.lock_text) + place.notes() + drift,
         }
 
     def _agent(

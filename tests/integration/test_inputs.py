@@ -128,7 +128,7 @@ def test_what_is_said_and_does_nothing_stands_in_the_plan(
     assert play.code == 0, play.output
     for note in (
         "Note: hermes_instance_type: without effect on workerd.",
-        "Note: TELEGRAM_BOT_TOKEN: the image has no python-telegram-bot,",
+        "Note: TELEGRAM_BOT_TOKEN: Hermes is installed without python-telegram-bot,",
         "Note: antropic_api_key: nothing here reads it; did you mean anthropic_api_key?",
     ):
         assert play.output.count(note) == 1, play.output

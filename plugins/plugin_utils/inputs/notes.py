@@ -10,7 +10,6 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 from ...module_utils.settings.catalogue import BATCHES, INPUTS, KNOWN_VARIABLES, SETTINGS
@@ -74,6 +73,14 @@ CHANNELS = {
     "TEAMS_": ("Teams", "microsoft-teams-apps"),
 }
 """How the names of a channel's settings begin -> the channel, and the package that Hermes' adapter for it needs."""
+OURS = frozenset({"Telegram"})
+"""The channels that hermes_channels knows, which wake Hermes."""
+REMEDIES = {
+    "Telegram": " hermes_channels reaches it, asleep too.",
+    "Discord": " hermes_features: [messaging] brings it, for while Hermes is awake.",
+    "Slack": " hermes_features: [messaging] brings it, for while Hermes is awake.",
+}
+"""What else there is for a channel."""
 RELAY = "GATEWAY_RELAY_URL"
 """A connector outside takes the channels' messages in, and needs no package in the image."""
 
@@ -81,10 +88,10 @@ NEAR = 0.85
 """How alike two names have to be, of 1, until one is taken for a misspelling of the other."""
 
 
-def notes(checker: Checker, names: Iterable[str], lock: Path) -> list[str]:
+def notes(checker: Checker, names: Iterable[str], lock: str) -> list[str]:
     """Return a line for each input that does nothing or is risky.
 
-    names: of all variables of the host; lock: of the image.
+    names: of all variables of the host; lock: the text of the lock of what Hermes is installed with.
     """
     return [
         *_without_effect(checker),
@@ -148,9 +155,18 @@ def _silent_channels(checker: Checker, packages: set[str]) -> list[str]:
     found = []
     for prefix, (channel, package) in CHANNELS.items():
         given = [name for name in names if name.startswith(prefix)]
-        if given and package not in packages:
+        if not given:
+            continue
+        shown = ", ".join(given)
+        if package not in packages:
             found.append(
-                f"{', '.join(given)}: the image has no {package}, so the channel {channel} stays off."
+                f"{shown}: Hermes is installed without {package}, so its channel {channel} stays off."
+                f"{REMEDIES.get(channel, '')}"
+            )
+        else:
+            found.append(
+                f"{shown}: Hermes' own channel {channel} hears nothing while Hermes sleeps."
+                f"{' hermes_channels does.' if channel in OURS else ''}"
             )
     return found
 
@@ -178,6 +194,6 @@ def _is_long(name: str) -> bool:
     return "_" in name.removeprefix("hermes_")
 
 
-def installed(lock: Path) -> set[str]:
-    """Return the names of the packages that a lock names."""
-    return set(re.findall(r"^([a-z0-9-]+)==", lock.read_text(encoding="utf-8"), re.MULTILINE))
+def installed(lock: str) -> set[str]:
+    """Return the names of the packages that a lock's text names."""
+    return set(re.findall(r"^([a-z0-9-]+)==", lock, re.MULTILINE))

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.inputs.notes import
     notes,
 )
 
-LOCK = Sources().hermes_lock
+LOCK = Sources().lock_text
 CLOUD = {
     "hermes_platform": "cloudflare",
     "hermes_account_id": "0" * 32,
@@ -25,7 +24,7 @@ CLOUD = {
 }
 
 
-def told(lock: Path = LOCK, sources: dict[str, str] | None = None, **given: Any) -> list[str]:
+def told(lock: str = LOCK, sources: dict[str, str] | None = None, **given: Any) -> list[str]:
     raw = {"hermes_name": "alice", "hermes_platform": "workerd"} | given
     sources = dict.fromkeys(raw, "inventory") | (sources or {})
     return notes(Checker(raw, sources=sources).check(), raw, lock)
@@ -110,18 +109,29 @@ def test_what_has_an_effect_or_says_the_default_is_not_told() -> None:
         ("SLACK_APP_TOKEN", "slack-bolt"),
     ],
 )
-def test_a_channel_that_the_image_lacks_is_told(
-    where: str, name: str, package: str, tmp_path: Path
-) -> None:
+def test_a_channel_that_the_image_lacks_is_told(where: str, name: str, package: str) -> None:
     given = {where: {name: "canary-5b0c"}}
     (note,) = told(**given)
-    assert note.startswith(f"{name}: the image has no {package}, so the channel")
+    assert note.startswith(f"{name}: Hermes is installed without {package}, so its channel")
     assert "canary" not in note
-    full = tmp_path / "full.lock"
-    full.write_text(LOCK.read_text() + "".join(f"{each}==1.0\n" for _, each in CHANNELS.values()))
-    assert told(full, **given) == []
+    full = LOCK + "".join(f"{each}==1.0\n" for _, each in CHANNELS.values())
+    (note,) = told(full, **given)
+    assert "hears nothing while Hermes sleeps" in note
+    assert "canary" not in note
     relayed = {where: given[where] | {"GATEWAY_RELAY_URL": "https://relay.example"}}
     assert told(**relayed) == []
+
+
+def test_a_channel_that_a_feature_brings_is_not_told_as_missing() -> None:
+    """What was chosen is installed; of Telegram there is a channel besides that wakes Hermes."""
+    brought = Sources(features=["messaging"]).lock_text
+    given = {"TELEGRAM_BOT_TOKEN": "canary-5b0c"}
+    (note,) = told(brought, hermes_features=["messaging"], hermes_secrets=given)
+    assert note == (
+        "TELEGRAM_BOT_TOKEN: Hermes' own channel Telegram hears nothing while Hermes sleeps. hermes_channels does."
+    )
+    (note,) = told(hermes_secrets=given)
+    assert note.endswith("hermes_channels reaches it, asleep too.")
 
 
 def test_the_lock_is_read() -> None:
