@@ -4,16 +4,11 @@
 from __future__ import annotations
 
 import secrets
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from parts.checkout import ROOT
-
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "integration")]
-# ruff: noqa: E402 - what follows is found by the paths above
 from contained import HOME, Contained, in_container, speaking_to
 from plays import Deployment
 

@@ -25,15 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from aiohttp import ClientError, ClientSession, TCPConnector
+from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
 from figure import Figure
 
 from parts.checkout import ROOT
-
-sys.path[:0] = [str(ROOT), str(ROOT / ".ansible" / "collections")]
-# ruff: noqa: E402 - what follows is found by the paths above
-from aiohttp import ClientError, ClientSession, TCPConnector
-from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
-
 from tests.cloudflare import ControlPlane
 from tests.cloudflare.stub import StubEdge
 

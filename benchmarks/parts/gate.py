@@ -13,15 +13,11 @@ import json
 import os
 import socket
 import statistics
-import sys
 import time
-from pathlib import Path
 
 from figure import Figure
 
 from parts.checkout import Checkout, fresh_checkout
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.standins.lone_worker import TOKEN, LoneWorker
 
 REQUESTS = 3000

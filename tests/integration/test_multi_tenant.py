@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
-from plays import ROOT, clean_environment, free_port
+from plays import ROOT, clean_environment
 
 from tests.cloudflare import ControlPlane
 from tests.cloudflare.accounts import Deployment
 from tests.cloudflare.stub import WRONG_KEY, StubEdge
+from tests.standins.ports import free_port
 
 PAGE = (ROOT / "docs" / "multi-tenant.md").read_text()
 ACME, GLOBEX = "0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210"

@@ -15,10 +15,11 @@ from urllib.parse import urlencode
 
 import pytest
 import trustme
-from plays import ROOT, free_port, wait_until
+from plays import ROOT, wait_until
 
 from tests.docker.engine import without
 from tests.standins.lone_worker import TOKEN, LoneWorker
+from tests.standins.ports import free_port
 
 PAGE = (ROOT / "docs" / "reverse-proxy.md").read_text()
 BLOCKS = {

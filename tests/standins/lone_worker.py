@@ -19,6 +19,8 @@ from typing import Any
 
 import psutil
 
+from tests.standins.ports import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 WORKER = ROOT / "worker"
 TOKEN = "the-token-of-the-lone-worker"
@@ -192,13 +194,6 @@ def as_many_sockets_as_supervised() -> None:
     """Raise the limit of open files, as the supervisor does for workerd."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def is_open(port: int) -> bool:

@@ -27,6 +27,8 @@ import psutil
 import pytest
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.plan import build_digest
 
+from tests.standins.ports import free_port
+
 SCRIPT = Path(__file__).parents[3] / "host" / "supervisor.py"
 SECRET = "canary-7f1d0a"
 
@@ -62,12 +64,6 @@ ENGINE = "import time\nprint('engine up', flush=True)\ntime.sleep(600)"
 
 
 SOCKETS = shutil.ignore_patterns("*.sock")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_for(true: Callable[[], Any], seconds: float = 60) -> Any:

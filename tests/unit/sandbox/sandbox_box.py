@@ -6,13 +6,14 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
 from pathlib import Path
+
+from tests.standins.ports import free_port
 
 CONTAINER = Path(__file__).resolve().parents[3] / "container"
 KEY = "gateway-key-of-this-boot-0123456789"
@@ -53,13 +54,6 @@ def write_program(path: Path, text: str) -> None:
     """Write a shell script."""
     path.write_text(f"#!/bin/sh\n{text}")
     path.chmod(0o755)
-
-
-def free_port() -> int:
-    """Return a loopback port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def alive(pid: int) -> bool:
