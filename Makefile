@@ -18,6 +18,8 @@ KEYS ?= all
 FROM ?=
 IMAGE ?= auto
 MUTANTS ?= *
+# A third of a test is waiting for others: one process more than the two cores of a small machine.
+PROCESSES ?= 3
 JOBS ?= 2
 
 # What an interactive Python reads, or one of another installation, is nothing for the tools.
@@ -80,7 +82,7 @@ destroy: tools ## Take the deployment away; asks first (CONFIRM=yes does not, FO
 test: test-python test-worker test-molecule ## Run every test
 
 test-python: tools test-tools worker-tools
-	@$(WITH_TOOLS) pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	@$(WITH_TOOLS) pytest --numprocesses $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 
 test-worker: worker-tools
 	@cd worker && PATH="$$(../$(TEST_VENV)/bin/python ../requirements/node_path.py):$$PATH" npm test
@@ -112,7 +114,7 @@ sanity: tools test-tools ## Run Ansible's own checks on what users would install
 
 coverage: tools test-tools worker-tools ## Map what no test enters, by rooms; takes half an hour (COVERED=tests/unit for less)
 	@rm -rf .cache/coverage && mkdir -p .cache/coverage
-	@$(WITH_TOOLS) coverage run -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder $(COVERED)
+	@$(WITH_TOOLS) coverage run -m pytest --numprocesses $(PROCESSES) --dist loadgroup --no-loadscope-reorder $(COVERED)
 	@$(WITH_TOOLS) coverage combine --quiet && $(WITH_TOOLS) coverage json --quiet -o .cache/coverage/python.json
 	@cd worker && PATH="$$(../$(TEST_VENV)/bin/python ../requirements/node_path.py):$$PATH" npm run --silent coverage
 	@$(WITH_TOOLS) python -m tools.coverage_map .cache/coverage/python.json .cache/coverage/worker/coverage-summary.json
