@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable
@@ -64,6 +65,8 @@ class ControlPlane:
         """Statuses of the next image preparations: pending, ready or error. Empty: ready."""
         self.deletion_seconds = 0.3
         """How long a container application that is deleted is still there."""
+        self.elsewhere: dict[str, int] = {}
+        """Hosts of the internet that a test serves itself, by name: the port on which it ends TLS for them."""
         self.answers: list[tuple[str, str, Answer]] = []
         """A test's own: method, pattern of host and path, and what answers; None passes the call on."""
         self.unready_versions = 0
@@ -143,6 +146,10 @@ class ControlPlane:
         for name in zones:
             self.add_zone(id, name)
         return account
+
+    def certified(self, host: str) -> ssl.SSLContext:
+        """Return what ends TLS for a host of the internet, with a certificate that everything in here trusts."""
+        return self._authority.context(host)
 
     def add_zone(self, account: str, name: str) -> Zone:
         """Add a domain to an account. name: in Unicode, as Cloudflare lists it."""
@@ -228,7 +235,7 @@ class ControlPlane:
             return self._ports[host]
         if host.endswith(".workers.dev") or self.state.proxied(host):
             return self._ports["edge"]
-        return None
+        return self.elsewhere.get(host)
 
     def _passes(self, host: str) -> bool:
         mirrors = {urlsplit(os.environ.get(name, "")).hostname for name in MIRRORS}

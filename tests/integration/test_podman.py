@@ -51,6 +51,13 @@ def contained(
     return contained
 
 
+@pytest.fixture(scope="module")
+def in_the_open(contained: Contained, podman: Podman, provider: Provider) -> Iterator[Provider]:
+    """A provider that containers reach by themselves, at an address that is there while one of them is."""
+    with Provider(provider.key, host=podman.engine.gateway) as reached:
+        yield reached
+
+
 def test_a_container_that_cannot_call_this_machine_is_noticed(podman: Podman, base: str) -> None:
     """Before the image is built: Hermes would start and no provider would answer it."""
     engine = DockerEngine(str(podman.engine.socket))
@@ -87,6 +94,16 @@ def test_it_outlives_workerd(contained: Contained, provider: Provider) -> None:
         contained.workerd().kill()
         assert contained.deployment.chat("Still there?").status == 200
         assert contained.hermes == running
+
+
+def test_a_job_runs_with_a_key_that_hermes_holds(
+    contained: Contained, in_the_open: Provider
+) -> None:
+    """It speaks to the provider by itself then, out of its container."""
+    direct = speaking_to(in_the_open) | {"hermes_provider_keys": "environment"}
+    contained.deployment.variables.update(direct)
+    contained.deployment.deploy()
+    keeps_an_appointment(contained, in_the_open, "Water the ferns with a key of your own.")
 
 
 def test_destroy_leaves_nothing(contained: Contained) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 import threading
 import time
 from dataclasses import dataclass, field
@@ -59,7 +60,8 @@ class Provider:
 
     `also` is a second key that is good; `pause` is how many seconds it takes for each word; `host` is
     the address that it listens on; `bare` answers as small servers do: in one piece, without token counts;
-    `refusal`, a status and a body, is what everybody gets; `pages` are further ones that need no key, by path.
+    `refusal`, a status and a body, is what everybody gets; `pages` are further ones that need no key, by path;
+    with `tls` it speaks nothing else.
     """
 
     key: str
@@ -69,12 +71,15 @@ class Provider:
     bare: bool = False
     refusal: tuple[int, str] | None = None
     pages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tls: ssl.SSLContext | None = None
     seen: list[Seen] = field(default_factory=list)
 
     def __enter__(self) -> Provider:
         handler = type("Handler", (_Handler,), {"provider": self})
         self._server = ThreadingHTTPServer((self.host, 0), handler)
         self._server.daemon_threads = True
+        if self.tls:
+            self._server.socket = self.tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
         return self
@@ -84,9 +89,14 @@ class Provider:
         self._server.server_close()
 
     @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return self._server.server_port
+
+    @property
     def url(self) -> str:
         """Where it listens."""
-        return f"http://{self.host}:{self._server.server_port}"
+        return f"http{'s' if self.tls else ''}://{self.host}:{self.port}"
 
 
 class _Handler(BaseHTTPRequestHandler):
