@@ -31,14 +31,20 @@ class StandInHermes {
   readonly results: Frame[] = [];
   /** What it answers by itself; `null` leaves the answer to the test. */
   answers: ((text: string) => string) | null = (text) => `heard ${text}`;
+  /** With which key each line to it was asked for, and which of them are closed. */
+  readonly keys: string[] = [];
+  readonly closed: string[] = [];
   #socket: WebSocket | null = null;
   #held = new Map<string, Frame>();
   #requests = 0;
 
   port = () => ({
-    fetch: async (): Promise<Response> => {
+    fetch: async (_url: string, init?: RequestInit): Promise<Response> => {
       const { 0: outside, 1: inside } = new WebSocketPair();
       this.#socket = inside;
+      const key = new Headers(init?.headers).get("authorization") ?? "";
+      this.keys.push(key);
+      inside.addEventListener("close", () => this.closed.push(key));
       inside.addEventListener("message", ({ data }) => this.#take(JSON.parse(String(data)) as Frame));
       inside.accept();
       inside.send(JSON.stringify({ type: "hello", held: [...this.#held.keys()] }));
@@ -52,7 +58,8 @@ class StandInHermes {
     this.#socket?.close(1011, "");
   }
 
-  say(frame: Frame, text: string, notify = true): void {
+  /** Says something in a message's chat; `answers` whether as its answer. */
+  say(frame: Frame, text: string, notify = true, answers = true): void {
     const { event } = frame;
     this.#socket?.send(
       JSON.stringify({
@@ -63,7 +70,7 @@ class StandInHermes {
           op: "send",
           chat_id: event?.source.chat_id,
           content: text,
-          reply_to: event?.message_id,
+          ...(answers ? { reply_to: event?.message_id } : {}),
           metadata: { notify },
         },
       }),
@@ -85,20 +92,34 @@ class World {
   readonly time = new ManualTime();
   /** What Telegram answers to the next calls of a message. */
   readonly refusals: object[] = [];
+  /** The methods of Telegram's that were called, in their order. */
+  readonly called: string[] = [];
+  /** What Telegram has for who asks for messages; none is handed out before that offset. */
+  readonly updates: TelegramUpdate[] = [];
   /** Why Hermes does not start. */
   broken: Error | null = null;
+  /** Why Telegram cannot be reached; it is told the address, as a runtime's error may name it. */
+  unreachable: ((url: string) => Error) | null = null;
+  /** The key of the boot of Hermes that runs. */
+  key = "k";
+  /** Takes all tables away for a while, so that nothing can be stored. */
+  readonly tables = {
+    hide: () => this.#rename((name) => [name, `away_${name}`]),
+    show: () => this.#rename((name) => [`away_${name}`, name]),
+  };
   #updates = 0;
+  #names: string[] = [];
 
   constructor(readonly storage: DurableObjectStorage) {}
 
-  life(): Channels {
+  life(change: Record<string, string> = {}): Channels {
     return new Channels({
-      settings: settingsOf({ ...env, ...DECLARED } as Env),
+      settings: settingsOf({ ...env, ...DECLARED, ...change } as Env),
       storage: this.storage,
       life: {
         withSeat: async (_why, _writes, turn) => {
           if (this.broken !== null) throw this.broken;
-          return turn({ keys: { gatewayKey: "k", capability: "", dashboardToken: "" } });
+          return turn({ keys: { gatewayKey: this.key, capability: "", dashboardToken: "" } });
         },
         arrive: (_isActivity, answer) => answer(),
         stay: (work) => void work.catch(() => undefined),
@@ -106,8 +127,21 @@ class World {
       time: this.time,
       log: new Log(new Redactor([TOKEN])),
       port: this.hermes.port,
-      fetch: async (url, init) => this.#telegram(url, JSON.parse(String(init.body))),
+      fetch: async (url, init) => {
+        this.called.push(url.slice(url.lastIndexOf("/") + 1));
+        if (this.unreachable !== null) throw this.unreachable(url);
+        return this.#telegram(url, JSON.parse(String(init.body)));
+      },
     });
+  }
+
+  #rename(names: (name: string) => [string, string]): void {
+    const { sql } = this.storage;
+    if (this.#names.length === 0) {
+      const rows = sql.exec("SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'inbox%'");
+      this.#names = [...rows].map((row) => String(row["name"]));
+    }
+    for (const [from, to] of this.#names.map(names)) sql.exec(`ALTER TABLE ${from} RENAME TO ${to}`);
   }
 
   update(text: string, more: object = {}, id = ++this.#updates): TelegramUpdate {
@@ -123,7 +157,9 @@ class World {
     };
   }
 
-  #telegram(url: string, body: { chat_id: string; text: string }): Response {
+  #telegram(url: string, body: { chat_id: string; text: string; offset: number }): Response {
+    if (url.endsWith("/getUpdates"))
+      return Response.json({ ok: true, result: this.updates.filter((one) => one.update_id >= body.offset) });
     if (!url.endsWith("/sendMessage")) return Response.json({ ok: true, result: { username: "the_bot" } });
     const refused = this.refusals.shift();
     if (refused !== undefined) return Response.json({ ok: false, ...refused });
@@ -158,7 +194,9 @@ describe("a message", () => {
         }),
       ]);
       expect([...world.storage.sql.exec("SELECT * FROM inbox")]).toEqual([]);
+      const now = world.time.now();
       expect(channels.views()["telegram"]).toMatchObject({ waiting: 0, again: 0, trouble: null });
+      expect(channels.views()["telegram"]).toMatchObject({ lastIn: now, lastOut: now, dropped: 0 });
     }),
   );
 
@@ -170,6 +208,9 @@ describe("a message", () => {
       expect(await channels.telegram(update)).toBe("new");
       expect(await channels.telegram(update)).toBe("known");
       await settle();
+      expect(await world.life().telegram(update)).toBe("known");
+      // Platforms try again for a day.
+      await world.time.pass(24 * 3600_000);
       expect(await world.life().telegram(update)).toBe("known");
       await settle();
       expect(world.sent).toHaveLength(1);
@@ -206,6 +247,7 @@ describe("a message", () => {
       }
       await settle();
       expect(world.hermes.given).toHaveLength(4);
+      expect(channels.views()["telegram"]).toMatchObject({ again: 3 });
       expect(world.sent.map(({ text }) => text)).toEqual([expect.stringContaining("could not answer")]);
       expect(channels.failed()).toEqual([
         expect.objectContaining({ channel: "telegram", why: expect.stringContaining("hung up") }),
@@ -219,19 +261,19 @@ describe("a message", () => {
   );
 
   it(
-    "is given up when Hermes does not start for a quarter of an hour",
+    "is given up when Hermes does not start for a quarter of an hour, and told where it was written",
     inWorld(async (world) => {
-      world.broken = new Error("no image");
+      world.broken = new Error(`no image for ${TOKEN}`);
       const channels = world.life();
-      await channels.telegram(world.update("hello"));
+      await channels.telegram(world.update("hello", { message_thread_id: 5 }));
       for (let minute = 0; minute < 18; minute++) {
         await settle();
         expect(world.sent).toHaveLength(minute < 14 ? 0 : world.sent.length);
         await world.time.pass(60_000);
       }
       await settle();
-      expect(world.sent).toHaveLength(1);
-      expect(channels.failed()).toEqual([expect.objectContaining({ why: "no image" })]);
+      expect(world.sent).toEqual([expect.objectContaining({ chat_id: "77", message_thread_id: 5 })]);
+      expect(channels.failed()).toEqual([expect.objectContaining({ why: "no image for [redacted]" })]);
     }),
   );
 
@@ -293,15 +335,19 @@ describe("a message", () => {
   );
 
   it(
-    "/stop is given to Hermes while it is at another one",
+    "/stop is given to Hermes while it is at another one of that chat, and ends nobody else's",
     inWorld(async (world) => {
       world.hermes.answers = null;
       const channels = world.life();
       await channels.telegram(world.update("a long one"));
+      const elsewhere = { chat: { id: -500, type: "group" } };
+      await channels.telegram(world.update("/other", elsewhere));
       await settle();
+      await channels.telegram(world.update("/later", elsewhere));
       await channels.telegram(world.update("/stop"));
       await settle();
-      expect(world.hermes.given.map(({ event }) => event?.text)).toEqual(["a long one", "/stop"]);
+      const given = world.hermes.given.map(({ event }) => event?.text);
+      expect(given).toEqual(["a long one", "/other", "/stop"]);
     }),
   );
 
@@ -312,6 +358,194 @@ describe("a message", () => {
       const channels = world.life();
       for (let number = 0; number < MOST + 3; number++) await channels.telegram(world.update("more"));
       expect(channels.views()["telegram"]).toMatchObject({ waiting: MOST, dropped: 3 });
+    }),
+  );
+});
+
+describe("a turn", () => {
+  const HALF_AN_HOUR = 1800_000;
+
+  it(
+    "that says nothing for half an hour is over, and the person is told; the next message is not kept by it",
+    inWorld(async (world) => {
+      world.hermes.answers = null;
+      const channels = world.life();
+      await channels.telegram(world.update("hang"));
+      await channels.telegram(world.update("next"));
+      for (let time = 0; time < 4; time++) {
+        await settle();
+        expect(world.sent).toEqual([]);
+        await world.time.pass(HALF_AN_HOUR + 60_000);
+      }
+      await settle();
+      expect(world.sent.map(({ text }) => text)).toEqual([expect.stringContaining("could not answer")]);
+      expect(channels.failed()).toEqual([
+        expect.objectContaining({ why: "Hermes said nothing for half an hour" }),
+      ]);
+      expect(world.hermes.given.at(-1)?.event?.text).toBe("next");
+    }),
+  );
+
+  it(
+    "goes on while Hermes says that there is more, and is over soon after the last of it",
+    inWorld(async (world) => {
+      world.hermes.answers = null;
+      const channels = world.life();
+      await channels.telegram(world.update("one"));
+      await channels.telegram(world.update("two"));
+      await settle();
+      const [frame] = world.hermes.given as [Frame];
+      for (const text of ["a part", "another"]) {
+        world.hermes.say(frame, text, false);
+        await settle();
+        await world.time.pass(100_000);
+        expect(world.hermes.given).toHaveLength(1);
+      }
+      await world.time.pass(30_000);
+      await settle();
+      expect(world.hermes.given.map(({ event }) => event?.text)).toEqual(["one", "two"]);
+    }),
+  );
+
+  it(
+    "is not over by what answers another message, or none; that may be said twice",
+    inWorld(async (world) => {
+      world.hermes.answers = null;
+      const channels = world.life();
+      await channels.telegram(world.update("one"));
+      await channels.telegram(world.update("two"));
+      await settle();
+      const [one] = world.hermes.given as [Frame];
+      world.hermes.say(one, "done");
+      await settle();
+      world.hermes.say(one, "by the way");
+      for (let time = 0; time < 2; time++) {
+        world.hermes.say(one, "a reminder", true, false);
+        await settle();
+      }
+      expect(world.sent.map(({ text }) => text)).toEqual(["done", "by the way", "a reminder", "a reminder"]);
+      expect(channels.views()["telegram"]).toMatchObject({ waiting: 1 });
+    }),
+  );
+
+  it(
+    "is of the boot that runs: the line to the one before is closed",
+    inWorld(async (world) => {
+      const channels = world.life();
+      await channels.telegram(world.update("one"));
+      await settle();
+      await channels.telegram(world.update("two"));
+      await settle();
+      world.key = "of the next boot";
+      await channels.telegram(world.update("three"));
+      await settle();
+      expect(world.hermes.keys).toEqual(["Bearer k", "Bearer of the next boot"]);
+      expect(world.hermes.closed).toEqual(["Bearer k"]);
+      expect(world.sent).toHaveLength(3);
+    }),
+  );
+
+  it(
+    "whose answer a platform refuses for long is told so, and not kept waiting",
+    inWorld(async (world) => {
+      world.hermes.answers = null;
+      const channels = world.life();
+      await channels.telegram(world.update("hello"));
+      await settle();
+      world.refusals.push(...Array<object>(60).fill({ error_code: 502, description: "Bad Gateway" }));
+      world.hermes.say(world.hermes.given[0] as Frame, "an answer");
+      await settle();
+      await world.time.pass(30_000);
+      await settle();
+      expect(world.hermes.results.map(({ result }) => result)).toEqual([
+        { success: false, error: "Telegram: Bad Gateway" },
+      ]);
+      // It was not answered: it is not forgotten.
+      expect(channels.views()["telegram"]).toMatchObject({ waiting: 1 });
+    }),
+  );
+
+  it(
+    "tells Hermes from where it is",
+    inWorld(async (world) => {
+      const group = { chat: { id: -500, type: "supergroup", title: "Us" }, message_thread_id: 9 };
+      await world.life().telegram(world.update("/hello", group));
+      await settle();
+      expect(world.hermes.given[0]?.event?.source).toEqual({
+        platform: "telegram",
+        chat_id: "-500",
+        chat_type: "group",
+        chat_name: "Us",
+        user_id: "77",
+        user_name: "Ann",
+        thread_id: "9",
+        message_id: "101",
+      });
+    }),
+  );
+});
+
+describe("what a channel keeps", () => {
+  it(
+    "of what could not be answered are the newest hundred, for a week",
+    inWorld(async (world) => {
+      world.broken = new Error("no image");
+      const channels = world.life();
+      for (let number = 1; number <= 103; number++)
+        await channels.telegram(world.update("hello", { chat: { id: number, type: "private" } }));
+      await settle();
+      world.time.jump(16 * 60_000);
+      await world.time.pass(2000);
+      await settle();
+      const kept = channels.failed();
+      expect(kept).toHaveLength(100);
+      expect(Math.max(...kept.map(({ n }) => n))).toBe(103);
+      await world.time.pass(8 * 24 * 3600_000);
+      world.broken = null;
+      await channels.telegram(world.update("hello"));
+      expect(channels.failed()).toEqual([]);
+    }),
+  );
+
+  it(
+    "holds no token, not even when the platform cannot be reached at an address that has it",
+    inWorld(async (world) => {
+      const channels = world.life();
+      world.unreachable = (url) => new Error(`connection to ${url} refused`);
+      await channels.telegram(world.update("hello"));
+      await settle();
+      await world.time.pass(60_000);
+      await settle();
+      await expect(channels.register("https://hermes.example.com", true)).rejects.toThrow("not be reached");
+      expect(channels.views()["telegram"]?.trouble).toBe("Telegram could not be reached");
+      expect(JSON.stringify([world.hermes.results, channels.views()])).not.toContain("AAstand-in");
+    }),
+  );
+
+  it(
+    "is asked for again when it was not stored",
+    inWorld(async (world) => {
+      const channels = world.life({ HERMES_PUBLIC_URL: "" });
+      world.updates.push(world.update("one"));
+      channels.resume();
+      // The object's storage takes nothing in for the moment.
+      world.tables.hide();
+      await settle();
+      world.tables.show();
+      await world.time.pass(5000);
+      await settle();
+      expect(world.sent.map(({ text }) => text)).toEqual(["heard one"]);
+    }),
+  );
+
+  it(
+    "is not changed at a platform by a look",
+    inWorld(async (world) => {
+      const told = await world.life().register("https://hermes.example.com", true);
+      expect(told["telegram"]).toMatchObject({ changed: true });
+      expect(world.called).not.toContain("setWebhook");
+      await world.life().register("https://hermes.example.com", false);
+      expect(world.called).toContain("setWebhook");
     }),
   );
 });
@@ -356,6 +590,16 @@ describe("the Worker", () => {
 
   it.each(WRONG_PROOFS)("takes nothing with the proof %s", async (proof) => {
     expect(await refusal(await post("{}", proof))).toMatchObject({ status: 401, code: "bad_signature" });
+  });
+
+  it("takes nothing by a webhook where it asks for messages itself", async () => {
+    const polled = { ...DECLARED, HERMES_PUBLIC_URL: "" };
+    expect(await refusal(await post("{}", undefined, polled))).toMatchObject({ code: "no_channel" });
+  });
+
+  it("takes no update that is larger than a platform sends", async () => {
+    const large = JSON.stringify({ update_id: 1, x: "x".repeat(256 * 1024) });
+    expect(await refusal(await post(large))).toMatchObject({ status: 400, code: "bad_update" });
   });
 
   it.each(["", "{}", "[]", "nonsense", '{"update_id": "x"}'])("takes no update that is %j", async (body) => {
