@@ -85,7 +85,7 @@ class ActionModule(ExistingAction):
         worker = health.get("worker", {})
         hermes = health.get("hermes", {})
         rows = [
-            ("version", f"{worker['version']}, Hermes {hermes.get('version')}" if worker else None),
+            ("version", self._version(worker, hermes, status)),
             ("SQLite", status.get("sqlite")),
             ("model", health.get("models", {}).get("default")),
             ("Hermes", self._instance(status)),
@@ -120,6 +120,17 @@ class ActionModule(ExistingAction):
             ),
         ]
         return lines + [f"  {name:<12} {value}" for name, value in rows if value]
+
+    @staticmethod
+    def _version(
+        worker: dict[str, Any], hermes: dict[str, Any], status: dict[str, Any]
+    ) -> str | None:
+        """Return the versions that were deployed, and which Hermes runs where that is another."""
+        if not worker:
+            return None
+        deployed, running = hermes.get("version"), status.get("hermesVersion")
+        other = f" ({running} runs)" if running not in (None, deployed) else ""
+        return f"{worker['version']}, Hermes {deployed}{other}"
 
     def _cost(self, status: dict[str, Any]) -> str | None:
         """Return what this month cost; nothing of one that runs on this machine."""

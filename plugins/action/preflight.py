@@ -21,6 +21,7 @@ from ..plugin_utils.actions.deployment_action import PrintingAction
 from ..plugin_utils.actions.rotation import Rotation, read_keys
 from ..plugin_utils.agent import changes as agent_changes
 from ..plugin_utils.agent.content import ARCHIVE
+from ..plugin_utils.build.releases import Releases
 from ..plugin_utils.build.runtime import Runtime
 from ..plugin_utils.build.sources import Sources
 from ..plugin_utils.inputs.answers import yes_or_no
@@ -33,6 +34,9 @@ from ..plugin_utils.state import owner
 from ..plugin_utils.state.folder import StateFolder
 from ..plugin_utils.workerd.place import take_ports
 from ..plugin_utils.workerd.storage import Storage
+
+OF_HERMES = {"hermes_version", "hermes_features", "hermes_state_dir", "hermes_name"}
+"""What has to be right before it is looked which Hermes is asked for."""
 
 
 class ActionModule(PrintingAction):
@@ -48,12 +52,12 @@ class ActionModule(PrintingAction):
         """Do the work and return the task's result. Raises Card."""
         self.options, self.survey = options, options["accounts"]
         checker = self._checked()
-        self.sources = sources = Sources(features=checker.settings.features)
         deployment = StateFolder(checker.settings.state_dir, checker.settings.name or "unnamed")
         self.deployment = deployment
         foreign = owner.problems(deployment)
         if foreign:
             raise Card(checker.problems + foreign)
+        self.sources = sources = self._sources(checker)
         runtime = Runtime(deployment, sources, self.progress, checker.settings.engine)
         self.differences: list[list[str]] = []
         if options["purpose"] == "prove" or options["rotate"] is not None:
@@ -74,7 +78,7 @@ class ActionModule(PrintingAction):
             refused |= {*PORT_VARIABLES.values()}
         checker.problems += [problem for problem in found if problem.subject not in refused]
         if checker.problems:
-            raise Card(checker.problems)
+            raise Card(checker.problems, detail=self.detail)
         changes = place.changes(checker.secrets)
         changes, drift = self._agent(checker.settings, place, changes)
         return {
@@ -84,6 +88,24 @@ class ActionModule(PrintingAction):
             "rows": plan_rows(checker, deployment, sources, place) + self.differences,
             "notes": notes(checker, self.task_vars, sources.lock_text) + place.notes() + drift,
         }
+
+    def _sources(self, checker: Checker) -> Sources:
+        """Return what the deployment is built from; why the Hermes that is asked for cannot be had is noted."""
+        settings, pinned = checker.settings, Sources(features=checker.settings.features)
+        self.detail: list[str] = []
+        if (
+            self.options["rotate"] is not None
+            or {one.subject for one in checker.problems} & OF_HERMES
+        ):
+            return pinned
+        releases = Releases(self.deployment, pinned.container, self.progress)
+        try:
+            releases.find(settings)
+        except Card as card:
+            checker.problems += card.problems
+            self.detail = card.detail
+            return pinned
+        return Sources(features=settings.features, release=releases.kept(settings))
 
     def _agent(
         self, settings: Settings, place: Place, changes: list[Change]
@@ -248,7 +270,7 @@ def plan_rows(
     rows += [
         ["token", *_token(checker, deployment)],
         ["sleeps after", duration(settings.sleep_after), source("hermes_sleep_after")],
-        ["Hermes", sources.hermes_version, "pinned"],
+        ["Hermes", sources.hermes_version, sources.release.words if sources.release else "pinned"],
         ["Node", place.node(), "found"],
         *place.rows(source),
         ["state", deployment.shown(deployment.folder), source("hermes_state_dir")],

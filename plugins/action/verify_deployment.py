@@ -60,6 +60,7 @@ class ActionModule(DeploymentAction):
                 model = self.chats.ask()
                 first = round(self.chats.stream(), 2)
             result |= {"verified": "chat", "model": model, "seconds_to_first_token": first}
+            self._version()
             self._agent()
             self.deployment.note_proof(self.service.version)
             self.service.prune()
@@ -76,6 +77,18 @@ class ActionModule(DeploymentAction):
             for label, words in self._risks(status):
                 self.progress(f"{label:<12} {words}")
         return result
+
+    def _version(self) -> None:
+        """Make sure that the Hermes that runs is the one that was asked for, by its own word. Raises a Card."""
+        wanted = self.sources.hermes_version
+        told = self.chats.request(self.client, "GET", "/api/instance/status").json()
+        running = told.get("hermesVersion")
+        if running not in (None, wanted):
+            raise not_in_force(
+                self.settings.name,
+                f"Hermes {running} runs, not {wanted}.",
+                f"run `{self.command('lifecycle', hermes_action='restart')}`, then verify it again.",
+            )
 
     def _agent(self) -> None:
         """Make sure that Hermes is what is declared of it. Raises a Card."""

@@ -7,6 +7,7 @@ export const RESTARTS: Readonly<Record<string, string>> = {
   hermes_providers_port: "hermes",
   hermes_default_model: "hermes",
   hermes_features: "sandbox",
+  hermes_version: "sandbox",
   hermes_models: "hermes",
   hermes_provider_base_url: "hermes",
   hermes_context_length: "hermes",

@@ -128,6 +128,7 @@ def status(paths: Paths) -> str:
             "jobError": jobs.failed(),
             "processes": _processes(state.get("initPid")),
             "agent": _agent(paths),
+            "version": read_text(paths.in_run("version")),
         }
     )
 

@@ -21,6 +21,7 @@ import runpy
 import sqlite3
 import sys
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -166,18 +167,28 @@ def _be_called(name: str) -> None:
         file.write(name)
 
 
-def _tell_sqlite() -> None:
-    """Tell the rest of the sandbox which SQLite this process writes Hermes' databases with."""
-    path = os.path.join(os.environ["SANDBOX_RUN"], "sqlite")
-    with open(path, "w", encoding="ascii") as file:
-        file.write(sqlite3.sqlite_version)
+def _tell_versions() -> None:
+    """Tell the rest of the sandbox which Hermes this process is, and with which SQLite it writes its databases."""
+    for name, version in (("sqlite", sqlite3.sqlite_version), ("version", _version())):
+        path = os.path.join(os.environ["SANDBOX_RUN"], name)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(version)
+
+
+def _version() -> str:
+    """Return the version of Hermes as its own `/health` has it."""
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.version("hermes-agent")
+    from hermes_cli import __version__
+
+    return str(__version__)
 
 
 def main() -> None:
     """Run the program with its words."""
     sys.argv = sys.argv[1:]
     _be_called(os.path.basename(sys.argv[0]))
-    _tell_sqlite()
+    _tell_versions()
     _bridge_relay()
     hold()
     sys.meta_path.insert(0, _Extended())

@@ -272,6 +272,20 @@ SETTINGS: tuple[Setting, ...] = (
         restarts="sandbox",
     ),
     Setting(
+        "hermes_version",
+        Text(),
+        "another Hermes of the registry than this release pins, as `0.18.2`; resolved and hashed when it is first asked"
+        " for ([more](hermes.md))",
+        default="the pinned one",
+        restarts="sandbox",
+    ),
+    Setting(
+        "hermes_accept_advisories",
+        Texts(),
+        "[known advisories](hermes.md#known-advisories) of that Hermes with which it is deployed all the same, by their"
+        " ids",
+    ),
+    Setting(
         "hermes_models",
         Texts("model", as_json=True),
         "further models that a request may name in `model`; the answer's `X-Hermes-Model` says which one spoke",
@@ -540,7 +554,6 @@ SETTINGS: tuple[Setting, ...] = (
         default="go on with the others",
     ),
     Setting("hermes_gateway_token", Later(), ""),
-    Setting("hermes_version", Later(), ""),
     Setting(
         "hermes_confirm",
         OfOnePlay(),

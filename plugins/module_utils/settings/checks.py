@@ -56,6 +56,7 @@ from .kinds import Judged
 from .settings import Settings
 from .values import (
     ACCOUNT_ID,
+    ADVISORY,
     AUDIENCE,
     EGRESS_HOST,
     ENV_NAME,
@@ -65,6 +66,7 @@ from .values import (
     RESERVED_ENV,
     SHOWN_NAME,
     TEAM_DOMAIN,
+    VERSION,
     Reader,
     canonical,
     key_flaw,
@@ -106,6 +108,7 @@ class Checker(Reader):
             "hermes_telegram_api_url", "http://127.0.0.1:8081"
         )
         self._context_length()
+        self._release()
         self._ai_gateway()
         self._egress()
         self._token_store()
@@ -344,6 +347,23 @@ class Checker(Reader):
             )
         else:
             self.settings.egress = ",".join(hosts) or "open"
+
+    def _release(self) -> None:
+        """Read which Hermes is wanted, and what is known of it and accepted."""
+        settings = self.settings
+        version = self.text("hermes_version", "hermes-version").strip()
+        if version and not VERSION.fullmatch(version):
+            self.problem(
+                "hermes_version",
+                f"{show(version)} is no version.",
+                "write it as its registry does, for example 0.18.2, or leave it out for the pinned one.",
+                "hermes-version",
+            )
+        else:
+            settings.version = version
+        settings.accept_advisories = self.texts(
+            "hermes_accept_advisories", ADVISORY.fullmatch, "the id of an advisory"
+        )
 
     def _access(self) -> None:
         """Read Cloudflare Access; it takes a team and at least one audience."""

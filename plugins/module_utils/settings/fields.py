@@ -35,6 +35,8 @@ class Fields:
     state_dir: str = ".hermes"
     default_model: str = "rehearsal/rehearsal"
     features: list[str] = field(default_factory=list)
+    version: str = ""
+    accept_advisories: list[str] = field(default_factory=list)
     models: list[str] = field(default_factory=list)
     provider_base_url: str = ""
     context_length: int = 0

@@ -30,6 +30,11 @@ GATEWAY = re.compile(r"[0-9a-f]{32}/[a-z0-9_-]{1,64}", re.ASCII)
 EGRESS_HOST = re.compile(r"\.?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z0-9-]*[a-z]", re.ASCII)
 TEAM_DOMAIN = re.compile(r"([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}", re.ASCII)
 AUDIENCE = re.compile(r"[\w-]{8,128}", re.ASCII)
+# Of a Python package, without the epochs and spellings that nobody uses.
+VERSION = re.compile(
+    r"\d{1,9}(\.\d{1,9}){1,5}((a|b|rc|\.post|\.dev)\d{1,9})*(\+[a-z0-9]+(\.[a-z0-9]+)*)?", re.ASCII
+)
+ADVISORY = re.compile(r"[A-Za-z][\w-]{2,40}", re.ASCII)
 ACCOUNT_ID = re.compile(r"[0-9a-f]{32}")
 # Labels of letters, digits and inner dashes; at least two of them.
 HOSTNAME = re.compile(

@@ -24,6 +24,7 @@ from ..agent.changes import deployed, diffs
 from ..agent.content import ARCHIVE, Members, digest, pack
 from ..agent.declaration import Declaration
 from ..agent.sources import Finder
+from ..build.releases import Releases
 from ..build.runtime import Runtime
 from ..build.sources import Sources
 from ..display.commands import VARIABLES, Commands, Start, notable
@@ -120,7 +121,8 @@ class DeploymentAction(PrintingAction):
         self.options = options
         self.settings = Settings(**options["settings"])
         self.deployment = StateFolder(self.settings.state_dir, self.settings.name)
-        self.sources = Sources(features=self.settings.features)
+        release = Releases(self.deployment, Sources().container, self.progress).kept(self.settings)
+        self.sources = Sources(features=self.settings.features, release=release)
         self.runtime = Runtime(self.deployment, self.sources, self.progress, self.settings.engine)
         return self.deploy()
 

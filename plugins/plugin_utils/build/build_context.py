@@ -35,6 +35,7 @@ FORMAT = 3
 DIGITS = 16
 """Hexadecimal digits of a digest."""
 
+REQUIREMENTS = "requirements.in"
 LOCK = "requirements.lock"
 FEATURES_LOCK = "features.lock"
 PARTS = "features.json"
@@ -83,7 +84,7 @@ def prepare(
     target_dir: Path,
     python_version: str,
     uv_command: Sequence[str],
-    features: Sequence[str] = DEFAULT_FEATURES,
+    lock: str | None = None,
 ) -> str:
     """Make the build folder `target_dir` and return the digest of its sources.
 
@@ -91,17 +92,18 @@ def prepare(
     target_dir: replaced when it exists.
     python_version: of the base image, as "3.12"; packages with machine code depend on it.
     uv_command: how to run uv, as ["uv"].
-    features: what the image holds besides Hermes.
+    lock: the packages with their hashes; by default those of Hermes without features.
 
     Raises BuildContextError when a source is missing or the packages cannot be installed.
     """
-    digest = source_digest(container_dir, python_version, features)
+    lock = lock_text(container_dir, DEFAULT_FEATURES) if lock is None else lock
+    digest = source_digest(container_dir, python_version, lock)
     if target_dir.exists():
         shutil.rmtree(target_dir)
     target_dir.mkdir(parents=True)
     for path in sources(container_dir):
         _copy_text(path, target_dir / path.relative_to(container_dir))
-    (target_dir / LOCK).write_text(lock_text(container_dir, features), encoding="utf-8")
+    (target_dir / LOCK).write_text(lock, encoding="utf-8")
     for name, text in _STUBS.items():
         (target_dir / name).parent.mkdir(exist_ok=True)
         (target_dir / name).write_text(text, encoding="ascii")
@@ -114,17 +116,16 @@ def prepare(
     return digest
 
 
-def source_digest(
-    container_dir: Path, python_version: str, features: Sequence[str] = DEFAULT_FEATURES
-) -> str:
+def source_digest(container_dir: Path, python_version: str, lock: str | None = None) -> str:
     """Return the digest that `prepare` would, from the sources alone: nothing is built or fetched.
 
-    What a feature needs counts where the image has that feature.
+    lock: as for `prepare`.
 
     Raises BuildContextError when a source is missing.
     """
     total = hashlib.sha256(f"{FORMAT}\0{python_version}\0{PLATFORM}\n".encode())
-    total.update(lock_text(container_dir, features).encode())
+    lock = lock_text(container_dir, DEFAULT_FEATURES) if lock is None else lock
+    total.update(lock.encode())
     for path in sources(container_dir):
         content = hashlib.sha256(_unix_text(path)).hexdigest()
         total.update(f"{path.relative_to(container_dir).as_posix()}\0{content}\n".encode())

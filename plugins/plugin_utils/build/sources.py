@@ -16,6 +16,7 @@ from ...module_utils.settings.features import DEFAULT_FEATURES
 from ...module_utils.settings.settings import Settings
 from . import build_context
 from .installer import locked_version, python_tag
+from .releases import Release
 
 NPM_FILES = ("package.json", "package-lock.json")
 REPOSITORY = "hermes-workers"
@@ -26,10 +27,17 @@ class Sources:
     """The collection's own files, read-only, in a checkout or installed."""
 
     def __init__(
-        self, root: Path | None = None, features: Sequence[str] = DEFAULT_FEATURES
+        self,
+        root: Path | None = None,
+        features: Sequence[str] = DEFAULT_FEATURES,
+        release: Release | None = None,
     ) -> None:
-        """root: the collection's folder, by default the one that this file is in; features: what Hermes has besides."""
+        """root: the collection's folder, by default the one that this file is in; features: what Hermes has besides.
+
+        release: another Hermes than the one that is pinned.
+        """
         self.features = features
+        self.release = release
         self.root = root or Path(__file__).resolve().parents[3]
         self.container = self.root / "container"
         self.worker = self.root / "worker"
@@ -48,12 +56,16 @@ class Sources:
 
     @cached_property
     def hermes_version(self) -> str:
-        """The Hermes release that the lock pins."""
+        """The Hermes that is installed; without a word the release that the lock pins."""
+        if self.release:
+            return self.release.version
         return locked_version(self.hermes_lock, "hermes-agent")
 
     @property
     def lock_text(self) -> str:
         """The lock of Hermes with its features."""
+        if self.release:
+            return self.release.lock
         return build_context.lock_text(self.container, self.features)
 
     @cached_property
@@ -64,7 +76,7 @@ class Sources:
 
     def container_image(self, base: str) -> str:
         """Return the digest of the image for containers. base: the image it is built upon, empty for the default."""
-        sources = build_context.source_digest(self.container, "", self.features)
+        sources = build_context.source_digest(self.container, "", self.lock_text)
         return digest_of(self.root, [], sources, base)
 
     def image_for(self, settings: Settings) -> str:

@@ -181,7 +181,7 @@ class ContainerImage(Containers):
         done = installer.timed(self.progress, f"installing Hermes {self.sources.hermes_version}")
         try:
             build_context.prepare(
-                self.sources.container, folder, python, [uv], self.sources.features
+                self.sources.container, folder, python, [uv], self.sources.lock_text
             )
         except build_context.BuildContextError as error:
             raise installer.installer_card(

@@ -51,6 +51,11 @@ class StateFolder:
         except OSError as error:
             raise disk_card(error, self.folder) from error
 
+    def create_shared(self) -> None:
+        """Create what all deployments share, readable by its owner only. Raises OSError."""
+        for path in (self.state_dir, self.runtime):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
     def has_storage(self) -> bool:
         """Tell whether a Durable Object on this machine has kept anything here."""
         storage = self.folder / "storage"

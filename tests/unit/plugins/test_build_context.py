@@ -142,7 +142,8 @@ def test_an_image_holds_what_its_features_need_and_no_more(container: Path) -> N
 def test_a_feature_changes_the_images_that_have_it_alone(container: Path) -> None:
     def digests() -> list[str]:
         chosen = ((), ("web",), ("messaging",))
-        return [build_context.source_digest(container, "3.12", one) for one in chosen]
+        locks = [build_context.lock_text(container, one) for one in chosen]
+        return [build_context.source_digest(container, "3.12", lock) for lock in locks]
 
     before = digests()
     assert len(set(before)) == 3
@@ -198,10 +199,15 @@ def test_the_digest_needs_no_build(container: Path, tmp_path: Path, uv: list[str
 )
 def test_the_digest_follows_every_source(container: Path, name: str) -> None:
     features = () if name == "requirements.lock" else ("web",)
-    before = build_context.source_digest(container, "3.12", features)
+
+    def digest() -> str:
+        lock = build_context.lock_text(container, features)
+        return build_context.source_digest(container, "3.12", lock)
+
+    before = digest()
     path = container / name
     path.write_text(path.read_text() + "more\n")
-    assert build_context.source_digest(container, "3.12", features) != before
+    assert digest() != before
 
 
 def test_the_digest_follows_python_and_nothing_else(container: Path) -> None:

@@ -71,7 +71,7 @@ ANYWHERE: dict[str, Meaning] = {
     ),
     **dict.fromkeys(("instance_type", "location", "route_mode", "uploader", "state_dir"), same),
     **dict.fromkeys(("token_vault_file", "base_image", "sidecar_image", "token_command"), same),
-    **dict.fromkeys(("cors_origins", "access_audiences"), same),
+    **dict.fromkeys(("cors_origins", "access_audiences", "accept_advisories", "version"), same),
     **dict.fromkeys(("port", "providers_port", "dashboard_port"), port),
     **dict.fromkeys(("dashboard", "host_tools", "allow_unauthenticated", "prune_images"), word),
     **dict.fromkeys(("take_over_hostname", "check_provider_key"), word),
@@ -100,7 +100,7 @@ def plays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sources: Sources) -> 
     for name in ENVIRONMENT.values():
         monkeypatch.delenv(name, raising=False)
     # The same for all cases, and what takes most of a case's time.
-    monkeypatch.setattr(preflight, "Sources", lambda features: sources)
+    monkeypatch.setattr(preflight, "Sources", lambda **_more: sources)
     monkeypatch.setattr(installer, "system_node", lambda: (None, "none is there"))
     return Plays(tmp_path, monkeypatch)
 

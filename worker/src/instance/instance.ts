@@ -50,6 +50,12 @@ const LOOK = 30_000;
 /** What a status waits for that has the rest without asking; in milliseconds. */
 const GLANCE = 5_000;
 
+/** What runs, by its own word; null as long as nothing does. */
+interface Versions {
+  hermesVersion: string | null;
+  sqlite: string | null;
+}
+
 /** What is wrong with a backup itself, whoever sends it how often. */
 const OF_THE_BACKUP = new Set(["bad_backup", "backup_not_restored", "state_too_large"]);
 
@@ -61,7 +67,7 @@ export class HermesInstance extends DurableObject<Env> {
   readonly #vault: Vault;
   readonly #uploads: Uploads;
   readonly #sandbox: BoundedSandbox;
-  #sqlite: { bootId: string; version: string } | null = null;
+  #versions: { bootId: string; told: Versions } | null = null;
   readonly #lifecycle: Lifecycle;
   readonly #turns: ChatTurns;
   readonly #tokens: TokenRotation;
@@ -284,7 +290,7 @@ export class HermesInstance extends DurableObject<Env> {
         running: runningOf(record, Date.now()),
         instanceType: this.#settings.platform === "cloudflare" ? this.#settings.instanceType : null,
         image: { running: record.bootId === null ? null : record.image, next: this.#settings.image },
-        sqlite: await this.#sqliteOf(record),
+        ...(await this.#versionsOf(record)),
         confined: record.confined,
         configurationIsCurrent: this.#configuration()?.current ?? null,
         configuration: this.#configuration(),
@@ -319,16 +325,18 @@ export class HermesInstance extends DurableObject<Env> {
     });
   }
 
-  /** Version of the SQLite that the running Hermes has, as its own process tells it; asked once a boot. */
-  async #sqliteOf({ bootId, state }: Readonly<InstanceRecord>): Promise<string | null> {
-    if (bootId === null || state !== "awake") return null;
-    if (this.#sqlite?.bootId === bootId) return this.#sqlite.version;
+  /** Versions of the running Hermes and its SQLite, as its own process tells them; asked once a boot. */
+  async #versionsOf({ bootId, state }: Readonly<InstanceRecord>): Promise<Versions> {
+    const unknown = { hermesVersion: null, sqlite: null };
+    if (bootId === null || state !== "awake") return unknown;
+    if (this.#versions?.bootId === bootId) return this.#versions.told;
     const cmd = ["sandbox", "status", "--boot", bootId];
     const told = await run(this.#sandbox, cmd, { limit: GLANCE }).catch(() => null);
-    if (told?.exitCode !== 0) return null;
-    const { sqlite: version = null } = JSON.parse(told.stdout) as { sqlite?: string | null };
-    if (version !== null) this.#sqlite = { bootId, version };
-    return version;
+    if (told?.exitCode !== 0) return unknown;
+    const found = JSON.parse(told.stdout) as { sqlite?: string | null; version?: string | null };
+    const versions = { hermesVersion: found.version ?? null, sqlite: found.sqlite ?? null };
+    if (versions.hermesVersion !== null) this.#versions = { bootId, told: versions };
+    return versions;
   }
 
   /** Boots without a chat. */

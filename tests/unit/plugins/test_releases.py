@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which Hermes is asked for, how it is found once, and what is known to be wrong with it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
+from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
+from ansible_collections.hermes.workers.plugins.plugin_utils.build import (
+    advisories,
+    build_context,
+    installer,
+    releases,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
+from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import StateFolder
+
+CONTAINER = Sources().container
+PINNED = build_context.hermes_version(CONTAINER)
+# What uv prints, without asking anybody.
+NO_VERSION = """error: No solution found when resolving dependencies
+  cause: Because there is no version of hermes-agent[anthropic]==9.9.9 and you require
+    hermes-agent[anthropic]==9.9.9, we can conclude that your requirements are unsatisfiable."""
+NO_FIT = "error: No solution found when resolving dependencies\n  cause: openai==9 depends on x>2."
+NO_NETWORK = (
+    "error: Failed to fetch: `https://pypi.example/simple/hermes-agent/`\n  Caused by: dns error"
+)
+
+
+class Resolver:
+    """Stands for uv: writes a lock of two packages, or fails as told."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.failure = ""
+
+    def __call__(
+        self, command: list[str], env: dict[str, str], **_more: object
+    ) -> subprocess.CompletedProcess[str]:
+        self.asked.append(Path(command[-1]).read_text())
+        if self.failure:
+            return subprocess.CompletedProcess(command, 1, self.failure, "")
+        lock = Path(command[command.index("--output-file") + 1])
+        assert lock.read_text(), "what we pin is preferred"
+        lock.write_text(
+            "aiohttp==3\n    --hash=sha256:a\nhermes-agent==9.9.9\n    --hash=sha256:b\n"
+        )
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+
+@pytest.fixture
+def resolver(monkeypatch: pytest.MonkeyPatch) -> Resolver:
+    made = Resolver()
+    monkeypatch.setattr(installer, "captured", made)
+    monkeypatch.setattr(installer, "find_uv", lambda: "uv")
+    return made
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> releases.Releases:
+    deployment = StateFolder(str(tmp_path / "state"), "alice")
+    return releases.Releases(deployment, CONTAINER, lambda _line: None)
+
+
+def wanted(version: str = "9.9.9", *features: str, accepted: tuple[str, ...] = ()) -> Settings:
+    return Settings(version=version, features=[*features], accept_advisories=[*accepted])
+
+
+def refusal(here: releases.Releases, settings: Settings) -> str:
+    with pytest.raises(Card) as caught:
+        here.find(settings)
+    return caught.value.render()
+
+
+@pytest.mark.parametrize("version", ["", PINNED])
+def test_the_pinned_hermes_asks_nobody(
+    here: releases.Releases, resolver: Resolver, version: str
+) -> None:
+    here.find(wanted(version))
+    assert here.kept(wanted(version)) is None
+    assert resolver.asked == []
+    assert not here.deployment.state_dir.exists()
+
+
+def test_another_is_found_once_and_the_same_ever_after(
+    here: releases.Releases, resolver: Resolver
+) -> None:
+    here.find(wanted())
+    first = here.kept(wanted())
+    resolver.failure = NO_NETWORK
+    here.find(wanted())
+    assert here.kept(wanted()) == first
+    assert len(resolver.asked) == 1
+    assert "hermes-agent[anthropic]==9.9.9\n" in resolver.asked[0]
+    assert f"=={PINNED}" not in resolver.asked[0]
+    assert first is not None
+    assert first.words == f"hermes_version: resolved {first.found}, 2 packages"
+    assert here.deployment.state_dir.stat().st_mode & 0o777 == 0o700
+
+
+def test_its_features_are_found_with_it(here: releases.Releases, resolver: Resolver) -> None:
+    here.find(wanted())
+    here.find(wanted("9.9.9", "mcp"))
+    assert "hermes-agent[mcp]" not in resolver.asked[0]
+    assert "hermes-agent[mcp]" in resolver.asked[1]
+
+
+def test_its_packages_are_what_is_installed_and_name_the_image(
+    here: releases.Releases, resolver: Resolver
+) -> None:
+    here.find(wanted())
+    pinned, other = Sources(), Sources(release=here.kept(wanted()))
+    assert other.hermes_version == "9.9.9"
+    assert other.lock_text.startswith("aiohttp==3\n")
+    assert other.image != pinned.image
+    assert other.container_image("") != pinned.container_image("")
+
+
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [
+        (NO_VERSION, "hermes_version: no registry that is asked here has Hermes 9.9.9."),
+        (NO_FIT, "hermes_version: the parts of Hermes 9.9.9 cannot be had together."),
+        (NO_NETWORK, "registry not reachable: uv could not fetch Hermes 9.9.9 from pypi.example."),
+        ("error: unexpected argument", "Hermes 9.9.9: uv failed with exit code 1."),
+    ],
+)
+def test_one_that_cannot_be_had_is_one_card(
+    here: releases.Releases, resolver: Resolver, failure: str, said: str
+) -> None:
+    resolver.failure = failure
+    told = refusal(here, wanted())
+    assert told.splitlines()[0] == said
+    assert "\nNothing was changed.\n" in told
+    with pytest.raises(Card, match="not kept"):
+        here.kept(wanted())
+
+
+def test_a_version_with_an_advisory_is_refused_until_it_is_named(
+    here: releases.Releases, resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = {"published": "2026-01-02", "what": "it leaks", "source": "https://a.example/1"}
+    known = [
+        advisories.Advisory(id="A-1", aliases=["CVE-1"], affected="<9.9.10", **entry),
+        advisories.Advisory(id="A-2", aliases=[], affected=">=9,<10", **entry),
+        advisories.Advisory(id="A-3", aliases=[], affected="<9.9.9", **entry),
+    ]
+    monkeypatch.setattr(advisories, "known", lambda _container: known)
+    told = refusal(here, wanted())
+    assert "9.9.9 has A-1 (2026-01-02): it leaks (https://a.example/1)." in told
+    assert "9.9.9 has A-2" in told and "A-3" not in told
+    assert "hermes_accept_advisories: [A-1, A-2]." in told
+    assert resolver.asked == [], "nobody was asked for what is refused"
+    assert "A-1" not in refusal(here, wanted(accepted=("cve-1",)))
+    here.find(wanted(accepted=("CVE-1", "A-2")))
+    assert here.kept(wanted()) is not None
+
+
+def test_a_build_of_ones_own_has_what_its_version_has() -> None:
+    one = advisories.Advisory("A", [], "2026-01-02", "<=1.2.3", "it leaks", "https://a.example")
+    assert [one.holds_for(version) for version in ("1.2.3+mine", "1.2.4+mine", "1.2.3rc1")] == [
+        True,
+        False,
+        True,
+    ]
+
+
+def test_each_known_advisory_says_when_and_where_from() -> None:
+    content = json.loads((CONTAINER / advisories.FILE).read_text())
+    assert content["looked_up"] >= max(one.published for one in advisories.known(CONTAINER))
+    for one in advisories.known(CONTAINER):
+        assert (one.source.startswith("https://") and one.id in one.source) or one.aliases
+        one.holds_for(PINNED)
+
+
+def test_the_pinned_hermes_is_deployed_with_nothing_that_was_not_weighed() -> None:
+    assert advisories.problems(CONTAINER, PINNED, (), pinned=True) == []
+    weighed = [one for one in advisories.known(CONTAINER) if one.holds_for(PINNED)]
+    page = (CONTAINER.parent / "docs" / "hermes.md").read_text()
+    for one in advisories.known(CONTAINER):
+        assert one.id in page, "the page lists all that are known"
+    assert all(one.pinned_because in page for one in weighed)
