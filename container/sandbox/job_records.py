@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 
 def home_in_use(home: str) -> str:
     """Return the home of the profile that Hermes was told to work in, else the home itself."""
+    told = os.path.join(home, "active_profile")
+    if not os.path.isfile(told):  # to open a pipe waits for whoever writes into it
+        return home
     try:
-        with open(os.path.join(home, "active_profile"), encoding="utf-8") as file:
+        with open(told, encoding="utf-8") as file:
             profile = os.path.join(home, "profiles", os.path.basename(file.read().strip()))
     except (OSError, ValueError):
         return home
@@ -27,9 +30,11 @@ def job_records(home: str) -> list[dict[str, Any]] | None:
 
     None when there is a file of which nobody can tell what it says.
     """
-    path = os.path.join(home, "cron", "jobs.json")
+    folder = os.path.join(home, "cron")
+    path = os.path.join(folder, "jobs.json")
     if not os.path.isfile(path):
-        return None if os.path.lexists(path) else []
+        no_way = os.path.lexists(folder) and not os.path.isdir(folder)
+        return None if no_way or os.path.lexists(path) else []
     try:
         with open(path, encoding="utf-8-sig") as file:
             content = json.loads(file.read(), strict=False)

@@ -86,8 +86,9 @@ class Tree:
     def __init__(self, root: str, item: str) -> None:
         self._path = os.path.join(root, path_of(item))
         self._status = _lstat(self._path)
-        # A folder on the way that leads elsewhere: what lies behind it is not looked at.
-        self.elsewhere = "/" in item and os.path.islink(os.path.dirname(self._path))
+        # A folder on the way that leads elsewhere, or is none: what lies behind it is not looked at.
+        way = _lstat(os.path.dirname(self._path)) if "/" in item else None
+        self.elsewhere = way is not None and not stat.S_ISDIR(way.st_mode)
         # An empty memory is none.
         nothing = self._status is None or (item.startswith(MEMORIES) and not self._status.st_size)
         self.exists = not nothing and not self.elsewhere

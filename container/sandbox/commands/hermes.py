@@ -139,7 +139,7 @@ def _settings(text: bytes) -> dict[str, Any]:
     except ValueError as error:
         raise SandboxError(USAGE, "stdin is not JSON.") from error
     if len(text) > _INPUT_LIMIT or not isinstance(settings, dict):
-        raise SandboxError(USAGE, "stdin is not a JSON object of at most 4 MB.")
+        raise SandboxError(USAGE, f"stdin is not a JSON object of at most {_INPUT_LIMIT >> 20} MB.")
     config, environ = settings.get("config", {}), settings.get("env", {})
     if not isinstance(config, dict) or not isinstance(environ, dict):
         raise SandboxError(USAGE, "config and env must be objects.")

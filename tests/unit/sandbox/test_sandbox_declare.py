@@ -173,6 +173,31 @@ def test_what_hermes_changed_stays_and_is_told_until_it_is_taken_over(
         assert of_home(ready) == {}
 
 
+def test_every_change_by_hand_is_seen(ready: Box) -> None:
+    """Of the same length, of a mode alone, or by another file with the times of the one before."""
+    lay(ready, agent(FILES))
+    assert {path.stat().st_mode & 0o777 for path in ready.home.iterdir() if path.is_dir()} == {0o700}
+    skill = ready.home / "skills/greet/SKILL.md"
+    before = skill.stat()
+
+    def edit() -> None:
+        skill.write_text(SKILL.swapcase())
+
+    def exchange() -> None:
+        edit()
+        skill.rename(skill.with_name("away"))
+        skill.write_text(SKILL.swapcase())
+        skill.with_name("away").unlink()
+        os.utime(skill, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    for change in (edit, lambda: skill.chmod(0o744), exchange):
+        assert told(ready) == (ITEMS, {})
+        change()
+        assert told(ready)[1] == {"skills/greet": "changed by Hermes or its owner"}
+        skill.write_text(SKILL)
+        skill.chmod(0o644)
+
+
 @pytest.mark.parametrize(("item", "name"), KINDS, ids=[item for item, _ in KINDS])
 def test_what_was_there_before_is_not_ours(ready: Box, item: str, name: str) -> None:
     write(ready, name, "theirs")
@@ -180,6 +205,9 @@ def test_what_was_there_before_is_not_ours(ready: Box, item: str, name: str) -> 
     assert text(ready, name) == "theirs"
     if not item.startswith("memories"):
         assert told(ready)[1] == {item: "made by Hermes or its owner"}
+        write(ready, name, None)
+        assert told(ready)[1] == {item: "what was there before is gone"}
+        write(ready, name, "theirs")
     lay(ready, None)
     assert {each: content[2] for each, content in of_home(ready).items()} == {name: b"theirs"}
     assert told(ready) == ([], {})
@@ -250,6 +278,11 @@ HOSTILE: "dict[str, tuple[dict, str]]" = {
     ),
     "another format": (packed(member(FIRST, b'{"format": 2}')), "format"),
     "no object": (packed(member(FIRST, b"[]")), "format"),
+    "a list of settings": (packed(member(FIRST, b'{"format": 1, "config": []}')), "config"),
+    "a list of servers": (packed(member(FIRST, b'{"format": 1, "mcp_servers": []}')), "mcp_servers"),
+    "a list of jobs": (packed(member(FIRST, b'{"format": 1, "cron_jobs": []}')), "cron_jobs"),
+    "no list to take over": (packed(member(FIRST, b'{"format": 1, "take_over": {}}')), "take_over"),
+    "more than comes": (sent(bytes((4 << 20) + 1)), "larger than 4 MB"),
     "jobs that are none": (
         packed(member(FIRST, b'{"format": 1, "cron_jobs": {"a": 1}}')),
         "cron_jobs",
@@ -359,6 +392,7 @@ def test_nothing_is_half_laid(ready: Box, tmp_path: Path, how: str) -> None:
         "skills/old": "changed by Hermes or its owner",
         "skills/own": "made by Hermes or its owner",
     }
+    theirs = {name for name in after if name.startswith(("skills/old", "skills/own"))}
     for step in range(1, STEPS_AT_MOST):
         shutil.rmtree(ready.home)
         shutil.copytree(tmp_path / "before", ready.home, symlinks=True)
@@ -373,8 +407,29 @@ def test_nothing_is_half_laid(ready: Box, tmp_path: Path, how: str) -> None:
         lay(ready, agent(next_one))
         assert of_home(ready) == after, step
         assert told(ready) == told_after, step
+        # What was laid is ours, wherever it was cut, and goes with its declaration.
+        lay(ready, None)
+        assert set(of_home(ready)) == set(theirs), step
     else:
         raise AssertionError("it never came to its end")
+
+
+def test_settings_that_are_none_are_passed_over(ready: Box) -> None:
+    lay(ready, agent(FILES, config={"pinned": [1], "initial": "x"}))
+    assert told(ready) == (ITEMS, {})
+
+
+def test_a_file_where_a_folder_should_be_stops_nothing_and_stays(ready: Box) -> None:
+    odd = ["memories", "skills", "cron"]
+    for name in odd:
+        write(ready, name, "a file")
+    jobs = {"morning": {"schedule": "0 7 * * *", "prompt": "x"}}
+    for take_over in ([], odd):
+        lay(ready, agent(FILES, cron_jobs=jobs, take_over=take_over))
+        laid, kept = told(ready)
+        assert laid == ["memories/USER.md", "soul"]
+        assert kept == dict.fromkeys(("jobs/morning", "skills/greet"), "what is there cannot be read")
+        assert {name: text(ready, name) for name in odd} == dict.fromkeys(odd, "a file")
 
 
 def test_an_older_backup_and_another_boot_are_laid_over(
@@ -409,6 +464,7 @@ def test_what_hermes_writes_into_the_record_stops_nothing(ready: Box) -> None:
         "[]",
         "{}",
         '{"format": 1, "items": {"soul": 1}}',
+        good.replace('"format": 1', '"format": 2'),
         good.replace('"soul"', '"x"'),
     ):
         (ready.home / ".declared.json").write_text(bad)
@@ -551,6 +607,9 @@ def test_nothing_that_the_agent_puts_there_stops_a_start_or_a_status(ready: Box)
     os.mkfifo(ready.home / "cron" / "jobs.json")
     jobs = {"morning": {"schedule": "0 7 * * *", "prompt": "x"}}
     lay(ready, agent({**FILES, "SOUL.md": "newer"}, cron_jobs=jobs))
+    assert told(ready)[1] == {**changed, "jobs/morning": "what is there cannot be read"}
+    # What says in which profile Hermes works is as little to be relied on.
+    os.mkfifo(ready.home / "active_profile")
     assert told(ready)[1] == {**changed, "jobs/morning": "what is there cannot be read"}
     # And a folder where a file was.
     (ready.home / "SOUL.md").unlink()
