@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from http.client import HTTPConnection
 
 import pytest
+from ansible_collections.hermes.workers.plugins.plugin_utils.state.backups import PART
 from appointments import use
 from contained import HOME, Contained, in_container, keeps_an_appointment, speaking_to
 from plays import Deployment, wait_until
@@ -127,6 +130,52 @@ def test_a_new_image_takes_over_with_the_state_and_the_old_one_goes(
         assert_all_is_there(lasting, provider)
     finally:
         engine("rmi", claimed, again)
+
+
+def test_a_backup_goes_back_in_parts_and_after_a_cut_only_the_rest_of_it(
+    lasting: Contained, provider: Provider
+) -> None:
+    deployment = lasting.deployment
+    deployment.call("POST", "/api/instance/wake")
+    bulk = f"{HOME}/memories/bulk"
+    lasting.inside("dd", "if=/dev/urandom", f"of={bulk}", "bs=1M", "count=20")
+    written = lasting.inside("sha256sum", bulk)
+    play = deployment.play("backup")
+    assert play.code == 0, play.output
+    (kept,) = (deployment.home / "backups").glob(f"{deployment.name}-*.hermes")
+    lasting.inside("rm", bulk)
+
+    content = kept.read_bytes()
+    place = f"/api/instance/backups/uploads/{hashlib.sha256(content).hexdigest()}"
+    parts = [content[:PART], content[PART:]]
+    assert put(deployment, place, 0, parts[0]) == 200
+    put(deployment, place, 1, parts[1], cut=True)
+    play = deployment.play("restore", "-e", f"hermes_backup={kept}")
+    assert play.code == 0, play.output
+    assert "1 of 2 parts are there already" in play.output
+    assert lasting.inside("sha256sum", bulk) == written
+    assert_all_is_there(lasting, provider)
+
+    def taken() -> list[str]:
+        log = (deployment.state / "logs" / "workerd.log").read_text().splitlines()
+        lines = [json.loads(line) for line in log if '"event":"request"' in line and place in line]
+        return [one["route"][-1] for one in lines if (one["method"], one["status"]) == ("PUT", 200)]
+
+    wait_until(lambda: taken() == ["0", "1"], "each part was sent once")
+    lasting.inside("rm", bulk)
+    kept.unlink()
+
+
+def put(deployment: Deployment, place: str, n: int, part: bytes, cut: bool = False) -> int:
+    """Send one of two parts, or break off in the middle of it; returns the status, 0 where there is none."""
+    path = f"{place}/{n}?parts=2&sha256={hashlib.sha256(part).hexdigest()}"
+    connection = HTTPConnection("127.0.0.1", deployment.port, timeout=60)
+    with closing(connection):
+        connection.putrequest("PUT", path)
+        connection.putheader("Authorization", f"Bearer {deployment.token}")
+        connection.putheader("Content-Length", str(len(part)))
+        connection.endheaders(part[: len(part) // 2] if cut else part)
+        return 0 if cut else connection.getresponse().status
 
 
 def test_without_its_snapshot_it_wakes_from_the_vault(

@@ -83,6 +83,9 @@ describe("the vault", () => {
       const leftOut = ["sessions/closed: no permission to read it"];
       await vault.write(await archive(bytes(10), { leftOut }), META, fine);
       expect(vault.leftOut).toEqual(leftOut);
+      const { id } = await vault.write(await archive(bytes(10, 3), { leftOut: ["another"] }), META, fine);
+      vault.condemn(id, "damaged by the test");
+      expect(vault.leftOut).toEqual(leftOut);
       await vault.write(await archive(bytes(10, 2)), META, fine);
       expect(vault.leftOut).toEqual([]);
     });
@@ -158,16 +161,21 @@ describe("the vault", () => {
   });
 
   it.each([
-    ["a changed row", "UPDATE chunks SET data = zeroblob(length(data)) WHERE n = 1"],
-    ["a missing row", "DELETE FROM chunks WHERE n = 1"],
-    ["a shortened row", "UPDATE chunks SET data = zeroblob(5) WHERE n = 2"],
-    ["an empty row", "UPDATE chunks SET data = zeroblob(0) WHERE n = 0"],
-  ])("notices %s", async (_, damage) => {
+    ["a changed row", "UPDATE chunks SET data = zeroblob(length(data)) WHERE n = 1", false],
+    ["a missing row", "DELETE FROM chunks WHERE n = 1", true],
+    ["a shortened row", "UPDATE chunks SET data = zeroblob(5) WHERE n = 2", true],
+    ["an empty row", "UPDATE chunks SET data = zeroblob(0) WHERE n = 0", true],
+    ["a row that is too long", "UPDATE chunks SET data = zeroblob(131072) WHERE n = 19", true],
+  ])("notices %s", async (_, damage, isOfSizes) => {
     await withStorage(async (storage) => {
       const vault = new Vault(storage);
       const { id } = await vault.write(await archive(bytes(2_500_000)), META, fine);
       storage.sql.exec(damage);
       await expect(vault.verify(id)).rejects.toBeInstanceOf(DamagedGeneration);
+      if (isOfSizes) {
+        expect(() => vault.check(id)).toThrow(DamagedGeneration);
+        await expect(restored(vault, id)).rejects.toBeInstanceOf(DamagedGeneration);
+      } else vault.check(id);
       vault.condemn(id, "damaged by the test");
       expect(vault.good()).toEqual([]);
       expect(vault.hasHistory).toBe(true);
@@ -194,6 +202,7 @@ describe("the vault", () => {
       storage.sql.exec(
         "INSERT INTO generations (boot, digest, sha256, bytes, created, reason, image, manifest, state) VALUES ('b','d','s',1,1,'r','i','{}','writing')",
       );
+      expect(() => vault.read(2)).toThrow("no backup 2");
       expect(new Vault(storage).list()).toHaveLength(1);
       expect([...storage.sql.exec("SELECT generation FROM chunks")]).toEqual([{ generation: 1 }]);
     });
@@ -219,7 +228,7 @@ describe("a state that shrinks", () => {
       await time.pass(days);
       await sizes(vault, 1010, 1020, 1030, 1040);
       expect(vault.list().map(({ id }) => id)).toEqual([7, 6, 5, 2]);
-      expect(vault.shrinkage).toMatchObject({ from: { id: 2, bytes: 100_000 }, now: { id: 7 } });
+      expect(vault.shrinkage).toMatchObject({ from: { id: 2, bytes: 100_000 }, now: { id: 7 }, since });
       await vault.verify(2);
       expect(new Vault(storage, time).list().map(({ id }) => id)).toEqual([7, 6, 5, 2]);
     });
@@ -231,6 +240,12 @@ describe("a state that shrinks", () => {
       async (vault: Vault, time: ManualTime) => {
         await time.pass(31 * days);
         await sizes(vault, 1050);
+      },
+      async (vault: Vault, time: ManualTime) => {
+        for (let week = 0; week < 5; week++) {
+          await time.pass(7 * days);
+          await sizes(vault, 1050 + week);
+        }
       },
     ])
       await withStorage(async (storage) => {
@@ -255,6 +270,9 @@ describe("an upload", () => {
         const { id } = vault.offer(await vault.upload(await archive(bytes(10, seed), { boot: "x" }), "i"));
         expect(kept(vault)).toEqual([3, 2, 1]);
         expect(vault.offered?.id).toBe(id);
+        // A boot that had no trouble with it is no proof before Hermes has run with it.
+        vault.acquit(id);
+        expect(kept(vault)).toEqual([3, 2, 1]);
       }
       expect(vault.prove(vault.offered?.id ?? 0)).toMatchObject({ state: "good", reason: "upload" });
       expect(kept(vault)).toEqual([8, 3, 2]);
@@ -273,6 +291,20 @@ describe("an upload", () => {
       const { id } = vault.offer(await vault.upload(await archive(bytes(10, 2)), "i"));
       expect(new Vault(storage).offered?.id).toBe(id);
       expect([...storage.sql.exec("SELECT count(*) AS n FROM chunks")][0]?.["n"]).toBe(1);
+      // What is saved has all that Hermes knew: nothing that was offered before it may take its place.
+      await vault.write(await archive(bytes(10, 3)), META, fine);
+      expect(vault.offered).toBeNull();
+    });
+  });
+
+  it.each([
+    ["is empty", { files: 0 }],
+    ["holds another database", { files: 9, databases: ["kanban.db"] }],
+  ])("that %s is refused", async (_, change) => {
+    await withStorage(async (storage) => {
+      const vault = new Vault(storage);
+      await expect(vault.upload(await archive(bytes(10), change), "i")).rejects.toThrow("no memory");
+      expect([...storage.sql.exec("SELECT count(*) AS n FROM chunks")][0]?.["n"]).toBe(0);
     });
   });
 
