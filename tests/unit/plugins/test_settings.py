@@ -145,6 +145,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"hermes_drain_timeout": "11m"}, "hermes_drain_timeout", "10m"),
     ({"hermes_token_overlap": "25h"}, "hermes_token_overlap", "24h"),
     ({"hermes_features": ["serach"]}, "hermes_features", "Did you mean search?"),
+    ({"hermes_features": ["zzzz"]}, "hermes_features", "'zzzz' is not one of"),
     ({"hermes_features": "search"}, "hermes_features", "not a list"),
     ({"hermes_cors_origins": "https://a.example"}, "hermes_cors_origins", "not a list"),
     ({"hermes_cors_origins": ["https://a.example/"]}, "hermes_cors_origins", "origin like"),
@@ -186,6 +187,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"hermes_api_token": "short"}, "hermes_api_token", "16"),
     ({"hermes_channels": [1]}, "hermes_channels", "mapping"),
     ({"hermes_channels": {"telegran": {}}}, "hermes_channels", "Did you mean telegram?"),
+    ({"hermes_channels": {"zzzz": {}}}, "hermes_channels", "that there is not."),
     ({"hermes_channels": {"telegram": "x"}}, "hermes_channels.telegram", "mapping"),
     (bot(tokn="x"), "hermes_channels.telegram", "Did you mean token?"),
     (bot(token="4242"), "hermes_channels.telegram.token", "no token of a bot"),
@@ -359,6 +361,12 @@ def test_defaults() -> None:
     assert not settings.allow_unauthenticated
 
 
+def test_chosen_words_are_taken_in_their_own_order() -> None:
+    checker = check(hermes_features=["web", "mcp"])
+    assert not checker.problems
+    assert [*checker.settings.features] == ["mcp", "web"]
+
+
 def test_the_model_follows_the_key() -> None:
     checker = check(anthropic_api_key=KEY)
     assert checker.settings.default_model == "anthropic/claude-sonnet-4-5"
@@ -384,10 +392,11 @@ LIMITS: list[dict[str, Any]] = [
     {"hermes_port": 1024},
     {"hermes_port": 65535},
     {"hermes_api_token": "t" * 16},
+    CLOUD | {"hermes_secrets": {"A": "x" * 5112}},
 ]
 
 
-@pytest.mark.parametrize("inputs", LIMITS, ids=str)
+@pytest.mark.parametrize("inputs", LIMITS, ids=lambda value: str(value)[:50])
 def test_what_just_reaches_a_limit_is_taken(inputs: dict[str, Any]) -> None:
     assert not check(**inputs).problems
 

@@ -176,7 +176,8 @@ def test_what_hermes_changed_stays_and_is_told_until_it_is_taken_over(
 def test_every_change_by_hand_is_seen(ready: Box) -> None:
     """Of the same length, of a mode alone, or by another file with the times of the one before."""
     lay(ready, agent(FILES))
-    assert {path.stat().st_mode & 0o777 for path in ready.home.iterdir() if path.is_dir()} == {0o700}
+    folders = [path for path in ready.home.iterdir() if path.is_dir()]
+    assert {path.stat().st_mode & 0o777 for path in folders} == {0o700}
     skill = ready.home / "skills/greet/SKILL.md"
     before = skill.stat()
 
