@@ -280,7 +280,10 @@ HOSTILE: "dict[str, tuple[dict, str]]" = {
     "another format": (packed(member(FIRST, b'{"format": 2}')), "format"),
     "no object": (packed(member(FIRST, b"[]")), "format"),
     "a list of settings": (packed(member(FIRST, b'{"format": 1, "config": []}')), "config"),
-    "a list of servers": (packed(member(FIRST, b'{"format": 1, "mcp_servers": []}')), "mcp_servers"),
+    "a list of servers": (
+        packed(member(FIRST, b'{"format": 1, "mcp_servers": []}')),
+        "mcp_servers",
+    ),
     "a list of jobs": (packed(member(FIRST, b'{"format": 1, "cron_jobs": []}')), "cron_jobs"),
     "no list to take over": (packed(member(FIRST, b'{"format": 1, "take_over": {}}')), "take_over"),
     "more than comes": (sent(bytes((4 << 20) + 1)), "larger than 4 MB"),
@@ -429,7 +432,9 @@ def test_a_file_where_a_folder_should_be_stops_nothing_and_stays(ready: Box) -> 
         lay(ready, agent(FILES, cron_jobs=jobs, take_over=take_over))
         laid, kept = told(ready)
         assert laid == ["memories/USER.md", "soul"]
-        assert kept == dict.fromkeys(("jobs/morning", "skills/greet"), "what is there cannot be read")
+        assert kept == dict.fromkeys(
+            ("jobs/morning", "skills/greet"), "what is there cannot be read"
+        )
         assert {name: text(ready, name) for name in odd} == dict.fromkeys(odd, "a file")
 
 
