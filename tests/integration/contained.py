@@ -98,6 +98,19 @@ class Contained:
         self.engine = engine
         self._foreign = set(self._images())
 
+    @classmethod
+    def deployed(
+        cls, make: Callable[..., Deployment], name: str, engine: Docker, **variables: Any
+    ) -> Contained:
+        """Describe a deployment, and deploy it."""
+        made = cls(make(name, **variables), engine)
+        made.deploy()
+        return made
+
+    def events(self) -> str:
+        """What its Worker has logged."""
+        return (self.deployment.state / "logs" / "workerd.log").read_text()
+
     def deploy(self) -> Play:
         """Deploy it, with the image that an earlier deployment of this run built, if one did."""
         for kept in kept_images(self.engine):

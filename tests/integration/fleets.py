@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources impor
     REPOSITORY,
     Sources,
 )
-from plays import PLAYBOOK, ROOT, Play, clean_environment
+from plays import PLAYBOOK, ROOT, Play, clean_environment, run
 
 from tests.cloudflare import ControlPlane
 from tests.cloudflare.accounts import Worker
@@ -80,16 +79,8 @@ class Fleet:
         inventory = self.home / "inventory.json"
         chosen = {name: self._host(name) for name in hosts or self.tokens}
         inventory.write_text(json.dumps({"all": {"hosts": chosen}}))
-        done = subprocess.run(
-            [str(PLAYBOOK), str(playbook), "-i", str(inventory), "--forks", "4", *arguments],
-            cwd=root,
-            env=clean_environment(**self.plane.env),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=900,
-        )
+        words = [PLAYBOOK, playbook, "-i", inventory, "--forks", "4", *arguments]
+        done = run(words, root, clean_environment(**self.plane.env), seconds=900)
         return Play(done.returncode, done.stdout)
 
     def _host(self, name: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPResponse
@@ -236,6 +236,25 @@ def running_play(
         yield play
 
 
+def run(
+    words: Sequence[object],
+    cwd: Path = ROOT,
+    env: dict[str, str] | None = None,
+    seconds: float = 600,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command as a shell without a terminal does; `stdout` is all that it printed."""
+    return subprocess.run(
+        [str(word) for word in words],
+        cwd=cwd,
+        env=clean_environment() if env is None else env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=seconds,
+    )
+
+
 def run_play(
     playbook: str,
     deployments: list[Deployment],
@@ -243,16 +262,7 @@ def run_play(
     env: dict[str, str] | None = None,
 ) -> Play:
     """Run a playbook of the checkout on some deployments."""
-    done = subprocess.run(
-        play_command(playbook, deployments, *arguments),
-        cwd=ROOT,
-        env=env or clean_environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=600,
-    )
+    done = run(play_command(playbook, deployments, *arguments), env=env)
     return Play(done.returncode, done.stdout)
 
 

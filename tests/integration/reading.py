@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from plays import ROOT, clean_environment
+from plays import ROOT, clean_environment, run
 
 COLUMNS = 80
 PLACEHOLDER = "..."
@@ -66,16 +66,8 @@ class Shell:
         note = self.home / ".environment"
         script = f'{command}\ncode=$?; {{ pwd; env -0; }} > "{note}"; exit $code'
         as_person = ["setpriv", f"--reuid={uid()}", "--regid=nogroup", "--clear-groups"]
-        done = subprocess.run(
-            [*(as_person if os.geteuid() == 0 else []), "sh", "-c", script],
-            cwd=self.folder,
-            env=self.environment | further,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=300,
-        )
+        shell = [*(as_person if os.geteuid() == 0 else []), "sh", "-c", script]
+        done = run(shell, self.folder, self.environment | further)
         where, _, listed = note.read_text().partition("\n")
         self.folder = Path(where)
         pairs = (pair.partition("=") for pair in listed.split("\0") if pair)

@@ -10,14 +10,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from plays import PLAYBOOK, ROOT, Deployment, Play, clean_environment
+from plays import PLAYBOOK, Deployment, Play, run
 
 from tests.standins.provider import Provider
 
@@ -185,17 +184,9 @@ def test_the_personal_assistant_is_deployed_and_stays_as_it_is(
     """The inventory of the documentation, with ports and a folder of this test's own."""
     it = make_deployment("ada")
     own = {name: value for name, value in it.host().items() if name.endswith(("port", "_dir"))}
-    words = [str(PLAYBOOK), "playbooks/deploy.yml", "-i", "inventories/personal"]
+    words = [PLAYBOOK, "playbooks/deploy.yml", "-i", "inventories/personal"]
     for is_new in (True, False):
-        done = subprocess.run(
-            [*words, "-e", json.dumps(own)],
-            cwd=ROOT,
-            env=clean_environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
+        done = run([*words, "-e", json.dumps(own)])
         assert done.returncode == 0, done.stdout
         assert "ada: deployed and verified" in done.stdout
         assert "agent a soul, 2 skills, 1 job, settings" in words_of(done.stdout)

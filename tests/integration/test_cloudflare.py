@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-import subprocess
 import threading
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources impor
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import StateFolder
 from clouds import ACCOUNT, KEY, TOKEN, Cloud, busy, cloud, hermes_with, provider
-from plays import clean_environment
+from plays import clean_environment, run
 
 from tests.standins.provider import Provider
 
@@ -62,16 +61,8 @@ def test_what_was_rendered_can_be_run_by_hand(cloud: Cloud) -> None:
     wrangler = Runtime(deployment, Sources(), print, "cloudflare").install_wrangler()
     worker = cloud.worker("first")
     before, secrets_before = worker.current, worker.current.secrets()
-    done = subprocess.run(
-        [*wrangler, "deploy"],
-        cwd=build,
-        env=clean_environment(**cloud.plane.env, CLOUDFLARE_API_TOKEN=TOKEN, CI="1"),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-    )
+    env = clean_environment(**cloud.plane.env, CLOUDFLARE_API_TOKEN=TOKEN, CI="1")
+    done = run([*wrangler, "deploy"], build, env)
     assert done.returncode == 0, done.stdout
     assert worker.current is not before
     assert worker.current.secrets() == secrets_before

@@ -30,6 +30,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.wrangler
     render,
     worker_variables,
 )
+from plays import run
 
 ACCOUNT = "0123456789abcdef0123456789abcdef"
 IMAGE = f"registry.cloudflare.com/{ACCOUNT}/hermes-workers@sha256:{'0' * 64}"
@@ -169,16 +170,7 @@ def test_wrangler_accepts_what_every_option_renders(wrangler: list[str], tmp_pat
         )
         environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "CI": "1", "NO_COLOR": "1"}
         words = ["deploy", "--dry-run", "--config", BUILD_FILE, "--secrets-file", "secrets.json"]
-        done = subprocess.run(
-            [*wrangler, *words],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=300,
-        )
+        done = run([*wrangler, *words], folder, environment)
         return done.stdout if done.returncode or "WARNING" in done.stdout else ""
 
     with ThreadPoolExecutor(2) as pool:

@@ -27,14 +27,8 @@ def crashing(
     sidecar: str,
     provider: Provider,
 ) -> Contained:
-    made = make_deployment(
-        "crashing",
-        **in_container(docker, base, sidecar),
-        **speaking_to(provider),
-    )
-    crashing = Contained(made, docker)
-    crashing.deploy()
-    return crashing
+    variables = in_container(docker, base, sidecar) | speaking_to(provider)
+    return Contained.deployed(make_deployment, "crashing", docker, **variables)
 
 
 @pytest.fixture(autouse=True)
@@ -46,10 +40,6 @@ def memory(crashing: Contained, provider: Provider) -> Iterator[None]:
 
 def kill(crashing: Contained) -> None:
     crashing.engine("kill", crashing.hermes)
-
-
-def events(crashing: Contained) -> str:
-    return (crashing.deployment.state / "logs" / "workerd.log").read_text()
 
 
 def test_a_container_that_dies_during_a_stream(crashing: Contained, provider: Provider) -> None:
@@ -68,7 +58,7 @@ def test_a_container_that_dies_during_a_stream(crashing: Contained, provider: Pr
     assert "[DONE]" not in rest, "a cut answer must not look complete"
     wait_until(lambda: crashing.deployment.instance_state() == "asleep", "the death is noticed", 20)
     assert crashing.deployment.status()["lastExit"]["exitCode"] == 137
-    wait_until(lambda: "sandbox_ended" in events(crashing), "the log has it")
+    wait_until(lambda: "sandbox_ended" in crashing.events(), "the log has it")
 
 
 def test_a_container_that_dies_during_a_save(crashing: Contained) -> None:
@@ -84,7 +74,7 @@ def test_a_container_that_dies_during_a_save(crashing: Contained) -> None:
     assert answer.status == 503, answer.text
     assert newest_backup(deployment) == newest, "half a backup must not count"
     assert deployment.status()["lastSaveError"] is not None
-    wait_until(lambda: "save_failed" in events(crashing), "the log has it")
+    wait_until(lambda: "save_failed" in crashing.events(), "the log has it")
 
 
 def test_a_container_that_dies_during_a_restore(crashing: Contained) -> None:
@@ -102,7 +92,7 @@ def test_a_container_that_dies_during_a_restore(crashing: Contained) -> None:
     answer = wake.answer()
     assert answer.status == 503, answer.text
     assert answer.json["error"]["message"].startswith("Hermes did not start: ")
-    wait_until(lambda: "boot_failed" in events(crashing), "the log has it")
+    wait_until(lambda: "boot_failed" in crashing.events(), "the log has it")
     assert newest_backup(deployment) == newest
     wait_until(lambda: deployment.call("POST", "/api/instance/wake").status == 200, "a boot", 60)
     assert deployment.status()["restored"]["backup"] == newest
@@ -130,7 +120,7 @@ def test_a_sidecar_that_dies_takes_the_network_along_and_a_chat_brings_it_back(
     crashing.engine("kill", f"{crashing.hermes}-proxy")
     answer = crashing.deployment.chat("Are you there?")
     assert answer.status == 200, answer.text
-    wait_until(lambda: "way_lost" in events(crashing), "the log has it")
+    wait_until(lambda: "way_lost" in crashing.events(), "the log has it")
 
 
 def test_fifty_requests_at_once_start_one_container(crashing: Contained) -> None:

@@ -39,13 +39,9 @@ def lasting(
     provider: Provider,
 ) -> Contained:
     """A Hermes that was told something, and made to write a memory, a file and a cron job."""
-    made = make_deployment(
-        "lasting",
-        **in_container(docker, base, sidecar),
-        **speaking_to(provider),
-    )
-    lasting = Contained(made, docker)
-    lasting.deploy()
+    variables = in_container(docker, base, sidecar) | speaking_to(provider)
+    lasting = Contained.deployed(make_deployment, "lasting", docker, **variables)
+    made = lasting.deployment
     made.chat("My boat is called Halcyon.", session="first")
     use(made, "memory", action="add", target="memory", content=MEMORY)
     use(made, "write_file", path=FILE, content="Barometers rise.\n")

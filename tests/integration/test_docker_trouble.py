@@ -36,14 +36,8 @@ def troubled(
 ) -> Contained:
     engine = daemon.engine
     base = load_base(engine)
-    made = make_deployment(
-        "troubled",
-        **in_container(engine, base, build_sidecar(engine, base)),
-        **speaking_to(provider),
-    )
-    troubled = Contained(made, engine)
-    troubled.deploy()
-    return troubled
+    place = in_container(engine, base, build_sidecar(engine, base))
+    return Contained.deployed(make_deployment, "troubled", engine, **place, **speaking_to(provider))
 
 
 @pytest.fixture(autouse=True)
@@ -51,10 +45,6 @@ def memory(troubled: Contained, provider: Provider) -> Iterator[None]:
     """What was said and saved before the trouble is known after it."""
     with remembering(troubled, provider):
         yield
-
-
-def events(troubled: Contained) -> str:
-    return (troubled.deployment.state / "logs" / "workerd.log").read_text()
 
 
 def fill(troubled: Contained) -> None:
@@ -75,7 +65,7 @@ def test_a_full_container_serves_on_and_says_what_it_cannot_save(troubled: Conta
     refused = backup(troubled)
     assert (refused.status, refused.json["error"]["code"]) == (503, "disk_full")
     assert troubled.deployment.status()["lastSaveError"]["code"] == "disk_full"
-    wait_until(lambda: "save_failed" in events(troubled), "the log has it")
+    wait_until(lambda: "save_failed" in troubled.events(), "the log has it")
     troubled.inside("rm", FILLER)
     assert backup(troubled).status == 200
     assert troubled.deployment.status()["lastSaveError"] is None
@@ -106,19 +96,19 @@ def test_docker_is_restarted_under_an_awake_hermes(troubled: Contained, daemon: 
     assert is_told(answer), answer.text
     daemon.start()
     wait_until(lambda: wake(troubled).status == 200, "a boot")
-    wait_until(lambda: "sandbox_lost" in events(troubled), "the log has it")
+    wait_until(lambda: "sandbox_lost" in troubled.events(), "the log has it")
 
 
 def test_docker_is_restarted_during_a_boot(troubled: Contained, daemon: Daemon) -> None:
     troubled.sleep()
-    before = len(events(troubled))
+    before = len(troubled.events())
     with troubled.held_at_start(lambda: wake(troubled)) as waking:
         daemon.stop()
     answer = waking.answer()
     assert is_told(answer), answer.text
     # Who says so depends on the moment: the boot, or the gate when the object cannot even be made without the engine.
     asked = answer.json["error"]["request_id"]
-    told = [line for line in events(troubled)[before:].splitlines() if '"level":"error"' in line]
+    told = [line for line in troubled.events()[before:].splitlines() if '"level":"error"' in line]
     assert any("boot_failed" in line or asked in line for line in told)
     daemon.start()
     wait_until(lambda: wake(troubled).status == 200, "a boot")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from plays import Deployment, clean_environment, copy_checkout
+from plays import Deployment, clean_environment, copy_checkout, run
 
 from tests.standins.provider import Provider
 
@@ -33,16 +33,8 @@ class Clone:
             f"-e hermes_port={self.local.port} -e hermes_providers_port={self.local.providers_port}"
             f" -e hermes_dashboard_port={self.local.dashboard_port}"
         )
-        return subprocess.run(
-            ["make", target, f"ARGS={ports} {more}", *variables],
-            cwd=self.folder,
-            env=clean_environment(**env),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=300,
-        )
+        words = ["make", target, f"ARGS={ports} {more}", *variables]
+        return run(words, self.folder, clean_environment(**env))
 
     def processes(self) -> set[int]:
         """Pids of every process that works in this clone's folder."""

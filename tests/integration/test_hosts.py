@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
-from plays import PLAYBOOK, ROOT, clean_environment
+from plays import PLAYBOOK, ROOT, clean_environment, run
 
 PLAYBOOKS = sorted(path.stem for path in (ROOT / "playbooks").glob("*.yml"))
 EMPTY = {
@@ -18,20 +17,12 @@ EMPTY = {
 }
 
 
-def run(*command: str | Path, folder: Path = ROOT) -> tuple[int, str]:
-    done = subprocess.run(
-        [str(word) for word in command],
-        cwd=folder,
-        env=clean_environment(
-            ANSIBLE_COLLECTIONS_PATH=str(ROOT / ".ansible" / "collections"),
-            ANSIBLE_INVENTORY=str(folder / "none"),
-        ),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=120,
+def typed(*command: object, folder: Path = ROOT) -> tuple[int, str]:
+    env = clean_environment(
+        ANSIBLE_COLLECTIONS_PATH=str(ROOT / ".ansible" / "collections"),
+        ANSIBLE_INVENTORY=str(folder / "none"),
     )
+    done = run(command, folder, env)
     return done.returncode, done.stdout
 
 
@@ -44,37 +35,39 @@ def is_refused(code: int, output: str, subject: str) -> None:
 
 @pytest.mark.parametrize("playbook", PLAYBOOKS)
 def test_an_inventory_that_is_not_there_is_no_success(playbook: str, tmp_path: Path) -> None:
-    code, output = run(PLAYBOOK, f"hermes.workers.{playbook}", "-i", "locl", folder=tmp_path)
+    code, output = typed(PLAYBOOK, f"hermes.workers.{playbook}", "-i", "locl", folder=tmp_path)
     is_refused(code, output, "locl: there is no such inventory.")
 
 
 def test_make_names_it_too() -> None:
-    code, output = run("make", "deploy", "INVENTORY=inventories/locl")
+    code, output = typed("make", "deploy", "INVENTORY=inventories/locl")
     is_refused(code, output, "inventories/locl: there is no such inventory.")
 
 
 @pytest.mark.parametrize("content", EMPTY.values(), ids=EMPTY.keys())
 def test_an_inventory_without_hosts_is_no_success(content: str, tmp_path: Path) -> None:
     (tmp_path / "hosts.yml").write_text(content)
-    code, output = run(PLAYBOOK, "hermes.workers.status", "-i", "hosts.yml", folder=tmp_path)
+    code, output = typed(PLAYBOOK, "hermes.workers.status", "-i", "hosts.yml", folder=tmp_path)
     is_refused(code, output, "hosts.yml: names no host.")
 
 
 def test_one_of_two_that_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "hosts.yml").write_text("all:\n  hosts:\n    alice:\n")
     sources = ("-i", "hosts.yml", "-i", "more.yml")
-    code, output = run(PLAYBOOK, "hermes.workers.status", *sources, folder=tmp_path)
+    code, output = typed(PLAYBOOK, "hermes.workers.status", *sources, folder=tmp_path)
     is_refused(code, output, "more.yml: there is no such inventory.")
 
 
 @pytest.mark.parametrize("sources", [("-i", ","), (), ("-i", "locl", "-l", "alice")])
 def test_no_inventory_at_all_is_no_success(sources: tuple[str, ...], tmp_path: Path) -> None:
-    code, output = run(PLAYBOOK, "hermes.workers.status", *sources, folder=tmp_path)
+    code, output = typed(PLAYBOOK, "hermes.workers.status", *sources, folder=tmp_path)
     is_refused(code, output, "names no host." if "," in sources else "there is no such inventory.")
 
 
 def test_a_limit_that_leaves_nobody_is_no_success() -> None:
-    code, output = run(PLAYBOOK, "playbooks/status.yml", "-i", "inventories/local", "-l", "nobody")
+    code, output = typed(
+        PLAYBOOK, "playbooks/status.yml", "-i", "inventories/local", "-l", "nobody"
+    )
     assert code != 0 and "no hosts to target" in output, output
 
 
@@ -85,17 +78,9 @@ def test_a_playbook_of_the_checkout_runs_with_the_checkout(tmp_path: Path) -> No
         (other / "plugins" / name).mkdir(parents=True)
         (other / "plugins" / name / "deployment_info.py").write_text("raise ImportError('another')")
     shutil.copy(ROOT / "inventories" / "local" / "hosts.yml", tmp_path)
-    status = [str(PLAYBOOK), f"{ROOT}/playbooks/status.yml", "-i", "hosts.yml"]
+    status = [PLAYBOOK, f"{ROOT}/playbooks/status.yml", "-i", "hosts.yml"]
     installed = {"ANSIBLE_COLLECTIONS_PATH": str(tmp_path / "collections")}
-    done = subprocess.run(
-        status,
-        cwd=tmp_path,
-        env=clean_environment(**installed),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
-    said = done.stdout + done.stderr
+    said = run(status, tmp_path, clean_environment(**installed)).stdout
     assert "hermes: not deployed: there is no .hermes/hermes." in said, said
     deploy = f"{ROOT}/playbooks/deploy.yml -i hosts.yml`"
     assert deploy in said and f"Docs: errors.md#not-deployed in {ROOT}/docs" in said, said

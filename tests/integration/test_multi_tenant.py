@@ -7,7 +7,6 @@ import json
 import re
 import secrets
 import shutil
-import subprocess
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
-from plays import ROOT, clean_environment
+from plays import ROOT, clean_environment, run
 
 from tests.cloudflare import ControlPlane
 from tests.cloudflare.accounts import Deployment
@@ -67,17 +66,8 @@ class Walk:
     def type(self, commands: str) -> str:
         """Type commands into the shell that the earlier ones were typed into; return what was printed."""
         exports = "\n".join(re.findall(r"^(?:export .*|\. .*)$", self.before, re.MULTILINE))
-        done = subprocess.run(
-            ["bash", "-c", f"set -eu\n{exports}\n{commands}"],
-            cwd=self.folder,
-            env=self.env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=900,
-            check=False,
-        )
+        words = ["bash", "-c", f"set -eu\n{exports}\n{commands}"]
+        done = run(words, self.folder, self.env, seconds=900)
         self.before += f"\n{commands}"
         self.printed.append(done.stdout)
         assert done.returncode == 0, f"{commands}\n{done.stdout}"

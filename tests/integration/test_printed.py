@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from plays import ROOT, Deployment, clean_environment
+from plays import ROOT, Deployment, clean_environment, run
 
 from tests.standins.provider import Provider
 
@@ -36,16 +36,8 @@ class Shell:
     def run(self, command: str) -> subprocess.CompletedProcess[str]:
         path = f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"
         collections = str(ROOT / ".ansible" / "collections")
-        return subprocess.run(
-            ["sh", "-c", command],
-            cwd=self.folder,
-            env=clean_environment(PATH=path, ANSIBLE_COLLECTIONS_PATH=collections),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=300,
-        )
+        env = clean_environment(PATH=path, ANSIBLE_COLLECTIONS_PATH=collections)
+        return run(["sh", "-c", command], self.folder, env)
 
     def ok(self, command: str) -> str:
         done = self.run(command)

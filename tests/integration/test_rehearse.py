@@ -17,7 +17,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources impor
     REPOSITORY,
     Sources,
 )
-from plays import ROOT, clean_environment, wait_until
+from plays import ROOT, clean_environment, run, wait_until
 
 from tests.cloudflare import ControlPlane
 from tests.cloudflare.live import PREFIX, Account
@@ -38,17 +38,8 @@ def command(program: str, *words: object) -> list[str]:
     return [sys.executable, "-m", f"tests.cloudflare.{program}", *map(str, words)]
 
 
-def run(program: str, *words: object, **more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(program, *words),
-        cwd=ROOT,
-        env=environment(**more),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=900,
-    )
+def ends(program: str, *words: object, **more: str) -> subprocess.CompletedProcess[str]:
+    return run(command(program, *words), env=environment(**more), seconds=900)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +47,7 @@ def baseline(home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str,
     """A rehearsal: what it printed, and what it recorded."""
     recorded = tmp_path_factory.mktemp("rehearsal") / "baseline.jsonl"
     words = ("--state", home, "--image", "given", "--hostname", "live.example.com")
-    done = run("rehearse", *words, "--record", recorded)
+    done = ends("rehearse", *words, "--record", recorded)
     assert done.returncode == 0, done.stdout
     return done.stdout, recorded
 
@@ -105,7 +96,7 @@ def account(plane: ControlPlane) -> dict[str, str]:
 
 
 def test_a_live_run_is_never_an_accident(real: ControlPlane) -> None:
-    done = run("live", **real.env, CLOUDFLARE_ACCOUNT_ID=ACCOUNT, CLOUDFLARE_API_TOKEN=TOKEN)
+    done = ends("live", **real.env, CLOUDFLARE_ACCOUNT_ID=ACCOUNT, CLOUDFLARE_API_TOKEN=TOKEN)
     assert done.returncode == 2
     assert (
         "Not set: HERMES_LIVE_ACCOUNT_ID, HERMES_LIVE_API_TOKEN. Nothing was done." in done.stdout
@@ -179,7 +170,7 @@ def test_a_live_run_proves_compares_and_takes_away(
 ) -> None:
     report = tmp_path / "report.md"
     words = ("--state", home, "--baseline", baseline[1], "--report", report)
-    done = run("live", *words, **account(real))
+    done = ends("live", *words, **account(real))
     assert done.returncode == 0, done.stdout
     assert "deployed and verified" in done.stdout
     assert "Accepted; nothing was left behind." in done.stdout

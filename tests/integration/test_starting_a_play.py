@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from plays import PLAYBOOK, ROOT, clean_environment, copy_checkout
+from plays import PLAYBOOK, ROOT, clean_environment, copy_checkout, run
 
 from tests.docker.engine import without
 
@@ -117,16 +117,7 @@ SHELLS = {
 
 
 def make(*words: str, **shell: str) -> tuple[int, str]:
-    done = subprocess.run(
-        ["make", "--no-print-directory", *words],
-        cwd=ROOT,
-        env=clean_environment(**shell),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=120,
-    )
+    done = run(["make", "--no-print-directory", *words], env=clean_environment(**shell))
     return done.returncode, done.stdout
 
 
@@ -176,15 +167,7 @@ def confined(*words: str, folder: Path = ROOT) -> tuple[int, str]:
     if not shutil.which("bwrap"):
         without("bubblewrap is not installed")
     everything = ("bwrap", "--dev-bind", "/", "/")
-    done = subprocess.run(
-        [*everything, *words, "--chdir", str(folder), "make", "--no-print-directory", "deploy"],
-        env=clean_environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=120,
-    )
+    done = run([*everything, *words, "--chdir", folder, "make", "--no-print-directory", "deploy"])
     return done.returncode, done.stdout
 
 

@@ -14,24 +14,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from plays import ROOT, clean_environment, copy_checkout
+from plays import ROOT, clean_environment, copy_checkout, run
 
 BIN = ROOT / ".venv" / "bin"
 CANARY = "sk-canary-of-the-tarball"
 
 
-def run(*command: str | Path, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [str(part) for part in command],
-        cwd=cwd,
-        env=clean_environment(**env),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+def ok(*command: object, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    done = run(command, cwd, clean_environment(**env))
     assert done.returncode == 0, done.stdout
     return done
 
@@ -44,7 +34,7 @@ def tarball(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in (".hermes/alice/api_token", "inventories/mine/group_vars/all/vault.yml", ".env"):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         (copy / name).write_text(CANARY)
-    run(BIN / "ansible-galaxy", "collection", "build", cwd=copy)
+    ok(BIN / "ansible-galaxy", "collection", "build", cwd=copy)
     return next(copy.glob("hermes-workers-*.tar.gz"))
 
 
@@ -63,7 +53,7 @@ def test_an_execution_environment_has_it_with_what_it_needs(tarball: Path, tmp_p
     builder = ROOT / ".venv-test" / "bin" / "ansible-builder"
     for path in (ROOT / "execution-environment.yml", tarball):
         shutil.copy(path, tmp_path)
-    run(builder, "create", cwd=tmp_path)
+    ok(builder, "create", cwd=tmp_path)
     context = tmp_path / "context" / "_build"
     (asked,) = yaml.safe_load((context / "requirements.yml").read_text())["collections"]
     assert asked["type"] == "file"
@@ -74,7 +64,7 @@ def test_an_execution_environment_has_it_with_what_it_needs(tarball: Path, tmp_p
     installed = tmp_path / "installed" / "ansible_collections" / "hermes" / "workers"
     with tarfile.open(given) as archive:
         archive.extractall(installed, filter="data")
-    found = yaml.safe_load(run(builder, "introspect", tmp_path / "installed", cwd=tmp_path).stdout)
+    found = yaml.safe_load(ok(builder, "introspect", tmp_path / "installed", cwd=tmp_path).stdout)
     needed = {re.match("[a-z-]+", line)[0] for line in found["python"]}
     assert needed == {"requests", "uv"}
 

@@ -22,7 +22,7 @@ from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
 
 import pytest
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
-from plays import PLAYBOOK, ROOT, clean_environment
+from plays import PLAYBOOK, ROOT, clean_environment, run
 
 from tests.cloudflare import ControlPlane
 from tests.cloudflare.accounts import Worker
@@ -60,22 +60,12 @@ def command(home: Path, uploader: str, *names: str, **variables: Any) -> list[st
     return [str(PLAYBOOK), "playbooks/deploy.yml", "-i", str(inventory)]
 
 
-def run(plane: ControlPlane, words: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        words,
-        cwd=ROOT,
-        env=clean_environment(**plane.env),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+def run_at(plane: ControlPlane, words: list[str]) -> subprocess.CompletedProcess[str]:
+    return run(words, env=clean_environment(**plane.env))
 
 
 def deploy(plane: ControlPlane, home: Path, uploader: str, *names: str, **variables: Any) -> None:
-    done = run(plane, command(home, uploader, *names, **variables))
+    done = run_at(plane, command(home, uploader, *names, **variables))
     assert done.returncode == 0, done.stdout
 
 
@@ -130,7 +120,7 @@ def test_an_image_or_a_version_that_is_not_ready_yet(
     words = command(home, uploader, "slow")
     workers = plane.state.accounts[ACCOUNTS[uploader]].workers
     plane.preparations[:] = ["pending", "error"]
-    failed = run(plane, words)
+    failed = run_at(plane, words)
     assert failed.returncode != 0
     assert re.search(r"^slow: FAILED\n  slow: .*image", failed.stdout, re.MULTILINE), failed.stdout
     assert "The image could not be converted for the Containers runtime." in failed.stdout
@@ -141,7 +131,7 @@ def test_an_image_or_a_version_that_is_not_ready_yet(
 
     plane.preparations[:] = ["pending"]
     plane.unready_versions = 1
-    done = run(plane, words)
+    done = run_at(plane, words)
     assert done.returncode == 0, done.stdout
     assert (plane.preparations, plane.unready_versions) == ([], 0), "both were met"
     assert len(workers["slow"].versions) == 1, "nothing was uploaded twice"
@@ -193,13 +183,13 @@ def test_where_answers_are_lost_and_calls_are_too_many_the_next_run_is_through(
     plane.faults.every(25, "rate-limit")
     # Which calls are hit depends on how the deployments take turns; each run does what those before did not.
     for _ in range(8):
-        done = run(plane, fleet)
+        done = run_at(plane, fleet)
         if done.returncode == 0:
             break
     assert done.returncode == 0, done.stdout
     is_whole(plane, home)
     plane.faults.clear()
-    assert "No changes. 0 calls written." in run(plane, fleet).stdout
+    assert "No changes. 0 calls written." in run_at(plane, fleet).stdout
 
 
 def test_a_controller_that_is_killed_half_way_leaves_nothing_that_the_next_run_does_twice(
@@ -222,7 +212,7 @@ def test_a_controller_that_is_killed_half_way_leaves_nothing_that_the_next_run_d
     tokens = {name: account.workers[name].current.secrets()["API_TOKEN"] for name in uploaded}
     for name, token in tokens.items():
         assert (home / name / "api_token").read_text().strip() == token, "the owner gets in"
-    done = run(plane, fleet)
+    done = run_at(plane, fleet)
     assert done.returncode == 0, done.stdout
     is_whole(plane, home)
     for name, token in tokens.items():
@@ -271,7 +261,7 @@ def chatting(plane: ControlPlane, home: Path) -> Iterator[list[int]]:
 def test_a_rotation_that_is_killed_and_loses_answers_locks_nobody_out(
     plane: ControlPlane, home: Path, fleet: list[str]
 ) -> None:
-    assert run(plane, fleet).returncode == 0
+    assert run_at(plane, fleet).returncode == 0
     old = {name: (home / name / "api_token").read_text() for name in FLEET}
     with chatting(plane, home) as statuses:
         plane.faults.every(10, "cut-after")
@@ -290,7 +280,7 @@ def test_a_rotation_that_is_killed_and_loses_answers_locks_nobody_out(
             os.killpg(play.pid, signal.SIGKILL)
         assert any((home / name / "rotation.json").exists() for name in FLEET)
         for _ in range(3):
-            done = run(plane, rotation(fleet))
+            done = run_at(plane, rotation(fleet))
             if done.returncode == 0:
                 break
         assert done.returncode == 0, done.stdout
