@@ -157,13 +157,7 @@ class ActionModule(DestroyAction):
             backups.download(client, backup, path)
             return path
         except Unreachable as error:
-            raise Card.of(
-                self.settings.name,
-                f"its last backup cannot be taken: {error}.",
-                f"run `{self.command('deploy')}` first to mend it;"
-                " or destroy it without a backup (-e hermes_forget=true).",
-                "save",
-            ) from error
+            raise self.no_backup(error) from error
 
     def remove(self) -> None:
         """Take everything away; the Worker last, because its tags tell what else is ours."""

@@ -99,11 +99,4 @@ class ActionModule(DestroyAction):
         except stored.NoBackup as error:
             if not str(error):
                 return None
-            raise Card.of(
-                self.settings.name,
-                f"its last backup cannot be taken: {error}.",
-                f"run `{self.command('deploy')}` first to mend it;"
-                " or destroy it without a backup (-e hermes_forget=true).",
-                "save",
-                left,
-            ) from error
+            raise self.no_backup(error, left) from error

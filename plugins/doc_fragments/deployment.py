@@ -58,3 +58,26 @@ options:
       - Folder of the state folders, relative to where the play was started; by default what C(hermes_state_dir) says.
     type: path
 """
+
+    DESTROY = r"""
+attributes:
+  diff_mode:
+    description: Changes nothing that a diff could show.
+    support: none
+options:
+  confirmed:
+    description:
+      - Whether somebody agreed to the removal, yes or no; other words are refused. Without it nothing is removed.
+    type: raw
+    default: false
+  forget:
+    description:
+      - Whether Hermes' memory may go without a last backup; yes or no, like O(confirmed).
+    type: raw
+    default: false
+  only_plan:
+    description:
+      - Show what would be removed, and do nothing.
+    type: bool
+    default: false
+"""

@@ -11,26 +11,7 @@ short_description: Take a deployment away from Cloudflare
 description:
   - Downloads a last backup, then deletes hostname, container application and Worker, and removes the state folder.
   - What was not made by this collection stays.
-attributes:
-  diff_mode:
-    description: Changes nothing that a diff could show.
-    support: none
 options:
-  confirmed:
-    description:
-      - Whether somebody agreed to the removal, yes or no; other words are refused. Without it nothing is removed.
-    type: raw
-    default: false
-  forget:
-    description:
-      - Whether Hermes' memory may go without a last backup; yes or no, like O(confirmed).
-    type: raw
-    default: false
-  only_plan:
-    description:
-      - Show what would be removed, and do nothing.
-    type: bool
-    default: false
   prune_images:
     description:
       - Whether images of Hermes that no other Worker names are deleted from the registry; yes or no, like O(confirmed).
@@ -39,6 +20,7 @@ options:
 extends_documentation_fragment:
   - hermes.workers.deployment
   - hermes.workers.deployment.existing
+  - hermes.workers.deployment.destroy
   - hermes.workers.deployment.secrets
 """
 

@@ -12,29 +12,10 @@ description:
   - Saves Hermes' state, stops the deployment's own processes, leaves a last backup, removes the state folder.
   - Removes its containers, their sidecars, its snapshots and, when no other deployment uses it, the image.
   - Removes the shared runtime when no other deployment uses it.
-attributes:
-  diff_mode:
-    description: Changes nothing that a diff could show.
-    support: none
-options:
-  confirmed:
-    description:
-      - Whether somebody agreed to the removal, yes or no; other words are refused. Without it nothing is removed.
-    type: raw
-    default: false
-  forget:
-    description:
-      - Whether Hermes' memory may go without a last backup; yes or no, like O(confirmed).
-    type: raw
-    default: false
-  only_plan:
-    description:
-      - Show what would be removed, and do nothing.
-    type: bool
-    default: false
 extends_documentation_fragment:
   - hermes.workers.deployment
   - hermes.workers.deployment.existing
+  - hermes.workers.deployment.destroy
 """
 
 EXAMPLES = r"""

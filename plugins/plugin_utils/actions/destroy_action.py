@@ -85,6 +85,17 @@ class DestroyAction(ExistingAction):
         """Return what is to be known of a backup, or an empty text."""
         return ""
 
+    def no_backup(self, why: Exception, changed: str | None = None) -> Card:
+        """Return the card of a last backup that cannot be had. changed: what was done already."""
+        return Card.of(
+            self.settings.name,
+            f"its last backup cannot be taken: {why}.",
+            f"run `{self.command('deploy')}` first to mend it;"
+            " or destroy it without a backup (-e hermes_forget=true).",
+            "save",
+            changed,
+        )
+
     def _plan(self, exists: bool, forget: bool) -> list[str]:
         name, folder = self.settings.name, self.deployment.folder
         if not exists:
