@@ -1,11 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-/** SHA-256, and how it is written. */
+/** SHA-256 and how it is written, and how secrets are compared. */
 
 const encoder = new TextEncoder();
 
 /** SHA-256 of a text. */
 export function digestOf(text: string): Promise<ArrayBuffer> {
   return crypto.subtle.digest("SHA-256", encoder.encode(text));
+}
+
+/** Whether two texts are the same, in time that tells nothing about how close they came. */
+export function isEqual(one: string, other: string): boolean {
+  const [left, right] = [encoder.encode(one), encoder.encode(other)];
+  return left.byteLength === right.byteLength && crypto.subtle.timingSafeEqual(left, right);
 }
 
 /** Bytes as hexadecimal digits. */

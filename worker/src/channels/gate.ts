@@ -4,6 +4,7 @@
  * an answer: the instance is not even asked.
  */
 import * as z from "zod/mini";
+import { isEqual } from "../base/digests.ts";
 import { ApiError } from "../base/errors.ts";
 import type { Settings } from "../config/settings.ts";
 import { proofOf, readUpdate, TELEGRAM_PROOF, type TelegramUpdate } from "./telegram.ts";
@@ -65,13 +66,6 @@ export function registrationOf(body: ArrayBuffer | null): z.infer<typeof registr
       cause: error,
     });
   }
-}
-
-/** In time that tells nothing about how close it came. */
-function isEqual(given: string, right: string): boolean {
-  const encoder = new TextEncoder();
-  const [one, other] = [encoder.encode(given), encoder.encode(right)];
-  return one.byteLength === other.byteLength && crypto.subtle.timingSafeEqual(one, other);
 }
 
 function noChannel(): ApiError {

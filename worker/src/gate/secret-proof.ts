@@ -2,7 +2,7 @@
 /** What the Worker holds, proved without showing it: HMAC-SHA256 over a nonce, keyed with each secret. */
 import type { Context } from "hono";
 import * as z from "zod/mini";
-import { hex } from "../base/digests.ts";
+import { hex, isEqual } from "../base/digests.ts";
 import { ApiError } from "../base/errors.ts";
 import type { Settings } from "../config/settings.ts";
 import { servesEveryone } from "./auth.ts";
@@ -53,14 +53,6 @@ export async function identify<E extends Base>(c: Context<E>): Promise<Response>
     code: "wrong_token",
     message: "Whoever asks does not hold an API token that is valid here.",
   });
-}
-
-function isEqual(one: string, other: string): boolean {
-  const [left, right] = [one, other].map((text) => new TextEncoder().encode(text)) as [
-    Uint8Array,
-    Uint8Array,
-  ];
-  return left.byteLength === right.byteLength && crypto.subtle.timingSafeEqual(left, right);
 }
 
 function parse(body: ArrayBuffer | null): z.infer<typeof schema> {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** `HermesInstance`, the Durable Object: the only place that starts, stops or asks the sandbox. */
 import { DurableObject } from "cloudflare:workers";
-import { digestOf, hex } from "../base/digests.ts";
+import { digestOf, hex, isEqual } from "../base/digests.ts";
 import { ApiError, errorResponse, toApiError } from "../base/errors.ts";
 import { BOOT_CAUSE } from "../base/headers.ts";
 import type { Lasting } from "../base/lasting.ts";
@@ -623,7 +623,8 @@ export class HermesInstance extends DurableObject<Env> {
       return () => this.#sessions.until(digest);
     }
     const { capability } = this.#lifecycle;
-    if (by !== "capability" || capability === null || !(await isDigestOf(what, capability))) return () => 0;
+    if (by !== "capability" || capability === null || !isEqual(what, hex(await digestOf(capability))))
+      return () => 0;
     return () => (this.#lifecycle.capability === capability ? Number.POSITIVE_INFINITY : 0);
   }
 
@@ -683,11 +684,4 @@ export class HermesInstance extends DurableObject<Env> {
       });
     return errorResponse(known, requestId);
   }
-}
-
-/** Whether a text is the SHA-256 of a secret, in time that tells nothing about how close it came. */
-async function isDigestOf(digest: string, secret: string): Promise<boolean> {
-  const encoder = new TextEncoder();
-  const [given, right] = [encoder.encode(digest), encoder.encode(hex(await digestOf(secret)))];
-  return given.byteLength === right.byteLength && crypto.subtle.timingSafeEqual(given, right);
 }
