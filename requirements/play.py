@@ -94,7 +94,7 @@ def settle_locale() -> None:
         with contextlib.suppress(locale.Error):
             locale.setlocale(locale.LC_ALL, name)
             os.environ["LC_ALL"] = name
-            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - itself
 
 
 def refuse(card: str, words: str) -> NoReturn:

@@ -191,10 +191,10 @@ def test_equal_sources_make_an_equal_layer(
 def _files_of(archive: Path, name: str) -> bytes:
     """Return one file's content from the only layer of a saved image."""
     with tarfile.open(archive) as outer:
-        manifest = json.load(outer.extractfile("manifest.json"))  # type: ignore[arg-type]
+        manifest = json.load(outer.extractfile("manifest.json"))
         (layer,) = manifest[0]["Layers"]
         with tarfile.open(fileobj=outer.extractfile(layer)) as inner:
-            return inner.extractfile(name).read()  # type: ignore[union-attr]
+            return inner.extractfile(name).read()
 
 
 def test_hermes_answers_a_chat(start: Callable[..., Sandbox], provider: Provider) -> None:

@@ -115,4 +115,4 @@ def outputs(deployment: Deployment) -> list[str]:
         archive = answer.read().partition(b"\n")[2]
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as members:
         files = [m for m in members if m.isfile() and "cron/output/" in m.name]
-        return [members.extractfile(m).read().decode() for m in files]  # type: ignore[union-attr]
+        return [members.extractfile(m).read().decode() for m in files]

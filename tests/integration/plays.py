@@ -158,7 +158,7 @@ class Deployment:
         try:
             return self.opener().open(request, timeout=120)
         except urllib.error.HTTPError as error:
-            return error  # type: ignore[return-value]
+            return error
 
     def opener(self) -> urllib.request.OpenerDirector:
         """What opens its addresses."""

@@ -13,6 +13,7 @@ import tarfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import IO, cast
 
 ARCHIVE = "agent.tar.gz"
 """Name of the archive, beside the Worker's code and as its module."""
@@ -63,7 +64,9 @@ def unpack(archive: bytes) -> Members:
     try:
         with tarfile.open(fileobj=io.BytesIO(gzip.decompress(archive))) as opened:
             return {
-                entry.name: Member(opened.extractfile(entry).read(), bool(entry.mode & 0o100))  # type: ignore[union-attr]
+                entry.name: Member(
+                    cast(IO[bytes], opened.extractfile(entry)).read(), bool(entry.mode & 0o100)
+                )
                 for entry in opened
                 if entry.isreg()
             }

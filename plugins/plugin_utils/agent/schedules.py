@@ -9,7 +9,7 @@ import datetime
 import re
 from typing import Any
 
-DURATION = re.compile(r"\d{1,6}\s*(m|min|mins|minute|minutes|h|hr|hrs|hour|hours|d|day|days)")
+DURATION = re.compile(r"(\d{1,6})\s*(m|min|mins|minute|minutes|h|hr|hrs|hour|hours|d|day|days)")
 FIELD = re.compile(r"(\*|\d{1,2}(-\d{1,2})?)(/\d{1,2})?")
 # Name, least and most of each field of a cron expression.
 FIELDS = (("minute", 0, 59), ("hour", 0, 23), ("day", 1, 31), ("month", 1, 12), ("weekday", 0, 7))
@@ -23,9 +23,8 @@ def schedule_flaw(schedule: Any) -> str:
         return "is no text."
     text = schedule.strip()
     if text.lower().startswith("every "):
-        amount = text[6:].strip().lower()
-        good = DURATION.fullmatch(amount) and int(re.match(r"\d+", amount)[0]) > 0  # type: ignore[index]
-        return "" if good else "is no interval."
+        interval = DURATION.fullmatch(text[6:].strip().lower())
+        return "" if interval and int(interval[1]) > 0 else "is no interval."
     if DURATION.fullmatch(text.lower()):
         return "is once, so long after whenever it is read."
     parts = text.split()

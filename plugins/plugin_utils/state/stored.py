@@ -76,7 +76,7 @@ def _generations(rows: sqlite3.Connection) -> Iterator[tuple[dict[str, Any], str
     # What an upload became keeps its bytes under another number; releases before that had no such column.
     body = "COALESCE(body, id)" if "body" in columns else "id"
     found = rows.execute(
-        f"SELECT {body}, bytes, sha256, created, manifest FROM generations"  # noqa: S608
+        f"SELECT {body}, bytes, sha256, created, manifest FROM generations"  # noqa: S608 - one of two
         " WHERE state = 'good' ORDER BY id DESC"
     )
     for number, size, digest, created, line in found.fetchall():

@@ -109,7 +109,7 @@ def lay(box: Box, code: int = 0, env: "dict[str, str] | None" = None, **settings
     """Give the go of another boot and return what is said at its end."""
     (box.run / "go").unlink(missing_ok=True)
     files = settings.pop("files", {})
-    declared = agent(files, **settings) if files or settings else None  # type: ignore[arg-type]
+    declared = agent(files, **settings) if files or settings else None
     stdin = go(declared, config=CONFIG, env={**ENV, **(env or {})})
     done = box.command("go", stdin=stdin)
     assert done.returncode == code, done.stderr

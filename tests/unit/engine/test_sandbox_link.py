@@ -25,7 +25,7 @@ def test_no_disk_is_copied_when_pid_1_does_not_pause(monkeypatch: pytest.MonkeyP
     async def snapshot() -> None:
         sandbox = Sandbox.__new__(Sandbox)
         sandbox.link = sandbox_link.SandboxLink()
-        await sandbox.snapshot(NoSnapshots(), "name")  # type: ignore[arg-type]
+        await sandbox.snapshot(NoSnapshots(), "name")
 
     with pytest.raises(EngineError, match="could not be paused"):
         asyncio.run(snapshot())

@@ -16,30 +16,32 @@ from typing import Any
 
 import psutil
 import pytest
+import test_supervisor
 from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import StateFolder
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd import at_boot
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.at_boot import AtBoot
-from test_supervisor import SCRIPT, Box, box  # noqa: F401
+from test_supervisor import SCRIPT, Box
 
+box = test_supervisor.box
 KEY = "sk-canary-of-a-provider"
 TOKEN = "token-canary"
 SECRETS = {"API_TOKEN": TOKEN, "ANTHROPIC_API_KEY": KEY}
 
 
-def started(box: Box, after_reboot: str) -> Box:  # noqa: F811
+def started(box: Box, after_reboot: str) -> Box:
     (box.folder / "api_token").write_text(f"{TOKEN}\n")
     done = box.run(secrets=SECRETS, after_reboot=after_reboot)
     assert done.returncode == 0, done.stderr
     return box
 
 
-def kept(box: Box) -> dict[str, Any]:  # noqa: F811
+def kept(box: Box) -> dict[str, Any]:
     path = box.folder / "boot.json"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     return json.loads(path.read_text())
 
 
-def reboot(box: Box) -> None:  # noqa: F811
+def reboot(box: Box) -> None:
     """End everything as a machine does, and start what its unit starts: in an environment with nothing in it."""
     processes = [psutil.Process(pid) for name, pid in box.pids().items() if name != "guardian"]
     box.kill_both()
@@ -49,17 +51,17 @@ def reboot(box: Box) -> None:  # noqa: F811
     boot(box)
 
 
-def boot(box: Box) -> None:  # noqa: F811
+def boot(box: Box) -> None:
     command = [sys.executable, str(SCRIPT), "boot", "--folder", str(box.folder)]
     subprocess.run(command, check=True, env={}, stdin=subprocess.DEVNULL, cwd="/", timeout=60)
     box.started.append(box.record()["pid"])
 
 
-def environment(box: Box) -> dict[str, str]:  # noqa: F811
+def environment(box: Box) -> dict[str, str]:
     return psutil.Process(box.pids()["workerd"]).environ()
 
 
-def test_keys_are_kept_nowhere_unless_the_owner_chose_so(box: Box) -> None:  # noqa: F811
+def test_keys_are_kept_nowhere_unless_the_owner_chose_so(box: Box) -> None:
     started(box, "start")
     assert kept(box)["lacks"] == ["ANTHROPIC_API_KEY"]
     files = [path for path in box.folder.rglob("*") if path.is_file() and path.name != "api_token"]
@@ -68,7 +70,7 @@ def test_keys_are_kept_nowhere_unless_the_owner_chose_so(box: Box) -> None:  # n
         assert TOKEN not in path.read_text(errors="replace"), path
 
 
-def test_without_keys_it_starts_with_its_token_and_tells_what_it_lacks(box: Box) -> None:  # noqa: F811
+def test_without_keys_it_starts_with_its_token_and_tells_what_it_lacks(box: Box) -> None:
     started(box, "start")
     reboot(box)
     assert box.get()[2] == TOKEN
@@ -82,7 +84,7 @@ def test_without_keys_it_starts_with_its_token_and_tells_what_it_lacks(box: Box)
     assert kept(box)["lacks"] == [], "a key that is not wanted any more is not missed"
 
 
-def test_with_its_keys_it_starts_as_it_was_rotated_ones_too(box: Box) -> None:  # noqa: F811
+def test_with_its_keys_it_starts_as_it_was_rotated_ones_too(box: Box) -> None:
     started(box, "start_with_keys")
     box.ctl("change-secrets", {"ANTHROPIC_API_KEY": "sk-canary-the-second"})
     reboot(box)
@@ -94,7 +96,7 @@ def test_with_its_keys_it_starts_as_it_was_rotated_ones_too(box: Box) -> None:  
     assert kept(box)["secrets"]["ANTHROPIC_API_KEY"] == KEY
 
 
-def test_nothing_is_kept_where_it_is_to_stay_down(box: Box) -> None:  # noqa: F811
+def test_nothing_is_kept_where_it_is_to_stay_down(box: Box) -> None:
     started(box, "stay_down")
     assert not (box.folder / "boot.json").exists()
     box.ctl("restart", {"after_reboot": "start_with_keys"})
@@ -105,7 +107,7 @@ def test_nothing_is_kept_where_it_is_to_stay_down(box: Box) -> None:  # noqa: F8
     assert not (box.folder / "boot.json").exists()
 
 
-def test_a_start_beside_what_runs_changes_nothing(box: Box) -> None:  # noqa: F811
+def test_a_start_beside_what_runs_changes_nothing(box: Box) -> None:
     started(box, "start")
     before = box.record()["pid"]
     boot(box)

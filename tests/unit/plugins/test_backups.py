@@ -44,7 +44,7 @@ class Worker:
 
 def test_a_whole_backup_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "backups" / "hermes.hermes"
-    backups.download(Worker(LINE + ARCHIVE), BACKUP, path)  # type: ignore[arg-type]
+    backups.download(Worker(LINE + ARCHIVE), BACKUP, path)
     assert path.read_bytes() == LINE + ARCHIVE
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert backups.difference(path, BACKUP) == ""
@@ -66,7 +66,7 @@ def test_what_is_cut_or_changed_is_refused_and_not_kept(
     content: bytes, words: str, tmp_path: Path
 ) -> None:
     with pytest.raises(Unreachable, match=words):
-        backups.download(Worker(content), BACKUP, tmp_path / "hermes.hermes")  # type: ignore[arg-type]
+        backups.download(Worker(content), BACKUP, tmp_path / "hermes.hermes")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -231,7 +231,7 @@ def test_no_part_is_larger_than_the_worker_and_the_edge_let_in() -> None:
 def test_a_backup_is_sent_in_parts(whole: Path) -> None:
     worker = Taking()
     told: list[str] = []
-    done = backups.upload(worker, whole, told.append)  # type: ignore[arg-type]
+    done = backups.upload(worker, whole, told.append)
     assert (done.status, worker.sent) == (200, [0, 1, 2, 3])
     assert all(len(part) <= 30 for part in worker.parts.values())
     assert "uploaded part 4 of 4" in told
@@ -239,7 +239,7 @@ def test_a_backup_is_sent_in_parts(whole: Path) -> None:
 
 def test_a_part_that_was_cut_is_sent_again_and_no_other(whole: Path) -> None:
     worker = Taking(None, Unreachable("cut"), 503, None)
-    assert backups.upload(worker, whole, print).status == 200  # type: ignore[arg-type]
+    assert backups.upload(worker, whole, print).status == 200
     assert worker.sent == [0, 1, 1, 1, 2, 3]
 
 
@@ -247,18 +247,18 @@ def test_an_upload_that_broke_off_goes_on_with_what_is_missing(whole: Path) -> N
     gone = [Unreachable("gone")] * 3
     worker = Taking(None, None, *gone)
     with pytest.raises(Unreachable):
-        backups.upload(worker, whole, print)  # type: ignore[arg-type]
+        backups.upload(worker, whole, print)
     assert "POST" not in worker.asked
     worker.sent.clear()
     told: list[str] = []
-    assert backups.upload(worker, whole, told.append).status == 200  # type: ignore[arg-type]
+    assert backups.upload(worker, whole, told.append).status == 200
     assert worker.sent == [2, 3]
     assert told[0] == "2 of 4 parts are there already"
 
 
 def test_a_part_that_is_refused_is_not_sent_again(whole: Path) -> None:
     worker = Taking(507)
-    assert backups.upload(worker, whole, print).status == 507  # type: ignore[arg-type]
+    assert backups.upload(worker, whole, print).status == 507
     assert worker.sent == [0]
 
 

@@ -44,7 +44,7 @@ class Worker:
 
 
 def chats(worker: Worker) -> Chats:
-    return Chats(worker, Settings(name="hermes"), "make logs", lambda: "Nothing was changed.")  # type: ignore[arg-type]
+    return Chats(worker, Settings(name="hermes"), "make logs", lambda: "Nothing was changed.")
 
 
 def answer(text: str | None, finish: str = "stop", **more: Any) -> dict[str, Any]:

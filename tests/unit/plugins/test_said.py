@@ -105,7 +105,7 @@ def test_a_worker_that_refuses_the_token_is_said_to_answer(tmp_path: Path) -> No
     made = action()
     made.deployment = StateFolder(str(tmp_path), "hermes")
     made.settings = SimpleNamespace(name="hermes")
-    made.command = lambda playbook: f"make {playbook}"  # type: ignore[method-assign]
+    made.command = lambda playbook: f"make {playbook}"
     made.is_refused = True
     told = made._verdict({"ports": {"http": 8787}}, {})
     assert told.startswith("its processes run, but the Worker does not take the token in ")

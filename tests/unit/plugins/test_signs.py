@@ -37,7 +37,7 @@ def lines_of(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(signs, "time", clock)
     lines: list[str] = []
     made = Signs(lines.append, "Make the image")
-    made._over = clock  # type: ignore[assignment]
+    made._over = clock
     clock.heard = made.heard
     made._watch()
     return lines

@@ -46,7 +46,7 @@ def test_a_play_shows_it_while_it_waits() -> None:
         seen.set()
 
     worker = Worker({"starting": {"since": SINCE, "why": WHY}})
-    with shown(worker, progress, 0.01):  # type: ignore[arg-type]
+    with shown(worker, progress, 0.01):
         assert seen.wait(20)
     assert lines[0].startswith(f"{WHY}, ")
     count = len(lines)
@@ -57,7 +57,7 @@ def test_a_play_shows_it_while_it_waits() -> None:
 def test_nothing_is_shown_of_one_that_runs() -> None:
     lines: list[str] = []
     worker = Worker({"starting": None}, {})
-    with shown(worker, lines.append, 0.001):  # type: ignore[arg-type]
+    with shown(worker, lines.append, 0.001):
         while worker.asked < 3:
             threading.Event().wait(0.001)
     assert lines == []
@@ -72,5 +72,5 @@ def test_whether_settings_are_in_force_is_waited_for_while_the_sandbox_starts(
     booting = {"state": "booting", "configuration": None, "starting": {"since": SINCE, "why": WHY}}
     awake = {"state": "awake", "configuration": {"restart": "nothing", "differs": []}}
     worker = Worker(*[booting] * 5, awake)
-    told = in_force.wait_until_known(worker, "alice")  # type: ignore[arg-type]
+    told = in_force.wait_until_known(worker, "alice")
     assert told["instance"]["state"] == "awake"

@@ -318,7 +318,7 @@ PLACES = {
 }
 HOSTILE |= {
     title: (
-        packed(member(FIRST, b'{"format": 1}'), *FOLDERS, member(name, **more)),  # type: ignore[arg-type]
+        packed(member(FIRST, b'{"format": 1}'), *FOLDERS, member(name, **more)),
         why,
     )
     for title, (name, more, why) in PLACES.items()
