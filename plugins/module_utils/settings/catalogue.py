@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .features import DEFAULT_FEATURES, FEATURE_NAMES
 from .kinds import (
@@ -46,14 +46,29 @@ CONTEXT_LENGTHS = (64_000, 10_000_000)
 """Tokens of a model's context; with fewer Hermes does not start a turn."""
 NAME_LENGTH = 54
 """A Worker's name may have 63 characters; 54 leave room for the suffixes that preview addresses add."""
-SUGGESTED_MODELS = {
-    "anthropic": DEFAULT_MODEL,
-    "openrouter": "openrouter/anthropic/claude-sonnet-4.5",
-    "openai": "openai/gpt-5-mini",
-    "custom": "custom/my-model",
+
+
+class Provider(NamedTuple):
+    """A provider whose key people have; what the Worker knows of it is in worker/src/config/providers.ts."""
+
+    model: str
+    """One of its models, for who named none."""
+    base: str
+    """Its own base URL; empty when only the inventory knows it."""
+    listing: str
+    """What it answers only to whoever has a valid key."""
+
+
+PROVIDER_ROWS = {
+    "anthropic": Provider(DEFAULT_MODEL, "https://api.anthropic.com", "/v1/models?limit=1"),
+    "openrouter": Provider(
+        "openrouter/anthropic/claude-sonnet-4.5", "https://openrouter.ai/api/v1", "/key"
+    ),
+    "openai": Provider("openai/gpt-5-mini", "https://api.openai.com/v1", "/models"),
+    "custom": Provider("custom/my-model", "", "/models"),
 }
-"""Provider whose key people have -> a model of it, for who named none."""
-KEY_VARIABLES = {provider: f"{provider}_api_key" for provider in SUGGESTED_MODELS}
+SUGGESTED_MODELS = {provider: row.model for provider, row in PROVIDER_ROWS.items()}
+KEY_VARIABLES = {provider: f"{provider}_api_key" for provider in PROVIDER_ROWS}
 PROVIDERS = (*KEY_VARIABLES, "rehearsal")
 KEY_NAMES = {variable: variable.upper() for variable in KEY_VARIABLES.values()}
 """Inventory variable of a provider's key -> name of the Worker's secret and of the environment variable."""

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from ...module_utils.addresses import is_address, private_address
 from ...module_utils.cards import Problem
-from ...module_utils.settings.catalogue import KEY_NAMES, KEY_VARIABLES
+from ...module_utils.settings.catalogue import KEY_NAMES, KEY_VARIABLES, PROVIDER_ROWS
 from ...module_utils.settings.settings import Settings
 from ...module_utils.settings.values import unencrypted
 
@@ -22,13 +22,6 @@ try:
 except ImportError:
     requests = None  # type: ignore[assignment] # a card tells of it where it is needed
 
-# Where each provider answers only to whoever has a valid key.
-ADDRESSES = {
-    "anthropic": ("https://api.anthropic.com", "/v1/models?limit=1"),
-    "openai": ("https://api.openai.com/v1", "/models"),
-    "openrouter": ("https://openrouter.ai/api/v1", "/key"),
-    "custom": ("", "/models"),
-}
 TIMEOUT = (10.0, 20.0)
 # As the Worker judges it (worker/src/providers/refusals.ts).
 ELSEWHERE = re.compile(
@@ -87,10 +80,10 @@ def refused_keys(settings: Settings, secrets: dict[str, str]) -> list[Problem]:
     key = secrets.get(KEY_NAMES.get(KEY_VARIABLES.get(provider, ""), ""))
     if not settings.check_provider_key or not key:
         return []
-    base, path = ADDRESSES[provider]
+    row = PROVIDER_ROWS[provider]
     try:
         answer = requests.get(
-            (settings.provider_base_url or base) + path,
+            (settings.provider_base_url or row.base) + row.listing,
             # As a callable, because requests would let a ~/.netrc win over a plain header.
             auth=_signed(provider, key),
             timeout=TIMEOUT,

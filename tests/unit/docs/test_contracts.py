@@ -255,6 +255,11 @@ def test_providers_and_their_keys_have_one_name_each() -> None:
     keys = {provider: names[key] for provider, key in catalogue.KEY_VARIABLES.items()}
     told = {provider: keys.get(provider) for provider in catalogue.PROVIDERS}
     assert list(providers().items()) == list(told.items())
+    rows = inside("providers.ts", "const ROWS = {")
+    bases = dict(re.findall(r'^  (\w+): \{\n    base: "([^"]*)"', rows, re.MULTILINE))
+    assert bases == {name: row.base for name, row in catalogue.PROVIDER_ROWS.items()} | {
+        "rehearsal": ""
+    }
 
 
 def test_secrets_have_one_name_each() -> None:

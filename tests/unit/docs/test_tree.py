@@ -41,15 +41,32 @@ def test_every_room_on_the_map_is_there() -> None:
         assert (ROOT / name).exists(), name
 
 
+def test_the_map_has_every_room() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text().partition("## Where things live\n")[2]
+    rows = dict(re.findall(r"^\| (.+?) \| (.+) \|$", page.partition("### A walk")[0], re.MULTILINE))
+    for wing in ("worker/src", "container/sandbox", "plugins/plugin_utils", "plugins/module_utils"):
+        for room in filter(Path.is_dir, (ROOT / wing).iterdir()):
+            if not room.name.startswith("__"):
+                assert re.search(rf"`{room.name}/?`", rows[f"`{wing}`"]), f"{wing} has {room.name}"
+
+
+def places_of(*words: str) -> list[str]:
+    """Files that git finds."""
+    command = ["git", "grep", "--name-only", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def test_a_provider_is_a_row_here_and_a_row_there() -> None:
+    """In code, between quotes or as a name: comments may speak of it."""
+    code = ("plugins", "worker/src", "container", "host", "tools", "roles", "playbooks")
+    found = places_of("-E", r"^[^/*#]*(\"openrouter\"|\bopenrouter:|OPENROUTER)", "--", *code)
+    assert found == ["plugins/module_utils/settings/catalogue.py", "worker/src/config/providers.ts"]
+
+
 def test_a_setting_is_named_in_few_places() -> None:
     """What is generated, the tests and the changelog aside: one more place is one more to forget."""
-    found = subprocess.run(
-        ["git", "grep", "--name-only", "hermes_sleep_after"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split()
+    found = places_of("hermes_sleep_after")
     generated = {"docs/variables.md"}
     other = ("tests/", "worker/test/", "changelogs/", "CONTRIBUTING.md")
     places = [name for name in found if not name.startswith(other) and name not in generated]

@@ -107,17 +107,12 @@ function baseUrl(settings: Settings, provider: ProviderName): string {
 /** Hermes' native provider where it has one: its prompts and caching are tuned for it. */
 function mainModel(settings: Settings): Record<string, unknown> {
   const { provider, name } = settings.defaultModel;
-  const base_url = baseUrl(settings, provider);
-  switch (provider) {
-    case "anthropic":
-      return { provider: "anthropic", default: name, base_url };
-    case "openrouter":
-      return { provider: "openrouter", default: name, base_url };
-    case "openai":
-      return { provider: "openai-api", default: name, base_url, api_mode: apiMode(settings, provider) };
-    default:
-      return { provider: `custom:${sealed(provider)}`, default: name, base_url };
-  }
+  return {
+    provider: PROVIDERS[provider].native ?? `custom:${sealed(provider)}`,
+    default: name,
+    base_url: baseUrl(settings, provider),
+    ...(provider === "openai" ? { api_mode: apiMode(settings, provider) } : {}),
+  };
 }
 
 /** What Hermes is told of a model's context; of those that it knows by itself, nothing. */

@@ -9,6 +9,8 @@ export interface Provider<Key extends string = string> {
   readonly key: Key | null;
   /** Whether calls are refused here when the key is not set. */
   readonly keyNeeded: boolean;
+  /** What Hermes calls it, which then has prompts and caching for it; `null` where Hermes does not know it. */
+  readonly native: string | null;
   /** Hermes' variable with the address of a provider that it knows by name. */
   readonly addressVariable: string | null;
   /** What the base URL that Hermes is given ends in, after the name. Hermes appends the API's own paths. */
@@ -28,6 +30,7 @@ const ROWS = {
     base: "https://api.anthropic.com",
     key: "ANTHROPIC_API_KEY",
     keyNeeded: true,
+    native: "anthropic",
     addressVariable: "ANTHROPIC_BASE_URL",
     // Hermes takes a base URL for Anthropic's protocol only when it ends in the name.
     suffix: "",
@@ -38,6 +41,7 @@ const ROWS = {
     base: "https://openrouter.ai/api/v1",
     key: "OPENROUTER_API_KEY",
     keyNeeded: true,
+    native: "openrouter",
     addressVariable: "OPENROUTER_BASE_URL",
     suffix: "/v1",
     allowed: OPENAI_CALLS,
@@ -47,6 +51,7 @@ const ROWS = {
     base: "https://api.openai.com/v1",
     key: "OPENAI_API_KEY",
     keyNeeded: true,
+    native: "openai-api",
     addressVariable: "OPENAI_BASE_URL",
     suffix: "/v1",
     allowed: OPENAI_CALLS,
@@ -56,6 +61,7 @@ const ROWS = {
     base: "",
     key: "CUSTOM_API_KEY",
     keyNeeded: false,
+    native: null,
     addressVariable: null,
     suffix: "/v1",
     allowed: [...OPENAI_CALLS, "GET /models"],
@@ -66,6 +72,7 @@ const ROWS = {
     base: "",
     key: null,
     keyNeeded: false,
+    native: null,
     addressVariable: null,
     suffix: "/v1",
     allowed: [],
