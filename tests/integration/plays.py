@@ -156,7 +156,7 @@ class Deployment:
         for name, value in headers.items():
             request.add_header(name.replace("_", "-"), value)
         try:
-            return self.opener().open(request, timeout=120)
+            return self.opener().open(request, timeout=300)
         except urllib.error.HTTPError as error:
             return error
 
