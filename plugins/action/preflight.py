@@ -21,6 +21,7 @@ from ..plugin_utils.actions.deployment_action import PrintingAction
 from ..plugin_utils.actions.rotation import Rotation, read_keys
 from ..plugin_utils.agent import changes as agent_changes
 from ..plugin_utils.agent.content import ARCHIVE
+from ..plugin_utils.build import conformance
 from ..plugin_utils.build.releases import Releases
 from ..plugin_utils.build.runtime import Runtime
 from ..plugin_utils.build.sources import Sources
@@ -86,7 +87,10 @@ class ActionModule(PrintingAction):
             "settings": checker.settings.as_dict(),
             "changes": [vars(change) for change in changes],
             "rows": plan_rows(checker, deployment, sources, place) + self.differences,
-            "notes": notes(checker, self.task_vars, sources.lock_text) + place.notes() + drift,
+            "notes": notes(checker, self.task_vars, sources.lock_text)
+            + place.notes()
+            + drift
+            + conformance.notes(sources.release),
         }
 
     def _sources(self, checker: Checker) -> Sources:

@@ -21,7 +21,7 @@ from ...module_utils.cards import Card
 from ...module_utils.digests import LENGTH
 from ...module_utils.settings.features import FEATURES
 from ...module_utils.settings.settings import Settings
-from ..state.disk import disk_card
+from ..state.disk import disk_card, write_private
 from ..state.folder import StateFolder
 from . import advisories, build_context, installer
 
@@ -31,6 +31,7 @@ FORMAT = "1"
 PACKAGE = "hermes-agent"
 OUR_REQUIREMENT = re.compile(rf"^({PACKAGE}(?:\[[^\]]*\])?)==\S+$", re.MULTILINE)
 LOCKED = re.compile(r"^[A-Za-z0-9._-]+==", re.MULTILINE)
+LACKS = "lacks.json"
 OLDEST_PYTHON = "3.11"
 # What uv says of a version that no registry has, and of one whose parts cannot be had together.
 NO_VERSION = re.compile(rf"no version of {PACKAGE}|{PACKAGE}(?:\[[^\]]*\])? was not found")
@@ -46,6 +47,20 @@ class Release:
     """Its packages with their hashes, those of the features among them."""
     found: str
     """The day on which they were resolved."""
+    folder: Path
+    """Where this is kept."""
+
+    def lacks(self) -> list[str]:
+        """Return what it was found to lack, and does without."""
+        try:
+            told: list[str] = json.loads((self.folder / LACKS).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return []
+        return told
+
+    def keep_lacks(self, lacks: list[str]) -> None:
+        """Keep what it lacks."""
+        write_private(self.folder / LACKS, json.dumps(lacks))
 
     @property
     def words(self) -> str:
@@ -129,7 +144,7 @@ class Releases:
             return None
         record = json.loads((folder / installer.COMPLETE).read_text(encoding="utf-8"))
         lock = (folder / build_context.LOCK).read_text(encoding="utf-8")
-        return Release(record["version"], lock, record["found"])
+        return Release(record["version"], lock, record["found"], folder)
 
     def _resolve(self, settings: Settings, folder: Path) -> None:
         """Write the lock. What we pin is preferred, so that as little as possible differs from what was tested."""

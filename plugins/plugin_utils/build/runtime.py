@@ -15,7 +15,7 @@ from pathlib import Path
 from ...module_utils.cards import Card
 from ...module_utils.digests import clean_bytes, files_below
 from ..state.folder import StateFolder
-from . import build_context, installer
+from . import build_context, conformance, installer
 from .sources import NPM_FILES, Sources
 
 IMAGE_MARKER = "image.json"
@@ -66,6 +66,8 @@ class Runtime:
             if needed:
                 done = installer.timed(self.progress, f"installing {label} from its hashed lock")
                 self._fill_image()
+                self._conforms()
+                self._finish_image()
                 done()
 
     def _fill_image(self) -> None:
@@ -88,6 +90,19 @@ class Runtime:
         for path in (script, launcher):
             path.chmod(0o755)
         compile_python(python, self.image / "sandbox", *([sqlite] if sqlite.is_dir() else []))
+
+    def _conforms(self) -> None:
+        """See that another Hermes than the pinned one is what is assumed of one. Raises a Card."""
+        if self.sources.release:
+            command = [
+                str(self.image / installer.PYTHON),
+                "-P",
+                str(self.image / conformance.SUITE),
+            ]
+            done = installer.captured(command, installer.clean_environment())
+            conformance.judge(self.sources.release, done.stdout, self.progress)
+
+    def _finish_image(self) -> None:
         description = {
             "digest": self.sources.image,
             "hermesVersion": self.sources.hermes_version,

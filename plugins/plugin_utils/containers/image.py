@@ -15,7 +15,7 @@ from pathlib import Path
 from ...module_utils.cards import Card, Problem
 from ...module_utils.docker import EVERYWHERE, SESSION_LABEL, SNAPSHOTS, DockerEngine, DockerError
 from ...module_utils.settings.settings import Settings
-from ..build import build_context, installer
+from ..build import build_context, conformance, installer
 from ..build.sources import REPOSITORY, Sources
 from ..state.folder import session_of
 from . import network
@@ -24,6 +24,7 @@ PYTHONS = ("3.11", "3.12", "3.13")
 ASK_PYTHON = ["python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
 # The words of Docker's classic builder, and Podman's, for the layer that a step left.
 LAYER = re.compile(r"^ ?--+> ([0-9a-f]{11,64})$")
+SUITE = f"/opt/hermes/{conformance.SUITE}"
 QUIET_SECONDS = 5.0
 NO_COMMAND = re.compile("not found|no such file", re.IGNORECASE)
 
@@ -207,7 +208,19 @@ class ContainerImage(Containers):
             ) from error
         finally:
             self._drop_layers(printed)
+        self._conforms()
         done()
+
+    def _conforms(self) -> None:
+        """See that another Hermes than the pinned one is what is assumed of one. Raises a Card."""
+        if self.sources.release is None:
+            return
+        try:
+            told = self.engine.run(self.name, ["/opt/hermes/bin/python3", "-P", SUITE])
+            conformance.judge(self.sources.release, told, self.progress)
+        except (Card, DockerError):
+            self.engine.remove_image(self.name)
+            raise
 
     def prove_network(self) -> None:
         """Have a container call this machine, as workerd's sidecar will for all that Hermes asks for. Raises a Card."""

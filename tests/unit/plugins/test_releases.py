@@ -13,6 +13,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings.settings i
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import (
     advisories,
     build_context,
+    conformance,
     installer,
     releases,
 )
@@ -184,3 +185,29 @@ def test_the_pinned_hermes_is_deployed_with_nothing_that_was_not_weighed() -> No
     for one in advisories.known(CONTAINER):
         assert one.id in page, "the page lists all that are known"
     assert all(one.pinned_because in page for one in weighed)
+
+
+def lacking(*names: str, needed: bool) -> str:
+    lost = [{"name": name, "needed": needed, "lost": "it is lost"} for name in names]
+    return f"what a module prints\n\n{json.dumps(lost)}\n"
+
+
+def test_what_a_hermes_lacks_is_told_by_name(here: releases.Releases, resolver: Resolver) -> None:
+    here.find(wanted())
+    release = here.kept(wanted())
+    assert release is not None
+    with pytest.raises(Card) as caught:
+        conformance.judge(release, lacking("/v1/toolsets", needed=True), print)
+    assert "this Hermes has no /v1/toolsets: it is lost." in caught.value.render()
+    with pytest.raises(Card, match="does not load"):
+        conformance.judge(release, "Traceback\nImportError: gateway", print)
+    assert conformance.notes(release) == []
+    said: list[str] = []
+    conformance.judge(release, lacking("a relay", needed=False), said.append)
+    assert (
+        said
+        == conformance.notes(here.kept(wanted()))
+        == ["Hermes 9.9.9 has no a relay: it is lost."]
+    )
+    conformance.judge(release, lacking(needed=False), said.append)
+    assert conformance.notes(here.kept(wanted())) == []
