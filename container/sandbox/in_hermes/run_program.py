@@ -167,6 +167,18 @@ def _be_called(name: str) -> None:
         file.write(name)
 
 
+def _distrust_repositories() -> None:
+    """Have no git that Hermes starts run the command that a repository's own settings name as its monitor.
+
+    Hermes asks git about a folder before anybody was asked: CVE-2026-71963.
+    """
+    count = os.environ.get("GIT_CONFIG_COUNT", "")
+    number = int(count) if count.isascii() and count.isdigit() else 0
+    os.environ[f"GIT_CONFIG_KEY_{number}"] = "core.fsmonitor"
+    os.environ[f"GIT_CONFIG_VALUE_{number}"] = "false"
+    os.environ["GIT_CONFIG_COUNT"] = str(number + 1)
+
+
 def _tell_versions() -> None:
     """Tell the rest of the sandbox which Hermes this process is, and with which SQLite it writes its databases."""
     for name, version in (("sqlite", sqlite3.sqlite_version), ("version", _version())):
@@ -189,6 +201,7 @@ def main() -> None:
     sys.argv = sys.argv[1:]
     _be_called(os.path.basename(sys.argv[0]))
     _tell_versions()
+    _distrust_repositories()
     _bridge_relay()
     hold()
     sys.meta_path.insert(0, _Extended())

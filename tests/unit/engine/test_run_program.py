@@ -3,8 +3,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,16 @@ KEY = "capability-of-this-boot-0123456789"
 STALE = "capability-of-an-earlier-boot-0123"
 BASE = "http://127.0.0.1:9/provider/v1"
 TOKEN = 'a "b" $HOME ${HOME} #c'
+# As Hermes does it in each folder that it works in.
+LOOK = """
+import json, os
+from pathlib import Path
+from agent import coding_context
+
+names = ("x.name", "core.fsmonitor")
+status = coding_context._git(Path("repository"), "status", "--porcelain=2")
+print(json.dumps([status, *(coding_context._git(Path("repository"), "config", name) for name in names)]))
+"""
 # As the scheduler does it for each job.
 PROBE = """
 import json, os
@@ -64,7 +76,9 @@ def test_a_job_has_the_key_and_the_variables_of_this_boot(
     stale = "".join(f"{name}={STALE}\n" for name in brought)
     (home / ".env").write_text(stale + "OF_THE_OWNER=kept\n")
 
-    told = ask(image, tmp_path, {**brought, "HERMES_HOME": str(home), "SANDBOX_RUN": str(run)})
+    told = ask(
+        image, tmp_path, PROBE, {**brought, "HERMES_HOME": str(home), "SANDBOX_RUN": str(run)}
+    )
     assert (told["key"], told["base"].rstrip("/")) == (KEY, BASE)
     expected = {"WEATHER_TOKEN": TOKEN, "OF_THE_OWNER": "kept, and more"}
     assert told["scope"] == expected
@@ -72,9 +86,36 @@ def test_a_job_has_the_key_and_the_variables_of_this_boot(
     assert "another" not in (home / ".env").read_text()
 
 
-def ask(image: Path, folder: Path, environ: "dict[str, str]") -> dict:
-    """Run the probe as a program of Hermes and return what it prints."""
-    (folder / "probe.py").write_text(PROBE)
+@pytest.mark.skipif(not shutil.which("git"), reason="git is not installed")
+def test_a_repository_runs_nothing_when_hermes_looks_at_it(tmp_path: Path, image: Path) -> None:
+    """Its own settings may name a command that git runs at each look (CVE-2026-71963)."""
+    repository, marker, run = (tmp_path / name for name in ("repository", "marker", "run"))
+    run.mkdir()
+    (run / "env.json").write_text("{}")
+    git = ["git", "-C", str(repository)]
+    subprocess.run(["git", "init", "--quiet", str(repository)], check=True)
+    monitor = ["core.fsmonitor", f"touch {marker}; false"]
+    subprocess.run([*git, "config", *monitor], check=True)
+    (repository / "new").touch()
+    subprocess.run([*git, "status"], check=True, capture_output=True)
+    assert marker.exists(), "this git knows no monitors: the test could not fail"
+    marker.unlink()
+
+    of_the_owner = {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": "x.name",
+        "GIT_CONFIG_VALUE_0": "kept",
+    }
+    environ = {**of_the_owner, "HERMES_HOME": str(tmp_path), "SANDBOX_RUN": str(run)}
+    status, *names = ask(image, tmp_path, LOOK, environ)
+    assert status == "? new"
+    assert names == ["kept", "false"]
+    assert not marker.exists()
+
+
+def ask(image: Path, folder: Path, probe: str, environ: "dict[str, str]") -> Any:
+    """Run a probe as a program of Hermes and return what it prints."""
+    (folder / "probe.py").write_text(probe)
     python, launcher = (
         image / "venv" / "bin" / "python",
         image / "sandbox" / "in_hermes" / "run_program.py",
