@@ -9,6 +9,7 @@ import { ManualTime } from "./stand-ins/sandbox.ts";
 const post = (path: string) => ask(`/api/instance/${path}`, { method: "POST" });
 const sha256 = async (bytes: Uint8Array) => hex(await crypto.subtle.digest("SHA-256", bytes.slice()));
 const OTHER = "0".repeat(64);
+const OF_AN_X = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881";
 
 interface Cut {
   id: string;
@@ -109,14 +110,16 @@ describe("a backup in parts", () => {
     expect(await kept()).toEqual([0, 0, 0]);
   });
 
-  it.each(["", "?parts=0", "?parts=65", "?parts=two", "?parts=2&sha256=short"])(
-    "is announced with sense: %s",
-    async (query) => {
-      const answer = await ask(`/api/instance/backups/uploads/${OTHER}/0${query}`, {
+  it.each(["0", "0?parts=0", "0?parts=65", "0?parts=two", "2?parts=2", "0?parts=2&sha256=short"])(
+    "is announced with sense, or nothing of it is begun: %s",
+    async (part) => {
+      const sum = part.includes("sha256") ? "" : `${part.includes("?") ? "&" : "?"}sha256=${OF_AN_X}`;
+      const answer = await ask(`/api/instance/backups/uploads/${OTHER}/${part}${sum}`, {
         method: "PUT",
         body: "x",
       });
       expect(await refusal(answer)).toMatchObject({ status: 400, code: "bad_part" });
+      expect(await kept()).toEqual([0, 0, 0]);
     },
   );
 });
@@ -148,6 +151,37 @@ describe("what is kept of uploads", () => {
       time.jump(600_001);
       expect(await uploads.take(await part(two, 0, "b"), streamOf("b"))).toEqual([1]);
       expect(uploads.missing(one, 2)).toEqual([0, 1]);
+    });
+  });
+
+  it("is under way for as long as one part takes, and gives way though the clock was set back", async () => {
+    await withUploads(async (uploads, time) => {
+      const slow = new ReadableStream<Uint8Array>(
+        {
+          pull(controller) {
+            time.jump(900_000);
+            controller.enqueue(new TextEncoder().encode("a"));
+            controller.close();
+          },
+        },
+        { highWaterMark: 0 },
+      );
+      await uploads.take(await part(one, 0, "a"), slow);
+      await expect(uploads.take(await part(two, 0, "b"), streamOf("b"))).rejects.toMatchObject({
+        code: "busy",
+      });
+      time.jump(-3600_000);
+      expect(await uploads.take(await part(two, 0, "b"), streamOf("b"))).toEqual([1]);
+    });
+  });
+
+  it("is of one cut: in another number of parts it begins anew", async () => {
+    await withUploads(async (uploads) => {
+      await uploads.take(await part(one, 0, "a"), streamOf("a"));
+      expect(uploads.missing(one, 3)).toEqual([0, 1, 2]);
+      await uploads.take({ ...(await part(one, 1, "b")), parts: 3 }, streamOf("b"));
+      expect(uploads.missing(one, 3)).toEqual([0, 2]);
+      expect(() => uploads.read(one)).toThrow("0, 2");
     });
   });
 

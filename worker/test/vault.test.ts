@@ -147,6 +147,20 @@ describe("the vault", () => {
     });
   });
 
+  it("reads no first line without an end", async () => {
+    await withStorage(async (storage) => {
+      let given = 0;
+      const endless = new ReadableStream<Uint8Array>({
+        pull(controller) {
+          controller.enqueue(new Uint8Array(10_000).fill(120));
+          if (++given === 1000) controller.close();
+        },
+      });
+      await expect(new Vault(storage).write(endless, META, fine)).rejects.toThrow("no archive");
+      expect(given).toBeLessThan(20);
+    });
+  });
+
   it("refuses a state above the cap, announced or not, with a sentence that helps", async () => {
     await withStorage(async (storage) => {
       const vault = new Vault(storage, undefined, 1_500_000);
@@ -231,6 +245,16 @@ describe("a state that shrinks", () => {
       expect(vault.shrinkage).toMatchObject({ from: { id: 2, bytes: 100_000 }, now: { id: 7 }, since });
       await vault.verify(2);
       expect(new Vault(storage, time).list().map(({ id }) => id)).toEqual([7, 6, 5, 2]);
+    });
+  });
+
+  it("is one that has less than half", async () => {
+    await withStorage(async (storage) => {
+      const vault = new Vault(storage, new ManualTime());
+      await sizes(vault, 100_000, 50_000);
+      expect(vault.shrinkage).toBeNull();
+      await sizes(vault, 49_999);
+      expect(vault.shrinkage).toMatchObject({ from: { bytes: 100_000 }, now: { bytes: 49_999 } });
     });
   });
 

@@ -128,6 +128,8 @@ export class Uploads {
     // Either way: the clock may have been set back.
     if (other !== undefined && Math.abs(now - Number(other["touched"])) < UNDER_WAY) throw anotherUpload();
     this.#sql.exec("DELETE FROM uploads WHERE id <> ? OR parts <> ?", upload, parts);
+    // Before it is known again: the parts of another cut are none of this one.
+    this.#sql.exec("DELETE FROM upload_parts WHERE upload NOT IN (SELECT id FROM uploads)");
     this.#sql.exec(
       "INSERT INTO uploads VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET touched = excluded.touched",
       upload,
