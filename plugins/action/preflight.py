@@ -275,11 +275,16 @@ def plan_rows(
         ["token", *_token(checker, deployment)],
         ["sleeps after", duration(settings.sleep_after), source("hermes_sleep_after")],
         ["Hermes", sources.hermes_version, sources.release.words if sources.release else "pinned"],
+        *_features(settings, source("hermes_features")),
         ["Node", place.node(), "found"],
         *place.rows(source),
         ["state", deployment.shown(deployment.folder), source("hermes_state_dir")],
     ]
     return rows
+
+
+def _features(settings: Settings, source: str) -> list[list[str]]:
+    return [["features", ", ".join(settings.features), source]] if settings.features else []
 
 
 def _where(settings: Settings) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plays import PLAYBOOK, Deployment, Play, run
+from plays import Deployment
 
 from tests.standins.provider import Provider
 
@@ -139,6 +139,23 @@ def test_a_change_is_told_item_by_item_and_restarts_nothing_of_hermes(scene: Sce
     assert scene.it.deploy().changed("declared") == 0
 
 
+def test_it_outlives_a_sleep_and_the_restore_of_a_backup_from_before(scene: Scene) -> None:
+    backups = scene.it.call("GET", "/api/instance/backups").json["backups"]
+    oldest = min(one["id"] for one in backups if one["state"] == "good")
+    with scene.it.open("GET", f"/api/instance/backups/{oldest}") as backup:
+        before = scene.it.home / "before.hermes"
+        before.write_bytes(backup.read())
+    assert scene.it.call("POST", "/api/instance/sleep").status == 200
+    for restored in (False, True):
+        if restored:
+            play = scene.it.play("restore", "-e", f"hermes_backup={before}")
+            assert play.code == 0, play.output
+        prompt = scene.prompt()
+        assert "declared-the-second" in prompt and "Keeps minutes." in prompt
+        assert "Keeps lists." not in prompt and scene.skills() == ["notes", "songs"]
+        assert json.loads((scene.home() / "cron/jobs.json").read_text())["jobs"] == []
+
+
 def test_what_hermes_changed_is_kept_and_told_until_it_is_taken_over(scene: Scene) -> None:
     skill = scene.home() / "skills/notes/SKILL.md"
     skill.write_text(SKILL.format(name="notes", what="what I learnt"))
@@ -157,16 +174,6 @@ def test_what_hermes_changed_is_kept_and_told_until_it_is_taken_over(scene: Scen
     assert scene.agent()["kept"] == []
 
 
-def test_a_server_that_does_not_start_is_named_by_a_card(scene: Scene) -> None:
-    scene.declare(mcp_servers={"broken": {"command": "/no/such/program"}})
-    play = scene.it.play("deploy")
-    assert play.code != 0
-    assert "update agent servers: + broken" in words_of(play.output)
-    assert "hermes_mcp_servers.broken: is not connected (" in play.output
-    assert "Deployed, not verified." in play.output and "#agent-not-in-force" in play.output
-    del scene.it.variables["hermes_mcp_servers"]
-
-
 def test_what_is_wrong_is_refused_before_anything_is_changed(scene: Scene) -> None:
     shutil.rmtree(scene.it.home / "skills/songs")
     before = scene.agent()["archive"]
@@ -176,24 +183,6 @@ def test_what_is_wrong_is_refused_before_anything_is_changed(scene: Scene) -> No
     assert "hermes_skills.songs: 'skills/songs' is not there." in play.output
     assert looked in play.output and "Nothing was changed." in play.output
     assert scene.agent()["archive"] == before
-
-
-def test_the_personal_assistant_is_deployed_and_stays_as_it_is(
-    make_deployment: Callable[..., Deployment],
-) -> None:
-    """The inventory of the documentation, with ports and a folder of this test's own."""
-    it = make_deployment("ada")
-    own = {name: value for name, value in it.host().items() if name.endswith(("port", "_dir"))}
-    words = [PLAYBOOK, "playbooks/deploy.yml", "-i", "inventories/personal"]
-    for is_new in (True, False):
-        done = run([*words, "-e", json.dumps(own)])
-        assert done.returncode == 0, done.stdout
-        assert "ada: deployed and verified" in done.stdout
-        assert "agent a soul, 2 skills, 1 job, settings" in words_of(done.stdout)
-        assert (Play(0, done.stdout).changed("ada") > 0) is is_new
-    listed = it.call("GET", "/api/instance/agent").json["running"]
-    assert listed["skills"] == ["minutes", "packing-list"]
-    assert [job["name"] for job in listed["jobs"]] == ["morning"]
 
 
 def test_all_of_it_can_be_taken_away(scene: Scene) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from clouds import Cloud, cloud
 __all__ = ["cloud"]
 
 SIZE = 150_000_000
+SKILL = "---\nname: gauges\ndescription: Reads gauges.\n---\nRead it twice.\n"
 
 
 def home_of(cloud: Cloud, name: str) -> Path:
@@ -24,7 +26,12 @@ def home_of(cloud: Cloud, name: str) -> Path:
 def test_a_large_state_is_backed_up_and_restored_although_it_is_cut_in_between(
     cloud: Cloud,
 ) -> None:
-    cloud.deploy("large")
+    agent = {
+        "hermes_soul": {"text": "You live in a lighthouse."},
+        "hermes_skills": {"gauges": {"text": SKILL}},
+        "hermes_cron_jobs": {"lamp": {"schedule": "0 0 2 2 *", "prompt": "Trim the lamp."}},
+    }
+    cloud.deploy("large", **agent)
     large = home_of(cloud, "large") / "memories" / "large.bin"
     large.parent.mkdir(exist_ok=True)
     content = os.urandom(SIZE)
@@ -44,6 +51,9 @@ def test_a_large_state_is_backed_up_and_restored_although_it_is_cut_in_between(
     )
     assert whole.status_code == 413, "the edge takes it in no one piece"
 
+    agent["hermes_soul"] = {"text": "You live in a windmill."}
+    cloud.deploy("large", **agent)
+    large = home_of(cloud, "large") / "memories" / "large.bin"
     large.write_bytes(b"something else")
     restore = ("-e", f"hermes_backup={kept}")
     cloud.plane.faults.on("PUT", r"large\..*/uploads/[0-9a-f]+/5", "cut-before", times=4)
@@ -62,3 +72,13 @@ def test_a_large_state_is_backed_up_and_restored_although_it_is_cut_in_between(
     found = home_of(cloud, "large") / "memories" / "large.bin"
     assert found.read_bytes() == content
     assert cloud.chat("large", "Are you there?")[0] == 200
+    # What is declared now is laid over the older backup, and comes back from a sleep.
+    for order in (None, "sleep"):
+        if order:
+            assert cloud.deployment("large").call("POST", f"/api/instance/{order}").status == 200
+            assert cloud.chat("large", "Are you there?")[0] == 200
+        own = home_of(cloud, "large")
+        assert "windmill" in (own / "SOUL.md").read_text()
+        assert (own / "skills" / "gauges" / "SKILL.md").read_text() == SKILL
+        jobs = json.loads((own / "cron" / "jobs.json").read_text())["jobs"]
+        assert [one["name"] for one in jobs] == ["lamp"]

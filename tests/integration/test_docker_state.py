@@ -23,6 +23,16 @@ from tests.standins.provider import Provider
 MEMORY = "The owner collects barometers."
 ERRAND = "Water the ferns."
 WISH = "Wish a happy new year."
+SKILL = "---\nname: gauges\ndescription: Reads gauges.\n---\nRead it twice.\n"
+DECLARED = {
+    "hermes_soul": {"text": "You live in a lighthouse."},
+    "hermes_skills": {"gauges": {"text": SKILL}},
+    "hermes_cron_jobs": {"lamp": {"schedule": "0 0 2 2 *", "prompt": "Trim the lamp."}},
+    "hermes_config": {"initial": {"display": {"language": "de"}}},
+}
+SERVERS = {"time": {"command": "python3", "args": ["-m", "mcp_server_time"]}}
+"""Their feature makes another image."""
+TOKYO = {"source_timezone": "UTC", "time": "12:00", "target_timezone": "Asia/Tokyo"}
 FILE = "/root/notes.txt"
 GENERATIONS = 3
 """Backups that the vault keeps."""
@@ -39,7 +49,7 @@ def lasting(
     provider: Provider,
 ) -> Contained:
     """A Hermes that was told something, and made to write a memory, a file and a cron job."""
-    variables = in_container(docker, base, sidecar) | speaking_to(provider)
+    variables = in_container(docker, base, sidecar) | speaking_to(provider) | DECLARED
     lasting = Contained.deployed(make_deployment, "lasting", docker, **variables)
     made = lasting.deployment
     made.chat("My boat is called Halcyon.", session="first")
@@ -57,14 +67,26 @@ def told(provider: Provider, said: str) -> str:
     return json.dumps(found[-1])
 
 
+def told_last(provider: Provider) -> str:
+    """What came last in all that the model was told."""
+    bodies = [seen.body for seen in provider.seen if seen.body]
+    return json.dumps(bodies[-1]["messages"][-1])
+
+
 def assert_all_is_there(lasting: Contained, provider: Provider) -> None:
     question = f"Do you remember? {secrets.token_hex(4)}"
     assert lasting.deployment.chat(question, session="first").status == 200
     assert "Halcyon" in told(provider, question), "the conversation is lost"
     question = f"What do I collect? {secrets.token_hex(4)}"
     assert lasting.deployment.chat(question).status == 200
-    assert MEMORY in told(provider, question), "the memory is lost"
-    assert WISH in lasting.inside("cat", f"{HOME}/cron/jobs.json"), "the cron job is lost"
+    prompt = told(provider, question)
+    assert MEMORY in prompt, "the memory is lost"
+    jobs = lasting.inside("cat", f"{HOME}/cron/jobs.json")
+    assert WISH in jobs, "the cron job is lost"
+    soul = lasting.deployment.variables["hermes_soul"]["text"]
+    assert soul in prompt and "Reads gauges." in prompt, "what is declared is lost"
+    assert jobs.count("Trim the lamp.") == 1
+    assert "language: de" in lasting.inside("cat", f"{HOME}/config.yaml")
 
 
 def has_file(lasting: Contained) -> bool:
@@ -106,26 +128,29 @@ def test_a_new_image_takes_over_with_the_state_and_the_old_one_goes(
     deployment, engine = lasting.deployment, lasting.engine
     deployment.call("POST", "/api/instance/wake")
     old = lasting.image()
-    again = "hermes-tests/base:again"
-    engine("tag", deployment.variables["hermes_base_image"], again)
     # Somebody else in this engine goes on with the old image.
     claimed = f"{old}-somebody-0123456789ab"
     engine("tag", old, claimed)
     try:
-        play = deployment.deploy("-e", f"hermes_base_image={again}")
+        deployment.variables["hermes_mcp_servers"] = SERVERS
+        play = deployment.deploy()
         assert "restarting Hermes in a new sandbox, because of a new image" in play.output
         assert lasting.image() != old
         assert engine.inspect(lasting.hermes)["Config"]["Image"] == lasting.image()
         assert_all_is_there(lasting, provider)
         assert not has_file(lasting), "the disk is of the old image"
         assert engine.inspect(old), "somebody still claims it"
+        assert "1 server with 2 tools" in play.output
+        use(deployment, "mcp__time__convert_time", **TOKYO)
+        assert "21:00" in told_last(provider), "what the server answered"
 
+        del deployment.variables["hermes_mcp_servers"]
         play = deployment.deploy()
         assert lasting.image() == old
         assert "building" not in play.output, "it was still there"
         assert_all_is_there(lasting, provider)
     finally:
-        engine("rmi", claimed, again)
+        engine("rmi", claimed)
 
 
 def test_a_backup_goes_back_in_parts_and_after_a_cut_only_the_rest_of_it(
@@ -190,6 +215,8 @@ def test_a_damaged_backup_is_passed_over_and_said_so(
 ) -> None:
     deployment = lasting.deployment
     deployment.call("POST", "/api/instance/backups")
+    deployment.variables["hermes_soul"] = {"text": "You live in a windmill."}
+    deployment.deploy()
     deployment.chat("This is in the damaged backup alone.", session="damaged")
     lasting.sleep()
     lasting.engine("rmi", *lasting.snapshots())

@@ -4,26 +4,62 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
-from plays import Deployment
+from ansible_collections.hermes.workers.plugins.plugin_utils.build.runtime import Runtime
+from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
+from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import StateFolder
+from plays import PLAYBOOK, ROOT, Deployment, Play, run
+
+from tests.standins.ports import free_port
+
+FEATURES = ["mcp", "search", "web"]
+"""Of the personal assistant, too, so that they are installed once."""
+TOKEN = "canary-of-somebodys-tools"
+SERVER = ROOT / "tests" / "standins" / "tool_server.py"
 
 
 @pytest.fixture(scope="module")
-def deployment(make_deployment: Callable[..., Deployment]) -> Deployment:
+def tools(home: Path) -> Iterator[str]:
+    """The address of an MCP server over HTTP, run by the Python that the features are installed for."""
+    runtime = Runtime(StateFolder(str(home), "none"), Sources(features=FEATURES), print)
+    runtime.folder.mkdir(mode=0o700, exist_ok=True)
+    runtime.install_image()
+    port = free_port()
+    command = [str(runtime.image / "venv" / "bin" / "python"), str(SERVER), str(port)]
+    with subprocess.Popen(command, env={**os.environ, "TOOLS_TOKEN": TOKEN}) as serving:
+        yield f"http://127.0.0.1:{port}/mcp"
+        serving.terminate()
+
+
+@pytest.fixture(scope="module")
+def deployment(make_deployment: Callable[..., Deployment], tools: str) -> Deployment:
     made = make_deployment(
         "features",
         hermes_provider="rehearsal",
         hermes_host_tools=True,
+        # What the servers need comes along by itself.
         hermes_features=["search", "web"],
+        hermes_secrets={"TOOLS_TOKEN": TOKEN},
+        hermes_mcp_servers={
+            "time": {"command": "python3", "args": ["-m", "mcp_server_time"]},
+            "stock": {"url": tools, "headers": {"Authorization": "Bearer ${TOOLS_TOKEN}"}},
+        },
     )
-    made.deploy()
+    play = made.deploy()
+    assert "2 servers with 3 tools" in play.output
+    assert "mcp, search, web" in play.output
+    assert TOKEN not in play.output
     return made
 
 
 def called(deployment: Deployment, tool: str, **arguments: str) -> str:
-    """Return what a tool answered in a turn of its own."""
+    """Return what a tool answered in a turn of its own, as the model was told it."""
     answer = deployment.chat(f"call {tool} {json.dumps(arguments)}")
     assert answer.status == 200
     assert answer.said.startswith("The tool answered: "), answer.said
@@ -42,3 +78,50 @@ def test_web_searches_without_a_key(deployment: Deployment) -> None:
     assert "DuckDuckGo" in said or "web" in said
     assert "not installed" not in said
     assert "No web search provider" not in said
+
+
+def test_a_server_of_tools_answers_over_stdio(deployment: Deployment) -> None:
+    said = called(deployment, "mcp__time__get_current_time", timezone="Asia/Tokyo")
+    assert "+09:00" in said
+
+
+def test_a_server_of_tools_answers_over_http_to_who_knows_its_secret(
+    deployment: Deployment,
+) -> None:
+    assert "There are 42 of apples." in called(deployment, "mcp__stock__in_stock", item="apples")
+
+
+def test_a_server_that_does_not_start_is_named_by_a_card(deployment: Deployment) -> None:
+    servers = deployment.variables["hermes_mcp_servers"]
+    env = {"TOKEN": "${TOOLS_TOKEN}"}
+    broken = {"broken": {"command": "/no/such/program", "env": env}}
+    deployment.variables["hermes_mcp_servers"] = {**servers, **broken}
+    play = deployment.play("deploy")
+    assert play.code != 0
+    assert re.search(r"update +agent +servers: \+ broken", play.output)
+    assert re.search(r"hermes_mcp_servers\.broken: is not connected \(failed\): \w+", play.output)
+    assert "Deployed, not verified." in play.output and "#agent-not-in-force" in play.output
+    assert "hermes_mcp_servers.time" not in play.output
+    assert TOKEN not in play.output
+    assert "There are 42 of apples." in called(deployment, "mcp__stock__in_stock", item="apples")
+
+
+def test_the_personal_assistant_is_deployed_and_stays_as_it_is(
+    make_deployment: Callable[..., Deployment],
+) -> None:
+    """The inventory of the documentation, with ports and a folder of this test's own."""
+    page = (ROOT / "docs" / "agent.md").read_text()
+    (row,) = re.findall(r"^  agent        (.+)$", page, re.MULTILINE)
+    it = make_deployment("ada")
+    own = {name: value for name, value in it.host().items() if name.endswith(("port", "_dir"))}
+    words = [PLAYBOOK, "playbooks/deploy.yml", "-i", "inventories/personal"]
+    for is_new in (True, False):
+        done = run([*words, "-e", json.dumps(own)])
+        assert done.returncode == 0, done.stdout
+        assert "ada: deployed and verified" in done.stdout
+        assert f"agent {row}\n" in re.sub(" +", " ", done.stdout), "the card of the page"
+        assert (Play(0, done.stdout).changed("ada") > 0) is is_new
+    assert "+09:00" in called(it, "mcp__time__get_current_time", timezone="Asia/Tokyo")
+    listed = it.call("GET", "/api/instance/agent").json["running"]
+    assert listed["skills"] == ["minutes", "packing-list"]
+    assert [job["name"] for job in listed["jobs"]] == ["morning"]

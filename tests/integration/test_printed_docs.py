@@ -37,7 +37,7 @@ CHECKOUT_PAGES = [
 """Read in this order, in the checkout in which README's commands were typed."""
 INSTALLED_PAGES = ["docs/installed.md"]
 ELSEWHERE = {
-    "make deploy INVENTORY=inventories/personal": "tests/integration/test_agent.py"
+    "make deploy INVENTORY=inventories/personal": "tests/integration/test_features.py"
     "::test_the_personal_assistant_is_deployed_and_stays_as_it_is",
     "make test": "tests/integration/test_printed_docs.py::test_every_page_is_read",
     "make rehearse": "tests/integration/test_rehearse.py"

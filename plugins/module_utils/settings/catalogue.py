@@ -492,7 +492,7 @@ SETTINGS: tuple[Setting, ...] = (
         "hermes_mcp_servers",
         Declared(),
         "servers of tools by their name: `{command: ..., args: [...], env: {...}}`, or `{url: ..., headers: {...}}`;"
-        " secrets as `${NAME}` of `hermes_secrets`",
+        " secrets as `${NAME}` of `hermes_secrets`. They bring the feature `mcp` along",
         restarts="hermes",
     ),
     Setting(

@@ -152,6 +152,10 @@ class Checker(Reader):
                 setattr(self.settings, setting.field, value)
         if self.settings.platform == "cloudflare":
             self.settings.engine = "cloudflare"
+        # Without its packages no server of tools could ever be connected.
+        if self.raw.get("hermes_mcp_servers") and "mcp" not in self.settings.features:
+            self.settings.features = sorted([*self.settings.features, "mcp"])
+            self.sources.setdefault("hermes_features", "hermes_mcp_servers")
 
     def _cloudflare(self) -> None:
         """Read what only matters on Cloudflare."""

@@ -25,7 +25,11 @@ FEATURES = (
         ("ddgs>=9,<10", "hermes-agent[exa,firecrawl,parallel-web]"),
         "search of the web and reading of pages: DuckDuckGo without a key; Exa, Firecrawl and Parallel with one",
     ),
-    Feature("mcp", ("hermes-agent[mcp]",), "MCP servers, over stdio and HTTP"),
+    Feature(
+        "mcp",
+        ("hermes-agent[mcp]", "mcp-server-time"),
+        "MCP servers, over stdio and HTTP, and one that tells the time in any zone",
+    ),
     Feature(
         "messaging",
         ("hermes-agent[messaging]",),

@@ -373,6 +373,15 @@ def test_the_model_follows_the_key() -> None:
     assert checker.secrets == {"ANTHROPIC_API_KEY": KEY}
 
 
+def test_servers_of_tools_bring_along_what_they_need() -> None:
+    servers = {"hermes_mcp_servers": {"time": {"command": "python3"}}}
+    assert check(**servers).settings.features == ["mcp"]
+    checker = check(**servers, hermes_features=["web"])
+    assert (checker.settings.features, checker.problems) == (["mcp", "web"], [])
+    assert check(**servers, hermes_features=["web", "mcp"]).settings.features == ["mcp", "web"]
+    assert check(hermes_mcp_servers={}).settings.features == []
+
+
 def test_rehearsal_can_be_chosen_beside_keys() -> None:
     checker = check(openai_api_key=KEY, hermes_provider="rehearsal")
     assert not checker.problems
