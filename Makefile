@@ -44,7 +44,7 @@ WITH_STAND_IN := $(WITH_TOOLS) PYTHONPATH="$(CURDIR)/.ansible/collections"
 PACKED := .ansible/packed
 
 .DEFAULT_GOAL := help
-.PHONY: help deploy verify rotate-keys status logs backup restore lifecycle destroy test test-python test-worker test-molecule mutants lint lint-quick sanity coverage docs bench record rehearse live generate upgrade release lock tools test-tools worker-tools
+.PHONY: help deploy verify rotate-keys status logs backup restore lifecycle destroy test test-python test-worker test-molecule mutants lint lint-quick sanity coverage docs bench record rehearse live generate upgrade release lock bump tools test-tools worker-tools
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -149,6 +149,9 @@ lock: ## Compile every lock file again, with hashes
 	  uv pip compile --quiet --generate-hashes --universal --no-emit-index-url --no-header --python-version 3.11 \
 	    $$name.in -o $$name.lock $(ARGS) || exit 1; done
 	@python -m tools.lock_features $(ARGS)
+
+bump: test-tools ## Pin another Hermes, lock its packages and show what changes (VERSION=0.20.1); commits nothing
+	@$(WITH_TOOLS) python -m tools.bump "$(VERSION)"
 
 # What costs nothing when it is there: a comparison of two files, and a link.
 tools:

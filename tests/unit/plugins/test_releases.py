@@ -92,7 +92,6 @@ def test_another_is_found_once_and_the_same_ever_after(
 ) -> None:
     here.find(wanted())
     first = here.kept(wanted())
-    resolver.failure = NO_NETWORK
     here.find(wanted())
     assert here.kept(wanted()) == first
     assert len(resolver.asked) == 1
