@@ -149,6 +149,7 @@ lock: ## Compile every lock file again, with hashes
 	  uv pip compile --quiet --generate-hashes --universal --no-emit-index-url --no-header --python-version 3.11 \
 	    $$name.in -o $$name.lock $(ARGS) || exit 1; done
 	@python -m tools.lock_features $(ARGS)
+	@python -m tools.lock_programs
 
 bump: test-tools ## Pin another Hermes, lock its packages and show what changes (VERSION=0.20.1); commits nothing
 	@$(WITH_TOOLS) python -m tools.bump "$(VERSION)"

@@ -16,10 +16,21 @@ class Feature:
     requirements: tuple[str, ...]
     text: str
     """What it brings, for the documentation."""
+    debian: tuple[str, ...] = ()
+    """Packages of Debian that an image gets, with what they need; tools/lock_programs.py locks them."""
+    programs: tuple[str, ...] = ()
+    """What a machine has to have of them where Hermes is a process of it."""
 
 
 FEATURES = (
     Feature("search", ("ripgrep>=14,<15",), "ripgrep, with which Hermes looks through files"),
+    Feature(
+        "git",
+        (),
+        "git, and ssh for it",
+        debian=("git", "openssh-client"),
+        programs=("git",),
+    ),
     Feature(
         "web",
         ("ddgs>=9,<10", "hermes-agent[exa,firecrawl,parallel-web]"),

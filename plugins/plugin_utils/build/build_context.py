@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...module_utils.settings.features import DEFAULT_FEATURES
+from . import debian
 
 EPOCH = 315532800
 """Time of change of every file: the start of 1980, the earliest that a zip archive holds."""
@@ -62,7 +63,7 @@ _STUBS = {"etc/hosts": "127.0.0.1 localhost\n::1 localhost\n", "etc/resolv.conf"
 
 _SCRIPTS = ("sandbox.sh", "start-hermes.sh")
 _SINGLE_FILES = ("Dockerfile", ".dockerignore", *_SCRIPTS)
-_LOCK_FILES = (LOCK, FEATURES_LOCK, PARTS)
+_LOCK_FILES = (LOCK, FEATURES_LOCK, PARTS, debian.LOCK)
 # One package in a lock, with its hashes.
 _BLOCK = re.compile(r"^([A-Za-z0-9._-]+)==.*(?:\n    --hash.*)*\n", re.MULTILINE)
 # Written by the installer, different on every controller: scripts with its interpreter's path,
@@ -73,10 +74,11 @@ _INSTALLER_NOTES = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_c
 class BuildContextError(Exception):
     """The folder could not be made.
 
-    detail: the last lines of the tool that failed.
+    detail: the last lines of the tool that failed; tool: its name.
     """
 
     detail: Sequence[str] = ()
+    tool = "uv"
 
 
 def prepare(
@@ -85,6 +87,7 @@ def prepare(
     python_version: str,
     uv_command: Sequence[str],
     lock: str | None = None,
+    features: Sequence[str] = DEFAULT_FEATURES,
 ) -> str:
     """Make the build folder `target_dir` and return the digest of its sources.
 
@@ -93,11 +96,12 @@ def prepare(
     python_version: of the base image, as "3.12"; packages with machine code depend on it.
     uv_command: how to run uv, as ["uv"].
     lock: the packages with their hashes; by default those of Hermes without features.
+    features: whose programs of Debian the image holds.
 
     Raises BuildContextError when a source is missing or the packages cannot be installed.
     """
     lock = lock_text(container_dir, DEFAULT_FEATURES) if lock is None else lock
-    digest = source_digest(container_dir, python_version, lock)
+    digest = source_digest(container_dir, python_version, lock, features)
     if target_dir.exists():
         shutil.rmtree(target_dir)
     target_dir.mkdir(parents=True)
@@ -112,20 +116,27 @@ def prepare(
     _drop_installer_notes(target_dir / PACKAGES)
     trim_node(target_dir / PACKAGES)
     lay_sqlite(target_dir / PACKAGES, container_dir, target_dir / SQLITE)
+    _lay_debian(container_dir, features, target_dir / debian.FOLDER)
     _settle(target_dir)
     return digest
 
 
-def source_digest(container_dir: Path, python_version: str, lock: str | None = None) -> str:
+def source_digest(
+    container_dir: Path,
+    python_version: str,
+    lock: str | None = None,
+    features: Sequence[str] = DEFAULT_FEATURES,
+) -> str:
     """Return the digest that `prepare` would, from the sources alone: nothing is built or fetched.
 
-    lock: as for `prepare`.
+    lock, features: as for `prepare`.
 
     Raises BuildContextError when a source is missing.
     """
     total = hashlib.sha256(f"{FORMAT}\0{python_version}\0{PLATFORM}\n".encode())
     lock = lock_text(container_dir, DEFAULT_FEATURES) if lock is None else lock
     total.update(lock.encode())
+    total.update(debian.text(container_dir, features).encode())
     for path in sources(container_dir):
         content = hashlib.sha256(_unix_text(path)).hexdigest()
         total.update(f"{path.relative_to(container_dir).as_posix()}\0{content}\n".encode())
@@ -157,9 +168,9 @@ def lock_text(container_dir: Path, features: Sequence[str]) -> str:
     Raises BuildContextError when a file is missing.
     """
     try:
-        if not features:
-            return _unix_text(container_dir / LOCK).decode()
         parts = json.loads((container_dir / PARTS).read_text(encoding="utf-8"))
+        if not any(parts[feature] for feature in features):
+            return _unix_text(container_dir / LOCK).decode()
         wanted = {name for part in ("", *features) for name in parts[part]}
         lock = _unix_text(container_dir / FEATURES_LOCK).decode()
     except OSError as error:
@@ -210,6 +221,15 @@ def _install_packages(target_dir: Path, python_version: str, uv_command: Sequenc
         failure = BuildContextError("The packages of Hermes could not be installed.")
         failure.detail = done.stderr.strip().splitlines()[-10:]
         raise failure
+
+
+def _lay_debian(container_dir: Path, features: Sequence[str], folder: Path) -> None:
+    try:
+        debian.lay(container_dir, features, folder)
+    except debian.DebianError as error:
+        failure = BuildContextError("The packages of Debian could not be had.")
+        failure.tool, failure.detail = "Debian's mirror", [str(error)]
+        raise failure from error
 
 
 def _drop_installer_notes(packages: Path) -> None:
@@ -294,6 +314,9 @@ def _settle(folder: Path) -> None:
     """Give every file and folder below `folder`, and itself, one mode and one time."""
     # The deepest first: a change of what is in a folder changes the folder's time.
     for path in [*sorted(folder.rglob("*"), reverse=True), folder]:
+        if path.is_symlink():
+            os.utime(path, (EPOCH, EPOCH), follow_symlinks=False)
+            continue
         executable = path.is_dir() or path.name in _SCRIPTS or path.stat().st_mode & 0o100
         path.chmod(0o755 if executable else 0o644)
         os.utime(path, (EPOCH, EPOCH))

@@ -76,7 +76,7 @@ class Sources:
 
     def container_image(self, base: str) -> str:
         """Return the digest of the image for containers. base: the image it is built upon, empty for the default."""
-        sources = build_context.source_digest(self.container, "", self.lock_text)
+        sources = build_context.source_digest(self.container, "", self.lock_text, self.features)
         return digest_of(self.root, [], sources, base)
 
     def image_for(self, settings: Settings) -> str:

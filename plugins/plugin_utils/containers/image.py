@@ -182,11 +182,16 @@ class ContainerImage(Containers):
         done = installer.timed(self.progress, f"installing Hermes {self.sources.hermes_version}")
         try:
             build_context.prepare(
-                self.sources.container, folder, python, [uv], self.sources.lock_text
+                self.sources.container,
+                folder,
+                python,
+                [uv],
+                self.sources.lock_text,
+                self.sources.features,
             )
         except build_context.BuildContextError as error:
             raise installer.installer_card(
-                "Hermes", "uv", 1, "\n".join(error.detail) or str(error)
+                "Hermes", error.tool, 1, "\n".join(error.detail) or str(error)
             ) from error
         done()
         done = installer.timed(self.progress, f"building {label}")

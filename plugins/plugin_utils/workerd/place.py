@@ -16,6 +16,7 @@ from ...module_utils.settings.catalogue import (
     PORT_VARIABLES,
     PROVIDERS_PORT_OFFSET,
 )
+from ...module_utils.settings.features import FEATURES
 from ...module_utils.settings.settings import Settings
 from ...module_utils.worker_client import WorkerClient
 from ..build.runtime import Runtime
@@ -51,7 +52,7 @@ class WorkerdPlace(Controller):
 
     def problems(self) -> list[Problem]:
         """Return everything about this machine that stands against the deployment."""
-        found = [*super().problems(), *self._python()]
+        found = [*super().problems(), *self._python(), *self._programs()]
         if self.listens:
             at_boot = at_boot_of(self.settings)
             found += self._ports() + at_boot.problems(self.settings.after_reboot)
@@ -117,6 +118,23 @@ class WorkerdPlace(Controller):
                 "run Ansible with one of these.",
                 "python",
             )
+        ]
+
+    def _programs(self) -> list[Problem]:
+        """Return a problem for each feature whose programs only an image brings along, and this machine has not."""
+        if self.containers:
+            return []
+        return [
+            Problem(
+                f"hermes_features.{feature.name}",
+                f"{program} is not on this machine, and Hermes would be a process of it.",
+                f"install {program}, or set hermes_engine: docker, whose image has it.",
+                "programs",
+            )
+            for feature in FEATURES
+            if feature.name in self.settings.features
+            for program in feature.programs
+            if shutil.which(program) is None
         ]
 
     def _ports(self) -> list[Problem]:

@@ -6,13 +6,18 @@ from __future__ import annotations
 
 import _ctypes
 import ctypes
+import hashlib
+import io
 import json
 import os
 import sys
+import tarfile
+import urllib.error
+from email.message import Message
 from pathlib import Path
 
 import pytest
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import build_context
+from ansible_collections.hermes.workers.plugins.plugin_utils.build import build_context, debian
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.build_context import (
     BuildContextError,
 )
@@ -46,6 +51,38 @@ for name in ("__init__.py", "_sqlite3.cpython-312-x86_64-linux-gnu.so"):
 """
 
 
+def deb() -> bytes:
+    """A package of Debian: a program, a library with a link, and what only people read."""
+    files = io.BytesIO()
+    with tarfile.open(fileobj=files, mode="w:xz") as tar:
+        for name, mode in (
+            ("./usr/bin/git", 0o755),
+            ("./lib/x/libgit.so.1", 0o644),
+            ("./usr/share/man/man1/git.1.gz", 0o644),
+            ("./usr/share/doc/git/changelog.gz", 0o644),
+            ("./usr/share/doc/git/copyright", 0o644),
+        ):
+            member = tarfile.TarInfo(name)
+            member.mode, member.size = mode, len(name)
+            tar.addfile(member, io.BytesIO(name.encode()))
+        for kind, name, target in (
+            (tarfile.SYMTYPE, "./usr/lib/git-core/git-log", "git"),
+            (tarfile.LNKTYPE, "./usr/lib/git-core/git", "./usr/bin/git"),
+        ):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, target
+            tar.addfile(member)
+    content = b"!<arch>\n"
+    parts = {"debian-binary": b"2.0\n", "control.tar.xz": b"odd", "data.tar.xz": files.getvalue()}
+    for name, part in parts.items():
+        content += f"{name:16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(part):<10}`\n".encode() + part
+        content += b"\n" * (len(part) % 2)
+    return content
+
+
+PACKAGE = deb()
+
+
 @pytest.fixture
 def container(tmp_path: Path) -> Path:
     """A `container` folder with every source and things that are none."""
@@ -63,8 +100,21 @@ def container(tmp_path: Path) -> Path:
     (folder / "features.lock").write_text(
         "# Made.\n" + "".join(f"{name}==1 \\\n    --hash=sha256:{name}\n" for name in locked)
     )
-    parts = {"": ["aiohttp"], "search": ["ripgrep"], "web": ["ddgs"], "messaging": ["slack-sdk"]}
+    parts = {
+        "": ["aiohttp"],
+        "git": [],
+        "search": ["ripgrep"],
+        "web": ["ddgs"],
+        "messaging": ["slack-sdk"],
+    }
     (folder / "features.json").write_text(json.dumps(parts))
+    locked = {
+        "archive": "debian",
+        "path": "pool/main/g/git/git_1_amd64.deb",
+        "sha256": hashlib.sha256(PACKAGE).hexdigest(),
+    }
+    debian_lock = {"snapshot": "20260101T000000Z", "packages": {"git": locked}}
+    (folder / "debian.json").write_text(json.dumps({**debian_lock, "parts": {"git": ["git"]}}))
     (folder / ".env").write_text("KEY=secret")
     (folder / "engine" / "engine.py").write_text("not in the image")
     return folder
@@ -97,6 +147,7 @@ def test_it_holds_the_sources_and_the_packages_only(
         ".",
         ".dockerignore",
         "Dockerfile",
+        "debian",
         "etc",
         "etc/hosts",
         "etc/resolv.conf",
@@ -152,6 +203,55 @@ def test_a_feature_changes_the_images_that_have_it_alone(container: Path) -> Non
     after = digests()
     assert after[:2] == before[:2]
     assert after[2] != before[2]
+
+
+def test_programs_of_debian_come_from_where_they_still_are(container: Path, tmp_path: Path) -> None:
+    asked = []
+
+    def fetch(address: str) -> bytes:
+        asked.append(address)
+        if "snapshot" not in address:
+            raise urllib.error.HTTPError(address, 404, "gone", Message(), None)
+        return PACKAGE
+
+    debian.lay(container, ["git", "web"], tmp_path / "debian", fetch)
+    path = "pool/main/g/git/git_1_amd64.deb"
+    assert asked == [
+        f"https://deb.debian.org/debian/{path}",
+        f"https://snapshot.debian.org/archive/debian/20260101T000000Z/{path}",
+    ]
+    found = {
+        path.relative_to(tmp_path / "debian").as_posix(): path.readlink().as_posix()
+        if path.is_symlink()
+        else oct(path.stat().st_mode & 0o777)
+        for path in (tmp_path / "debian").rglob("*")
+        if path.is_symlink() or path.is_file()
+    }
+    assert found == {
+        "usr/bin/git": "0o755",
+        "usr/lib/x/libgit.so.1": "0o644",
+        "usr/lib/git-core/git-log": "git",
+        "usr/lib/git-core/git": "../../bin/git",
+        "usr/share/doc/git/copyright": "0o644",
+    }
+    debian.lay(container, ["web"], tmp_path / "none", fetch)
+    assert list((tmp_path / "none").iterdir()) == [] and len(asked) == 2
+
+
+def test_a_program_that_is_not_the_locked_one_is_not_laid(container: Path, tmp_path: Path) -> None:
+    with pytest.raises(debian.DebianError, match="Hash mismatch for https://deb"):
+        debian.lay(container, ["git"], tmp_path / "debian", lambda _address: PACKAGE + b"!")
+    assert list((tmp_path / "debian").iterdir()) == []
+
+
+def test_a_program_changes_the_images_that_have_it_alone(container: Path) -> None:
+    def digests() -> list[str]:
+        return [build_context.source_digest(container, "", features=one) for one in ((), ("git",))]
+
+    before = digests()
+    lock = container / "debian.json"
+    lock.write_text(lock.read_text().replace('"sha256": "', '"sha256": "0'))
+    assert digests()[0] == before[0] and digests()[1] != before[1] != before[0]
 
 
 def test_packages_are_hashed_wheels_for_the_base(

@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.account import Account
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.deployed import Deployed
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.place import CloudflarePlace
+from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.place import WorkerdPlace
 
 
 def place(wanted: str, found: dict[str, str] | None) -> CloudflarePlace:
@@ -47,3 +50,16 @@ def test_a_deployment_stays_where_it_was_made(
 
 def test_the_estimate_counts_whoever_shares_the_account() -> None:
     assert place("", None).settings.deployments == 2
+
+
+def test_a_program_that_an_image_would_bring_is_looked_for_where_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = object.__new__(WorkerdPlace)
+    made.settings, made.containers = Settings(features=["git", "search"]), None
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (problem,) = made._programs()
+    assert problem.subject == "hermes_features.git" and "git is not on this" in problem.sentence
+    (tmp_path / "git").write_text("#!/bin/sh\n")
+    (tmp_path / "git").chmod(0o755)
+    assert made._programs() == []

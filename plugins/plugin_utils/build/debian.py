@@ -1,0 +1,147 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Debian's packages for the image: fetched and unpacked by the controller, from a lock with their hashes.
+
+A package is two tar archives in an ar archive. What is laid here are the files of the second one; nothing of the
+first, its scripts, is run. What only people read is left out, but for the licences.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import tarfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+LOCK = "debian.json"
+FOLDER = "debian"
+"""Folder of the unpacked files in the build's; the Dockerfile lays them where the base has none of that name."""
+
+MIRROR = "HERMES_DEBIAN_MIRROR"
+"""Variable of the environment that names another mirror, in which `debian` and `debian-security` are."""
+
+USUAL_MIRROR = "https://deb.debian.org"
+ARCHIVED = "https://snapshot.debian.org/archive"
+"""Has every version that there ever was: mirrors drop one when there is a newer one."""
+
+PATIENCE_SECONDS = 30.0
+_UNREAD = """
+    usr/share/doc usr/share/man usr/share/locale usr/share/lintian usr/share/info usr/share/bash-completion
+    usr/share/doc-base usr/share/bug usr/share/apport usr/share/gitweb lib/systemd usr/lib/systemd etc/bash_completion.d
+    etc/init.d etc/apparmor.d etc/ufw etc/default
+    """
+UNREAD = tuple(_UNREAD.split())
+"""Folders of what nobody reads or starts in a sandbox."""
+MOVED = ("bin", "sbin", "lib", "lib64")
+"""Folders that are links into /usr on every Debian since 12."""
+
+Fetch = Callable[[str], bytes]
+
+
+class DebianError(Exception):
+    """A package could not be had; in the words of an installer."""
+
+
+def text(container_dir: Path, features: Sequence[str]) -> str:
+    """Return what is locked for these features, whatever their order; empty when they need nothing of Debian."""
+    lock = json.loads((container_dir / LOCK).read_text(encoding="utf-8"))
+    names = _names(lock, features)
+    return "".join(f"{name} {lock['packages'][name]['sha256']}\n" for name in names)
+
+
+def _names(lock: dict[str, Any], features: Sequence[str]) -> list[str]:
+    return sorted({name for feature in features for name in lock["parts"].get(feature, [])})
+
+
+def lay(
+    container_dir: Path, features: Sequence[str], folder: Path, fetch: Fetch | None = None
+) -> None:
+    """Fetch and unpack what the features need into a folder, which is made. Raises DebianError."""
+    folder.mkdir(parents=True)
+    lock = json.loads((container_dir / LOCK).read_text(encoding="utf-8"))
+    for name in _names(lock, features):
+        package = lock["packages"][name]
+        unpack(_fetched(package, lock["snapshot"], fetch or _fetch), folder)
+
+
+def _fetched(package: dict[str, Any], snapshot: str, fetch: Fetch) -> bytes:
+    """Return a package as it was locked, from the mirror, or where all versions are kept."""
+    archive, path = package["archive"], package["path"]
+    mirror = os.environ.get(MIRROR, USUAL_MIRROR).rstrip("/")
+    addresses = [f"{mirror}/{archive}/{path}", f"{ARCHIVED}/{archive}/{snapshot}/{path}"]
+    for address in addresses:
+        try:
+            content = fetch(address)
+        except urllib.error.HTTPError as error:
+            if error.code == 404 and address != addresses[-1]:
+                continue
+            raise DebianError(f"HTTP error {error.code} for {address}") from error
+        except OSError as error:
+            raise DebianError(f"Could not connect: {address}: {error}") from error
+        if hashlib.sha256(content).hexdigest() != package["sha256"]:
+            raise DebianError(f"Hash mismatch for {address}")
+        return content
+    raise AssertionError("the last address answers or raises")
+
+
+def _fetch(address: str) -> bytes:
+    if not address.startswith(("https://", "http://")):
+        raise OSError("it is no address of the web")
+    request = urllib.request.Request(address)  # noqa: S310 - just looked at
+    with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:  # noqa: S310
+        content: bytes = answer.read()
+        return content
+
+
+def unpack(package: bytes, folder: Path) -> None:
+    """Unpack the files of a package into a folder. Raises DebianError when it is none."""
+    for name, content in _members(package):
+        if name.startswith("data.tar"):
+            with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+                for member in tar:
+                    _lay(tar, member, folder)
+            return
+    raise DebianError("A package of Debian has no files.")
+
+
+def _members(package: bytes) -> Iterator[tuple[str, bytes]]:
+    """Return what is in an ar archive."""
+    at = 8
+    while package.startswith(b"!<arch>\n") and at + 60 <= len(package):
+        name = package[at : at + 16].decode("ascii").strip().rstrip("/")
+        size = int(package[at + 48 : at + 58])
+        yield name, package[at + 60 : at + 60 + size]
+        at += 60 + size + size % 2
+
+
+def _place(name: str) -> PurePosixPath:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise DebianError(f"A package of Debian has the file {name!r}.")
+    return PurePosixPath("usr", path) if path.parts and path.parts[0] in MOVED else path
+
+
+def _lay(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
+    place = _place(member.name)
+    unread = any(place.is_relative_to(one) for one in UNREAD) and place.name != "copyright"
+    if member.isdir() or unread:
+        return
+    target = folder / place
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if member.issym():
+        target.symlink_to(member.linkname)
+    elif member.islnk():
+        # Another name of a file that came before it.
+        target.symlink_to(os.path.relpath(folder / _place(member.linkname), target.parent))
+    elif source := tar.extractfile(member):
+        with source, target.open("wb") as file:
+            shutil.copyfileobj(source, file)
+        target.chmod(0o755 if member.mode & 0o100 else 0o644)
