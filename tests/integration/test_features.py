@@ -119,6 +119,7 @@ def test_the_personal_assistant_is_deployed_and_stays_as_it_is(
         done = run([*words, "-e", json.dumps(own)])
         assert done.returncode == 0, done.stdout
         assert "ada: deployed and verified" in done.stdout
+        assert "inventory source" not in done.stdout, "its texts are no inventories"
         assert f"agent {row}\n" in re.sub(" +", " ", done.stdout), "the card of the page"
         assert (Play(0, done.stdout).changed("ada") > 0) is is_new
     assert "+09:00" in called(it, "mcp__time__get_current_time", timezone="Asia/Tokyo")
