@@ -114,7 +114,8 @@ sanity: tools test-tools ## Run Ansible's own checks on what users would install
 
 coverage: tools test-tools worker-tools ## Map what no test enters, by rooms; takes half an hour (COVERED=tests/unit for less)
 	@rm -rf .cache/coverage && mkdir -p .cache/coverage
-	@$(WITH_TOOLS) coverage run -m pytest --numprocesses $(PROCESSES) --dist loadgroup --no-loadscope-reorder $(COVERED)
+	@$(WITH_TOOLS) coverage run -m pytest --numprocesses $(PROCESSES) --dist loadgroup --no-loadscope-reorder $(COVERED) \
+	  || echo "Tests failed. The map is of what ran all the same."
 	@$(WITH_TOOLS) coverage combine --quiet && $(WITH_TOOLS) coverage json --quiet -o .cache/coverage/python.json
 	@cd worker && PATH="$$(../$(TEST_VENV)/bin/python ../requirements/node_path.py):$$PATH" npm run --silent coverage
 	@$(WITH_TOOLS) python -m tools.coverage_map .cache/coverage/python.json .cache/coverage/worker/coverage-summary.json
