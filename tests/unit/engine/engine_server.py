@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
@@ -59,8 +58,8 @@ class Server:
             self.process.terminate()
         self.process.wait(20)
 
-    def start(self) -> float:
-        """Start the engine, wait until it answers, and return how long that took in seconds."""
+    def start(self) -> None:
+        """Start the engine, and wait until it answers."""
         command = [
             sys.executable,
             "-m",
@@ -82,10 +81,8 @@ class Server:
             "PYTHONPATH": str(CONTAINER),
             "SOME_SECRET": self.SECRET,
         }
-        began = time.monotonic()
         self.process = subprocess.Popen(command, cwd=self.state, env=environ)
         wait_for(self._answers)
-        return time.monotonic() - began
 
     async def start_again(self) -> None:
         """Start the engine from within a running loop."""

@@ -77,7 +77,7 @@ def carrying(variable: str) -> "list[int]":
     return [pid for pid in found if alive(pid)]
 
 
-def wait_for(condition: "object", seconds: float = 10.0) -> "object":
+def wait_for(condition: "object", seconds: float = 60.0) -> "object":
     """Return the first true value of `condition()`; fail after `seconds`."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
