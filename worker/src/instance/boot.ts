@@ -245,8 +245,9 @@ class Tries {
   constructor(parts: BootParts, { snapshot }: From) {
     this.#parts = parts;
     const { time, settings } = parts;
-    this.#isFresh =
-      settings.platform === "cloudflare" && snapshot !== null && time.now() - snapshot.renewed < FRESH;
+    // Either way: the clock may have been set back.
+    const isYoung = snapshot !== null && Math.abs(time.now() - snapshot.renewed) < FRESH;
+    this.#isFresh = settings.platform === "cloudflare" && isYoung;
     this.#patience = new Deadline(time, AGAIN_PATIENCE);
   }
 

@@ -683,7 +683,7 @@ export class Lifecycle {
     this.#recorder.fallingAsleep();
     try {
       const saved = await this.#saving.verified("sleep");
-      if (!calledOff()) await this.#saving.snapshot(saved);
+      if (!calledOff()) await this.#saving.snapshot(saved, () => !calledOff());
     } finally {
       this.#recorder.stays("saving");
     }

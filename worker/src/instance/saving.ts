@@ -88,13 +88,16 @@ export class Saving {
     return again;
   }
 
-  /** Takes a snapshot of what was just saved, where the platform has them. Never throws: it is a cache. */
-  async snapshot(saved: Saved): Promise<void> {
+  /**
+   * Takes a snapshot of what was just saved, where the platform has them. Never throws: it is a cache.
+   * @param isStillSo whether Hermes has done nothing since: else it holds more than what it would pass for.
+   */
+  async snapshot(saved: Saved, isStillSo = () => true): Promise<void> {
     const { sandbox, vault, time, log, record, recorder } = this.#parts;
     const { bootId, image, startedFrom } = record;
     const began = time.now();
     const taken = await sandbox.snapshotContainer({ name: `${bootId}` }).catch((error: unknown) => error);
-    if (record.bootId !== bootId) return;
+    if (record.bootId !== bootId || !isStillSo()) return;
     if (!isSnapshot(taken)) {
       const why = engineReason(taken);
       log.info("no_snapshot", { boot: bootId, why });
