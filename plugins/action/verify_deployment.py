@@ -184,7 +184,7 @@ class ActionModule(DeploymentAction):
         rows += [
             ("dashboard", self.service.dashboard(status)),
             ("model", self._model_words()),
-            *(channels.row(name, told) for name, told in result["channels"].items()),
+            *(channels.row(name, told, url) for name, told in result["channels"].items()),
             *self.service.rows(status),
             *(("note", note) for note in self.chats.notes),
             ("token", self._token_words()),

@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,23 @@ from test_survival import processes
 from tests.cloudflare import ControlPlane
 from tests.standins.provider import Provider
 from tests.standins.telegram import Telegram
+from tests.standins.webhooks import Sender, send
 
 ANN, BOB, STRANGER = 77, 88, 666
 OUTSIDE = "https://hermes.example.com"
+SENDERS = {
+    kind: Sender(kind, f"whsec_{'QUJD' * 8}" if kind == "svix" else f"secret-of-{kind}")
+    for kind in ("github", "gitlab", "stripe", "svix", "hmac")
+}
+HOOKS = {
+    kind: {"kind": kind, "secret": sender.secret, "prompt": "{note.text}"}
+    for kind, sender in SENDERS.items()
+} | {
+    "alerts": {"kind": "hmac", "secret": "secret-of-alerts", "prompt": "Look: {note.text}"}
+    | {"chat": f"telegram:{ANN}"},
+    "notices": {"kind": "hmac", "secret": "secret-of-notices", "prompt": "Notice: {note.text}"}
+    | {"chat": f"telegram:{ANN}", "deliver_only": True},
+}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +53,10 @@ def chatty(
     """A Hermes to which two people may write by Telegram."""
     made = make_deployment(
         "chatty",
-        hermes_channels={"telegram": {"token": telegram.token, "allow": [ANN, BOB]}},
+        hermes_channels={
+            "telegram": {"token": telegram.token, "allow": [ANN, BOB]},
+            "hooks": HOOKS,
+        },
         hermes_telegram_api_url=telegram.url,
         hermes_default_model="custom/stand-in",
         hermes_provider_base_url=provider.url + "/v1",
@@ -68,6 +88,18 @@ def test_a_second_deploy_changes_nothing_and_writes_nothing_there(
     asked = {method for method, _ in telegram.calls[before:]}
     assert asked <= {"getMe", "getWebhookInfo", "getUpdates"}
     assert f"@{telegram.name}, messages are asked for" in play.output
+    assert f"webhook      {chatty.url}/hooks/github" in play.output
+
+
+def test_a_message_in_a_topic_is_answered_there_and_once(
+    chatty: Deployment, telegram: Telegram
+) -> None:
+    topic = {"message_thread_id": 5, "is_topic_message": True}
+    telegram.write(f"@{telegram.name} what is new", ANN, -900, **topic)
+    wait_until(lambda: waiting(chatty) == 0, "its turn to be over")
+    (answer,) = [one for one in telegram.sent if one.chat == -900]
+    assert (answer.thread, "what is new" in answer.text) == (5, True)
+    assert chatty.status()["channels"]["telegram"]["again"] == 0
 
 
 @pytest.mark.parametrize("victim", ["hermes", "engine", "workerd", "supervisor"])
@@ -116,13 +148,85 @@ def test_who_is_not_allowed_wakes_nobody_and_learns_nothing(
     assert waiting(chatty) == 0
 
 
+def asked_of(provider: Provider, since: int) -> list[str]:
+    """The last word of each turn that Hermes asked its provider for."""
+    found = [seen.body["messages"][-1] for seen in provider.seen[since:] if seen.body]
+    return [str(one["content"]) for one in found if one["role"] == "user"]
+
+
+def to(deployment: Deployment, name: str) -> str:
+    return f"{deployment.url}/hooks/{name}"
+
+
+def nothing_waits(deployment: Deployment) -> bool:
+    return not any(one["waiting"] for one in deployment.status()["channels"].values())
+
+
+def test_a_webhook_that_is_forged_old_or_anothers_is_refused_and_wakes_nobody(
+    chatty: Deployment,
+) -> None:
+    assert chatty.call("POST", "/api/instance/sleep").status == 200
+    refused = 401, "bad_signature"
+    for kind, sender in SENDERS.items():
+        body, headers = sender.delivery("forged")
+        (signed,) = [name for name in headers if re.search("(?i)signature|token", name)]
+        nearly = headers[signed]
+        changed = f"{nearly[:-5]}{'1' if nearly[-5] == '0' else '0'}{nearly[-4:]}"
+        assert send(to(chatty, kind), (body, headers | {signed: changed})) == refused
+        del headers[signed]
+        assert send(to(chatty, kind), (body, headers)) == refused
+        if kind != "gitlab":
+            body, headers = sender.delivery("forged")
+            assert send(to(chatty, kind), (body.replace(b"for", b"fOr"), headers)) == refused
+        if kind not in ("github", "gitlab"):
+            for at in (time.time() - 400, time.time() + 400):
+                assert send(to(chatty, kind), sender.delivery("old", at)) == refused
+        another = Sender(kind, f"whsec_{'QUJE' * 8}" if kind == "svix" else "secret-of-nobody")
+        assert send(to(chatty, kind), another.delivery("other")) == refused
+    assert send(to(chatty, "nobody"), SENDERS["hmac"].delivery("lost")) == (404, "no_channel")
+    assert chatty.instance_state() == "asleep"
+
+
+def test_a_hundred_webhooks_to_a_sleeping_hermes_are_one_boot_and_a_hundred_turns(
+    chatty: Deployment, provider: Provider
+) -> None:
+    boots, since = chatty.status()["boots"], len(provider.seen)
+    texts = [f"delivery {number} of {kind}." for kind in SENDERS for number in range(20)]
+    sent = [(text, SENDERS[text.split()[-1][:-1]]) for text in texts]
+    deliveries = [(to(chatty, sender.kind), sender.delivery(text)) for text, sender in sent]
+    with ThreadPoolExecutor(20) as pool:
+        told = list(pool.map(lambda one: send(*one), [*deliveries, *deliveries[::10]]))
+    assert sorted(told) == [(200, "known")] * 10 + [(200, "new")] * 100
+    wait_until(lambda: nothing_waits(chatty), "an end to all of them", 240)
+    asked = asked_of(provider, since)
+    assert {text: sum(text in one for one in asked) for text in texts} == dict.fromkeys(texts, 1)
+    assert chatty.status()["boots"] == boots + 1
+
+
+def test_a_webhook_speaks_in_a_chat_and_a_notice_wakes_nobody(
+    chatty: Deployment, telegram: Telegram
+) -> None:
+    alert = Sender("hmac", "secret-of-alerts").delivery("the house burns")
+    assert send(to(chatty, "alerts"), alert) == (200, "new")
+    wait_until(lambda: nothing_waits(chatty), "its turn")
+    (answer,) = [one for one in telegram.sent if "the house burns" in one.text]
+    assert (answer.chat, answer.reply_to) == (ANN, None)
+    assert chatty.call("POST", "/api/instance/sleep").status == 200
+    notice = Sender("hmac", "secret-of-notices").delivery("rain")
+    assert send(to(chatty, "notices"), notice) == (200, "new")
+    wait_until(lambda: nothing_waits(chatty), "the notice")
+    assert [one.text for one in telegram.sent[-1:]] == ["Notice: rain"]
+    assert chatty.instance_state() == "asleep"
+
+
 def test_no_token_is_where_hermes_is(chatty: Deployment, telegram: Telegram) -> None:
     telegram.await_answer(telegram.write("are you there", ANN))
-    secret = telegram.token.partition(":")[2].encode()
-    assert secret not in json.dumps(chatty.environment()).encode()
+    hooks = [hook["secret"] for hook in HOOKS.values()]
     files = [path for path in chatty.state.rglob("*") if path.is_file()]
     assert len(files) > 10
-    assert [path for path in files if secret in read(path)] == []
+    for secret in [telegram.token.partition(":")[2], *hooks]:
+        assert secret not in json.dumps(chatty.environment())
+        assert [path for path in files if secret.encode() in read(path)] == []
 
 
 def read(path: Path) -> bytes:

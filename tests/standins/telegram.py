@@ -28,6 +28,7 @@ class Sent:
     """One message that the bot sent."""
 
     chat: int
+    thread: int | None
     text: str
     reply_to: int | None
     id: int
@@ -179,7 +180,9 @@ class Telegram:
         reply = said.get("reply_parameters", {}).get("message_id")
         with self._changed:
             number = next(self._ids)
-            self.sent.append(Sent(chat, text, reply, number, time.monotonic()))
+            self.sent.append(
+                Sent(chat, said.get("message_thread_id"), text, reply, number, time.monotonic())
+            )
             self._changed.notify_all()
         return 200, {"message_id": number, "chat": {"id": chat}, "text": text}, None
 

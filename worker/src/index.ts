@@ -4,7 +4,8 @@ import { type Context, Hono } from "hono";
 import { cors } from "hono/cors";
 import { ApiError, errorResponse } from "./base/errors.ts";
 import { innerHeaders } from "./base/headers.ts";
-import { registrationOf, TELEGRAM_PATH, telegramUpdate } from "./channels/gate.ts";
+import { hookMessage, LARGEST_HOOK, registrationOf, telegramUpdate, tooManyWait } from "./channels/gate.ts";
+import { TELEGRAM_PATH } from "./channels/telegram.ts";
 import { archiveOf, deployedAgent } from "./config/agent.ts";
 import { changesOf } from "./config/configuration.ts";
 import { deployedDigest } from "./config/deployed-digest.ts";
@@ -85,6 +86,15 @@ app.post(TELEGRAM_PATH, async (c) => {
   const update = await telegramUpdate(c.req.raw.headers, () => readBody(c.req.raw), c.var.settings);
   if (update !== null) await hermes(c, (it) => it.telegram(update));
   return c.body(null, 200);
+});
+
+app.post("/hooks/:name{[a-z0-9-]{1,40}}", async (c) => {
+  const name = c.req.param("name");
+  const body = () => readBody(c.req.raw, LARGEST_HOOK);
+  const message = await hookMessage(name, c.req.raw.headers, body, c.var.settings, Date.now());
+  const taken = message === null ? "not wanted" : await hermes(c, (it) => it.hook(name, message));
+  if (taken === "full") throw tooManyWait();
+  return c.json({ status: taken });
 });
 
 app.use(async (c, next) => {

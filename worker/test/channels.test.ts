@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 import { runInDurableObject } from "cloudflare:test";
 import { describe, expect, it } from "vitest";
+import { hex } from "../src/base/digests.ts";
 import { Log, Redactor } from "../src/base/log.ts";
+import type { Incoming } from "../src/channels/channel.ts";
 import { Channels } from "../src/channels/channels.ts";
+import { hmacKey, isGenuine, messageOf } from "../src/channels/hooks.ts";
 import { MOST } from "../src/channels/inbox.ts";
 import { proofOf, TELEGRAM_PROOF, type TelegramUpdate } from "../src/channels/telegram.ts";
+import type { HookSettings } from "../src/config/channels.ts";
 import { type Env, settingsOf } from "../src/config/settings.ts";
 import { anew, ask, askWith, env, refusal, woken } from "./helpers.ts";
 import { ManualTime } from "./stand-ins/sandbox.ts";
@@ -12,8 +16,11 @@ import { ManualTime } from "./stand-ins/sandbox.ts";
 const TOKEN = "4242:AAstand-in_token_0123456789abcdefghij";
 const WRONG_PROOFS = ["", "x", "0".repeat(64)];
 const DECLARED = {
-  HERMES_CHANNELS: JSON.stringify({ telegram: { token: TOKEN, allow: ["77", "-500"] } }),
-  HERMES_BOTS: '{"telegram":"4242"}',
+  HERMES_CHANNELS: JSON.stringify({
+    telegram: { token: TOKEN, allow: ["77", "-500"] },
+    hooks: { ci: { kind: "github", secrets: ["It's a Secret to Everybody"] } },
+  }),
+  HERMES_BOTS: '{"telegram":"4242","webhook":"worker"}',
   HERMES_PUBLIC_URL: "https://hermes.example.com",
 };
 
@@ -21,7 +28,7 @@ interface Frame {
   type: string;
   bufferId?: string;
   requestId?: string;
-  event?: { text: string; message_id: string; source: { chat_id: string } };
+  event?: { text: string; message_id: string; source: { platform: string; chat_id: string } };
   result?: { success: boolean; message_id?: string; error?: string };
 }
 
@@ -52,6 +59,11 @@ class StandInHermes {
     },
   });
 
+  /** It is done with what it was given, and has nothing to say to it. */
+  fallSilent({ bufferId }: Frame): void {
+    this.#socket?.send(JSON.stringify({ type: "processed", bufferId }));
+  }
+
   /** The process dies: all that it was given is forgotten. */
   die(): void {
     this.#held.clear();
@@ -65,7 +77,7 @@ class StandInHermes {
       JSON.stringify({
         type: "outbound",
         requestId: `r${this.#requests++}`,
-        platform: "telegram",
+        platform: event?.source.platform,
         action: {
           op: "send",
           chat_id: event?.source.chat_id,
@@ -174,6 +186,8 @@ const inWorld = (test: (world: World) => Promise<void>) => async () => {
   await runInDurableObject(stub, (_, { storage }) => test(new World(storage)));
 };
 
+const bytes = (text: string) => new TextEncoder().encode(text) as Uint8Array<ArrayBuffer>;
+
 /** Lets everything go on that waits for no time. */
 async function settle(): Promise<void> {
   for (let turn = 0; turn < 30; turn++) await scheduler.wait(0);
@@ -193,7 +207,7 @@ describe("a message", () => {
           reply_parameters: { message_id: 101, allow_sending_without_reply: true },
         }),
       ]);
-      expect([...world.storage.sql.exec("SELECT * FROM inbox")]).toEqual([]);
+      expect([...world.storage.sql.exec("SELECT * FROM inbox_messages")]).toEqual([]);
       const now = world.time.now();
       expect(channels.views()["telegram"]).toMatchObject({ waiting: 0, again: 0, trouble: null });
       expect(channels.views()["telegram"]).toMatchObject({ lastIn: now, lastOut: now, dropped: 0 });
@@ -289,7 +303,7 @@ describe("a message", () => {
       world.hermes.say(world.hermes.given[0] as Frame, "at last");
       await settle();
       expect(world.sent.map(({ text }) => text)).toEqual(["at last"]);
-      expect([...world.storage.sql.exec("SELECT * FROM inbox")]).toEqual([]);
+      expect([...world.storage.sql.exec("SELECT * FROM inbox_messages")]).toEqual([]);
     }),
   );
 
@@ -550,6 +564,152 @@ describe("what a channel keeps", () => {
   );
 });
 
+describe("a webhook", () => {
+  const hook = (more: Partial<HookSettings> = {}): HookSettings => ({
+    kind: "github",
+    secrets: ["It's a Secret to Everybody"],
+    prompt: "",
+    events: [],
+    session: "",
+    chat: null,
+    deliverOnly: false,
+    ...more,
+  });
+  const delivery = (body: string, headers: Record<string, string> = {}) => ({
+    headers: new Headers(headers),
+    body: bytes(body),
+  });
+  const made = (body: unknown, more: Partial<HookSettings> = {}, headers = {}) =>
+    messageOf("ci", hook(more), delivery(JSON.stringify(body), headers));
+
+  // What GitHub's and Svix' own documentations show.
+  const OF_GITHUB = {
+    headers: {
+      "x-hub-signature-256": "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17",
+    },
+    body: "Hello, World!",
+  };
+  const OF_SVIX = {
+    secrets: ["whsec_plJ3nmyCDGBKInavdOK15jsl"],
+    headers: {
+      "webhook-id": "msg_loFOjxBNrRLzqYUf",
+      "webhook-timestamp": "1731705121",
+      "webhook-signature": "v1,rAvfW3dJ/X/qxhsaXPOyyCGmRKsaKWcsNccKXlIktD0=",
+    },
+    body: '{"event_type":"ping","data":{"success":true}}',
+    at: 1731705121_000,
+  };
+
+  it("is genuine with the signature that its sender's documentation shows, and with no other", async () => {
+    const { headers, body } = OF_GITHUB;
+    expect(await isGenuine(hook(), delivery(body, headers), 0)).toBe(true);
+    expect(
+      await isGenuine(hook({ secrets: ["new one", ...hook().secrets] }), delivery(body, headers), 0),
+    ).toBe(true);
+    expect(await isGenuine(hook(), delivery(`${body} `, headers), 0)).toBe(false);
+    expect(await isGenuine(hook({ secrets: ["another"] }), delivery(body, headers), 0)).toBe(false);
+    const { secrets, at } = OF_SVIX;
+    const svix = hook({ kind: "svix", secrets });
+    const sent = delivery(OF_SVIX.body, OF_SVIX.headers);
+    expect(await isGenuine(svix, sent, at)).toBe(true);
+    for (const late of [at + 301_000, at - 301_000]) expect(await isGenuine(svix, sent, late)).toBe(false);
+    expect(await isGenuine(hook({ kind: "hmac", secrets }), sent, at)).toBe(false);
+  });
+
+  it("says what its template takes from it, and nothing that is no part of it", async () => {
+    const said = async (prompt: string, body: unknown) =>
+      (await made(body, { prompt }))?.event.text.replace("[webhook ci]\n", "");
+    expect(await said("{a.b.1} {n}", { a: { b: ["x", "y"] }, n: 7 })).toBe("y 7");
+    expect(await said("{a} {b}", { a: "{b}", b: "c" })).toBe("{b} c");
+    expect(await said("{a.constructor} {__proto__.x} {none}", { a: {} })).toBe(
+      "{a.constructor} {__proto__.x} {none}",
+    );
+    expect(await said("{a}", { a: "/stop" })).toBe("/stop");
+    expect((await made({ a: "/stop" }, { prompt: "{a}" }))?.event.text).toMatch(/^\[webhook ci\]/);
+    expect(
+      (await made({ a: "x".repeat(50_000) }, { prompt: "{a}{a}{a}{a}{a}" }))?.event.text.length,
+    ).toBeLessThan(16_100);
+  });
+
+  it("is for the events that it wants", async () => {
+    const of = (event: string) => ({ "x-github-event": event });
+    expect(await made({}, {}, of("ping"))).toBeNull();
+    expect(await made({}, { events: ["push"] }, of("issues"))).toBeNull();
+    expect(await made({}, { events: ["push"] }, of("push"))).not.toBeNull();
+    await expect(messageOf("ci", hook(), delivery("payload=%7B%7D"))).rejects.toThrow();
+  });
+
+  it("has a session of its own, or that of its name, or of a chat", async () => {
+    const one = await made({ n: 1 });
+    const other = await made({ n: 2 });
+    expect(one?.event.source.chat_id).not.toBe(other?.event.source.chat_id);
+    const shared = await made({ n: 1 }, { session: "reviews" });
+    expect(shared?.event.source).toMatchObject({ platform: "webhook", chat_id: "session/reviews" });
+    const there = await made({ n: 1 }, { chat: { platform: "telegram", id: "77" } });
+    expect(there?.event.source).toMatchObject({ platform: "telegram", chat_id: "77", chat_type: "dm" });
+  });
+
+  it(
+    "is done when Hermes is, with an answer or in silence; nobody is told of it",
+    inWorld(async (world) => {
+      world.hermes.answers = null;
+      const channels = world.life();
+      const message = (await made({ n: 1 })) as Incoming;
+      expect([channels.hook("ci", message), channels.hook("ci", message)]).toEqual(["new", "known"]);
+      await settle();
+      expect(channels.views()["hooks/ci"]).toMatchObject({ waiting: 1 });
+      world.hermes.fallSilent(world.hermes.given[0] as Frame);
+      await settle();
+      channels.hook("ci", (await made({ n: 2 })) as Incoming);
+      await settle();
+      world.hermes.say(world.hermes.given[1] as Frame, "done");
+      await settle();
+      expect(channels.views()["hooks/ci"]).toMatchObject({ waiting: 0 });
+      expect(world.hermes.given).toHaveLength(2);
+      expect(world.sent).toEqual([]);
+    }),
+  );
+
+  it(
+    "is one of four that Hermes is at; a person waits for none of them",
+    inWorld(async (world) => {
+      world.hermes.answers = null;
+      const channels = world.life();
+      for (let n = 0; n < 6; n++) channels.hook("ci", (await made({ n })) as Incoming);
+      await channels.telegram(world.update("hello"));
+      await settle();
+      expect(world.hermes.given).toHaveLength(5);
+      world.hermes.fallSilent(world.hermes.given[0] as Frame);
+      await settle();
+      expect(world.hermes.given).toHaveLength(6);
+    }),
+  );
+
+  it(
+    "of a chat is answered there, after what came before it; a notice is sent as it is",
+    inWorld(async (world) => {
+      world.hermes.answers = null;
+      const channels = world.life();
+      const chat = { platform: "telegram", id: "77" };
+      await channels.telegram(world.update("hello"));
+      channels.hook("ci", (await made({ n: 1 }, { chat })) as Incoming);
+      channels.hook("ci", (await made({ n: 2 }, { chat, deliverOnly: true, prompt: "n {n}" })) as Incoming);
+      await settle();
+      expect(world.hermes.given).toHaveLength(1);
+      world.hermes.say(world.hermes.given[0] as Frame, "one");
+      await settle();
+      world.hermes.say(world.hermes.given[1] as Frame, "two");
+      await settle();
+      expect(world.hermes.given).toHaveLength(2);
+      expect(world.sent.map(({ text, reply_parameters: to }) => [text, to === undefined])).toEqual([
+        ["one", false],
+        ["two", true],
+        ["n 2", true],
+      ]);
+    }),
+  );
+});
+
 describe("what is for nobody", () => {
   it.each([
     ["a stranger's", { from: { id: 666, first_name: "Eve" }, chat: { id: 666, type: "private" } }, "nothing"],
@@ -615,6 +775,33 @@ describe("the Worker", () => {
     const answers = await Promise.all(Array.from({ length: 50 }, () => post(JSON.stringify(stranger))));
     expect(answers.map(({ status }) => status)).toEqual(Array(50).fill(200));
     expect(await woken()).toBe(false);
+  });
+
+  it("takes nothing for a webhook that is not signed, too long, no JSON, or for no webhook", async () => {
+    const hook = async (
+      name: string,
+      body: string,
+      signature: string | null,
+      secret = "It's a Secret to Everybody",
+    ) => {
+      const key = await hmacKey(bytes(secret));
+      const made = hex(await crypto.subtle.sign("HMAC", key, bytes(body)));
+      const headers = signature === null ? {} : { "x-hub-signature-256": signature || `sha256=${made}` };
+      const { status, code } = await refusal(
+        await askWith(DECLARED, `/hooks/${name}`, headers as Record<string, string>, {
+          method: "POST",
+          body,
+        }),
+      );
+      return `${status} ${code}`;
+    };
+    expect(await hook("ci", "{}", null)).toBe("401 bad_signature");
+    expect(await hook("ci", "{}", `sha256=${"0".repeat(64)}`)).toBe("401 bad_signature");
+    expect(await hook("ci", "{}", "", "another secret")).toBe("401 bad_signature");
+    expect(await hook("ci", "payload=x", "")).toBe("400 bad_update");
+    expect(await hook("ci", " ".repeat(1024 * 1024 + 1), "")).toBe("413 body_too_large");
+    expect(await hook("constructor", "{}", "")).toBe("404 no_channel");
+    expect(await hook("nobody", "{}", "")).toBe("404 no_channel");
   });
 
   it.each(["{", '{"address":"http://x"}', '{"address":7}', "{}"])(

@@ -12,6 +12,7 @@ to Hermes lines of JSON, to the Worker one JSON text for each.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import json
 import os
@@ -21,6 +22,8 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from websockets.asyncio.server import ServerConnection
     from websockets.http11 import Request, Response
 
@@ -83,6 +86,9 @@ class Bridge:
         self._unanswered: dict[str, dict[str, Any]] = {}
         # Name of what Hermes was given -> chat and message, until it has answered it.
         self._held: dict[str, tuple[str, str]] = {}
+        # Names of what it was done with without an answer that names it: with silence, or in a topic.
+        self._done: set[str] = set()
+        self._watches = False
 
     async def run(self, host: str, port: int, listens: threading.Event) -> None:
         """Listen for ever."""
@@ -116,6 +122,12 @@ class Bridge:
 
     async def _with_hermes(self, connection: ServerConnection) -> None:
         self._hermes = connection
+        if not self._watches:
+            with contextlib.suppress(
+                ImportError
+            ):  # a Hermes that is made otherwise is heard by its answers
+                _watch(asyncio.get_running_loop(), self._processed)
+            self._watches = True
         # What it has not answered it has forgotten: whoever asked it waits for a new line.
         self._unanswered.clear()
         feeding = asyncio.create_task(self._feed(connection))
@@ -159,6 +171,8 @@ class Bridge:
         await _tell(connection, {"type": "hello", "held": sorted(self._held)})
         for frame in [*self._unanswered.values()]:
             await _tell(connection, frame)
+        for name in sorted(self._done):
+            await _tell(connection, {"type": "processed", "bufferId": name})
         async for text in connection:
             await self._from_worker(json.loads(text))
 
@@ -166,7 +180,9 @@ class Bridge:
         if frame.get("type") == "inbound":
             event = frame["event"]
             key = (event["source"]["chat_id"], event["message_id"])
-            if frame["bufferId"] not in self._held:
+            if frame["bufferId"] in self._done:
+                await self._tell_worker({"type": "processed", "bufferId": frame["bufferId"]})
+            elif frame["bufferId"] not in self._held:
                 self._held[frame["bufferId"]] = key
                 self._for_hermes.put_nowait(frame)
         elif frame.get("type") == "outbound_result":
@@ -183,9 +199,42 @@ class Bridge:
         answered = (action.get("chat_id"), action["reply_to"])
         self._held = {name: key for name, key in self._held.items() if key != answered}
 
+    def _processed(self, chat: str, message: str) -> None:
+        """Note that Hermes is done with a message, and nobody has to wait for its answer."""
+        for name in [name for name, key in self._held.items() if key == (chat, message)]:
+            del self._held[name]
+            self._done.add(name)
+            self._telling = asyncio.ensure_future(
+                self._tell_worker({"type": "processed", "bufferId": name})
+            )
+
     async def _tell_worker(self, frame: dict[str, Any]) -> None:
         if self._worker is not None:
             await _tell(self._worker, frame)
+
+
+def _watch(loop: asyncio.AbstractEventLoop, processed: Callable[[str, str], None]) -> None:
+    """Learn in `loop` of each message that Hermes is done with.
+
+    As its own webhooks do it ends the session of a delivery that has one for itself, so that its databases do not keep
+    it for ever. Raises ImportError for a Hermes without this relay.
+    """
+    from gateway.platforms.base import ProcessingOutcome
+    from gateway.relay.adapter import RelayAdapter
+
+    before = RelayAdapter.on_processing_complete
+
+    async def complete(adapter: Any, event: Any, outcome: Any) -> None:
+        await before(adapter, event, outcome)
+        chat = event.source.chat_id
+        if outcome is ProcessingOutcome.SUCCESS and event.message_id:
+            loop.call_soon_threadsafe(processed, chat, event.message_id)
+        if chat.startswith("hook/"):
+            from gateway.platforms.webhook import WebhookAdapter
+
+            await WebhookAdapter._end_webhook_session(adapter, event, chat)
+
+    RelayAdapter.on_processing_complete = complete
 
 
 def _takes_messages() -> bool:

@@ -530,8 +530,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "hermes_channels",
         Secret("HERMES_CHANNELS"),
-        "[by what people write to Hermes](channels.md) besides its API: `telegram: {token: ..., allow: [...]}`. The"
-        " tokens are held by the Worker only",
+        "[by what people write to Hermes](channels.md) besides its API: `telegram: {token: ..., allow: [...]}`, and"
+        " [webhooks](channels.md#webhooks): `hooks: {NAME: {kind: ..., secret: ...}}`. Their secrets are held by the"
+        " Worker only",
         default="`{}`",
         restarts="hermes",
     ),

@@ -5,15 +5,15 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from .hooks import read_hooks
 from .values import Reader, key_flaw
 
 VARIABLE = "hermes_channels"
-CHANNELS = ("telegram",)
+CHANNELS = ("telegram", "hooks")
 RECEIVES = ("webhook", "poll")
 TELEGRAM_KEYS = ("token", "allow", "receive")
 TELEGRAM_TOKEN = re.compile(r"(\d{1,20}):[\w-]{20,100}", re.ASCII)
@@ -31,30 +31,33 @@ def read_channels(reader: Reader, *, on_cloudflare: bool) -> tuple[dict[str, Any
     declared = reader.mapping(VARIABLE)
     channels: dict[str, Any] = {}
     bots: dict[str, str] = {}
-    for name in declared:
-        if name not in CHANNELS:
-            _unknown(reader, VARIABLE, str(name), CHANNELS, "a channel")
-    telegram = _part(reader, declared, "telegram")
+    reader.known(VARIABLE, declared, CHANNELS, "a channel")
+    telegram = _part(reader, declared, "telegram", "token: and allow:")
     if telegram is not None:
         _way(reader, telegram.get("receive"), on_cloudflare)
         channels["telegram"], bots["telegram"] = _telegram(reader, telegram)
+    hooks = _part(reader, declared, "hooks", "a name for each: with kind: and secret:")
+    if hooks:
+        chats = {"telegram": TELEGRAM_ID} if telegram is not None else {}
+        channels["hooks"] = read_hooks(reader, f"{VARIABLE}.hooks", hooks, chats)
+        bots["webhook"] = "worker"
     return channels, bots
 
 
-def _part(reader: Reader, declared: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+def _part(
+    reader: Reader, declared: Mapping[str, Any], name: str, words: str
+) -> Mapping[str, Any] | None:
     value = declared.get(name)
     if value is None or isinstance(value, Mapping):
         return value
     shown = f"{VARIABLE}.{name}"
-    reader.problem(shown, "is not a mapping.", f"write {shown} as token: and allow:.", "channels")
+    reader.problem(shown, "is not a mapping.", f"write {shown} as {words}.", "channels")
     return None
 
 
 def _telegram(reader: Reader, said: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     shown = f"{VARIABLE}.telegram"
-    for key in said:
-        if key not in TELEGRAM_KEYS:
-            _unknown(reader, shown, str(key), TELEGRAM_KEYS, "a setting of it")
+    reader.known(shown, said, TELEGRAM_KEYS, "a setting of it")
     token = said.get("token")
     match = None if key_flaw(token) else TELEGRAM_TOKEN.fullmatch(str(token))
     if match is None:
@@ -110,13 +113,3 @@ def _allowed(reader: Reader, shown: str, said: Any) -> list[str]:
             "channels",
         )
     return allowed
-
-
-def _unknown(reader: Reader, where: str, name: str, known: tuple[str, ...], what: str) -> None:
-    """Note a name that there is not; it is not shown, for it may be a token in a wrong place."""
-    close = difflib.get_close_matches(name, known, 1)
-    hint = f" Did you mean {close[0]}?" if close else ""
-    listed = ", ".join(known)
-    reader.problem(
-        where, f"names {what} that there is not.{hint}", f"use of {listed} only.", "channels"
-    )

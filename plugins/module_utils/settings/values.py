@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -207,6 +207,15 @@ class Reader:
                 "inputs",
             )
         return sorted(word for word in words if word in values)
+
+    def known(self, where: str, names: Iterable[Any], known: tuple[str, ...], what: str) -> None:
+        """Note each name that there is not; it is not shown, for it may be a secret in a wrong place."""
+        for name in names:
+            if name not in known:
+                close = difflib.get_close_matches(str(name), known, 1)
+                hint = f" Did you mean {close[0]}?" if close else ""
+                sentence = f"names {what} that there is not.{hint}"
+                self.problem(where, sentence, f"use of {', '.join(known)} only.", "channels")
 
     def hostname(self, variable: str) -> str:
         """Read a hostname, or an empty text."""

@@ -58,8 +58,11 @@ def withdraw(client: WorkerClient | None, kept: dict[str, str]) -> None:
         return
 
 
-def row(name: str, told: dict[str, Any]) -> tuple[str, str]:
-    """Return how a channel works, for the card. told: as register() returned it."""
+def row(name: str, told: dict[str, Any], url: str) -> tuple[str, str]:
+    """Return how a channel works, for the card. told: as register() returned it; url: of the deployment."""
+    if name.startswith("hooks/"):
+        address = told["address"]
+        return "webhook", address if "://" in address else f"{url}{address}"
     how = f"messages come to {told['address']}" if told["address"] else "messages are asked for"
     return name, f"@{told['bot']}, {how}"
 

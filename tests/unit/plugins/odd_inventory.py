@@ -65,6 +65,7 @@ GOOD: dict[str, list[str]] = {
     "hermes_channels": [
         f"{{telegram: {{token: '4242:{CANARY}', allow: [77, -500]}}}}",
         f"{{telegram: {{token: '4242:{CANARY}', allow: ['77'], receive: poll}}}}",
+        f"{{hooks: {{ci: {{kind: github, secret: {CANARY}, events: [push]}}}}}}",
         "{}",
     ],
     "hermes_public_url": ["https://hermes.example.com/"],

@@ -42,6 +42,11 @@ def bot(**said: Any) -> dict[str, Any]:
     return {"hermes_channels": {"telegram": telegram}}
 
 
+def hook(**said: Any) -> dict[str, Any]:
+    """A webhook, right but for what is said."""
+    return {"hermes_channels": {"hooks": {"ci": {"kind": "github", "secret": "x" * 20} | said}}}
+
+
 def check(**inputs: Any) -> Checker:
     raw = GOOD | inputs
     return Checker(raw).check()
@@ -190,6 +195,21 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"hermes_channels": {"zzzz": {}}}, "hermes_channels", "that there is not."),
     ({"hermes_channels": {"telegram": "x"}}, "hermes_channels.telegram", "mapping"),
     (bot(tokn="x"), "hermes_channels.telegram", "Did you mean token?"),
+    ({"hermes_channels": {"hooks": [1]}}, "hermes_channels.hooks", "mapping"),
+    ({"hermes_channels": {"hooks": {"A b": {}}}}, "hermes_channels.hooks", "no part of an address"),
+    ({"hermes_channels": {"hooks": {"ci": 1}}}, "hermes_channels.hooks.ci", "mapping"),
+    (hook(scret="x"), "hermes_channels.hooks.ci", "Did you mean secret?"),
+    (hook(kind="gitea"), "hermes_channels.hooks.ci.kind", "how a webhook is signed"),
+    (hook(secret="short"), "hermes_channels.hooks.ci.secret", "at least 8"),
+    (hook(secret=["x" * 20, None]), "hermes_channels.hooks.ci.secret", "at least 8"),
+    (hook(secret=["x" * 20] * 4), "hermes_channels.hooks.ci.secret", "more than 3"),
+    (hook(secret=[]), "hermes_channels.hooks.ci.secret", "at least 8"),
+    (hook(prompt=[1]), "hermes_channels.hooks.ci.prompt", "no text"),
+    (hook(events="push"), "hermes_channels.hooks.ci.events", "no list"),
+    (hook(session="a b"), "hermes_channels.hooks.ci.session", "no name"),
+    (hook(chat="telegram:77"), "hermes_channels.hooks.ci.chat", "no channel that is declared"),
+    (hook(deliver_only=True), "hermes_channels.hooks.ci.deliver_only", "there is no chat"),
+    (hook(deliver_only="yes"), "hermes_channels.hooks.ci.deliver_only", "neither true nor false"),
     (bot(token="4242"), "hermes_channels.telegram.token", "no token of a bot"),
     (bot(token=None), "hermes_channels.telegram.token", "no token of a bot"),
     (bot(allow=[]), "hermes_channels.telegram.allow", "nobody who may write"),

@@ -5,7 +5,7 @@
 export interface Source {
   platform: string;
   chat_id: string;
-  chat_type: "dm" | "group";
+  chat_type: "dm" | "group" | "webhook";
   chat_name?: string;
   user_id: string;
   user_name?: string;
@@ -27,6 +27,8 @@ export interface Incoming {
   /** The platform's name for this delivery: one that came before is dropped. */
   id: string;
   event: Event;
+  /** Whether its text itself is for the chat, and Hermes is not asked. */
+  isNotice?: boolean;
 }
 
 /** What a platform sent: a message for Hermes; one that is answered without it; or nothing for us. */
@@ -71,3 +73,29 @@ export interface Registration {
   /** Messages that it has yet to deliver. */
   waiting: number;
 }
+
+/** A platform by which people write. */
+export interface Channel {
+  /** How long it shows that somebody writes, in milliseconds; 0 = it does not. */
+  readonly showsFor: number;
+  /**
+   * Sends a message.
+   * @returns what the platform calls it.
+   * @throws SendRefused.
+   */
+  send(message: Outgoing): Promise<string>;
+  /** Shows that an answer is being written. */
+  show(chat: string, thread: string | null): Promise<void>;
+  /**
+   * Holds where it sends messages against where it should, and mends it.
+   * @param address where this deployment is reached from outside; empty = nowhere.
+   * @param look whether to change nothing.
+   * @throws SendRefused.
+   */
+  register(address: string, look: boolean): Promise<Registered>;
+  /** Has it send nothing here any more. */
+  unregister(): Promise<void>;
+}
+
+/** What a platform says, and whether that had to be, or would have to be, changed. */
+export type Registered = Registration & { changed: boolean };

@@ -11,8 +11,15 @@ import type { Log } from "../base/log.ts";
 import { Deadline, type Time } from "../base/time.ts";
 import type { BootKeys } from "../config/hermes-config.ts";
 import type { Settings } from "../config/settings.ts";
-import { type Incoming, type Outgoing, type Registration, SendRefused, type Update } from "./channel.ts";
-import { type Counts, type Entry, Inbox, type Taken, type Unanswered } from "./inbox.ts";
+import {
+  type Channel,
+  type Incoming,
+  type Outgoing,
+  type Registered,
+  SendRefused,
+  type Update,
+} from "./channel.ts";
+import { type Counts, type Entry, Inbox, laneOf, type Taken, type Unanswered } from "./inbox.ts";
 import { Relay } from "./relay.ts";
 import { readUpdate, Telegram, type TelegramUpdate } from "./telegram.ts";
 
@@ -28,8 +35,8 @@ const SHORTEST_PAUSE = 1000;
 const LONGEST_PAUSE = 60_000;
 /** How long a message to a platform is tried: Hermes waits 30 s for it. Milliseconds. */
 const SEND_PATIENCE = 25_000;
-/** Telegram shows that somebody writes for 5 s. Milliseconds. */
-const TYPING = 4500;
+/** How many webhooks Hermes is at, at the same time. */
+const MOST_HOOKS = 4;
 /** What does not wait for the turn that is under way: it ends that. */
 const STOP = /^\/stop\b/i;
 
@@ -81,23 +88,29 @@ export class Channels {
   readonly #inbox: Inbox;
   readonly #relay: Relay;
   readonly #telegram: Telegram | null;
-  readonly #chats = new Map<string, Promise<void>>();
+  readonly #platforms = new Map<string, Channel>();
+  /** What is being answered, one after the other each. */
+  readonly #lanes = new Map<string, Promise<void>>();
+  readonly #hooks = new Places(MOST_HOOKS);
   readonly #turns = new Map<number, Turn>();
   #name: Promise<string> | null = null;
   #polling: Promise<void> | null = null;
   /** What is on its way to a platform, by what it is. */
   readonly #sending = new Map<string, Promise<string>>();
-  #trouble: string | null = null;
+  /** Why a channel does not work, as far as is known. */
+  readonly #troubles = new Map<string, string>();
 
   constructor(parts: ChannelsParts) {
     this.#parts = parts;
     this.#inbox = new Inbox(parts.storage);
     const { telegram: bot } = parts.settings.channels;
     this.#telegram = bot === null ? null : new Telegram({ bot, time: parts.time, fetch: parts.fetch });
+    if (this.#telegram !== null) this.#platforms.set("telegram", this.#telegram);
     this.#relay = new Relay({
       time: parts.time,
       port: () => parts.port(),
       send: (platform, message, isLast) => this.#fromHermes(platform, message, isLast),
+      processed: (id) => this.#turns.get(Number(id))?.resolve(),
       lost: () => {
         for (const turn of this.#turns.values()) turn.reject(new Error("Hermes' relay hung up"));
       },
@@ -106,7 +119,7 @@ export class Channels {
 
   /** Goes on with what an earlier life of this object left. */
   resume(): void {
-    for (const { channel, chat } of this.#inbox.chats()) this.#answer(channel, chat);
+    for (const lane of this.#inbox.lanes()) this.#answer(lane);
     this.#poll();
   }
 
@@ -123,18 +136,27 @@ export class Channels {
     return read.kind === "message" ? this.#take("telegram", read.message) : read.kind;
   }
 
+  /** Takes in what a webhook was sent, by its name; it is stored when this returns. */
+  hook(name: string, message: Incoming): Taken {
+    return this.#take(`hooks/${name}`, message);
+  }
+
   /** What each channel is and did. */
   views(): Record<string, ChannelView> {
-    const { telegram } = this.#parts.settings.channels;
-    if (telegram === null) return {};
-    return {
-      telegram: {
-        receives: telegram.receive,
-        waiting: this.#inbox.waiting("telegram"),
-        trouble: this.#trouble,
-        ...this.#inbox.counts("telegram"),
-      },
-    };
+    const { telegram, hooks } = this.#parts.settings.channels;
+    const named = Object.keys(hooks).map((name) => `hooks/${name}`);
+    const all = [...(telegram === null ? [] : ["telegram"]), ...named];
+    return Object.fromEntries(
+      all.map((name) => [
+        name,
+        {
+          receives: name === "telegram" ? (telegram?.receive ?? "webhook") : "webhook",
+          waiting: this.#inbox.waiting(name),
+          trouble: this.#troubles.get(name) ?? null,
+          ...this.#inbox.counts(name),
+        },
+      ]),
+    );
   }
 
   /** What could not be answered. */
@@ -156,83 +178,88 @@ export class Channels {
    * @returns what was found, and whether it had to be, or would have to be, changed.
    * @throws ApiError `channel_refused` with the platform's own words.
    */
-  async register(
-    address: string,
-    look: boolean,
-  ): Promise<Record<string, Registration & { changed: boolean }>> {
-    const telegram = this.#telegram;
-    if (telegram === null) return {};
-    const { receive } = this.#parts.settings.channels.telegram ?? { receive: "poll" };
-    const wanted = receive === "webhook" ? `${address}/channels/telegram` : "";
-    try {
-      const found = await telegram.registration();
-      const changed = found.address !== wanted;
-      if (changed && !look) await (wanted === "" ? telegram.unregister() : telegram.register(wanted));
-      this.#trouble = null;
-      this.#poll();
-      return { telegram: { ...found, changed } };
-    } catch (error) {
-      if (!(error instanceof SendRefused)) throw error;
-      this.#trouble = error.message;
-      throw new ApiError({ status: 502, code: "channel_refused", message: error.message, retryAfter: 10 });
-    }
+  async register(address: string, look: boolean): Promise<Record<string, Registered>> {
+    const found: Record<string, Registered> = {};
+    for (const [name, platform] of this.#platforms)
+      try {
+        found[name] = await platform.register(address, look);
+        this.#troubles.delete(name);
+      } catch (error) {
+        if (!(error instanceof SendRefused)) throw error;
+        this.#troubles.set(name, error.message);
+        throw new ApiError({
+          status: 502,
+          code: "channel_refused",
+          message: error.message,
+          retryAfter: 10,
+        });
+      }
+    this.#poll();
+    // Whoever sends to a webhook is told of its address by a person.
+    for (const name of Object.keys(this.#parts.settings.channels.hooks))
+      found[`hooks/${name}`] = {
+        bot: "",
+        address: `${address}/hooks/${name}`,
+        trouble: null,
+        waiting: 0,
+        changed: false,
+      };
+    return found;
   }
 
   /** Has the platforms send nothing here any more. */
   async unregister(): Promise<void> {
-    await this.#telegram?.unregister();
+    for (const platform of this.#platforms.values()) await platform.unregister();
   }
 
   #take(channel: string, message: Incoming): Taken {
     const taken = this.#inbox.take(channel, message, this.#parts.time.now());
     if (taken === "full") this.#parts.log.warn("message_dropped", { channel, why: "too many wait" });
     if (taken !== "new") return taken;
-    const { chat_id: chat } = message.event.source;
-    if (STOP.test(message.event.text)) this.#interrupt(channel, chat);
-    this.#answer(channel, chat);
+    const lane = laneOf(message.event);
+    if (STOP.test(message.event.text)) this.#interrupt(lane);
+    this.#answer(lane);
     return taken;
   }
 
   /** Has the turn that a chat waits for ended, so that its next message is the one that says so. */
-  #interrupt(channel: string, chat: string): void {
-    for (const turn of this.#turns.values())
-      if (turn.entry.channel === channel && turn.entry.event.source.chat_id === chat) turn.resolve();
+  #interrupt(lane: string): void {
+    for (const turn of this.#turns.values()) if (turn.entry.lane === lane) turn.resolve();
   }
 
   /** Answers a chat's messages, one after the other. */
-  #answer(channel: string, chat: string): void {
-    const key = `${channel} ${chat}`;
-    if (this.#chats.has(key)) return;
-    const work = this.#answerAll(channel, chat).finally(() => {
-      this.#chats.delete(key);
+  #answer(lane: string): void {
+    if (this.#lanes.has(lane)) return;
+    const work = this.#answerAll(lane).finally(() => {
+      this.#lanes.delete(lane);
       // One may have come at the very end.
-      if (this.#inbox.next(channel, chat) !== null) this.#answer(channel, chat);
+      if (this.#inbox.next(lane) !== null) this.#answer(lane);
     });
-    this.#chats.set(key, work);
+    this.#lanes.set(lane, work);
     const all = this.#parts.life.arrive(true, async () => ({ value: undefined, end: work }));
     this.#parts.life.stay(Promise.all([all, work]));
   }
 
-  async #answerAll(channel: string, chat: string): Promise<void> {
+  async #answerAll(lane: string): Promise<void> {
     const { time, log } = this.#parts;
     let pause = SHORTEST_PAUSE;
-    for (
-      let entry = this.#inbox.next(channel, chat);
-      entry !== null;
-      entry = this.#inbox.next(channel, chat)
-    ) {
+    /** Since when Hermes does not start for the message that is next. */
+    let waits: number | null = null;
+    for (let entry = this.#inbox.next(lane); entry !== null; entry = this.#inbox.next(lane)) {
       try {
         await this.#answerOne(entry);
         this.#inbox.done(entry);
         pause = SHORTEST_PAUSE;
+        waits = null;
       } catch (error) {
         const why = error instanceof Error ? error.message : String(error);
-        const { handed } = this.#inbox.next(channel, chat) ?? entry;
-        log.warn("message_not_answered", { channel, handed, why });
-        const isHopeless =
-          handed === 0 ? time.now() - entry.received > START_PATIENCE : handed >= MOST_HANDED;
+        const { handed } = this.#inbox.next(lane) ?? entry;
+        log.warn("message_not_answered", { channel: entry.channel, handed, why });
+        waits ??= time.now();
+        const isHopeless = handed === 0 ? time.now() - waits > START_PATIENCE : handed >= MOST_HANDED;
         if (isHopeless) await this.#giveUp(entry, why);
         else await time.sleep(pause);
+        if (isHopeless) waits = null;
         pause = Math.min(pause * 2, LONGEST_PAUSE);
       }
     }
@@ -240,9 +267,21 @@ export class Channels {
 
   /** Returns when a message is answered; meanwhile the person sees that somebody is at it. */
   async #answerOne(entry: Entry): Promise<void> {
+    if (entry.isNotice) return this.#notify(entry);
+    if (entry.event.source.platform === "webhook") return this.#hooks.during(() => this.#answered(entry));
     const answered = this.#answered(entry);
     void this.#typeUntil(entry, answered);
     await answered;
+  }
+
+  /** Sends the text itself. What the platform will never take is done. */
+  async #notify({ event: { source, text } }: Entry): Promise<void> {
+    try {
+      const to = { chat: source.chat_id, thread: null, replyTo: null };
+      await this.#sendOnce(source.platform, this.#platform(source.platform), "", { ...to, text });
+    } catch (error) {
+      if (!(error instanceof SendRefused && error.isFinal)) throw error;
+    }
   }
 
   async #answered(entry: Entry): Promise<void> {
@@ -252,9 +291,10 @@ export class Channels {
 
   async #giveUp(entry: Entry, why: string): Promise<void> {
     this.#inbox.fail(entry, this.#parts.log.redactor.clean(why).slice(0, 300));
+    if (isHook(entry)) return;
     const { source, message_id: replyTo } = entry.event;
     const to = { chat: source.chat_id, thread: source.thread_id ?? null, replyTo };
-    await this.#send(entry.channel, { ...to, text: NOT_ANSWERED }).catch(() => undefined);
+    await this.#send(source.platform, { ...to, text: NOT_ANSWERED }).catch(() => undefined);
   }
 
   /** Gives Hermes a message; lasts until it is answered. */
@@ -302,9 +342,9 @@ export class Channels {
     return turn;
   }
 
-  async #typeUntil({ channel, event }: Entry, end: Promise<void>): Promise<void> {
-    const telegram = this.#telegram;
-    if (channel !== "telegram" || telegram === null) return;
+  async #typeUntil({ event: { source } }: Entry, end: Promise<void>): Promise<void> {
+    const platform = this.#platforms.get(source.platform);
+    if (platform === undefined || platform.showsFor === 0) return void (await end.catch(() => undefined));
     let isOver = false;
     const left = new AbortController();
     const ended = () => {
@@ -313,21 +353,20 @@ export class Channels {
     };
     end.then(ended, ended);
     while (!isOver) {
-      await telegram.typing(event.source.chat_id, event.source.thread_id ?? null).catch(() => undefined);
-      await this.#parts.time.sleep(TYPING, left.signal).catch(() => undefined);
+      await platform.show(source.chat_id, source.thread_id ?? null).catch(() => undefined);
+      await this.#parts.time.sleep(platform.showsFor, left.signal).catch(() => undefined);
     }
   }
 
   /** Hermes sends something; the message that it answers is done when the platform took it. */
   async #fromHermes(platform: string, message: Outgoing, isLast: boolean): Promise<string> {
     const turn = [...this.#turns.values()].find(
-      ({ entry: { channel, event } }) =>
-        channel === platform &&
+      ({ entry: { event } }) =>
+        event.source.platform === platform &&
         event.source.chat_id === message.chat &&
-        (message.replyTo === null || event.message_id === message.replyTo),
+        event.message_id === message.replyTo,
     );
-    turn?.heard();
-    const id = await this.#send(platform, message).catch((error: unknown) => {
+    const id = await this.#send(platform, message, turn?.entry).catch((error: unknown) => {
       // What the platform will never take is no reason to ask Hermes again.
       if (error instanceof SendRefused && error.isFinal) turn?.resolve();
       throw error;
@@ -341,17 +380,20 @@ export class Channels {
   }
 
   /** Sends a message once: Hermes says it again when it was not told in time that it was taken. */
-  async #send(platform: string, message: Outgoing): Promise<string> {
-    if (platform !== "telegram" || this.#telegram === null)
-      throw new SendRefused(`no channel ${platform}`, true);
+  async #send(platform: string, message: Outgoing, answers?: Entry): Promise<string> {
+    // What Hermes says to a webhook nobody is to hear.
+    if (platform === "webhook") return "0";
+    const channel = this.#platform(platform);
     const what = hex(
       await digestOf(JSON.stringify([message.chat, message.thread, message.replyTo, message.text])),
     );
     // What answers nothing may be meant to be said twice.
-    if (message.replyTo === null) return this.#sendOnce(this.#telegram, what, message);
+    if (message.replyTo === null) return this.#sendOnce(platform, channel, what, message);
     const known = this.#inbox.sent(platform, what);
     if (known !== null) return known;
-    const sending = this.#sending.get(what) ?? this.#sendOnce(this.#telegram, what, message);
+    // The platform knows no message of a webhook's.
+    const said = answers !== undefined && isHook(answers) ? { ...message, replyTo: null } : message;
+    const sending = this.#sending.get(what) ?? this.#sendOnce(platform, channel, what, said);
     this.#sending.set(what, sending);
     try {
       return await sending;
@@ -361,24 +403,30 @@ export class Channels {
   }
 
   /** Sends a message, again while the platform refuses it for the moment. */
-  async #sendOnce(telegram: Telegram, what: string, message: Outgoing): Promise<string> {
+  async #sendOnce(name: string, channel: Channel, what: string, message: Outgoing): Promise<string> {
     const { time, log } = this.#parts;
     const began = time.now();
     for (let pause = SHORTEST_PAUSE; ; pause *= 2) {
       try {
-        const id = await telegram.send(message);
-        this.#inbox.noteSent("telegram", what, id, time.now());
-        this.#trouble = null;
+        const id = await channel.send(message);
+        this.#inbox.noteSent(name, what, id, time.now());
+        this.#troubles.delete(name);
         return id;
       } catch (error) {
         if (!(error instanceof SendRefused)) throw error;
-        log.warn("message_not_sent", { channel: "telegram", why: error.message });
+        log.warn("message_not_sent", { channel: name, why: error.message });
         const wait = Math.max(error.retryAfter, pause);
-        this.#trouble = error.message;
+        this.#troubles.set(name, error.message);
         if (error.isFinal || time.now() - began + wait > SEND_PATIENCE) throw error;
         await time.sleep(wait);
       }
     }
+  }
+
+  #platform(name: string): Channel {
+    const platform = this.#platforms.get(name);
+    if (platform === undefined) throw new SendRefused(`no channel ${name}`, true);
+    return platform;
   }
 
   #botName(): Promise<string> {
@@ -407,17 +455,44 @@ export class Channels {
           await this.telegram(update);
           this.#inbox.moveOffset("telegram", update.update_id + 1);
         }
-        this.#trouble = null;
+        this.#troubles.delete("telegram");
         pause = SHORTEST_PAUSE;
         // A server that does not hold the question is not asked all the time.
         if (updates.length === 0) await time.sleep(Math.max(0, asked + SHORTEST_PAUSE - time.now()));
       } catch (error) {
         const why = error instanceof SendRefused ? error.message : "its messages could not be read";
-        if (this.#trouble !== why) log.warn("channel_trouble", { channel: "telegram", why });
-        this.#trouble = why;
+        if (this.#troubles.get("telegram") !== why) log.warn("channel_trouble", { channel: "telegram", why });
+        this.#troubles.set("telegram", why);
         await time.sleep(Math.max(pause, error instanceof SendRefused ? error.retryAfter : 0));
         pause = Math.min(pause * 2, LONGEST_PAUSE);
       }
+    }
+  }
+}
+
+/** Whether a message came by a webhook. */
+function isHook({ channel }: Entry): boolean {
+  return channel.startsWith("hooks/");
+}
+
+/** So many at the same time; others wait for their turn. */
+class Places {
+  #free: number;
+  readonly #waiting: (() => void)[] = [];
+
+  constructor(free: number) {
+    this.#free = free;
+  }
+
+  async during<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#free > 0) this.#free--;
+    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    try {
+      return await work();
+    } finally {
+      const next = this.#waiting.shift();
+      if (next === undefined) this.#free++;
+      else next();
     }
   }
 }

@@ -7,12 +7,15 @@ import * as z from "zod/mini";
 import { isEqual } from "../base/digests.ts";
 import { ApiError } from "../base/errors.ts";
 import type { Settings } from "../config/settings.ts";
+import type { Incoming } from "./channel.ts";
+import { isGenuine, isSigned, messageOf } from "./hooks.ts";
 import { proofOf, readUpdate, TELEGRAM_PROOF, type TelegramUpdate } from "./telegram.ts";
 
-/** Where Telegram sends updates. */
-export const TELEGRAM_PATH = "/channels/telegram";
 /** The largest update that is read, in bytes; Telegram's own are far smaller. */
 const LARGEST = 256 * 1024;
+
+/** The largest delivery to a webhook, in bytes, as Hermes' own take them. */
+export const LARGEST_HOOK = 1024 * 1024;
 
 const updateSchema = z.looseObject({ update_id: z.number(), message: z.optional(z.looseObject({})) });
 
@@ -44,6 +47,43 @@ function read(body: ArrayBuffer | null): TelegramUpdate {
   } catch (error) {
     throw badUpdate(error);
   }
+}
+
+/**
+ * Reads what was sent to a webhook.
+ * @param body is read only when there is a signature that may be one.
+ * @param now milliseconds since the epoch.
+ * @returns `null` for an event that the webhook does not want.
+ * @throws ApiError 404 `no_channel`; 401 `bad_signature`; 400 `bad_update`.
+ */
+export async function hookMessage(
+  name: string,
+  headers: Headers,
+  body: () => Promise<ArrayBuffer | null>,
+  settings: Settings,
+  now: number,
+): Promise<Incoming | null> {
+  const { hooks } = settings.channels;
+  const hook = Object.hasOwn(hooks, name) ? hooks[name] : undefined;
+  if (hook === undefined) throw noChannel();
+  if (!isSigned(hook, headers)) throw badSignature();
+  const delivery = { headers, body: new Uint8Array((await body()) ?? new ArrayBuffer(0)) };
+  if (!(await isGenuine(hook, delivery, now))) throw badSignature();
+  try {
+    return await messageOf(name, hook, delivery);
+  } catch (error) {
+    throw badUpdate(error);
+  }
+}
+
+/** The refusal for what comes while too much waits: its sender tries again. */
+export function tooManyWait(): ApiError {
+  return new ApiError({
+    status: 503,
+    code: "channel_full",
+    message: "Too much waits here. Try again later.",
+    retryAfter: 60,
+  });
 }
 
 const registrationSchema = z.object({
@@ -81,5 +121,5 @@ function badSignature(): ApiError {
 }
 
 function badUpdate(cause?: unknown): ApiError {
-  return new ApiError({ status: 400, code: "bad_update", message: "This is no update.", cause });
+  return new ApiError({ status: 400, code: "bad_update", message: "This is no update, or no JSON.", cause });
 }

@@ -5,7 +5,7 @@
  */
 import type { Event, Incoming } from "./channel.ts";
 
-/** How many messages may wait; what comes when there are so many is dropped, and counted. */
+/** How many messages of a channel may wait; what comes when there are so many is dropped, and counted. */
 export const MOST = 500;
 /** How many that could not be answered are kept, the newest, and for how long, in milliseconds. */
 const MOST_FAILED = 100;
@@ -18,8 +18,13 @@ type Row = Record<string, SqlStorageValue>;
 /** A message that waits, or that Hermes is at. */
 export interface Entry {
   n: number;
+  /** By what it came in, and is counted. */
   channel: string;
+  /** What is answered one after the other. */
+  lane: string;
   event: Event;
+  /** Whether Hermes is not asked: the text itself is for the chat. */
+  isNotice: boolean;
   /** Milliseconds since the epoch. */
   received: number;
   /** How often Hermes was given it. */
@@ -58,9 +63,9 @@ export class Inbox {
     this.#sql = storage.sql;
     this.#kv = storage.kv;
     this.#sql.exec(`
-      CREATE TABLE IF NOT EXISTS inbox (
-        n INTEGER PRIMARY KEY AUTOINCREMENT, channel TEXT NOT NULL, chat TEXT NOT NULL, message TEXT NOT NULL,
-        event TEXT NOT NULL, received INTEGER NOT NULL, handed INTEGER NOT NULL, why TEXT);
+      CREATE TABLE IF NOT EXISTS inbox_messages (
+        n INTEGER PRIMARY KEY AUTOINCREMENT, channel TEXT NOT NULL, lane TEXT NOT NULL, event TEXT NOT NULL,
+        notice INTEGER NOT NULL, received INTEGER NOT NULL, handed INTEGER NOT NULL, why TEXT);
       CREATE TABLE IF NOT EXISTS inbox_known (
         channel TEXT NOT NULL, id TEXT NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (channel, id)) WITHOUT ROWID;
       CREATE TABLE IF NOT EXISTS inbox_sent (
@@ -69,64 +74,63 @@ export class Inbox {
   }
 
   /** Stores a message, unless it came before or too many wait. */
-  take(channel: string, { id, event }: Incoming, now: number): Taken {
+  take(channel: string, { id, event, isNotice = false }: Incoming, now: number): Taken {
     this.#forget(now);
     const known = this.#sql.exec("SELECT 1 FROM inbox_known WHERE channel = ? AND id = ?", channel, id);
     if (known.toArray().length > 0) return "known";
-    if (this.waiting() >= MOST) {
+    if (this.waiting(channel) >= MOST) {
       this.#count(channel, ({ dropped }) => ({ dropped: dropped + 1 }));
       return "full";
     }
     this.#sql.exec("INSERT INTO inbox_known VALUES (?, ?, ?)", channel, id, now);
     this.#sql.exec(
-      "INSERT INTO inbox (channel, chat, message, event, received, handed) VALUES (?, ?, ?, ?, ?, 0)",
-      ...[channel, event.source.chat_id, event.message_id, JSON.stringify(event), now],
+      "INSERT INTO inbox_messages (channel, lane, event, notice, received, handed) VALUES (?, ?, ?, ?, ?, 0)",
+      ...[channel, laneOf(event), JSON.stringify(event), isNotice ? 1 : 0, now],
     );
     this.#count(channel, () => ({ lastIn: now }));
     return "new";
   }
 
-  /** Chats in which a message waits, the longest waiting first. */
-  chats(): { channel: string; chat: string }[] {
+  /** Lanes in which a message waits, the longest waiting first. */
+  lanes(): string[] {
     const rows = this.#sql.exec<Row>(
-      "SELECT channel, chat FROM inbox WHERE why IS NULL GROUP BY channel, chat ORDER BY MIN(n)",
+      "SELECT lane FROM inbox_messages WHERE why IS NULL GROUP BY lane ORDER BY MIN(n)",
     );
-    return [...rows].map((row) => ({ channel: String(row["channel"]), chat: String(row["chat"]) }));
+    return [...rows].map((row) => String(row["lane"]));
   }
 
-  /** The message of a chat that is next. */
-  next(channel: string, chat: string): Entry | null {
+  /** The message of a lane that is next. */
+  next(lane: string): Entry | null {
     const [row] = this.#sql.exec<Row>(
-      "SELECT * FROM inbox WHERE why IS NULL AND channel = ? AND chat = ? ORDER BY n LIMIT 1",
-      channel,
-      chat,
+      "SELECT * FROM inbox_messages WHERE why IS NULL AND lane = ? ORDER BY n LIMIT 1",
+      lane,
     );
     return row === undefined ? null : entryOf(row);
   }
 
   /** Notes that Hermes is given a message. */
   hand({ n, channel, handed }: Entry): void {
-    this.#sql.exec("UPDATE inbox SET handed = handed + 1 WHERE n = ?", n);
+    this.#sql.exec("UPDATE inbox_messages SET handed = handed + 1 WHERE n = ?", n);
     if (handed > 0) this.#count(channel, ({ again }) => ({ again: again + 1 }));
   }
 
   /** Its answer was taken by the platform: nothing of it is kept. */
   done({ n }: Entry): void {
-    this.#sql.exec("DELETE FROM inbox WHERE n = ?", n);
+    this.#sql.exec("DELETE FROM inbox_messages WHERE n = ?", n);
   }
 
   /** It cannot be answered: it waits for the owner. */
   fail({ n }: Entry, why: string): void {
-    this.#sql.exec("UPDATE inbox SET why = ? WHERE n = ?", why, n);
+    this.#sql.exec("UPDATE inbox_messages SET why = ? WHERE n = ?", why, n);
     this.#sql.exec(
-      `DELETE FROM inbox WHERE why IS NOT NULL AND n NOT IN
-        (SELECT n FROM inbox WHERE why IS NOT NULL ORDER BY n DESC LIMIT ${MOST_FAILED})`,
+      `DELETE FROM inbox_messages WHERE why IS NOT NULL AND n NOT IN
+        (SELECT n FROM inbox_messages WHERE why IS NOT NULL ORDER BY n DESC LIMIT ${MOST_FAILED})`,
     );
   }
 
   /** Lets Hermes have a message again that could not be answered, or all of them. */
   retry(): number {
-    const cursor = this.#sql.exec("UPDATE inbox SET why = NULL, handed = 0 WHERE why IS NOT NULL");
+    const cursor = this.#sql.exec("UPDATE inbox_messages SET why = NULL, handed = 0 WHERE why IS NOT NULL");
     cursor.toArray();
     return cursor.rowsWritten;
   }
@@ -134,7 +138,7 @@ export class Inbox {
   /** What could not be answered, the oldest first; without a word of it. */
   failed(): Unanswered[] {
     const rows = this.#sql.exec<Row>(
-      "SELECT n, channel, received, why FROM inbox WHERE why IS NOT NULL ORDER BY n",
+      "SELECT n, channel, received, why FROM inbox_messages WHERE why IS NOT NULL ORDER BY n",
     );
     return [...rows].map((row) => ({
       n: Number(row["n"]),
@@ -144,11 +148,12 @@ export class Inbox {
     }));
   }
 
-  /** How many messages wait. */
-  waiting(channel?: string): number {
-    const of = channel === undefined ? "" : "AND channel = ?";
-    const words = channel === undefined ? [] : [channel];
-    const [row] = this.#sql.exec<Row>(`SELECT COUNT(*) AS n FROM inbox WHERE why IS NULL ${of}`, ...words);
+  /** How many messages of a channel wait. */
+  waiting(channel: string): number {
+    const [row] = this.#sql.exec<Row>(
+      "SELECT COUNT(*) AS n FROM inbox_messages WHERE why IS NULL AND channel = ?",
+      channel,
+    );
     return Number(row?.["n"] ?? 0);
   }
 
@@ -190,14 +195,21 @@ export class Inbox {
   #forget(now: number): void {
     this.#sql.exec("DELETE FROM inbox_known WHERE at < ?", now - NAMES_KEPT);
     this.#sql.exec("DELETE FROM inbox_sent WHERE at < ?", now - NAMES_KEPT);
-    this.#sql.exec("DELETE FROM inbox WHERE why IS NOT NULL AND received < ?", now - FAILED_KEPT);
+    this.#sql.exec("DELETE FROM inbox_messages WHERE why IS NOT NULL AND received < ?", now - FAILED_KEPT);
   }
+}
+
+/** What is answered one after the other: the messages of a chat, by whatever they come. */
+export function laneOf({ source }: Event): string {
+  return `${source.platform} ${source.chat_id}`;
 }
 
 function entryOf(row: Row): Entry {
   return {
     n: Number(row["n"]),
     channel: String(row["channel"]),
+    lane: String(row["lane"]),
+    isNotice: row["notice"] === 1,
     event: JSON.parse(String(row["event"])) as Event,
     received: Number(row["received"]),
     handed: Number(row["handed"]),

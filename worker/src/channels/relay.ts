@@ -18,6 +18,8 @@ export interface RelayParts {
   port(): { fetch(url: string, init?: RequestInit): Promise<Response> };
   /** Hermes sends something. @returns what the platform calls it. */
   send(platform: string, message: Outgoing, isLast: boolean): Promise<string>;
+  /** Hermes is done with what it was given under this name, whatever it said to it. */
+  processed(id: string): void;
   /** Nobody is heard any more: whoever waits for Hermes asks again what it holds. */
   lost(): void;
 }
@@ -26,6 +28,7 @@ interface Outbound {
   type: string;
   requestId?: string;
   platform?: string;
+  bufferId?: string;
   /** What Hermes was given and has not answered. */
   held?: string[];
   action?: {
@@ -90,6 +93,7 @@ export class Relay {
       const frame = frameOf(data);
       if (frame?.type === "hello") greeted.resolve(frame.held ?? []);
       else if (frame?.type === "outbound") void this.#outbound(socket, frame);
+      else if (frame?.type === "processed") this.#parts.processed(frame.bufferId ?? "");
     });
     socket.addEventListener("close", over);
     socket.addEventListener("error", over);

@@ -6,15 +6,26 @@
 import { digestOf, hex } from "../base/digests.ts";
 import { type Time, within } from "../base/time.ts";
 import { botNumber, TELEGRAM_LONGEST, type TelegramSettings } from "../config/channels.ts";
-import { type Outgoing, type Registration, SendRefused, type Update } from "./channel.ts";
+import {
+  type Channel,
+  type Outgoing,
+  type Registered,
+  type Registration,
+  SendRefused,
+  type Update,
+} from "./channel.ts";
 
 /** An answer to a call comes within so long; milliseconds. */
 const PATIENCE = 15_000;
 /** How long Telegram holds a question for messages when there are none, in seconds. */
 const POLL = 25;
+/** Telegram shows that somebody writes for 5 s. Milliseconds. */
+const TYPING = 4500;
 /** The kinds of updates that are read here. */
 const KINDS = ["message"];
 
+/** Where Telegram sends updates. */
+export const TELEGRAM_PATH = "/channels/telegram";
 /** The header in which Telegram proves that an update is from it. */
 export const TELEGRAM_PROOF = "x-telegram-bot-api-secret-token";
 
@@ -135,7 +146,8 @@ export interface TelegramParts {
 }
 
 /** One bot's calls. */
-export class Telegram {
+export class Telegram implements Channel {
+  readonly showsFor = TYPING;
   readonly #parts: TelegramParts;
 
   constructor(parts: TelegramParts) {
@@ -148,8 +160,20 @@ export class Telegram {
     return me.username ?? "";
   }
 
-  /** Whether, and where, Telegram sends messages. */
-  async registration(): Promise<Registration> {
+  async register(address: string, look: boolean): Promise<Registered> {
+    const wanted = this.#parts.bot.receive === "webhook" ? `${address}${TELEGRAM_PATH}` : "";
+    const found = await this.#registration();
+    const changed = found.address !== wanted;
+    if (changed && !look) await (wanted === "" ? this.unregister() : this.#setWebhook(wanted));
+    return { ...found, changed };
+  }
+
+  /** Has messages kept until they are asked for; none is lost by it. */
+  async unregister(): Promise<void> {
+    await this.#call("deleteWebhook", {});
+  }
+
+  async #registration(): Promise<Registration> {
     const [bot, told] = [await this.name(), await this.#call("getWebhookInfo", {})];
     const info = told as { url?: string; pending_update_count?: number; last_error_message?: string };
     return {
@@ -160,20 +184,15 @@ export class Telegram {
     };
   }
 
-  /** Has messages sent to an address; what waits is sent there, too. */
-  async register(address: string): Promise<void> {
+  /** What waits is sent there, too. */
+  async #setWebhook(url: string): Promise<void> {
     const { token } = this.#parts.bot;
     await this.#call("setWebhook", {
-      url: address,
+      url,
       secret_token: await proofOf(token),
       allowed_updates: KINDS,
       max_connections: 10,
     });
-  }
-
-  /** Has messages kept until they are asked for; none is lost by it. */
-  async unregister(): Promise<void> {
-    await this.#call("deleteWebhook", {});
   }
 
   /** Waits for messages from `offset` on. */
@@ -182,11 +201,6 @@ export class Telegram {
     return (await this.#call("getUpdates", asked, PATIENCE + POLL * 1000)) as TelegramUpdate[];
   }
 
-  /**
-   * Sends a message.
-   * @returns its number.
-   * @throws SendRefused.
-   */
   async send({ chat, thread, text, replyTo }: Outgoing): Promise<string> {
     const sent = (await this.#call("sendMessage", {
       chat_id: chat,
@@ -199,8 +213,7 @@ export class Telegram {
     return String(sent.message_id);
   }
 
-  /** Shows that an answer is being written, for some seconds. */
-  async typing(chat: string, thread: string | null): Promise<void> {
+  async show(chat: string, thread: string | null): Promise<void> {
     const at = thread === null ? {} : { message_thread_id: Number(thread) };
     await this.#call("sendChatAction", { chat_id: chat, action: "typing", ...at });
   }

@@ -15,8 +15,39 @@ const telegram = z.object({
   receive: z._default(z.enum(["", "webhook", "poll"], "must receive by webhook or poll"), ""),
 });
 
+/** A name in an address. */
+const HOOK_NAME = /^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$/;
+
+const hook = z.object({
+  kind: z.enum(["github", "gitlab", "stripe", "svix", "hmac"], "has a webhook of a kind that there is not"),
+  /** Each is good: while a secret is replaced, there are two. */
+  secrets: z.array(z.string().check(z.minLength(8, "has a webhook's secret shorter than 8 characters"))),
+  /** What Hermes is told; empty = that it came, and what. */
+  prompt: z._default(z.string(), ""),
+  /** Of which events; none = of all. */
+  events: z._default(z.array(z.string()), []),
+  /** The session that its deliveries share; empty = each has its own. */
+  session: z._default(z.string(), ""),
+  /** The chat in which Hermes answers it. */
+  chat: z._default(z.nullable(z.object({ platform: z.string(), id: z.string() })), null),
+  /** Whether the prompt itself goes to the chat, and Hermes is not asked. */
+  deliverOnly: z._default(z.boolean(), false),
+});
+
+/** A webhook. */
+export type HookSettings = z.infer<typeof hook>;
+
 /** Reads the declaration; nothing declared is no channel. */
-export const channels = json(z.object({ telegram: z.nullish(telegram) }), "{}");
+export const channels = json(
+  z.object({
+    telegram: z.nullish(telegram),
+    hooks: z._default(
+      z.record(z.string().check(z.regex(HOOK_NAME, "has a webhook of a bad name")), hook),
+      {},
+    ),
+  }),
+  "{}",
+);
 
 /** A Telegram bot. */
 export interface TelegramSettings {
@@ -29,6 +60,8 @@ export interface TelegramSettings {
 /** The channels of one deployment. */
 export interface ChannelSettings {
   telegram: TelegramSettings | null;
+  /** Webhooks, by their names. */
+  hooks: Readonly<Record<string, HookSettings>>;
 }
 
 /**
@@ -40,16 +73,10 @@ export function channelsOf(
   reachable: boolean,
   api: string,
 ): ChannelSettings {
-  const { telegram: bot } = declared;
-  if (bot == null) return { telegram: null };
-  return {
-    telegram: {
-      token: bot.token,
-      allow: bot.allow,
-      receive: bot.receive || (reachable ? "webhook" : "poll"),
-      apiUrl: api || TELEGRAM_API,
-    },
-  };
+  const { telegram: bot, hooks } = declared;
+  const receive = bot?.receive || (reachable ? "webhook" : "poll");
+  const apiUrl = api || TELEGRAM_API;
+  return { telegram: bot == null ? null : { token: bot.token, allow: bot.allow, receive, apiUrl }, hooks };
 }
 
 /** The number of a bot, which is the first part of its token and no secret. */
@@ -80,22 +107,38 @@ export interface Descriptor {
 /** What Telegram takes in one message, in UTF-16 units. */
 export const TELEGRAM_LONGEST = 4096;
 
-const TELEGRAM: Descriptor = {
+const PLAIN = {
   contract_version: 1,
-  platform: "telegram",
-  label: "Telegram",
-  max_message_length: TELEGRAM_LONGEST,
   supports_draft_streaming: false,
   supports_edit: false,
   supports_threads: true,
   markdown_dialect: "plain",
-  len_unit: "utf16",
-};
+} as const;
+
+const DESCRIPTORS: readonly Descriptor[] = [
+  {
+    ...PLAIN,
+    platform: "telegram",
+    label: "Telegram",
+    max_message_length: TELEGRAM_LONGEST,
+    len_unit: "utf16",
+  },
+  { ...PLAIN, platform: "webhook", label: "Webhooks", max_message_length: 16_000, len_unit: "chars" },
+];
 
 /** The bots that Hermes speaks as, by the platform's name -> the bot's number: no secret is in it. */
 export const bots = json(z.record(z.string(), z.string()), "{}");
 
 /** What Hermes is told of them. */
 export function relayed(numbers: Readonly<Record<string, string>>): Relayed[] {
-  return Object.values(numbers).map((botId) => ({ botId, descriptor: TELEGRAM }));
+  return DESCRIPTORS.flatMap((descriptor) => {
+    const botId = numbers[descriptor.platform];
+    return botId === undefined ? [] : [{ botId, descriptor }];
+  });
+}
+
+/** What of the channels must never be shown. */
+export function channelSecrets({ telegram: bot, hooks }: ChannelSettings): string[] {
+  const tokens = bot === null ? [] : [bot.token];
+  return [...tokens, ...Object.values(hooks).flatMap(({ secrets }) => secrets)];
 }

@@ -2,7 +2,7 @@
 /** The Worker's environment, read once and validated; a bad value names its variable. */
 import * as z from "zod/mini";
 import { ApiError } from "../base/errors.ts";
-import { bots, type ChannelSettings, channels, channelsOf } from "./channels.ts";
+import { bots, type ChannelSettings, channelSecrets, channels, channelsOf } from "./channels.ts";
 import {
   declaredAgent,
   httpUrl,
@@ -245,6 +245,5 @@ export function ownBaseUrl(settings: Settings, provider: ProviderName): string {
 /** Every value that must never be shown: the Worker's own secrets and Hermes' further ones. */
 export function secretValues(settings: Settings): string[] {
   const { secrets, hermesSecrets, channels: declared } = settings;
-  const tokens = declared.telegram === null ? [] : [declared.telegram.token];
-  return [...Object.values(secrets), ...Object.values(hermesSecrets), ...tokens];
+  return [...Object.values(secrets), ...Object.values(hermesSecrets), ...channelSecrets(declared)];
 }

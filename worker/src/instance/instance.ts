@@ -7,7 +7,9 @@ import { BOOT_CAUSE } from "../base/headers.ts";
 import type { Lasting } from "../base/lasting.ts";
 import { Log, Redactor } from "../base/log.ts";
 import { realTime } from "../base/time.ts";
+import type { Incoming } from "../channels/channel.ts";
 import { Channels } from "../channels/channels.ts";
+import type { Taken } from "../channels/inbox.ts";
 import { RELAY_PORT } from "../channels/relay.ts";
 import type { TelegramUpdate } from "../channels/telegram.ts";
 import { deployedAgent } from "../config/agent.ts";
@@ -177,6 +179,11 @@ export class HermesInstance extends DurableObject<Env> {
   /** An update of Telegram's, from somebody who may write; it is stored when this returns. */
   async telegram(update: TelegramUpdate): Promise<string> {
     return this.#channels.telegram(update);
+  }
+
+  /** What a webhook was sent by somebody who has its secret; it is stored when this returns. */
+  async hook(name: string, message: Incoming): Promise<Taken> {
+    return this.#channels.hook(name, message);
   }
 
   /** What each channel did, and what could not be answered. Never wakes Hermes. */

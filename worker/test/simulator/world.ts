@@ -50,7 +50,7 @@ const SETTINGS: Settings = {
   hermesEnv: {},
   hermesSecrets: {},
   agent: { archive: "", parts: {} },
-  channels: { telegram: null },
+  channels: { telegram: null, hooks: {} },
   bots: {},
   secrets: {},
 };
