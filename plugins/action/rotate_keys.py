@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -12,10 +13,11 @@ from ..module_utils.cards import Card
 from ..module_utils.cloudflare.client import CloudflareError
 from ..module_utils.worker_client import Unreachable, WorkerClient
 from ..plugin_utils.actions.deployment_action import SETTINGS_OPTION, DeploymentAction
-from ..plugin_utils.actions.rotation import KEYS, Rotation
+from ..plugin_utils.actions.rotation import CHANNEL_SECRETS, KEYS, Rotation
 from ..plugin_utils.actions.status_words import health_words
 from ..plugin_utils.display.table import FULL_CARDS
-from ..plugin_utils.platform import Delivery, delivery_of
+from ..plugin_utils.platform import Delivery, delivery_of, service_of
+from ..plugin_utils.proof import channels
 from ..plugin_utils.proof.chats import Chats
 from ..plugin_utils.proof.health import health
 from ..plugin_utils.proof.secrets import PREVIOUS, differing_secrets, variables_of
@@ -74,6 +76,7 @@ class ActionModule(DeploymentAction):
         proved: dict[str, Any] = {}
         try:
             self._restart_hermes()
+            self._register(client)
             if self.delivered or "gateway_token" in rotation.keys:
                 proved["seconds_to_first_token"] = self._prove(client)
         except Card as card:
@@ -124,6 +127,12 @@ class ActionModule(DeploymentAction):
             self.progress("restarting Hermes with the new keys; requests under way come first")
             self._ask(standing.client, "/api/instance/restart-gateway", "Hermes' restart")
 
+    def _register(self, client: WorkerClient) -> None:
+        """Have platforms prove themselves with what is made of a bot's new token."""
+        if CHANNEL_SECRETS & set(self.delivered):
+            reached = service_of(self.settings, self.deployment, self.runtime).reached
+            channels.register(client, self.settings, reached, look=False)
+
     def _ask(self, client: WorkerClient, path: str, what: str) -> None:
         try:
             with shown(self.delivery.connect(client.token), self.progress):
@@ -167,6 +176,9 @@ class ActionModule(DeploymentAction):
             self.delivery.undo(before, self.rotation.values_of(self.delivered), old)
             if self.rotation.look([old.token]).outdated:
                 self._ask(old, "/api/instance/restart-gateway", "Hermes' restart")
+            # A platform that refuses the old token as well is told of by the next deploy.
+            with contextlib.suppress(Card):
+                self._register(old)
         except Card as failure:
             return Card([*card.problems, *failure.problems], self._so_far())
         self.deployment.end_rotation()

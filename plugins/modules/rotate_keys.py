@@ -23,10 +23,10 @@ options:
     description:
       - Which keys to rotate.
       - V(api_token), V(gateway_token) and V(dashboard_sessions) are made anew each time.
-      - V(provider_keys) and V(secrets) are changed to the values of the inventory, where the Worker holds others.
+      - V(provider_keys), V(secrets) and V(channels) are changed to the inventory's values, where the Worker has others.
     type: list
     elements: str
-    choices: [api_token, gateway_token, provider_keys, secrets, dashboard_sessions]
+    choices: [api_token, gateway_token, provider_keys, secrets, channels, dashboard_sessions]
     required: true
 extends_documentation_fragment:
   - hermes.workers.deployment

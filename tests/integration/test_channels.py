@@ -308,6 +308,19 @@ def test_whoever_is_not_telegram_is_refused(reached: Deployment, telegram: Teleg
     assert reached.instance_state() == "asleep"
 
 
+def test_a_new_token_loses_no_message(reached: Deployment, telegram: Telegram) -> None:
+    proof = telegram.webhook["secret_token"]
+    telegram.token = telegram.token.partition(":")[0] + ":" + "n" * 35
+    reached.variables["hermes_channels"]["telegram"]["token"] = telegram.token
+    message = telegram.write("sent by the old one's proof or the new one's", ANN)
+    play = reached.play("rotate_keys", "-e", "hermes_keys=channels")
+    assert play.code == 0, play.output
+    assert telegram.webhook["secret_token"] != proof
+    telegram.await_answer(message, 120)
+    assert telegram.token not in play.output
+    assert reached.deploy().changed(reached.name) == 0
+
+
 def test_a_channel_that_is_taken_away_is_taken_away_there_too(
     reached: Deployment, telegram: Telegram
 ) -> None:

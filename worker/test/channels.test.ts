@@ -108,6 +108,8 @@ class World {
   readonly called: string[] = [];
   /** What Telegram has for who asks for messages; none is handed out before that offset. */
   readonly updates: TelegramUpdate[] = [];
+  /** Where Telegram sends messages. */
+  webhook = "";
   /** Why Hermes does not start. */
   broken: Error | null = null;
   /** Why Telegram cannot be reached; it is told the address, as a runtime's error may name it. */
@@ -172,6 +174,7 @@ class World {
   #telegram(url: string, body: { chat_id: string; text: string; offset: number }): Response {
     if (url.endsWith("/getUpdates"))
       return Response.json({ ok: true, result: this.updates.filter((one) => one.update_id >= body.offset) });
+    if (url.endsWith("/getWebhookInfo")) return Response.json({ ok: true, result: { url: this.webhook } });
     if (!url.endsWith("/sendMessage")) return Response.json({ ok: true, result: { username: "the_bot" } });
     const refused = this.refusals.shift();
     if (refused !== undefined) return Response.json({ ok: false, ...refused });
@@ -560,6 +563,22 @@ describe("what a channel keeps", () => {
       expect(world.called).not.toContain("setWebhook");
       await world.life().register("https://hermes.example.com", false);
       expect(world.called).toContain("setWebhook");
+    }),
+  );
+
+  it(
+    "is given to a platform anew with a new token, which is not what it proves itself with",
+    inWorld(async (world) => {
+      world.webhook = "https://hermes.example.com/channels/telegram";
+      const of = (token: string) =>
+        world.life({ HERMES_CHANNELS: JSON.stringify({ telegram: { token, allow: ["77"] } }) });
+      const at = "https://hermes.example.com";
+      expect((await of(TOKEN).register(at, false))["telegram"]?.changed).toBe(true);
+      expect((await of(TOKEN).register(at, false))["telegram"]?.changed).toBe(false);
+      const rotated = of(TOKEN.replace("stand-in", "the-next"));
+      expect((await rotated.register(at, true))["telegram"]?.changed).toBe(true);
+      expect((await rotated.register(at, false))["telegram"]?.changed).toBe(true);
+      expect((await rotated.register(at, false))["telegram"]?.changed).toBe(false);
     }),
   );
 });

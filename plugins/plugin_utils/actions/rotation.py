@@ -20,9 +20,10 @@ from ..proof.health import health
 from ..proof.secrets import PREVIOUS, differing_secrets, variables_of
 from ..state.folder import StateFolder, new_token
 
-KEYS = ("api_token", "gateway_token", "provider_keys", "secrets", "dashboard_sessions")
+KEYS = ("api_token", "gateway_token", "provider_keys", "secrets", "channels", "dashboard_sessions")
 PROVIDER_SECRETS = frozenset((*KEY_NAMES.values(), "AI_GATEWAY_TOKEN"))
 FURTHER_SECRETS = frozenset(("HERMES_SECRETS",))
+CHANNEL_SECRETS = frozenset(("HERMES_CHANNELS",))
 
 LOOK_SECONDS = 90.0
 """How long the first look waits: a run that was interrupted may have left a Worker that is just being restarted."""
@@ -186,7 +187,11 @@ class Rotation:
     @cached_property
     def values(self) -> dict[str, str]:
         """The secrets that the Worker has yet to be given, by name."""
-        kinds = {"provider_keys": PROVIDER_SECRETS, "secrets": FURTHER_SECRETS}
+        kinds = {
+            "provider_keys": PROVIDER_SECRETS,
+            "secrets": FURTHER_SECRETS,
+            "channels": CHANNEL_SECRETS,
+        }
         chosen = frozenset().union(*(kinds[key] for key in self.keys if key in kinds))
         wanted = {name: value for name, value in self.given.items() if name in chosen}
         if self.new_token:

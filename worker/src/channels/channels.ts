@@ -104,7 +104,9 @@ export class Channels {
     this.#parts = parts;
     this.#inbox = new Inbox(parts.storage);
     const { telegram: bot } = parts.settings.channels;
-    this.#telegram = bot === null ? null : new Telegram({ bot, time: parts.time, fetch: parts.fetch });
+    const { time, fetch } = parts;
+    this.#telegram =
+      bot === null ? null : new Telegram({ bot, time, fetch, given: this.#inbox.given("telegram") });
     if (this.#telegram !== null) this.#platforms.set("telegram", this.#telegram);
     this.#relay = new Relay({
       time: parts.time,

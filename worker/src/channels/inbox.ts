@@ -182,6 +182,12 @@ export class Inbox {
     this.#kv.put(`offset ${channel}`, offset);
   }
 
+  /** What a platform was last given to prove itself with. */
+  given(channel: string): { get(): string | undefined; put(proof: string): void } {
+    const name = `given ${channel}`;
+    return { get: () => this.#kv.get<string>(name), put: (proof) => this.#kv.put(name, proof) };
+  }
+
   /** What a channel did. */
   counts(channel: string): Counts {
     return this.#kv.get<Counts>(`channel ${channel}`) ?? NO_COUNTS;

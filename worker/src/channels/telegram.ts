@@ -143,6 +143,8 @@ export interface TelegramParts {
   bot: TelegramSettings;
   time: Time;
   fetch(url: string, init: RequestInit): Promise<Response>;
+  /** What Telegram was last given to prove itself with. */
+  given: { get(): string | undefined; put(proof: string): void };
 }
 
 /** One bot's calls. */
@@ -162,9 +164,15 @@ export class Telegram implements Channel {
 
   async register(address: string, look: boolean): Promise<Registered> {
     const wanted = this.#parts.bot.receive === "webhook" ? `${address}${TELEGRAM_PATH}` : "";
+    const { bot, given } = this.#parts;
     const found = await this.#registration();
-    const changed = found.address !== wanted;
-    if (changed && !look) await (wanted === "" ? this.unregister() : this.#setWebhook(wanted));
+    // Telegram does not tell what it proves itself with: after a new token that is the old one's still.
+    const proof = wanted === "" ? "" : await proofOf(bot.token);
+    const changed = found.address !== wanted || (wanted !== "" && given.get() !== proof);
+    if (changed && !look) {
+      await (wanted === "" ? this.unregister() : this.#setWebhook(wanted, proof));
+      given.put(proof);
+    }
     return { ...found, changed };
   }
 
@@ -185,11 +193,10 @@ export class Telegram implements Channel {
   }
 
   /** What waits is sent there, too. */
-  async #setWebhook(url: string): Promise<void> {
-    const { token } = this.#parts.bot;
+  async #setWebhook(url: string, proof: string): Promise<void> {
     await this.#call("setWebhook", {
       url,
-      secret_token: await proofOf(token),
+      secret_token: proof,
       allowed_updates: KINDS,
       max_connections: 10,
     });
