@@ -240,10 +240,12 @@ def read(path: Path) -> bytes:
 def reached(chatty: Deployment, telegram: Telegram) -> Deployment:
     """The same one, with an address at which Telegram reaches it."""
     telegram.reaches[OUTSIDE] = chatty.url
+    calls = len(telegram.calls)
     chatty.variables["hermes_public_url"] = OUTSIDE
     play = chatty.deploy()
     assert telegram.webhook["url"] == f"{OUTSIDE}/channels/telegram"
     assert f"messages come to {OUTSIDE}" in play.output
+    assert "deleteWebhook" not in [method for method, _ in telegram.calls[calls:]]
     return chatty
 
 
