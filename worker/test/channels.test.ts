@@ -335,7 +335,7 @@ describe("a message", () => {
     "that the platform refuses for now is sent again; for good, it is done",
     inWorld(async (world) => {
       const channels = world.life();
-      world.refusals.push({ error_code: 429, parameters: { retry_after: 3 } }, { error_code: 502 });
+      world.refusals.push({ error_code: 429, parameters: { retry_after: 3 } }, { error_code: 401 });
       await channels.telegram(world.update("hello"));
       await settle();
       await world.time.pass(3000);

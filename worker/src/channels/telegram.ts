@@ -231,8 +231,9 @@ export class Telegram implements Channel {
     if (answer.ok) return answer.result;
     const code = answer.error_code ?? 0;
     const wait = (answer.parameters?.retry_after ?? 0) * 1000;
-    // What Telegram has to say of our call is final; of itself, or of too many calls, it is not.
-    const isFinal = code >= 400 && code < 500 && code !== 429 && code !== 409;
+    // What Telegram has to say of our call is final; of itself, of too many calls, or of a token that is just being
+    // replaced, it is not.
+    const isFinal = code >= 400 && code < 500 && ![401, 409, 429].includes(code);
     throw new SendRefused(`Telegram: ${answer.description ?? `${method} failed`}`, isFinal, wait);
   }
 
