@@ -101,7 +101,7 @@ def _secrets(problem: Any, said: Any) -> list[str]:
 def _chat(problem: Any, said: Any, chats: Mapping[str, re.Pattern[str]]) -> dict[str, str] | None:
     if not said:
         return None
-    platform, _, chat = str(said).partition(":")
+    platform, _colon, chat = str(said).partition(":")
     if platform not in chats:
         problem(
             "chat",

@@ -16,10 +16,11 @@ import os
 import shutil
 import tarfile
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from ansible.module_utils.urls import open_url
 
 LOCK = "debian.json"
 FOLDER = "debian"
@@ -95,8 +96,7 @@ def _fetched(package: dict[str, Any], snapshot: str, fetch: Fetch) -> bytes:
 def _fetch(address: str) -> bytes:
     if not address.startswith(("https://", "http://")):
         raise OSError("it is no address of the web")
-    request = urllib.request.Request(address)  # noqa: S310 - just looked at
-    with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:  # noqa: S310
+    with open_url(address, timeout=PATIENCE_SECONDS) as answer:
         content: bytes = answer.read()
         return content
 
