@@ -16,6 +16,10 @@ KEYS = ("kind", "secret", "prompt", "events", "session", "chat", "deliver_only")
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", re.ASCII)
 SHORTEST_SECRET = 8
 MOST_SECRETS = 3
+_FOURS = "(?:[A-Za-z0-9+/]{4})"
+BASE64 = re.compile(f"{_FOURS}+(?:[A-Za-z0-9+/]{{2}}==|[A-Za-z0-9+/]{{3}}=)?")
+ENCODED = "whsec_"
+"""How a secret of Svix's begins that is in base64; the Worker decodes it."""
 
 
 def read_hooks(
@@ -75,7 +79,7 @@ def _hook(
         problem("deliver_only", "is true, but there is no chat.", f"set {shown}.chat, too.")
     return {
         "kind": said.get("kind"),
-        "secrets": _secrets(problem, said.get("secret")),
+        "secrets": _secrets(problem, said.get("secret"), said.get("kind")),
         "prompt": prompt,
         "events": events,
         "session": str(session),
@@ -84,7 +88,7 @@ def _hook(
     }
 
 
-def _secrets(problem: Any, said: Any) -> list[str]:
+def _secrets(problem: Any, said: Any, kind: Any) -> list[str]:
     """Return the secrets that are good, of a text or of a list of some: the new and the old one."""
     secrets = said if isinstance(said, list) else [said]
     if any(key_flaw(one) or len(one) < SHORTEST_SECRET for one in secrets) or not secrets:
@@ -95,7 +99,19 @@ def _secrets(problem: Any, said: Any) -> list[str]:
         )
     elif len(secrets) > MOST_SECRETS:
         problem("secret", f"lists more than {MOST_SECRETS}.", "leave those out that are over.")
+    elif kind == "svix" and any(_is_cut(one) for one in secrets):
+        problem(
+            "secret",
+            f"begins with {ENCODED} and is no base64 after it (the value is not shown).",
+            "copy the whole of it again.",
+        )
     return secrets
+
+
+def _is_cut(secret: str) -> bool:
+    """Tell whether a secret is not what its beginning says."""
+    encoded = secret.removeprefix(ENCODED)
+    return encoded != secret and not BASE64.fullmatch(encoded)
 
 
 def _chat(problem: Any, said: Any, chats: Mapping[str, re.Pattern[str]]) -> dict[str, str] | None:

@@ -203,6 +203,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     (hook(secret="short"), "hermes_channels.hooks.ci.secret", "at least 8"),
     (hook(secret=["x" * 20, None]), "hermes_channels.hooks.ci.secret", "at least 8"),
     (hook(secret=["x" * 20] * 4), "hermes_channels.hooks.ci.secret", "more than 3"),
+    (hook(kind="svix", secret="whsec_cutoff"[:-1]), "hermes_channels.hooks.ci.secret", "no base64"),
     (hook(secret=[]), "hermes_channels.hooks.ci.secret", "at least 8"),
     (hook(prompt=[1]), "hermes_channels.hooks.ci.prompt", "no text"),
     (hook(events="push"), "hermes_channels.hooks.ci.events", "no list"),
