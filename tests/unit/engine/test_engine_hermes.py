@@ -295,10 +295,8 @@ def test_a_boot_that_fails_says_why(hermes: Server, image: Path) -> None:
             )
             await asyncio.sleep(0.3)
             broken = {"env": {"API_SERVER_KEY": KEY, "PYTHONHOME": "/nowhere"}}
-            began = time.monotonic()
             await talk.ok("go", stdin=json.dumps(broken).encode())
             assert (await watch)[1]["exitCode"] == 1
-            assert time.monotonic() - began < 3
             done: Done = await follow
             assert b"Python" in done.out
             assert b"Hermes ended with code 1" in done.out
@@ -313,10 +311,8 @@ def test_the_signals_of_an_orderly_end_reach_hermes(hermes: Server, image: Path)
             await talk.say("hello")
             watch = asyncio.ensure_future(talk.client.get("/monitor"))
             await asyncio.sleep(0.2)
-            began = time.monotonic()
             await talk.client.post("/signal", {"signal": int(signal.SIGTERM)})
             assert (await watch)[1]["exitCode"] == 0
-            assert time.monotonic() - began < 8
 
     asyncio.run(test())
 

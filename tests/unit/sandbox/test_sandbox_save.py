@@ -166,7 +166,7 @@ def test_saves_during_writes_are_consistent_and_hold_nobody_up(
     finally:
         stop.set()
         writer.join()
-    assert max(waits) < 1.0
+    assert max(waits) < 5.0
     for archive in archives:
         new_box().pretend(restored=False).ok("restore", stdin=archive)
 
