@@ -119,10 +119,10 @@ class Server:
         """Return what is on disk of sandboxes."""
         return [path for path in (self.state / "engine" / "disks").iterdir() if path.is_dir()]
 
-    def memory(self) -> "list[str]":
-        """Return the run folders in memory."""
-        shared = Path("/dev/shm")
-        return [path.name for path in shared.glob("hermes-run-*")] if shared.exists() else []
+    def memory(self) -> "list[Path]":
+        """Return the run folders in memory of the disks that there are; other tests have theirs beside them."""
+        shared = [Path("/dev/shm", f"hermes-run-{disk.name}") for disk in self.disks()]
+        return [path for path in shared if path.exists()]
 
     def processes(self) -> "set[int]":
         """Return every process below the engine."""
