@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import secrets
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -215,15 +214,17 @@ def test_an_image_without_hermes_is_told(contained: Contained, tmp_path: Path) -
         # Docker starts the second again and again, so that a command meets one of its ends.
         for foreign in (base, failing, failing):
             engine("tag", foreign, image)
-            for _ in range(5):
+            errors: list[dict[str, str]] = []
+
+            def told(errors: list[dict[str, str]] = errors) -> bool:
                 answer = deployment.call("POST", "/api/instance/restart?force=true")
                 assert answer.status == 503
-                error = answer.json["error"]
+                errors.append(answer.json["error"])
                 # One of its ends may break the runtime's own way to it, which is told as something that passes.
-                if error["code"] != "instance_unavailable":
-                    break
-                time.sleep(3)
-            message = error["message"]
+                return errors[-1]["code"] != "instance_unavailable"
+
+            wait_until(told, "an answer of the boot's")
+            message = errors[-1]["message"]
             assert message.startswith("Hermes did not start: ")
             assert f"{image} is probably not Hermes' image" in message
             assert "deploy again" in message

@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import tarfile
 import urllib.error
@@ -29,7 +30,8 @@ FOLDER = "debian"
 MIRROR = "HERMES_DEBIAN_MIRROR"
 """Variable of the environment that names another mirror, in which `debian` and `debian-security` are."""
 
-USUAL_MIRROR = "https://deb.debian.org"
+APT = Path("/etc/apt")
+"""Where a controller that is a Debian says which mirror it uses."""
 ARCHIVED = "https://snapshot.debian.org/archive"
 """Has every version that there ever was: mirrors drop one when there is a newer one."""
 
@@ -76,8 +78,9 @@ def lay(
 def _fetched(package: dict[str, Any], snapshot: str, fetch: Fetch) -> bytes:
     """Return a package as it was locked, from the mirror, or where all versions are kept."""
     archive, path = package["archive"], package["path"]
-    mirror = os.environ.get(MIRROR, USUAL_MIRROR).rstrip("/")
-    addresses = [f"{mirror}/{archive}/{path}", f"{ARCHIVED}/{archive}/{snapshot}/{path}"]
+    addresses = [
+        f"{base}/{path}" for base in (*_mirrors(archive), f"{ARCHIVED}/{archive}/{snapshot}")
+    ]
     for address in addresses:
         try:
             content = fetch(address)
@@ -91,6 +94,18 @@ def _fetched(package: dict[str, Any], snapshot: str, fetch: Fetch) -> bytes:
             raise DebianError(f"Hash mismatch for {address}")
         return content
     raise AssertionError("the last address answers or raises")
+
+
+def _mirrors(archive: str) -> list[str]:
+    """Return where an archive lies: on the mirror that was named, else on that of this machine's apt, if any."""
+    if named := os.environ.get(MIRROR):
+        return [f"{named.rstrip('/')}/{archive}"]
+    for path in sorted([*APT.glob("sources.list"), *APT.glob("sources.list.d/*")]):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            found = re.search(rf"^[^#]*?(https?://[^\s#]+/{archive})/?(?=\s|$)", line)
+            if found:
+                return [found[1]]
+    return []
 
 
 def _fetch(address: str) -> bytes:

@@ -205,8 +205,16 @@ def test_a_feature_changes_the_images_that_have_it_alone(container: Path) -> Non
     assert after[2] != before[2]
 
 
-def test_programs_of_debian_come_from_where_they_still_are(container: Path, tmp_path: Path) -> None:
+def test_programs_of_debian_come_from_where_they_still_are(
+    container: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = []
+    apt = tmp_path / "apt"
+    (apt / "sources.list.d").mkdir(parents=True)
+    sources = "Types: deb\n# http://old.example/debian\nURIs: http://mirror.example/debian/\n"
+    (apt / "sources.list.d" / "debian.sources").write_text(sources)
+    monkeypatch.setattr(debian, "APT", apt)
+    monkeypatch.delenv(debian.MIRROR, raising=False)
 
     def fetch(address: str) -> bytes:
         asked.append(address)
@@ -217,7 +225,7 @@ def test_programs_of_debian_come_from_where_they_still_are(container: Path, tmp_
     debian.lay(container, ["git", "web"], tmp_path / "debian", fetch)
     path = "pool/main/g/git/git_1_amd64.deb"
     assert asked == [
-        f"https://deb.debian.org/debian/{path}",
+        f"http://mirror.example/debian/{path}",
         f"https://snapshot.debian.org/archive/debian/20260101T000000Z/{path}",
     ]
     found = {
@@ -239,7 +247,7 @@ def test_programs_of_debian_come_from_where_they_still_are(container: Path, tmp_
 
 
 def test_a_program_that_is_not_the_locked_one_is_not_laid(container: Path, tmp_path: Path) -> None:
-    with pytest.raises(debian.DebianError, match="Hash mismatch for https://deb"):
+    with pytest.raises(debian.DebianError, match="Hash mismatch for http"):
         debian.lay(container, ["git"], tmp_path / "debian", lambda _address: PACKAGE + b"!")
     assert list((tmp_path / "debian").iterdir()) == []
 
