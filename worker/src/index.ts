@@ -4,8 +4,15 @@ import { type Context, Hono } from "hono";
 import { cors } from "hono/cors";
 import { ApiError, errorResponse } from "./base/errors.ts";
 import { innerHeaders } from "./base/headers.ts";
-import { hookMessage, LARGEST_HOOK, registrationOf, telegramUpdate, tooManyWait } from "./channels/gate.ts";
-import { TELEGRAM_PATH } from "./channels/telegram.ts";
+import type { Call } from "./channels/channel.ts";
+import {
+  hookMessage,
+  LARGEST,
+  LARGEST_HOOK,
+  received,
+  registrationOf,
+  tooManyWait,
+} from "./channels/gate.ts";
 import { archiveOf, deployedAgent } from "./config/agent.ts";
 import { changesOf } from "./config/configuration.ts";
 import { deployedDigest } from "./config/deployed-digest.ts";
@@ -82,10 +89,13 @@ app.get("/", (c) =>
 
 app.get(IDENTITY, identify);
 
-app.post(TELEGRAM_PATH, async (c) => {
-  const update = await telegramUpdate(c.req.raw.headers, () => readBody(c.req.raw), c.var.settings);
-  if (update !== null) await hermes(c, (it) => it.telegram(update));
-  return c.body(null, 200);
+app.all("/channels/:name{[a-z]{1,20}}", async (c, next) => {
+  const name = c.req.param("name");
+  const taken = await received(name, callOf(c), c.var.settings);
+  if (taken === null) return next();
+  const { answer, told } = taken;
+  if (told !== null) await hermes(c, (it) => it.receive(name, told));
+  return answer;
 });
 
 app.post("/hooks/:name{[a-z0-9-]{1,40}}", async (c) => {
@@ -219,6 +229,20 @@ app.notFound((c) => {
 app.onError((error, c) =>
   errorResponse(noteFailure(c, countFailure(c.req.raw, c.var.settings, error)), c.var.requestId),
 );
+
+/** A request that may be of a platform. */
+function callOf(c: Context<App>): Call {
+  const { method, headers } = c.req.raw;
+  const { pathname, search, origin } = new URL(c.req.url);
+  return {
+    method,
+    // What a tunnel or a proxy leads here has another address outside.
+    url: `${c.var.settings.channels.address || origin}${pathname}${search}`,
+    headers,
+    body: async () => new Uint8Array((await readBody(c.req.raw, LARGEST)) ?? new ArrayBuffer(0)),
+    now: Date.now(),
+  };
+}
 
 /** Sends a request on to Hermes, and wakes it for that. */
 async function toHermes(c: Context<App>): Promise<Response> {

@@ -5,9 +5,10 @@ import { hex } from "../src/base/digests.ts";
 import { Log, Redactor } from "../src/base/log.ts";
 import type { Incoming } from "../src/channels/channel.ts";
 import { Channels } from "../src/channels/channels.ts";
-import { hmacKey, isGenuine, messageOf } from "../src/channels/hooks.ts";
+import { isGenuine, messageOf } from "../src/channels/hooks.ts";
 import { MOST } from "../src/channels/inbox.ts";
-import { proofOf, TELEGRAM_PROOF, type TelegramUpdate } from "../src/channels/telegram.ts";
+import { proofOf, TELEGRAM_PROOF, type TelegramUpdate } from "../src/channels/platforms/telegram.ts";
+import { hmacKey } from "../src/channels/signatures.ts";
 import type { HookSettings } from "../src/config/channels.ts";
 import { type Env, settingsOf } from "../src/config/settings.ts";
 import { anew, ask, askWith, env, refusal, woken } from "./helpers.ts";
@@ -201,7 +202,7 @@ describe("a message", () => {
     "is answered, and nothing of it is kept",
     inWorld(async (world) => {
       const channels = world.life();
-      expect(await channels.telegram(world.update("hello"))).toBe("new");
+      expect(await channels.receive("telegram", world.update("hello"))).toEqual(["new"]);
       await settle();
       expect(world.sent).toEqual([
         expect.objectContaining({
@@ -222,13 +223,13 @@ describe("a message", () => {
     inWorld(async (world) => {
       const channels = world.life();
       const update = world.update("hello");
-      expect(await channels.telegram(update)).toBe("new");
-      expect(await channels.telegram(update)).toBe("known");
+      expect(await channels.receive("telegram", update)).toEqual(["new"]);
+      expect(await channels.receive("telegram", update)).toEqual(["known"]);
       await settle();
-      expect(await world.life().telegram(update)).toBe("known");
+      expect(await world.life().receive("telegram", update)).toEqual(["known"]);
       // Platforms try again for a day.
       await world.time.pass(24 * 3600_000);
-      expect(await world.life().telegram(update)).toBe("known");
+      expect(await world.life().receive("telegram", update)).toEqual(["known"]);
       await settle();
       expect(world.sent).toHaveLength(1);
     }),
@@ -239,9 +240,12 @@ describe("a message", () => {
     inWorld(async (world) => {
       world.hermes.answers = null;
       const channels = world.life();
-      await channels.telegram(world.update("one"));
-      await channels.telegram(world.update("two"));
-      await channels.telegram(world.update("other", { chat: { id: -500, type: "group" }, text: "/other" }));
+      await channels.receive("telegram", world.update("one"));
+      await channels.receive("telegram", world.update("two"));
+      await channels.receive(
+        "telegram",
+        world.update("other", { chat: { id: -500, type: "group" }, text: "/other" }),
+      );
       await settle();
       expect(world.hermes.given.map(({ event }) => event?.text)).toEqual(["one", "/other"]);
       world.hermes.say(world.hermes.given[0] as Frame, "done");
@@ -255,7 +259,7 @@ describe("a message", () => {
     inWorld(async (world) => {
       world.hermes.answers = null;
       const channels = world.life();
-      await channels.telegram(world.update("poison"));
+      await channels.receive("telegram", world.update("poison"));
       for (let death = 0; death < 4; death++) {
         await settle();
         world.hermes.die();
@@ -282,7 +286,7 @@ describe("a message", () => {
     inWorld(async (world) => {
       world.broken = new Error(`no image for ${TOKEN}`);
       const channels = world.life();
-      await channels.telegram(world.update("hello", { message_thread_id: 5 }));
+      await channels.receive("telegram", world.update("hello", { message_thread_id: 5 }));
       for (let minute = 0; minute < 18; minute++) {
         await settle();
         expect(world.sent).toHaveLength(minute < 14 ? 0 : world.sent.length);
@@ -298,7 +302,7 @@ describe("a message", () => {
     "is taken up by the object's next life; of what Hermes is at, it is not given a second one",
     inWorld(async (world) => {
       world.hermes.answers = null;
-      await world.life().telegram(world.update("hello"));
+      await world.life().receive("telegram", world.update("hello"));
       await settle();
       world.life().resume();
       await settle();
@@ -314,7 +318,7 @@ describe("a message", () => {
     "whose answer Hermes says twice is answered once",
     inWorld(async (world) => {
       world.hermes.answers = null;
-      await world.life().telegram(world.update("hello"));
+      await world.life().receive("telegram", world.update("hello"));
       await settle();
       const [frame] = world.hermes.given as [Frame];
       world.hermes.say(frame, "one answer");
@@ -336,7 +340,7 @@ describe("a message", () => {
     inWorld(async (world) => {
       const channels = world.life();
       world.refusals.push({ error_code: 429, parameters: { retry_after: 3 } }, { error_code: 401 });
-      await channels.telegram(world.update("hello"));
+      await channels.receive("telegram", world.update("hello"));
       await settle();
       await world.time.pass(3000);
       await settle();
@@ -344,7 +348,7 @@ describe("a message", () => {
       await settle();
       expect(world.sent).toHaveLength(1);
       world.refusals.push({ error_code: 403, description: "Forbidden: bot was blocked by the user" });
-      await channels.telegram(world.update("blocked"));
+      await channels.receive("telegram", world.update("blocked"));
       await settle();
       expect(channels.views()["telegram"]).toMatchObject({ waiting: 0 });
       expect(channels.views()["telegram"]?.trouble).toContain("blocked by the user");
@@ -356,12 +360,12 @@ describe("a message", () => {
     inWorld(async (world) => {
       world.hermes.answers = null;
       const channels = world.life();
-      await channels.telegram(world.update("a long one"));
+      await channels.receive("telegram", world.update("a long one"));
       const elsewhere = { chat: { id: -500, type: "group" } };
-      await channels.telegram(world.update("/other", elsewhere));
+      await channels.receive("telegram", world.update("/other", elsewhere));
       await settle();
-      await channels.telegram(world.update("/later", elsewhere));
-      await channels.telegram(world.update("/stop"));
+      await channels.receive("telegram", world.update("/later", elsewhere));
+      await channels.receive("telegram", world.update("/stop"));
       await settle();
       const given = world.hermes.given.map(({ event }) => event?.text);
       expect(given).toEqual(["a long one", "/other", "/stop"]);
@@ -373,7 +377,8 @@ describe("a message", () => {
     inWorld(async (world) => {
       world.broken = new Error("not yet");
       const channels = world.life();
-      for (let number = 0; number < MOST + 3; number++) await channels.telegram(world.update("more"));
+      for (let number = 0; number < MOST + 3; number++)
+        await channels.receive("telegram", world.update("more"));
       expect(channels.views()["telegram"]).toMatchObject({ waiting: MOST, dropped: 3 });
     }),
   );
@@ -387,8 +392,8 @@ describe("a turn", () => {
     inWorld(async (world) => {
       world.hermes.answers = null;
       const channels = world.life();
-      await channels.telegram(world.update("hang"));
-      await channels.telegram(world.update("next"));
+      await channels.receive("telegram", world.update("hang"));
+      await channels.receive("telegram", world.update("next"));
       for (let time = 0; time < 4; time++) {
         await settle();
         expect(world.sent).toEqual([]);
@@ -408,8 +413,8 @@ describe("a turn", () => {
     inWorld(async (world) => {
       world.hermes.answers = null;
       const channels = world.life();
-      await channels.telegram(world.update("one"));
-      await channels.telegram(world.update("two"));
+      await channels.receive("telegram", world.update("one"));
+      await channels.receive("telegram", world.update("two"));
       await settle();
       const [frame] = world.hermes.given as [Frame];
       for (const text of ["a part", "another"]) {
@@ -429,8 +434,8 @@ describe("a turn", () => {
     inWorld(async (world) => {
       world.hermes.answers = null;
       const channels = world.life();
-      await channels.telegram(world.update("one"));
-      await channels.telegram(world.update("two"));
+      await channels.receive("telegram", world.update("one"));
+      await channels.receive("telegram", world.update("two"));
       await settle();
       const [one] = world.hermes.given as [Frame];
       world.hermes.say(one, "done");
@@ -449,12 +454,12 @@ describe("a turn", () => {
     "is of the boot that runs: the line to the one before is closed",
     inWorld(async (world) => {
       const channels = world.life();
-      await channels.telegram(world.update("one"));
+      await channels.receive("telegram", world.update("one"));
       await settle();
-      await channels.telegram(world.update("two"));
+      await channels.receive("telegram", world.update("two"));
       await settle();
       world.key = "of the next boot";
-      await channels.telegram(world.update("three"));
+      await channels.receive("telegram", world.update("three"));
       await settle();
       expect(world.hermes.keys).toEqual(["Bearer k", "Bearer of the next boot"]);
       expect(world.hermes.closed).toEqual(["Bearer k"]);
@@ -467,7 +472,7 @@ describe("a turn", () => {
     inWorld(async (world) => {
       world.hermes.answers = null;
       const channels = world.life();
-      await channels.telegram(world.update("hello"));
+      await channels.receive("telegram", world.update("hello"));
       await settle();
       world.refusals.push(...Array<object>(60).fill({ error_code: 502, description: "Bad Gateway" }));
       world.hermes.say(world.hermes.given[0] as Frame, "an answer");
@@ -486,7 +491,7 @@ describe("a turn", () => {
     "tells Hermes from where it is",
     inWorld(async (world) => {
       const group = { chat: { id: -500, type: "supergroup", title: "Us" }, message_thread_id: 9 };
-      await world.life().telegram(world.update("/hello", group));
+      await world.life().receive("telegram", world.update("/hello", group));
       await settle();
       expect(world.hermes.given[0]?.event?.source).toEqual({
         platform: "telegram",
@@ -509,7 +514,7 @@ describe("what a channel keeps", () => {
       world.broken = new Error("no image");
       const channels = world.life();
       for (let number = 1; number <= 103; number++)
-        await channels.telegram(world.update("hello", { chat: { id: number, type: "private" } }));
+        await channels.receive("telegram", world.update("hello", { chat: { id: number, type: "private" } }));
       await settle();
       world.time.jump(16 * 60_000);
       await world.time.pass(2000);
@@ -519,7 +524,7 @@ describe("what a channel keeps", () => {
       expect(Math.max(...kept.map(({ n }) => n))).toBe(103);
       await world.time.pass(8 * 24 * 3600_000);
       world.broken = null;
-      await channels.telegram(world.update("hello"));
+      await channels.receive("telegram", world.update("hello"));
       expect(channels.failed()).toEqual([]);
     }),
   );
@@ -529,7 +534,7 @@ describe("what a channel keeps", () => {
     inWorld(async (world) => {
       const channels = world.life();
       world.unreachable = (url) => new Error(`connection to ${url} refused`);
-      await channels.telegram(world.update("hello"));
+      await channels.receive("telegram", world.update("hello"));
       await settle();
       await world.time.pass(60_000);
       await settle();
@@ -698,7 +703,7 @@ describe("a webhook", () => {
       world.hermes.answers = null;
       const channels = world.life();
       for (let n = 0; n < 6; n++) channels.hook("ci", (await made({ n })) as Incoming);
-      await channels.telegram(world.update("hello"));
+      await channels.receive("telegram", world.update("hello"));
       await settle();
       expect(world.hermes.given).toHaveLength(5);
       world.hermes.fallSilent(world.hermes.given[0] as Frame);
@@ -713,7 +718,7 @@ describe("a webhook", () => {
       world.hermes.answers = null;
       const channels = world.life();
       const chat = { platform: "telegram", id: "77" };
-      await channels.telegram(world.update("hello"));
+      await channels.receive("telegram", world.update("hello"));
       channels.hook("ci", (await made({ n: 1 }, { chat })) as Incoming);
       channels.hook("ci", (await made({ n: 2 }, { chat, deliverOnly: true, prompt: "n {n}" })) as Incoming);
       await settle();
@@ -747,7 +752,7 @@ describe("what is for nobody", () => {
     ["a picture", { text: undefined, photo: [{}] }, "answer"],
   ])("%s message", async (_name, more, taken) => {
     await inWorld(async (world) => {
-      expect(await world.life().telegram(world.update("hello", more))).toBe(taken);
+      expect(await world.life().receive("telegram", world.update("hello", more))).toEqual([taken]);
       await settle();
       expect(world.sent).toHaveLength(taken === "nothing" ? 0 : 1);
       expect(world.hermes.given).toHaveLength(taken === "new" ? 1 : 0);
@@ -781,7 +786,7 @@ describe("the Worker", () => {
 
   it("takes no update that is larger than a platform sends", async () => {
     const large = JSON.stringify({ update_id: 1, x: "x".repeat(256 * 1024) });
-    expect(await refusal(await post(large))).toMatchObject({ status: 400, code: "bad_update" });
+    expect(await refusal(await post(large))).toMatchObject({ status: 413, code: "body_too_large" });
   });
 
   it.each(["", "{}", "[]", "nonsense", '{"update_id": "x"}'])("takes no update that is %j", async (body) => {

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What a channel is: a platform by which people write to Hermes, and what it says of itself. */
+import { ApiError } from "../base/errors.ts";
+import type { Time } from "../base/time.ts";
+import type { Bytes } from "./signatures.ts";
 
 /** Where a message is from; Hermes makes the key of its session of this. */
 export interface Source {
@@ -74,8 +77,52 @@ export interface Registration {
   waiting: number;
 }
 
+/** What somebody sent who says to be a platform. */
+export interface Call {
+  method: string;
+  /** As the platform knows it. */
+  url: string;
+  headers: Headers;
+  /** Read only from whoever may be the platform. */
+  body(): Promise<Bytes>;
+  /** Milliseconds since the epoch. */
+  now: number;
+}
+
+/** What a platform is answered, and what of its call the instance is told; `null` = nothing. */
+export interface Received {
+  answer: Response;
+  told: object | null;
+}
+
+/** What a channel works with. */
+export interface PlatformParts {
+  time: Time;
+  fetch(url: string, init: RequestInit): Promise<Response>;
+  /** What the platform was last given to prove itself with. */
+  given: { get(): string | undefined; put(proof: string): void };
+}
+
+/** One kind of channel: all that is known of a platform is in its file in `platforms/`. */
+export interface Platform<S> {
+  /** The methods by which it sends; of others its address knows nothing. */
+  readonly methods: readonly string[];
+  /**
+   * Takes a call: whoever sent it has to prove to be the platform, and of strangers the instance is not told.
+   * @throws ApiError 404 `no_channel`; 401 `bad_signature`; 400 `bad_update`.
+   */
+  receive(call: Call, settings: S): Promise<Received>;
+  open(settings: S, parts: PlatformParts): Channel;
+}
+
 /** A platform by which people write. */
 export interface Channel {
+  /** How messages come. */
+  readonly receives: "webhook" | "poll";
+  /** Reads what the instance was told of a call. */
+  read(told: object): Promise<Update[]>;
+  /** Waits for updates from a number on, where it is asked for them. */
+  updates?(offset: number): Promise<{ id: number; told: object }[]>;
   /** How long it shows that somebody writes, in milliseconds; 0 = it does not. */
   readonly showsFor: number;
   /**
@@ -99,3 +146,22 @@ export interface Channel {
 
 /** What a platform says, and whether that had to be, or would have to be, changed. */
 export type Registered = Registration & { changed: boolean };
+
+/** The refusal for a channel that there is not. */
+export function noChannel(): ApiError {
+  return new ApiError({ status: 404, code: "no_channel", message: "There is no such channel here." });
+}
+
+/** The refusal for whoever does not prove to be the platform. */
+export function badSignature(): ApiError {
+  return new ApiError({
+    status: 401,
+    code: "bad_signature",
+    message: "This does not prove to be from the platform.",
+  });
+}
+
+/** The refusal for what is no update. */
+export function badUpdate(cause?: unknown): ApiError {
+  return new ApiError({ status: 400, code: "bad_update", message: "This is no update, or no JSON.", cause });
+}

@@ -20,8 +20,8 @@ import {
   type Update,
 } from "./channel.ts";
 import { type Counts, type Entry, Inbox, laneOf, type Taken, type Unanswered } from "./inbox.ts";
+import { opened } from "./platforms/platforms.ts";
 import { Relay } from "./relay.ts";
-import { readUpdate, Telegram, type TelegramUpdate } from "./telegram.ts";
 
 /** A Hermes that does not start is tried again for so long, in milliseconds; then the person is told. */
 const START_PATIENCE = 900_000;
@@ -87,14 +87,12 @@ export class Channels {
   readonly #parts: ChannelsParts;
   readonly #inbox: Inbox;
   readonly #relay: Relay;
-  readonly #telegram: Telegram | null;
-  readonly #platforms = new Map<string, Channel>();
+  readonly #platforms: ReadonlyMap<string, Channel>;
   /** What is being answered, one after the other each. */
   readonly #lanes = new Map<string, Promise<void>>();
   readonly #hooks = new Places(MOST_HOOKS);
   readonly #turns = new Map<number, Turn>();
-  #name: Promise<string> | null = null;
-  #polling: Promise<void> | null = null;
+  readonly #polling = new Map<string, Promise<void>>();
   /** What is on its way to a platform, by what it is. */
   readonly #sending = new Map<string, Promise<string>>();
   /** Why a channel does not work, as far as is known. */
@@ -103,11 +101,8 @@ export class Channels {
   constructor(parts: ChannelsParts) {
     this.#parts = parts;
     this.#inbox = new Inbox(parts.storage);
-    const { telegram: bot } = parts.settings.channels;
     const { time, fetch } = parts;
-    this.#telegram =
-      bot === null ? null : new Telegram({ bot, time, fetch, given: this.#inbox.given("telegram") });
-    if (this.#telegram !== null) this.#platforms.set("telegram", this.#telegram);
+    this.#platforms = opened(parts.settings, (name) => ({ time, fetch, given: this.#inbox.given(name) }));
     this.#relay = new Relay({
       time: parts.time,
       port: () => parts.port(),
@@ -125,17 +120,18 @@ export class Channels {
     this.#poll();
   }
 
-  /** Takes an update of Telegram's in; it is stored when this returns. */
-  async telegram(update: TelegramUpdate): Promise<Taken | Update["kind"]> {
-    const { telegram: bot } = this.#parts.settings.channels;
-    if (bot === null || this.#telegram === null) return "nothing";
-    const read = readUpdate(update, bot, isGroup(update) ? await this.#botName() : "");
-    if (read.kind === "answer") {
-      const { chat, thread, message, text } = read;
-      const told = this.#send("telegram", { chat, thread, text, replyTo: message }).catch(() => undefined);
-      this.#parts.life.stay(told);
-    }
-    return read.kind === "message" ? this.#take("telegram", read.message) : read.kind;
+  /** Takes in what a platform sent; it is stored when this returns. */
+  async receive(name: string, told: object): Promise<(Taken | Update["kind"])[]> {
+    const updates = (await this.#platforms.get(name)?.read(told)) ?? [];
+    return updates.map((read) => {
+      if (read.kind === "message") return this.#take(name, read.message);
+      if (read.kind === "answer") {
+        const { chat, thread, message, text } = read;
+        const sent = this.#send(name, { chat, thread, text, replyTo: message }).catch(() => undefined);
+        this.#parts.life.stay(sent);
+      }
+      return read.kind;
+    });
   }
 
   /** Takes in what a webhook was sent, by its name; it is stored when this returns. */
@@ -145,14 +141,13 @@ export class Channels {
 
   /** What each channel is and did. */
   views(): Record<string, ChannelView> {
-    const { telegram, hooks } = this.#parts.settings.channels;
-    const named = Object.keys(hooks).map((name) => `hooks/${name}`);
-    const all = [...(telegram === null ? [] : ["telegram"]), ...named];
+    const named = Object.keys(this.#parts.settings.channels.hooks).map((name) => `hooks/${name}`);
+    const all = [...this.#platforms.keys(), ...named];
     return Object.fromEntries(
       all.map((name) => [
         name,
         {
-          receives: name === "telegram" ? (telegram?.receive ?? "webhook") : "webhook",
+          receives: this.#platforms.get(name)?.receives ?? "webhook",
           waiting: this.#inbox.waiting(name),
           trouble: this.#troubles.get(name) ?? null,
           ...this.#inbox.counts(name),
@@ -431,40 +426,34 @@ export class Channels {
     return platform;
   }
 
-  #botName(): Promise<string> {
-    this.#name ??= (this.#telegram?.name() ?? Promise.resolve("")).catch(() => {
-      this.#name = null;
-      return "";
-    });
-    return this.#name;
-  }
-
-  /** Asks Telegram for messages, where it cannot send them. */
+  /** Asks the platforms for messages that cannot send them. */
   #poll(): void {
-    const { telegram: bot } = this.#parts.settings.channels;
-    if (bot?.receive !== "poll" || this.#telegram === null || this.#polling !== null) return;
-    this.#polling = this.#pollForEver(this.#telegram);
-    this.#parts.life.stay(this.#polling);
+    for (const [name, channel] of this.#platforms) {
+      if (channel.receives !== "poll" || this.#polling.has(name)) continue;
+      const polling = this.#pollForEver(name, channel);
+      this.#polling.set(name, polling);
+      this.#parts.life.stay(polling);
+    }
   }
 
-  async #pollForEver(telegram: Telegram): Promise<void> {
+  async #pollForEver(name: string, channel: Channel): Promise<void> {
     const { time, log } = this.#parts;
     for (let pause = SHORTEST_PAUSE; ; ) {
       try {
         const asked = time.now();
-        const updates = await telegram.updates(this.#inbox.offset("telegram"));
-        for (const update of updates) {
-          await this.telegram(update);
-          this.#inbox.moveOffset("telegram", update.update_id + 1);
+        const updates = (await channel.updates?.(this.#inbox.offset(name))) ?? [];
+        for (const { id, told } of updates) {
+          await this.receive(name, told);
+          this.#inbox.moveOffset(name, id + 1);
         }
-        this.#troubles.delete("telegram");
+        this.#troubles.delete(name);
         pause = SHORTEST_PAUSE;
         // A server that does not hold the question is not asked all the time.
         if (updates.length === 0) await time.sleep(Math.max(0, asked + SHORTEST_PAUSE - time.now()));
       } catch (error) {
         const why = error instanceof SendRefused ? error.message : "its messages could not be read";
-        if (this.#troubles.get("telegram") !== why) log.warn("channel_trouble", { channel: "telegram", why });
-        this.#troubles.set("telegram", why);
+        if (this.#troubles.get(name) !== why) log.warn("channel_trouble", { channel: name, why });
+        this.#troubles.set(name, why);
         await time.sleep(Math.max(pause, error instanceof SendRefused ? error.retryAfter : 0));
         pause = Math.min(pause * 2, LONGEST_PAUSE);
       }
@@ -497,8 +486,4 @@ class Places {
       else next();
     }
   }
-}
-
-function isGroup({ message }: TelegramUpdate): boolean {
-  return message !== undefined && message.chat.type !== "private";
 }

@@ -4,49 +4,27 @@
  * an answer: the instance is not even asked.
  */
 import * as z from "zod/mini";
-import { isEqual } from "../base/digests.ts";
 import { ApiError } from "../base/errors.ts";
 import type { Settings } from "../config/settings.ts";
-import type { Incoming } from "./channel.ts";
+import { badSignature, badUpdate, type Call, type Incoming, noChannel, type Received } from "./channel.ts";
 import { isGenuine, isSigned, messageOf } from "./hooks.ts";
-import { proofOf, readUpdate, TELEGRAM_PROOF, type TelegramUpdate } from "./telegram.ts";
+import { receiver } from "./platforms/platforms.ts";
 
-/** The largest update that is read, in bytes; Telegram's own are far smaller. */
-const LARGEST = 256 * 1024;
+/** The largest update that is read, in bytes; the platforms' own are far smaller. */
+export const LARGEST = 256 * 1024;
 
 /** The largest delivery to a webhook, in bytes, as Hermes' own take them. */
 export const LARGEST_HOOK = 1024 * 1024;
 
-const updateSchema = z.looseObject({ update_id: z.number(), message: z.optional(z.looseObject({})) });
-
 /**
- * Reads what Telegram sent.
- * @param body is read from whoever has proved to be Telegram only.
- * @returns `null` when there is nothing for Hermes in it.
+ * Takes what was sent to a platform's address.
+ * @returns `null` where no platform sends.
  * @throws ApiError 404 `no_channel`; 401 `bad_signature`; 400 `bad_update`.
  */
-export async function telegramUpdate(
-  headers: Headers,
-  body: () => Promise<ArrayBuffer | null>,
-  settings: Settings,
-): Promise<TelegramUpdate | null> {
-  const { telegram: bot } = settings.channels;
-  if (bot?.receive !== "webhook") throw noChannel();
-  const proof = headers.get(TELEGRAM_PROOF) ?? "";
-  if (!isEqual(proof, await proofOf(bot.token))) throw badSignature();
-  const update = read(await body());
-  // Whether a group's message is for the bot is known by its name alone: the instance looks again.
-  const { kind, ...more } = readUpdate(update, bot, "");
-  return kind === "nothing" && "why" in more && more.why !== "not for the bot" ? null : update;
-}
-
-function read(body: ArrayBuffer | null): TelegramUpdate {
-  if (body === null || body.byteLength > LARGEST) throw badUpdate();
-  try {
-    return updateSchema.parse(JSON.parse(new TextDecoder().decode(body))) as unknown as TelegramUpdate;
-  } catch (error) {
-    throw badUpdate(error);
-  }
+export async function received(name: string, call: Call, settings: Settings): Promise<Received | null> {
+  const taken = receiver(name, settings);
+  if (taken === undefined || !taken.methods.includes(call.method)) return null;
+  return taken.receive(call);
 }
 
 /**
@@ -106,20 +84,4 @@ export function registrationOf(body: ArrayBuffer | null): z.infer<typeof registr
       cause: error,
     });
   }
-}
-
-function noChannel(): ApiError {
-  return new ApiError({ status: 404, code: "no_channel", message: "There is no such channel here." });
-}
-
-function badSignature(): ApiError {
-  return new ApiError({
-    status: 401,
-    code: "bad_signature",
-    message: "This does not prove to be from the platform.",
-  });
-}
-
-function badUpdate(cause?: unknown): ApiError {
-  return new ApiError({ status: 400, code: "bad_update", message: "This is no update, or no JSON.", cause });
 }

@@ -6,17 +6,14 @@
 import { digestOf, hex } from "../base/digests.ts";
 import type { HookSettings } from "../config/channels.ts";
 import type { Incoming, Source } from "./channel.ts";
+import { AGE, type Bytes, hmacKey, joined, ofBase64, ofHex, plain } from "./signatures.ts";
 
-/** A signature with a time in it is good for so long, either way; milliseconds. */
-const AGE = 300_000;
 /** The longest text that is made of a delivery, and of one thing in it. */
 const LONGEST = 16_000;
 const LONGEST_PART = 4000;
 
 /** A secret of Svix's in base64; the controller refuses one that only begins like it. */
 const ENCODED = /^whsec_((?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?)$/;
-
-const encoder = new TextEncoder();
 
 /** What a sender sent. */
 export interface Delivery {
@@ -46,9 +43,7 @@ interface Kind {
 }
 
 type Json = Record<string, unknown>;
-type Bytes = Uint8Array<ArrayBuffer>;
 
-const plain = (secret: string) => encoder.encode(secret) as Bytes;
 const COMMON = plain("the same text");
 const typeOf = (_: Headers, told: Json) => String(told["event_type"] ?? told["type"] ?? "");
 
@@ -226,25 +221,4 @@ function at(value: unknown, path: string): unknown {
 
 function timed(at: string, text: Bytes, signatures: Bytes[]): Signed | null {
   return /^\d{1,12}$/.test(at) ? { text, signatures, at: Number(at) * 1000 } : null;
-}
-
-function joined(before: string, body: Bytes): Bytes {
-  const head = encoder.encode(before);
-  const whole = new Uint8Array(head.byteLength + body.byteLength);
-  whole.set(head);
-  whole.set(body, head.byteLength);
-  return whole;
-}
-
-function ofHex(text: string): Bytes {
-  return new Uint8Array((text.match(/../g) ?? []).map((pair) => Number.parseInt(pair, 16)));
-}
-
-function ofBase64(text: string): Bytes {
-  return Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
-}
-
-/** A key to sign with, and to verify in time that tells nothing about how close a signature came. */
-export function hmacKey(key: Bytes): Promise<CryptoKey> {
-  return crypto.subtle.importKey("raw", key, { name: "HMAC", hash: "SHA-256" }, false, ["sign", "verify"]);
 }

@@ -57,26 +57,39 @@ export interface TelegramSettings {
   apiUrl: string;
 }
 
+/** What each platform needs; each is known by its name. */
+export interface PlatformSettings {
+  telegram: TelegramSettings;
+}
+
+/** A platform's name, as Hermes and the inventory call it. */
+export type PlatformName = keyof PlatformSettings;
+
 /** The channels of one deployment. */
 export interface ChannelSettings {
-  telegram: TelegramSettings | null;
+  platforms: Readonly<Partial<PlatformSettings>>;
+  /** Where this deployment is reached from outside, where the request itself does not tell; empty = it does. */
+  address: string;
   /** Webhooks, by their names. */
   hooks: Readonly<Record<string, HookSettings>>;
 }
 
 /**
+ * @param address where a deployment on this machine is reached from outside; empty = nowhere.
  * @param reachable whether the platforms can send to this deployment.
  * @param api a server of Telegram's API in place of its own; empty = its own.
  */
 export function channelsOf(
   declared: z.infer<typeof channels>,
+  address: string,
   reachable: boolean,
   api: string,
 ): ChannelSettings {
   const { telegram: bot, hooks } = declared;
   const receive = bot?.receive || (reachable ? "webhook" : "poll");
   const apiUrl = api || TELEGRAM_API;
-  return { telegram: bot == null ? null : { token: bot.token, allow: bot.allow, receive, apiUrl }, hooks };
+  const platforms = bot == null ? {} : { telegram: { token: bot.token, allow: bot.allow, receive, apiUrl } };
+  return { platforms, address, hooks };
 }
 
 /** The number of a bot, which is the first part of its token and no secret. */
@@ -138,7 +151,8 @@ export function relayed(numbers: Readonly<Record<string, string>>): Relayed[] {
 }
 
 /** What of the channels must never be shown. */
-export function channelSecrets({ telegram: bot, hooks }: ChannelSettings): string[] {
-  const tokens = bot === null ? [] : [bot.token];
+export function channelSecrets({ platforms, hooks }: ChannelSettings): string[] {
+  const { telegram: bot } = platforms;
+  const tokens = bot === undefined ? [] : [bot.token];
   return [...tokens, ...Object.values(hooks).flatMap(({ secrets }) => secrets)];
 }

@@ -176,6 +176,7 @@ function parse(env: Env): Settings {
     agent: out.HERMES_AGENT,
     channels: channelsOf(
       out.HERMES_CHANNELS,
+      out.HERMES_PUBLIC_URL,
       out.HERMES_PLATFORM === "cloudflare" || out.HERMES_PUBLIC_URL !== "",
       out.HERMES_TELEGRAM_API_URL,
     ),

@@ -11,7 +11,6 @@ import type { Incoming } from "../channels/channel.ts";
 import { Channels } from "../channels/channels.ts";
 import type { Taken } from "../channels/inbox.ts";
 import { RELAY_PORT } from "../channels/relay.ts";
-import type { TelegramUpdate } from "../channels/telegram.ts";
 import { deployedAgent } from "../config/agent.ts";
 import { deployedDigest } from "../config/deployed-digest.ts";
 import { buildGo, NO_KEYS } from "../config/hermes-config.ts";
@@ -176,9 +175,9 @@ export class HermesInstance extends DurableObject<Env> {
     await this.#lifecycle.onAlarm();
   }
 
-  /** An update of Telegram's, from somebody who may write; it is stored when this returns. */
-  async telegram(update: TelegramUpdate): Promise<string> {
-    return this.#channels.telegram(update);
+  /** What a platform sent, from somebody who may write; it is stored when this returns. */
+  async receive(name: string, told: object): Promise<void> {
+    await this.#channels.receive(name, told);
   }
 
   /** What a webhook was sent by somebody who has its secret; it is stored when this returns. */

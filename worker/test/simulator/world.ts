@@ -50,7 +50,7 @@ const SETTINGS: Settings = {
   hermesEnv: {},
   hermesSecrets: {},
   agent: { archive: "", parts: {} },
-  channels: { telegram: null, hooks: {} },
+  channels: { platforms: {}, address: "", hooks: {} },
   bots: {},
   secrets: {},
 };

@@ -3,17 +3,25 @@
  * Telegram: what a bot is sent, and what it sends. Only text goes to Hermes; of anything else the person is told so at
  * once. Facts: core.telegram.org/bots/api.
  */
-import { digestOf, hex } from "../base/digests.ts";
-import { type Time, within } from "../base/time.ts";
-import { botNumber, TELEGRAM_LONGEST, type TelegramSettings } from "../config/channels.ts";
+import * as z from "zod/mini";
+import { digestOf, hex, isEqual } from "../../base/digests.ts";
+import { within } from "../../base/time.ts";
+import { botNumber, TELEGRAM_LONGEST, type TelegramSettings } from "../../config/channels.ts";
 import {
+  badSignature,
+  badUpdate,
+  type Call,
   type Channel,
+  noChannel,
   type Outgoing,
+  type Platform,
+  type PlatformParts,
+  type Received,
   type Registered,
   type Registration,
   SendRefused,
   type Update,
-} from "./channel.ts";
+} from "../channel.ts";
 
 /** An answer to a call comes within so long; milliseconds. */
 const PATIENCE = 15_000;
@@ -25,7 +33,7 @@ const TYPING = 4500;
 const KINDS = ["message"];
 
 /** Where Telegram sends updates. */
-export const TELEGRAM_PATH = "/channels/telegram";
+const TELEGRAM_PATH = "/channels/telegram";
 /** The header in which Telegram proves that an update is from it. */
 export const TELEGRAM_PROOF = "x-telegram-bot-api-secret-token";
 
@@ -71,8 +79,36 @@ export async function proofOf(token: string): Promise<string> {
   return hex(await digestOf(`telegram webhook ${token}`));
 }
 
+const updateSchema = z.looseObject({ update_id: z.number(), message: z.optional(z.looseObject({})) });
+
+/** Telegram, for the table of the platforms. */
+export const telegram: Platform<TelegramSettings> = {
+  methods: ["POST"],
+  receive,
+  open: (bot, parts) => new Telegram(bot, parts),
+};
+
+async function receive(call: Call, bot: TelegramSettings): Promise<Received> {
+  if (bot.receive !== "webhook") throw noChannel();
+  const proof = call.headers.get(TELEGRAM_PROOF) ?? "";
+  if (!isEqual(proof, await proofOf(bot.token))) throw badSignature();
+  const update = parsed(await call.body());
+  // Whether a group's message is for the bot is known by its name alone: the instance looks again.
+  const { kind, ...more } = readUpdate(update, bot, "");
+  const isForNobody = kind === "nothing" && "why" in more && more.why !== "not for the bot";
+  return { answer: new Response(null, { status: 200 }), told: isForNobody ? null : update };
+}
+
+function parsed(body: Uint8Array): TelegramUpdate {
+  try {
+    return updateSchema.parse(JSON.parse(new TextDecoder().decode(body))) as unknown as TelegramUpdate;
+  } catch (error) {
+    throw badUpdate(error);
+  }
+}
+
 /** Reads an update. Who is not allowed learns nothing, not even that. */
-export function readUpdate(update: TelegramUpdate, bot: TelegramSettings, name: string): Update {
+function readUpdate(update: TelegramUpdate, bot: TelegramSettings, name: string): Update {
   const { message } = update;
   const from = message?.from;
   if (message === undefined || from === undefined || from.is_bot === true)
@@ -138,36 +174,46 @@ interface Answer {
   parameters?: { retry_after?: number };
 }
 
-/** What the client works with. */
-export interface TelegramParts {
-  bot: TelegramSettings;
-  time: Time;
-  fetch(url: string, init: RequestInit): Promise<Response>;
-  /** What Telegram was last given to prove itself with. */
-  given: { get(): string | undefined; put(proof: string): void };
-}
-
 /** One bot's calls. */
-export class Telegram implements Channel {
+class Telegram implements Channel {
   readonly showsFor = TYPING;
-  readonly #parts: TelegramParts;
+  readonly receives: "webhook" | "poll";
+  readonly #bot: TelegramSettings;
+  readonly #parts: PlatformParts;
+  #name: Promise<string> | null = null;
 
-  constructor(parts: TelegramParts) {
+  constructor(bot: TelegramSettings, parts: PlatformParts) {
+    this.#bot = bot;
     this.#parts = parts;
+    this.receives = bot.receive;
   }
 
-  /** The bot's name. */
-  async name(): Promise<string> {
+  async read(told: object): Promise<Update[]> {
+    const update = told as TelegramUpdate;
+    const isGroup = update.message !== undefined && update.message.chat.type !== "private";
+    return [readUpdate(update, this.#bot, isGroup ? await this.#knownName() : "")];
+  }
+
+  /** The bot's name; empty while Telegram does not tell it. */
+  #knownName(): Promise<string> {
+    this.#name ??= this.#askName().catch(() => {
+      this.#name = null;
+      return "";
+    });
+    return this.#name;
+  }
+
+  async #askName(): Promise<string> {
     const me = (await this.#call("getMe", {})) as { username?: string };
     return me.username ?? "";
   }
 
   async register(address: string, look: boolean): Promise<Registered> {
-    const wanted = this.#parts.bot.receive === "webhook" ? `${address}${TELEGRAM_PATH}` : "";
-    const { bot, given } = this.#parts;
+    const wanted = this.#bot.receive === "webhook" ? `${address}${TELEGRAM_PATH}` : "";
+    const { given } = this.#parts;
     const found = await this.#registration();
     // Telegram does not tell what it proves itself with: after a new token that is the old one's still.
-    const proof = wanted === "" ? "" : await proofOf(bot.token);
+    const proof = wanted === "" ? "" : await proofOf(this.#bot.token);
     const changed = found.address !== wanted || (wanted !== "" && given.get() !== proof);
     if (changed && !look) {
       await (wanted === "" ? this.unregister() : this.#setWebhook(wanted, proof));
@@ -182,7 +228,7 @@ export class Telegram implements Channel {
   }
 
   async #registration(): Promise<Registration> {
-    const [bot, told] = [await this.name(), await this.#call("getWebhookInfo", {})];
+    const [bot, told] = [await this.#askName(), await this.#call("getWebhookInfo", {})];
     const info = told as { url?: string; pending_update_count?: number; last_error_message?: string };
     return {
       bot,
@@ -203,9 +249,10 @@ export class Telegram implements Channel {
   }
 
   /** Waits for messages from `offset` on. */
-  async updates(offset: number): Promise<TelegramUpdate[]> {
+  async updates(offset: number): Promise<{ id: number; told: object }[]> {
     const asked = { offset, timeout: POLL, allowed_updates: KINDS };
-    return (await this.#call("getUpdates", asked, PATIENCE + POLL * 1000)) as TelegramUpdate[];
+    const found = await this.#call("getUpdates", asked, PATIENCE + POLL * 1000);
+    return (found as TelegramUpdate[]).map((told) => ({ id: told.update_id, told }));
   }
 
   async send({ chat, thread, text, replyTo }: Outgoing): Promise<string> {
@@ -238,9 +285,10 @@ export class Telegram implements Channel {
   }
 
   async #ask(method: string, body: object, patience: number): Promise<Answer> {
-    const { bot, fetch, time } = this.#parts;
+    const { fetch, time } = this.#parts;
+    const { apiUrl, token } = this.#bot;
     const left = new AbortController();
-    const call = fetch(`${bot.apiUrl}/bot${bot.token}/${method}`, {
+    const call = fetch(`${apiUrl}/bot${token}/${method}`, {
       method: "POST",
       headers: { "content-type": "application/json" },
       body: JSON.stringify(body),

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+/** The platforms by which people write: one row here, one file beside, one row where settings are read. */
+import type { PlatformName, PlatformSettings } from "../../config/channels.ts";
+import type { Settings } from "../../config/settings.ts";
+import {
+  type Call,
+  type Channel,
+  noChannel,
+  type Platform,
+  type PlatformParts,
+  type Received,
+} from "../channel.ts";
+import { telegram } from "./telegram.ts";
+
+const PLATFORMS: { readonly [N in PlatformName]: Platform<PlatformSettings[N]> } = { telegram };
+
+const NAMES = Object.keys(PLATFORMS) as PlatformName[];
+
+/** Who takes what is sent to a platform's address; `undefined` for what is no platform. */
+export function receiver(
+  name: string,
+  { channels }: Settings,
+): { methods: readonly string[]; receive(call: Call): Promise<Received> } | undefined {
+  const of = <N extends PlatformName>(known: N) => {
+    const declared = channels.platforms[known];
+    const { methods, receive } = PLATFORMS[known];
+    return {
+      methods,
+      receive: async (call: Call) => {
+        if (declared === undefined) throw noChannel();
+        return receive(call, declared);
+      },
+    };
+  };
+  return Object.hasOwn(PLATFORMS, name) ? of(name as PlatformName) : undefined;
+}
+
+/** The channels that are declared, by their names. */
+export function opened(
+  { channels }: Settings,
+  partsOf: (name: PlatformName) => PlatformParts,
+): Map<string, Channel> {
+  const found = new Map<string, Channel>();
+  const open = <N extends PlatformName>(name: N) => {
+    const declared = channels.platforms[name];
+    if (declared !== undefined) found.set(name, PLATFORMS[name].open(declared, partsOf(name)));
+  };
+  for (const name of NAMES) open(name);
+  return found;
+}

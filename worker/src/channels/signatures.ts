@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+/** How senders sign: what they sign, how signatures are written, and whether one is good. */
+
+/** A signature with a time in it is good for so long, either way; milliseconds. */
+export const AGE = 300_000;
+
+/** Bytes of their own. */
+export type Bytes = Uint8Array<ArrayBuffer>;
+
+const encoder = new TextEncoder();
+
+/** A text as bytes. */
+export function plain(text: string): Bytes {
+  return encoder.encode(text) as Bytes;
+}
+
+/** What is signed where something stands before the body. */
+export function joined(before: string, body: Bytes): Bytes {
+  const head = encoder.encode(before);
+  const whole = new Uint8Array(head.byteLength + body.byteLength);
+  whole.set(head);
+  whole.set(body, head.byteLength);
+  return whole;
+}
+
+/** Bytes of hexadecimal digits. */
+export function ofHex(text: string): Bytes {
+  return new Uint8Array((text.match(/../g) ?? []).map((pair) => Number.parseInt(pair, 16)));
+}
+
+/** Bytes of base64. */
+export function ofBase64(text: string): Bytes {
+  return Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
+}
+
+/** A key to sign with, and to verify in time that tells nothing about how close a signature came. */
+export function hmacKey(key: Bytes): Promise<CryptoKey> {
+  return crypto.subtle.importKey("raw", key, { name: "HMAC", hash: "SHA-256" }, false, ["sign", "verify"]);
+}
