@@ -147,13 +147,22 @@ export class World implements Witness {
     if (lost.length > 0) this.wrong(`a boot began without the saved turns ${lost.join(", ")}`);
   }
 
-  /** A backup that was brought takes the place of what was there, and gives up what it does not have. */
+  /**
+   * A backup that was brought takes the place of what was there, and gives up what it does not have. Until Hermes runs
+   * with it, what was there before may come back.
+   */
   #mayBeBrought(box: Box): void {
     const brought = this.#brought.find((turns) => turns.join() === box.home.turns.join());
     if (brought === undefined || [...this.#durable].every((turn) => brought.includes(turn))) return;
     for (const turn of [...this.#durable, ...this.#answered])
       if (!brought.includes(turn)) this.#excused.add(turn);
-    this.#durable = new Set(brought);
+    this.#durable = new Set(brought.filter((turn) => this.#durable.has(turn)));
+  }
+
+  /** Hermes runs with what was brought. */
+  #tookOver(brought: string[]): void {
+    const turns = this.engine.box?.home.turns ?? [];
+    if (brought.every((turn) => turns.includes(turn))) for (const turn of brought) this.#durable.add(turn);
   }
 
   read(box: Box, digest: string): void {
@@ -358,6 +367,7 @@ export class World implements Witness {
       .then(
         () => {
           if (poison !== null) this.wrong(`${id} succeeded although nobody can have it`);
+          else this.#tookOver(older);
         },
         (error: unknown) => {
           if (!(error instanceof ObjectGone)) this.#refused(id, error);
