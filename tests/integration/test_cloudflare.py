@@ -192,9 +192,11 @@ def test_destroy_keeps_a_backup_and_leaves_nothing_else(cloud: Cloud) -> None:
     assert zone.routes and zone.records
     start = len(cloud.plane.calls)
     listed = cloud.play(
-        "destroy", "leaving", "--check", "-e", "hermes_confirm=yes", "-e", "hermes_forget=no"
+        "destroy", "leaving", "--check", "-e", "hermes_confirm=yes", "-e", "hermes_forget=yes"
     )
     assert "delete  Worker leaving" in listed.output
+    assert "keep    nothing of Hermes' memory (hermes_forget)" in listed.output
+    assert "a last backup" not in listed.output
     assert cloud.writes(start) == []
 
     asked = cloud.play("destroy", "leaving")
@@ -204,6 +206,7 @@ def test_destroy_keeps_a_backup_and_leaves_nothing_else(cloud: Cloud) -> None:
 
     gone = cloud.play("destroy", "leaving", "-e", "hermes_confirm=yes", "-e", "hermes_forget=no")
     assert gone.code == 0, gone.output
+    assert "keep    a last backup in" in gone.output
     assert "leaving" not in account.workers
     assert not any("leaving" in one.name for one in account.applications.values())
     assert not zone.routes

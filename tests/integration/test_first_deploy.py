@@ -143,6 +143,7 @@ def test_a_key_that_is_exported_then_is_what_the_provider_is_asked_with(
         done = clone.make("deploy", more=address, **NO_PROXY_THERE, **key)
         assert done.returncode == 0, done.stdout
         assert "deployed and verified" in done.stdout
+        assert re.search(r"key +ANTHROPIC_API_KEY +\(environment\)", done.stdout), done.stdout
         assert clone.local.chat("And now?").said.strip() == "The stand-in heard: And now?"
         last = provider.seen[-1]
         assert last.headers["x-api-key"] == provider.key

@@ -100,6 +100,19 @@ def test_what_comes_next_works(deployed: str, shell: Shell) -> None:
     assert "printed: Hermes" in shell.ok(logs)
 
 
+def test_the_plan_says_where_each_value_came_from(deployed: str, printed: Deployment) -> None:
+    """What `-e` said is not laid to the inventory, nor to a default."""
+    for row, value, source in (
+        ("name", "printed", "the host's name"),
+        ("address", printed.url, "-e"),
+        ("model", "custom/small", "-e"),
+        ("key", "CUSTOM_API_KEY", "-e"),
+        ("sleeps after", "4h", "default"),
+    ):
+        found = re.search(rf"^  {row} +(\S+) +\((.+)\)$", deployed, re.MULTILINE)
+        assert found and found.groups() == (value, source), (row, found)
+
+
 def test_an_endpoint_without_counts_is_noted(deployed: str) -> None:
     assert "deployed and verified" in deployed
     assert "note         the endpoint tells no token counts" in deployed
