@@ -20,6 +20,7 @@ from test_survival import processes
 
 from tests.cloudflare import ControlPlane
 from tests.standins.provider import Provider
+from tests.standins.slack import Slack
 from tests.standins.telegram import Telegram
 from tests.standins.webhooks import Sender, send
 
@@ -242,15 +243,31 @@ def read(path: Path) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def reached(chatty: Deployment, telegram: Telegram) -> Deployment:
-    """The same one, with an address at which Telegram reaches it."""
+def slack() -> Iterator[Slack]:
+    with Slack() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def reached(chatty: Deployment, telegram: Telegram, slack: Slack) -> Deployment:
+    """The same one, with an address at which Telegram reaches it, and platforms that need one."""
     telegram.reaches[OUTSIDE] = chatty.url
     calls = len(telegram.calls)
     chatty.variables["hermes_public_url"] = OUTSIDE
+    chatty.variables["hermes_channels"] |= {
+        "slack": {
+            "token": slack.token,
+            "signing_secret": slack.secret,
+            "allow": ["U0ANN00"],
+            "api_url": slack.url,
+        },
+    }
     play = chatty.deploy()
     assert telegram.webhook["url"] == f"{OUTSIDE}/channels/telegram"
     assert f"messages come to {OUTSIDE}" in play.output
     assert "deleteWebhook" not in [method for method, _ in telegram.calls[calls:]]
+    told = f"slack        @hermes, messages come to {OUTSIDE}/channels/slack (to be said at api.slack.com/apps"
+    assert told in play.output
     return chatty
 
 
@@ -262,6 +279,30 @@ def test_a_webhook_is_set_once_and_put_right_again(reached: Deployment, telegram
     assert telegram.webhook["url"].startswith("https://somebody")
     assert reached.deploy().changed(reached.name) == 1
     assert telegram.webhook["url"] == f"{OUTSIDE}/channels/telegram"
+
+
+def test_slack_wakes_hermes_and_is_answered_where_it_asked_once(
+    reached: Deployment, slack: Slack
+) -> None:
+    slack.set_request_url(f"{reached.url}/channels/slack")
+    assert reached.call("POST", "/api/instance/sleep").status == 200
+    slack.write("let me in", "U0EVE00", "D0EVE00")
+    forged = slack.event("forged", "U0ANN00", "D0ANN00")[1]
+    assert slack.send(slack.request_url, forged + b" ", slack.signed(forged))[0] == 401
+    old = slack.signed(forged, time.time() - 400)
+    assert slack.send(slack.request_url, forged, old)[0] == 401
+    assert reached.instance_state() == "asleep"
+    slack.write("good morning", "U0ANN00", "D0ANN00")
+    direct = slack.await_posted("good morning")
+    assert (direct.channel, direct.thread) == ("D0ANN00", None)
+    slack.busy["C0GENERAL"] = 1
+    asked = slack.write("what is new", "U0ANN00", "C0GENERAL", twice=True)
+    assert slack.await_posted("what is new").thread == asked
+    assert slack.command("/hermes", "by a command", "U0ANN00", "C0ELSEWHERE") == (200, b"")
+    assert slack.await_posted("by a command").by_command
+    wait_until(lambda: nothing_waits(reached), "an end to all of them")
+    said = [one.text for one in slack.posted]
+    assert len(said) == 3, said
 
 
 def test_a_hundred_deliveries_of_ten_messages_are_ten_turns(

@@ -180,7 +180,7 @@ app.post("/api/instance/channels/register", async (c) => {
   return hermes(c, (it) => it.registerChannels(c.var.requestId, address, look));
 });
 app.post("/api/instance/channels/unregister", (c) =>
-  hermes(c, (it) => it.unregisterChannels(c.var.requestId)),
+  hermes(c, (it) => it.unregisterChannels(c.var.requestId, c.req.queries("name") ?? [])),
 );
 app.get("/api/instance/backups", (c) => hermes(c, (it) => it.backups(c.var.requestId)));
 app.post("/api/instance/backups", (c) => hermes(c, (it) => it.backUp(c.var.requestId)));

@@ -530,7 +530,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "hermes_channels",
         Secret("HERMES_CHANNELS"),
-        "[by what people write to Hermes](channels.md) besides its API: `telegram: {token: ..., allow: [...]}`, and"
+        "[by what people write to Hermes](channels.md) besides its API: `telegram: {token: ..., allow: [...]}`,"
+        " `slack: {token: ..., signing_secret: ..., allow: [...]}`, and"
         " [webhooks](channels.md#webhooks): `hooks: {NAME: {kind: ..., secret: ...}}`. Their secrets are held by the"
         " Worker only",
         default="`{}`",

@@ -5,43 +5,67 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from .hooks import read_hooks
-from .values import Reader, key_flaw
+from .platforms import PLATFORMS, TELEGRAM_TOKEN, Platform
+from .values import Reader, key_flaw, url_flaw
 
 VARIABLE = "hermes_channels"
-CHANNELS = ("telegram", "hooks")
+CHANNELS = (*PLATFORMS, "hooks")
 RECEIVES = ("webhook", "poll")
-TELEGRAM_KEYS = ("token", "allow", "receive")
-TELEGRAM_TOKEN = re.compile(r"(\d{1,20}):[\w-]{20,100}", re.ASCII)
-"""A bot's number and its secret (core.telegram.org/bots/features#botfather)."""
-TELEGRAM_ID = re.compile(r"-?\d{1,20}", re.ASCII)
-"""A person's number, or a group's, which is negative."""
+OWN_API = "api_url"
+"""Where a platform's API is served, for who has one of their own; Telegram's is a variable."""
 
 
-def read_channels(reader: Reader, *, on_cloudflare: bool) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the channels as the Worker reads them, and of each the number of its bot.
+@dataclass
+class Channels:
+    """What was declared.
+
+    worker: as the Worker reads it; bots: of each channel whom Hermes speaks as there, which is no secret; apis: servers
+    of platforms' APIs that are the owner's.
+    """
+
+    worker: dict[str, Any] = field(default_factory=dict)
+    bots: dict[str, str] = field(default_factory=dict)
+    apis: list[str] = field(default_factory=list)
+
+
+def read_channels(reader: Reader, *, on_cloudflare: bool) -> Channels:
+    """Return the channels that are declared.
 
     on_cloudflare: whether platforms reach the Worker in any case, and one that asks them would be paid for. What is
     wrong is noted by the reader; no value of a token is in its words.
     """
     declared = reader.mapping(VARIABLE)
-    channels: dict[str, Any] = {}
-    bots: dict[str, str] = {}
+    read = Channels()
+    chats = {}
     reader.known(VARIABLE, declared, CHANNELS, "a channel")
-    telegram = _part(reader, declared, "telegram", "token: and allow:")
-    if telegram is not None:
-        _way(reader, telegram.get("receive"), on_cloudflare)
-        channels["telegram"], bots["telegram"] = _telegram(reader, telegram)
+    for name, platform in PLATFORMS.items():
+        needs = " and ".join(
+            f"{key}:" for key in (*(part.name for part in platform.parts), "allow")
+        )
+        said = _part(reader, declared, name, needs)
+        if said is None:
+            continue
+        chats[name] = platform.who
+        found = _platform(reader, name, platform, said)
+        if name == "telegram":
+            found["receive"] = _receive(reader, said.get("receive"), on_cloudflare)
+            match = TELEGRAM_TOKEN.fullmatch(str(found["token"]))
+            read.bots[name] = match.group(1) if match else ""
+        else:
+            read.bots[name] = str(found.get(platform.bot) or "worker")
+            _reached(reader, name, platform, on_cloudflare)
+            read.apis += [found["apiUrl"]] if "apiUrl" in found else []
+        read.worker[name] = found
     hooks = _part(reader, declared, "hooks", "a name for each: with kind: and secret:")
     if hooks:
-        chats = {"telegram": TELEGRAM_ID} if telegram is not None else {}
-        channels["hooks"] = read_hooks(reader, f"{VARIABLE}.hooks", hooks, chats)
-        bots["webhook"] = "worker"
-    return channels, bots
+        read.worker["hooks"] = read_hooks(reader, f"{VARIABLE}.hooks", hooks, chats)
+        read.bots["webhook"] = "worker"
+    return read
 
 
 def _part(
@@ -55,33 +79,64 @@ def _part(
     return None
 
 
-def _telegram(reader: Reader, said: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    shown = f"{VARIABLE}.telegram"
-    reader.known(shown, said, TELEGRAM_KEYS, "a setting of it")
-    token = said.get("token")
-    match = None if key_flaw(token) else TELEGRAM_TOKEN.fullmatch(str(token))
-    if match is None:
+def _platform(
+    reader: Reader, name: str, platform: Platform, said: Mapping[str, Any]
+) -> dict[str, Any]:
+    shown = f"{VARIABLE}.{name}"
+    further = "receive" if name == "telegram" else OWN_API
+    keys = (*(part.name for part in platform.parts), "allow", further)
+    reader.known(shown, said, keys, "a setting of it")
+    found: dict[str, Any] = {}
+    for part in platform.parts:
+        given = said.get(part.name)
+        values = given if part.several and isinstance(given, list) else [given]
+        # A number is text to the platforms.
+        texts = [str(one) if type(one) is int and not part.secret else one for one in values]
+        if not texts or any(key_flaw(one) or not part.pattern.fullmatch(one) for one in texts):
+            hidden = " (the value is not shown)" if part.secret else ""
+            vaulted = ", vaulted" if part.secret else ""
+            reader.problem(
+                f"{shown}.{part.name}",
+                f"{part.flaw}{hidden}.",
+                f"{part.remedy}, and set {shown}.{part.name}{vaulted}.",
+                "channels",
+            )
+        found[part.worker] = texts if part.several else texts[0]
+    found["allow"] = _allowed(reader, shown, platform, said.get("allow"))
+    if name != "telegram" and said.get(OWN_API):
+        url = str(said[OWN_API]).rstrip("/")
+        if flaw := url_flaw(url):
+            remedy = (
+                f"leave {shown}.{OWN_API} out, or set it to an address of {platform.label}'s API."
+            )
+            reader.problem(f"{shown}.{OWN_API}", flaw, remedy, "channels")
+        else:
+            found["apiUrl"] = url
+    return found
+
+
+def _reached(reader: Reader, name: str, platform: Platform, on_cloudflare: bool) -> None:
+    """Note a platform that sends its messages, and does not reach this machine."""
+    if not on_cloudflare and not reader.given("hermes_public_url"):
         reader.problem(
-            f"{shown}.token",
-            "is no token of a bot: a number, a colon, a secret (the value is not shown).",
-            f"ask @BotFather in Telegram for one (/newbot), and set {shown}.token, vaulted.",
+            f"{VARIABLE}.{name}",
+            f"is declared, but {platform.label} does not reach this machine, and cannot be asked for messages.",
+            "set hermes_public_url to where a tunnel or proxy leads here from.",
             "channels",
         )
-    receive = said.get("receive") or ""
+
+
+def _receive(reader: Reader, receive: Any, on_cloudflare: bool) -> str:
+    """Return how messages of Telegram's come; empty = as the deployment can be reached."""
+    shown = f"{VARIABLE}.telegram.receive"
     if receive and receive not in RECEIVES:
         reader.problem(
-            f"{shown}.receive",
+            shown,
             f"is not one of {', '.join(RECEIVES)}.",
-            f"leave {shown}.receive out, or set it to one of {', '.join(RECEIVES)}.",
+            f"leave {shown} out, or set it to one of {', '.join(RECEIVES)}.",
             "channels",
         )
-    allow = _allowed(reader, shown, said.get("allow"))
-    return {"token": token, "allow": allow, "receive": receive}, match.group(1) if match else ""
-
-
-def _way(reader: Reader, receive: Any, on_cloudflare: bool) -> None:
-    shown = f"{VARIABLE}.telegram.receive"
-    if receive == "poll" and on_cloudflare:
+    elif receive == "poll" and on_cloudflare:
         reader.problem(
             shown,
             "is poll: a Worker on Cloudflare that asks for messages never rests, and is paid for it all day.",
@@ -96,20 +151,19 @@ def _way(reader: Reader, receive: Any, on_cloudflare: bool) -> None:
             " asked for.",
             "channels",
         )
+    return receive or ""
 
 
-def _allowed(reader: Reader, shown: str, said: Any) -> list[str]:
-    """Return who may write, by number. Nobody is refused: a channel for nobody is a mistake."""
+def _allowed(reader: Reader, shown: str, platform: Platform, said: Any) -> list[str]:
+    """Return who may write. Nobody is refused: a channel for nobody is a mistake."""
     allowed = [str(one) for one in said] if isinstance(said, list) else []
     if not allowed or any(
-        isinstance(one, bool) or not TELEGRAM_ID.fullmatch(str(one)) for one in said
+        isinstance(one, bool) or not platform.who.fullmatch(str(one)) for one in said
     ):
         reader.problem(
             f"{shown}.allow",
-            "lists nobody who may write."
-            if not allowed
-            else "lists something other than numbers: names in Telegram change hands.",
-            f"list your own number in {shown}.allow (@userinfobot tells it), and those of others or of groups.",
+            platform.whom if allowed else "lists nobody who may write.",
+            f"{platform.ask}, in {shown}.allow.",
             "channels",
         )
     return allowed

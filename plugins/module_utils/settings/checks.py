@@ -100,7 +100,7 @@ class Checker(Reader):
         if self.settings.public_url.startswith("http:"):
             self.problem(
                 "hermes_public_url",
-                "is without TLS, and Telegram sends messages to https addresses only.",
+                "is without TLS, and platforms send messages to https addresses only.",
                 "set hermes_public_url to an address like https://hermes.example.com.",
                 "channels",
             )
@@ -513,11 +513,10 @@ class Checker(Reader):
             )
         self._secret("hermes_ai_gateway_token", "AI_GATEWAY_TOKEN")
         self._further_secrets()
-        channels, self.settings.bots = read_channels(
-            self, on_cloudflare=self.settings.platform == "cloudflare"
-        )
-        if channels:
-            self.secrets["HERMES_CHANNELS"] = canonical(channels)
+        read = read_channels(self, on_cloudflare=self.settings.platform == "cloudflare")
+        self.settings.bots, self.settings.channel_apis = read.bots, read.apis
+        if read.worker:
+            self.secrets["HERMES_CHANNELS"] = canonical(read.worker)
 
     def _secret(self, variable: str, name: str) -> None:
         """Keep a secret, or note what is wrong with it under the name by which it was given."""

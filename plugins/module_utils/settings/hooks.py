@@ -125,5 +125,7 @@ def _chat(problem: Any, said: Any, chats: Mapping[str, re.Pattern[str]]) -> dict
             "write it as telegram:123456789, and declare that channel in hermes_channels.",
         )
     elif not chats[platform].fullmatch(chat):
-        problem("chat", f"is no chat of {platform}.", f"write it as {platform}: and its number.")
+        problem(
+            "chat", f"is no chat of {platform}.", f"write it as {platform}: and its number or id."
+        )
     return {"platform": platform, "id": chat}

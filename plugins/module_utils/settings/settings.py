@@ -19,6 +19,8 @@ class Settings(Fields):
     """Where Cloudflare serves the API; empty on this machine."""
     bots: dict[str, str] = field(default_factory=dict)
     """Channel -> number of the bot that Hermes speaks as there, which is no secret."""
+    channel_apis: list[str] = field(default_factory=list)
+    """Servers of platforms' APIs that are the owner's, besides Telegram's."""
     deployments: int = 1
     """How many of the account share what Cloudflare's plan includes."""
     agent: dict[str, Any] = field(default_factory=dict)

@@ -73,12 +73,12 @@ CHANNELS = {
     "TEAMS_": ("Teams", "microsoft-teams-apps"),
 }
 """How the names of a channel's settings begin -> the channel, and the package that Hermes' adapter for it needs."""
-OURS = frozenset({"Telegram"})
+OURS = frozenset({"Telegram", "Slack"})
 """The channels that hermes_channels knows, which wake Hermes."""
 REMEDIES = {
     "Telegram": " hermes_channels reaches it, asleep too.",
     "Discord": " hermes_features: [messaging] brings it, for while Hermes is awake.",
-    "Slack": " hermes_features: [messaging] brings it, for while Hermes is awake.",
+    "Slack": " hermes_channels reaches it, asleep too.",
 }
 """What else there is for a channel."""
 RELAY = "GATEWAY_RELAY_URL"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...module_utils.cards import Card
+from ...module_utils.settings.platforms import PLATFORMS
 from ...module_utils.settings.settings import Settings
 from ...module_utils.worker_client import Unreachable, WorkerClient
 
@@ -27,19 +28,32 @@ def register(
     body = {"address": url, "look": look}
     try:
         answer = client.request("POST", "/api/instance/channels/register", body, REGISTER_SECONDS)
-        complaint = "" if answer.status == 200 else answer.complaint()
+        if answer.status == 200:
+            return dict(answer.json()["registered"])
+        complaint, refused = answer.complaint(), answer.json()
     except Unreachable as error:
-        complaint = str(error)
-    if complaint:
-        raise Card.of(
-            "hermes_channels.telegram",
-            f"Telegram was asked for the bot, and it does not work: {complaint}",
-            "mend hermes_channels.telegram.token (@BotFather in Telegram shows the bot's), or see whether this machine"
-            " reaches Telegram; then run the deploy again.",
-            "channels",
-            changed="Deployed, not verified.",
-        )
-    return dict(answer.json()["registered"])
+        complaint, refused = str(error), {}
+    error = refused.get("error") if isinstance(refused, dict) else None
+    param = error.get("param") if isinstance(error, dict) else None
+    name = str(param or next(iter(settings.bots)))
+    raise Card.of(
+        f"hermes_channels.{name}",
+        f"{label(name)} was asked for the bot, and it does not work: {complaint}",
+        f"mend hermes_channels.{name}.token{_whence(name)}, or see whether this machine reaches {label(name)}; then run"
+        " the deploy again.",
+        "channels",
+        changed="Deployed, not verified.",
+    )
+
+
+def label(name: str) -> str:
+    """Return what people call a platform."""
+    return PLATFORMS[name].label if name in PLATFORMS else name
+
+
+def _whence(name: str) -> str:
+    parts = PLATFORMS[name].parts if name in PLATFORMS else ()
+    return f" ({parts[0].remedy})" if parts else ""
 
 
 def withdraw(client: WorkerClient | None, kept: dict[str, str]) -> None:
@@ -53,8 +67,11 @@ def withdraw(client: WorkerClient | None, kept: dict[str, str]) -> None:
         answer = client.request("GET", "/api/instance/channels")
         told = answer.json().get("channels", {}) if answer.status == 200 else {}
         # Of a webhook no platform knows.
-        if {name for name in told if not name.startswith("hooks/")} - set(kept):
-            client.request("POST", "/api/instance/channels/unregister", timeout=REGISTER_SECONDS)
+        gone = sorted({name for name in told if not name.startswith("hooks/")} - set(kept))
+        if gone:
+            names = "&".join(f"name={name}" for name in gone)
+            path = f"/api/instance/channels/unregister?{names}"
+            client.request("POST", path, timeout=REGISTER_SECONDS)
     except Unreachable:
         return
 
@@ -65,6 +82,8 @@ def row(name: str, told: dict[str, Any], url: str) -> tuple[str, str]:
         address = told["address"]
         return "webhook", address if "://" in address else f"{url}{address}"
     how = f"messages come to {told['address']}" if told["address"] else "messages are asked for"
+    if by_hand := name in PLATFORMS and PLATFORMS[name].by_hand:
+        how = f"{how} (to be said at {by_hand})"
     return name, f"@{told['bot']}, {how}"
 
 

@@ -69,9 +69,11 @@ def _configuration(settings: Settings, sources: Sources, version: str) -> str:
             f'(name = "dashboard", address = "127.0.0.1:{settings.dashboard_port}", http = (),'
             ' service = (name = "main", entrypoint = "Dashboard"))'
         )
-    if own_api := special_networks(settings.telegram_api_url):
+    apis = [settings.telegram_api_url, *settings.channel_apis]
+    if own_api := {network for url in apis for network in special_networks(url)}:
         bindings.append('(name = "CHANNELS", service = "channels")')
-        allowed = ", ".join(_text(network) for network in own_api)
+        # The other platforms are on the internet.
+        allowed = ", ".join(_text(network) for network in sorted({"public", *own_api}))
         services.append(
             f'(name = "channels", network = (allow = [{allowed}], tlsOptions = (trustBrowserCas = true)))'
         )

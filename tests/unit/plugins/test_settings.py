@@ -42,6 +42,12 @@ def bot(**said: Any) -> dict[str, Any]:
     return {"hermes_channels": {"telegram": telegram}}
 
 
+def slack(**said: Any) -> dict[str, Any]:
+    """A channel of Slack, right but for what is said."""
+    app = {"token": f"xoxb-1-2-{'x' * 20}", "signing_secret": "a" * 32, "allow": ["U0ANN00"]} | said
+    return {"hermes_channels": {"slack": app}, "hermes_public_url": "https://hermes.example.com"}
+
+
 def hook(**said: Any) -> dict[str, Any]:
     """A webhook, right but for what is said."""
     return {"hermes_channels": {"hooks": {"ci": {"kind": "github", "secret": "x" * 20} | said}}}
@@ -219,6 +225,13 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     (bot(allow=[True]), "hermes_channels.telegram.allow", "other than numbers"),
     (bot(receive="push"), "hermes_channels.telegram.receive", "webhook, poll"),
     (bot(receive="webhook"), "hermes_channels.telegram.receive", "does not reach this machine"),
+    (slack(token="xoxp-1-2-3456789012"), "hermes_channels.slack.token", "begins with xoxb-"),
+    (slack(signing_secret="A" * 32), "hermes_channels.slack.signing_secret", "no signing secret"),
+    (slack(signing_secret=[]), "hermes_channels.slack.signing_secret", "no signing secret"),
+    (slack(allow=["ann"]), "hermes_channels.slack.allow", "other than ids"),
+    (slack(receive="poll"), "hermes_channels.slack", "that there is not"),
+    (slack(api_url="slack"), "hermes_channels.slack.api_url", "URL"),
+    (slack() | {"hermes_public_url": ""}, "hermes_channels.slack", "cannot be asked for messages"),
     (CLOUD | bot(receive="poll"), "hermes_channels.telegram.receive", "never rests"),
     ({"hermes_public_url": "http://hermes.example.com"}, "hermes_public_url", "unencrypted"),
     ({"hermes_public_url": "http://127.0.0.1:8787"}, "hermes_public_url", "without TLS"),

@@ -3,6 +3,7 @@
 import { ApiError } from "../base/errors.ts";
 import type { Time } from "../base/time.ts";
 import type { Bytes } from "./signatures.ts";
+import type { Ways } from "./ways.ts";
 
 /** Where a message is from; Hermes makes the key of its session of this. */
 export interface Source {
@@ -13,6 +14,8 @@ export interface Source {
   user_id: string;
   user_name?: string;
   thread_id?: string;
+  /** The workspace, where chats are of one. */
+  scope_id?: string;
   message_id: string;
 }
 
@@ -99,6 +102,8 @@ export interface Received {
 export interface PlatformParts {
   time: Time;
   fetch(url: string, init: RequestInit): Promise<Response>;
+  /** Ways that it gives for one answer alone. */
+  ways: Ways;
   /** What the platform was last given to prove itself with. */
   given: { get(): string | undefined; put(proof: string): void };
 }
@@ -140,7 +145,7 @@ export interface Channel {
    * @throws SendRefused.
    */
   register(address: string, look: boolean): Promise<Registered>;
-  /** Has it send nothing here any more. */
+  /** Has it send nothing here any more, as far as it takes that from us. */
   unregister(): Promise<void>;
 }
 

@@ -9,6 +9,7 @@ import { ApiError } from "../base/errors.ts";
 import type { Lasting } from "../base/lasting.ts";
 import type { Log } from "../base/log.ts";
 import { Deadline, type Time } from "../base/time.ts";
+import { longest } from "../config/channels.ts";
 import type { BootKeys } from "../config/hermes-config.ts";
 import type { Settings } from "../config/settings.ts";
 import {
@@ -19,9 +20,11 @@ import {
   SendRefused,
   type Update,
 } from "./channel.ts";
+import { InParts } from "./in-parts.ts";
 import { type Counts, type Entry, Inbox, laneOf, type Taken, type Unanswered } from "./inbox.ts";
 import { opened } from "./platforms/platforms.ts";
 import { Relay } from "./relay.ts";
+import { Ways } from "./ways.ts";
 
 /** A Hermes that does not start is tried again for so long, in milliseconds; then the person is told. */
 const START_PATIENCE = 900_000;
@@ -88,6 +91,7 @@ export class Channels {
   readonly #inbox: Inbox;
   readonly #relay: Relay;
   readonly #platforms: ReadonlyMap<string, Channel>;
+  readonly #senders = new Map<string, InParts>();
   /** What is being answered, one after the other each. */
   readonly #lanes = new Map<string, Promise<void>>();
   readonly #hooks = new Places(MOST_HOOKS);
@@ -102,7 +106,14 @@ export class Channels {
     this.#parts = parts;
     this.#inbox = new Inbox(parts.storage);
     const { time, fetch } = parts;
-    this.#platforms = opened(parts.settings, (name) => ({ time, fetch, given: this.#inbox.given(name) }));
+    this.#platforms = opened(parts.settings, (name) => ({
+      time,
+      fetch,
+      ways: new Ways(parts.storage.kv, name),
+      given: this.#inbox.given(name),
+    }));
+    for (const [name, channel] of this.#platforms)
+      this.#senders.set(name, new InParts(channel, longest(name)));
     this.#relay = new Relay({
       time: parts.time,
       port: () => parts.port(),
@@ -189,6 +200,7 @@ export class Channels {
           code: "channel_refused",
           message: error.message,
           retryAfter: 10,
+          param: name,
         });
       }
     this.#poll();
@@ -204,9 +216,9 @@ export class Channels {
     return found;
   }
 
-  /** Has the platforms send nothing here any more. */
-  async unregister(): Promise<void> {
-    for (const platform of this.#platforms.values()) await platform.unregister();
+  /** Has platforms send nothing here any more; the others are left alone. */
+  async unregister(names: readonly string[]): Promise<void> {
+    for (const name of names) await this.#platforms.get(name)?.unregister();
   }
 
   #take(channel: string, message: Incoming): Taken {
@@ -400,7 +412,7 @@ export class Channels {
   }
 
   /** Sends a message, again while the platform refuses it for the moment. */
-  async #sendOnce(name: string, channel: Channel, what: string, message: Outgoing): Promise<string> {
+  async #sendOnce(name: string, channel: InParts, what: string, message: Outgoing): Promise<string> {
     const { time, log } = this.#parts;
     const began = time.now();
     for (let pause = SHORTEST_PAUSE; ; pause *= 2) {
@@ -420,8 +432,8 @@ export class Channels {
     }
   }
 
-  #platform(name: string): Channel {
-    const platform = this.#platforms.get(name);
+  #platform(name: string): InParts {
+    const platform = this.#senders.get(name);
     if (platform === undefined) throw new SendRefused(`no channel ${name}`, true);
     return platform;
   }

@@ -33,7 +33,18 @@ export function ofBase64(text: string): Bytes {
   return Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
 }
 
+/** Milliseconds since the epoch of a time in seconds that is not too old, nor too early; else `null`. */
+export function timely(seconds: string, now: number): number | null {
+  const at = /^\d{1,12}$/.test(seconds) ? Number(seconds) * 1000 : Number.NaN;
+  return Math.abs(now - at) <= AGE ? at : null;
+}
+
 /** A key to sign with, and to verify in time that tells nothing about how close a signature came. */
 export function hmacKey(key: Bytes): Promise<CryptoKey> {
   return crypto.subtle.importKey("raw", key, { name: "HMAC", hash: "SHA-256" }, false, ["sign", "verify"]);
+}
+
+/** Whether a text was signed with a secret. */
+export async function isSignedWith(secret: string, signature: Bytes, text: Bytes): Promise<boolean> {
+  return crypto.subtle.verify("HMAC", await hmacKey(plain(secret)), signature, text);
 }

@@ -15,6 +15,20 @@ const telegram = z.object({
   receive: z._default(z.enum(["", "webhook", "poll"], "must receive by webhook or poll"), ""),
 });
 
+const SLACK_API = "https://slack.com/api";
+
+/** A platform's API, where the owner has one of its own. */
+const apiUrl = (usual: string) => z._default(z.string().check(z.regex(/^https?:\/\/[^\s?#@]+$/)), usual);
+
+const slack = z.object({
+  token: z.string().check(z.regex(/^xoxb-[\w-]{10,250}$/, "has no bot token for slack")),
+  /** Each is good: while Slack replaces one, there are two. */
+  signingSecrets: z.array(z.string().check(z.regex(/^[0-9a-f]{32}$/, "has no signing secret of slack"))),
+  /** Who may write: ids of people, or of channels. */
+  allow: z.array(z.string().check(z.regex(/^[UWCGD][A-Z0-9]{2,20}$/, "lists no id of a person or channel"))),
+  apiUrl: apiUrl(SLACK_API),
+});
+
 /** A name in an address. */
 const HOOK_NAME = /^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$/;
 
@@ -41,6 +55,7 @@ export type HookSettings = z.infer<typeof hook>;
 export const channels = json(
   z.object({
     telegram: z.nullish(telegram),
+    slack: z.optional(slack),
     hooks: z._default(
       z.record(z.string().check(z.regex(HOOK_NAME, "has a webhook of a bad name")), hook),
       {},
@@ -57,8 +72,12 @@ export interface TelegramSettings {
   apiUrl: string;
 }
 
+/** A Slack app. */
+export type SlackSettings = z.infer<typeof slack>;
+
 /** What each platform needs; each is known by its name. */
 export interface PlatformSettings {
+  slack: SlackSettings;
   telegram: TelegramSettings;
 }
 
@@ -67,7 +86,7 @@ export type PlatformName = keyof PlatformSettings;
 
 /** The channels of one deployment. */
 export interface ChannelSettings {
-  platforms: Readonly<Partial<PlatformSettings>>;
+  platforms: { readonly [N in PlatformName]?: PlatformSettings[N] | undefined };
   /** Where this deployment is reached from outside, where the request itself does not tell; empty = it does. */
   address: string;
   /** Webhooks, by their names. */
@@ -85,11 +104,11 @@ export function channelsOf(
   reachable: boolean,
   api: string,
 ): ChannelSettings {
-  const { telegram: bot, hooks } = declared;
+  const { telegram: bot, hooks, ...others } = declared;
   const receive = bot?.receive || (reachable ? "webhook" : "poll");
   const apiUrl = api || TELEGRAM_API;
-  const platforms = bot == null ? {} : { telegram: { token: bot.token, allow: bot.allow, receive, apiUrl } };
-  return { platforms, address, hooks };
+  const telegram = bot == null ? {} : { telegram: { token: bot.token, allow: bot.allow, receive, apiUrl } };
+  return { platforms: { ...others, ...telegram }, address, hooks };
 }
 
 /** The number of a bot, which is the first part of its token and no secret. */
@@ -117,9 +136,6 @@ export interface Descriptor {
   len_unit: "chars" | "utf16";
 }
 
-/** What Telegram takes in one message, in UTF-16 units. */
-export const TELEGRAM_LONGEST = 4096;
-
 const PLAIN = {
   contract_version: 1,
   supports_draft_streaming: false,
@@ -133,11 +149,18 @@ const DESCRIPTORS: readonly Descriptor[] = [
     ...PLAIN,
     platform: "telegram",
     label: "Telegram",
-    max_message_length: TELEGRAM_LONGEST,
+    max_message_length: 4096,
     len_unit: "utf16",
   },
+  // Slack takes more, and cuts it at 4000 itself; its marks and escapes make a text longer.
+  { ...PLAIN, platform: "slack", label: "Slack", max_message_length: 3500, len_unit: "utf16" },
   { ...PLAIN, platform: "webhook", label: "Webhooks", max_message_length: 16_000, len_unit: "chars" },
 ];
+
+/** The longest message of a platform, in UTF-16 units: no fewer than of others it has. */
+export function longest(platform: string): number {
+  return DESCRIPTORS.find((one) => one.platform === platform)?.max_message_length ?? Number.POSITIVE_INFINITY;
+}
 
 /** The bots that Hermes speaks as, by the platform's name -> the bot's number: no secret is in it. */
 export const bots = json(z.record(z.string(), z.string()), "{}");
@@ -150,9 +173,15 @@ export function relayed(numbers: Readonly<Record<string, string>>): Relayed[] {
   });
 }
 
+/** The keys of what a platform is given that must never be shown. */
+const SECRET_KEYS = ["token", "signingSecrets"];
+
 /** What of the channels must never be shown. */
 export function channelSecrets({ platforms, hooks }: ChannelSettings): string[] {
-  const { telegram: bot } = platforms;
-  const tokens = bot === undefined ? [] : [bot.token];
-  return [...tokens, ...Object.values(hooks).flatMap(({ secrets }) => secrets)];
+  const ofPlatforms = Object.values(platforms).flatMap((one) =>
+    Object.entries(one ?? {}).flatMap(([key, value]) =>
+      SECRET_KEYS.includes(key) ? (value as string | string[]) : [],
+    ),
+  );
+  return [...ofPlatforms, ...Object.values(hooks).flatMap(({ secrets }) => secrets)];
 }

@@ -197,10 +197,10 @@ export class HermesInstance extends DurableObject<Env> {
     }));
   }
 
-  /** Has the platforms send nothing here any more. */
-  unregisterChannels(requestId: string): Promise<Response> {
+  /** Has platforms send nothing here any more. */
+  unregisterChannels(requestId: string, names: readonly string[]): Promise<Response> {
     return this.#answer(requestId, async () => {
-      await this.#channels.unregister();
+      await this.#channels.unregister(names);
       return {};
     });
   }

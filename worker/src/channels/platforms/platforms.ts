@@ -10,9 +10,10 @@ import {
   type PlatformParts,
   type Received,
 } from "../channel.ts";
+import { slack } from "./slack.ts";
 import { telegram } from "./telegram.ts";
 
-const PLATFORMS: { readonly [N in PlatformName]: Platform<PlatformSettings[N]> } = { telegram };
+const PLATFORMS: { readonly [N in PlatformName]: Platform<PlatformSettings[N]> } = { slack, telegram };
 
 const NAMES = Object.keys(PLATFORMS) as PlatformName[];
 

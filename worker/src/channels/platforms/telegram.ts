@@ -6,7 +6,7 @@
 import * as z from "zod/mini";
 import { digestOf, hex, isEqual } from "../../base/digests.ts";
 import { within } from "../../base/time.ts";
-import { botNumber, TELEGRAM_LONGEST, type TelegramSettings } from "../../config/channels.ts";
+import { botNumber, type TelegramSettings } from "../../config/channels.ts";
 import {
   badSignature,
   badUpdate,
@@ -258,7 +258,7 @@ class Telegram implements Channel {
   async send({ chat, thread, text, replyTo }: Outgoing): Promise<string> {
     const sent = (await this.#call("sendMessage", {
       chat_id: chat,
-      text: text.slice(0, TELEGRAM_LONGEST),
+      text,
       ...(thread === null ? {} : { message_thread_id: Number(thread) }),
       ...(replyTo === null
         ? {}

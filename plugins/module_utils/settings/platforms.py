@@ -1,0 +1,91 @@
+# Copyright: hermes.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The platforms by which people write to Hermes: what each gives its owner, and the Worker needs of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something that a platform gives its owner.
+
+    flaw: what is said of a value that is none; remedy: where the right one is; worker: its name in the Worker; several:
+    whether the new and the old one may be listed; secret: whether it is never shown.
+    """
+
+    name: str
+    pattern: re.Pattern[str]
+    flaw: str
+    remedy: str
+    worker: str
+    several: bool = False
+    secret: bool = True
+
+
+@dataclass(frozen=True)
+class Platform:
+    """A platform.
+
+    who: one who may write; whom: what is said of somebody who is none; ask: where people find it; by_hand: where a
+    person tells the platform the address, empty where the deploy does; bot: of what the bot is known, which is no
+    secret.
+    """
+
+    label: str
+    parts: tuple[Part, ...]
+    who: re.Pattern[str]
+    whom: str
+    ask: str
+    by_hand: str = ""
+    bot: str = ""
+
+
+TELEGRAM_TOKEN = re.compile(r"(\d{1,20}):[\w-]{20,100}", re.ASCII)
+"""A bot's number and its secret (core.telegram.org/bots/features#botfather)."""
+
+PLATFORMS = {
+    "telegram": Platform(
+        "Telegram",
+        (
+            Part(
+                "token",
+                TELEGRAM_TOKEN,
+                "is no token of a bot: a number, a colon, a secret",
+                "ask @BotFather in Telegram for one (/newbot)",
+                "token",
+            ),
+        ),
+        re.compile(r"-?\d{1,20}", re.ASCII),
+        "lists something other than numbers: names in Telegram change hands.",
+        "list your own number (@userinfobot tells it), and those of others or of groups",
+    ),
+    "slack": Platform(
+        "Slack",
+        (
+            Part(
+                "token",
+                re.compile(r"xoxb-[\w-]{10,250}", re.ASCII),
+                "is no token of an app's bot, which begins with xoxb-",
+                "copy it at api.slack.com/apps from OAuth & Permissions",
+                "token",
+            ),
+            Part(
+                "signing_secret",
+                re.compile(r"[0-9a-f]{32}"),
+                "is no signing secret: 32 digits from 0 to f",
+                "copy it at api.slack.com/apps from Basic Information",
+                "signingSecrets",
+                several=True,
+            ),
+        ),
+        re.compile(r"[UWCGD][A-Z0-9]{2,20}"),
+        "lists something other than ids: names in Slack change.",
+        "list your own member ID (your profile in Slack, Copy member ID), and those of others or of channels",
+        by_hand="api.slack.com/apps, Event Subscriptions",
+    ),
+}
+"""By the names that inventories call them by."""

@@ -1,0 +1,76 @@
+# Copyright: hermes.workers contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What is said of the platforms by which people write: when one does not work, when it goes, on the card."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
+from ansible_collections.hermes.workers.plugins.module_utils.settings.platforms import PLATFORMS
+from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
+from ansible_collections.hermes.workers.plugins.module_utils.worker_client import (
+    Answer,
+    Unreachable,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.proof import channels
+
+URL = "https://hermes.example.com"
+
+
+class Client:
+    """A Worker that answers what it is told to."""
+
+    def __init__(self, status: int, body: Any) -> None:
+        self.asked: list[str] = []
+        self.answer = Answer(status, {}, json.dumps(body).encode())
+
+    def request(self, method: str, path: str, *_: Any, **__: Any) -> Answer:
+        self.asked.append(f"{method} {path}")
+        if self.answer.status == 0:
+            raise Unreachable("nobody is there")
+        return self.answer
+
+
+def settings(*names: str) -> Settings:
+    return Settings(bots=dict.fromkeys(names, "worker"))
+
+
+@pytest.mark.parametrize("name", sorted(PLATFORMS))
+def test_a_platform_that_refuses_is_named_with_its_own_words(name: str) -> None:
+    error = {"message": "its own words", "param": name}
+    client: Any = Client(502, {"error": error})
+    with pytest.raises(Card) as caught:
+        channels.register(client, settings("telegram", name), URL, look=False)
+    (problem,) = caught.value.problems
+    label = PLATFORMS[name].label
+    assert problem.subject == f"hermes_channels.{name}"
+    assert problem.sentence.startswith(f"{label} was asked") and "its own words" in problem.sentence
+    assert f"reaches {label};" in problem.remedy
+
+
+@pytest.mark.parametrize(("status", "body"), [(0, None), (500, []), (502, {"error": "no mapping"})])
+def test_a_worker_that_says_nothing_of_use_is_told_of_too(status: int, body: Any) -> None:
+    client: Any = Client(status, body)
+    with pytest.raises(Card) as caught:
+        channels.register(client, settings("slack"), URL, look=True)
+    assert caught.value.problems[0].subject == "hermes_channels.slack"
+
+
+def test_a_platform_that_goes_is_told_and_no_other() -> None:
+    there = {"channels": {"telegram": {}, "slack": {}, "hooks/ci": {}}}
+    client: Any = Client(200, there)
+    channels.withdraw(client, {"telegram": "1"})
+    assert client.asked[1:] == ["POST /api/instance/channels/unregister?name=slack"]
+    client = Client(200, there)
+    channels.withdraw(client, {"telegram": "1", "slack": "worker"})
+    assert client.asked == ["GET /api/instance/channels"]
+
+
+def test_where_a_person_has_to_say_the_address_is_told() -> None:
+    told = {"bot": "hermes", "address": f"{URL}/channels/slack"}
+    name, words = channels.row("slack", told, URL)
+    assert (name, "api.slack.com/apps" in words, told["address"] in words) == ("slack", True, True)
+    assert "to be said" not in channels.row("telegram", told, URL)[1]

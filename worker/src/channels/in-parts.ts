@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+/** What is longer than a platform takes in one message: Hermes knows the limit of one platform only. */
+import type { Channel, Outgoing } from "./channel.ts";
+
+const FENCE = "```";
+/** Of how many that a platform refused in the middle it is known how far they came. */
+const MOST_BEGUN = 100;
+
+/** Sends a message in as many parts as it takes; one that was refused in the middle goes on where it was. */
+export class InParts {
+  readonly #channel: Channel;
+  readonly #longest: number;
+  readonly #begun = new Map<string, string[]>();
+
+  constructor(channel: Channel, longest: number) {
+    this.#channel = channel;
+    this.#longest = longest;
+  }
+
+  /**
+   * @returns what the platform calls the last part.
+   * @throws SendRefused.
+   */
+  async send(message: Outgoing): Promise<string> {
+    const parts = partsOf(message.text, this.#longest);
+    if (parts.length === 1) return this.#channel.send(message);
+    const what = JSON.stringify(message);
+    const sent = this.#begun.get(what) ?? [];
+    if (this.#begun.size >= MOST_BEGUN) this.#begun.clear();
+    this.#begun.set(what, sent);
+    for (const text of parts.slice(sent.length)) sent.push(await this.#channel.send({ ...message, text }));
+    this.#begun.delete(what);
+    return sent.at(-1) ?? "";
+  }
+}
+
+/** Cuts a text at ends of lines or words where it can; code that is cut is code in both parts. */
+export function partsOf(text: string, longest: number): string[] {
+  const parts: string[] = [];
+  let rest = text;
+  while (rest.length > longest) {
+    const at = cutOf(rest, longest - FENCE.length - 1);
+    const part = rest.slice(0, at).trimEnd();
+    rest = rest.slice(at).replace(/^\n| +/, "");
+    const isInCode = part.split(FENCE).length % 2 === 0;
+    parts.push(isInCode ? `${part}\n${FENCE}` : part);
+    if (isInCode) rest = `${FENCE}\n${rest}`;
+  }
+  return [...parts, rest];
+}
+
+function cutOf(text: string, longest: number): number {
+  const head = text.slice(0, longest);
+  const at = ["\n\n", "\n", " "].map((end) => head.lastIndexOf(end)).find((one) => one > longest / 2);
+  if (at !== undefined) return at;
+  // No character is cut.
+  return /[\ud800-\udbff]$/.test(head) ? longest - 1 : longest;
+}

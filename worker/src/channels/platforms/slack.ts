@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Slack: events and slash commands of an app, and its Web API. In a channel Hermes answers in the thread of the message
+ * that named it. Facts: docs.slack.dev.
+ */
+import * as z from "zod/mini";
+import type { SlackSettings } from "../../config/channels.ts";
+import {
+  badSignature,
+  badUpdate,
+  type Call,
+  type Channel,
+  type Outgoing,
+  type Platform,
+  type PlatformParts,
+  type Received,
+  type Registered,
+  SendRefused,
+  type Update,
+} from "../channel.ts";
+import { posted } from "../posted.ts";
+import { isSignedWith, joined, ofHex, timely } from "../signatures.ts";
+
+/** So long Slack takes answers to a slash command where the app is no member; milliseconds. */
+const COMMAND_LASTS = 29 * 60_000;
+/** Where these answers go. */
+const HOOKS = "https://hooks.slack.com/";
+/** What the app has to be allowed. */
+const SCOPES = ["chat:write", "app_mentions:read", "im:history"];
+/** Refusals after which another attempt may end otherwise: a token that is just being replaced among them. */
+const FOR_NOW = new Set([
+  "ratelimited",
+  "rate_limited",
+  "internal_error",
+  "fatal_error",
+  "service_unavailable",
+  "request_timeout",
+  "team_added_to_org",
+  "invalid_auth",
+  "not_authed",
+  "token_revoked",
+  "token_expired",
+  "account_inactive",
+]);
+
+const eventSchema = z.object({
+  type: z.literal("event_callback"),
+  team_id: z.optional(z.string()),
+  authorizations: z.nullish(z.array(z.looseObject({ user_id: z.optional(z.string()) }))),
+  event: z.looseObject({
+    type: z.string(),
+    subtype: z.optional(z.string()),
+    channel: z.optional(z.string()),
+    channel_type: z.optional(z.string()),
+    user: z.optional(z.string()),
+    bot_id: z.optional(z.string()),
+    text: z.optional(z.string()),
+    ts: z.optional(z.string()),
+    thread_ts: z.optional(z.string()),
+    files: z.optional(z.array(z.unknown())),
+  }),
+});
+
+type SlackEvent = z.infer<typeof eventSchema>;
+
+/** What the instance is told: an update, and the way that Slack gives for its answer. */
+interface Told {
+  update: Update;
+  way: string | null;
+}
+
+/** Slack, for the table of the platforms. */
+export const slack: Platform<SlackSettings> = {
+  methods: ["POST"],
+  receive,
+  open: (app, parts) => new Slack(app, parts),
+};
+
+const taken = (update: Update, way: string | null = null): Received => ({
+  answer: new Response(null, { status: 200 }),
+  told: update.kind === "nothing" ? null : ({ update, way } satisfies Told),
+});
+
+async function receive(call: Call, app: SlackSettings): Promise<Received> {
+  const text = await provenText(call, app);
+  if (call.headers.get("content-type")?.startsWith("application/x-www-form-urlencoded")) {
+    const form = new URLSearchParams(text);
+    // A button: Hermes asks nothing by buttons.
+    if (!form.has("command")) return taken({ kind: "nothing", why: "no message" });
+    return taken(readCommand(form, app), form.get("response_url"));
+  }
+  const body = jsonOf(text);
+  if (body["type"] === "url_verification")
+    return { answer: new Response(String(body["challenge"]), { status: 200 }), told: null };
+  return taken(body["type"] === "event_callback" ? readEvent(eventOf(body), app) : nothing("no message"));
+}
+
+/** The body of a call that is signed, and of now. */
+async function provenText({ headers, body, now }: Call, { signingSecrets }: SlackSettings): Promise<string> {
+  const signature = /^v0=([0-9a-f]{64})$/.exec(headers.get("x-slack-signature") ?? "")?.[1];
+  const at = headers.get("x-slack-request-timestamp") ?? "";
+  if (signature === undefined || timely(at, now) === null) throw badSignature();
+  const bytes = await body();
+  for (const secret of signingSecrets)
+    if (await isSignedWith(secret, ofHex(signature), joined(`v0:${at}:`, bytes)))
+      return new TextDecoder().decode(bytes);
+  throw badSignature();
+}
+
+function jsonOf(text: string): Record<string, unknown> {
+  try {
+    return z.record(z.string(), z.unknown()).parse(JSON.parse(text));
+  } catch (error) {
+    throw badUpdate(error);
+  }
+}
+
+function eventOf(body: object): SlackEvent {
+  const read = eventSchema.safeParse(body);
+  if (!read.success) throw badUpdate(read.error);
+  return read.data;
+}
+
+function nothing(why: "stranger" | "not for the bot" | "no message"): Update {
+  return { kind: "nothing", why };
+}
+
+/** Reads an event. Who is not allowed learns nothing, not even that. */
+function readEvent({ event, team_id: team, authorizations }: SlackEvent, app: SlackSettings): Update {
+  const { channel, user, ts, bot_id: bot, files, text = "", thread_ts: thread } = event;
+  const isMessage = event.subtype === undefined || event.subtype === "file_share";
+  if (channel === undefined || user === undefined || ts === undefined || bot !== undefined || !isMessage)
+    return nothing("no message");
+  if (!isAllowed(app, user, channel)) return nothing("stranger");
+  const isDirect = event.type === "message" && event.channel_type === "im";
+  // Of what else is said in a channel the app may be told as well.
+  if (!isDirect && event.type !== "app_mention") return nothing("not for the bot");
+  const me = authorizations?.[0]?.user_id;
+  const said = plainOf(me === undefined ? text : text.replaceAll(`<@${me}>`, "")).trim();
+  const at = { chat: channel, thread: thread ?? (isDirect ? null : ts), message: ts };
+  if ((files !== undefined && files.length > 0) || said === "")
+    return {
+      kind: "answer",
+      ...at,
+      text: "I cannot take files or this kind of message here yet, only text.",
+    };
+  // A message that names the bot comes as two events where the app is told of all: one message, one name.
+  return message(`${channel} ${ts}`, said, at, isDirect, user, team);
+}
+
+/** Reads `/hermes TEXT`; of any other command, its name is part of the text. */
+function readCommand(form: URLSearchParams, app: SlackSettings): Update {
+  const of = (name: string) => form.get(name) ?? "";
+  const [channel, user, id] = [of("channel_id"), of("user_id"), of("trigger_id")];
+  if (channel === "" || user === "" || id === "") throw badUpdate();
+  if (!isAllowed(app, user, channel)) return nothing("stranger");
+  const command = of("command") === "/hermes" ? "" : of("command");
+  const said = `${command} ${plainOf(of("text"))}`.trim() || "/help";
+  const at = { chat: channel, thread: null, message: `command-${id}` };
+  return message(id, said, at, channel.startsWith("D"), user, of("team_id") || undefined, of("user_name"));
+}
+
+function message(
+  id: string,
+  text: string,
+  at: { chat: string; thread: string | null; message: string },
+  isDirect: boolean,
+  user: string,
+  team?: string,
+  name = "",
+): Update {
+  const event = {
+    text,
+    message_type: "text",
+    message_id: at.message,
+    source: {
+      platform: "slack",
+      chat_id: at.chat,
+      chat_type: isDirect ? "dm" : "group",
+      user_id: user,
+      ...(name === "" ? {} : { user_name: name }),
+      ...(at.thread === null ? {} : { thread_id: at.thread }),
+      ...(team === undefined ? {} : { scope_id: team }),
+      message_id: at.message,
+    },
+  } as const;
+  return { kind: "message", message: { id, event } };
+}
+
+function isAllowed({ allow }: SlackSettings, user: string, channel: string): boolean {
+  return allow.includes(user) || allow.includes(channel);
+}
+
+/** What a person wrote, of what Slack makes of it. */
+function plainOf(text: string): string {
+  return text
+    .replace(/<([@#!])([^>|]*)(?:\|([^>]*))?>/g, (_, sign: string, name: string, label?: string) =>
+      sign === "!" ? `@${label || name}` : `${sign}${label || name}`,
+    )
+    .replace(/<([^>|]+)\|([^>]+)>/g, (_, url: string, label: string) =>
+      url.replace(/^mailto:/, "") === label || url.endsWith(`//${label}`) ? label : `${label} (${url})`,
+    )
+    .replace(/<([^>]+)>/g, "$1")
+    .replaceAll("&lt;", "<")
+    .replaceAll("&gt;", ">")
+    .replaceAll("&amp;", "&");
+}
+
+/** What Slack shows as Hermes meant it: Markdown becomes Slack's own marks, but for what is code. */
+export function mrkdwnOf(text: string): string {
+  const escaped = text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+  return escaped
+    .split(/(```[\s\S]*?(?:```|$)|`[^`\n]+`)/)
+    .map((part, index) => (index % 2 === 1 ? part : marksOf(part)))
+    .join("");
+}
+
+function marksOf(text: string): string {
+  // A bold text is set aside: one star would be read as italics.
+  return text
+    .replace(/^&gt; ?/gm, "> ")
+    .replace(/!?\[([^\]\n]+)\]\((https?:\/\/[^\s)]+)\)/g, "<$2|$1>")
+    .replace(/^#{1,6} +(.+?) *#*$/gm, (_, title: string) => `\u0001${title.replaceAll(/\*\*|__/g, "")}\u0001`)
+    .replace(/\*\*(?=\S)([^\n]+?)(?<=\S)\*\*|__(?=\S)([^\n]+?)(?<=\S)__/g, "\u0001$1$2\u0001")
+    .replace(/(?<![\w*])\*(?=[^\s*])([^*\n]+?)(?<=[^\s*])\*(?![\w*])/g, "_$1_")
+    .replace(/~~(?=\S)([^\n]+?)(?<=\S)~~/g, "~$1~")
+    .replace(/^(\s*)[*+-] +/gm, "$1• ")
+    .replaceAll("\u0001", "*");
+}
+
+/** What Slack answers to every call. */
+interface Answer {
+  ok: boolean;
+  error?: string;
+  user?: string;
+  ts?: string;
+}
+
+/** One app's calls. */
+class Slack implements Channel {
+  readonly showsFor = 0;
+  readonly receives = "webhook";
+  readonly #app: SlackSettings;
+  readonly #parts: PlatformParts;
+
+  constructor(app: SlackSettings, parts: PlatformParts) {
+    this.#app = app;
+    this.#parts = parts;
+  }
+
+  async read(told: object): Promise<Update[]> {
+    const { update, way } = told as Told;
+    const { ways, time } = this.#parts;
+    if (update.kind === "message" && way !== null && this.#isOfSlack(way))
+      ways.keep(update.message.event.message_id, way, time.now(), COMMAND_LASTS);
+    return [update];
+  }
+
+  #isOfSlack(url: string): boolean {
+    return url.startsWith(HOOKS) || url.startsWith(`${new URL(this.#app.apiUrl).origin}/`);
+  }
+
+  async send({ chat, thread, text, replyTo }: Outgoing): Promise<string> {
+    const said = mrkdwnOf(text);
+    const way = this.#parts.ways.of(replyTo, this.#parts.time.now());
+    if (way !== null && (await this.#sendBy(way, said))) return replyTo ?? "";
+    const { ts } = await this.#call("chat.postMessage", {
+      channel: chat,
+      text: said,
+      unfurl_links: false,
+      unfurl_media: false,
+      ...(thread === null ? {} : { thread_ts: thread }),
+    });
+    return ts ?? "";
+  }
+
+  /** Answers a command where it was given. @returns whether Slack took it. */
+  async #sendBy(way: string, text: string): Promise<boolean> {
+    const response = await this.#fetch(way, {
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ response_type: "in_channel", text }),
+    });
+    await response.body?.cancel();
+    return response.ok;
+  }
+
+  async show(): Promise<void> {}
+
+  /** Slack is told by a person where to send; that its token is good it tells itself. */
+  async register(address: string): Promise<Registered> {
+    const response = await this.#ask("auth.test", {});
+    const { user = "" } = await this.#answerOf(response, "auth.test");
+    const scopes = response.headers.get("x-oauth-scopes")?.split(/\s*,\s*/);
+    const lacks = SCOPES.filter((scope) => scopes !== undefined && !scopes.includes(scope));
+    if (lacks.length > 0)
+      throw new SendRefused(`Slack: the token lacks the scopes ${lacks.join(", ")}`, true);
+    return { bot: user, address: `${address}/channels/slack`, trouble: null, waiting: 0, changed: false };
+  }
+
+  async unregister(): Promise<void> {}
+
+  async #call(method: string, body: object): Promise<Answer> {
+    return this.#answerOf(await this.#ask(method, body), method);
+  }
+
+  #ask(method: string, body: object): Promise<Response> {
+    return this.#fetch(`${this.#app.apiUrl}/${method}`, {
+      headers: {
+        "content-type": "application/json; charset=utf-8",
+        authorization: `Bearer ${this.#app.token}`,
+      },
+      body: JSON.stringify(body),
+    });
+  }
+
+  /** @throws SendRefused. */
+  async #answerOf(response: Response, method: string): Promise<Answer> {
+    const answer = await response.json<Answer>().catch(() => ({ ok: false }) as Answer);
+    if (answer.ok) return answer;
+    const error = answer.error ?? `${method} failed`;
+    const wait = Number(response.headers.get("retry-after") ?? 0) * 1000 || 0;
+    const isFinal = response.status < 500 && response.status !== 429 && answer.error !== undefined;
+    throw new SendRefused(`Slack: ${error}`, isFinal && !FOR_NOW.has(error), wait);
+  }
+
+  #fetch(url: string, init: RequestInit): Promise<Response> {
+    return posted(this.#parts, url, init, "Slack");
+  }
+}
