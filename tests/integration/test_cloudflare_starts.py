@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A container of a new image takes seconds or minutes to start at Cloudflare, and may be refused for the moment.
 
-HERMES_TEST_STARTS is a list of further times, in seconds and by comma: with 60 and 200 it takes a quarter of an hour.
+HERMES_TEST_STARTS is a list of further times, in seconds and by comma: 5,21,60,200 take twenty minutes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def test_a_first_deploy_an_upgrade_and_a_change_end_as_they_were_asked_for(
     play = cloud.deploy(name, **MODE)
     assert f"{name}: deployed and verified" in play.output
     waited = re.findall(r"Cloudflare is still distributing the image, (\d+) s", play.output)
-    assert waited, play.output
+    assert waited or slow < 20, play.output
     assert [int(one) for one in waited] == sorted(map(int, waited)), "time goes on"
     assert cloud.chat(name, "Hello")[0] == 200
     assert cloud.told(name, "instance/status")["boots"] == 1, "what was starting was left to start"
