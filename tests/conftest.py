@@ -46,7 +46,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put what takes long first, so that no process is left with it at the end: Docker's group, then whole deploys."""
+    """Put what takes long first, so that no process is left with it at the end: long groups, then whole deploys."""
     first = [
         ROOT / "tests" / "integration",
         ROOT / "tests" / "docker",
@@ -55,9 +55,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     def place(item: pytest.Item) -> tuple[bool, int]:
         folder = item.path.parent
-        return group(item) != "docker", first.index(folder) if folder in first else len(first)
+        long = group(item) in ("docker", "sandbox")
+        return not long, first.index(folder) if folder in first else len(first)
 
     items.sort(key=place)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def stand_in_runtime(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let all stand-ins for Cloudflare run what one of them installed, also those of other processes of this run."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    os.environ.setdefault("HERMES_TEST_RUNTIME", str(folder / "runtime"))
 
 
 link_checkout()

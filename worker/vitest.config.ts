@@ -53,6 +53,8 @@ const workerd = cloudflareTest({
 
 export default defineConfig({
   test: {
+    // On a machine with two cores vitest would use one.
+    maxWorkers: 2,
     projects: [
       {
         plugins: [workerd],

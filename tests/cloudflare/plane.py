@@ -50,6 +50,7 @@ class ControlPlane:
     def __init__(self, state: Path, runtime: Path | None = None, edge: type[Edge] = Edge) -> None:
         """state: folder for its files; runtime: state folder of deployments whose installed runtime is used.
 
+        Without one it is HERMES_TEST_RUNTIME, so that a run of tests installs it once, else the stand-in's own.
         edge: what serves the Workers; StubEdge where what they do inside does not matter.
         """
         self.folder = state
@@ -75,9 +76,10 @@ class ControlPlane:
         """Whether an object in use keeps its old secrets for a while; said of Cloudflare, and not certain."""
         self.registry_port = 0
         self.registry = Registry(state / "registry", self.clock)
-        self.edge = edge(
-            state / "workers", self.state, Installed(runtime or state / "runtime"), self.clock
+        installed = Installed(
+            runtime or Path(os.environ.get("HERMES_TEST_RUNTIME") or state / "runtime")
         )
+        self.edge = edge(state / "workers", self.state, installed, self.clock)
         self._ahead = 0.0
         self._authority = Authority(state / "ca.pem")
         self._proxy = Proxy(self._port_of, self._passes)

@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -167,9 +165,8 @@ class Clock:
 def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ControlPlane, Field]]:
     """The stand-in with the probing Worker on it, whose container is scripted."""
     folder = tmp_path_factory.mktemp("probes")
-    runtime = os.environ.get("HERMES_TEST_RUNTIME")
     with (
-        ControlPlane(folder / "cloudflare", Path(runtime) if runtime else None) as plane,
+        ControlPlane(folder / "cloudflare") as plane,
         pytest.MonkeyPatch.context() as patch,
     ):
         plane.add_account(ACCOUNT, TOKEN, zones=["example.com"])

@@ -140,7 +140,7 @@ def open_account(plane: ControlPlane) -> None:
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[Cloud]:
     folder = tmp_path_factory.mktemp("cloudflare")
-    with ControlPlane(folder / "plane", home / "stand-in") as plane:
+    with ControlPlane(folder / "plane") as plane:
         open_account(plane)
         yield Cloud(plane, home)
 

@@ -398,7 +398,7 @@ def test_at_cloudflare_a_message_wakes_hermes_too(
 ) -> None:
     with (
         Telegram() as telegram,
-        ControlPlane(tmp_path_factory.mktemp("channels") / "plane", home / "stand-in") as plane,
+        ControlPlane(tmp_path_factory.mktemp("channels") / "plane") as plane,
     ):
         open_account(plane)
         plane.edge.internet = telegram.url.removeprefix("http://")

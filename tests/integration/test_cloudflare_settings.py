@@ -56,7 +56,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[Plac
     folder = tmp_path_factory.mktemp("locked")
     with (
         Provider(LAST_KEY, also="", pages={"/cdn-cgi/access/certs": access.certs}) as provider,
-        ControlPlane(folder / "plane", home / "stand-in") as plane,
+        ControlPlane(folder / "plane") as plane,
     ):
         open_account(plane)
         plane.edge.internet = provider.url.removeprefix("http://")

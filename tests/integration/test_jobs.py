@@ -47,7 +47,7 @@ def test_it_runs_with_every_provider(busy: Deployment, provider: Provider, model
 def test_it_runs_at_cloudflare_with_a_key_that_is_sealed_and_with_one_that_hermes_holds(
     provider: Provider, home: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    with ControlPlane(tmp_path_factory.mktemp("jobs") / "plane", home / "stand-in") as plane:
+    with ControlPlane(tmp_path_factory.mktemp("jobs") / "plane") as plane:
         open_account(plane)
         plane.edge.internet = provider.url.removeprefix("http://")
         keys = {"anthropic_api_key": provider.key}
