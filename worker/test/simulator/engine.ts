@@ -90,6 +90,8 @@ export class SimulatedEngine {
   troubled = 0;
   hanging = 0;
   healthy = true;
+  /** How long the sandbox goes on without its object, as the object that is in memory now has said; in milliseconds. */
+  inactivity = 0;
   /** Jobs that were run, whatever became of the result. */
   readonly ran = new Set<string>();
   #count = 0;
@@ -166,7 +168,10 @@ export class SimulatedEngine {
         });
       },
       monitor: () => guarded(() => this.#monitor(), true),
-      setInactivityTimeout: () => guarded(() => undefined),
+      setInactivityTimeout: (ms) =>
+        guarded(() => {
+          this.inactivity = ms;
+        }),
       snapshotContainer: () => guarded(() => this.#snapshot()),
     };
   }

@@ -80,6 +80,13 @@ const STEPS: readonly (readonly [number, Step])[] = [
     },
   ],
   [
+    4,
+    async (world, dice) => {
+      await world.pass(dice.between(70 * SECOND, 140 * SECOND));
+      return world.leave() ? "the object leaves memory" : "the object is held in memory";
+    },
+  ],
+  [
     2,
     (world) => {
       world.order("refresh");

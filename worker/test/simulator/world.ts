@@ -9,6 +9,7 @@ import type { Settings } from "../../src/config/settings.ts";
 import { ChatTurns, TURN_HEADERS } from "../../src/instance/chat-turns.ts";
 import { Lifecycle } from "../../src/instance/lifecycle.ts";
 import type { InstanceRecord } from "../../src/instance/record.ts";
+import { INACTIVITY_LIMIT } from "../../src/sandbox/sandbox.ts";
 import { Vault } from "../../src/state/vault.ts";
 import { archiveOf, type Begun, type Box, type Home, SimulatedEngine, type Witness } from "./engine.ts";
 import { type Dice, Disk, ObjectGone, SimulatedTime, settled, sha256 } from "./platform.ts";
@@ -70,9 +71,13 @@ interface Life {
 class Origin implements Begun {
   #held = 0;
 
+  constructor(readonly onOver: () => void) {}
+
   hold(work: Promise<unknown>): void {
     this.#held++;
-    const over = () => void this.#held--;
+    const over = () => {
+      if (--this.#held === 0) this.onOver();
+    };
     work.then(over, over);
   }
 
@@ -94,7 +99,8 @@ export class World implements Witness {
   #record: InstanceRecord | undefined;
   #alarm: number | null = null;
   #lateness = 0;
-  #object: Life;
+  /** `null` while the object is out of memory. */
+  #inMemory: Life | null = null;
   #image = "image-1";
   #setting = "setting-1";
   /** What the agent is declared to be. */
@@ -123,12 +129,21 @@ export class World implements Witness {
   #healing = false;
   #violation: string | null = null;
 
+  /** When the object last left memory. */
+  #left = 0;
+  /** What was begun in this life of the object and goes on, which holds it. */
+  readonly #held = new Set<Origin>();
   readonly #origin = new AsyncLocalStorage<Origin>();
 
   constructor(readonly dice: Dice) {
     this.engine = new SimulatedEngine(this.time, dice, this);
     this.engine.begunBy = () => this.#origin.getStore();
-    this.#object = this.#born();
+  }
+
+  /** Whoever asks for the object has it made. */
+  get #object(): Life {
+    this.#inMemory ??= this.#born();
+    return this.#inMemory;
   }
 
   get life(): Lifecycle {
@@ -195,6 +210,7 @@ export class World implements Witness {
     const { promise, reject } = Promise.withResolvers<never>();
     promise.catch(() => undefined);
     const object = { alive: true, gone: promise } as Life;
+    this.engine.inactivity = 0;
     object.end = () => {
       object.alive = false;
       reject(new ObjectGone("torn down"));
@@ -278,8 +294,28 @@ export class World implements Witness {
     this.#image = image;
     this.#content = content;
     this.#setting = setting;
-    this.#object.end();
-    this.#object = this.#born();
+    this.#inMemory?.end();
+    this.#held.clear();
+    this.#inMemory = this.#born();
+  }
+
+  /**
+   * The object leaves memory, as one does that nobody asks for a minute or two; the platform ends its sandbox when
+   * nobody asks it for longer than this life of it has said.
+   * @returns whether it did.
+   */
+  leave(): boolean {
+    if (this.#inMemory === null || this.#held.size > 0 || this.#open.size > 0) return false;
+    this.#inMemory.end();
+    this.#inMemory = null;
+    this.#left = this.time.elapsed;
+    return true;
+  }
+
+  /** When the platform ends the sandbox of an object that is out of memory; nobody is told. */
+  #stopsAt(): number {
+    if (this.#inMemory !== null || this.engine.box === null) return Number.POSITIVE_INFINITY;
+    return Math.max(this.time.elapsed, this.#left + this.engine.inactivity);
   }
 
   /** A turn of somebody, answered some time. */
@@ -406,7 +442,8 @@ export class World implements Witness {
 
   /** Something that comes from outside: what it begins ends with it, unless it is held. */
   #begun<T>(work: () => Promise<T>): Promise<T> {
-    const origin = new Origin();
+    const origin = new Origin(() => this.#held.delete(origin));
+    this.#held.add(origin);
     const done = this.#origin.run(origin, work);
     origin.hold(done);
     return done;
@@ -441,10 +478,11 @@ export class World implements Witness {
     for (;;) {
       await settled();
       this.#check();
-      const next = Math.min(this.time.next, this.#ringsAt(), this.#jobAt());
+      const next = Math.min(this.time.next, this.#ringsAt(), this.#jobAt(), this.#stopsAt());
       if (next > end) break;
       this.time.advance(next);
       this.engine.tick();
+      if (this.#stopsAt() <= this.time.elapsed) this.engine.crash(0);
       if (this.#ringsAt() <= this.time.elapsed) {
         this.#alarm = null;
         void this.#begun(() => this.#object.life.onAlarm());
@@ -477,6 +515,7 @@ export class World implements Witness {
   }
 
   #checkTimer(): void {
+    if (this.#inMemory === null) return;
     if (this.#alarm !== null && this.life.due === null && !this.life.mustReattach)
       this.wrong("an alarm is set although nothing is ever due");
   }
@@ -502,7 +541,9 @@ export class World implements Witness {
     if (!this.#answered.has(last)) this.wrong("a Hermes without trouble did not answer");
     await this.pass(75_000);
     if (!this.#durable.has(last)) this.wrong("a turn was not saved within its time");
+    this.#leaving();
     await this.#laying();
+    this.#leaving();
     await this.#appointment();
     await this.pass(7 * HOUR);
     // An old job may have woken it just now.
@@ -512,6 +553,12 @@ export class World implements Witness {
       this.wrong("a timer is left without a purpose");
     if (this.time.timers > 0) this.wrong(`${this.time.timers} waits are left`);
     this.#check();
+  }
+
+  /** An object that nobody asks leaves memory, and its sandbox goes on, also when this object did not start it. */
+  #leaving(): void {
+    if (!this.leave()) this.wrong("something holds an object that nobody asks");
+    if (this.engine.inactivity !== INACTIVITY_LIMIT) this.wrong("its sandbox would end with it");
   }
 
   /** What is newly declared is laid beside the Hermes that runs, which goes on. */
@@ -556,7 +603,7 @@ export class World implements Witness {
   }
 
   close(): void {
-    this.#object.end();
+    this.#inMemory?.end();
     this.disk.close();
   }
 }
