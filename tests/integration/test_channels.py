@@ -19,10 +19,13 @@ from plays import Deployment, wait_until
 from test_survival import processes
 
 from tests.cloudflare import ControlPlane
+from tests.standins.discord import Discord
 from tests.standins.provider import Provider
 from tests.standins.slack import Slack
 from tests.standins.telegram import Telegram
+from tests.standins.twilio import Twilio
 from tests.standins.webhooks import Sender, send
+from tests.standins.whatsapp import WhatsApp
 
 ANN, BOB, STRANGER = 77, 88, 666
 OUTSIDE = "https://hermes.example.com"
@@ -249,7 +252,32 @@ def slack() -> Iterator[Slack]:
 
 
 @pytest.fixture(scope="module")
-def reached(chatty: Deployment, telegram: Telegram, slack: Slack) -> Deployment:
+def whatsapp() -> Iterator[WhatsApp]:
+    with WhatsApp() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def twilio() -> Iterator[Twilio]:
+    with Twilio() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def discord() -> Iterator[Discord]:
+    with Discord() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def reached(
+    chatty: Deployment,
+    telegram: Telegram,
+    slack: Slack,
+    whatsapp: WhatsApp,
+    twilio: Twilio,
+    discord: Discord,
+) -> Deployment:
     """The same one, with an address at which Telegram reaches it, and platforms that need one."""
     telegram.reaches[OUTSIDE] = chatty.url
     calls = len(telegram.calls)
@@ -261,13 +289,40 @@ def reached(chatty: Deployment, telegram: Telegram, slack: Slack) -> Deployment:
             "allow": ["U0ANN00"],
             "api_url": slack.url,
         },
+        "whatsapp_cloud": {
+            "token": whatsapp.token,
+            "app_secret": whatsapp.secret,
+            "verify_token": whatsapp.verify_token,
+            "phone_number_id": whatsapp.number_id,
+            "allow": ["+491701234567"],
+            "api_url": whatsapp.url,
+        },
+        "sms": {
+            "account_sid": twilio.account,
+            "auth_token": twilio.token,
+            "number": twilio.number,
+            "allow": ["+491701234567"],
+            "api_url": twilio.url,
+        },
+        "discord": {
+            "token": discord.token,
+            "application_id": discord.application,
+            "public_key": discord.public_key,
+            "allow": ["111111111111111111"],
+            "api_url": discord.url,
+        },
     }
+    for platform in (twilio, discord):
+        platform.reaches[OUTSIDE] = chatty.url
     play = chatty.deploy()
     assert telegram.webhook["url"] == f"{OUTSIDE}/channels/telegram"
     assert f"messages come to {OUTSIDE}" in play.output
     assert "deleteWebhook" not in [method for method, _ in telegram.calls[calls:]]
     told = f"slack        @hermes, messages come to {OUTSIDE}/channels/slack (to be said at api.slack.com/apps"
     assert told in play.output
+    assert twilio.sms_url == f"{OUTSIDE}/channels/sms"
+    assert discord.endpoint == f"{OUTSIDE}/channels/discord"
+    assert list(discord.commands) == ["hermes"]
     return chatty
 
 
@@ -303,6 +358,48 @@ def test_slack_wakes_hermes_and_is_answered_where_it_asked_once(
     wait_until(lambda: nothing_waits(reached), "an end to all of them")
     said = [one.text for one in slack.posted]
     assert len(said) == 3, said
+
+
+def test_whatsapp_sms_and_discord_wake_hermes_too(
+    reached: Deployment, whatsapp: WhatsApp, twilio: Twilio, discord: Discord
+) -> None:
+    ann, eve, user = "491701234567", "491709999999", "111111111111111111"
+    assert reached.call("POST", "/api/instance/sleep").status == 200
+    whatsapp.set_callback(f"{reached.url}/channels/whatsapp_cloud")
+    _, update = whatsapp.written("forged", ann)
+    assert whatsapp.deliver(update, update + b" ") == 401
+    assert whatsapp.deliver(whatsapp.written("let me in", eve)[1]) == 200
+    assert whatsapp.deliver(whatsapp.update(statuses=[{"id": "wamid.0", "status": "read"}])) == 200
+    forged = twilio.form("forged", f"+{ann}")
+    right = twilio.signature(twilio.sms_url, forged)
+    assert twilio.deliver(forged | {"Body": "for9ed"}, right)[0] == 401
+    assert twilio.deliver(forged, twilio.signature(reached.url, forged))[0] == 401
+    assert twilio.deliver(twilio.form("let me in", f"+{eve}"))[0] == 200
+    stranger = discord.command("let me in", "222222222222222222", "333333333333333333")
+    assert discord.deliver(stranger) == (200, None)
+    asked = discord.command("on discord", user, "333333333333333333")
+    assert discord.deliver(asked, forged=True)[0] == 401
+    assert discord.deliver(asked, at=time.time() - 400)[0] == 401
+    assert reached.instance_state() == "asleep"
+
+    name, update = whatsapp.written("on whatsapp", ann)
+    whatsapp.busy[ann] = 1
+    assert [whatsapp.deliver(update), whatsapp.deliver(update)] == [200, 200]
+    answer = whatsapp.await_sent("on whatsapp")
+    assert (answer.chat, answer.reply_to) == (ann, name)
+    message = twilio.form("by sms", f"+{ann}")
+    twilio.busy[f"+{ann}"] = 1
+    for _ in range(2):
+        status, told = twilio.deliver(message)
+        assert (status, b"<Response/>" in told) == (200, True)
+    assert twilio.await_sent("by sms").chat == f"+{ann}"
+    assert [discord.deliver(asked), discord.deliver(asked)] == [(200, {"type": 5})] * 2
+    answer = discord.await_sent("on discord")
+    assert (answer.chat, answer.way) == (asked["token"], "interaction")
+    wait_until(lambda: nothing_waits(reached), "an end to all of them")
+    assert [len(one.sent) for one in (whatsapp, twilio, discord)] == [1, 1, 1]
+    status = reached.status()["channels"]
+    assert {name for name, one in status.items() if one["trouble"]} == set()
 
 
 def test_a_hundred_deliveries_of_ten_messages_are_ten_turns(
@@ -370,12 +467,13 @@ def test_a_new_token_loses_no_message(reached: Deployment, telegram: Telegram) -
 
 
 def test_a_channel_that_is_taken_away_is_taken_away_there_too(
-    reached: Deployment, telegram: Telegram
+    reached: Deployment, telegram: Telegram, twilio: Twilio, discord: Discord
 ) -> None:
     proof = telegram.webhook["secret_token"]
     kept = reached.variables.pop("hermes_channels")
     reached.deploy()
     assert telegram.webhook == {}
+    assert (twilio.sms_url, discord.endpoint) == ("", None)
     assert post(reached, telegram, {"update_id": 1}, proof) == 404
     assert reached.deploy().changed(reached.name) == 0
     reached.variables["hermes_channels"] = kept

@@ -89,7 +89,7 @@ app.get("/", (c) =>
 
 app.get(IDENTITY, identify);
 
-app.all("/channels/:name{[a-z]{1,20}}", async (c, next) => {
+app.all("/channels/:name{[a-z_]{1,20}}", async (c, next) => {
   const name = c.req.param("name");
   const taken = await received(name, callOf(c), c.var.settings);
   if (taken === null) return next();

@@ -10,7 +10,10 @@ import {
   type Update,
 } from "../src/channels/channel.ts";
 import { InParts, partsOf } from "../src/channels/in-parts.ts";
+import { discord } from "../src/channels/platforms/discord.ts";
 import { mrkdwnOf, slack } from "../src/channels/platforms/slack.ts";
+import { sms } from "../src/channels/platforms/sms.ts";
+import { whatsapp } from "../src/channels/platforms/whatsapp-cloud.ts";
 import { hmacKey, plain } from "../src/channels/signatures.ts";
 import { Ways } from "../src/channels/ways.ts";
 import { channelSecrets } from "../src/config/channels.ts";
@@ -385,5 +388,297 @@ describe("Slack", () => {
       404,
     );
     expect((await askWith(DECLARED, "/channels/slack", {})).status).toBe(401);
+  });
+});
+
+describe("WhatsApp", () => {
+  const APP = {
+    token: "EAA".repeat(10),
+    appSecret: "5".repeat(32),
+    verifyToken: "made-up-word",
+    phoneNumberId: "106540352242922",
+    allow: ["491701234567"],
+    apiUrl: "https://graph.facebook.com/v23.0",
+  };
+  const value = (messages: object[], more: object = {}) =>
+    JSON.stringify({
+      object: "whatsapp_business_account",
+      entry: [
+        {
+          changes: [
+            {
+              field: "messages",
+              value: { metadata: { phone_number_id: APP.phoneNumberId }, messages, ...more },
+            },
+          ],
+        },
+      ],
+    });
+  const written = { from: "491701234567", id: "wamid.1", type: "text", text: { body: "hi" } };
+  const sent = async (body: string, secret = APP.appSecret) => {
+    const made = await crypto.subtle.sign("HMAC", await hmacKey(plain(secret)), plain(body));
+    return whatsapp.receive(call(body, { "x-hub-signature-256": `sha256=${hex(made)}` }), APP);
+  };
+  const updatesOf = async (body: string) =>
+    ((await sent(body)).told as { updates: Update[] } | null)?.updates;
+
+  it("is given its challenge for the right word only", async () => {
+    const asked = (query: string) =>
+      whatsapp.receive(
+        call("", {}, { method: "GET", url: `https://h.example/channels/whatsapp_cloud?${query}` }),
+        APP,
+      );
+    const right = "hub.mode=subscribe&hub.verify_token=made-up-word&hub.challenge=42";
+    expect(await (await asked(right)).answer.text()).toBe("42");
+    for (const query of ["", right.replace("made", "mode"), right.replace("subscribe", "unsubscribe")])
+      await expect(asked(query)).rejects.toMatchObject({ status: 401 });
+  });
+
+  it("brings all messages of an update, of those who may write; of what became of others nothing", async () => {
+    const picture = { ...written, id: "wamid.2", type: "image", text: undefined };
+    const stranger = { ...written, id: "wamid.3", from: "491709999999" };
+    const contacts = [{ wa_id: "491701234567", profile: { name: "Ann" } }];
+    const reply = { ...written, id: "wamid.4", context: { id: "wamid.0" } };
+    const updates = await updatesOf(value([written, picture, stranger, reply], { contacts }));
+    expect(updates).toMatchObject([
+      {
+        kind: "message",
+        message: {
+          id: "wamid.1",
+          event: { text: "hi", source: { chat_id: "491701234567", user_name: "Ann" } },
+        },
+      },
+      { kind: "answer", message: "wamid.2" },
+      { message: { event: { reply_to_message_id: "wamid.0" } } },
+    ]);
+    expect(await updatesOf(value([], { statuses: [{ id: "wamid.0", status: "read" }] }))).toBeUndefined();
+    expect(await updatesOf(value([written], { metadata: { phone_number_id: "1" } }))).toBeUndefined();
+    await expect(sent(value([written]), "6".repeat(32))).rejects.toMatchObject({ status: 401 });
+    await expect(whatsapp.receive(call(value([written]), {}), APP)).rejects.toMatchObject({ status: 401 });
+    await expect(sent("{}")).rejects.toMatchObject({ status: 400 });
+  });
+
+  it.each([
+    [131047, 400, "more than 24 hours have passed since they wrote (131047), for good, 0"],
+    [131056, 400, "x (131056), for now, 0"],
+    [190, 401, "x (190), for now, 0"],
+    [100, 400, "x (100), for good, 0"],
+  ])("refuses a message with %i", (code, status, words) =>
+    inParts([[{ error: { code, message: "x" } }, { status }]], async (parts) => {
+      expect(await refused(whatsapp.open(APP, parts).send(message()))).toBe(`WhatsApp: ${words}`);
+    }),
+  );
+});
+
+describe("SMS", () => {
+  const ACCOUNT = {
+    accountSid: `AC${"7".repeat(32)}`,
+    authTokens: ["12345", "e".repeat(32)],
+    number: "+18005551212",
+    allow: ["+14158675310"],
+    apiUrl: "https://api.twilio.com",
+  };
+  // What Twilio's own documentation shows.
+  const SHOWN = {
+    CallSid: "CA1234567890ABCDE",
+    Caller: "+14158675310",
+    Digits: "1234",
+    From: "+14158675310",
+    To: "+18005551212",
+  };
+  const SHOWN_URL = "https://example.com/myapp.php?foo=1&bar=2";
+  const sent = (fields: Record<string, string>, signature: string, url = SHOWN_URL) =>
+    sms.receive(
+      call(new URLSearchParams(fields).toString(), { "x-twilio-signature": signature }, { url }),
+      ACCOUNT,
+    );
+  const signed = async (fields: Record<string, string>) => {
+    const text =
+      SHOWN_URL +
+      Object.keys(fields)
+        .sort()
+        .map((name) => name + fields[name])
+        .join("");
+    const made = await crypto.subtle.sign("HMAC", await hmacKey(plain("e".repeat(32)), "SHA-1"), plain(text));
+    return btoa(String.fromCharCode(...new Uint8Array(made)));
+  };
+
+  it("proves itself as its documentation shows, over address and fields", async () => {
+    // It is genuine, and no message.
+    const signature = "L/OH5YylLD5NRKLltdqwSvS0BnU=";
+    await expect(sent(SHOWN, signature)).rejects.toMatchObject({ status: 400 });
+    for (const [fields, given, url] of [
+      [{ ...SHOWN, Digits: "1235" }, signature, SHOWN_URL],
+      [SHOWN, signature, `${SHOWN_URL}x`],
+      [SHOWN, "M/OH5YylLD5NRKLltdqwSvS0BnU=", SHOWN_URL],
+      [SHOWN, "", SHOWN_URL],
+    ] as const)
+      await expect(sent(fields, given, url)).rejects.toMatchObject({ status: 401 });
+  });
+
+  it("brings a message of who may write, and nothing else", async () => {
+    const fields = {
+      ...{ MessageSid: "SM1", AccountSid: ACCOUNT.accountSid, From: "+14158675310", To: "+18005551212" },
+      ...{ Body: "hi", NumMedia: "0" },
+    };
+    const updateOf = async (more: Record<string, string>) => {
+      const { answer, told } = await sent({ ...fields, ...more }, await signed({ ...fields, ...more }));
+      expect(await answer.text()).toContain("<Response/>");
+      return (told as { update: Update } | null)?.update ?? null;
+    };
+    expect(await updateOf({})).toMatchObject({ message: { id: "SM1", event: { text: "hi" } } });
+    expect(await updateOf({ NumMedia: "1" })).toMatchObject({ kind: "answer" });
+    expect(await updateOf({ From: "+14150000000" })).toBeNull();
+    expect(await updateOf({ AccountSid: `AC${"8".repeat(32)}` })).toBeNull();
+  });
+
+  it("has its number sent here, unless only looked at, and leaves what is another's", () => {
+    const found = (url: string): Answer => [
+      { incoming_phone_numbers: [{ sid: "PN1", sms_url: url, sms_method: "POST" }] },
+    ];
+    const ours = "https://h.example/channels/sms";
+    const answers = [
+      found("x"),
+      found("x"),
+      [{}] as Answer,
+      found(ours),
+      found(ours),
+      [{}] as Answer,
+      found("x"),
+    ];
+    return inParts([...answers, [{ incoming_phone_numbers: [] }]], async (parts, asked) => {
+      const channel = sms.open(ACCOUNT, parts);
+      expect(await channel.register("https://h.example", true)).toMatchObject({
+        changed: true,
+        address: "x",
+      });
+      expect(await channel.register("https://h.example", false)).toMatchObject({
+        changed: true,
+        address: ours,
+      });
+      expect(await channel.register("https://h.example", false)).toMatchObject({ changed: false });
+      await channel.unregister();
+      await channel.unregister();
+      expect(asked.map(({ body }) => body).filter((body) => body !== "undefined")).toEqual([
+        new URLSearchParams({ SmsUrl: ours, SmsMethod: "POST" }).toString(),
+        new URLSearchParams({ SmsUrl: "", SmsMethod: "POST" }).toString(),
+      ]);
+      expect(await refused(channel.register("https://h.example", true))).toContain("no such number");
+    });
+  });
+});
+
+describe("Discord", () => {
+  const discordOf = async () => {
+    const keys = (await crypto.subtle.generateKey({ name: "Ed25519" }, true, [
+      "sign",
+      "verify",
+    ])) as CryptoKeyPair;
+    const raw = (await crypto.subtle.exportKey("raw", keys.publicKey)) as ArrayBuffer;
+    const application = {
+      token: `MTIz.${"x".repeat(60)}`,
+      applicationId: "123456789012345678",
+      publicKey: hex(raw),
+      allow: ["111111111111111111"],
+      apiUrl: "https://discord.com/api/v10",
+    };
+    const sent = async (body: object, at = NOW, forged = "") => {
+      const text = JSON.stringify(body);
+      const moment = String(at / 1000);
+      const made = await crypto.subtle.sign("Ed25519", keys.privateKey, plain(moment + forged + text));
+      const headers = { "x-signature-ed25519": hex(made), "x-signature-timestamp": moment };
+      return discord.receive(call(text, headers), application);
+    };
+    return { application, sent };
+  };
+  const command = (
+    user: string,
+    data: object = { name: "hermes", options: [{ name: "text", value: "hi" }] },
+  ) => ({
+    ...{ type: 2, id: "900000000000000001", token: "the-token", channel_id: "333333333333333333" },
+    ...{ guild_id: "777777777777777777", member: { user: { id: user, username: "ann" } }, data },
+  });
+
+  it("is answered its PING, and a command at once; a stranger's looks as if nobody was there", async () => {
+    const { sent } = await discordOf();
+    expect(await (await sent({ type: 1, id: "1" })).answer.json()).toEqual({ type: 1 });
+    const { answer, told } = await sent(command("111111111111111111"));
+    expect(await answer.json()).toEqual({ type: 5 });
+    expect(told).toMatchObject({
+      token: "the-token",
+      update: {
+        message: { id: "900000000000000001", event: { text: "hi", source: { chat_type: "group" } } },
+      },
+    });
+    const stranger = await sent(command("222222222222222222"));
+    expect([await stranger.answer.text(), stranger.told]).toEqual(["", null]);
+    expect((await sent({ type: 3, id: "1" })).told).toBeNull();
+    const other = (await sent(command("111111111111111111", { name: "new" }))).told;
+    expect(other).toMatchObject({ update: { message: { event: { text: "/new" } } } });
+  });
+
+  it("is refused with another signature, or an old one", async () => {
+    const { application, sent } = await discordOf();
+    const mine = command("111111111111111111");
+    for (const [at, forged] of [
+      [NOW, "x"],
+      [NOW - 301_000, ""],
+      [NOW + 301_000, ""],
+    ] as const)
+      await expect(sent(mine, at, forged)).rejects.toMatchObject({ status: 401 });
+    await expect(discord.receive(call("{}", {}), application)).rejects.toMatchObject({ status: 401 });
+    await expect((await discordOf()).sent({ type: 2 })).rejects.toMatchObject({ status: 400 });
+  });
+
+  it("takes the answer to a command for a quarter of an hour, and later in its channel", async () => {
+    const { application, sent } = await discordOf();
+    const { told } = await sent(command("111111111111111111"));
+    const gone: Answer = [{ message: "Unknown Webhook", code: 10015 }, { status: 404 }];
+    await inParts([[{ id: "1" }], gone, [{ id: "2" }]], async (parts, asked, time) => {
+      const channel = discord.open(application, parts);
+      await channel.read(told ?? {});
+      const answer = message({ chat: "333333333333333333", replyTo: "900000000000000001" });
+      await channel.send(answer);
+      await channel.send(answer);
+      await time.pass(15 * 60_000);
+      await channel.send(answer);
+      const way = "/webhooks/123456789012345678/the-token?wait=true";
+      const late = "/channels/333333333333333333/messages";
+      expect(asked.map(({ url }) => url.replace(application.apiUrl, ""))).toEqual([way, way, late, late]);
+      expect(JSON.parse(asked[0]?.body ?? "")).toEqual({ content: "hello", allowed_mentions: { parse: [] } });
+    });
+  });
+
+  it("is told its address and its command, unless only looked at, and whose token it is", async () => {
+    const { application } = await discordOf();
+    const me = (more: object = {}): Answer => [
+      {
+        ...{ id: application.applicationId, name: "Hermes", verify_key: application.publicKey },
+        ...{ interactions_endpoint_url: null, ...more },
+      },
+    ];
+    const ours = { interactions_endpoint_url: "https://h.example/channels/discord" };
+    const there: Answer = [[{ name: "hermes" }]];
+    const answers = [
+      me(),
+      [[]] as Answer,
+      me(),
+      [[]] as Answer,
+      [{}] as Answer,
+      [{}] as Answer,
+      me(ours),
+      there,
+    ];
+    const wrong = [me({ id: "1" }), me({ verify_key: "0".repeat(64) })];
+    await inParts([...answers, ...wrong], async (parts, asked) => {
+      const channel = discord.open(application, parts);
+      const register = (look: boolean) => channel.register("https://h.example", look);
+      expect(await register(true)).toMatchObject({ bot: "Hermes", changed: true, address: "" });
+      expect(await register(false)).toMatchObject({ changed: true, address: ours.interactions_endpoint_url });
+      expect(await register(false)).toMatchObject({ changed: false });
+      expect(asked.map(({ body }) => body).filter((body) => body !== "undefined")).toHaveLength(2);
+      expect(await refused(register(true))).toContain("another application");
+      expect(await refused(register(true))).toContain("public key is not");
+    });
   });
 });

@@ -531,7 +531,7 @@ SETTINGS: tuple[Setting, ...] = (
         "hermes_channels",
         Secret("HERMES_CHANNELS"),
         "[by what people write to Hermes](channels.md) besides its API: `telegram: {token: ..., allow: [...]}`,"
-        " `slack: {token: ..., signing_secret: ..., allow: [...]}`, and"
+        " `slack:`, `whatsapp_cloud:`, `sms:`, `discord:`, and"
         " [webhooks](channels.md#webhooks): `hooks: {NAME: {kind: ..., secret: ...}}`. Their secrets are held by the"
         " Worker only",
         default="`{}`",

@@ -103,6 +103,8 @@ def _platform(
             )
         found[part.worker] = texts if part.several else texts[0]
     found["allow"] = _allowed(reader, shown, platform, said.get("allow"))
+    if name == "whatsapp_cloud":  # its numbers have no plus
+        found["allow"] = [one.lstrip("+") for one in found["allow"]]
     if name != "telegram" and said.get(OWN_API):
         url = str(said[OWN_API]).rstrip("/")
         if flaw := url_flaw(url):

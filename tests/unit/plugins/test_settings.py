@@ -48,6 +48,22 @@ def slack(**said: Any) -> dict[str, Any]:
     return {"hermes_channels": {"slack": app}, "hermes_public_url": "https://hermes.example.com"}
 
 
+def at(name: str, **said: Any) -> dict[str, Any]:
+    """A channel of one of these, right but for what is said."""
+    right: dict[str, dict[str, Any]] = {
+        "whatsapp_cloud": {"token": "x" * 30, "app_secret": "a" * 32, "allow": ["+491701234567"]}
+        | {"verify_token": "made-up-word", "phone_number_id": 106540352242922},
+        "sms": {"account_sid": "AC" + "a" * 32, "auth_token": "b" * 32, "allow": ["+491701234567"]}
+        | {"number": "+15005550006"},
+        "discord": {"token": "x" * 60, "application_id": 123456789012345678}
+        | {"public_key": "a" * 64, "allow": [123456789012345678]},
+    }
+    return {
+        "hermes_channels": {name: right[name] | said},
+        "hermes_public_url": "https://hermes.example.com",
+    }
+
+
 def hook(**said: Any) -> dict[str, Any]:
     """A webhook, right but for what is said."""
     return {"hermes_channels": {"hooks": {"ci": {"kind": "github", "secret": "x" * 20} | said}}}
@@ -232,6 +248,23 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     (slack(receive="poll"), "hermes_channels.slack", "that there is not"),
     (slack(api_url="slack"), "hermes_channels.slack.api_url", "URL"),
     (slack() | {"hermes_public_url": ""}, "hermes_channels.slack", "cannot be asked for messages"),
+    (at("whatsapp_cloud", token="x"), "hermes_channels.whatsapp_cloud.token", "no access token"),
+    (
+        at("whatsapp_cloud", verify_token="short"),
+        "hermes_channels.whatsapp_cloud.verify_token",
+        "at least 8",
+    ),
+    (
+        at("whatsapp_cloud", phone_number_id="+49"),
+        "hermes_channels.whatsapp_cloud.phone_number_id",
+        "no ID",
+    ),
+    (at("whatsapp_cloud", allow=["ann"]), "hermes_channels.whatsapp_cloud.allow", "phone numbers"),
+    (at("sms", account_sid="AB"), "hermes_channels.sms.account_sid", "begins with AC"),
+    (at("sms", auth_token=["b" * 32, "x"]), "hermes_channels.sms.auth_token", "no auth token"),
+    (at("sms", number=15005550006), "hermes_channels.sms.number", "with a plus"),
+    (at("discord", public_key="x"), "hermes_channels.discord.public_key", "no public key"),
+    (at("discord", allow=["ann"]), "hermes_channels.discord.allow", "IDs"),
     (CLOUD | bot(receive="poll"), "hermes_channels.telegram.receive", "never rests"),
     ({"hermes_public_url": "http://hermes.example.com"}, "hermes_public_url", "unencrypted"),
     ({"hermes_public_url": "http://127.0.0.1:8787"}, "hermes_public_url", "without TLS"),
@@ -601,3 +634,25 @@ def test_what_a_play_hands_on_is_text() -> None:
     checker = Checker(GOOD | {"hermes_backup_dir": ["a"], "hermes_action": {"wake": True}})
     checker.check_place()
     assert subjects(checker) == ["hermes_action", "hermes_backup_dir"]
+
+
+def test_a_platform_is_told_what_its_owner_said_under_the_workers_names() -> None:
+    checker = check(**at("whatsapp_cloud", api_url="http://127.0.0.1:7/v1/"))
+    assert checker.problems == []
+    assert json.loads(checker.secrets["HERMES_CHANNELS"])["whatsapp_cloud"] == {
+        "token": "x" * 30,
+        "appSecret": "a" * 32,
+        "verifyToken": "made-up-word",
+        "phoneNumberId": "106540352242922",
+        "allow": ["491701234567"],
+        "apiUrl": "http://127.0.0.1:7/v1",
+    }
+    assert checker.settings.bots == {"whatsapp_cloud": "106540352242922"}
+    assert checker.settings.channel_apis == ["http://127.0.0.1:7/v1"]
+    for name in ("sms", "discord"):
+        assert check(**at(name)).problems == []
+    rotated = check(**at("sms", auth_token=["c" * 32, "b" * 32]))
+    assert json.loads(rotated.secrets["HERMES_CHANNELS"])["sms"]["authTokens"] == [
+        "c" * 32,
+        "b" * 32,
+    ]

@@ -13,8 +13,8 @@ const PATIENCE = 15_000;
 export async function posted(
   { fetch, time }: PlatformParts,
   url: string,
-  init: RequestInit,
   label: string,
+  init: RequestInit,
 ): Promise<Response> {
   const left = new AbortController();
   const call = fetch(url, { method: "POST", redirect: "manual", signal: left.signal, ...init });

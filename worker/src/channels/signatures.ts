@@ -7,6 +7,8 @@ export const AGE = 300_000;
 /** Bytes of their own. */
 export type Bytes = Uint8Array<ArrayBuffer>;
 
+type Hash = "SHA-256" | "SHA-1";
+
 const encoder = new TextEncoder();
 
 /** A text as bytes. */
@@ -40,11 +42,16 @@ export function timely(seconds: string, now: number): number | null {
 }
 
 /** A key to sign with, and to verify in time that tells nothing about how close a signature came. */
-export function hmacKey(key: Bytes): Promise<CryptoKey> {
-  return crypto.subtle.importKey("raw", key, { name: "HMAC", hash: "SHA-256" }, false, ["sign", "verify"]);
+export function hmacKey(key: Bytes, hash: Hash = "SHA-256"): Promise<CryptoKey> {
+  return crypto.subtle.importKey("raw", key, { name: "HMAC", hash }, false, ["sign", "verify"]);
 }
 
 /** Whether a text was signed with a secret. */
-export async function isSignedWith(secret: string, signature: Bytes, text: Bytes): Promise<boolean> {
-  return crypto.subtle.verify("HMAC", await hmacKey(plain(secret)), signature, text);
+export async function isSignedWith(
+  secret: string,
+  signature: Bytes,
+  text: Bytes,
+  hash: Hash = "SHA-256",
+): Promise<boolean> {
+  return crypto.subtle.verify("HMAC", await hmacKey(plain(secret), hash), signature, text);
 }

@@ -29,6 +29,38 @@ const slack = z.object({
   apiUrl: apiUrl(SLACK_API),
 });
 
+const whatsapp = z.object({
+  token: z.string().check(z.minLength(20, "has no token for whatsapp_cloud")),
+  appSecret: z.string().check(z.regex(/^[0-9a-f]{32}$/, "has no app secret for whatsapp_cloud")),
+  verifyToken: z.string().check(z.minLength(8, "has a verify token shorter than 8 characters")),
+  phoneNumberId: z.string().check(z.regex(/^\d{5,25}$/, "has no id of a phone number for whatsapp_cloud")),
+  /** Who may write: phone numbers, without a plus. */
+  allow: z.array(z.string().check(z.regex(/^\d{5,15}$/, "lists no phone number"))),
+  apiUrl: apiUrl("https://graph.facebook.com/v23.0"),
+});
+
+const sms = z.object({
+  accountSid: z.string().check(z.regex(/^AC[0-9a-f]{32}$/, "has no account SID for sms")),
+  /** Each proves that a call is Twilio's; the first one is ours. */
+  authTokens: z
+    .array(z.string().check(z.regex(/^[0-9a-f]{32}$/, "has no auth token for sms")))
+    .check(z.minLength(1, "has no auth token for sms")),
+  /** Our own number. */
+  number: z.string().check(z.regex(/^\+\d{5,15}$/, "has no phone number for sms")),
+  /** Who may write: phone numbers with a plus. */
+  allow: z.array(z.string().check(z.regex(/^\+\d{5,15}$/, "lists no phone number"))),
+  apiUrl: apiUrl("https://api.twilio.com"),
+});
+
+const discord = z.object({
+  token: z.string().check(z.regex(/^[\w.-]{50,200}$/, "has no bot token for discord")),
+  applicationId: z.string().check(z.regex(/^\d{15,25}$/, "has no id of an application for discord")),
+  publicKey: z.string().check(z.regex(/^[0-9a-f]{64}$/, "has no public key for discord")),
+  /** Who may write: ids of people, channels or servers. */
+  allow: z.array(z.string().check(z.regex(/^\d{15,25}$/, "lists no id"))),
+  apiUrl: apiUrl("https://discord.com/api/v10"),
+});
+
 /** A name in an address. */
 const HOOK_NAME = /^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$/;
 
@@ -56,6 +88,9 @@ export const channels = json(
   z.object({
     telegram: z.nullish(telegram),
     slack: z.optional(slack),
+    whatsapp_cloud: z.optional(whatsapp),
+    sms: z.optional(sms),
+    discord: z.optional(discord),
     hooks: z._default(
       z.record(z.string().check(z.regex(HOOK_NAME, "has a webhook of a bad name")), hook),
       {},
@@ -75,9 +110,21 @@ export interface TelegramSettings {
 /** A Slack app. */
 export type SlackSettings = z.infer<typeof slack>;
 
+/** A number of WhatsApp's Cloud API. */
+export type WhatsAppSettings = z.infer<typeof whatsapp>;
+
+/** A number of Twilio's. */
+export type SmsSettings = z.infer<typeof sms>;
+
+/** An application of Discord's. */
+export type DiscordSettings = z.infer<typeof discord>;
+
 /** What each platform needs; each is known by its name. */
 export interface PlatformSettings {
   slack: SlackSettings;
+  whatsapp_cloud: WhatsAppSettings;
+  sms: SmsSettings;
+  discord: DiscordSettings;
   telegram: TelegramSettings;
 }
 
@@ -154,6 +201,9 @@ const DESCRIPTORS: readonly Descriptor[] = [
   },
   // Slack takes more, and cuts it at 4000 itself; its marks and escapes make a text longer.
   { ...PLAIN, platform: "slack", label: "Slack", max_message_length: 3500, len_unit: "utf16" },
+  { ...PLAIN, platform: "whatsapp_cloud", label: "WhatsApp", max_message_length: 4096, len_unit: "utf16" },
+  { ...PLAIN, platform: "sms", label: "SMS", max_message_length: 1600, len_unit: "utf16" },
+  { ...PLAIN, platform: "discord", label: "Discord", max_message_length: 2000, len_unit: "utf16" },
   { ...PLAIN, platform: "webhook", label: "Webhooks", max_message_length: 16_000, len_unit: "chars" },
 ];
 
@@ -174,7 +224,7 @@ export function relayed(numbers: Readonly<Record<string, string>>): Relayed[] {
 }
 
 /** The keys of what a platform is given that must never be shown. */
-const SECRET_KEYS = ["token", "signingSecrets"];
+const SECRET_KEYS = ["token", "signingSecrets", "appSecret", "verifyToken", "authTokens"];
 
 /** What of the channels must never be shown. */
 export function channelSecrets({ platforms, hooks }: ChannelSettings): string[] {

@@ -10,10 +10,19 @@ import {
   type PlatformParts,
   type Received,
 } from "../channel.ts";
+import { discord } from "./discord.ts";
 import { slack } from "./slack.ts";
+import { sms } from "./sms.ts";
 import { telegram } from "./telegram.ts";
+import { whatsapp } from "./whatsapp-cloud.ts";
 
-const PLATFORMS: { readonly [N in PlatformName]: Platform<PlatformSettings[N]> } = { slack, telegram };
+const PLATFORMS: { readonly [N in PlatformName]: Platform<PlatformSettings[N]> } = {
+  discord,
+  slack,
+  sms,
+  telegram,
+  whatsapp_cloud: whatsapp,
+};
 
 const NAMES = Object.keys(PLATFORMS) as PlatformName[];
 

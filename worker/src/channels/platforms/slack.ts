@@ -18,6 +18,7 @@ import {
   SendRefused,
   type Update,
 } from "../channel.ts";
+import { starred } from "../marks.ts";
 import { posted } from "../posted.ts";
 import { isSignedWith, joined, ofHex, timely } from "../signatures.ts";
 
@@ -209,23 +210,8 @@ function plainOf(text: string): string {
 /** What Slack shows as Hermes meant it: Markdown becomes Slack's own marks, but for what is code. */
 export function mrkdwnOf(text: string): string {
   const escaped = text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
-  return escaped
-    .split(/(```[\s\S]*?(?:```|$)|`[^`\n]+`)/)
-    .map((part, index) => (index % 2 === 1 ? part : marksOf(part)))
-    .join("");
-}
-
-function marksOf(text: string): string {
-  // A bold text is set aside: one star would be read as italics.
-  return text
-    .replace(/^&gt; ?/gm, "> ")
-    .replace(/!?\[([^\]\n]+)\]\((https?:\/\/[^\s)]+)\)/g, "<$2|$1>")
-    .replace(/^#{1,6} +(.+?) *#*$/gm, (_, title: string) => `\u0001${title.replaceAll(/\*\*|__/g, "")}\u0001`)
-    .replace(/\*\*(?=\S)([^\n]+?)(?<=\S)\*\*|__(?=\S)([^\n]+?)(?<=\S)__/g, "\u0001$1$2\u0001")
-    .replace(/(?<![\w*])\*(?=[^\s*])([^*\n]+?)(?<=[^\s*])\*(?![\w*])/g, "_$1_")
-    .replace(/~~(?=\S)([^\n]+?)(?<=\S)~~/g, "~$1~")
-    .replace(/^(\s*)[*+-] +/gm, "$1• ")
-    .replaceAll("\u0001", "*");
+  const linked = escaped.replace(/!?\[([^\]\n]+)\]\((https?:\/\/[^\s)]+)\)/g, "<$2|$1>");
+  return starred(linked.replace(/^&gt; ?/gm, "> "));
 }
 
 /** What Slack answers to every call. */
@@ -324,6 +310,6 @@ class Slack implements Channel {
   }
 
   #fetch(url: string, init: RequestInit): Promise<Response> {
-    return posted(this.#parts, url, init, "Slack");
+    return posted(this.#parts, url, "Slack", init);
   }
 }

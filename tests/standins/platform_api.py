@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What stand-ins of messengers' APIs share: a server on loopback, what was sent by it, and calls of a webhook."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+
+
+@dataclass
+class Sent:
+    """One message that was sent by the API. way: by what, where there are several."""
+
+    chat: str
+    text: str
+    reply_to: str | None = None
+    way: str = ""
+
+
+Answer = tuple[int, Any]
+
+
+@dataclass
+class PlatformApi:
+    """A running stand-in. `url` has no trailing slash.
+
+    reaches: where https addresses really lead, by their beginning; busy: chat -> how often it is told to wait.
+    """
+
+    reaches: dict[str, str] = field(default_factory=dict)
+    busy: dict[str, int] = field(default_factory=dict)
+    sent: list[Sent] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        self._changed = threading.Condition()
+        self.numbers = itertools.count(1)
+        handler = type("Handler", (_Handler,), {"api": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    @property
+    def url(self) -> str:
+        """Where its API is served."""
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def answer(self, method: str, path: str, authorization: str, body: bytes) -> Answer:
+        """Answer one call."""
+        raise NotImplementedError
+
+    def is_busy(self, chat: str) -> bool:
+        """Tell whether a chat gets too much."""
+        left = self.busy.get(chat, 0)
+        self.busy[chat] = max(0, left - 1)
+        return left > 0
+
+    def note(self, sent: Sent) -> str:
+        """Keep what was sent; returns its name."""
+        with self._changed:
+            self.sent.append(sent)
+            self._changed.notify_all()
+        return f"m{next(self.numbers)}"
+
+    def await_sent(self, words: str, seconds: float = 60.0) -> Sent:
+        """Return the first message with some words. Raises AssertionError without one in time."""
+
+        def found() -> list[Sent]:
+            return [one for one in self.sent if words in one.text]
+
+        with self._changed:
+            if self._changed.wait_for(found, seconds):
+                return found()[0]
+        raise AssertionError(f"nothing says {words!r}: {self.sent}")
+
+    def ask(self, url: str, body: bytes | None, headers: dict[str, str]) -> tuple[int, bytes]:
+        """Call a webhook once; returns the status and what it says."""
+        for begins, really in self.reaches.items():
+            url = url.replace(begins, really, 1)
+        try:
+            with urllib.request.urlopen(
+                urllib.request.Request(url, body, headers), timeout=30
+            ) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    api: PlatformApi
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        """Keep the test's output to the test's own words."""
+
+    def _serve(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path = urllib.parse.unquote(self.path)
+        self.api.calls.append(f"{self.command} {path}")
+        given = self.headers.get("Authorization") or ""
+        status, answer = self.api.answer(self.command, path, given, body)
+        text = json.dumps(answer).encode()
+        try:
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+        except OSError:
+            return
+
+    def do_GET(self) -> None:
+        self._serve()
+
+    def do_POST(self) -> None:
+        self._serve()
+
+    def do_PATCH(self) -> None:
+        self._serve()

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stand-in for WhatsApp's Cloud API, as strict as the real one where the product meets it.
+
+A callback URL is taken when it gives back the challenge for the right word. What the app is sent is signed with its
+secret. A wrong token (190), another number (100), a text of nothing or of more than 4096 characters (100), people who
+have not written for a day (131047), and too much to one of them (131056) are refused. Facts: developers.facebook.com.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import urllib.parse
+from dataclasses import dataclass, field
+from typing import Any
+
+from .platform_api import Answer, PlatformApi, Sent
+
+LONGEST = 4096
+
+
+@dataclass
+class WhatsApp(PlatformApi):
+    """A running stand-in. open_for: who has written in the last day."""
+
+    token: str = "EAAstandInStandInStandIn"
+    secret: str = "5" * 32
+    verify_token: str = "made-up-word"
+    number_id: str = "106540352242922"
+    open_for: set[str] = field(default_factory=set)
+    callback: str = ""
+
+    def set_callback(self, url: str) -> None:
+        """Say where updates go. Raises AssertionError when that does not know the word."""
+        wrong = {
+            "hub.mode": "subscribe",
+            "hub.challenge": "1158201444",
+            "hub.verify_token": "other",
+        }
+        assert self.ask(f"{url}?{urllib.parse.urlencode(wrong)}", None, {})[0] == 401
+        right = wrong | {"hub.verify_token": self.verify_token}
+        found = self.ask(f"{url}?{urllib.parse.urlencode(right)}", None, {})
+        assert found == (200, b"1158201444"), found
+        self.callback = url
+
+    def update(self, **value: Any) -> bytes:
+        """Return an update with this in it."""
+        metadata = {"display_phone_number": "15550783881", "phone_number_id": self.number_id}
+        value = {"messaging_product": "whatsapp", "metadata": metadata} | value
+        changes = [{"field": "messages", "value": value}]
+        entry = [{"id": "102290129340398", "changes": changes}]
+        return json.dumps({"object": "whatsapp_business_account", "entry": entry}).encode()
+
+    def deliver(self, body: bytes, signed: bytes | None = None) -> int:
+        """Send an update; returns the status. signed: what the signature is of."""
+        text = body if signed is None else signed
+        digest = hmac.new(self.secret.encode(), text, hashlib.sha256).hexdigest()
+        headers = {"Content-Type": "application/json", "X-Hub-Signature-256": f"sha256={digest}"}
+        return self.ask(self.callback, body, headers)[0]
+
+    def written(self, text: str, user: str) -> tuple[str, bytes]:
+        """Return the name of a message and the update that brings it."""
+        self.open_for.add(user)
+        name = f"wamid.{next(self.numbers)}"
+        message = {"from": user, "id": name, "timestamp": "1700000000", "type": "text"}
+        contact = {"profile": {"name": "Ann"}, "wa_id": user}
+        return name, self.update(contacts=[contact], messages=[message | {"text": {"body": text}}])
+
+    def answer(self, method: str, path: str, authorization: str, body: bytes) -> Answer:
+        """Answer one call."""
+        if authorization != f"Bearer {self.token}":
+            return refused(401, 190, "Invalid OAuth access token")
+        if not path.startswith(f"/{self.number_id}"):
+            return refused(400, 100, "Unsupported request. Object does not exist")
+        if method == "GET":
+            return 200, {"display_phone_number": "+1 555-078-3881", "id": self.number_id}
+        said = json.loads(body)
+        user, text = said["to"], said.get("text", {}).get("body", "")
+        if said.get("messaging_product") != "whatsapp" or not text or len(text) > LONGEST:
+            return refused(400, 100, "Invalid parameter")
+        if user not in self.open_for:
+            return refused(400, 131047, "Re-engagement message")
+        if self.is_busy(user):
+            return refused(400, 131056, "(Business Account, Consumer Account) pair rate limit hit")
+        reply_to = said.get("context", {}).get("message_id")
+        return 200, {"messages": [{"id": self.note(Sent(user, text, reply_to))}]}
+
+
+def refused(status: int, code: int, message: str) -> Answer:
+    """Return a refusal as the platform words it."""
+    return status, {"error": {"message": message, "type": "OAuthException", "code": code}}

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Discord's interactions: the command `/hermes` of an application, which needs no open socket. The answer to one may be
+ * given for 15 minutes; what comes later is written into the channel by the bot. Facts: docs.discord.com.
+ */
+import * as z from "zod/mini";
+import type { DiscordSettings } from "../../config/channels.ts";
+import {
+  badSignature,
+  badUpdate,
+  type Call,
+  type Channel,
+  type Outgoing,
+  type Platform,
+  type PlatformParts,
+  type Received,
+  type Registered,
+  SendRefused,
+  type Update,
+} from "../channel.ts";
+import { posted } from "../posted.ts";
+import { joined, ofHex, timely } from "../signatures.ts";
+
+const PATH = "/channels/discord";
+/** So long an interaction takes answers; milliseconds. */
+const LASTS = 14.5 * 60_000;
+/** Kinds of interactions, and of what they are answered. */
+const [PING, COMMAND, COMPONENT, AUTOCOMPLETE] = [1, 2, 3, 4] as const;
+const [PONG, DEFERRED, DEFERRED_UPDATE, CHOICES] = [1, 5, 6, 8] as const;
+/** The command by which people speak to Hermes. */
+const HERMES = {
+  name: "hermes",
+  type: 1,
+  description: "Say something to Hermes",
+  options: [{ type: 3, name: "text", description: "What to say", required: true }],
+};
+
+const userSchema = z.looseObject({ id: z.string(), username: z.optional(z.string()) });
+const interactionSchema = z.looseObject({
+  type: z.number(),
+  id: z.string(),
+  application_id: z.optional(z.string()),
+  token: z.optional(z.string()),
+  channel_id: z.optional(z.string()),
+  guild_id: z.nullish(z.string()),
+  member: z.nullish(z.looseObject({ user: z.optional(userSchema) })),
+  user: z.nullish(userSchema),
+  data: z.nullish(
+    z.looseObject({
+      name: z.optional(z.string()),
+      options: z.optional(z.array(z.looseObject({ value: z.optional(z.unknown()) }))),
+    }),
+  ),
+});
+
+type Interaction = z.infer<typeof interactionSchema>;
+
+/** What the instance is told: a message, and by what it is answered. */
+interface Told {
+  update: Update;
+  token: string;
+}
+
+/** Discord, for the table of the platforms. */
+export const discord: Platform<DiscordSettings> = {
+  methods: ["POST"],
+  receive,
+  open: (application, parts) => new Discord(application, parts),
+};
+
+async function receive(call: Call, application: DiscordSettings): Promise<Received> {
+  const asked = await proven(call, application);
+  const { type } = asked;
+  if (type === PING) return told({ type: PONG });
+  if (type === AUTOCOMPLETE) return told({ type: CHOICES, data: { choices: [] } });
+  if (type === COMPONENT) return told({ type: DEFERRED_UPDATE });
+  const update = type === COMMAND ? read(asked, application) : null;
+  // To a stranger it looks as if nobody was there.
+  if (update === null || asked.token === undefined) return { answer: new Response(null), told: null };
+  return told({ type: DEFERRED }, { update, token: asked.token });
+}
+
+function told(answer: object, of: Told | null = null): Received {
+  return { answer: Response.json(answer), told: of };
+}
+
+/** An interaction that is signed, and of now. */
+async function proven({ headers, body, now }: Call, { publicKey }: DiscordSettings): Promise<Interaction> {
+  const signature = /^[0-9a-f]{128}$/.exec(headers.get("x-signature-ed25519") ?? "")?.[0];
+  const at = headers.get("x-signature-timestamp") ?? "";
+  if (signature === undefined || timely(at, now) === null) throw badSignature();
+  const bytes = await body();
+  const key = await crypto.subtle.importKey("raw", ofHex(publicKey), { name: "Ed25519" }, false, ["verify"]);
+  if (!(await crypto.subtle.verify("Ed25519", key, ofHex(signature), joined(at, bytes))))
+    throw badSignature();
+  try {
+    return interactionSchema.parse(JSON.parse(new TextDecoder().decode(bytes)));
+  } catch (error) {
+    throw badUpdate(error);
+  }
+}
+
+/** Reads a command; `null` is a stranger's. */
+function read(asked: Interaction, { allow }: DiscordSettings): Update | null {
+  const { id, channel_id: channel, guild_id: guild, data } = asked;
+  const user = asked.member?.user ?? asked.user;
+  if (channel === undefined || user == null) throw badUpdate();
+  if (![user.id, channel, guild].some((one) => one != null && allow.includes(one))) return null;
+  const said = (data?.options ?? []).map(({ value }) => String(value ?? "")).join(" ");
+  const text = data?.name === HERMES.name ? said : `/${data?.name ?? ""} ${said}`;
+  const event = {
+    text: text.trim() || "/help",
+    message_type: "text",
+    message_id: id,
+    source: {
+      platform: "discord",
+      chat_id: channel,
+      chat_type: guild == null ? "dm" : "group",
+      user_id: user.id,
+      ...(user.username === undefined ? {} : { user_name: user.username }),
+      ...(guild == null ? {} : { scope_id: guild }),
+      message_id: id,
+    },
+  } as const;
+  return { kind: "message", message: { id, event } };
+}
+
+/** What Discord answers. */
+interface Answer {
+  id?: string;
+  name?: string;
+  verify_key?: string;
+  interactions_endpoint_url?: string | null;
+  message?: string;
+  retry_after?: number;
+}
+
+/** One application's calls. */
+class Discord implements Channel {
+  readonly showsFor = 0;
+  readonly receives = "webhook";
+  readonly #application: DiscordSettings;
+  readonly #parts: PlatformParts;
+
+  constructor(application: DiscordSettings, parts: PlatformParts) {
+    this.#application = application;
+    this.#parts = parts;
+  }
+
+  async read(given: object): Promise<Update[]> {
+    const { update, token } = given as Told;
+    const { ways, time } = this.#parts;
+    if (update.kind === "message") ways.keep(update.message.event.message_id, token, time.now(), LASTS);
+    return [update];
+  }
+
+  async send({ chat, text, replyTo }: Outgoing): Promise<string> {
+    const { ways, time } = this.#parts;
+    const body = { content: text, allowed_mentions: { parse: [] } };
+    const token = ways.of(replyTo, time.now());
+    if (token !== null)
+      try {
+        // The first one takes the place of "is thinking".
+        const path = `/webhooks/${this.#application.applicationId}/${token}?wait=true`;
+        return (await this.#call(path, "POST", body)).id ?? "";
+      } catch (error) {
+        if (!(error instanceof SendRefused && error.isFinal)) throw error;
+      }
+    return (await this.#call(`/channels/${chat}/messages`, "POST", body)).id ?? "";
+  }
+
+  async show(): Promise<void> {}
+
+  async register(address: string, look: boolean): Promise<Registered> {
+    const wanted = `${address}${PATH}`;
+    const found = await this.#call("/applications/@me", "GET");
+    if (found.id !== this.#application.applicationId)
+      throw new SendRefused("Discord: the token is of another application", true);
+    if (found.verify_key !== this.#application.publicKey)
+      throw new SendRefused("Discord: the public key is not the application's", true);
+    const isThere = found.interactions_endpoint_url === wanted;
+    const commands = `/applications/${this.#application.applicationId}/commands`;
+    const known = (await this.#call(commands, "GET")) as unknown as { name?: string }[];
+    const isKnown = known.some(({ name }) => name === HERMES.name);
+    if (!look && !isKnown) await this.#call(commands, "POST", HERMES);
+    // Discord asks there at once whether it is answered.
+    if (!look && !isThere)
+      await this.#call("/applications/@me", "PATCH", { interactions_endpoint_url: wanted });
+    const now = look ? (found.interactions_endpoint_url ?? "") : wanted;
+    const changed = !isThere || !isKnown;
+    return { bot: found.name ?? "", address: now, trouble: null, waiting: 0, changed };
+  }
+
+  /** An address that is another's stays. */
+  async unregister(): Promise<void> {
+    const found = await this.#call("/applications/@me", "GET");
+    if (found.interactions_endpoint_url?.endsWith(PATH))
+      await this.#call("/applications/@me", "PATCH", { interactions_endpoint_url: null });
+  }
+
+  /** @throws SendRefused: nothing of what it says holds a token. */
+  async #call(path: string, method: string, body?: object): Promise<Answer> {
+    const { apiUrl, token } = this.#application;
+    const response = await posted(this.#parts, `${apiUrl}${path}`, "Discord", {
+      method,
+      headers: { "content-type": "application/json", authorization: `Bot ${token}` },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    });
+    const answer = await response.json<Answer>().catch((): Answer => ({}));
+    if (response.ok) return answer;
+    const { status } = response;
+    const isFinal = status >= 400 && status < 500 && ![401, 408, 429].includes(status);
+    const wait = (answer.retry_after ?? 0) * 1000;
+    throw new SendRefused(`Discord: ${answer.message ?? `refused with ${status}`}`, isFinal, wait);
+  }
+}

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+/** SMS by Twilio: what its number gets, and what it sends. Facts: twilio.com/docs. */
+import type { SmsSettings } from "../../config/channels.ts";
+import {
+  badSignature,
+  badUpdate,
+  type Call,
+  type Channel,
+  type Outgoing,
+  type Platform,
+  type PlatformParts,
+  type Received,
+  type Registered,
+  SendRefused,
+  type Update,
+} from "../channel.ts";
+import { posted } from "../posted.ts";
+import { isSignedWith, ofBase64, plain } from "../signatures.ts";
+
+const PATH = "/channels/sms";
+
+/** SMS, for the table of the platforms. */
+export const sms: Platform<SmsSettings> = {
+  methods: ["POST"],
+  receive,
+  open: (account, parts) => new Sms(account, parts),
+};
+
+async function receive({ headers, body, url }: Call, account: SmsSettings): Promise<Received> {
+  const signature = /^[A-Za-z0-9+/]{27}=$/.exec(headers.get("x-twilio-signature") ?? "")?.[0];
+  if (signature === undefined) throw badSignature();
+  const form = new URLSearchParams(new TextDecoder().decode(await body()));
+  const fields = [...form].sort(([one], [other]) => (one < other ? -1 : Number(one > other)));
+  const signed = plain(url + fields.flat().join(""));
+  const verified = account.authTokens.map((token) =>
+    isSignedWith(token, ofBase64(signature), signed, "SHA-1"),
+  );
+  if (!(await Promise.all(verified)).includes(true)) throw badSignature();
+  const update = read(form, account);
+  // Twilio wants to be told what to do next: nothing.
+  const answer = new Response('<?xml version="1.0" encoding="UTF-8"?><Response/>', {
+    headers: { "content-type": "text/xml" },
+  });
+  return { answer, told: update.kind === "nothing" ? null : { update } };
+}
+
+function read(form: URLSearchParams, account: SmsSettings): Update {
+  const of = (name: string) => form.get(name) ?? "";
+  const [from, id, text] = [of("From"), of("MessageSid"), of("Body")];
+  if (from === "" || id === "") throw badUpdate();
+  if (of("AccountSid") !== account.accountSid) return { kind: "nothing", why: "not for the bot" };
+  if (!account.allow.includes(from)) return { kind: "nothing", why: "stranger" };
+  if (Number(of("NumMedia")) > 0 || text.trim() === "")
+    return { kind: "answer", chat: from, thread: null, message: id, text: "I can take text only here." };
+  const event = {
+    text,
+    message_type: "text",
+    message_id: id,
+    source: { platform: "sms", chat_id: from, chat_type: "dm", user_id: from, message_id: id },
+  } as const;
+  return { kind: "message", message: { id, event } };
+}
+
+interface PhoneNumber {
+  sid: string;
+  sms_url?: string | null;
+  sms_method?: string | null;
+}
+
+/** What Twilio answers. */
+interface Answer {
+  sid?: string;
+  incoming_phone_numbers?: PhoneNumber[];
+  message?: string;
+  code?: number;
+}
+
+/** One number's calls. */
+class Sms implements Channel {
+  readonly showsFor = 0;
+  readonly receives = "webhook";
+  readonly #account: SmsSettings;
+  readonly #parts: PlatformParts;
+
+  constructor(account: SmsSettings, parts: PlatformParts) {
+    this.#account = account;
+    this.#parts = parts;
+  }
+
+  async read(told: object): Promise<Update[]> {
+    return [(told as { update: Update }).update];
+  }
+
+  async send({ chat, text }: Outgoing): Promise<string> {
+    const { sid } = await this.#call("Messages.json", { To: chat, From: this.#account.number, Body: text });
+    return sid ?? "";
+  }
+
+  async show(): Promise<void> {}
+
+  async register(address: string, look: boolean): Promise<Registered> {
+    const wanted = `${address}${PATH}`;
+    const found = await this.#number();
+    const changed = found.sms_url !== wanted || found.sms_method !== "POST";
+    if (changed && !look) await this.#sendTo(found, wanted);
+    const now = look ? (found.sms_url ?? "") : wanted;
+    return { bot: this.#account.number, address: now, trouble: null, waiting: 0, changed };
+  }
+
+  /** An address that is another's stays. */
+  async unregister(): Promise<void> {
+    const found = await this.#number();
+    if (found.sms_url?.endsWith(PATH)) await this.#sendTo(found, "");
+  }
+
+  async #number(): Promise<PhoneNumber> {
+    const asked = new URLSearchParams({ PhoneNumber: this.#account.number });
+    const [found] = (await this.#call(`IncomingPhoneNumbers.json?${asked}`)).incoming_phone_numbers ?? [];
+    if (found === undefined) throw new SendRefused("Twilio: this account has no such number", true);
+    return found;
+  }
+
+  async #sendTo({ sid }: PhoneNumber, url: string): Promise<void> {
+    await this.#call(`IncomingPhoneNumbers/${sid}.json`, { SmsUrl: url, SmsMethod: "POST" });
+  }
+
+  /** @throws SendRefused. */
+  async #call(path: string, form?: Record<string, string>): Promise<Answer> {
+    const { accountSid, authTokens, apiUrl } = this.#account;
+    const url = `${apiUrl}/2010-04-01/Accounts/${accountSid}/${path}`;
+    const response = await posted(this.#parts, url, "Twilio", {
+      method: form === undefined ? "GET" : "POST",
+      headers: { authorization: `Basic ${btoa(`${accountSid}:${authTokens[0]}`)}` },
+      ...(form === undefined ? {} : { body: new URLSearchParams(form) }),
+    });
+    const answer = await response.json<Answer>().catch((): Answer => ({}));
+    if (response.ok) return answer;
+    const { status } = response;
+    // A token that is just being replaced is good in a moment.
+    const isFinal = status >= 400 && status < 500 && ![401, 408, 429].includes(status);
+    const wait = Number(response.headers.get("retry-after") ?? 0) * 1000 || 0;
+    throw new SendRefused(`Twilio: ${answer.message ?? `refused with ${status}`}`, isFinal, wait);
+  }
+}

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+/** WhatsApp by Meta's Cloud API: webhooks of an app, and messages of its number. Facts: developers.facebook.com. */
+import * as z from "zod/mini";
+import { isEqual } from "../../base/digests.ts";
+import type { WhatsAppSettings } from "../../config/channels.ts";
+import {
+  badSignature,
+  badUpdate,
+  type Call,
+  type Channel,
+  type Outgoing,
+  type Platform,
+  type PlatformParts,
+  type Received,
+  type Registered,
+  SendRefused,
+  type Update,
+} from "../channel.ts";
+import { starred } from "../marks.ts";
+import { posted } from "../posted.ts";
+import { isSignedWith, ofHex } from "../signatures.ts";
+
+/** Refusals after which another attempt may end otherwise: too many calls, Meta itself, a token being replaced. */
+const FOR_NOW = new Set([1, 2, 4, 190, 80007, 130429, 131000, 131016, 131048, 131056, 133004]);
+/** Nobody may be written to who has not written for a day. */
+const TOO_LATE = 131047;
+
+const messageSchema = z.looseObject({
+  from: z.string(),
+  id: z.string(),
+  type: z.string(),
+  text: z.optional(z.object({ body: z.string() })),
+  context: z.optional(z.looseObject({ id: z.optional(z.string()) })),
+});
+const updateSchema = z.object({
+  object: z.literal("whatsapp_business_account"),
+  entry: z.array(
+    z.object({
+      changes: z.array(
+        z.object({
+          value: z.looseObject({
+            metadata: z.optional(z.looseObject({ phone_number_id: z.string() })),
+            contacts: z.optional(
+              z.array(
+                z.looseObject({
+                  wa_id: z.optional(z.string()),
+                  profile: z.optional(z.looseObject({ name: z.optional(z.string()) })),
+                }),
+              ),
+            ),
+            messages: z.optional(z.array(messageSchema)),
+          }),
+        }),
+      ),
+    }),
+  ),
+});
+
+type Value = z.infer<typeof updateSchema>["entry"][number]["changes"][number]["value"];
+
+/** WhatsApp, for the table of the platforms. */
+export const whatsapp: Platform<WhatsAppSettings> = {
+  methods: ["GET", "POST"],
+  receive: async (call, app) => (call.method === "GET" ? challenged(call, app) : receive(call, app)),
+  open: (app, parts) => new WhatsApp(app, parts),
+};
+
+/** Meta asks whether the address is the app's. */
+function challenged({ url }: Call, { verifyToken }: WhatsAppSettings): Received {
+  const asked = new URL(url).searchParams;
+  const isOurs = isEqual(asked.get("hub.verify_token") ?? "", verifyToken);
+  if (asked.get("hub.mode") !== "subscribe" || !isOurs) throw badSignature();
+  return { answer: new Response(asked.get("hub.challenge") ?? ""), told: null };
+}
+
+async function receive({ headers, body }: Call, app: WhatsAppSettings): Promise<Received> {
+  const signature = /^sha256=([0-9a-f]{64})$/.exec(headers.get("x-hub-signature-256") ?? "")?.[1];
+  if (signature === undefined) throw badSignature();
+  const bytes = await body();
+  if (!(await isSignedWith(app.appSecret, ofHex(signature), bytes))) throw badSignature();
+  const updates = valuesOf(bytes).flatMap((value) => read(value, app));
+  return { answer: new Response(null, { status: 200 }), told: updates.length === 0 ? null : { updates } };
+}
+
+function valuesOf(bytes: Uint8Array): Value[] {
+  try {
+    const { entry } = updateSchema.parse(JSON.parse(new TextDecoder().decode(bytes)));
+    return entry.flatMap(({ changes }) => changes.map(({ value }) => value));
+  } catch (error) {
+    throw badUpdate(error);
+  }
+}
+
+/** Reads the messages in an update; of others, as what became of a message, it has none. */
+function read({ metadata, contacts, messages = [] }: Value, app: WhatsAppSettings): Update[] {
+  if (metadata?.phone_number_id !== app.phoneNumberId) return [];
+  return messages
+    .filter(({ from }) => app.allow.includes(from))
+    .map(({ from, id, type, text, context }) => {
+      if (type !== "text" || text === undefined || text.body.trim() === "")
+        return { kind: "answer", chat: from, thread: null, message: id, text: "I can take text only here." };
+      const name = contacts?.find((one) => one.wa_id === from)?.profile?.name;
+      const event = {
+        text: text.body,
+        message_type: "text",
+        message_id: id,
+        ...(context?.id === undefined ? {} : { reply_to_message_id: context.id }),
+        source: {
+          platform: "whatsapp_cloud",
+          chat_id: from,
+          chat_type: "dm",
+          user_id: from,
+          ...(name === undefined ? {} : { user_name: name }),
+          message_id: id,
+        },
+      } as const;
+      return { kind: "message", message: { id, event } };
+    });
+}
+
+/** What Meta answers to every call. */
+interface Answer {
+  messages?: { id: string }[];
+  display_phone_number?: string;
+  error?: { message?: string; code?: number };
+}
+
+/** One number's calls. */
+class WhatsApp implements Channel {
+  readonly showsFor = 0;
+  readonly receives = "webhook";
+  readonly #app: WhatsAppSettings;
+  readonly #parts: PlatformParts;
+
+  constructor(app: WhatsAppSettings, parts: PlatformParts) {
+    this.#app = app;
+    this.#parts = parts;
+  }
+
+  async read(told: object): Promise<Update[]> {
+    return (told as { updates: Update[] }).updates;
+  }
+
+  async send({ chat, text, replyTo }: Outgoing): Promise<string> {
+    const { messages } = await this.#call("/messages", "POST", {
+      messaging_product: "whatsapp",
+      recipient_type: "individual",
+      to: chat,
+      type: "text",
+      text: { body: starred(text), preview_url: false },
+      ...(replyTo === null ? {} : { context: { message_id: replyTo } }),
+    });
+    return messages?.[0]?.id ?? "";
+  }
+
+  async show(): Promise<void> {}
+
+  /** Meta is told by a person where to send; whether token and number are good it tells itself. */
+  async register(address: string): Promise<Registered> {
+    const { display_phone_number: bot = "" } = await this.#call("?fields=display_phone_number", "GET");
+    return { bot, address: `${address}/channels/whatsapp_cloud`, trouble: null, waiting: 0, changed: false };
+  }
+
+  async unregister(): Promise<void> {}
+
+  /** @throws SendRefused. */
+  async #call(path: string, method: string, body?: object): Promise<Answer> {
+    const { apiUrl, phoneNumberId, token } = this.#app;
+    const response = await posted(this.#parts, `${apiUrl}/${phoneNumberId}${path}`, "WhatsApp", {
+      method,
+      headers: { "content-type": "application/json", authorization: `Bearer ${token}` },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    });
+    const answer = await response.json<Answer>().catch((): Answer => ({}));
+    if (response.ok) return answer;
+    const { code = 0, message = "no reason was given" } = answer.error ?? {};
+    const isFinal = response.status < 500 && response.status !== 429 && code !== 0 && !FOR_NOW.has(code);
+    const words = code === TOO_LATE ? "more than 24 hours have passed since they wrote" : message;
+    throw new SendRefused(`WhatsApp: ${words} (${code})`, isFinal);
+  }
+}
