@@ -240,6 +240,21 @@ def test_two_thousand_sockets_lock_nobody_out(worker: LoneWorker) -> None:
     assert worker.call("GET", "/api/health")[0] == 200
 
 
+@pytest.mark.usefixtures("many_files")
+def test_waves_of_silent_sockets_leave_nothing_behind(worker: LoneWorker) -> None:
+    def wave() -> None:
+        with contextlib.ExitStack() as stack:
+            for _ in range(SOCKETS):
+                stack.enter_context(socket.create_connection(("127.0.0.1", worker.port), 10))
+            assert worker.call("GET", "/api/health")[0] == 200
+
+    wave()
+    before = worker.memory()
+    for _ in range(4):
+        wave()
+    assert worker.memory() - before < 40, "MB"
+
+
 def test_a_flood_of_wrong_tokens_wakes_nobody_and_locks_nobody_out(worker: LoneWorker) -> None:
     starts, before, logged = worker.seen()["starts"], worker.memory(), len(worker.log())
     with socket.create_connection(("127.0.0.1", worker.port), timeout=30) as connection:

@@ -76,7 +76,8 @@ def test_secrets_are_written_and_deleted_in_one_call(
 ) -> None:
     secrets.write(api, "alice", {"API_TOKEN": None, "OPENAI_API_KEY": "canary"})
     assert account.secrets["alice"] == {"OPENAI_API_KEY": "canary"}
-    assert len(server.writes) == 1
+    (written,) = server.writes
+    assert written.headers["content-type"] == "application/merge-patch+json", "the rest stays"
 
 
 def test_a_refused_secret_is_not_quoted(api: Cloudflare, server: ApiServer) -> None:
