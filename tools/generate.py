@@ -22,7 +22,6 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings.catalogue 
 )
 from ansible_collections.hermes.workers.plugins.module_utils.settings.kinds import (  # noqa: E402
     Declared,
-    Later,
     OfOnePlay,
     literal,
 )
@@ -71,8 +70,6 @@ def table() -> str:
     """Return the table of variables, as Markdown."""
     rows = ["| variable | default | | a change restarts |", "|---|---|---|---|"]
     for setting in SETTINGS:
-        if isinstance(setting.kind, Later):
-            continue
         restarts = RESTARTS.get(setting.restarts, "")
         cells = (f"`{setting.variable}`", setting.shown_default, setting.text, restarts)
         rows.append("| " + " | ".join(cells).replace("|  |", "| |") + " |")
@@ -92,7 +89,7 @@ def argument_specs(text: str) -> str:
     lines = [mark]
     for setting in SETTINGS:
         argument = role_argument(setting.variable)
-        if argument is None or isinstance(setting.kind, (OfOnePlay, Later)):
+        if argument is None or isinstance(setting.kind, OfOnePlay):
             continue
         lines += [f"      {argument}:\n", "        type: raw\n", *description(setting)]
     return before + "".join(lines)

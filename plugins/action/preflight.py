@@ -14,7 +14,7 @@ from ansible.utils.vars import load_extra_vars
 from ..module_utils.addresses import LOOPBACK
 from ..module_utils.cards import Card, Problem
 from ..module_utils.settings.catalogue import INPUTS, KEY_NAMES, PORT_VARIABLES
-from ..module_utils.settings.checks import Checker, later_variables, unknown_variables
+from ..module_utils.settings.checks import Checker, unknown_variables
 from ..module_utils.settings.settings import Settings
 from ..module_utils.settings.values import duration, show
 from ..plugin_utils.actions.deployment_action import PrintingAction
@@ -153,7 +153,7 @@ class ActionModule(PrintingAction):
         names = INPUTS if self.options["rotate"] is None else INPUTS | {"keys"}
         inputs = self.read_inputs(names)
         raw = {"hermes_name": self.host} | inputs.values
-        further = unknown_variables(self.task_vars) + later_variables(raw)
+        further = unknown_variables(self.task_vars)
         if inputs.problems:
             raise Card(inputs.problems + further)
         checker = Checker(raw, sources=inputs.sources).check()

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import os
 import secrets
@@ -82,6 +84,7 @@ def test_a_client_that_chats_without_a_pause_sees_nothing_of_it(
     rotating.variables |= {
         "openai_api_key": new_key,
         "hermes_secrets": {"TELEGRAM_BOT_TOKEN": "canary-telegram-2"},
+        "hermes_gateway_token": (gateway := "canary-gateway-" + secrets.token_hex(16)),
     }
     boot = rotating.status()["bootId"]
     check = rotate(rotating, "all", "--check", "--diff")
@@ -100,7 +103,12 @@ def test_a_client_that_chats_without_a_pause_sees_nothing_of_it(
     assert play.changed("rotating") == 1
     new_token = rotating.token
     assert new_token != old_token
-    for secret in (old_token, new_token, old_key, new_key, "canary-telegram-2"):
+    start = rotating.status()["gatewayStart"]
+    key = hmac.new(gateway.encode(), start.encode(), hashlib.sha256).hexdigest()
+    environments = [psutil.Process(pid).environ() for pid in rotating.hermes_pids()]
+    assert any(environment.get("API_SERVER_KEY") == key for environment in environments)
+    assert gateway not in str(environments)
+    for secret in (old_token, new_token, old_key, new_key, "canary-telegram-2", gateway):
         assert secret not in play.output
     assert rotating.call("GET", "/api/health").json["token"]["proven"]
     assert rotating.status()["configurationIsCurrent"], "Hermes has the new secrets"

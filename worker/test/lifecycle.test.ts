@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { createHmac } from "node:crypto";
 
 import { runInDurableObject } from "cloudflare:test";
 import { describe, expect, it, vi } from "vitest";
@@ -1547,6 +1548,30 @@ describe("settings in force", () => {
       await other.wake("test");
       expect(went(sandbox)["COLOUR"]).toBe("blue");
     }));
+
+  it("makes each key between Worker and Hermes of the owner's token, which Hermes never has", () => {
+    const token = "the-owner-keeps-this-to-themselves";
+    const seen: (string | undefined)[] = [];
+    const look = ({ sandbox, life }: World) => {
+      expect(JSON.stringify(sandbox.running?.input)).not.toContain(token);
+      const start = life.record.keys?.gatewayStart ?? "";
+      seen.push(went(sandbox)["API_SERVER_KEY"]);
+      expect(seen.at(-1)).toBe(createHmac("sha256", token).update(start).digest("hex"));
+    };
+    return world(
+      async (all) => {
+        await all.turn("one");
+        look(all);
+        await all.life.restartGateway();
+        look(all);
+        await all.life.sleep();
+        await all.turn("two");
+        look(all);
+        expect(new Set(seen).size, "another one for each start").toBe(3);
+      },
+      { GATEWAY_TOKEN: token },
+    );
+  });
 
   it("previews what other settings would restart", () =>
     world(async ({ turn, life }) => {

@@ -20,7 +20,6 @@ from .kinds import (
     Duration,
     Flag,
     Kind,
-    Later,
     Names,
     Number,
     OfOnePlay,
@@ -97,7 +96,7 @@ class Setting:
     def field(self) -> str:
         """Name of the field of Settings that holds it; empty when none does."""
         if (
-            isinstance(self.kind, (Secret, OfOnePlay, Later, Declared))
+            isinstance(self.kind, (Secret, OfOnePlay, Declared))
             or self.variable == "hermes_provider"
         ):
             return ""
@@ -375,6 +374,13 @@ SETTINGS: tuple[Setting, ...] = (
         default="generated once, kept in `<state>/<name>/api_token` (0600)",
     ),
     Setting(
+        "hermes_gateway_token",
+        Secret("GATEWAY_TOKEN"),
+        "what the key between Worker and Hermes is made of, at least 32 characters; each start of Hermes makes another"
+        " one of it, and no sandbox has the token itself ([more](rotation.md#a-key-that-you-can-tell))",
+        default="a random key for each start",
+    ),
+    Setting(
         "hermes_allow_unauthenticated",
         Flag(),
         "go without a token: whoever reaches the port is in",
@@ -570,7 +576,6 @@ SETTINGS: tuple[Setting, ...] = (
         " with `-e`",
         default="go on with the others",
     ),
-    Setting("hermes_gateway_token", Later(), ""),
     Setting(
         "hermes_confirm",
         OfOnePlay(),
@@ -633,12 +638,12 @@ SECRET_INPUTS = frozenset(
     setting.variable for setting in SETTINGS if isinstance(setting.kind, Secret)
 )
 """Inventory variables whose values are never shown, and stand in no task's arguments."""
-LATER_VARIABLES = tuple(setting.variable for setting in SETTINGS if isinstance(setting.kind, Later))
 WORKER_SECRETS = (
     "API_TOKEN",
     "API_TOKEN_PREVIOUS",
     *KEY_NAMES.values(),
     "AI_GATEWAY_TOKEN",
+    "GATEWAY_TOKEN",
     "HERMES_SECRETS",
     "HERMES_CHANNELS",
 )

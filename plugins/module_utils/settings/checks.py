@@ -34,7 +34,6 @@ from .catalogue import (
     KEY_NAMES,
     KEY_VARIABLES,
     KNOWN_VARIABLES,
-    LATER_VARIABLES,
     NAME_LENGTH,
     OF_ONE_PLAY,
     PATH_BYTES,
@@ -512,6 +511,15 @@ class Checker(Reader):
                 "api-token",
             )
         self._secret("hermes_ai_gateway_token", "AI_GATEWAY_TOKEN")
+        self._secret("hermes_gateway_token", "GATEWAY_TOKEN")
+        # What Hermes is given is made of it: a short one could be found out from there, by trying.
+        if 0 < len(self.secrets.get("GATEWAY_TOKEN", "")) < 32:
+            self.problem(
+                "hermes_gateway_token",
+                "is shorter than 32 characters.",
+                "leave it out and a random key is taken at each start, or set a longer one.",
+                "gateway-token",
+            )
         self._further_secrets()
         read = read_channels(self, on_cloudflare=self.settings.platform == "cloudflare")
         self.settings.bots, self.settings.channel_apis = read.bots, read.apis
@@ -823,15 +831,6 @@ def unknown_variables(names: Iterable[str]) -> list[Problem]:
             )
         )
     return problems
-
-
-def later_variables(raw: Mapping[str, Any]) -> list[Problem]:
-    """Return a problem for each known variable that this release does not act upon."""
-    return [
-        Problem(name, "is not available in this release.", f"remove {name}.", "platform")
-        for name in LATER_VARIABLES
-        if raw.get(name) not in (None, "")
-    ]
 
 
 def collisions(deployments: Mapping[str, tuple[str, str, Iterable[int]]]) -> list[Problem]:

@@ -278,11 +278,6 @@ class Declared(Kind):
         return f"`{self.shape}`" if self.shape else ""
 
 
-@dataclass(frozen=True)
-class Later(Kind):
-    """What this release does not act upon: refused, because silence would promise what is not done."""
-
-
 def literal(text: str) -> str:
     """Return a text as TypeScript writes it."""
     return f'"{text}"'

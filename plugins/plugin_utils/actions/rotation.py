@@ -23,6 +23,7 @@ from ..state.folder import StateFolder, new_token
 KEYS = ("api_token", "gateway_token", "provider_keys", "secrets", "channels", "dashboard_sessions")
 PROVIDER_SECRETS = frozenset((*KEY_NAMES.values(), "AI_GATEWAY_TOKEN"))
 FURTHER_SECRETS = frozenset(("HERMES_SECRETS",))
+GATEWAY_SECRETS = frozenset(("GATEWAY_TOKEN",))
 CHANNEL_SECRETS = frozenset(("HERMES_CHANNELS",))
 
 LOOK_SECONDS = 90.0
@@ -190,6 +191,7 @@ class Rotation:
         kinds = {
             "provider_keys": PROVIDER_SECRETS,
             "secrets": FURTHER_SECRETS,
+            "gateway_token": GATEWAY_SECRETS,
             "channels": CHANNEL_SECRETS,
         }
         chosen = frozenset().union(*(kinds[key] for key in self.keys if key in kinds))

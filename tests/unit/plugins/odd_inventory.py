@@ -52,6 +52,7 @@ GOOD: dict[str, list[str]] = {
     "hermes_after_reboot": ["start", "start_with_keys"],
     "hermes_on_disconnect": ["finish"],
     "hermes_host_tools": ["yes"],
+    "hermes_gateway_token": [f"{CANARY}-{CANARY}"],
     "hermes_allow_unauthenticated": ["true"],
     "hermes_env": ["{TZ: Europe/Berlin, LEVEL: 3, ON: true}", "{}"],
     "hermes_secrets": [f"{{TELEGRAM_BOT_TOKEN: '{CANARY}'}}", "{}"],
@@ -245,7 +246,7 @@ def case(seed: int) -> Case:
         variables["hermes_engine"] = "docker"
     variables["own"] = draw.choice(ODD)
     variables |= {
-        name: f"'sk-{CANARY}'"
+        name: f"'sk-{CANARY}-{CANARY}'"
         for name in sorted(SECRET_INPUTS - {"hermes_secrets"})
         if draw.random() < 0.2
     }

@@ -17,7 +17,6 @@ from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
 from ansible_collections.hermes.workers.plugins.module_utils.settings.checks import (
     Checker,
     collisions,
-    later_variables,
     unknown_variables,
 )
 from hypothesis import HealthCheck, given
@@ -563,9 +562,10 @@ def test_names_of_images_are_taken(name: str) -> None:
     assert check(**DOCKER, hermes_base_image=name).settings.base_image == name
 
 
-def test_what_this_release_cannot_do_is_refused() -> None:
-    found = later_variables({"hermes_gateway_token": "x"})
-    assert [problem.subject for problem in found] == ["hermes_gateway_token"]
+def test_what_the_gateway_key_is_made_of_is_too_long_to_be_found_by_trying() -> None:
+    assert subjects(check(hermes_gateway_token="x" * 31)) == ["hermes_gateway_token"]
+    checker = check(hermes_gateway_token="x" * 32)
+    assert (checker.problems, checker.secrets["GATEWAY_TOKEN"]) == ([], "x" * 32)
 
 
 def test_a_misspelled_platform_is_named_with_what_was_meant() -> None:

@@ -73,10 +73,15 @@ async function digestsOf(settings: Settings): Promise<Configuration> {
   const parts = Object.entries(inputsOf(settings)).map(
     async ([name, value]) => [name, await digest(value)] as const,
   );
-  const { agent } = settings;
+  const { agent, secrets } = settings;
   const read = Object.entries(agent.parts).filter(([name]) => !isContent(name));
   // An agent of which nothing is declared is as one before there was anything to declare.
-  const go = read.length === 0 ? buildGo(settings, NO_KEYS) : { ...buildGo(settings, NO_KEYS), read };
+  const go = {
+    ...buildGo(settings, NO_KEYS),
+    ...(read.length === 0 ? {} : { read }),
+    // Hermes has a key that is made of it.
+    ...(secrets.GATEWAY_TOKEN === undefined ? {} : { token: secrets.GATEWAY_TOKEN }),
+  };
   return {
     digest: await digest(go),
     parts: { ...Object.fromEntries(await Promise.all(parts)), ...agent.parts },
@@ -187,6 +192,8 @@ function inputsOf(settings: Settings): Record<string, unknown> {
   };
   if (Object.keys(settings.bots).length > 0) inputs["hermes_channels"] = relayed(settings.bots);
   // A sealed key is the Worker's alone, and Hermes has none of it.
+  const { GATEWAY_TOKEN } = settings.secrets;
+  if (GATEWAY_TOKEN !== undefined) inputs["hermes_gateway_token"] = GATEWAY_TOKEN;
   if (settings.keysInEnvironment)
     for (const [name, value] of Object.entries(settings.secrets))
       if (name.endsWith("_API_KEY")) inputs[name.toLowerCase()] = value;

@@ -20,6 +20,8 @@ export interface Go {
 export interface BootKeys {
   /** Between the Worker and Hermes. */
   gatewayKey: string;
+  /** What the gateway key was made of besides the owner's token; absent where the owner has none. */
+  gatewayStart?: string;
   /** Between Hermes and the `Providers` entrypoint. */
   capability: string;
   /** Between the Worker and Hermes' dashboard. */

@@ -37,6 +37,7 @@ export const SECRETS = [
   "API_TOKEN_PREVIOUS",
   ...PROVIDER_KEYS,
   "AI_GATEWAY_TOKEN",
+  "GATEWAY_TOKEN",
   "HERMES_SECRETS",
   "HERMES_CHANNELS",
 ] as const;

@@ -2,7 +2,7 @@
 /** What the Worker holds, proved without showing it: HMAC-SHA256 over a nonce, keyed with each secret. */
 import type { Context } from "hono";
 import * as z from "zod/mini";
-import { hex, isEqual } from "../base/digests.ts";
+import { hmac, isEqual } from "../base/digests.ts";
 import { ApiError } from "../base/errors.ts";
 import type { Settings } from "../config/settings.ts";
 import { servesEveryone } from "./auth.ts";
@@ -76,12 +76,4 @@ function badNonce(cause: unknown): ApiError {
     message: 'Send {"nonce": "<64 lower-case hex digits>"}, or ?nonce= where nothing is sent.',
     cause,
   });
-}
-
-async function hmac(value: string, text: string): Promise<string> {
-  const encoder = new TextEncoder();
-  const algorithm = { name: "HMAC", hash: "SHA-256" };
-  const key = await crypto.subtle.importKey("raw", encoder.encode(value), algorithm, false, ["sign"]);
-  const signature = await crypto.subtle.sign("HMAC", key, encoder.encode(text));
-  return hex(signature);
 }

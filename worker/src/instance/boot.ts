@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** One boot: from the snapshot, else from the image and the vault, until Hermes answers; or why it did not. */
+import { hmac } from "../base/digests.ts";
 import { ApiError, reason } from "../base/errors.ts";
 import { lastLine } from "../base/streams.ts";
 import { Deadline, SILENT, within } from "../base/time.ts";
@@ -308,7 +309,7 @@ class Attempt {
     const { log, settings, record, recorder } = this.#parts;
     const { snapshot } = this.#from;
     const keys = {
-      gatewayKey: randomKey(),
+      ...(await gatewayKeys(settings)),
       capability: randomKey(),
       dashboardToken: randomKey(),
     };
@@ -425,11 +426,25 @@ class Attempt {
 
 /** Keeps the keys of a boot out of the log. */
 export function redactKeys(log: LifecycleParts["log"], keys: BootKeys): void {
-  log.redactor.add(Object.values(keys));
+  const { gatewayKey, capability, dashboardToken } = keys;
+  log.redactor.add([gatewayKey, capability, dashboardToken]);
+}
+
+/**
+ * The key between the Worker and a Hermes that is about to start, a new one for each start. Where the owner chose a
+ * token it is made of that, so that who has the token can tell the key; no sandbox ever has the token itself.
+ */
+export async function gatewayKeys({
+  secrets,
+}: LifecycleParts["settings"]): Promise<Pick<BootKeys, "gatewayKey" | "gatewayStart">> {
+  const token = secrets.GATEWAY_TOKEN;
+  if (token === undefined) return { gatewayKey: randomKey() };
+  const gatewayStart = crypto.randomUUID();
+  return { gatewayKey: await hmac(token, gatewayStart), gatewayStart };
 }
 
 /** A key of 256 random bits. */
-export function randomKey(): string {
+function randomKey(): string {
   return [...crypto.getRandomValues(new Uint8Array(32))]
     .map((byte) => byte.toString(16).padStart(2, "0"))
     .join("");

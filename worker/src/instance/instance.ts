@@ -301,6 +301,7 @@ export class HermesInstance extends DurableObject<Env> {
         configurationIsCurrent: this.#configuration()?.current ?? null,
         configuration: this.#configuration(),
         gateway: this.#health().gateway,
+        gatewayStart: record.keys?.gatewayStart ?? null,
         whyAwake: record.whyAwake,
         requestsInFlight: this.#lifecycle.inFlight,
         lastActivity: iso(record.lastActivity),

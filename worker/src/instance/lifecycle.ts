@@ -23,7 +23,7 @@ import { API_PORT, DASHBOARD_PORT, SandboxCommands, type Saved } from "../sandbo
 import type { InForce } from "../sandbox/in-force.ts";
 import { asPublicError, type Exit, engineReason, SandboxGone } from "../sandbox/sandbox.ts";
 import type { Generation } from "../state/vault.ts";
-import { Boot, READY_PATIENCE, randomKey, redactKeys } from "./boot.ts";
+import { Boot, gatewayKeys, READY_PATIENCE, redactKeys } from "./boot.ts";
 import type { LifecycleParts, SharedParts } from "./parts.ts";
 import { PutBack } from "./put-back.ts";
 import { Reattach } from "./reattach.ts";
@@ -520,7 +520,7 @@ export class Lifecycle {
     const restarted = await this.#exclusively(async () => {
       const commands = this.#commandsOrNone();
       if (commands === null) return false;
-      const renewed = this.#renewed(commands);
+      const renewed = await this.#renewed(commands);
       try {
         const go = await goFor(settings, renewed.keys, agentArchive);
         await renewed.restartGateway(go, this.#stops.drainSeconds);
@@ -584,8 +584,9 @@ export class Lifecycle {
   }
 
   /** The same sandbox with a new gateway key, remembered before Hermes knows it: who comes with the old one asks again. */
-  #renewed(commands: SandboxCommands): SandboxCommands {
-    const keys = { ...commands.keys, gatewayKey: randomKey() };
+  async #renewed(commands: SandboxCommands): Promise<SandboxCommands> {
+    const { capability, dashboardToken } = commands.keys;
+    const keys = { capability, dashboardToken, ...(await gatewayKeys(this.#parts.settings)) };
     redactKeys(this.#parts.log, keys);
     this.#recorder.rekeyed(keys);
     return this.#commands(commands.bootId, keys);
