@@ -36,7 +36,13 @@ from ..plugin_utils.state.folder import StateFolder
 from ..plugin_utils.workerd.place import take_ports
 from ..plugin_utils.workerd.storage import Storage
 
-OF_HERMES = {"hermes_version", "hermes_features", "hermes_state_dir", "hermes_name"}
+OF_HERMES = {
+    "hermes_version",
+    "hermes_source",
+    "hermes_features",
+    "hermes_state_dir",
+    "hermes_name",
+}
 """What has to be right before it is looked which Hermes is asked for."""
 
 
@@ -104,7 +110,7 @@ class ActionModule(PrintingAction):
             return pinned
         releases = Releases(self.deployment, pinned.container, self.progress)
         try:
-            releases.find(settings)
+            releases.find(settings, self.file_of_source)
         except Card as card:
             checker.problems += card.problems
             self.detail = card.detail

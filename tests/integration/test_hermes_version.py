@@ -1,14 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Another Hermes of the registry than the pinned one: found once, run for real, and left again."""
+"""Another Hermes than the pinned one, of the registry and of none: found once, run for real, and left again."""
 
 from __future__ import annotations
 
+import hashlib
+import shutil
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from plays import Deployment
+from ansible_collections.hermes.workers.plugins.plugin_utils.build import build_context
+from plays import ROOT, Deployment
+
+from tests.standins.hermes_sources import make_repository
 
 EARLIER = "0.18.2"
+UNKNOWN = "0.99.0"
 KNOWN = ["CVE-2026-71963", "CVE-2026-82021"]
 
 
@@ -45,3 +53,28 @@ def test_another_hermes_is_found_once_deployed_and_left_again(deployment: Deploy
     back = deployment.deploy()
     assert "Hermes in a new sandbox, because of a new image" in back.output
     assert running(deployment) != EARLIER
+
+
+def test_a_hermes_of_no_registry_is_built_of_its_commit_and_the_same_as_its_wheel(
+    make_deployment: Callable[..., Deployment], tmp_path: Path
+) -> None:
+    pinned = build_context.hermes_version(ROOT / "container")
+    uv = Path(sys.executable).with_name("uv")
+    commit = make_repository(tmp_path / "hermes", uv, pinned, UNKNOWN)
+    source = {"git": str(tmp_path / "hermes"), "ref": f"v{UNKNOWN}", "commit": "0" * 40}
+    deployment = make_deployment("sourced", hermes_provider="rehearsal", hermes_source=source)
+    refused = deployment.play("deploy")
+    assert f"is the commit {commit}, not {'0' * 40}" in refused.output
+    assert "Nothing was changed." in refused.output
+    assert not deployment.state.exists()
+
+    source["commit"] = commit
+    first = deployment.deploy()
+    assert f"{UNKNOWN}" in first.output and commit[:12] in first.output
+    assert running(deployment) == UNKNOWN
+
+    (wheel,) = deployment.state.parent.glob(".runtime/release-*/*.whl")
+    copy = shutil.copy(wheel, tmp_path / wheel.name)
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    deployment.variables["hermes_source"] = {"file": str(copy), "sha256": digest}
+    assert deployment.deploy().changed(deployment.name) == 0, "it is the same Hermes"

@@ -294,6 +294,13 @@ SETTINGS: tuple[Setting, ...] = (
         restarts="sandbox",
     ),
     Setting(
+        "hermes_source",
+        Names(),
+        "a Hermes that is in no registry: `{file: a wheel or an archive of sources, sha256: ...}`, or"
+        " `{git: address, commit: ..., ref: v0.20.1}` ([more](hermes.md#a-hermes-that-is-in-no-registry))",
+        restarts="sandbox",
+    ),
+    Setting(
         "hermes_accept_advisories",
         Texts(),
         "[known advisories](hermes.md#known-advisories) of that Hermes with which it is deployed all the same, by their"

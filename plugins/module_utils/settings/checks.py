@@ -64,6 +64,7 @@ from .values import (
     NAME,
     RESERVED_ENV,
     SHOWN_NAME,
+    SOURCES,
     TEAM_DOMAIN,
     VERSION,
     Reader,
@@ -364,9 +365,30 @@ class Checker(Reader):
             )
         else:
             settings.version = version
+        self._source()
         settings.accept_advisories = self.texts(
             "hermes_accept_advisories", ADVISORY.fullmatch, "the id of an advisory"
         )
+
+    def _source(self) -> None:
+        """Read where a Hermes comes from that is in no registry."""
+        given = self.raw.get("hermes_source")
+        if given in (None, "", {}):
+            return
+        told = given if isinstance(given, Mapping) else {}
+        shape = next((one for one in SOURCES if set(told) == set(one)), None)
+        flaws = [name for name in shape or {} if not shape[name].fullmatch(str(told[name]).strip())]
+        if shape is None or flaws:
+            what = f"{flaws[0]}: {show(told[flaws[0]])}" if flaws else show(given)
+            self.problem(
+                "hermes_source",
+                f"{what} names no source of Hermes.",
+                "write {file: a .whl, .tar.gz or .zip, sha256: 64 digits}, or {git: https://..., commit: 40 digits}"
+                " with the ref that it is at.",
+                "hermes-source",
+            )
+            return
+        self.settings.source = {name: str(told[name]).strip() for name in sorted(told)}
 
     def _access(self) -> None:
         """Read Cloudflare Access; it takes a team and at least one audience."""

@@ -31,6 +31,18 @@ EGRESS_HOST = re.compile(r"\.?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z0-9-]*[a-z]"
 TEAM_DOMAIN = re.compile(r"([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}", re.ASCII)
 AUDIENCE = re.compile(r"[\w-]{8,128}", re.ASCII)
 # Of a Python package, without the epochs and spellings that nobody uses.
+_FILE = re.compile(r"(?:https://[^\s/@]+/)?[^\s:?#]+\.(?:whl|tar\.gz|tgz|tar\.xz|zip)(?:[?#]\S*)?")
+_GIT = re.compile(
+    r"(?:https://[^\s/@]+/|ssh://|[A-Za-z0-9_.-]+@[A-Za-z0-9.-]+:|/|\./|\.\./|~/|file:///)[^\s]*"
+)
+_REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+/-]*")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+SOURCES: tuple[dict[str, re.Pattern[str]], ...] = (
+    {"file": _FILE, "sha256": re.compile(r"[0-9a-f]{64}")},
+    {"git": _GIT, "commit": _COMMIT},
+    {"git": _GIT, "commit": _COMMIT, "ref": _REF},
+)
+"""Where a Hermes may come from that is in no registry: the words of each, and what they look like."""
 VERSION = re.compile(
     r"\d{1,9}(\.\d{1,9}){1,5}((a|b|rc|\.post|\.dev)\d{1,9})*(\+[a-z0-9]+(\.[a-z0-9]+)*)?", re.ASCII
 )

@@ -23,7 +23,7 @@ from ...module_utils.worker_client import RemoteClient, Unreachable, WorkerClien
 from ..agent.changes import deployed, diffs
 from ..agent.content import ARCHIVE, Members, digest, pack
 from ..agent.declaration import Declaration
-from ..agent.sources import Finder
+from ..agent.sources import Finder, Flaw
 from ..build.releases import Releases
 from ..build.runtime import Runtime
 from ..build.sources import Sources
@@ -69,6 +69,13 @@ class PrintingAction(CardAction):
     ) -> Declaration:
         """Return what is declared of the agent. raw: inputs by variable; the others: as they were checked."""
         return Declaration(raw, settings, secrets, self._finder()).read()
+
+    def file_of_source(self, name: str) -> Path:
+        """Return where the file is that hermes_source names. Raises a Card."""
+        try:
+            return self._finder().find(name)
+        except Flaw as flaw:
+            raise Card.of("hermes_source", flaw.sentence, flaw.remedy, "hermes-source") from flaw
 
     def _finder(self) -> Finder:
         places = (self.task_vars.get(name) for name in ("inventory_dir", "playbook_dir"))

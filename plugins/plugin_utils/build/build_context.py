@@ -88,6 +88,7 @@ def prepare(
     uv_command: Sequence[str],
     lock: str | None = None,
     features: Sequence[str] = DEFAULT_FEATURES,
+    wheels: Path | None = None,
 ) -> str:
     """Make the build folder `target_dir` and return the digest of its sources.
 
@@ -97,6 +98,7 @@ def prepare(
     uv_command: how to run uv, as ["uv"].
     lock: the packages with their hashes; by default those of Hermes without features.
     features: whose programs of Debian the image holds.
+    wheels: a folder with such as are in no registry.
 
     Raises BuildContextError when a source is missing or the packages cannot be installed.
     """
@@ -111,7 +113,7 @@ def prepare(
     for name, text in _STUBS.items():
         (target_dir / name).parent.mkdir(exist_ok=True)
         (target_dir / name).write_text(text, encoding="ascii")
-    _install_packages(target_dir, python_version, uv_command)
+    _install_packages(target_dir, python_version, uv_command, wheels)
     lay_programs(target_dir / PACKAGES, target_dir / PACKAGES / PROGRAMS)
     _drop_installer_notes(target_dir / PACKAGES)
     trim_node(target_dir / PACKAGES)
@@ -200,7 +202,9 @@ def _unix_text(path: Path) -> bytes:
     return path.read_bytes().replace(b"\r\n", b"\n")
 
 
-def _install_packages(target_dir: Path, python_version: str, uv_command: Sequence[str]) -> None:
+def _install_packages(
+    target_dir: Path, python_version: str, uv_command: Sequence[str], wheels: Path | None
+) -> None:
     command = [
         *uv_command,
         *("pip", "install", "--quiet", "--no-config"),
@@ -210,6 +214,7 @@ def _install_packages(target_dir: Path, python_version: str, uv_command: Sequenc
         # Bytecode is compiled by the image's own interpreter. Links would share the files, and
         # the times and modes that are set below, with uv's cache.
         *("--no-compile-bytecode", "--link-mode", "copy"),
+        *(("--find-links", str(wheels)) if wheels else ()),
     ]
     try:
         done = subprocess.run(

@@ -181,12 +181,14 @@ def find_uv() -> str | None:
     return str(beside) if os.access(beside, os.X_OK) else shutil.which("uv")
 
 
-def make_environment(folder: Path, lock: Path, label: str) -> Path:
+def make_environment(folder: Path, lock: Path, label: str, wheels: Path | None = None) -> Path:
     """Create a virtual environment at folder with the hashed lock's packages, compiled; return its Python.
 
+    wheels: a folder with such as are in no registry.
     Raises a Card that tells a missing network from a full disk and from a changed package.
     """
     python = folder / "bin" / "python"
+    links = ["--find-links", str(wheels)] if wheels else []
     uv = find_uv()
     if uv:
         venv = [uv, "venv", "--quiet", "--python", sys.executable, str(folder)]
@@ -201,7 +203,7 @@ def make_environment(folder: Path, lock: Path, label: str) -> Path:
             "--require-hashes",
             "--compile-bytecode",
         ]
-        run([*command, "-r", str(lock)], label, env=installer_environment())
+        run([*command, *links, "-r", str(lock)], label, env=installer_environment())
         return python
     run([sys.executable, "-m", "venv", str(folder)], label, env=installer_environment())
     command = [
@@ -213,7 +215,7 @@ def make_environment(folder: Path, lock: Path, label: str) -> Path:
         "--disable-pip-version-check",
         "--no-input",
     ]
-    command += ["--require-hashes", "-r", str(lock)]
+    command += [*links, "--require-hashes", "-r", str(lock)]
     run(command, label, env=installer_environment())
     return python
 

@@ -73,7 +73,8 @@ class Runtime:
     def _fill_image(self) -> None:
         lock = self.image / build_context.LOCK
         lock.write_text(self.sources.lock_text, encoding="utf-8")
-        python = installer.make_environment(self.image / "venv", lock, "Hermes")
+        wheels = self.sources.release.wheels if self.sources.release else None
+        python = installer.make_environment(self.image / "venv", lock, "Hermes", wheels)
         copy_sources(self.sources.sandbox, self.image / "sandbox")
         packages = next(self.image.glob("venv/lib/python3*/site-packages"))
         build_context.lay_programs(packages, self.image / "venv" / "bin")

@@ -188,6 +188,7 @@ class ContainerImage(Containers):
                 [uv],
                 self.sources.lock_text,
                 self.sources.features,
+                self.sources.release.wheels if self.sources.release else None,
             )
         except build_context.BuildContextError as error:
             raise installer.installer_card(

@@ -138,6 +138,17 @@ def content(folder: Path) -> dict[str, tuple[int, int, bytes | None]]:
     return found
 
 
+def test_a_wheel_that_is_in_no_registry_is_looked_for_in_its_folder(
+    container: Path, tmp_path: Path
+) -> None:
+    script = "import sys; sys.exit(' '.join(sys.argv))"
+    with pytest.raises(build_context.BuildContextError) as caught:
+        build_context.prepare(
+            container, tmp_path / "out", "3.12", [sys.executable, "-c", script], wheels=tmp_path
+        )
+    assert f"--find-links {tmp_path}" in caught.value.detail[-1]
+
+
 def test_it_holds_the_sources_and_the_packages_only(
     container: Path, tmp_path: Path, uv: list[str]
 ) -> None:

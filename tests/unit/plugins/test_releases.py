@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.build import (
     build_context,
     conformance,
     installer,
+    origins,
     releases,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
@@ -32,6 +35,9 @@ NO_NETWORK = (
 )
 
 
+CAPTURED = installer.captured
+
+
 class Resolver:
     """Stands for uv: writes a lock of two packages, or fails as told."""
 
@@ -42,13 +48,15 @@ class Resolver:
     def __call__(
         self, command: list[str], env: dict[str, str], **_more: object
     ) -> subprocess.CompletedProcess[str]:
+        if "uv" not in command[0]:  # git
+            return CAPTURED(command, env)
         self.asked.append(Path(command[-1]).read_text())
         if self.failure:
             return subprocess.CompletedProcess(command, 1, self.failure, "")
         lock = Path(command[command.index("--output-file") + 1])
         assert lock.read_text(), "what we pin is preferred"
         lock.write_text(
-            "aiohttp==3\n    --hash=sha256:a\nhermes-agent==9.9.9\n    --hash=sha256:b\n"
+            "aiohttp==3 \\\n    --hash=sha256:a\nhermes-agent==9.9.9 \\\n    --hash=sha256:b\n"
         )
         return subprocess.CompletedProcess(command, 0, "", "")
 
@@ -67,13 +75,71 @@ def here(tmp_path: Path) -> releases.Releases:
     return releases.Releases(deployment, CONTAINER, lambda _line: None)
 
 
+@pytest.fixture
+def wheel(tmp_path: Path) -> Path:
+    made = tmp_path / "hermes_agent-9.9.9+mine-py3-none-any.whl"
+    with zipfile.ZipFile(made, "w") as packed:
+        packed.writestr("hermes_cli/__init__.py", "")
+    return made
+
+
+def of_source(advised: tuple[str, ...] = (), version: str = "", **source: str) -> Settings:
+    return Settings(source=source, accept_advisories=[*advised], version=version)
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def git(folder: Path, *words: str) -> str:
+    identity = ("-c", "user.name=a", "-c", "user.email=a@example.com")
+    command = ["git", "-C", str(folder), *identity, *words]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """Sources of a Hermes, at a tag, with a hook and a monitor that would leave a trace."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    (folder / "pyproject.toml").write_text('[build-system]\nrequires = ["setuptools"]\n')
+    git(folder, "init", "--quiet")
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "-m", "one")
+    git(folder, "tag", "v9.9.9")
+    return folder
+
+
+@pytest.fixture
+def builder(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Stands for uv's build: makes a wheel; git's own commands run."""
+    ran: list[list[str]] = []
+
+    def run(command: list[str], _label: str, *, env: dict[str, str], **_more: object) -> str:
+        ran.append(command)
+        if command[0] != "uv":
+            subprocess.run(command, check=True, env=env)
+        elif command[1] == "build":
+            assert env["SOURCE_DATE_EPOCH"] == origins.SINCE_1980
+            assert not (Path(command[-1]) / ".git").exists()
+            assert (Path(command[-1]) / "pyproject.toml").is_file()
+            folder = Path(command[command.index("--out-dir") + 1])
+            name = folder / "hermes_agent-9.9.9-py3-none-any.whl"
+            with zipfile.ZipFile(name, "w") as packed:
+                packed.writestr("hermes_cli/__init__.py", "")
+        return ""
+
+    monkeypatch.setattr(installer, "run", run)
+    return ran
+
+
 def wanted(version: str = "9.9.9", *features: str, accepted: tuple[str, ...] = ()) -> Settings:
     return Settings(version=version, features=[*features], accept_advisories=[*accepted])
 
 
 def refusal(here: releases.Releases, settings: Settings) -> str:
     with pytest.raises(Card) as caught:
-        here.find(settings)
+        here.find(settings, Path)
     return caught.value.render()
 
 
@@ -81,7 +147,7 @@ def refusal(here: releases.Releases, settings: Settings) -> str:
 def test_the_pinned_hermes_asks_nobody(
     here: releases.Releases, resolver: Resolver, version: str
 ) -> None:
-    here.find(wanted(version))
+    here.find(wanted(version), Path)
     assert here.kept(wanted(version)) is None
     assert resolver.asked == []
     assert not here.deployment.state_dir.exists()
@@ -90,9 +156,9 @@ def test_the_pinned_hermes_asks_nobody(
 def test_another_is_found_once_and_the_same_ever_after(
     here: releases.Releases, resolver: Resolver
 ) -> None:
-    here.find(wanted())
+    here.find(wanted(), Path)
     first = here.kept(wanted())
-    here.find(wanted())
+    here.find(wanted(), Path)
     assert here.kept(wanted()) == first
     assert len(resolver.asked) == 1
     assert "hermes-agent[anthropic]==9.9.9\n" in resolver.asked[0]
@@ -103,8 +169,8 @@ def test_another_is_found_once_and_the_same_ever_after(
 
 
 def test_its_features_are_found_with_it(here: releases.Releases, resolver: Resolver) -> None:
-    here.find(wanted())
-    here.find(wanted("9.9.9", "mcp"))
+    here.find(wanted(), Path)
+    here.find(wanted("9.9.9", "mcp"), Path)
     assert "hermes-agent[mcp]" not in resolver.asked[0]
     assert "hermes-agent[mcp]" in resolver.asked[1]
 
@@ -112,10 +178,10 @@ def test_its_features_are_found_with_it(here: releases.Releases, resolver: Resol
 def test_its_packages_are_what_is_installed_and_name_the_image(
     here: releases.Releases, resolver: Resolver
 ) -> None:
-    here.find(wanted())
+    here.find(wanted(), Path)
     pinned, other = Sources(), Sources(release=here.kept(wanted()))
     assert other.hermes_version == "9.9.9"
-    assert other.lock_text.startswith("aiohttp==3\n")
+    assert other.lock_text.startswith("aiohttp==3 ")
     assert other.image != pinned.image
     assert other.container_image("") != pinned.container_image("")
 
@@ -156,8 +222,86 @@ def test_a_version_with_an_advisory_is_refused_until_it_is_named(
     assert "hermes_accept_advisories: [A-1, A-2]." in told
     assert resolver.asked == [], "nobody was asked for what is refused"
     assert "A-1" not in refusal(here, wanted(accepted=("cve-1",)))
-    here.find(wanted(accepted=("CVE-1", "A-2")))
+    here.find(wanted(accepted=("CVE-1", "A-2")), Path)
     assert here.kept(wanted()) is not None
+
+
+def test_a_wheel_of_ones_own_is_compared_and_then_the_only_hermes_there_is(
+    here: releases.Releases, resolver: Resolver, wheel: Path
+) -> None:
+    told = refusal(here, of_source(file=str(wheel), sha256="0" * 64))
+    assert f"its sha256 is {sha256(wheel)}, not 0000" in told
+    assert resolver.asked == []
+    settings = of_source(file=str(wheel), sha256=sha256(wheel))
+    here.find(settings, Path)
+    wheel.unlink()
+    here.find(settings, Path)
+    assert len(resolver.asked) == 1
+    assert "hermes-agent[anthropic]==9.9.9+mine\n" in resolver.asked[0]
+    kept = here.kept(settings)
+    assert kept is not None and kept.wheels is not None
+    assert (kept.version, [one.name for one in kept.wheels.glob("*.whl")]) == (
+        "9.9.9+mine",
+        [wheel.name],
+    )
+    (found,) = kept.wheels.glob("*.whl")
+    # What a registry has under that version is not taken.
+    assert kept.lock.endswith(f"hermes-agent==9.9.9 \\\n    --hash=sha256:{sha256(found)}\n")
+    assert kept.words.startswith(f"hermes_source: {wheel}, sha256 {sha256(found)[:12]}: resolved")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("other-1.0-py3-none-any.whl", "is no wheel of Hermes"),
+        ("hermes_agent-1.0-py3-none-any.whl", "is no wheel of Hermes"),
+        ("hermes-agent.tar.gz", "cannot be unpacked"),
+    ],
+)
+def test_what_is_no_hermes_is_one_card(
+    here: releases.Releases, resolver: Resolver, tmp_path: Path, name: str, said: str
+) -> None:
+    (tmp_path / name).write_text("neither")
+    settings = of_source(file=str(tmp_path / name), sha256=sha256(tmp_path / name))
+    told = refusal(here, settings)
+    assert said in told and "\nNothing was changed.\n" in told
+    with pytest.raises(Card, match="not kept"):
+        here.kept(settings)
+
+
+def test_a_source_with_an_advisory_or_of_another_version_is_refused(
+    here: releases.Releases,
+    resolver: Resolver,
+    wheel: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    entry = {"published": "2026-01-02", "what": "it leaks", "source": "https://a.example/1"}
+    known = [advisories.Advisory(id="A-1", aliases=[], affected="==9.9.9", **entry)]
+    monkeypatch.setattr(advisories, "known", lambda _container: known)
+    source = {"file": str(wheel), "sha256": sha256(wheel)}
+    assert "9.9.9+mine has A-1" in refusal(here, of_source(**source))
+    here.find(of_source(("A-1",), **source), Path)
+    assert "9.9.9+mine has A-1" in refusal(here, of_source(**source)), "kept, and refused still"
+    told = refusal(here, of_source(("A-1",), "1.2.3", file=str(wheel), sha256=source["sha256"]))
+    assert "1.2.3 is not what hermes_source names: that is 9.9.9+mine." in told
+
+
+def test_a_commit_is_built_as_it_is_in_the_repository(
+    here: releases.Releases, resolver: Resolver, repository: Path, builder: list[list[str]]
+) -> None:
+    commit = git(repository, "rev-parse", "HEAD")
+    source = {"git": str(repository), "ref": "v9.9.9"}
+    told = refusal(here, of_source(commit="0" * 40, **source))
+    assert f"v9.9.9 of {repository} is the commit {commit}, not 0000" in told
+    told = refusal(here, of_source(commit=commit, git=str(repository), ref="v1"))
+    assert f"{repository} does not give v1." in told
+    assert builder == []
+    here.find(of_source(commit=commit, **source), Path)
+    kept = here.kept(of_source(commit=commit, git=str(repository)))
+    assert kept is not None, "the same commit, however it is named"
+    assert kept.version == "9.9.9"
+    build = next(command for command in builder if command[1] == "build")
+    assert {"--require-hashes", "--build-constraints"} <= {*build}
 
 
 def test_a_build_of_ones_own_has_what_its_version_has() -> None:
@@ -192,7 +336,7 @@ def lacking(*names: str, needed: bool) -> str:
 
 
 def test_what_a_hermes_lacks_is_told_by_name(here: releases.Releases, resolver: Resolver) -> None:
-    here.find(wanted())
+    here.find(wanted(), Path)
     release = here.kept(wanted())
     assert release is not None
     with pytest.raises(Card) as caught:

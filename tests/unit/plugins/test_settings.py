@@ -562,6 +562,36 @@ def test_names_of_images_are_taken(name: str) -> None:
     assert check(**DOCKER, hermes_base_image=name).settings.base_image == name
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "x.whl",
+        {"file": "x.whl"},
+        {"file": "x.exe", "sha256": "a" * 64},
+        {"file": "x.whl", "sha256": "a" * 63},
+        {"file": "https://me:secret@a.example/x.whl", "sha256": "a" * 64},
+        {"git": "ext::sh -c id", "commit": "a" * 40},
+        {"git": "--upload-pack=id", "commit": "a" * 40},
+        {"git": "https://a.example/x", "commit": "v1"},
+        {"git": "https://a.example/x", "commit": "a" * 40, "ref": "--upload-pack=id"},
+        {"git": "https://a.example/x", "commit": "a" * 40, "sha256": "a" * 64},
+    ],
+)
+def test_what_names_no_source_of_hermes_is_refused(source: object) -> None:
+    assert subjects(check(hermes_source=source)) == ["hermes_source"]
+
+
+def test_a_source_of_hermes_is_a_file_or_a_commit() -> None:
+    for source in (
+        {"file": "files/x.whl", "sha256": "a" * 64},
+        {"file": "https://a.example/x.tar.gz?raw=1", "sha256": "a" * 64},
+        {"git": "git@a.example:x/y.git", "commit": "a" * 40},
+        {"git": "../x", "commit": "a" * 40, "ref": "release/v1"},
+    ):
+        checker = check(hermes_source=source)
+        assert (checker.problems, checker.settings.source) == ([], source)
+
+
 def test_what_the_gateway_key_is_made_of_is_too_long_to_be_found_by_trying() -> None:
     assert subjects(check(hermes_gateway_token="x" * 31)) == ["hermes_gateway_token"]
     checker = check(hermes_gateway_token="x" * 32)
