@@ -582,8 +582,11 @@ export class World implements Witness {
     const job = this.schedule(9 * HOUR);
     if (job === null) return this.wrong("Hermes is not running after a chat");
     await this.pass(8 * HOUR);
+    // An old job may have woken it just now.
+    const more = this.engine.box === null ? 0 : 20 * 60_000;
+    await this.pass(more);
     if (this.engine.box !== null) this.wrong("it does not sleep between appointments");
-    await this.pass(HOUR + 90_000);
+    await this.pass(HOUR - more + 90_000);
     if (!this.engine.ran.has(job)) this.wrong("an appointment was not kept in time");
     await this.pass(300_000);
     this.#confirm();
