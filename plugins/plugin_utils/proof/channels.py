@@ -33,8 +33,8 @@ def register(
         complaint, refused = answer.complaint(), answer.json()
     except Unreachable as error:
         complaint, refused = str(error), {}
-    error = refused.get("error") if isinstance(refused, dict) else None
-    param = error.get("param") if isinstance(error, dict) else None
+    told = refused.get("error") if isinstance(refused, dict) else None
+    param = told.get("param") if isinstance(told, dict) else None
     name = str(param or next(iter(settings.bots)))
     raise Card.of(
         f"hermes_channels.{name}",
