@@ -13,6 +13,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+from tests.measured import measure_sandbox
 from tests.standins.ports import free_port
 
 CONTAINER = Path(__file__).resolve().parents[3] / "container"
@@ -47,6 +48,7 @@ def lay_out(image: Path) -> Path:
 exec "$root/venv/bin/python" -I -S "$root/sandbox" "$@"
 """,
     )
+    measure_sandbox(image)
     return image
 
 
