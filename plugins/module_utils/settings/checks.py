@@ -377,7 +377,11 @@ class Checker(Reader):
             return
         told = given if isinstance(given, Mapping) else {}
         shape = next((one for one in SOURCES if set(told) == set(one)), None)
-        flaws = [name for name in shape or {} if not shape[name].fullmatch(str(told[name]).strip())]
+        flaws = [
+            name
+            for name, looks in (shape or {}).items()
+            if not looks.fullmatch(str(told[name]).strip())
+        ]
         if shape is None or flaws:
             what = f"{flaws[0]}: {show(told[flaws[0]])}" if flaws else show(given)
             self.problem(

@@ -109,8 +109,10 @@ def _fetched(source: Mapping[str, str], folder: Path, find: Find) -> Path:
 def _unpacked(archive: Path, tree: Path) -> Path:
     tree.mkdir()
     try:
-        safely = {} if archive.suffix == ".zip" else {"filter": "data"}
-        shutil.unpack_archive(archive, tree, **safely)
+        if archive.suffix == ".zip":
+            shutil.unpack_archive(archive, tree)
+        else:
+            shutil.unpack_archive(archive, tree, filter="data")
     except (shutil.ReadError, tarfile.TarError, zipfile.BadZipFile, OSError, EOFError) as error:
         raise _card(
             f"{archive.name} cannot be unpacked: {error}.", "name an archive of Hermes' sources."
