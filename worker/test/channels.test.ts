@@ -115,6 +115,10 @@ class World {
   broken: Error | null = null;
   /** Why Telegram cannot be reached; it is told the address, as a runtime's error may name it. */
   unreachable: ((url: string) => Error) | null = null;
+  /** Whether the life that sends next does not hear what Telegram says. */
+  dies = false;
+  /** How many of those that come first wait for a Hermes that is slow to start. */
+  late = 0;
   /** The key of the boot of Hermes that runs. */
   key = "k";
   /** Takes all tables away for a while, so that nothing can be stored. */
@@ -134,6 +138,7 @@ class World {
       life: {
         withSeat: async (_why, _writes, turn) => {
           if (this.broken !== null) throw this.broken;
+          if (this.late-- > 0) await this.time.sleep(1000);
           return turn({ keys: { gatewayKey: this.key, capability: "", dashboardToken: "" } });
         },
         arrive: (_isActivity, answer) => answer(),
@@ -172,7 +177,10 @@ class World {
     };
   }
 
-  #telegram(url: string, body: { chat_id: string; text: string; offset: number }): Response {
+  #telegram(
+    url: string,
+    body: { chat_id: string; text: string; offset: number },
+  ): Response | Promise<Response> {
     if (url.endsWith("/getUpdates"))
       return Response.json({ ok: true, result: this.updates.filter((one) => one.update_id >= body.offset) });
     if (url.endsWith("/getWebhookInfo")) return Response.json({ ok: true, result: { url: this.webhook } });
@@ -180,6 +188,10 @@ class World {
     const refused = this.refusals.shift();
     if (refused !== undefined) return Response.json({ ok: false, ...refused });
     this.sent.push(body);
+    if (this.dies) {
+      this.dies = false;
+      return new Promise(() => undefined);
+    }
     return Response.json({ ok: true, result: { message_id: this.sent.length } });
   }
 }
@@ -468,11 +480,12 @@ describe("a turn", () => {
   );
 
   it(
-    "whose answer a platform refuses for long is told so, and not kept waiting",
+    "whose answer a platform refuses for long is over; the answer is sent without Hermes, once, and in its place",
     inWorld(async (world) => {
       world.hermes.answers = null;
       const channels = world.life();
-      await channels.receive("telegram", world.update("hello"));
+      await channels.receive("telegram", world.update("hello", { message_thread_id: 5 }));
+      await channels.receive("telegram", world.update("and then"));
       await settle();
       world.refusals.push(...Array<object>(60).fill({ error_code: 502, description: "Bad Gateway" }));
       world.hermes.say(world.hermes.given[0] as Frame, "an answer");
@@ -480,10 +493,69 @@ describe("a turn", () => {
       await world.time.pass(30_000);
       await settle();
       expect(world.hermes.results.map(({ result }) => result)).toEqual([
-        { success: false, error: "Telegram: Bad Gateway" },
+        { success: true, message_id: "kept" },
       ]);
-      // It was not answered: it is not forgotten.
+      expect(channels.views()["telegram"]).toMatchObject({ waiting: 2 });
+      // Hermes does not have to live until the platform takes it.
+      world.broken = new Error("asleep");
+      world.refusals.length = 0;
+      await world.time.pass(120_000);
+      await settle();
+      expect(world.sent).toEqual([
+        expect.objectContaining({
+          chat_id: "77",
+          text: "an answer",
+          reply_parameters: { message_id: 101, allow_sending_without_reply: true },
+        }),
+      ]);
+      expect(world.hermes.given).toHaveLength(1);
+      expect(channels.views()["telegram"]).toMatchObject({ waiting: 1, twice: 0 });
+    }),
+  );
+
+  it(
+    "whose object dies between the platform's taking the answer and our note of it is answered twice, and marked",
+    inWorld(async (world) => {
+      world.hermes.answers = null;
+      await world.life().receive("telegram", world.update("hello"));
+      await settle();
+      world.dies = true;
+      world.hermes.say(world.hermes.given[0] as Frame, "an answer");
+      await settle();
+      world.hermes.die();
+      const channels = world.life();
+      channels.resume();
+      await settle();
+      world.hermes.say(world.hermes.given[1] as Frame, "another wording");
+      await settle();
+      expect(world.sent.map(({ text }) => text)).toEqual([
+        "an answer",
+        "(I do not know whether this reached you before.)\nanother wording",
+      ]);
+      expect(channels.views()["telegram"]).toMatchObject({ waiting: 0, twice: 1 });
+    }),
+  );
+
+  it(
+    "is over when its answer comes before anybody waits for it",
+    inWorld(async (world) => {
+      world.hermes.answers = null;
+      const before = world.life();
+      await before.receive("telegram", world.update("hello"));
+      await before.receive("telegram", world.update("/other", { chat: { id: -500, type: "group" } }));
+      await settle();
+      const channels = world.life();
+      // Only the other chat's message is waited for by the next life so far.
+      world.late = 1;
+      channels.resume();
+      await settle();
+      world.hermes.say(world.hermes.given[0] as Frame, "an answer");
+      await settle();
+      await world.time.pass(2000);
+      await settle();
+      expect(world.sent.map(({ text }) => text)).toEqual(["an answer"]);
       expect(channels.views()["telegram"]).toMatchObject({ waiting: 1 });
+      expect(world.hermes.given).toHaveLength(2);
     }),
   );
 

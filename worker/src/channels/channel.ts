@@ -57,11 +57,13 @@ export class SendRefused extends Error {
   /**
    * @param isFinal whether another attempt would end in the same way.
    * @param retryAfter milliseconds that the platform wants to be left alone for.
+   * @param isUnsure whether the platform may have taken it, and only its answer was lost.
    */
   constructor(
     message: string,
     readonly isFinal: boolean,
     readonly retryAfter = 0,
+    readonly isUnsure = false,
   ) {
     super(message);
     this.name = "SendRefused";

@@ -6,7 +6,7 @@
  */
 import { digestOf, hex } from "../base/digests.ts";
 import { ApiError } from "../base/errors.ts";
-import type { Lasting } from "../base/lasting.ts";
+import { type Lasting, over } from "../base/lasting.ts";
 import type { Log } from "../base/log.ts";
 import { Deadline, type Time } from "../base/time.ts";
 import { longest } from "../config/channels.ts";
@@ -14,10 +14,12 @@ import type { BootKeys } from "../config/hermes-config.ts";
 import type { Settings } from "../config/settings.ts";
 import {
   type Channel,
+  type Event,
   type Incoming,
   type Outgoing,
   type Registered,
   SendRefused,
+  type Source,
   type Update,
 } from "./channel.ts";
 import { InParts } from "./in-parts.ts";
@@ -42,6 +44,12 @@ const SEND_PATIENCE = 25_000;
 const MOST_HOOKS = 4;
 /** What does not wait for the turn that is under way: it ends that. */
 const STOP = /^\/stop\b/i;
+
+/** How long what is to be sent is kept for a platform that does not take it, in milliseconds. */
+const SENT_WITHIN = 24 * 3600_000;
+
+/** Stands before what its reader may have got already. */
+const MAYBE_TWICE = "(I do not know whether this reached you before.)\n";
 
 const NOT_ANSWERED =
   "I could not answer this. The message is kept, and my owner can see why and have me try it again.";
@@ -96,6 +104,8 @@ export class Channels {
   readonly #lanes = new Map<string, Promise<void>>();
   readonly #hooks = new Places(MOST_HOOKS);
   readonly #turns = new Map<number, Turn>();
+  /** Messages that Hermes was at for so long without a word. */
+  readonly #silent = new Set<number>();
   readonly #polling = new Map<string, Promise<void>>();
   /** What is on its way to a platform, by what it is. */
   readonly #sending = new Map<string, Promise<string>>();
@@ -117,8 +127,8 @@ export class Channels {
     this.#relay = new Relay({
       time: parts.time,
       port: () => parts.port(),
-      send: (platform, message, isLast) => this.#fromHermes(platform, message, isLast),
-      processed: (id) => this.#turns.get(Number(id))?.resolve(),
+      send: (...sent) => this.#fromHermes(...sent),
+      processed: (id) => this.#over(Number(id)),
       lost: () => {
         for (const turn of this.#turns.values()) turn.reject(new Error("Hermes' relay hung up"));
       },
@@ -138,8 +148,9 @@ export class Channels {
       if (read.kind === "message") return this.#take(name, read.message);
       if (read.kind === "answer") {
         const { chat, thread, message, text } = read;
-        const sent = this.#send(name, { chat, thread, text, replyTo: message }).catch(() => undefined);
-        this.#parts.life.stay(sent);
+        const said = { chat, thread, text, replyTo: message };
+        const told = this.#sendOnce(name, `told ${chat} ${message}`, said, () => undefined);
+        this.#parts.life.stay(told.catch(() => undefined));
       }
       return read.kind;
     });
@@ -233,7 +244,14 @@ export class Channels {
 
   /** Has the turn that a chat waits for ended, so that its next message is the one that says so. */
   #interrupt(lane: string): void {
-    for (const turn of this.#turns.values()) if (turn.entry.lane === lane) turn.resolve();
+    for (const { entry } of this.#turns.values()) if (entry.lane === lane) this.#over(entry.n);
+  }
+
+  /** A message is answered, or needs no answer: nothing of it is kept. */
+  #over(n: number): void {
+    this.#inbox.done({ n });
+    this.#silent.delete(n);
+    this.#turns.get(n)?.resolve();
   }
 
   /** Answers a chat's messages, one after the other. */
@@ -245,30 +263,31 @@ export class Channels {
       if (this.#inbox.next(lane) !== null) this.#answer(lane);
     });
     this.#lanes.set(lane, work);
-    const all = this.#parts.life.arrive(true, async () => ({ value: undefined, end: work }));
-    this.#parts.life.stay(Promise.all([all, work]));
+    this.#parts.life.stay(work);
   }
 
   async #answerAll(lane: string): Promise<void> {
     const { time, log } = this.#parts;
     let pause = SHORTEST_PAUSE;
-    /** Since when Hermes does not start for the message that is next. */
-    let waits: number | null = null;
+    /** Since when nothing goes on with the message that is next, and how often Hermes had been given it. */
+    let stuck = { since: time.now(), n: 0, handed: 0 };
     for (let entry = this.#inbox.next(lane); entry !== null; entry = this.#inbox.next(lane)) {
       try {
         await this.#answerOne(entry);
-        this.#inbox.done(entry);
         pause = SHORTEST_PAUSE;
-        waits = null;
       } catch (error) {
         const why = error instanceof Error ? error.message : String(error);
-        const { handed } = this.#inbox.next(lane) ?? entry;
+        const now = this.#inbox.next(lane);
+        // It was answered, and only the end of its turn was not heard.
+        if (now?.n !== entry.n) continue;
+        const { handed } = now;
         log.warn("message_not_answered", { channel: entry.channel, handed, why });
-        waits ??= time.now();
-        const isHopeless = handed === 0 ? time.now() - waits > START_PATIENCE : handed >= MOST_HANDED;
-        if (isHopeless) await this.#giveUp(entry, why);
-        else await time.sleep(pause);
-        if (isHopeless) waits = null;
+        if (stuck.n !== entry.n || stuck.handed !== handed) stuck = { since: time.now(), n: entry.n, handed };
+        const patience = entry.is === "notice" ? SENT_WITHIN : START_PATIENCE;
+        const isHopeless = time.now() - stuck.since > patience || handed >= MOST_HANDED;
+        if (!isHopeless) await time.sleep(pause);
+        else if (entry.is === "failure") this.#inbox.told(entry);
+        else this.#inbox.fail(entry, this.#clean(why), isHook(entry));
         pause = Math.min(pause * 2, LONGEST_PAUSE);
       }
     }
@@ -276,45 +295,56 @@ export class Channels {
 
   /** Returns when a message is answered; meanwhile the person sees that somebody is at it. */
   async #answerOne(entry: Entry): Promise<void> {
-    if (entry.isNotice) return this.#notify(entry);
-    if (entry.event.source.platform === "webhook") return this.#hooks.during(() => this.#answered(entry));
-    const answered = this.#answered(entry);
+    if (entry.is !== "message") return this.#notify(entry);
+    const ask = () => this.#answered(entry);
+    const answered = entry.event.source.platform === "webhook" ? this.#hooks.during(ask) : ask();
     void this.#typeUntil(entry, answered);
     await answered;
   }
 
-  /** Sends the text itself. What the platform will never take is done. */
-  async #notify({ event: { source, text } }: Entry): Promise<void> {
+  /** Sends a text that needs no Hermes. */
+  async #notify(entry: Entry): Promise<void> {
+    const { source, text, message_id: message } = entry.event;
+    const isFailure = entry.is === "failure";
+    const replyTo = isFailure ? message : (entry.event.reply_to_message_id ?? null);
+    const to = { chat: source.chat_id, thread: source.thread_id ?? null, replyTo };
+    const what = isFailure ? `failure ${entry.n}` : message;
     try {
-      const to = { chat: source.chat_id, thread: null, replyTo: null };
-      await this.#sendOnce(source.platform, this.#platform(source.platform), "", { ...to, text });
+      await this.#sendOnce(source.platform, what, { ...to, text: isFailure ? NOT_ANSWERED : text }, () =>
+        isFailure ? this.#inbox.told(entry) : this.#inbox.done(entry),
+      );
     } catch (error) {
       if (!(error instanceof SendRefused && error.isFinal)) throw error;
+      // What the platform will never take nobody can be told.
+      if (isFailure) this.#inbox.told(entry);
+      else this.#inbox.fail(entry, this.#clean(error.message), true);
     }
   }
 
   async #answered(entry: Entry): Promise<void> {
-    const { end } = await this.#parts.life.withSeat("message", true, ({ keys }) => this.#turn(entry, keys));
+    const { life } = this.#parts;
+    const { end } = await life.arrive(true, () =>
+      life.withSeat("message", true, ({ keys }) => this.#turn(entry, keys)),
+    );
     await end;
   }
 
-  async #giveUp(entry: Entry, why: string): Promise<void> {
-    this.#inbox.fail(entry, this.#parts.log.redactor.clean(why).slice(0, 300));
-    if (isHook(entry)) return;
-    const { source, message_id: replyTo } = entry.event;
-    const to = { chat: source.chat_id, thread: source.thread_id ?? null, replyTo };
-    await this.#send(source.platform, { ...to, text: NOT_ANSWERED }).catch(() => undefined);
+  #clean(why: string): string {
+    return this.#parts.log.redactor.clean(why).slice(0, 300);
   }
 
   /** Gives Hermes a message; lasts until it is answered. */
   async #turn(entry: Entry, keys: BootKeys): Promise<Lasting<void>> {
     await this.#relay.connect(keys.gatewayKey);
+    // What Hermes said while nobody was here may have been its answer.
+    if (!this.#inbox.has(entry.n)) return over(undefined);
     const done = Promise.withResolvers<void>();
     const turn = this.#turnOf(entry, done);
     this.#turns.set(entry.n, turn);
     try {
-      this.#inbox.hand(entry);
-      await this.#relay.hand(keys.gatewayKey, entry.event, String(entry.n));
+      const isNew = this.#relay.hand(entry.event, String(entry.n));
+      // What it holds was counted by whoever gave it, an earlier life perhaps.
+      if (isNew || this.#silent.delete(entry.n)) this.#inbox.hand(entry);
     } catch (error) {
       this.#turns.delete(entry.n);
       throw error;
@@ -334,8 +364,9 @@ export class Channels {
         silence = mine;
         void mine.over.then(() => {
           if (!mine.isOver) return;
-          if (turn.answered) turn.resolve();
-          else turn.reject(new Error("Hermes said nothing for half an hour"));
+          if (turn.answered) return this.#over(entry.n);
+          this.#silent.add(entry.n);
+          turn.reject(new Error("Hermes said nothing for half an hour"));
         });
       },
       resolve: () => {
@@ -367,65 +398,107 @@ export class Channels {
     }
   }
 
-  /** Hermes sends something; the message that it answers is done when the platform took it. */
-  async #fromHermes(platform: string, message: Outgoing, isLast: boolean): Promise<string> {
-    const turn = [...this.#turns.values()].find(
-      ({ entry: { event } }) =>
-        event.source.platform === platform &&
-        event.source.chat_id === message.chat &&
-        event.message_id === message.replyTo,
-    );
-    const id = await this.#send(platform, message, turn?.entry).catch((error: unknown) => {
-      // What the platform will never take is no reason to ask Hermes again.
-      if (error instanceof SendRefused && error.isFinal) turn?.resolve();
-      throw error;
-    });
-    if (turn !== undefined && message.replyTo !== null) {
+  /** Hermes sends something; the message that it answers is done in the same step that notes that the platform took it. */
+  async #fromHermes(platform: string, message: Outgoing, isLast: boolean, name: string): Promise<string> {
+    const { chat, thread, text, replyTo } = message;
+    const entry = replyTo === null ? null : this.#inbox.answeredBy(platform, chat, replyTo);
+    const ends = entry !== null && isLast ? entry : null;
+    const taken = () => {
+      if (ends !== null) return this.#over(ends.n);
+      const turn = this.#turns.get(entry?.n ?? 0);
+      if (turn === undefined) return;
       turn.answered = true;
-      if (isLast) turn.resolve();
-      else turn.heard();
-    }
-    return id;
-  }
-
-  /** Sends a message once: Hermes says it again when it was not told in time that it was taken. */
-  async #send(platform: string, message: Outgoing, answers?: Entry): Promise<string> {
+      turn.heard();
+    };
     // What Hermes says to a webhook nobody is to hear.
-    if (platform === "webhook") return "0";
-    const channel = this.#platform(platform);
-    const what = hex(
-      await digestOf(JSON.stringify([message.chat, message.thread, message.replyTo, message.text])),
-    );
-    // What answers nothing may be meant to be said twice.
-    if (message.replyTo === null) return this.#sendOnce(platform, channel, what, message);
+    if (platform === "webhook") {
+      taken();
+      return "0";
+    }
+    // It is known by what it says; what answers nothing may be meant to be said twice.
+    const what = hex(await digestOf(JSON.stringify([chat, thread, replyTo ?? name, text])));
     const known = this.#inbox.sent(platform, what);
-    if (known !== null) return known;
+    if (known !== null) {
+      taken();
+      return known;
+    }
+    // Another Hermes may answer the same message in other words.
+    const attempt = ends === null ? what : `answer ${chat} ${replyTo}`;
     // The platform knows no message of a webhook's.
-    const said = answers !== undefined && isHook(answers) ? { ...message, replyTo: null } : message;
-    const sending = this.#sending.get(what) ?? this.#sendOnce(platform, channel, what, said);
+    const said = entry !== null && isHook(entry) ? { ...message, replyTo: null } : message;
+    const noted = (id: string) => {
+      this.#inbox.noteSent(platform, what, id, this.#parts.time.now());
+      taken();
+    };
+    const sending = this.#sending.get(what) ?? this.#sendOnce(platform, attempt, said, noted);
     this.#sending.set(what, sending);
     try {
       return await sending;
+    } catch (error) {
+      if (!(error instanceof SendRefused) || (entry !== null && ends === null)) throw error;
+      if (!error.isFinal) return this.#keep(platform, attempt, said, ends, error);
+      // What the platform will never take is no reason to ask Hermes again.
+      if (ends === null) throw error;
+      this.#inbox.fail(ends, this.#clean(error.message), true);
+      this.#turns.get(ends.n)?.resolve();
+      throw error;
     } finally {
       this.#sending.delete(what);
     }
   }
 
-  /** Sends a message, again while the platform refuses it for the moment. */
-  async #sendOnce(name: string, channel: InParts, what: string, message: Outgoing): Promise<string> {
+  /** Keeps what a platform does not take for the moment, so that Hermes need not. */
+  #keep(platform: string, attempt: string, said: Outgoing, ends: Entry | null, why: SendRefused): string {
+    const { chat, thread, text, replyTo } = said;
+    const source: Source = {
+      ...(ends?.event.source ?? { platform, chat_id: chat, chat_type: "dm", user_id: chat }),
+      message_id: attempt,
+      ...(thread === null ? {} : { thread_id: thread }),
+    };
+    const to = replyTo === null ? {} : { reply_to_message_id: replyTo };
+    const event: Event = { text, message_type: "text", message_id: attempt, ...to, source };
+    if (ends === null) {
+      if (!this.#inbox.keep(platform, event, this.#parts.time.now())) throw why;
+      this.#answer(laneOf(event));
+    } else {
+      this.#inbox.answerWith(ends, event);
+      this.#turns.get(ends.n)?.resolve();
+    }
+    return "kept";
+  }
+
+  /**
+   * Sends a message, again while the platform refuses it for the moment.
+   * @param attempt what it is: where it is unknown whether that was taken before, its reader is told so.
+   * @param taken is called when the platform took it.
+   */
+  async #sendOnce(
+    name: string,
+    attempt: string,
+    message: Outgoing,
+    taken: (id: string) => void,
+  ): Promise<string> {
     const { time, log } = this.#parts;
+    const channel = this.#platform(name);
     const began = time.now();
     for (let pause = SHORTEST_PAUSE; ; pause *= 2) {
+      const isAgain = this.#inbox.noteSending(name, attempt, time.now());
       try {
-        const id = await channel.send(message);
-        this.#inbox.noteSent(name, what, id, time.now());
+        const text = isAgain ? MAYBE_TWICE + message.text : message.text;
+        const id = await channel.send({ ...message, text });
+        if (isAgain) this.#inbox.note(name, "twice");
+        this.#inbox.noteNotSent(name, attempt);
+        this.#inbox.noteSent(name, attempt, id, time.now());
+        taken(id);
         this.#troubles.delete(name);
         return id;
       } catch (error) {
         if (!(error instanceof SendRefused)) throw error;
+        if (!error.isUnsure && !isAgain) this.#inbox.noteNotSent(name, attempt);
         log.warn("message_not_sent", { channel: name, why: error.message });
         const wait = Math.max(error.retryAfter, pause);
         this.#troubles.set(name, error.message);
+        if (error.isFinal) this.#inbox.note(name, "refused");
         if (error.isFinal || time.now() - began + wait > SEND_PATIENCE) throw error;
         await time.sleep(wait);
       }

@@ -13,7 +13,15 @@ const FAILED_KEPT = 7 * 24 * 3600_000;
 /** How long the names of deliveries and of what was sent are kept; platforms try again for a day. Milliseconds. */
 const NAMES_KEPT = 48 * 3600_000;
 
+/** What is yet to be done: what failed waits until its sender was told. */
+const WAITS = "(why IS NULL OR notice = 2)";
+
 type Row = Record<string, SqlStorageValue>;
+
+/** A message for Hermes; a text that itself is for the chat; or a message whose sender is to be told that it failed. */
+export type Kind = "message" | "notice" | "failure";
+
+const KINDS: readonly Kind[] = ["message", "notice", "failure"];
 
 /** A message that waits, or that Hermes is at. */
 export interface Entry {
@@ -23,8 +31,7 @@ export interface Entry {
   /** What is answered one after the other. */
   lane: string;
   event: Event;
-  /** Whether Hermes is not asked: the text itself is for the chat. */
-  isNotice: boolean;
+  is: Kind;
   /** Milliseconds since the epoch. */
   received: number;
   /** How often Hermes was given it. */
@@ -40,8 +47,12 @@ export interface Counts {
   lastOut: number;
   /** Dropped, because too much waited. */
   dropped: number;
-  /** Handed over once more after Hermes had begun: somebody may see an answer twice. */
+  /** Handed over once more after Hermes had begun. */
   again: number;
+  /** Sent once more, and marked, because nobody knew whether the platform had taken it: somebody may see it twice. */
+  twice: number;
+  /** Sent, and never taken by the platform. */
+  refused: number;
 }
 
 /** A message that could not be answered. */
@@ -52,7 +63,7 @@ export interface Unanswered {
   why: string;
 }
 
-const NO_COUNTS: Counts = { lastIn: 0, lastOut: 0, dropped: 0, again: 0 };
+const NO_COUNTS: Counts = { lastIn: 0, lastOut: 0, dropped: 0, again: 0, twice: 0, refused: 0 };
 
 /** The messages of one instance. */
 export class Inbox {
@@ -83,18 +94,40 @@ export class Inbox {
       return "full";
     }
     this.#sql.exec("INSERT INTO inbox_known VALUES (?, ?, ?)", channel, id, now);
+    this.#insert(channel, event, isNotice, now);
+    this.#count(channel, () => ({ lastIn: now }));
+    return "new";
+  }
+
+  #insert(channel: string, event: Event, isNotice: boolean, now: number): void {
     this.#sql.exec(
       "INSERT INTO inbox_messages (channel, lane, event, notice, received, handed) VALUES (?, ?, ?, ?, ?, 0)",
       ...[channel, laneOf(event), JSON.stringify(event), isNotice ? 1 : 0, now],
     );
-    this.#count(channel, () => ({ lastIn: now }));
-    return "new";
+  }
+
+  /** Keeps a text that a chat is to get as soon as its platform takes it. @returns whether there is room for it. */
+  keep(channel: string, event: Event, now: number): boolean {
+    const hasRoom = this.waiting(channel) < MOST;
+    if (hasRoom) this.#insert(channel, event, true, now);
+    else this.#count(channel, ({ dropped }) => ({ dropped: dropped + 1 }));
+    return hasRoom;
+  }
+
+  /** Keeps a message's answer in its place until the platform takes it. */
+  answerWith({ n }: Entry, answer: Event): void {
+    const text = JSON.stringify(answer);
+    this.#sql.exec(
+      "UPDATE inbox_messages SET event = ?, notice = 1, handed = 0, why = NULL WHERE n = ?",
+      text,
+      n,
+    );
   }
 
   /** Lanes in which a message waits, the longest waiting first. */
   lanes(): string[] {
     const rows = this.#sql.exec<Row>(
-      "SELECT lane FROM inbox_messages WHERE why IS NULL GROUP BY lane ORDER BY MIN(n)",
+      `SELECT lane FROM inbox_messages WHERE ${WAITS} GROUP BY lane ORDER BY MIN(n)`,
     );
     return [...rows].map((row) => String(row["lane"]));
   }
@@ -102,10 +135,24 @@ export class Inbox {
   /** The message of a lane that is next. */
   next(lane: string): Entry | null {
     const [row] = this.#sql.exec<Row>(
-      "SELECT * FROM inbox_messages WHERE why IS NULL AND lane = ? ORDER BY n LIMIT 1",
+      `SELECT * FROM inbox_messages WHERE ${WAITS} AND lane = ? ORDER BY n LIMIT 1`,
       lane,
     );
     return row === undefined ? null : entryOf(row);
+  }
+
+  /** The message that an answer is for. */
+  answeredBy(platform: string, chat: string, message: string): Entry | null {
+    const rows = this.#sql.exec<Row>(
+      "SELECT * FROM inbox_messages WHERE notice <> 1 AND lane = ? ORDER BY n",
+      laneIn(platform, chat),
+    );
+    return [...rows].map(entryOf).find(({ event }) => event.message_id === message) ?? null;
+  }
+
+  /** Whether a message is still to be answered. */
+  has(n: number): boolean {
+    return this.#sql.exec("SELECT 1 FROM inbox_messages WHERE n = ? AND why IS NULL", n).toArray().length > 0;
   }
 
   /** Notes that Hermes is given a message. */
@@ -115,22 +162,33 @@ export class Inbox {
   }
 
   /** Its answer was taken by the platform: nothing of it is kept. */
-  done({ n }: Entry): void {
+  done({ n }: { n: number }): void {
     this.#sql.exec("DELETE FROM inbox_messages WHERE n = ?", n);
   }
 
-  /** It cannot be answered: it waits for the owner. */
-  fail({ n }: Entry, why: string): void {
-    this.#sql.exec("UPDATE inbox_messages SET why = ? WHERE n = ?", why, n);
+  /**
+   * It cannot be answered: it waits for the owner.
+   * @param isTold whether its sender need not be told.
+   */
+  fail({ n, is }: Entry, why: string, isTold: boolean): void {
+    const kind = KINDS.indexOf(is === "message" && !isTold ? "failure" : is);
+    this.#sql.exec("UPDATE inbox_messages SET why = ?, notice = ? WHERE n = ?", why, kind, n);
     this.#sql.exec(
       `DELETE FROM inbox_messages WHERE why IS NOT NULL AND n NOT IN
         (SELECT n FROM inbox_messages WHERE why IS NOT NULL ORDER BY n DESC LIMIT ${MOST_FAILED})`,
     );
   }
 
+  /** Its sender was told that it could not be answered. */
+  told({ n }: Entry): void {
+    this.#sql.exec("UPDATE inbox_messages SET notice = 0 WHERE n = ?", n);
+  }
+
   /** Lets Hermes have a message again that could not be answered, or all of them. */
   retry(): number {
-    const cursor = this.#sql.exec("UPDATE inbox_messages SET why = NULL, handed = 0 WHERE why IS NOT NULL");
+    const cursor = this.#sql.exec(
+      "UPDATE inbox_messages SET why = NULL, handed = 0, notice = notice % 2 WHERE why IS NOT NULL",
+    );
     cursor.toArray();
     return cursor.rowsWritten;
   }
@@ -160,17 +218,38 @@ export class Inbox {
   /** What the platform called something that it was sent before, or `null`. */
   sent(channel: string, what: string): string | null {
     const [row] = this.#sql.exec<Row>(
-      "SELECT id FROM inbox_sent WHERE channel = ? AND what = ?",
+      "SELECT id FROM inbox_sent WHERE channel = ? AND what = ? AND id <> ''",
       channel,
       what,
     );
     return row === undefined ? null : String(row["id"]);
   }
 
+  /**
+   * Notes that a platform is about to be sent something.
+   * @returns whether it was before, and nobody knows whether it took it.
+   */
+  noteSending(channel: string, what: string, now: number): boolean {
+    const found = this.#sql.exec("SELECT 1 FROM inbox_sent WHERE channel = ? AND what = ?", channel, what);
+    if (found.toArray().length > 0) return true;
+    this.#sql.exec("INSERT INTO inbox_sent VALUES (?, ?, '', ?)", channel, what, now);
+    return false;
+  }
+
+  /** Notes that a platform certainly did not take something. */
+  noteNotSent(channel: string, what: string): void {
+    this.#sql.exec("DELETE FROM inbox_sent WHERE channel = ? AND what = ?", channel, what);
+  }
+
   /** Notes what a platform took. */
   noteSent(channel: string, what: string, id: string, now: number): void {
     this.#sql.exec("INSERT OR REPLACE INTO inbox_sent VALUES (?, ?, ?, ?)", channel, what, id, now);
     this.#count(channel, () => ({ lastOut: now }));
+  }
+
+  /** Counts something that happened once more. */
+  note(channel: string, what: "twice" | "refused"): void {
+    this.#count(channel, (counts) => ({ [what]: counts[what] + 1 }));
   }
 
   /** From which of its updates on a platform is to be asked. */
@@ -190,7 +269,7 @@ export class Inbox {
 
   /** What a channel did. */
   counts(channel: string): Counts {
-    return this.#kv.get<Counts>(`channel ${channel}`) ?? NO_COUNTS;
+    return { ...NO_COUNTS, ...this.#kv.get<Counts>(`channel ${channel}`) };
   }
 
   #count(channel: string, change: (counts: Counts) => Partial<Counts>): void {
@@ -207,7 +286,11 @@ export class Inbox {
 
 /** What is answered one after the other: the messages of a chat, by whatever they come. */
 export function laneOf({ source }: Event): string {
-  return `${source.platform} ${source.chat_id}`;
+  return laneIn(source.platform, source.chat_id);
+}
+
+function laneIn(platform: string, chat: string): string {
+  return `${platform} ${chat}`;
 }
 
 function entryOf(row: Row): Entry {
@@ -215,7 +298,7 @@ function entryOf(row: Row): Entry {
     n: Number(row["n"]),
     channel: String(row["channel"]),
     lane: String(row["lane"]),
-    isNotice: row["notice"] === 1,
+    is: KINDS[Number(row["notice"])] ?? "message",
     event: JSON.parse(String(row["event"])) as Event,
     received: Number(row["received"]),
     handed: Number(row["handed"]),

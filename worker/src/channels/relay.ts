@@ -16,8 +16,12 @@ export interface RelayParts {
   time: Time;
   /** The way to the bridge's port. */
   port(): { fetch(url: string, init?: RequestInit): Promise<Response> };
-  /** Hermes sends something. @returns what the platform calls it. */
-  send(platform: string, message: Outgoing, isLast: boolean): Promise<string>;
+  /**
+   * Hermes sends something.
+   * @param name its own name for this; it says it again under it until it is told that it was taken.
+   * @returns what the platform calls it.
+   */
+  send(platform: string, message: Outgoing, isLast: boolean, name: string): Promise<string>;
   /** Hermes is done with what it was given under this name, whatever it said to it. */
   processed(id: string): void;
   /** Nobody is heard any more: whoever waits for Hermes asks again what it holds. */
@@ -52,15 +56,15 @@ export class Relay {
 
   /**
    * Gives Hermes a message, unless it is at it.
-   * @param key the gateway's key of the boot that is to get it.
+   * @returns whether it was given it.
    * @throws Error when its bridge cannot be reached.
    */
-  async hand(key: string, event: Event, id: string): Promise<void> {
-    await this.connect(key);
+  hand(event: Event, id: string): boolean {
     if (this.#line === null) throw new Error("Hermes' relay is gone");
-    if (this.#line.held.has(id)) return;
+    if (this.#line.held.has(id)) return false;
     this.#line.held.add(id);
     this.#line.socket.send(JSON.stringify({ type: "inbound", event, bufferId: id }));
+    return true;
   }
 
   /** Sees to it that Hermes is heard. */
@@ -107,7 +111,7 @@ export class Relay {
   }
 
   async #outbound(socket: WebSocket, { requestId, platform, action }: Outbound): Promise<void> {
-    const result = await this.#result(platform ?? "", action ?? {});
+    const result = await this.#result(platform ?? "", action ?? {}, requestId ?? "");
     try {
       socket.send(JSON.stringify({ type: "outbound_result", requestId, result }));
     } catch {
@@ -115,7 +119,7 @@ export class Relay {
     }
   }
 
-  async #result(platform: string, action: NonNullable<Outbound["action"]>): Promise<object> {
+  async #result(platform: string, action: NonNullable<Outbound["action"]>, name: string): Promise<object> {
     const { op, chat_id: chat, content, reply_to: replyTo, metadata } = action;
     if (op === "get_chat_info") return { success: true, chat_info: { name: chat ?? "", type: "dm" } };
     if (op !== "send" || chat === undefined || content === undefined)
@@ -125,7 +129,7 @@ export class Relay {
       const message = { chat, thread, text: content, replyTo: replyTo ?? null };
       return {
         success: true,
-        message_id: await this.#parts.send(platform, message, metadata?.notify === true),
+        message_id: await this.#parts.send(platform, message, metadata?.notify === true, name),
       };
     } catch (error) {
       return { success: false, error: error instanceof Error ? error.message : "it was not sent" };

@@ -300,10 +300,10 @@ class Telegram implements Channel {
       if (answer !== undefined) return answer;
     } catch {
       // Its message may name the address, and with it the token.
-      throw new SendRefused("Telegram could not be reached", false);
+      throw new SendRefused("Telegram could not be reached", false, 0, true);
     } finally {
       left.abort();
     }
-    throw new SendRefused("Telegram did not answer in time", false);
+    throw new SendRefused("Telegram did not answer in time", false, 0, true);
   }
 }
