@@ -269,26 +269,31 @@ export class Channels {
   async #answerAll(lane: string): Promise<void> {
     const { time, log } = this.#parts;
     let pause = SHORTEST_PAUSE;
-    /** Since when nothing goes on with the message that is next, and how often Hermes had been given it. */
-    let stuck = { since: time.now(), n: 0, handed: 0 };
+    /** Since when Hermes takes nothing, and since when the platform does not take what is next. */
+    const since = { hermes: time.now(), platform: time.now(), of: "" };
     for (let entry = this.#inbox.next(lane); entry !== null; entry = this.#inbox.next(lane)) {
+      const began = time.now();
       try {
         await this.#answerOne(entry);
+        since.hermes = time.now();
         pause = SHORTEST_PAUSE;
       } catch (error) {
         const why = error instanceof Error ? error.message : String(error);
         const now = this.#inbox.next(lane);
         // It was answered, and only the end of its turn was not heard.
         if (now?.n !== entry.n) continue;
-        const { handed } = now;
+        const { handed, received, is } = now;
         log.warn("message_not_answered", { channel: entry.channel, handed, why });
-        if (stuck.n !== entry.n || stuck.handed !== handed) stuck = { since: time.now(), n: entry.n, handed };
-        const patience = entry.is === "notice" ? SENT_WITHIN : START_PATIENCE;
-        const isHopeless = time.now() - stuck.since > patience || handed >= MOST_HANDED;
+        if (handed !== entry.handed) since.hermes = time.now();
+        if (since.of !== `${is} ${entry.n}`)
+          Object.assign(since, { platform: began, of: `${is} ${entry.n}` });
+        const isLate = time.now() - Math.max(since.hermes, received) > START_PATIENCE;
+        const isHopeless =
+          is === "message" ? isLate || handed >= MOST_HANDED : time.now() - since.platform > SENT_WITHIN;
         if (!isHopeless) await time.sleep(pause);
-        else if (entry.is === "failure") this.#inbox.told(entry);
+        else if (is === "failure") this.#inbox.told(entry);
         else this.#inbox.fail(entry, this.#clean(why), isHook(entry));
-        pause = Math.min(pause * 2, LONGEST_PAUSE);
+        pause = isHopeless ? SHORTEST_PAUSE : Math.min(pause * 2, LONGEST_PAUSE);
       }
     }
   }
@@ -347,6 +352,7 @@ export class Channels {
       if (isNew || this.#silent.delete(entry.n)) this.#inbox.hand(entry);
     } catch (error) {
       this.#turns.delete(entry.n);
+      turn.resolve();
       throw error;
     }
     return { value: undefined, end: done.promise.finally(() => this.#turns.delete(entry.n)) };
@@ -482,10 +488,9 @@ export class Channels {
     const channel = this.#platform(name);
     const began = time.now();
     for (let pause = SHORTEST_PAUSE; ; pause *= 2) {
-      const isAgain = this.#inbox.noteSending(name, attempt, time.now());
+      const isAgain = this.#inbox.noteSending(name, attempt, time.now()) && !channel.hasBegun(message);
       try {
-        const text = isAgain ? MAYBE_TWICE + message.text : message.text;
-        const id = await channel.send({ ...message, text });
+        const id = await channel.send(message, isAgain ? MAYBE_TWICE : "");
         if (isAgain) this.#inbox.note(name, "twice");
         this.#inbox.noteNotSent(name, attempt);
         this.#inbox.noteSent(name, attempt, id, time.now());
@@ -494,7 +499,7 @@ export class Channels {
         return id;
       } catch (error) {
         if (!(error instanceof SendRefused)) throw error;
-        if (!error.isUnsure && !isAgain) this.#inbox.noteNotSent(name, attempt);
+        if (!error.isUnsure && !isAgain && !channel.hasBegun(message)) this.#inbox.noteNotSent(name, attempt);
         log.warn("message_not_sent", { channel: name, why: error.message });
         const wait = Math.max(error.retryAfter, pause);
         this.#troubles.set(name, error.message);

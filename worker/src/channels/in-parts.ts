@@ -17,20 +17,28 @@ export class InParts {
     this.#longest = longest;
   }
 
+  /** Whether some of a message was taken, and the next attempt goes on with the rest. */
+  hasBegun(message: Outgoing): boolean {
+    return this.#begun.has(JSON.stringify(message));
+  }
+
   /**
+   * @param before stands before what is not the rest of something.
    * @returns what the platform calls the last part.
    * @throws SendRefused.
    */
-  async send(message: Outgoing): Promise<string> {
-    const parts = partsOf(message.text, this.#longest);
-    if (parts.length === 1) return this.#channel.send(message);
+  async send(message: Outgoing, before = ""): Promise<string> {
     const what = JSON.stringify(message);
-    const sent = this.#begun.get(what) ?? [];
-    if (this.#begun.size >= MOST_BEGUN) this.#begun.clear();
-    this.#begun.set(what, sent);
-    for (const text of parts.slice(sent.length)) sent.push(await this.#channel.send({ ...message, text }));
-    this.#begun.delete(what);
-    return sent.at(-1) ?? "";
+    const parts = this.#begun.get(what) ?? partsOf(before + message.text, this.#longest);
+    for (;;) {
+      const [text = "", ...rest] = parts;
+      const id = await this.#channel.send({ ...message, text });
+      parts.shift();
+      this.#begun.delete(what);
+      if (rest.length === 0) return id;
+      if (this.#begun.size >= MOST_BEGUN) this.#begun.clear();
+      this.#begun.set(what, parts);
+    }
   }
 }
 

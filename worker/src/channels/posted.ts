@@ -20,9 +20,9 @@ export async function posted(
   const call = fetch(url, { method: "POST", redirect: "manual", signal: left.signal, ...init });
   const answer = await within(time, PATIENCE, call).catch(() => {
     // Its message may name the address, and with it what is secret in it.
-    throw new SendRefused(`${label} could not be reached`, false);
+    throw new SendRefused(`${label} could not be reached`, false, 0, true);
   });
   if (answer !== undefined) return answer;
   left.abort();
-  throw new SendRefused(`${label} did not answer in time`, false);
+  throw new SendRefused(`${label} did not answer in time`, false, 0, true);
 }

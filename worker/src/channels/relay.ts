@@ -71,12 +71,20 @@ export class Relay {
   connect(key: string): Promise<void> {
     if (this.#line?.key === key) return Promise.resolve();
     // That of a boot that is over, whether it was heard to end or not.
-    this.#line?.socket.close(1001, "");
-    this.#line = null;
+    this.#hangUp();
     this.#dialling ??= this.#dial(key).finally(() => {
       this.#dialling = null;
     });
     return this.#dialling;
+  }
+
+  /** Whoever waits for the one that is left learns it here: of a line that is given up nobody tells that it ended. */
+  #hangUp(): void {
+    const line = this.#line;
+    if (line === null) return;
+    this.#line = null;
+    line.socket.close(1001, "");
+    this.#parts.lost();
   }
 
   async #dial(key: string): Promise<void> {

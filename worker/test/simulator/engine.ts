@@ -12,6 +12,7 @@ import {
   type SandboxProcess,
   START_REFUSED,
 } from "../../src/sandbox/sandbox.ts";
+import { SimulatedGateway } from "./people.ts";
 import { type Dice, type SimulatedTime, sha256 } from "./platform.ts";
 
 /** What lies in Hermes' home. */
@@ -34,6 +35,8 @@ export interface Box {
   key: string | null;
   /** What `go` or a restart of Hermes brought last. */
   input: { env: Record<string, string>; configuration: unknown; agent?: { archive: string } | undefined };
+  /** The process of Hermes that runs in it. */
+  gateway: SimulatedGateway | null;
   ended: PromiseWithResolvers<Exit>;
   /** Cuts the watch without an end. */
   lose: (() => void)[];
@@ -116,6 +119,21 @@ export class SimulatedEngine {
     this.#end(box, exitCode);
   }
 
+  /** Hermes dies, and what watches over it in the sandbox starts another. */
+  killHermes(): void {
+    if (this.box?.went === true && !this.box.stopped) this.#startHermes(this.box);
+  }
+
+  #startHermes(box: Box): void {
+    box.gateway?.die();
+    box.gateway = new SimulatedGateway(
+      this.time,
+      this.dice,
+      (what) => this.witness.wrong(what),
+      () => ++this.#count,
+    );
+  }
+
   /** Runs the jobs that are due. */
   tick(): void {
     const { box } = this;
@@ -155,7 +173,9 @@ export class SimulatedEngine {
           await this.#delay();
         }),
       exec: (cmd, options) => guarded(() => this.#exec(cmd, options, alive)),
-      getTcpPort: () => ({ fetch: (url, init) => guarded(() => this.#fetch(url, init, setting), true) }),
+      getTcpPort: () => ({
+        fetch: (url, init) => guarded(() => this.#fetch(url, init, setting, alive), true),
+      }),
       signal: () => guarded(() => undefined),
       destroy: () => {
         if (alive()) this.witness.askedToDestroy();
@@ -203,6 +223,7 @@ export class SimulatedEngine {
       stopped: false,
       key: null,
       input: { env: {}, configuration: null },
+      gateway: null,
       ended: Promise.withResolvers<Exit>(),
       lose: [],
       known: new Set(),
@@ -217,6 +238,7 @@ export class SimulatedEngine {
 
   #end(box: Box, exitCode: number): void {
     box.alive = false;
+    box.gateway?.die();
     this.box = null;
     box.ended.resolve({ exitCode, labels: null });
   }
@@ -291,6 +313,7 @@ export class SimulatedEngine {
       }
       case "stop-gateway":
         box.stopped = true;
+        box.gateway?.die();
         return ["", 0];
       case "save":
         return this.#save(box, cmd[cmd.indexOf("--unless") + 1] ?? "");
@@ -323,6 +346,7 @@ export class SimulatedEngine {
     if (name === "go") this.witness.went(box);
     box.went = true;
     box.stopped = false;
+    this.#startHermes(box);
     return ["", 0];
   }
 
@@ -346,13 +370,19 @@ export class SimulatedEngine {
     return [`${JSON.stringify(manifest)}\n${state}`, 0];
   }
 
-  async #fetch(url: string, init: RequestInit = {}, setting: string): Promise<Response> {
+  async #fetch(
+    url: string,
+    init: RequestInit = {},
+    setting: string,
+    alive: () => boolean,
+  ): Promise<Response> {
     const { box } = this;
     const headers = new Headers(init.headers);
     const refused = () => new Error("connection refused");
     if (box === null || !box.went || box.stopped || !this.healthy) throw refused();
     if (headers.get("authorization") !== `Bearer ${box.key}`) return new Response(null, { status: 401 });
     const { pathname } = new URL(url);
+    if (pathname === "/connector") return { webSocket: box.gateway?.connect(alive) } as unknown as Response;
     if (pathname !== "/v1/chat/completions") return Response.json({});
     const turn = headers.get("x-request-id") ?? "";
     if (box.input.env["SETTING"] !== setting)

@@ -49,6 +49,8 @@ export class Disk {
   readonly #db = new DatabaseSync(":memory:");
   readonly #statements = new Map<string, { all(...bindings: unknown[]): Record<string, unknown>[] }>();
 
+  readonly kept = new Map<string, unknown>();
+
   /** Runs SQL. */
   sql(query: string, ...bindings: unknown[]): Record<string, unknown>[] {
     if (query.trimEnd().endsWith(";")) {
@@ -68,11 +70,20 @@ export class Disk {
     const mustLive = () => {
       if (!alive()) throw new ObjectGone("this life of the object is over");
     };
+    const { kept } = this;
     return {
       sql: {
         exec: (query: string, ...bindings: unknown[]) => {
           mustLive();
-          return this.sql(query, ...bindings);
+          const rows = this.sql(query, ...bindings);
+          return Object.assign(rows, { toArray: () => rows, rowsWritten: 0 });
+        },
+      },
+      kv: {
+        get: (name: string) => kept.get(name),
+        put: (name: string, value: unknown) => {
+          mustLive();
+          kept.set(name, structuredClone(value));
         },
       },
       transactionSync: (work: () => unknown) => {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What may happen in a simulated world, and how often. */
 import { Dice } from "./platform.ts";
-import { Violation, World } from "./world.ts";
+import { STRANGER, Violation, World } from "./world.ts";
 
 const SECOND = 1000;
 const MINUTE = 60 * SECOND;
@@ -60,6 +60,30 @@ const STEPS: readonly (readonly [number, Step])[] = [
       const many = dice.between(2, 10);
       for (let n = 0; n < many; n++) world.request(false, null);
       return `${many} requests at once`;
+    },
+  ],
+  [
+    16,
+    (world, dice) => {
+      const chat = String(dice.between(1, 3));
+      const many = dice.between(1, 3);
+      return `${chat} writes ${Array.from({ length: many }, () => world.write(chat)).join(" ")}`;
+    },
+  ],
+  [1, (world) => `a stranger writes ${world.write(STRANGER)}`],
+  [
+    3,
+    (world) => {
+      world.engine.killHermes();
+      return "Hermes dies";
+    },
+  ],
+  [
+    3,
+    (world, dice) => {
+      world.platform.isDown = dice.chance(0.3);
+      world.platform.failing = dice.chance(0.5) ? 0 : dice.next() * 0.6;
+      return `messages fail ${world.platform.isDown ? "all" : world.platform.failing.toFixed(2)}`;
     },
   ],
   [
@@ -243,7 +267,9 @@ export async function simulate(seed: number, steps: number): Promise<void> {
     await world.goodEnd();
   } catch (error) {
     const why = error instanceof Violation ? error.message : String((error as Error).stack);
-    throw new Error(`seed ${seed}, step ${step}: ${why}\n${world.story.slice(-400).join("\n")}`);
+    throw new Error(
+      `seed ${seed}, step ${step}: ${why}\n${world.story.slice(-(Number(process.env["SIMULATOR_LINES"]) || 400)).join("\n")}`,
+    );
   } finally {
     world.close();
   }

@@ -5,6 +5,8 @@ import { AsyncLocalStorage } from "node:async_hooks";
 import { hex } from "../../src/base/digests.ts";
 import { ApiError, toApiError } from "../../src/base/errors.ts";
 import { type Fields, Log, Redactor } from "../../src/base/log.ts";
+import { Channels } from "../../src/channels/channels.ts";
+import type { TelegramUpdate } from "../../src/channels/platforms/telegram.ts";
 import type { Settings } from "../../src/config/settings.ts";
 import { ChatTurns, TURN_HEADERS } from "../../src/instance/chat-turns.ts";
 import { Lifecycle } from "../../src/instance/lifecycle.ts";
@@ -12,11 +14,14 @@ import type { InstanceRecord } from "../../src/instance/record.ts";
 import { INACTIVITY_LIMIT } from "../../src/sandbox/sandbox.ts";
 import { Vault } from "../../src/state/vault.ts";
 import { archiveOf, type Begun, type Box, type Home, SimulatedEngine, type Witness } from "./engine.ts";
+import { HEARD, SimulatedPlatform } from "./people.ts";
 import { type Dice, Disk, ObjectGone, SimulatedTime, settled, sha256 } from "./platform.ts";
 
 const encode = (text: string) => new TextEncoder().encode(text);
 
 const HOUR = 3600_000;
+/** A chat of nobody who may write. */
+export const STRANGER = "666";
 /** Longer than all the patience of the code under test together. */
 const PATIENCE = 60 * 60_000;
 const SETTINGS: Settings = {
@@ -51,7 +56,18 @@ const SETTINGS: Settings = {
   hermesEnv: {},
   hermesSecrets: {},
   agent: { archive: "", parts: {} },
-  channels: { platforms: {}, address: "", hooks: {} },
+  channels: {
+    platforms: {
+      telegram: {
+        token: "4242:simulated",
+        allow: ["1", "2", "3"],
+        receive: "webhook",
+        apiUrl: "http://t",
+      },
+    },
+    address: "",
+    hooks: {},
+  },
   bots: {},
   secrets: {},
 };
@@ -65,6 +81,7 @@ interface Life {
   life: Lifecycle;
   turns: ChatTurns;
   vault: Vault;
+  channels: Channels;
 }
 
 /** A request, an order or an alarm, which goes on for as long as it does itself or anything that it holds. */
@@ -94,6 +111,7 @@ export class World implements Witness {
   readonly time = new SimulatedTime();
   readonly engine: SimulatedEngine;
   readonly disk = new Disk();
+  readonly platform: SimulatedPlatform;
   /** What happened, for whoever has to understand a failure. */
   readonly story: string[] = [];
   #record: InstanceRecord | undefined;
@@ -133,10 +151,16 @@ export class World implements Witness {
   #left = 0;
   /** What was begun in this life of the object and goes on, which holds it. */
   readonly #held = new Set<Origin>();
+  /** What people wrote, in their order, by chat -> the numbers of the messages. */
+  readonly #written = new Map<string, string[]>();
+  /** What the platform is about to deliver, one after the other in each chat. */
+  readonly #delivering = new Map<string, Promise<void>>();
+
   readonly #origin = new AsyncLocalStorage<Origin>();
 
   constructor(readonly dice: Dice) {
     this.engine = new SimulatedEngine(this.time, dice, this);
+    this.platform = new SimulatedPlatform(this.time, dice, (what) => void this.story.push(what));
     this.engine.begunBy = () => this.#origin.getStore();
   }
 
@@ -226,18 +250,20 @@ export class World implements Witness {
       if (alive()) this.#heard(event, fields);
     });
     object.vault = new Vault(this.disk.storage(alive), time);
-    object.life = new Lifecycle({
-      settings: {
-        ...SETTINGS,
-        image: this.#image,
-        hermesEnv: { SETTING: this.#setting },
-        agent: {
-          archive: hex(sha256(encode(this.#content)).buffer),
-          parts: { hermes_skills: this.#content },
-        },
+    const settings = {
+      ...SETTINGS,
+      image: this.#image,
+      hermesEnv: { SETTING: this.#setting },
+      agent: {
+        archive: hex(sha256(encode(this.#content)).buffer),
+        parts: { hermes_skills: this.#content },
       },
+    };
+    const sandbox = this.engine.sandboxFor(alive, this.#setting);
+    object.life = new Lifecycle({
+      settings,
       agentArchive: async () => encode(this.#content).buffer as ArrayBuffer,
-      sandbox: this.engine.sandboxFor(alive, this.#setting),
+      sandbox,
       vault: object.vault,
       time,
       log,
@@ -259,6 +285,16 @@ export class World implements Witness {
       drainTimeout: SETTINGS.drainTimeout,
       finishesAlone: false,
     });
+    object.channels = new Channels({
+      settings,
+      storage: this.disk.storage(alive),
+      life: object.life,
+      time,
+      log,
+      port: () => sandbox.getTcpPort(18790),
+      fetch: this.platform.apiFor(alive),
+    });
+    void this.#begun(async () => object.channels.resume());
     if (object.life.mustReattach) this.#begun(() => object.life.reattach()).catch(() => undefined);
     return object;
   }
@@ -353,6 +389,71 @@ export class World implements Witness {
     const { code } = toApiError(error);
     this.story.push(`      ${what} refused: ${code}`);
     if (code === "internal_error") this.wrong(`${what} got no reason but: ${String(error)}`);
+  }
+
+  /** Somebody writes a message. */
+  write(chat: string): string {
+    const id = ++this.#count;
+    const text = `m${id}.`;
+    const update: TelegramUpdate = {
+      update_id: id,
+      message: {
+        message_id: id,
+        from: { id: Number(chat) },
+        chat: { id: Number(chat), type: "private" },
+        text,
+      },
+    };
+    if (chat !== STRANGER) this.#written.set(chat, [...(this.#written.get(chat) ?? []), String(id)]);
+    const before = this.#delivering.get(chat) ?? Promise.resolve();
+    this.#delivering.set(
+      chat,
+      before.then(() => this.#deliver(update)),
+    );
+    return text;
+  }
+
+  /** Delivers an update until it was taken, and sometimes once more: that it was taken may not be heard. */
+  async #deliver(update: TelegramUpdate): Promise<void> {
+    for (;;) {
+      const object = this.#object;
+      try {
+        await Promise.race([this.#begun(() => object.channels.receive("telegram", update)), object.gone]);
+        if (!this.dice.chance(0.1)) return;
+      } catch (error) {
+        if (!(error instanceof ObjectGone)) throw error;
+      }
+      await this.time.sleep(this.dice.between(0, 5000));
+    }
+  }
+
+  /** Each message was answered, twice only where nobody could know better, in its order, and nothing of it is left. */
+  #checkMessages(): void {
+    const rows = this.disk.sql("SELECT * FROM inbox_messages");
+    const failed = new Set(rows.filter((row) => row["why"] !== null).map((row) => eventIn(row).message_id));
+    if (rows.length > failed.size) this.wrong("a message still waits");
+    const left = JSON.stringify(["known", "sent"].map((of) => this.disk.sql(`SELECT * FROM inbox_${of}`)));
+    if (/m\d+\./.test(left)) this.wrong("words of a message are left");
+    if (this.platform.accepted.some(({ chat }) => chat === STRANGER)) this.wrong("a stranger was answered");
+    for (const [chat, messages] of this.#written) {
+      const order = messages.map((message) => this.#checkAnswers(chat, message, failed.has(message)));
+      if (order.some((at, n) => at < (order[n - 1] ?? -1))) this.wrong(`not in their order: ${messages}`);
+    }
+  }
+
+  /** @returns when its first answer was taken. */
+  #checkAnswers(chat: string, message: string, isFailed: boolean): number {
+    const all = this.platform.accepted.filter((one) => one.chat === chat && one.message === message);
+    const answers = all.filter(({ text }) => text.includes(HEARD) || text.includes("could not answer"));
+    const [first] = answers;
+    if (first === undefined || answers.every(({ text }) => !text.includes(HEARD)) !== isFailed)
+      this.wrong(`m${message} was ${first === undefined ? "never answered" : "answered and failed"}`);
+    answers.forEach(({ text, isLost }, n) => {
+      const isLast = n === answers.length - 1;
+      if (!isLast && !isLost) this.wrong(`m${message} was answered again although its answer was known`);
+      if (n > 0 && !text.startsWith("(I do not know")) this.wrong(`m${message} was answered twice unmarked`);
+    });
+    return first === undefined ? -1 : this.platform.accepted.indexOf(first);
   }
 
   /** Something that the owner asks for. */
@@ -516,7 +617,8 @@ export class World implements Witness {
 
   #checkTimer(): void {
     if (this.#inMemory === null) return;
-    if (this.#alarm !== null && this.life.due === null && !this.life.mustReattach)
+    const waits = this.disk.sql("SELECT 1 FROM inbox_messages WHERE why IS NULL OR notice = 2").length > 0;
+    if (this.#alarm !== null && this.life.due === null && !this.life.mustReattach && !waits)
       this.wrong("an alarm is set although nothing is ever due");
   }
 
@@ -531,10 +633,12 @@ export class World implements Witness {
     const { engine } = this;
     Object.assign(engine, { down: false, failing: 0, slow: 0, healthy: true, troubled: 0, hanging: 0 });
     Object.assign(engine, { startTakes: 0, refusing: 0 });
+    Object.assign(this.platform, { failing: 0, isDown: false });
     this.lateAlarms(0);
     await this.pass(20 * 60_000);
     if (this.#open.size > 0) this.wrong(`never answered: ${[...this.#open.keys()].join(", ")}`);
     this.#checkEnded();
+    this.#checkMessages();
     const last = `t${this.#count + 1}`;
     this.request(false, null);
     await this.pass(100_000);
@@ -609,6 +713,10 @@ export class World implements Witness {
     this.#inMemory?.end();
     this.disk.close();
   }
+}
+
+function eventIn(row: Record<string, unknown>): { message_id: string } {
+  return JSON.parse(String(row["event"])) as { message_id: string };
 }
 
 /** A log that tells instead of printing. */
