@@ -190,9 +190,9 @@ export class SimulatedPlatform {
   apiFor(alive: () => boolean): (url: string, init: RequestInit) => Promise<Response> {
     const answer = async (url: string, init: RequestInit): Promise<Response> => {
       const { time, dice } = this;
+      if (!url.endsWith("/sendMessage")) return Response.json({ ok: true, result: {} });
       if (dice.chance(0.2)) await time.sleep(dice.between(1, 5000));
       if (this.isDown) throw new Error("connection refused");
-      if (!url.endsWith("/sendMessage")) return Response.json({ ok: true, result: {} });
       if (!alive()) return new Promise(() => undefined);
       if (dice.chance(this.failing))
         return Response.json({
