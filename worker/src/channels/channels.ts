@@ -107,6 +107,8 @@ export class Channels {
   /** Messages that Hermes was at for so long without a word. */
   readonly #silent = new Set<number>();
   readonly #polling = new Map<string, Promise<void>>();
+  /** Until it is known whether a message's answer was taken. */
+  readonly #answering = new Map<number, Promise<unknown>>();
   /** What is on its way to a platform, by what it is. */
   readonly #sending = new Map<string, Promise<string>>();
   /** Why a channel does not work, as far as is known. */
@@ -341,7 +343,8 @@ export class Channels {
   /** Gives Hermes a message; lasts until it is answered. */
   async #turn(entry: Entry, keys: BootKeys): Promise<Lasting<void>> {
     await this.#relay.connect(keys.gatewayKey);
-    // What Hermes said while nobody was here may have been its answer.
+    // What Hermes said while nobody was here, or before it died, may be its answer.
+    await this.#answering.get(entry.n);
     if (!this.#inbox.has(entry.n)) return over(undefined);
     const done = Promise.withResolvers<void>();
     const turn = this.#turnOf(entry, done);
@@ -438,6 +441,8 @@ export class Channels {
     };
     const sending = this.#sending.get(what) ?? this.#sendOnce(platform, attempt, said, noted);
     this.#sending.set(what, sending);
+    const isKnown = Promise.withResolvers<void>();
+    if (ends !== null) this.#answering.set(ends.n, isKnown.promise);
     try {
       return await sending;
     } catch (error) {
@@ -450,6 +455,8 @@ export class Channels {
       throw error;
     } finally {
       this.#sending.delete(what);
+      if (ends !== null) this.#answering.delete(ends.n);
+      isKnown.resolve();
     }
   }
 

@@ -150,9 +150,12 @@ export class Inbox {
     return [...rows].map(entryOf).find(({ event }) => event.message_id === message) ?? null;
   }
 
-  /** Whether a message is still to be answered. */
+  /** Whether Hermes is still to answer a message. */
   has(n: number): boolean {
-    return this.#sql.exec("SELECT 1 FROM inbox_messages WHERE n = ? AND why IS NULL", n).toArray().length > 0;
+    return (
+      this.#sql.exec("SELECT 1 FROM inbox_messages WHERE n = ? AND why IS NULL AND notice = 0", n).toArray()
+        .length > 0
+    );
   }
 
   /** Notes that Hermes is given a message. */
