@@ -3,18 +3,24 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
+import shutil
 import subprocess
+import threading
+import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.runtime import Runtime
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
 from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import StateFolder
-from plays import PLAYBOOK, ROOT, Deployment, Play, run
+from plays import PLAYBOOK, ROOT, Deployment, Play, run, wait_until
 
 from tests.standins.ports import free_port
 
@@ -58,6 +64,28 @@ def deployment(make_deployment: Callable[..., Deployment], tools: str) -> Deploy
     return made
 
 
+@contextmanager
+def browser(profile: Path) -> Iterator[str]:
+    """A Chromium of this machine that can be spoken to; its address."""
+    port = free_port()
+    program = shutil.which("chromium") or shutil.which("google-chrome") or "chromium"
+    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"]
+    flags += [f"--remote-debugging-port={port}", f"--user-data-dir={profile}"]
+    address = f"http://127.0.0.1:{port}"
+    with subprocess.Popen([program, *flags, "about:blank"], stderr=subprocess.DEVNULL) as running:
+        try:
+            wait_until(lambda: answers(f"{address}/json/version"), "the browser answers")
+            yield address
+        finally:
+            running.terminate()
+
+
+def answers(address: str) -> bool:
+    with suppress(OSError), urllib.request.urlopen(address, timeout=5) as answer:
+        return answer.status == 200
+    return False
+
+
 def called(deployment: Deployment, tool: str, **arguments: str) -> str:
     """Return what a tool answered in a turn of its own, as the model was told it."""
     answer = deployment.chat(f"call {tool} {json.dumps(arguments)}")
@@ -89,6 +117,23 @@ def test_a_server_of_tools_answers_over_http_to_who_knows_its_secret(
     deployment: Deployment,
 ) -> None:
     assert "There are 42 of apples." in called(deployment, "mcp__stock__in_stock", item="apples")
+
+
+def test_a_page_is_opened_in_a_browser(deployment: Deployment, tmp_path: Path) -> None:
+    word = "Quokkas hop here"
+    (tmp_path / "index.html").write_text(f"<title>Page</title><h1>{word}</h1>")
+    files = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with (
+        ThreadingHTTPServer(("127.0.0.1", 0), files) as pages,
+        browser(tmp_path / "profile") as address,
+    ):
+        threading.Thread(target=pages.serve_forever, daemon=True).start()
+        deployment.variables["hermes_browser_url"] = address
+        play = deployment.deploy()
+        assert "browser, mcp, search, web" in play.output
+        said = called(deployment, "browser_navigate", url=f"http://127.0.0.1:{pages.server_port}/")
+        assert word in said
+        pages.shutdown()
 
 
 def test_a_server_that_does_not_start_is_named_by_a_card(deployment: Deployment) -> None:

@@ -91,6 +91,7 @@ const ROWS: Record<string, Row[]> = {
   OPENAI_API_KEY: [worker("two"), hermes("two", DIRECT)],
   CUSTOM_API_KEY: [worker("two"), hermes("two", DIRECT)],
   AI_GATEWAY_TOKEN: [worker("two")],
+  BROWSER_URL: [hermes("wss://browser.example/?token=a")],
   GATEWAY_TOKEN: [hermes("another-token-of-32-characters..")],
 };
 

@@ -301,6 +301,13 @@ SETTINGS: tuple[Setting, ...] = (
         restarts="sandbox",
     ),
     Setting(
+        "hermes_browser_url",
+        Secret("BROWSER_URL"),
+        "the browser in which Hermes opens pages: an address of the Chrome DevTools Protocol, `http://...:9222` or"
+        " `wss://...`, with its key where it has one ([more](features.md#a-browser))",
+        default="none",
+    ),
+    Setting(
         "hermes_accept_advisories",
         Texts(),
         "[known advisories](hermes.md#known-advisories) of that Hermes with which it is deployed all the same, by their"
@@ -651,6 +658,7 @@ WORKER_SECRETS = (
     *KEY_NAMES.values(),
     "AI_GATEWAY_TOKEN",
     "GATEWAY_TOKEN",
+    "BROWSER_URL",
     "HERMES_SECRETS",
     "HERMES_CHANNELS",
 )

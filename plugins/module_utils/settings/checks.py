@@ -57,6 +57,7 @@ from .values import (
     ACCOUNT_ID,
     ADVISORY,
     AUDIENCE,
+    BROWSER,
     EGRESS_HOST,
     ENV_NAME,
     GATEWAY,
@@ -156,6 +157,39 @@ class Checker(Reader):
         if self.raw.get("hermes_mcp_servers") and "mcp" not in self.settings.features:
             self.settings.features = sorted([*self.settings.features, "mcp"])
             self.sources.setdefault("hermes_features", "hermes_mcp_servers")
+        self._browser()
+
+    def _browser(self) -> None:
+        """Read which browser Hermes opens pages in; neither the address nor the feature is of use alone."""
+        settings, given = self.settings, self.raw.get("hermes_browser_url")
+        if given in (None, ""):
+            if "browser" in settings.features:
+                self.problem(
+                    "hermes_features",
+                    "browser opens pages in a browser that runs elsewhere, and none is named.",
+                    "set hermes_browser_url, or take browser out.",
+                    "browser",
+                )
+            return
+        self._secret("hermes_browser_url", "BROWSER_URL")
+        # The address itself may be a secret.
+        if "BROWSER_URL" in self.secrets and not BROWSER.fullmatch(self.secrets["BROWSER_URL"]):
+            self.problem(
+                "hermes_browser_url",
+                "is no address of a browser.",
+                "write it as its DevTools say: http://host:9222, or ws:// or wss:// with all that follows.",
+                "browser",
+            )
+        elif settings.engine == "process" and not settings.host_tools:
+            self.problem(
+                "hermes_browser_url",
+                "needs hermes_host_tools on the process engine: a browser beside it reads this machine's files.",
+                "set hermes_host_tools: true, run Hermes in a container, or leave hermes_browser_url out.",
+                "browser",
+            )
+        elif "browser" not in settings.features:
+            settings.features = sorted([*settings.features, "browser"])
+            self.sources.setdefault("hermes_features", "hermes_browser_url")
 
     def _cloudflare(self) -> None:
         """Read what only matters on Cloudflare."""

@@ -51,6 +51,11 @@ FEATURES = (
         ("hermes-agent[edge-tts]", "imageio-ffmpeg>=0.6"),
         "speech from text without a key, and ffmpeg, which makes voice messages of it",
     ),
+    Feature(
+        "browser",
+        ("agent-browser-cli>=0.39,<0.40",),
+        "pages opened in a browser that `hermes_browser_url` names",
+    ),
     Feature("images", ("hermes-agent[fal]",), "pictures by fal.ai, with its key"),
     Feature(
         "google", ("hermes-agent[google,youtube]",), "Google's mail, calendar and files; YouTube"

@@ -31,6 +31,7 @@ EGRESS_HOST = re.compile(r"\.?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z0-9-]*[a-z]"
 TEAM_DOMAIN = re.compile(r"([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}", re.ASCII)
 AUDIENCE = re.compile(r"[\w-]{8,128}", re.ASCII)
 # Of a Python package, without the epochs and spellings that nobody uses.
+BROWSER = re.compile(r"(?:https?|wss?)://[^\s/?#]+(?:[/?]\S*)?")
 _FILE = re.compile(r"(?:https://[^\s/@]+/)?[^\s:?#]+\.(?:whl|tar\.gz|tgz|tar\.xz|zip)(?:[?#]\S*)?")
 _GIT = re.compile(
     r"(?:https://[^\s/@]+/|ssh://|[A-Za-z0-9_.-]+@[A-Za-z0-9.-]+:|/|\./|\.\./|~/|file:///)[^\s]*"

@@ -22,7 +22,7 @@ from ..state.folder import StateFolder, new_token
 
 KEYS = ("api_token", "gateway_token", "provider_keys", "secrets", "channels", "dashboard_sessions")
 PROVIDER_SECRETS = frozenset((*KEY_NAMES.values(), "AI_GATEWAY_TOKEN"))
-FURTHER_SECRETS = frozenset(("HERMES_SECRETS",))
+FURTHER_SECRETS = frozenset(("HERMES_SECRETS", "BROWSER_URL"))
 GATEWAY_SECRETS = frozenset(("GATEWAY_TOKEN",))
 CHANNEL_SECRETS = frozenset(("HERMES_CHANNELS",))
 

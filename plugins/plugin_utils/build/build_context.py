@@ -266,6 +266,8 @@ def lay_programs(packages: Path, folder: Path) -> None:
     found = {"rg": packages / "bin" / "rg"}
     for path in packages.glob("imageio_ffmpeg/binaries/ffmpeg-*"):
         found["ffmpeg"] = path
+    for path in packages.glob("agent_browser/bin/agent-browser-*"):
+        found["agent-browser"] = path
     for name, path in found.items():
         if path.exists():
             folder.mkdir(exist_ok=True)

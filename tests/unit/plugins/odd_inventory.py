@@ -77,6 +77,7 @@ GOOD: dict[str, list[str]] = {
     "hermes_features": ["[]", "[search]", "[web, mcp]"],
     "hermes_version": ["'0.19.0'", "''"],
     "hermes_source": ["{}"],
+    "hermes_browser_url": [f"wss://browser.example/?token={CANARY}"],
     "hermes_accept_advisories": ["[CVE-2026-71963]", "[]"],
     "hermes_base_image": ["debian:12", f"debian@sha256:{'a' * 64}"],
     "hermes_sidecar_image": ["cloudflare/proxy-everything:latest"],

@@ -592,6 +592,22 @@ def test_a_source_of_hermes_is_a_file_or_a_commit() -> None:
         assert (checker.problems, checker.settings.source) == ([], source)
 
 
+def test_a_browser_is_named_by_an_address_and_brings_what_speaks_to_it() -> None:
+    url = "wss://a.example/?token=canary"
+    checker = check(**DOCKER, hermes_browser_url=url)
+    assert checker.problems == []
+    assert (checker.secrets["BROWSER_URL"], checker.settings.features) == (url, ["browser"])
+    on_the_machine = {"hermes_browser_url": "http://127.0.0.1:9222"}
+    assert check(**on_the_machine, hermes_host_tools=True).problems == []
+    for refused in (
+        on_the_machine,
+        {**DOCKER, "hermes_browser_url": "chromium"},
+        {**DOCKER, "hermes_features": ["browser"]},
+    ):
+        (problem,) = check(**refused).problems
+        assert problem.code == "browser"
+
+
 def test_what_the_gateway_key_is_made_of_is_too_long_to_be_found_by_trying() -> None:
     assert subjects(check(hermes_gateway_token="x" * 31)) == ["hermes_gateway_token"]
     checker = check(hermes_gateway_token="x" * 32)

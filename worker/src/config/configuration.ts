@@ -192,7 +192,8 @@ function inputsOf(settings: Settings): Record<string, unknown> {
   };
   if (Object.keys(settings.bots).length > 0) inputs["hermes_channels"] = relayed(settings.bots);
   // A sealed key is the Worker's alone, and Hermes has none of it.
-  const { GATEWAY_TOKEN } = settings.secrets;
+  const { BROWSER_URL, GATEWAY_TOKEN } = settings.secrets;
+  if (BROWSER_URL !== undefined) inputs["hermes_browser_url"] = BROWSER_URL;
   if (GATEWAY_TOKEN !== undefined) inputs["hermes_gateway_token"] = GATEWAY_TOKEN;
   if (settings.keysInEnvironment)
     for (const [name, value] of Object.entries(settings.secrets))

@@ -83,6 +83,7 @@ export function buildGo(settings: Settings, keys: BootKeys): Go {
       ...settings.hermesSecrets,
       ...providerEnvironment(settings, keys.capability),
       ...relay(settings),
+      ...browser(settings),
       API_SERVER_ENABLED: "true",
       API_SERVER_KEY: keys.gatewayKey,
       HERMES_DASHBOARD_SESSION_TOKEN: keys.dashboardToken,
@@ -94,6 +95,11 @@ export function buildGo(settings: Settings, keys: BootKeys): Go {
 function relay({ bots }: Settings): Record<string, string> {
   const speaks = relayed(bots);
   return speaks.length === 0 ? {} : { [RELAY_VARIABLE]: JSON.stringify(speaks) };
+}
+
+/** The browser that Hermes opens pages in, wherever it runs; its address may hold the key to it. */
+function browser({ secrets }: Settings): Record<string, string> {
+  return secrets.BROWSER_URL === undefined ? {} : { BROWSER_CDP_URL: secrets.BROWSER_URL };
 }
 
 /** Whether Hermes speaks to a provider by itself, with the real key. */

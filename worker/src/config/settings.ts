@@ -38,6 +38,7 @@ export const SECRETS = [
   ...PROVIDER_KEYS,
   "AI_GATEWAY_TOKEN",
   "GATEWAY_TOKEN",
+  "BROWSER_URL",
   "HERMES_SECRETS",
   "HERMES_CHANNELS",
 ] as const;
