@@ -95,6 +95,7 @@ class Checker(Reader):
         self._name()
         self._ports()
         self.read_secrets()
+        self._browser()
         self._models()
         self._base_url()
         self.settings.public_url = self._address("hermes_public_url", "https://hermes.example.com")
@@ -157,7 +158,6 @@ class Checker(Reader):
         if self.raw.get("hermes_mcp_servers") and "mcp" not in self.settings.features:
             self.settings.features = sorted([*self.settings.features, "mcp"])
             self.sources.setdefault("hermes_features", "hermes_mcp_servers")
-        self._browser()
 
     def _browser(self) -> None:
         """Read which browser Hermes opens pages in; neither the address nor the feature is of use alone."""
@@ -171,7 +171,6 @@ class Checker(Reader):
                     "browser",
                 )
             return
-        self._secret("hermes_browser_url", "BROWSER_URL")
         # The address itself may be a secret.
         if "BROWSER_URL" in self.secrets and not BROWSER.fullmatch(self.secrets["BROWSER_URL"]):
             self.problem(
@@ -571,6 +570,7 @@ class Checker(Reader):
                 "api-token",
             )
         self._secret("hermes_ai_gateway_token", "AI_GATEWAY_TOKEN")
+        self._secret("hermes_browser_url", "BROWSER_URL")
         self._secret("hermes_gateway_token", "GATEWAY_TOKEN")
         # What Hermes is given is made of it: a short one could be found out from there, by trying.
         if 0 < len(self.secrets.get("GATEWAY_TOKEN", "")) < 32:

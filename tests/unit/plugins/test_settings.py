@@ -14,11 +14,16 @@ from ansible_collections.hermes.workers.plugins.module_utils.addresses import (
     special_networks,
 )
 from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
+from ansible_collections.hermes.workers.plugins.module_utils.settings.catalogue import (
+    SETTINGS,
+    WORKER_SECRETS,
+)
 from ansible_collections.hermes.workers.plugins.module_utils.settings.checks import (
     Checker,
     collisions,
     unknown_variables,
 )
+from ansible_collections.hermes.workers.plugins.module_utils.settings.kinds import Secret
 from hypothesis import HealthCheck, given
 from hypothesis import settings as tests
 from hypothesis import strategies as st
@@ -606,6 +611,19 @@ def test_a_browser_is_named_by_an_address_and_brings_what_speaks_to_it() -> None
     ):
         (problem,) = check(**refused).problems
         assert problem.code == "browser"
+
+
+def test_each_secret_is_read_by_who_reads_the_secrets_alone() -> None:
+    """As the tasks do that deliver them; a secret of another place would never reach the Worker."""
+    values: dict[str, object] = {
+        one.variable: "wss://a.example/0123456789abcdef0123456789"
+        for one in SETTINGS
+        if isinstance(one.kind, Secret) and one.kind.of_worker.isupper()
+    }
+    values |= {"hermes_secrets": {"A": "b"}, "hermes_channels": {}}
+    checker = Checker(values)
+    checker.read_secrets()
+    assert {*WORKER_SECRETS} - {*checker.secrets} == {"API_TOKEN_PREVIOUS", "HERMES_CHANNELS"}
 
 
 def test_what_the_gateway_key_is_made_of_is_too_long_to_be_found_by_trying() -> None:
