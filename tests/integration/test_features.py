@@ -129,6 +129,10 @@ def test_a_page_is_opened_in_a_browser(deployment: Deployment, tmp_path: Path) -
     ):
         threading.Thread(target=pages.serve_forever, daemon=True).start()
         deployment.variables["hermes_browser_url"] = address
+        # By itself Hermes lets a browser elsewhere open no page of a private network.
+        deployment.variables["hermes_config"] = {
+            "pinned": {"browser": {"allow_private_urls": True}}
+        }
         play = deployment.deploy()
         assert "browser, mcp, search, web" in play.output
         said = called(deployment, "browser_navigate", url=f"http://127.0.0.1:{pages.server_port}/")
