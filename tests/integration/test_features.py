@@ -121,7 +121,7 @@ def test_a_server_of_tools_answers_over_http_to_who_knows_its_secret(
 
 def test_a_page_is_opened_in_a_browser(deployment: Deployment, tmp_path: Path) -> None:
     word = "Quokkas hop here"
-    (tmp_path / "index.html").write_text(f"<title>Page</title><h1>{word}</h1>")
+    (tmp_path / "index.html").write_text(f"<title>{word}</title>")
     files = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
     with (
         ThreadingHTTPServer(("127.0.0.1", 0), files) as pages,
@@ -131,7 +131,7 @@ def test_a_page_is_opened_in_a_browser(deployment: Deployment, tmp_path: Path) -
         deployment.variables["hermes_browser_url"] = address
         # By itself Hermes lets a browser elsewhere open no page of a private network.
         deployment.variables["hermes_config"] = {
-            "pinned": {"browser": {"allow_private_urls": True}}
+            "initial": {"browser": {"allow_private_urls": True}}
         }
         play = deployment.deploy()
         assert "browser, mcp, search, web" in play.output

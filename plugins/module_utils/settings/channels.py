@@ -90,8 +90,13 @@ def _platform(
     for part in platform.parts:
         given = said.get(part.name)
         values = given if part.several and isinstance(given, list) else [given]
-        # A number is text to the platforms.
-        texts = [str(one) if type(one) is int and not part.secret else one for one in values]
+        # A number is text to the platforms; True is none.
+        texts = [
+            str(one)
+            if isinstance(one, int) and not isinstance(one, bool) and not part.secret
+            else one
+            for one in values
+        ]
         if not texts or any(key_flaw(one) or not part.pattern.fullmatch(str(one)) for one in texts):
             hidden = " (the value is not shown)" if part.secret else ""
             vaulted = ", vaulted" if part.secret else ""

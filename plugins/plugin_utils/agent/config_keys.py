@@ -59,6 +59,15 @@ OURS_WITHOUT_TOOLS = {
     "kanban.dispatch_in_gateway": "hermes_host_tools decides it in a process",
 }
 """The same where Hermes has no tools that touch the machine."""
+OF_ITS_OWN_FILE = (
+    "browser",
+    "code_execution",
+    "security.allow_private_urls",
+    "terminal.credential_files",
+    "terminal.daemon_term_grace_seconds",
+    "terminal.env_passthrough",
+)
+"""Settings that Hermes' tools read past the pinned ones, from the file which the agent may change."""
 
 
 def flat(config: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
@@ -82,7 +91,16 @@ def key_flaw(key: str, strength: str, settings: Settings) -> tuple[str, str]:
     if bare and key == "agent.disabled_toolsets" and strength == "initial":
         return "is replaced by the deployment's own list in a process.", "write it under pinned."
     for one, why in (OURS | (OURS_WITHOUT_TOOLS if bare else {})).items():
-        # Whoever sets what it is in, or something in it, sets it.
-        if f"{key}.".startswith(f"{one}.") or f"{one}.".startswith(f"{key}."):
+        if _sets(key, one):
             return f"is not for the inventory: {why}.", f"remove {key}."
+    if strength == "pinned" and any(_sets(key, one) for one in OF_ITS_OWN_FILE):
+        return (
+            "cannot be pinned: Hermes reads it from its own file alone.",
+            "write it under initial.",
+        )
     return "", ""
+
+
+def _sets(key: str, one: str) -> bool:
+    """Tell whether who sets a key sets another: what it is in, or something in it."""
+    return f"{key}.".startswith(f"{one}.") or f"{one}.".startswith(f"{key}.")

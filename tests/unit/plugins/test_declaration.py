@@ -297,6 +297,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "hermes_config.gateway.api_server.max_concurrent_runs",
         "is not for the inventory",
     ),
+    "what is read past the pinned": (
+        {"config": {"pinned": {"browser": {"allow_private_urls": True}}}},
+        "hermes_config.browser.allow_private_urls",
+        "cannot be pinned",
+    ),
     "what has our key": (
         {"config": {"initial": {"model": {}}}},
         "hermes_config.model",
