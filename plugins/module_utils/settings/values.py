@@ -32,6 +32,7 @@ TEAM_DOMAIN = re.compile(r"([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}", re.ASCI
 AUDIENCE = re.compile(r"[\w-]{8,128}", re.ASCII)
 # Of a Python package, without the epochs and spellings that nobody uses.
 BROWSER = re.compile(r"(?:https?|wss?)://[^\s/?#]+(?:[/?]\S*)?")
+CREDENTIALS = re.compile(r"(?<=://)\S*@")
 _FILE = re.compile(r"(?:https://[^\s/@]+/)?[^\s:?#]+\.(?:whl|tar\.gz|tgz|tar\.xz|zip)(?:[?#]\S*)?")
 _GIT = re.compile(
     r"(?:https://[^\s/@]+/|ssh://|[A-Za-z0-9_.-]+@[A-Za-z0-9.-]+:|/|\./|\.\./|~/|file:///)[^\s]*"
@@ -149,8 +150,8 @@ def canonical(value: Any) -> str:
 
 
 def show(value: Any) -> str:
-    """Return a value for an error's text: quoted, one line, shortened."""
-    text = repr(value) if isinstance(value, str) else str(value)
+    """Return a value for an error's text: quoted, one line, shortened; without the credentials of an address."""
+    text = CREDENTIALS.sub("...@", repr(value) if isinstance(value, str) else str(value))
     return text if len(text) <= 80 else f"{text[:76]}...{text[-1]}"
 
 

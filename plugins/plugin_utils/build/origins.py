@@ -48,7 +48,7 @@ def words(source: Mapping[str, str]) -> str:
     """Return what a source is, for a plan: how it was named, and by what it is known again."""
     if "git" in source:
         return f"hermes_source: {source['git']} at {source['commit'][:12]}"
-    return f"hermes_source: {source['file']}, sha256 {source['sha256'][:12]}"
+    return f"hermes_source: {_shown(source['file'])}, sha256 {source['sha256'][:12]}"
 
 
 def identity(source: Mapping[str, str]) -> str:
@@ -70,6 +70,11 @@ def make_wheel(
         return _built(_unpacked(fetched, Path(temporary) / "tree"), folder, uv, progress)
 
 
+def _shown(place: str) -> str:
+    """Return an address without what may be a key in it, as of a link that is signed."""
+    return re.split(r"[?#]", place)[0]
+
+
 def version_of(wheel: Path) -> str:
     """Return the version of a wheel of Hermes."""
     return wheel.name.split("-")[1]
@@ -81,15 +86,15 @@ def _card(sentence: str, remedy: str, detail: list[str] | None = None) -> Card:
 
 def _fetched(source: Mapping[str, str], folder: Path, find: Find) -> Path:
     """Return a copy of the file; it is what it was said to be."""
-    place = source["file"]
-    target = folder / re.split(r"[?#]", place)[0].rstrip("/").rsplit("/", 1)[-1]
+    place, shown = source["file"], _shown(source["file"])
+    target = folder / shown.rsplit("/", 1)[-1]
     if place.startswith("https://"):
         try:
             with open_url(place, timeout=PATIENCE_SECONDS) as answer, target.open("wb") as file:
                 shutil.copyfileobj(answer, file)
         except OSError as error:
             raise _card(
-                f"{place} cannot be had: {error}.",
+                f"{shown} cannot be had: {error}.",
                 "check the address and the network (HTTPS_PROXY, SSL_CERT_FILE), or name a file of this machine.",
             ) from error
     else:
@@ -99,7 +104,7 @@ def _fetched(source: Mapping[str, str], folder: Path, find: Find) -> Path:
     if found != source["sha256"]:
         raise Card.of(
             "hermes_source",
-            f"{place} is not what the inventory says: its sha256 is {found}, not {source['sha256']}.",
+            f"{shown} is not what the inventory says: its sha256 is {found}, not {source['sha256']}.",
             "ask who gave you one of the two; go on only with the one that you trust.",
             "hash",
         )

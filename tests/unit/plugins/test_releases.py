@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import subprocess
 import zipfile
@@ -354,3 +355,25 @@ def test_what_a_hermes_lacks_is_told_by_name(here: releases.Releases, resolver: 
     )
     conformance.judge(release, lacking(needed=False), said.append)
     assert conformance.notes(here.kept(wanted())) == []
+
+
+def test_what_signs_an_address_is_shown_nowhere(
+    here: releases.Releases, resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = "https://files.example/hermes_agent-9.9.9-py3-none-any.whl?X-Signature=canary-1234"
+    content = [b""]
+
+    def fetch(address: str, **_: object) -> io.BytesIO:
+        assert address == place
+        if not content[0]:
+            raise OSError("HTTP Error 403: Forbidden")
+        return io.BytesIO(content[0])
+
+    monkeypatch.setattr(origins, "open_url", fetch)
+    unreachable = refusal(here, of_source(file=place, sha256="0" * 64))
+    assert "any.whl cannot be had: HTTP Error 403" in unreachable
+    content[0] = b"not the one"
+    another = refusal(here, of_source(file=place, sha256="0" * 64))
+    assert "any.whl is not what the inventory says" in another
+    words = origins.words({"file": place, "sha256": "0" * 64})
+    assert "canary" not in unreachable + another + words

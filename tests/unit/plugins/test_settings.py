@@ -720,3 +720,19 @@ def test_a_platform_is_told_what_its_owner_said_under_the_workers_names() -> Non
         "c" * 32,
         "b" * 32,
     ]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"hermes_source": {"git": "https://me:canary-1@git.example/x", "commit": "3" * 40}},
+        {"hermes_source": "https://me:canary-1@git.example/x"},
+        {"hermes_public_url": "ftp://me:canary-1@h.example"},
+        {"hermes_cors_origins": ["https://me:can/ary-1@h.example"]},
+    ],
+    ids=["a repository", "a word", "an address", "an origin"],
+)
+def test_credentials_in_an_address_are_not_shown(said: dict[str, Any]) -> None:
+    problems = check(**said).problems
+    assert problems
+    assert "ary-1" not in str(problems)
