@@ -11,7 +11,7 @@ import { proofOf, TELEGRAM_PROOF, type TelegramUpdate } from "../src/channels/pl
 import { hmacKey } from "../src/channels/signatures.ts";
 import type { HookSettings } from "../src/config/channels.ts";
 import { type Env, settingsOf } from "../src/config/settings.ts";
-import { anew, ask, askWith, env, refusal, woken } from "./helpers.ts";
+import { anew, ask, askWith, env, instance, refusal, woken } from "./helpers.ts";
 import { ManualTime } from "./stand-ins/sandbox.ts";
 
 const TOKEN = "4242:AAstand-in_token_0123456789abcdefghij";
@@ -865,14 +865,23 @@ describe("the Worker", () => {
     expect(await refusal(await post(body))).toMatchObject({ status: 400, code: "bad_update" });
   });
 
-  it("takes a stranger's message without asking the instance", async () => {
+  it("takes a thousand messages of strangers and forgers, and keeps nothing of them", async () => {
     await anew();
-    const stranger = {
-      update_id: 1,
-      message: { message_id: 1, from: { id: 666 }, chat: { id: 666, type: "private" }, text: "x" },
-    };
-    const answers = await Promise.all(Array.from({ length: 50 }, () => post(JSON.stringify(stranger))));
-    expect(answers.map(({ status }) => status)).toEqual(Array(50).fill(200));
+    const stored = () => runInDurableObject(instance(), (_, { storage }) => storage.sql.databaseSize);
+    const before = await stored();
+    const by = (id: number) => ({
+      update_id: id,
+      message: { message_id: id, from: { id }, chat: { id, type: "private" }, text: "x" },
+    });
+    for (let n = 0; n < 500; n += 50) {
+      const ids = Array.from({ length: 50 }, (_, at) => 700_000 + n + at);
+      const strangers = await Promise.all(ids.map((id) => post(JSON.stringify(by(id)))));
+      expect(await Promise.all(strangers.map((answer) => answer.text()))).toEqual(Array(50).fill(""));
+      expect(strangers.map(({ status }) => status)).toEqual(Array(50).fill(200));
+      const forgers = await Promise.all(ids.map((id) => post(JSON.stringify(by(id)), "0".repeat(64))));
+      expect(forgers.map(({ status }) => status)).toEqual(Array(50).fill(401));
+    }
+    expect(await stored()).toBe(before);
     expect(await woken()).toBe(false);
   });
 
