@@ -6,7 +6,7 @@ import { Log, Redactor } from "../src/base/log.ts";
 import type { Incoming } from "../src/channels/channel.ts";
 import { Channels } from "../src/channels/channels.ts";
 import { isGenuine, messageOf } from "../src/channels/hooks.ts";
-import { MOST } from "../src/channels/inbox.ts";
+import { MOST, MOST_OF_ONE } from "../src/channels/inbox.ts";
 import { proofOf, TELEGRAM_PROOF, type TelegramUpdate } from "../src/channels/platforms/telegram.ts";
 import { hmacKey } from "../src/channels/signatures.ts";
 import type { HookSettings } from "../src/config/channels.ts";
@@ -389,8 +389,16 @@ describe("a message", () => {
     inWorld(async (world) => {
       world.broken = new Error("not yet");
       const channels = world.life();
-      for (let number = 0; number < MOST + 3; number++)
-        await channels.receive("telegram", world.update("more"));
+      const by = (id: number) =>
+        channels.receive(
+          "telegram",
+          world.update("/more", { from: { id }, chat: { id: -500, type: "supergroup" } }),
+        );
+      for (let number = 0; number < MOST_OF_ONE + 2; number++) await by(1);
+      expect(channels.views()["telegram"]).toMatchObject({ waiting: MOST_OF_ONE, dropped: 2 });
+      for (let number = MOST_OF_ONE; number < MOST; number++)
+        expect(await by(2 + (number % 100))).toEqual(["new"]);
+      expect(await by(1000)).toEqual(["full"]);
       expect(channels.views()["telegram"]).toMatchObject({ waiting: MOST, dropped: 3 });
     }),
   );
@@ -584,9 +592,14 @@ describe("what a channel keeps", () => {
     "of what could not be answered are the newest hundred, for a week",
     inWorld(async (world) => {
       world.broken = new Error("no image");
-      const channels = world.life();
-      for (let number = 1; number <= 103; number++)
-        await channels.receive("telegram", world.update("hello", { chat: { id: number, type: "private" } }));
+      const ids = Array.from({ length: 103 }, (_, at) => at + 1);
+      const telegram = { token: TOKEN, allow: [...ids.map(String), "77"] };
+      const channels = world.life({ HERMES_CHANNELS: JSON.stringify({ telegram }) });
+      for (const id of ids)
+        await channels.receive(
+          "telegram",
+          world.update("hello", { from: { id }, chat: { id, type: "private" } }),
+        );
       await settle();
       world.time.jump(16 * 60_000);
       await world.time.pass(2000);

@@ -7,6 +7,8 @@ import type { Event, Incoming } from "./channel.ts";
 
 /** How many messages of a channel may wait; what comes when there are so many is dropped, and counted. */
 export const MOST = 500;
+/** How many of one person's: where everybody may write, one leaves room for the others. */
+export const MOST_OF_ONE = 50;
 /** How many that could not be answered are kept, the newest, and for how long, in milliseconds. */
 const MOST_FAILED = 100;
 const FAILED_KEPT = 7 * 24 * 3600_000;
@@ -89,7 +91,10 @@ export class Inbox {
     this.#forget(now);
     const known = this.#sql.exec("SELECT 1 FROM inbox_known WHERE channel = ? AND id = ?", channel, id);
     if (known.toArray().length > 0) return "known";
-    if (this.waiting(channel) >= MOST) {
+    const { platform, user_id: sender } = event.source;
+    // A webhook is one sender, into whatever chat it speaks.
+    const isMuch = platform === channel && this.waiting(channel, sender) >= MOST_OF_ONE;
+    if (isMuch || this.waiting(channel) >= MOST) {
       this.#count(channel, ({ dropped }) => ({ dropped: dropped + 1 }));
       return "full";
     }
@@ -209,11 +214,13 @@ export class Inbox {
     }));
   }
 
-  /** How many messages of a channel wait. */
-  waiting(channel: string): number {
+  /** How many messages of a channel wait, or of one person in it. */
+  waiting(channel: string, sender: string | null = null): number {
     const [row] = this.#sql.exec<Row>(
-      "SELECT COUNT(*) AS n FROM inbox_messages WHERE why IS NULL AND channel = ?",
+      `SELECT COUNT(*) AS n FROM inbox_messages WHERE why IS NULL AND channel = ?1
+        AND (?2 IS NULL OR json_extract(event, '$.source.user_id') = ?2)`,
       channel,
+      sender,
     );
     return Number(row?.["n"] ?? 0);
   }
