@@ -182,7 +182,7 @@ export class Channels {
 
   /** What could not be answered. */
   failed(): Unanswered[] {
-    return this.#inbox.failed();
+    return this.#inbox.failed(this.#parts.time.now());
   }
 
   /** Gives Hermes once more what could not be answered. */

@@ -47,7 +47,7 @@ export type Taken = "new" | "known" | "full";
 export interface Counts {
   lastIn: number;
   lastOut: number;
-  /** Dropped, because too much waited. */
+  /** Dropped, because too much waited, or waited too long for the owner. */
   dropped: number;
   /** Handed over once more after Hermes had begun. */
   again: number;
@@ -181,9 +181,9 @@ export class Inbox {
   fail({ n, is }: Entry, why: string, isTold: boolean): void {
     const kind = KINDS.indexOf(is === "message" && !isTold ? "failure" : is);
     this.#sql.exec("UPDATE inbox_messages SET why = ?, notice = ? WHERE n = ?", why, kind, n);
-    this.#sql.exec(
-      `DELETE FROM inbox_messages WHERE why IS NOT NULL AND n NOT IN
-        (SELECT n FROM inbox_messages WHERE why IS NOT NULL ORDER BY n DESC LIMIT ${MOST_FAILED})`,
+    this.#drop(
+      "n NOT IN (SELECT n FROM inbox_messages WHERE why IS NOT NULL ORDER BY n DESC LIMIT ?)",
+      MOST_FAILED,
     );
   }
 
@@ -202,7 +202,8 @@ export class Inbox {
   }
 
   /** What could not be answered, the oldest first; without a word of it. */
-  failed(): Unanswered[] {
+  failed(now: number): Unanswered[] {
+    this.#forget(now);
     const rows = this.#sql.exec<Row>(
       "SELECT n, channel, received, why FROM inbox_messages WHERE why IS NOT NULL ORDER BY n",
     );
@@ -290,7 +291,17 @@ export class Inbox {
   #forget(now: number): void {
     this.#sql.exec("DELETE FROM inbox_known WHERE at < ?", now - NAMES_KEPT);
     this.#sql.exec("DELETE FROM inbox_sent WHERE at < ?", now - NAMES_KEPT);
-    this.#sql.exec("DELETE FROM inbox_messages WHERE why IS NOT NULL AND received < ?", now - FAILED_KEPT);
+    this.#drop("received < ?", now - FAILED_KEPT);
+  }
+
+  /** Keeps some of what could not be answered no longer. */
+  #drop(which: string, value: number): void {
+    const dropped = this.#sql.exec<Row>(
+      `DELETE FROM inbox_messages WHERE why IS NOT NULL AND ${which} RETURNING channel`,
+      value,
+    );
+    for (const { channel } of dropped.toArray())
+      this.#count(String(channel), (counts) => ({ dropped: counts.dropped + 1 }));
   }
 }
 
