@@ -10,12 +10,16 @@ from typing import Any, ClassVar
 
 from ..module_utils.worker_client import Unreachable, WorkerClient
 from ..plugin_utils.actions.deployment_action import REFUSED, ExistingAction
-from ..plugin_utils.actions.status_words import job_words, provider_words, state_rows
+from ..plugin_utils.actions.status_words import (
+    channel_rows,
+    job_words,
+    provider_words,
+    state_rows,
+)
 from ..plugin_utils.cloudflare import cost
 from ..plugin_utils.display import logs
 from ..plugin_utils.display.logs import tail
 from ..plugin_utils.display.times import lasting, said
-from ..plugin_utils.proof import channels
 from ..plugin_utils.proof.agent import AGENT, kept_rows
 from ..plugin_utils.proof.chats import SLEEP_BY_FORCE
 from ..plugin_utils.proof.in_force import outstanding
@@ -109,7 +113,7 @@ class ActionModule(ExistingAction):
             ("last error", trouble(status.get("lastError"))),
             ("provider", provider_words(status.get("lastProviderError"))),
             ("jobs", job_words(status.get("lastJobError"))),
-            *channels.rows(status),
+            *channel_rows(status),
             *self._after_reboot(record),
             ("supervisor", revived((record or {}).get("revived", 0))),
             (

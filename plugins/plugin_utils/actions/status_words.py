@@ -11,6 +11,9 @@ from ...module_utils.settings.catalogue import SECRET_VARIABLES
 from ..cloudflare import cost
 from ..display.times import said
 
+COUNTED = ("dropped", "again", "twice", "refused")
+"""What a channel counts that its owner should see; docs/channels.md says what each is."""
+
 
 def cost_awake(instance_type: str) -> str:
     """Return what a Hermes costs that never sleeps."""
@@ -62,3 +65,24 @@ def state_rows(
             )
         )
     return rows
+
+
+def channel_rows(told: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the rows on channels of GET /api/instance/status."""
+    found = []
+    for name, channel in told.get("channels", {}).items():
+        words = [f"{channel['waiting']} waiting"] if channel["waiting"] else []
+        for key, label in (("lastIn", "last in"), ("lastOut", "last out")):
+            words += [f"{label} {said(channel[key])}"] if channel[key] else []
+        words += [f"{channel[key]} {key}" for key in COUNTED if channel.get(key)]
+        words += [f"does not work: {channel['trouble']}"] if channel["trouble"] else []
+        found.append((name, ", ".join(words) or "nothing yet"))
+    if unanswered := told.get("unanswered"):
+        newest = unanswered[-1]
+        found.append(
+            (
+                "unanswered",
+                f"{len(unanswered)}, the last one {said(newest['received'])}: {newest['why']}",
+            )
+        )
+    return found

@@ -85,24 +85,3 @@ def row(name: str, told: dict[str, Any], url: str) -> tuple[str, str]:
     if by_hand := name in PLATFORMS and PLATFORMS[name].by_hand:
         how = f"{how} (to be said at {by_hand})"
     return name, f"@{told['bot']}, {how}"
-
-
-def rows(told: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the rows on channels of GET /api/instance/status."""
-    found = []
-    for name, channel in told.get("channels", {}).items():
-        words = [f"{channel['waiting']} waiting"] if channel["waiting"] else []
-        for key, label in (("lastIn", "last in"), ("lastOut", "last out")):
-            words += [f"{label} {channel[key]}"] if channel[key] else []
-        words += [f"{channel['dropped']} dropped"] if channel["dropped"] else []
-        words += [f"does not work: {channel['trouble']}"] if channel["trouble"] else []
-        found.append((name, ", ".join(words) or "nothing yet"))
-    if unanswered := told.get("unanswered"):
-        newest = unanswered[-1]
-        found.append(
-            (
-                "unanswered",
-                f"{len(unanswered)}, the last one of {newest['received']}: {newest['why']}",
-            )
-        )
-    return found

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,6 +15,9 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings.settings i
 from ansible_collections.hermes.workers.plugins.module_utils.worker_client import (
     Answer,
     Unreachable,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.actions.status_words import (
+    channel_rows,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.proof import channels
 
@@ -74,3 +78,25 @@ def test_where_a_person_has_to_say_the_address_is_told() -> None:
     name, words = channels.row("slack", told, URL)
     assert (name, "api.slack.com/apps" in words, told["address"] in words) == ("slack", True, True)
     assert "to be said" not in channels.row("telegram", told, URL)[1]
+
+
+def test_the_status_says_all_that_a_channel_counts() -> None:
+    quiet = {"waiting": 0, "lastIn": None, "lastOut": None, "trouble": None}
+    counts = {"dropped": 1, "again": 2, "twice": 3, "refused": 4}
+    busy = {**quiet, **counts, "waiting": 5, "trouble": "Telegram: Unauthorized"}
+    ago = (datetime.now(UTC) - timedelta(minutes=2)).isoformat()
+    told = {
+        "channels": {
+            "slack": quiet | dict.fromkeys(counts, 0),
+            "telegram": busy | {"lastIn": ago, "lastOut": ago},
+        },
+        "unanswered": [{"received": ago, "why": "no image"}],
+    }
+    rows = dict(channel_rows(told))
+    assert rows["slack"] == "nothing yet"
+    assert rows["telegram"].startswith("5 waiting, last in 2 minutes ago (")
+    assert rows["telegram"].endswith(
+        "1 dropped, 2 again, 3 twice, 4 refused, does not work: Telegram: Unauthorized"
+    )
+    assert rows["unanswered"].startswith("1, the last one 2 minutes ago (")
+    assert rows["unanswered"].endswith("): no image")
