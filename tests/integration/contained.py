@@ -23,6 +23,8 @@ from tests.standins.provider import Provider
 
 SESSION = "dev.workerd.session"
 HOME = "/root/.hermes"
+ENVIRONMENTS = ("sh", "-c", "cat /proc/[0-9]*/environ 2>/dev/null; cat /proc/1/environ")
+"""Prints the environments of all that runs in a container; some of it may end meanwhile, but not the first."""
 
 
 def in_container(docker: Docker, base: str, sidecar: str) -> dict[str, str]:

@@ -27,6 +27,7 @@ FLAGS = (
     "--disable-sync",
 )
 PATIENCE = 60_000
+NETWORK_CHANGED = "net::ERR_NETWORK_CHANGED"
 # Where nobody listens: the browser gets these pages from the test.
 APP, STRANGER = "http://127.0.0.1:5173", "http://127.0.0.1:3000"
 
@@ -61,7 +62,20 @@ def page(browser: Browser, deployment: Deployment) -> Iterator[Page]:
 
 
 def visit(page: Page, deployment: Deployment, path: str) -> None:
-    page.goto(f"http://127.0.0.1:{deployment.dashboard_port}{path}")
+    go(page, f"http://127.0.0.1:{deployment.dashboard_port}{path}")
+
+
+def go(page: Page, address: str) -> None:
+    """Open a page, again where the networks of other tests' containers came or went at that moment."""
+    for _ in range(10):
+        try:
+            page.goto(address)
+        except Error as error:
+            if NETWORK_CHANGED not in str(error):
+                raise
+        else:
+            return
+    pytest.fail(f"{address}: {NETWORK_CHANGED} each time")
 
 
 def sign_in(page: Page, deployment: Deployment, path: str) -> None:
@@ -295,12 +309,12 @@ def test_an_app_of_a_listed_origin_may_chat_and_no_other(
     where = [deployment.url, deployment.token]
     # The browser asks its user before a page may reach programs on the same machine.
     page.context.grant_permissions(["local-network-access"])
-    page.goto(f"{APP}/app")
+    go(page, f"{APP}/app")
     answer = page.evaluate(STREAMED, where)
     assert answer["id"]
     said = "".join(answer["pieces"])
     assert said.count("data: ") > 2
     assert "data: [DONE]" in said
-    page.goto(f"{STRANGER}/app")
+    go(page, f"{STRANGER}/app")
     with pytest.raises(Error, match="Failed to fetch"):
         page.evaluate(STREAMED, where)

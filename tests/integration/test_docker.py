@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from contained import SESSION, Contained, in_container
+from contained import ENVIRONMENTS, SESSION, Contained, in_container
 from plays import Deployment, wait_until
 
 from tests.docker.engine import Docker
@@ -109,7 +109,7 @@ def test_settings_reach_a_container_that_is_awake(contained: Contained) -> None:
         ({}, [], ["THING=", KEY]),
     ):
         deployment.deploy("-e", json.dumps(variables))
-        environments = contained.inside("sh", "-c", "cat /proc/[0-9]*/environ")
+        environments = contained.inside(*ENVIRONMENTS)
         assert [text for text in wanted if text not in environments] == []
         assert [text for text in unwanted if text in environments] == []
     assert contained.engine.inspect(contained.hermes)["Id"] == running
@@ -123,7 +123,7 @@ def test_the_provider_key_is_nowhere_in_the_container(contained: Contained) -> N
 
     for container in contained.containers():
         assert KEY not in engine("inspect", container)
-        assert KEY not in engine("exec", container, "sh", "-c", "cat /proc/[0-9]*/environ")
+        assert KEY not in engine("exec", container, *ENVIRONMENTS)
     search = f"grep -rlaF {KEY} /dev/shm /run /tmp /root; true"
     assert engine("exec", contained.hermes, "sh", "-c", search) == ""
     assert b"root/.hermes" in streamed(engine, "export", contained.hermes, without=KEY)

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
-from contained import Contained, in_container
+from contained import ENVIRONMENTS, Contained, in_container
 from plays import Deployment, wait_until
 from security import LAST_KEY, STATES, Place, State, lose_the_token, rotate_the_token
 
@@ -34,7 +34,7 @@ def place(
             it,
             Deployment(it.name, it.home, port=it.dashboard_port),
             provider,
-            lambda: contained.inside("sh", "-c", "cat /proc/[0-9]*/environ"),
+            lambda: contained.inside(*ENVIRONMENTS),
             it.token,
         )
 
