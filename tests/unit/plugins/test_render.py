@@ -130,8 +130,10 @@ def test_a_provider_on_this_machine_gets_its_own_network(sources: Sources) -> No
 CONTROLLERS = {
     *("verify", "token_vault_file", "token_command", "host", "account_id", "api_base_url"),
     *("deployments", "after_reboot", "accept_advisories"),
-    # What is resolved of it is part of the sources.
-    "version",
+    # What is resolved of these is part of the sources.
+    *("version", "source"),
+    # These stand in what the Worker is told of its channels too.
+    "channel_apis",
     *("route_mode", "take_over_hostname", "uploader", "check_provider_key", "prune_images"),
 }
 """Settings that are a play's own business: the Worker is the same, whatever they are."""
