@@ -9,6 +9,7 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -28,7 +29,7 @@ Answer = tuple[int, Any]
 
 
 @dataclass
-class PlatformApi:
+class PlatformApi(ABC):
     """A running stand-in. `url` has no trailing slash.
 
     reaches: where https addresses really lead, by their beginning; busy: chat -> how often it is told to wait.
@@ -57,9 +58,9 @@ class PlatformApi:
         """Where its API is served."""
         return f"http://127.0.0.1:{self._server.server_port}"
 
+    @abstractmethod
     def answer(self, method: str, path: str, authorization: str, body: bytes) -> Answer:
         """Answer one call."""
-        raise NotImplementedError
 
     def is_busy(self, chat: str) -> bool:
         """Tell whether a chat gets too much."""
