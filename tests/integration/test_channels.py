@@ -348,15 +348,15 @@ def test_slack_wakes_hermes_and_is_answered_where_it_asked_once(
     assert slack.send(slack.request_url, forged, old)[0] == 401
     assert reached.instance_state() == "asleep"
     slack.write("good morning", "U0ANN00", "D0ANN00")
-    direct = slack.await_posted("good morning")
-    assert (direct.channel, direct.thread) == ("D0ANN00", None)
+    direct = slack.await_sent("good morning")
+    assert (direct.chat, direct.thread) == ("D0ANN00", None)
     slack.busy["C0GENERAL"] = 1
     asked = slack.write("what is new", "U0ANN00", "C0GENERAL", twice=True)
-    assert slack.await_posted("what is new").thread == asked
+    assert slack.await_sent("what is new").thread == asked
     assert slack.command("/hermes", "by a command", "U0ANN00", "C0ELSEWHERE") == (200, b"")
-    assert slack.await_posted("by a command").by_command
+    assert slack.await_sent("by a command").way == "command"
     wait_until(lambda: nothing_waits(reached), "an end to all of them")
-    said = [one.text for one in slack.posted]
+    said = [one.text for one in slack.sent]
     assert len(said) == 3, said
 
 

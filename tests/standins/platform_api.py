@@ -12,17 +12,19 @@ import urllib.request
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 
 @dataclass
 class Sent:
-    """One message that was sent by the API. way: by what, where there are several."""
+    """One message that was sent by the API. way: by what, where there are several; name: the platform's."""
 
     chat: str
     text: str
     reply_to: str | None = None
     way: str = ""
+    thread: str | None = None
+    name: str = ""
 
 
 Answer = tuple[int, Any]
@@ -32,13 +34,16 @@ Answer = tuple[int, Any]
 class PlatformApi(ABC):
     """A running stand-in. `url` has no trailing slash.
 
-    reaches: where https addresses really lead, by their beginning; busy: chat -> how often it is told to wait.
+    reaches: where https addresses really lead, by their beginning; opener: by which they are reached; busy: chat -> how
+    often it is told to wait; patience: how long it waits for whom it calls, in seconds.
     """
 
     reaches: dict[str, str] = field(default_factory=dict)
+    opener: urllib.request.OpenerDirector = field(default_factory=urllib.request.build_opener)
     busy: dict[str, int] = field(default_factory=dict)
     sent: list[Sent] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
+    patience: ClassVar[float] = 30.0
 
     def __enter__(self) -> Self:
         self._changed = threading.Condition()
@@ -62,6 +67,10 @@ class PlatformApi(ABC):
     def answer(self, method: str, path: str, authorization: str, body: bytes) -> Answer:
         """Answer one call."""
 
+    def headers(self, status: int) -> dict[str, str]:
+        """Return what stands before an answer of this status."""
+        return {}
+
     def is_busy(self, chat: str) -> bool:
         """Tell whether a chat gets too much."""
         left = self.busy.get(chat, 0)
@@ -70,10 +79,11 @@ class PlatformApi(ABC):
 
     def note(self, sent: Sent) -> str:
         """Keep what was sent; returns its name."""
+        sent.name = sent.name or f"m{next(self.numbers)}"
         with self._changed:
             self.sent.append(sent)
             self._changed.notify_all()
-        return f"m{next(self.numbers)}"
+        return sent.name
 
     def await_sent(self, words: str, seconds: float = 60.0) -> Sent:
         """Return the first message with some words. Raises AssertionError without one in time."""
@@ -87,16 +97,17 @@ class PlatformApi(ABC):
         raise AssertionError(f"nothing says {words!r}: {self.sent}")
 
     def ask(self, url: str, body: bytes | None, headers: dict[str, str]) -> tuple[int, bytes]:
-        """Call a webhook once; returns the status and what it says."""
+        """Call a webhook once; returns the status, 0 when nobody answered in time, and what it says."""
         for begins, really in self.reaches.items():
             url = url.replace(begins, really, 1)
         try:
-            with urllib.request.urlopen(
-                urllib.request.Request(url, body, headers), timeout=30
-            ) as answer:
+            request = urllib.request.Request(url, body, headers)
+            with self.opener.open(request, timeout=self.patience) as answer:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             return error.code, error.read()
+        except OSError:
+            return 0, b""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -116,6 +127,8 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
+            for name, value in self.api.headers(status).items():
+                self.send_header(name, value)
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
             self.wfile.write(text)

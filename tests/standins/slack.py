@@ -13,76 +13,47 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import itertools
 import json
-import threading
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, ClassVar
+
+from .platform_api import Answer, PlatformApi, Sent
 
 LONGEST = 4000
 SCOPES = "chat:write,app_mentions:read,im:history,commands"
 BOT, TEAM = "U0BOT00", "T0TEAM0"
-ANSWER_SECONDS = 3.0
 ATTEMPTS = 4
 
 
 @dataclass
-class Posted:
-    """One message of the app's."""
-
-    channel: str
-    thread: str | None
-    text: str
-    ts: str
-    by_command: bool = False
-
-
-@dataclass
-class Slack:
+class Slack(PlatformApi):
     """A running stand-in.
 
-    token, secret: of the app; request_url: where events go; busy: channel -> how often it is told to wait; member_of:
-    channels in which the app is, besides talks with it; opener: by which the request URL is reached.
+    token, secret: of the app; request_url: where events go; member_of: channels in which the app is, besides talks with
+    it; answers: what the app said to what it was sent.
     """
 
     token: str = "xoxb-1111-2222-StandInStandInStandIn"
     secret: str = b"5lack5ecret".hex()[:22] + "0" * 10
     scopes: str = SCOPES
-    busy: dict[str, int] = field(default_factory=dict)
     member_of: set[str] = field(default_factory=lambda: {"C0GENERAL"})
-    opener: urllib.request.OpenerDirector = field(default_factory=urllib.request.build_opener)
     request_url: str = ""
-    posted: list[Posted] = field(default_factory=list)
-    calls: list[str] = field(default_factory=list)
     answers: list[tuple[int, bytes]] = field(default_factory=list)
+    patience: ClassVar[float] = 3.0
 
-    def __enter__(self) -> Slack:
-        self._changed = threading.Condition()
-        self._numbers = itertools.count(1)
+    def __post_init__(self) -> None:
         self._written: set[str] = set()
-        handler = type("Handler", (_Handler,), {"slack": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
     @property
     def url(self) -> str:
         """Where its API is served, without a trailing slash."""
-        return f"http://127.0.0.1:{self._server.server_port}/api"
+        return f"{super().url}/api"
 
     def set_request_url(self, url: str) -> None:
         """Say where events go. Raises AssertionError when that does not give back the challenge."""
-        challenge = f"challenge-{next(self._numbers)}"
+        challenge = f"challenge-{next(self.numbers)}"
         body = json.dumps({"type": "url_verification", "token": "old", "challenge": challenge})
         status, answer = self.send(url, body.encode())
         assert (status, answer.decode().strip()) == (200, challenge), (status, answer)
@@ -104,18 +75,11 @@ class Slack:
     ) -> tuple[int, bytes]:
         """Send something to the app once; returns the status and what it says."""
         known = self.signed(body) if headers is None else headers
-        request = urllib.request.Request(url, body, {"Content-Type": kind} | known)
-        try:
-            with self.opener.open(request, timeout=ANSWER_SECONDS) as answer:
-                return answer.status, answer.read()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read()
-        except OSError:
-            return 0, b""
+        return self.ask(url, body, {"Content-Type": kind} | known)
 
     def event(self, text: str, user: str, channel: str, **more: Any) -> tuple[str, bytes]:
         """Return a message's own name and the delivery of it. more: further fields of the event."""
-        number = next(self._numbers)
+        number = next(self.numbers)
         ts = f"1700000000.{number:06}"
         self._written.add(ts)
         direct = channel.startswith("D")
@@ -153,89 +117,56 @@ class Slack:
 
     def command(self, command: str, text: str, user: str, channel: str) -> tuple[int, bytes]:
         """Give a slash command."""
-        number = next(self._numbers)
-        hook = f"{self.url.removesuffix('/api')}/commands/{channel}/{number}"
+        number = next(self.numbers)
+        hook = f"{super().url}/commands/{channel}/{number}"
         form = {"command": command, "text": text, "user_id": user, "user_name": "ann"}
         form |= {"channel_id": channel, "team_id": TEAM, "trigger_id": f"{number}.1.abc"}
         body = urllib.parse.urlencode(form | {"response_url": hook}).encode()
         return self.send(self.request_url, body, kind="application/x-www-form-urlencoded")
 
-    def await_posted(self, words: str, seconds: float = 60.0) -> Posted:
-        """Return the first message of the app's with some words. Raises AssertionError without one in time."""
+    def headers(self, status: int) -> dict[str, str]:
+        """Return what Slack says besides its answer."""
+        return {"X-OAuth-Scopes": self.scopes} | ({"Retry-After": "1"} if status == 429 else {})
 
-        def found() -> list[Posted]:
-            return [one for one in self.posted if words in one.text]
-
-        with self._changed:
-            if self._changed.wait_for(found, seconds):
-                return found()[0]
-        raise AssertionError(f"nothing says {words!r}: {self.posted}")
-
-    def call(self, method: str, said: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        """Answer one call of the API."""
-        self.calls.append(method)
-        if method == "auth.test":
+    def answer(self, method: str, path: str, authorization: str, body: bytes) -> Answer:
+        """Answer one call."""
+        if method != "POST":
+            return 404, {}
+        said = json.loads(body or b"{}")
+        _, kind, name, *_ = f"{path}/".split("/")
+        if kind == "commands":
+            return self._respond(name, said)
+        if authorization != f"Bearer {self.token}":
+            return refused("invalid_auth")
+        if name == "auth.test":
             return 200, {"ok": True, "user": "hermes", "user_id": BOT, "team_id": TEAM}
-        if method != "chat.postMessage":
-            return 200, {"ok": False, "error": "unknown_method"}
+        return self._post(said) if name == "chat.postMessage" else refused("unknown_method")
+
+    def _post(self, said: dict[str, Any]) -> Answer:
         channel, text, thread = said.get("channel", ""), said.get("text", ""), said.get("thread_ts")
         if not channel.startswith("D") and channel not in self.member_of:
-            return 200, {"ok": False, "error": "not_in_channel"}
+            return refused("not_in_channel")
         if not text.strip():
-            return 200, {"ok": False, "error": "no_text"}
+            return refused("no_text")
         if len(text) > LONGEST:
-            return 200, {"ok": False, "error": "msg_too_long"}
+            return refused("msg_too_long")
         if thread is not None and thread not in self._written:
-            return 200, {"ok": False, "error": "thread_not_found"}
-        if self.busy.get(channel, 0) > 0:
-            self.busy[channel] -= 1
-            return 429, {"ok": False, "error": "ratelimited"}
-        return 200, {"ok": True, "ts": self._post(channel, thread, text), "channel": channel}
+            return refused("thread_not_found")
+        if self.is_busy(channel):
+            return refused("ratelimited", 429)
+        ts = f"1700000001.{next(self.numbers):06}"
+        self._written.add(ts)
+        self.note(Sent(channel, text, thread=thread, name=ts))
+        return 200, {"ok": True, "ts": ts, "channel": channel}
 
-    def _post(
-        self, channel: str, thread: str | None, text: str, *, by_command: bool = False
-    ) -> str:
-        with self._changed:
-            ts = f"1700000001.{next(self._numbers):06}"
-            self._written.add(ts)
-            self.posted.append(Posted(channel, thread, text, ts, by_command))
-            self._changed.notify_all()
-        return ts
-
-    def respond(self, channel: str, said: dict[str, Any]) -> int:
+    def _respond(self, channel: str, said: dict[str, Any]) -> Answer:
         """Take the answer to a command."""
         if not said.get("text"):
-            return 400
-        self._post(channel, None, said["text"], by_command=True)
-        return 200
+            return refused("no_text", 400)
+        self.note(Sent(channel, said["text"], way="command"))
+        return 200, {}
 
 
-class _Handler(BaseHTTPRequestHandler):
-    slack: Slack
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: object) -> None:
-        """Keep the test's output to the test's own words."""
-
-    def do_POST(self) -> None:
-        said = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}")
-        _, kind, name, *_rest = f"{self.path}/".split("/")
-        answer: dict[str, Any] = {}
-        if kind == "commands":
-            status = self.slack.respond(name, said)
-        elif self.headers.get("Authorization") != f"Bearer {self.slack.token}":
-            status, answer = 200, {"ok": False, "error": "invalid_auth"}
-        else:
-            status, answer = self.slack.call(name, said)
-        body = json.dumps(answer).encode()
-        try:
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("X-OAuth-Scopes", self.slack.scopes)
-            if status == 429:
-                self.send_header("Retry-After", "1")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-        except OSError:
-            return
+def refused(error: str, status: int = 200) -> Answer:
+    """Return a refusal as Slack words it."""
+    return status, {"ok": False, "error": error}

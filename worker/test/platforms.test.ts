@@ -524,7 +524,7 @@ describe("SMS", () => {
     const updateOf = async (more: Record<string, string>) => {
       const { answer, told } = await sent({ ...fields, ...more }, await signed({ ...fields, ...more }));
       expect(await answer.text()).toContain("<Response/>");
-      return (told as { update: Update } | null)?.update ?? null;
+      return (told as { updates: Update[] } | null)?.updates[0] ?? null;
     };
     expect(await updateOf({})).toMatchObject({ message: { id: "SM1", event: { text: "hi" } } });
     expect(await updateOf({ NumMedia: "1" })).toMatchObject({ kind: "answer" });

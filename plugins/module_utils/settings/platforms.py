@@ -8,22 +8,36 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+LONG_NUMBER = re.compile(r"\d{15,25}", re.ASCII)
+
 
 @dataclass(frozen=True)
 class Part:
     """Something that a platform gives its owner.
 
-    flaw: what is said of a value that is none; remedy: where the right one is; worker: its name in the Worker; several:
-    whether the new and the old one may be listed; secret: whether it is never shown.
+    flaw: what is said of a value that is none; remedy: where the right one is; several: whether the new and the old one
+    may be listed; secret: whether it is never shown.
     """
 
     name: str
     pattern: re.Pattern[str]
     flaw: str
     remedy: str
-    worker: str
     several: bool = False
     secret: bool = True
+
+    @property
+    def worker(self) -> str:
+        """Its name in the Worker."""
+        first, *others = self.name.split("_")
+        return first + "".join(map(str.capitalize, others)) + ("s" if self.several else "")
+
+
+def digits(name: str, remedy: str, count: int = 32, **more: bool) -> Part:
+    """Return a part that is so many hexadecimal digits."""
+    pattern = re.compile(rf"[0-9a-f]{{{count}}}", re.ASCII)
+    flaw = f"is no {name.replace('_', ' ')}: {count} digits from 0 to f"
+    return Part(name, pattern, flaw, remedy, **more)
 
 
 @dataclass(frozen=True)
@@ -56,7 +70,6 @@ PLATFORMS = {
                 TELEGRAM_TOKEN,
                 "is no token of a bot: a number, a colon, a secret",
                 "ask @BotFather in Telegram for one (/newbot)",
-                "token",
             ),
         ),
         re.compile(r"-?\d{1,20}", re.ASCII),
@@ -71,14 +84,10 @@ PLATFORMS = {
                 re.compile(r"xoxb-[\w-]{10,250}", re.ASCII),
                 "is no token of an app's bot, which begins with xoxb-",
                 "copy it at api.slack.com/apps from OAuth & Permissions",
-                "token",
             ),
-            Part(
+            digits(
                 "signing_secret",
-                re.compile(r"[0-9a-f]{32}"),
-                "is no signing secret: 32 digits from 0 to f",
                 "copy it at api.slack.com/apps from Basic Information",
-                "signingSecrets",
                 several=True,
             ),
         ),
@@ -95,28 +104,21 @@ PLATFORMS = {
                 re.compile(r"\S{20,1000}", re.ASCII),
                 "is no access token",
                 "make a system user for the app in the Meta Business Suite, and a token of it",
-                "token",
             ),
-            Part(
-                "app_secret",
-                re.compile(r"[0-9a-f]{32}", re.ASCII),
-                "is no app secret: 32 digits from 0 to f",
-                "copy it at developers.facebook.com/apps from App settings, Basic",
-                "appSecret",
+            digits(
+                "app_secret", "copy it at developers.facebook.com/apps from App settings, Basic"
             ),
             Part(
                 "verify_token",
                 re.compile(r"[\w.-]{8,200}", re.ASCII),
                 "is no word of at least 8 letters, digits, dots and dashes",
                 "make one up",
-                "verifyToken",
             ),
             Part(
                 "phone_number_id",
                 re.compile(r"\d{5,25}", re.ASCII),
                 "is no ID of a phone number, which is no phone number",
                 "copy it at developers.facebook.com/apps from WhatsApp, API Setup",
-                "phoneNumberId",
                 secret=False,
             ),
         ),
@@ -134,23 +136,14 @@ PLATFORMS = {
                 re.compile(r"AC[0-9a-f]{32}", re.ASCII),
                 "is no account SID, which begins with AC",
                 "copy it from console.twilio.com",
-                "accountSid",
                 secret=False,
             ),
-            Part(
-                "auth_token",
-                re.compile(r"[0-9a-f]{32}", re.ASCII),
-                "is no auth token: 32 digits from 0 to f",
-                "copy it from console.twilio.com",
-                "authTokens",
-                several=True,
-            ),
+            digits("auth_token", "copy it from console.twilio.com", several=True),
             Part(
                 "number",
                 re.compile(r"\+\d{5,15}", re.ASCII),
                 "is no phone number with a plus",
                 "copy it from console.twilio.com, in quotes ('+15005550006')",
-                "number",
                 secret=False,
             ),
         ),
@@ -167,26 +160,19 @@ PLATFORMS = {
                 re.compile(r"[\w.-]{50,200}", re.ASCII),
                 "is no token of an application's bot",
                 "reset and copy it at discord.com/developers/applications from Bot",
-                "token",
             ),
             Part(
                 "application_id",
-                re.compile(r"\d{15,25}", re.ASCII),
+                LONG_NUMBER,
                 "is no application ID",
                 "copy it at discord.com/developers/applications, in quotes",
-                "applicationId",
                 secret=False,
             ),
-            Part(
-                "public_key",
-                re.compile(r"[0-9a-f]{64}", re.ASCII),
-                "is no public key: 64 digits from 0 to f",
-                "copy it at discord.com/developers/applications",
-                "publicKey",
-                secret=False,
+            digits(
+                "public_key", "copy it at discord.com/developers/applications", 64, secret=False
             ),
         ),
-        re.compile(r"\d{15,25}", re.ASCII),
+        LONG_NUMBER,
         "lists something other than IDs: names in Discord change.",
         "list your own user ID (Discord's developer mode, Copy User ID), and those of others, channels or servers",
         bot="applicationId",

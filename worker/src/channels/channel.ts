@@ -43,6 +43,46 @@ export type Update =
   | { kind: "answer"; chat: string; thread: string | null; message: string; text: string }
   | { kind: "nothing"; why: "stranger" | "not for the bot" | "no message" };
 
+/** A message as its platform tells it; what it does not tell is left out. */
+export interface Said {
+  /** The platform's name for the delivery; left out where that is the message's own. */
+  id?: string;
+  message: string;
+  text: string;
+  chat: string;
+  chatName?: string | undefined;
+  isGroup: boolean;
+  user: string;
+  userName?: string | undefined;
+  thread?: string | null;
+  scope?: string | null | undefined;
+  /** The message that it is an answer to. */
+  replyTo?: string | undefined;
+}
+
+/** What a person said, for Hermes. */
+export function messageOf(platform: string, said: Said): Update {
+  const { message, text, chat, chatName, isGroup, user, userName, thread, scope, replyTo } = said;
+  const event: Event = {
+    text,
+    message_type: "text",
+    message_id: message,
+    ...(replyTo === undefined ? {} : { reply_to_message_id: replyTo }),
+    source: {
+      platform,
+      chat_id: chat,
+      chat_type: isGroup ? "group" : "dm",
+      ...(chatName === undefined ? {} : { chat_name: chatName }),
+      user_id: user,
+      ...(userName === undefined ? {} : { user_name: userName }),
+      ...(thread == null ? {} : { thread_id: thread }),
+      ...(scope == null ? {} : { scope_id: scope }),
+      message_id: message,
+    },
+  };
+  return { kind: "message", message: { id: said.id ?? message, event } };
+}
+
 /** A message that Hermes sends. */
 export interface Outgoing {
   chat: string;

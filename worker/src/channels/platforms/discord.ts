@@ -9,16 +9,15 @@ import {
   badSignature,
   badUpdate,
   type Call,
-  type Channel,
+  messageOf,
   type Outgoing,
   type Platform,
-  type PlatformParts,
   type Received,
   type Registered,
   SendRefused,
   type Update,
 } from "../channel.ts";
-import { posted } from "../posted.ts";
+import { Messenger } from "../messenger.ts";
 import { joined, ofHex, timely } from "../signatures.ts";
 
 const PATH = "/channels/discord";
@@ -108,21 +107,15 @@ function read(asked: Interaction, { allow }: DiscordSettings): Update | null {
   if (![user.id, channel, guild].some((one) => one != null && allow.includes(one))) return null;
   const said = (data?.options ?? []).map(({ value }) => String(value ?? "")).join(" ");
   const text = data?.name === HERMES.name ? said : `/${data?.name ?? ""} ${said}`;
-  const event = {
+  return messageOf("discord", {
+    message: id,
     text: text.trim() || "/help",
-    message_type: "text",
-    message_id: id,
-    source: {
-      platform: "discord",
-      chat_id: channel,
-      chat_type: guild == null ? "dm" : "group",
-      user_id: user.id,
-      ...(user.username === undefined ? {} : { user_name: user.username }),
-      ...(guild == null ? {} : { scope_id: guild }),
-      message_id: id,
-    },
-  } as const;
-  return { kind: "message", message: { id, event } };
+    chat: channel,
+    isGroup: guild != null,
+    user: user.id,
+    userName: user.username,
+    scope: guild,
+  });
 }
 
 /** What Discord answers. */
@@ -136,32 +129,24 @@ interface Answer {
 }
 
 /** One application's calls. */
-class Discord implements Channel {
-  readonly showsFor = 0;
-  readonly receives = "webhook";
-  readonly #application: DiscordSettings;
-  readonly #parts: PlatformParts;
+class Discord extends Messenger<DiscordSettings> {
+  protected readonly label = "Discord";
 
-  constructor(application: DiscordSettings, parts: PlatformParts) {
-    this.#application = application;
-    this.#parts = parts;
-  }
-
-  async read(given: object): Promise<Update[]> {
+  override async read(given: object): Promise<Update[]> {
     const { update, token } = given as Told;
-    const { ways, time } = this.#parts;
+    const { ways, time } = this.parts;
     if (update.kind === "message") ways.keep(update.message.event.message_id, token, time.now(), LASTS);
     return [update];
   }
 
   async send({ chat, text, replyTo }: Outgoing): Promise<string> {
-    const { ways, time } = this.#parts;
+    const { ways, time } = this.parts;
     const body = { content: text, allowed_mentions: { parse: [] } };
     const token = ways.of(replyTo, time.now());
     if (token !== null)
       try {
         // The first one takes the place of "is thinking".
-        const path = `/webhooks/${this.#application.applicationId}/${token}?wait=true`;
+        const path = `/webhooks/${this.settings.applicationId}/${token}?wait=true`;
         return (await this.#call(path, "POST", body)).id ?? "";
       } catch (error) {
         if (!(error instanceof SendRefused && error.isFinal)) throw error;
@@ -169,17 +154,15 @@ class Discord implements Channel {
     return (await this.#call(`/channels/${chat}/messages`, "POST", body)).id ?? "";
   }
 
-  async show(): Promise<void> {}
-
   async register(address: string, look: boolean): Promise<Registered> {
     const wanted = `${address}${PATH}`;
     const found = await this.#call("/applications/@me", "GET");
-    if (found.id !== this.#application.applicationId)
+    if (found.id !== this.settings.applicationId)
       throw new SendRefused("Discord: the token is of another application", true);
-    if (found.verify_key !== this.#application.publicKey)
+    if (found.verify_key !== this.settings.publicKey)
       throw new SendRefused("Discord: the public key is not the application's", true);
     const isThere = found.interactions_endpoint_url === wanted;
-    const commands = `/applications/${this.#application.applicationId}/commands`;
+    const commands = `/applications/${this.settings.applicationId}/commands`;
     const known = (await this.#call(commands, "GET")) as unknown as { name?: string }[];
     const isKnown = known.some(({ name }) => name === HERMES.name);
     if (!look && !isKnown) await this.#call(commands, "POST", HERMES);
@@ -188,11 +171,11 @@ class Discord implements Channel {
       await this.#call("/applications/@me", "PATCH", { interactions_endpoint_url: wanted });
     const now = look ? (found.interactions_endpoint_url ?? "") : wanted;
     const changed = !isThere || !isKnown;
-    return { bot: found.name ?? "", address: now, trouble: null, waiting: 0, changed };
+    return this.registered(found.name ?? "", now, changed);
   }
 
   /** An address that is another's stays. */
-  async unregister(): Promise<void> {
+  override async unregister(): Promise<void> {
     const found = await this.#call("/applications/@me", "GET");
     if (found.interactions_endpoint_url?.endsWith(PATH))
       await this.#call("/applications/@me", "PATCH", { interactions_endpoint_url: null });
@@ -200,17 +183,9 @@ class Discord implements Channel {
 
   /** @throws SendRefused: nothing of what it says holds a token. */
   async #call(path: string, method: string, body?: object): Promise<Answer> {
-    const { apiUrl, token } = this.#application;
-    const response = await posted(this.#parts, `${apiUrl}${path}`, "Discord", {
-      method,
-      headers: { "content-type": "application/json", authorization: `Bot ${token}` },
-      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-    });
-    const answer = await response.json<Answer>().catch((): Answer => ({}));
+    const { apiUrl, token } = this.settings;
+    const { response, answer } = await this.ask<Answer>(`${apiUrl}${path}`, `Bot ${token}`, method, body);
     if (response.ok) return answer;
-    const { status } = response;
-    const isFinal = status >= 400 && status < 500 && ![401, 408, 429].includes(status);
-    const wait = (answer.retry_after ?? 0) * 1000;
-    throw new SendRefused(`Discord: ${answer.message ?? `refused with ${status}`}`, isFinal, wait);
+    throw this.refusal(response, answer.message, answer.retry_after);
   }
 }

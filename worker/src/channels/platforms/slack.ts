@@ -9,17 +9,16 @@ import {
   badSignature,
   badUpdate,
   type Call,
-  type Channel,
+  messageOf,
   type Outgoing,
   type Platform,
-  type PlatformParts,
   type Received,
   type Registered,
   SendRefused,
   type Update,
 } from "../channel.ts";
 import { starred } from "../marks.ts";
-import { posted } from "../posted.ts";
+import { Messenger } from "../messenger.ts";
 import { isSignedWith, joined, ofHex, timely } from "../signatures.ts";
 
 /** So long Slack takes answers to a slash command where the app is no member; milliseconds. */
@@ -167,25 +166,18 @@ function message(
   at: { chat: string; thread: string | null; message: string },
   isDirect: boolean,
   user: string,
-  team?: string,
+  scope?: string,
   name = "",
 ): Update {
-  const event = {
+  return messageOf("slack", {
+    id,
     text,
-    message_type: "text",
-    message_id: at.message,
-    source: {
-      platform: "slack",
-      chat_id: at.chat,
-      chat_type: isDirect ? "dm" : "group",
-      user_id: user,
-      ...(name === "" ? {} : { user_name: name }),
-      ...(at.thread === null ? {} : { thread_id: at.thread }),
-      ...(team === undefined ? {} : { scope_id: team }),
-      message_id: at.message,
-    },
-  } as const;
-  return { kind: "message", message: { id, event } };
+    ...at,
+    isGroup: !isDirect,
+    user,
+    userName: name || undefined,
+    scope,
+  });
 }
 
 function isAllowed({ allow }: SlackSettings, user: string, channel: string): boolean {
@@ -223,32 +215,24 @@ interface Answer {
 }
 
 /** One app's calls. */
-class Slack implements Channel {
-  readonly showsFor = 0;
-  readonly receives = "webhook";
-  readonly #app: SlackSettings;
-  readonly #parts: PlatformParts;
+class Slack extends Messenger<SlackSettings> {
+  protected readonly label = "Slack";
 
-  constructor(app: SlackSettings, parts: PlatformParts) {
-    this.#app = app;
-    this.#parts = parts;
-  }
-
-  async read(told: object): Promise<Update[]> {
+  override async read(told: object): Promise<Update[]> {
     const { update, way } = told as Told;
-    const { ways, time } = this.#parts;
+    const { ways, time } = this.parts;
     if (update.kind === "message" && way !== null && this.#isOfSlack(way))
       ways.keep(update.message.event.message_id, way, time.now(), COMMAND_LASTS);
     return [update];
   }
 
   #isOfSlack(url: string): boolean {
-    return url.startsWith(HOOKS) || url.startsWith(`${new URL(this.#app.apiUrl).origin}/`);
+    return url.startsWith(HOOKS) || url.startsWith(`${new URL(this.settings.apiUrl).origin}/`);
   }
 
   async send({ chat, thread, text, replyTo }: Outgoing): Promise<string> {
     const said = mrkdwnOf(text);
-    const way = this.#parts.ways.of(replyTo, this.#parts.time.now());
+    const way = this.parts.ways.of(replyTo, this.parts.time.now());
     if (way !== null && (await this.#sendBy(way, said))) return replyTo ?? "";
     const { ts } = await this.#call("chat.postMessage", {
       channel: chat,
@@ -262,54 +246,36 @@ class Slack implements Channel {
 
   /** Answers a command where it was given. @returns whether Slack took it. */
   async #sendBy(way: string, text: string): Promise<boolean> {
-    const response = await this.#fetch(way, {
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify({ response_type: "in_channel", text }),
-    });
-    await response.body?.cancel();
-    return response.ok;
+    return (await this.ask(way, "", "POST", { response_type: "in_channel", text })).response.ok;
   }
-
-  async show(): Promise<void> {}
 
   /** Slack is told by a person where to send; that its token is good it tells itself. */
   async register(address: string): Promise<Registered> {
-    const response = await this.#ask("auth.test", {});
-    const { user = "" } = await this.#answerOf(response, "auth.test");
+    const { response, answer } = await this.#ask("auth.test", {});
     const scopes = response.headers.get("x-oauth-scopes")?.split(/\s*,\s*/);
     const lacks = SCOPES.filter((scope) => scopes !== undefined && !scopes.includes(scope));
     if (lacks.length > 0)
       throw new SendRefused(`Slack: the token lacks the scopes ${lacks.join(", ")}`, true);
-    return { bot: user, address: `${address}/channels/slack`, trouble: null, waiting: 0, changed: false };
+    return this.registered(answer.user ?? "", `${address}/channels/slack`);
   }
 
-  async unregister(): Promise<void> {}
-
-  async #call(method: string, body: object): Promise<Answer> {
-    return this.#answerOf(await this.#ask(method, body), method);
-  }
-
-  #ask(method: string, body: object): Promise<Response> {
-    return this.#fetch(`${this.#app.apiUrl}/${method}`, {
-      headers: {
-        "content-type": "application/json; charset=utf-8",
-        authorization: `Bearer ${this.#app.token}`,
-      },
-      body: JSON.stringify(body),
-    });
+  async #call(method: string, body: object): Promise<Partial<Answer>> {
+    return (await this.#ask(method, body)).answer;
   }
 
   /** @throws SendRefused. */
-  async #answerOf(response: Response, method: string): Promise<Answer> {
-    const answer = await response.json<Answer>().catch(() => ({ ok: false }) as Answer);
-    if (answer.ok) return answer;
+  async #ask(method: string, body: object): Promise<{ response: Response; answer: Partial<Answer> }> {
+    const { apiUrl, token } = this.settings;
+    const { response, answer } = await this.ask<Answer>(
+      `${apiUrl}/${method}`,
+      `Bearer ${token}`,
+      "POST",
+      body,
+    );
+    if (answer.ok) return { response, answer };
     const error = answer.error ?? `${method} failed`;
     const wait = Number(response.headers.get("retry-after") ?? 0) * 1000 || 0;
     const isFinal = response.status < 500 && response.status !== 429 && answer.error !== undefined;
     throw new SendRefused(`Slack: ${error}`, isFinal && !FOR_NOW.has(error), wait);
-  }
-
-  #fetch(url: string, init: RequestInit): Promise<Response> {
-    return posted(this.#parts, url, "Slack", init);
   }
 }

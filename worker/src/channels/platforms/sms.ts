@@ -5,16 +5,15 @@ import {
   badSignature,
   badUpdate,
   type Call,
-  type Channel,
+  messageOf,
   type Outgoing,
   type Platform,
-  type PlatformParts,
   type Received,
   type Registered,
   SendRefused,
   type Update,
 } from "../channel.ts";
-import { posted } from "../posted.ts";
+import { Messenger } from "../messenger.ts";
 import { isSignedWith, ofBase64, plain } from "../signatures.ts";
 
 const PATH = "/channels/sms";
@@ -41,7 +40,7 @@ async function receive({ headers, body, url }: Call, account: SmsSettings): Prom
   const answer = new Response('<?xml version="1.0" encoding="UTF-8"?><Response/>', {
     headers: { "content-type": "text/xml" },
   });
-  return { answer, told: update.kind === "nothing" ? null : { update } };
+  return { answer, told: update.kind === "nothing" ? null : { updates: [update] } };
 }
 
 function read(form: URLSearchParams, account: SmsSettings): Update {
@@ -52,13 +51,7 @@ function read(form: URLSearchParams, account: SmsSettings): Update {
   if (!account.allow.includes(from)) return { kind: "nothing", why: "stranger" };
   if (Number(of("NumMedia")) > 0 || text.trim() === "")
     return { kind: "answer", chat: from, thread: null, message: id, text: "I can take text only here." };
-  const event = {
-    text,
-    message_type: "text",
-    message_id: id,
-    source: { platform: "sms", chat_id: from, chat_type: "dm", user_id: from, message_id: id },
-  } as const;
-  return { kind: "message", message: { id, event } };
+  return messageOf("sms", { message: id, text, chat: from, isGroup: false, user: from });
 }
 
 interface PhoneNumber {
@@ -76,27 +69,13 @@ interface Answer {
 }
 
 /** One number's calls. */
-class Sms implements Channel {
-  readonly showsFor = 0;
-  readonly receives = "webhook";
-  readonly #account: SmsSettings;
-  readonly #parts: PlatformParts;
-
-  constructor(account: SmsSettings, parts: PlatformParts) {
-    this.#account = account;
-    this.#parts = parts;
-  }
-
-  async read(told: object): Promise<Update[]> {
-    return [(told as { update: Update }).update];
-  }
+class Sms extends Messenger<SmsSettings> {
+  protected readonly label = "Twilio";
 
   async send({ chat, text }: Outgoing): Promise<string> {
-    const { sid } = await this.#call("Messages.json", { To: chat, From: this.#account.number, Body: text });
+    const { sid } = await this.#call("Messages.json", { To: chat, From: this.settings.number, Body: text });
     return sid ?? "";
   }
-
-  async show(): Promise<void> {}
 
   async register(address: string, look: boolean): Promise<Registered> {
     const wanted = `${address}${PATH}`;
@@ -104,17 +83,17 @@ class Sms implements Channel {
     const changed = found.sms_url !== wanted || found.sms_method !== "POST";
     if (changed && !look) await this.#sendTo(found, wanted);
     const now = look ? (found.sms_url ?? "") : wanted;
-    return { bot: this.#account.number, address: now, trouble: null, waiting: 0, changed };
+    return this.registered(this.settings.number, now, changed);
   }
 
   /** An address that is another's stays. */
-  async unregister(): Promise<void> {
+  override async unregister(): Promise<void> {
     const found = await this.#number();
     if (found.sms_url?.endsWith(PATH)) await this.#sendTo(found, "");
   }
 
   async #number(): Promise<PhoneNumber> {
-    const asked = new URLSearchParams({ PhoneNumber: this.#account.number });
+    const asked = new URLSearchParams({ PhoneNumber: this.settings.number });
     const [found] = (await this.#call(`IncomingPhoneNumbers.json?${asked}`)).incoming_phone_numbers ?? [];
     if (found === undefined) throw new SendRefused("Twilio: this account has no such number", true);
     return found;
@@ -126,19 +105,14 @@ class Sms implements Channel {
 
   /** @throws SendRefused. */
   async #call(path: string, form?: Record<string, string>): Promise<Answer> {
-    const { accountSid, authTokens, apiUrl } = this.#account;
-    const url = `${apiUrl}/2010-04-01/Accounts/${accountSid}/${path}`;
-    const response = await posted(this.#parts, url, "Twilio", {
-      method: form === undefined ? "GET" : "POST",
-      headers: { authorization: `Basic ${btoa(`${accountSid}:${authTokens[0]}`)}` },
-      ...(form === undefined ? {} : { body: new URLSearchParams(form) }),
-    });
-    const answer = await response.json<Answer>().catch((): Answer => ({}));
+    const { accountSid, authTokens, apiUrl } = this.settings;
+    const { response, answer } = await this.ask<Answer>(
+      `${apiUrl}/2010-04-01/Accounts/${accountSid}/${path}`,
+      `Basic ${btoa(`${accountSid}:${authTokens[0]}`)}`,
+      form === undefined ? "GET" : "POST",
+      form && new URLSearchParams(form),
+    );
     if (response.ok) return answer;
-    const { status } = response;
-    // A token that is just being replaced is good in a moment.
-    const isFinal = status >= 400 && status < 500 && ![401, 408, 429].includes(status);
-    const wait = Number(response.headers.get("retry-after") ?? 0) * 1000 || 0;
-    throw new SendRefused(`Twilio: ${answer.message ?? `refused with ${status}`}`, isFinal, wait);
+    throw this.refusal(response, answer.message);
   }
 }

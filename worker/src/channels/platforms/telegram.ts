@@ -11,7 +11,7 @@ import {
   badSignature,
   badUpdate,
   type Call,
-  type Channel,
+  messageOf,
   noChannel,
   type Outgoing,
   type Platform,
@@ -22,6 +22,7 @@ import {
   SendRefused,
   type Update,
 } from "../channel.ts";
+import { Messenger } from "../messenger.ts";
 
 /** An answer to a call comes within so long; milliseconds. */
 const PATIENCE = 15_000;
@@ -130,29 +131,16 @@ function readUpdate(update: TelegramUpdate, bot: TelegramSettings, name: string)
       ...at,
       text: `I cannot take ${MEDIA[other ?? ""] ?? "this"} here yet, only text.`,
     };
-  const replyTo = message.reply_to_message?.message_id;
-  return {
-    kind: "message",
-    message: {
-      id: String(update.update_id),
-      event: {
-        text: isGroup ? withoutName(said, name) : said,
-        message_type: "text",
-        message_id: at.message,
-        ...(replyTo === undefined ? {} : { reply_to_message_id: String(replyTo) }),
-        source: {
-          platform: "telegram",
-          chat_id: at.chat,
-          chat_type: isGroup ? "group" : "dm",
-          ...(chat.title === undefined ? {} : { chat_name: chat.title }),
-          user_id: String(from.id),
-          ...(from.first_name === undefined ? {} : { user_name: from.first_name }),
-          ...(thread === null ? {} : { thread_id: thread }),
-          message_id: at.message,
-        },
-      },
-    },
-  };
+  return messageOf("telegram", {
+    ...at,
+    id: String(update.update_id),
+    text: isGroup ? withoutName(said, name) : said,
+    isGroup,
+    chatName: chat.title,
+    user: String(from.id),
+    userName: from.first_name,
+    replyTo: message.reply_to_message && String(message.reply_to_message.message_id),
+  });
 }
 
 /** Whether a group's message is for the bot: it is called by its name, or given a command. */
@@ -175,23 +163,21 @@ interface Answer {
 }
 
 /** One bot's calls. */
-class Telegram implements Channel {
-  readonly showsFor = TYPING;
-  readonly receives: "webhook" | "poll";
-  readonly #bot: TelegramSettings;
-  readonly #parts: PlatformParts;
+class Telegram extends Messenger<TelegramSettings> {
+  protected readonly label = "Telegram";
+  override readonly showsFor = TYPING;
+  override readonly receives: "webhook" | "poll";
   #name: Promise<string> | null = null;
 
   constructor(bot: TelegramSettings, parts: PlatformParts) {
-    this.#bot = bot;
-    this.#parts = parts;
+    super(bot, parts);
     this.receives = bot.receive;
   }
 
-  async read(told: object): Promise<Update[]> {
+  override async read(told: object): Promise<Update[]> {
     const update = told as TelegramUpdate;
     const isGroup = update.message !== undefined && update.message.chat.type !== "private";
-    return [readUpdate(update, this.#bot, isGroup ? await this.#knownName() : "")];
+    return [readUpdate(update, this.settings, isGroup ? await this.#knownName() : "")];
   }
 
   /** The bot's name; empty while Telegram does not tell it. */
@@ -209,11 +195,11 @@ class Telegram implements Channel {
   }
 
   async register(address: string, look: boolean): Promise<Registered> {
-    const wanted = this.#bot.receive === "webhook" ? `${address}${TELEGRAM_PATH}` : "";
-    const { given } = this.#parts;
+    const wanted = this.settings.receive === "webhook" ? `${address}${TELEGRAM_PATH}` : "";
+    const { given } = this.parts;
     const found = await this.#registration();
     // Telegram does not tell what it proves itself with: after a new token that is the old one's still.
-    const proof = wanted === "" ? "" : await proofOf(this.#bot.token);
+    const proof = wanted === "" ? "" : await proofOf(this.settings.token);
     const changed = found.address !== wanted || (wanted !== "" && given.get() !== proof);
     if (changed && !look) {
       await (wanted === "" ? this.unregister() : this.#setWebhook(wanted, proof));
@@ -223,7 +209,7 @@ class Telegram implements Channel {
   }
 
   /** Has messages kept until they are asked for; none is lost by it. */
-  async unregister(): Promise<void> {
+  override async unregister(): Promise<void> {
     await this.#call("deleteWebhook", {});
   }
 
@@ -267,7 +253,7 @@ class Telegram implements Channel {
     return String(sent.message_id);
   }
 
-  async show(chat: string, thread: string | null): Promise<void> {
+  override async show(chat: string, thread: string | null): Promise<void> {
     const at = thread === null ? {} : { message_thread_id: Number(thread) };
     await this.#call("sendChatAction", { chat_id: chat, action: "typing", ...at });
   }
@@ -285,8 +271,8 @@ class Telegram implements Channel {
   }
 
   async #ask(method: string, body: object, patience: number): Promise<Answer> {
-    const { fetch, time } = this.#parts;
-    const { apiUrl, token } = this.#bot;
+    const { fetch, time } = this.parts;
+    const { apiUrl, token } = this.settings;
     const left = new AbortController();
     const call = fetch(`${apiUrl}/bot${token}/${method}`, {
       method: "POST",

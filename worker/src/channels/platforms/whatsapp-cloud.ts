@@ -7,17 +7,16 @@ import {
   badSignature,
   badUpdate,
   type Call,
-  type Channel,
+  messageOf,
   type Outgoing,
   type Platform,
-  type PlatformParts,
   type Received,
   type Registered,
   SendRefused,
   type Update,
 } from "../channel.ts";
 import { starred } from "../marks.ts";
-import { posted } from "../posted.ts";
+import { Messenger } from "../messenger.ts";
 import { isSignedWith, ofHex } from "../signatures.ts";
 
 /** Refusals after which another attempt may end otherwise: too many calls, Meta itself, a token being replaced. */
@@ -99,22 +98,9 @@ function read({ metadata, contacts, messages = [] }: Value, app: WhatsAppSetting
     .map(({ from, id, type, text, context }) => {
       if (type !== "text" || text === undefined || text.body.trim() === "")
         return { kind: "answer", chat: from, thread: null, message: id, text: "I can take text only here." };
-      const name = contacts?.find((one) => one.wa_id === from)?.profile?.name;
-      const event = {
-        text: text.body,
-        message_type: "text",
-        message_id: id,
-        ...(context?.id === undefined ? {} : { reply_to_message_id: context.id }),
-        source: {
-          platform: "whatsapp_cloud",
-          chat_id: from,
-          chat_type: "dm",
-          user_id: from,
-          ...(name === undefined ? {} : { user_name: name }),
-          message_id: id,
-        },
-      } as const;
-      return { kind: "message", message: { id, event } };
+      const userName = contacts?.find((one) => one.wa_id === from)?.profile?.name;
+      const said = { message: id, text: text.body, chat: from, user: from, userName, replyTo: context?.id };
+      return messageOf("whatsapp_cloud", { ...said, isGroup: false });
     });
 }
 
@@ -126,20 +112,8 @@ interface Answer {
 }
 
 /** One number's calls. */
-class WhatsApp implements Channel {
-  readonly showsFor = 0;
-  readonly receives = "webhook";
-  readonly #app: WhatsAppSettings;
-  readonly #parts: PlatformParts;
-
-  constructor(app: WhatsAppSettings, parts: PlatformParts) {
-    this.#app = app;
-    this.#parts = parts;
-  }
-
-  async read(told: object): Promise<Update[]> {
-    return (told as { updates: Update[] }).updates;
-  }
+class WhatsApp extends Messenger<WhatsAppSettings> {
+  protected readonly label = "WhatsApp";
 
   async send({ chat, text, replyTo }: Outgoing): Promise<string> {
     const { messages } = await this.#call("/messages", "POST", {
@@ -153,25 +127,17 @@ class WhatsApp implements Channel {
     return messages?.[0]?.id ?? "";
   }
 
-  async show(): Promise<void> {}
-
   /** Meta is told by a person where to send; whether token and number are good it tells itself. */
   async register(address: string): Promise<Registered> {
     const { display_phone_number: bot = "" } = await this.#call("?fields=display_phone_number", "GET");
-    return { bot, address: `${address}/channels/whatsapp_cloud`, trouble: null, waiting: 0, changed: false };
+    return this.registered(bot, `${address}/channels/whatsapp_cloud`);
   }
-
-  async unregister(): Promise<void> {}
 
   /** @throws SendRefused. */
   async #call(path: string, method: string, body?: object): Promise<Answer> {
-    const { apiUrl, phoneNumberId, token } = this.#app;
-    const response = await posted(this.#parts, `${apiUrl}/${phoneNumberId}${path}`, "WhatsApp", {
-      method,
-      headers: { "content-type": "application/json", authorization: `Bearer ${token}` },
-      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-    });
-    const answer = await response.json<Answer>().catch((): Answer => ({}));
+    const { apiUrl, phoneNumberId, token } = this.settings;
+    const url = `${apiUrl}/${phoneNumberId}${path}`;
+    const { response, answer } = await this.ask<Answer>(url, `Bearer ${token}`, method, body);
     if (response.ok) return answer;
     const { code = 0, message = "no reason was given" } = answer.error ?? {};
     const isFinal = response.status < 500 && response.status !== 429 && code !== 0 && !FOR_NOW.has(code);

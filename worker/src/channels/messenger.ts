@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+/** What the platforms' channels share: messages are sent here, and their APIs are asked in JSON. */
+import {
+  type Channel,
+  type Outgoing,
+  type PlatformParts,
+  type Registered,
+  SendRefused,
+  type Update,
+} from "./channel.ts";
+import { posted } from "./posted.ts";
+
+/** Refusals by their status after which another attempt may end otherwise: a token that is being replaced among them. */
+const FOR_NOW = [401, 408, 429];
+
+/** One account's calls; `S` is what its owner declared. */
+export abstract class Messenger<S> implements Channel {
+  /** What people call the platform. */
+  protected abstract readonly label: string;
+  readonly receives: "webhook" | "poll" = "webhook";
+  readonly showsFor: number = 0;
+  protected readonly settings: S;
+  protected readonly parts: PlatformParts;
+
+  constructor(settings: S, parts: PlatformParts) {
+    this.settings = settings;
+    this.parts = parts;
+  }
+
+  async read(told: object): Promise<Update[]> {
+    return (told as { updates: Update[] }).updates;
+  }
+
+  abstract send(message: Outgoing): Promise<string>;
+
+  async show(_chat: string, _thread: string | null): Promise<void> {}
+
+  abstract register(address: string, look: boolean): Promise<Registered>;
+
+  async unregister(): Promise<void> {}
+
+  /** What a platform says that tells nothing of deliveries. */
+  protected registered(bot: string, address: string, changed = false): Registered {
+    return { bot, address, trouble: null, waiting: 0, changed };
+  }
+
+  /**
+   * Asks the platform.
+   * @param authorization by what it knows us; empty = by nothing.
+   * @returns its answer, empty when that is no JSON.
+   * @throws SendRefused when it cannot be reached.
+   */
+  protected async ask<A extends object>(
+    url: string,
+    authorization: string,
+    method: string,
+    body?: object,
+  ): Promise<{ response: Response; answer: Partial<A> }> {
+    const isForm = body instanceof URLSearchParams;
+    const response = await posted(this.parts, url, this.label, {
+      method,
+      headers: {
+        ...(authorization === "" ? {} : { authorization }),
+        ...(isForm ? {} : { "content-type": "application/json; charset=utf-8" }),
+      },
+      ...(body === undefined ? {} : { body: isForm ? body : JSON.stringify(body) }),
+    });
+    return { response, answer: await response.json<Partial<A>>().catch(() => ({})) };
+  }
+
+  /** A refusal whose status tells whether it is final. */
+  protected refusal({ status, headers }: Response, why: string | undefined, seconds = 0): SendRefused {
+    const isFinal = status >= 400 && status < 500 && !FOR_NOW.includes(status);
+    const wait = (seconds || Number(headers.get("retry-after") ?? 0) || 0) * 1000;
+    return new SendRefused(`${this.label}: ${why ?? `refused with ${status}`}`, isFinal, wait);
+  }
+}
