@@ -100,6 +100,7 @@ def test_a_message_in_a_topic_is_answered_there_and_once(
 ) -> None:
     topic = {"message_thread_id": 5, "is_topic_message": True}
     telegram.write(f"@{telegram.name} what is new", ANN, -900, **topic)
+    wait_until(lambda: telegram.waiting == 0, "the message to be taken")
     wait_until(lambda: waiting(chatty) == 0, "its turn to be over")
     (answer,) = [one for one in telegram.sent if one.chat == -900]
     assert (answer.thread, "what is new" in answer.text) == (5, True)
