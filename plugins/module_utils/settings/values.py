@@ -30,7 +30,6 @@ GATEWAY = re.compile(r"[0-9a-f]{32}/[a-z0-9_-]{1,64}", re.ASCII)
 EGRESS_HOST = re.compile(r"\.?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z0-9-]*[a-z]", re.ASCII)
 TEAM_DOMAIN = re.compile(r"([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}", re.ASCII)
 AUDIENCE = re.compile(r"[\w-]{8,128}", re.ASCII)
-# Of a Python package, without the epochs and spellings that nobody uses.
 BROWSER = re.compile(r"(?:https?|wss?)://[^\s/?#]+(?:[/?]\S*)?")
 CREDENTIALS = re.compile(r"(?<=://)\S*@")
 _FILE = re.compile(r"(?:https://[^\s/@]+/)?[^\s:?#]+\.(?:whl|tar\.gz|tgz|tar\.xz|zip)(?:[?#]\S*)?")
@@ -45,6 +44,7 @@ SOURCES: tuple[dict[str, re.Pattern[str]], ...] = (
     {"git": _GIT, "commit": _COMMIT, "ref": _REF},
 )
 """Where a Hermes may come from that is in no registry: the words of each, and what they look like."""
+# Of a Python package, without the epochs and spellings that nobody uses.
 VERSION = re.compile(
     r"\d{1,9}(\.\d{1,9}){1,5}((a|b|rc|\.post|\.dev)\d{1,9})*(\+[a-z0-9]+(\.[a-z0-9]+)*)?", re.ASCII
 )
