@@ -321,7 +321,10 @@ export class World implements Witness {
 
   // What happens to it
 
-  /** The object is torn down and made anew, by a deploy or a crash; its storage stays. */
+  /**
+   * The object is torn down and made anew, by a deploy or a crash; its storage stays. An update that the platform defers
+   * is this at a later moment: until then nothing of the object is other than without it.
+   */
   deploy(
     image: string = this.#image,
     setting: string = this.#setting,
