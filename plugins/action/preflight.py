@@ -40,6 +40,7 @@ OF_HERMES = {
     "hermes_version",
     "hermes_source",
     "hermes_features",
+    "hermes_packages",
     "hermes_state_dir",
     "hermes_name",
 }
@@ -282,6 +283,7 @@ def plan_rows(
         ["sleeps after", duration(settings.sleep_after), source("hermes_sleep_after")],
         ["Hermes", sources.hermes_version, sources.release.words if sources.release else "pinned"],
         *_features(settings, source("hermes_features")),
+        *_packages(settings, source("hermes_packages")),
         ["Node", place.node(), "found"],
         *place.rows(source),
         ["state", deployment.shown(deployment.folder), source("hermes_state_dir")],
@@ -291,6 +293,11 @@ def plan_rows(
 
 def _features(settings: Settings, source: str) -> list[list[str]]:
     return [["features", ", ".join(settings.features), source]] if settings.features else []
+
+
+def _packages(settings: Settings, source: str) -> list[list[str]]:
+    words = [one for packages in settings.packages.values() for one in packages]
+    return [["packages", ", ".join(words), source]] if words else []
 
 
 def _where(settings: Settings) -> str:

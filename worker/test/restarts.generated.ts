@@ -7,6 +7,7 @@ export const RESTARTS: Readonly<Record<string, string>> = {
   hermes_providers_port: "hermes",
   hermes_default_model: "hermes",
   hermes_features: "sandbox",
+  hermes_packages: "sandbox",
   hermes_version: "sandbox",
   hermes_source: "sandbox",
   hermes_models: "hermes",

@@ -20,6 +20,7 @@ from .kinds import (
     Duration,
     Flag,
     Kind,
+    Lists,
     Names,
     Number,
     OfOnePlay,
@@ -283,6 +284,13 @@ SETTINGS: tuple[Setting, ...] = (
         "what Hermes can do besides: some of "
         + ", ".join(f"`{name}`" for name in FEATURE_NAMES)
         + " ([more](features.md))",
+        restarts="sandbox",
+    ),
+    Setting(
+        "hermes_packages",
+        Lists(),
+        "further packages beside Hermes, pinned: `{python: [pandas==2.2.3], debian: [jq=1.6-2.1+deb12u3]}`"
+        " ([more](features.md#further-packages))",
         restarts="sandbox",
     ),
     Setting(

@@ -71,6 +71,7 @@ from .values import (
     Reader,
     canonical,
     key_flaw,
+    packages_flaw,
     secret_flaw,
     show,
     unencrypted,
@@ -388,7 +389,7 @@ class Checker(Reader):
     def _release(self) -> None:
         """Read which Hermes is wanted, and what is known of it and accepted."""
         settings = self.settings
-        version = self.text("hermes_version", "hermes-version").strip()
+        version = self.text("hermes_version", "hermes-version")
         if version and not VERSION.fullmatch(version):
             self.problem(
                 "hermes_version",
@@ -399,6 +400,7 @@ class Checker(Reader):
         else:
             settings.version = version
         self._source()
+        self._packages()
         settings.accept_advisories = self.texts(
             "hermes_accept_advisories", ADVISORY.fullmatch, "the id of an advisory"
         )
@@ -426,6 +428,17 @@ class Checker(Reader):
             )
             return
         self.settings.source = {name: str(told[name]).strip() for name in sorted(told)}
+
+    def _packages(self) -> None:
+        """Read what is to be there beside Hermes; each has to be pinned."""
+        found: dict[str, list[str]] = {}
+        for where, given in self.mapping("hermes_packages").items():
+            flaw = packages_flaw(where, given)
+            if flaw:
+                self.problem("hermes_packages", *flaw, "packages")
+            elif given:
+                found[where] = sorted(given)
+        self.settings.packages = dict(sorted(found.items()))
 
     def _access(self) -> None:
         """Read Cloudflare Access; it takes a team and at least one audience."""

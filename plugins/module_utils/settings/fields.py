@@ -35,6 +35,7 @@ class Fields:
     state_dir: str = ".hermes"
     default_model: str = "rehearsal/rehearsal"
     features: list[str] = field(default_factory=list)
+    packages: dict[str, list[str]] = field(default_factory=dict)
     version: str = ""
     source: dict[str, str] = field(default_factory=dict)
     accept_advisories: list[str] = field(default_factory=list)

@@ -255,6 +255,18 @@ class Names(Kind):
 
 
 @dataclass(frozen=True)
+class Lists(Kind):
+    """A mapping of names to lists of texts."""
+
+    python: ClassVar[str] = "dict[str, list[str]]"
+
+    @property
+    def default(self) -> dict[str, list[str]]:
+        """The value without a word."""
+        return {}
+
+
+@dataclass(frozen=True)
 class Secret(Kind):
     """What is never shown, and is in no field. of_worker: name of the Worker's secret; empty for none."""
 

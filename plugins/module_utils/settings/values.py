@@ -48,6 +48,17 @@ SOURCES: tuple[dict[str, re.Pattern[str]], ...] = (
 VERSION = re.compile(
     r"\d{1,9}(\.\d{1,9}){1,5}((a|b|rc|\.post|\.dev)\d{1,9})*(\+[a-z0-9]+(\.[a-z0-9]+)*)?", re.ASCII
 )
+PACKAGES = {
+    "python": (
+        re.compile(
+            r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?(?:\[[A-Za-z0-9]+(?:[,._-][A-Za-z0-9]+)*\])?==[0-9][\w.+!]*",
+            re.ASCII,
+        ),
+        "pandas==2.2.3",
+    ),
+    "debian": (re.compile(r"[a-z0-9][a-z0-9+.-]+=[0-9][A-Za-z0-9.+~:-]*"), "jq=1.6-2.1+deb12u3"),
+}
+"""Where further packages may come from: what one pinned looks like there, and an example."""
 ADVISORY = re.compile(r"[A-Za-z][\w-]{2,40}", re.ASCII)
 ACCOUNT_ID = re.compile(r"[0-9a-f]{32}")
 # Labels of letters, digits and inner dashes; at least two of them.
@@ -58,6 +69,27 @@ SIZE = re.compile(r"[1-9][0-9]{0,8}|(100|[1-9]?[0-9])%")
 DURATION = re.compile(r"(\d{1,6})\s*(s|m|h)")
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+def packages_flaw(origin: object, given: object) -> tuple[str, str] | None:
+    """Return what is wrong with packages of one origin and what to do about it, in words; None when nothing is."""
+    if origin not in PACKAGES:
+        words = " and ".join(PACKAGES)
+        return f"{show(origin)} is nowhere that packages come from.", f"there are {words}."
+    pinned, example = PACKAGES[str(origin)]
+    remedy = f"write {origin}: [{example}]."
+    if not isinstance(given, list):
+        return f"{origin} is not a list.", remedy
+    for one in given:
+        if not pinned.fullmatch(str(one)):
+            return f"{origin}: {show(one)} is not pinned to one version.", remedy
+    names = [re.sub(r"[-_.]+", "-", re.split(r"[=\[]", one)[0].lower()) for one in given]
+    for name in names:
+        if name == "hermes-agent":
+            return f"{origin}: {name} is Hermes itself.", "name its version in hermes_version."
+        if names.count(name) > 1:
+            return f"{origin}: {name} is named twice.", "leave one of the two."
+    return None
 
 
 def secret_flaw(value: Any) -> str:

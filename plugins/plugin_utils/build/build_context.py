@@ -89,6 +89,7 @@ def prepare(
     lock: str | None = None,
     features: Sequence[str] = DEFAULT_FEATURES,
     wheels: Path | None = None,
+    further: debian.Lock | None = None,
 ) -> str:
     """Make the build folder `target_dir` and return the digest of its sources.
 
@@ -99,11 +100,12 @@ def prepare(
     lock: the packages with their hashes; by default those of Hermes without features.
     features: whose programs of Debian the image holds.
     wheels: a folder with such as are in no registry.
+    further: packages of Debian besides.
 
     Raises BuildContextError when a source is missing or the packages cannot be installed.
     """
     lock = lock_text(container_dir, DEFAULT_FEATURES) if lock is None else lock
-    digest = source_digest(container_dir, python_version, lock, features)
+    digest = source_digest(container_dir, python_version, lock, features, further)
     if target_dir.exists():
         shutil.rmtree(target_dir)
     target_dir.mkdir(parents=True)
@@ -118,7 +120,7 @@ def prepare(
     _drop_installer_notes(target_dir / PACKAGES)
     trim_node(target_dir / PACKAGES)
     lay_sqlite(target_dir / PACKAGES, container_dir, target_dir / SQLITE)
-    _lay_debian(container_dir, features, target_dir / debian.FOLDER)
+    _lay_debian(container_dir, features, target_dir / debian.FOLDER, further)
     _settle(target_dir)
     return digest
 
@@ -128,17 +130,18 @@ def source_digest(
     python_version: str,
     lock: str | None = None,
     features: Sequence[str] = DEFAULT_FEATURES,
+    further: debian.Lock | None = None,
 ) -> str:
     """Return the digest that `prepare` would, from the sources alone: nothing is built or fetched.
 
-    lock, features: as for `prepare`.
+    lock, features, further: as for `prepare`.
 
     Raises BuildContextError when a source is missing.
     """
     total = hashlib.sha256(f"{FORMAT}\0{python_version}\0{PLATFORM}\n".encode())
     lock = lock_text(container_dir, DEFAULT_FEATURES) if lock is None else lock
     total.update(lock.encode())
-    total.update(debian.text(container_dir, features).encode())
+    total.update(debian.text(container_dir, features, further).encode())
     for path in sources(container_dir):
         content = hashlib.sha256(_unix_text(path)).hexdigest()
         total.update(f"{path.relative_to(container_dir).as_posix()}\0{content}\n".encode())
@@ -228,9 +231,11 @@ def _install_packages(
         raise failure
 
 
-def _lay_debian(container_dir: Path, features: Sequence[str], folder: Path) -> None:
+def _lay_debian(
+    container_dir: Path, features: Sequence[str], folder: Path, further: debian.Lock | None
+) -> None:
     try:
-        debian.lay(container_dir, features, folder)
+        debian.lay(container_dir, features, folder, further=further)
     except debian.DebianError as error:
         failure = BuildContextError("The packages of Debian could not be had.")
         failure.tool, failure.detail = "Debian's mirror", [str(error)]

@@ -1,7 +1,7 @@
 # Copyright: hermes.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Debian's packages for the image: fetched and unpacked by the controller, from a lock with their hashes.
+"""Debian's packages for the image: fetched and unpacked by the controller, from locks with their hashes.
 
 A package is two tar archives in an ar archive. What is laid here are the files of the second one; nothing of the
 first, its scripts, is run. What only people read is left out, but for the licences.
@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import tarfile
 import urllib.error
 from collections.abc import Callable, Iterator, Sequence
@@ -47,50 +48,87 @@ MOVED = ("bin", "sbin", "lib", "lib64")
 """Folders that are links into /usr on every Debian since 12."""
 
 Fetch = Callable[[str], bytes]
+Locked = dict[str, Any]
+"""A package: its archive, its path there, its sha256 and its size."""
+Lock = dict[str, Any]
+"""Packages by name, and the day on which all of them were in Debian."""
 
 
 class DebianError(Exception):
     """A package could not be had; in the words of an installer."""
 
 
-def text(container_dir: Path, features: Sequence[str]) -> str:
-    """Return what is locked for these features, whatever their order; empty when they need nothing of Debian."""
-    lock = json.loads((container_dir / LOCK).read_text(encoding="utf-8"))
-    names = _names(lock, features)
-    return "".join(f"{name} {lock['packages'][name]['sha256']}\n" for name in names)
+def read_lock(container_dir: Path) -> Lock:
+    """Return what the collection itself has locked."""
+    lock: Lock = json.loads((container_dir / LOCK).read_text(encoding="utf-8"))
+    return lock
 
 
-def _names(lock: dict[str, Any], features: Sequence[str]) -> list[str]:
-    return sorted({name for feature in features for name in lock["parts"].get(feature, [])})
+def text(container_dir: Path, features: Sequence[str], further: Lock | None = None) -> str:
+    """Return what is locked for these features, whatever their order; empty when nothing of Debian is needed.
+
+    further: a lock of packages besides.
+    """
+    chosen = _chosen(container_dir, features, further)
+    return "".join(f"{name} {one['sha256']}\n" for name, (one, _snapshot) in chosen.items())
+
+
+def _chosen(
+    container_dir: Path, features: Sequence[str], further: Lock | None
+) -> dict[str, tuple[Locked, str]]:
+    """Return each package and the day of its lock, by name."""
+    ours = read_lock(container_dir)
+    names = {name for feature in features for name in ours["parts"].get(feature, [])}
+    found = {name: (ours["packages"][name], ours["snapshot"]) for name in names}
+    if further:
+        found |= {name: (one, further["snapshot"]) for name, one in further["packages"].items()}
+    return dict(sorted(found.items()))
 
 
 def lay(
-    container_dir: Path, features: Sequence[str], folder: Path, fetch: Fetch | None = None
+    container_dir: Path,
+    features: Sequence[str],
+    folder: Path,
+    fetch: Fetch | None = None,
+    further: Lock | None = None,
 ) -> None:
-    """Fetch and unpack what the features need into a folder, which is made. Raises DebianError."""
+    """Fetch and unpack what is needed into a folder, which is made. further: as for text. Raises DebianError."""
     folder.mkdir(parents=True)
-    lock = json.loads((container_dir / LOCK).read_text(encoding="utf-8"))
-    for name in _names(lock, features):
-        package = lock["packages"][name]
-        unpack(_fetched(package, lock["snapshot"], fetch or _fetch), folder)
+    for package, snapshot in _chosen(container_dir, features, further).values():
+        path = package["path"]
+        content = fetched(package["archive"], package["sha256"], snapshot, path, path, fetch)
+        unpack(content, folder)
 
 
-def _fetched(package: dict[str, Any], snapshot: str, fetch: Fetch) -> bytes:
-    """Return a package as it was locked, from the mirror, or where all versions are kept."""
-    archive, path = package["archive"], package["path"]
-    addresses = [
-        f"{base}/{path}" for base in (*_mirrors(archive), f"{ARCHIVED}/{archive}/{snapshot}")
-    ]
+def installed(name: str) -> bool:
+    """Tell whether this machine is a Debian that has a package, in whatever version."""
+    command = ["dpkg-query", "--show", "--showformat", "${db:Status-Status}", name]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return False
+    return done.stdout.startswith("installed")
+
+
+def fetched(
+    archive: str, sha256: str, snapshot: str, path: str, archived: str, fetch: Fetch | None = None
+) -> bytes:
+    """Return a file as it was locked, from the mirror, or where all versions are kept. Raises DebianError.
+
+    path: on a mirror; archived: where all versions are.
+    """
+    addresses = [f"{base}/{path}" for base in _mirrors(archive)]
+    addresses.append(f"{ARCHIVED}/{archive}/{snapshot}/{archived}")
     for address in addresses:
         try:
-            content = fetch(address)
+            content = (fetch or _fetch)(address)
         except urllib.error.HTTPError as error:
             if error.code == 404 and address != addresses[-1]:
                 continue
             raise DebianError(f"HTTP error {error.code} for {address}") from error
         except OSError as error:
             raise DebianError(f"Could not connect: {address}: {error}") from error
-        if hashlib.sha256(content).hexdigest() != package["sha256"]:
+        if hashlib.sha256(content).hexdigest() != sha256:
             raise DebianError(f"Hash mismatch for {address}")
         return content
     raise AssertionError("the last address answers or raises")

@@ -1,7 +1,7 @@
 # Copyright: hermes.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which Hermes a deployment gets, when it is not the one that the collection pins.
+"""Which Hermes a deployment gets, when it is not the one that the collection pins, or has further packages.
 
 What was found once is kept beside the deployments and taken again ever after: a deploy that follows
 installs the same packages, byte for byte, and a plan has shown exactly those.
@@ -23,7 +23,7 @@ from ...module_utils.settings.features import FEATURES
 from ...module_utils.settings.settings import Settings
 from ..state.disk import disk_card, write_private
 from ..state.folder import StateFolder
-from . import advisories, build_context, installer, origins
+from . import advisories, build_context, debian, debian_index, installer, origins
 
 FORMAT = "1"
 """Raised when the same words would find something else than before."""
@@ -38,12 +38,14 @@ LACKS = "lacks.json"
 OLDEST_PYTHON = "3.11"
 # What uv says of a version that no registry has, and of one whose parts cannot be had together.
 NO_VERSION = re.compile(rf"no version of {PACKAGE}|{PACKAGE}(?:\[[^\]]*\])? was not found")
+NO_PACKAGE = re.compile(r"no version of (\S+==\S+)|Because (\S+) was not found in")
+NO_WHEEL = re.compile(r"Because (\S+==\S+) has no (?:usable )?wheels")
 NO_SOLUTION = re.compile(r"No solution found")
 
 
 @dataclass(frozen=True)
 class Release:
-    """A Hermes that the collection does not pin."""
+    """A Hermes that the collection does not pin, or one with further packages."""
 
     version: str
     lock: str
@@ -54,6 +56,10 @@ class Release:
     """Where this is kept."""
     origin: str = ""
     """How its source was named; empty for one of the registry."""
+    asked_by: str = "hermes_version"
+    """The variable that asked for it, where no source was named."""
+    debian: debian.Lock | None = None
+    """Further packages of Debian."""
 
     @property
     def wheels(self) -> Path | None:
@@ -75,8 +81,10 @@ class Release:
     @property
     def words(self) -> str:
         """How it was come by, for the plan."""
-        count = len(LOCKED.findall(self.lock))
-        return f"{self.origin or 'hermes_version'}: resolved {self.found}, {count} packages"
+        count = f"{len(LOCKED.findall(self.lock))} packages"
+        if self.debian:
+            count += f" and {len(self.debian['packages'])} of Debian"
+        return f"{self.origin or self.asked_by}: resolved {self.found}, {count}"
 
 
 class Releases:
@@ -101,7 +109,7 @@ class Releases:
         found = self._read(self._folder(settings))
         if found is None:
             raise Card.of(
-                "hermes_version",
+                self._asked_by(settings),
                 f"what {self._label(settings)} is made of is not kept in the state folder any more.",
                 "run it again: it is resolved anew.",
                 "hermes-version",
@@ -116,7 +124,7 @@ class Releases:
         folder = self._folder(settings)
         kept = self._read(folder) if self._asks(settings) else None
         if kept or not settings.source:
-            self._judge(kept.version if kept else settings.version or self.pinned, settings)
+            self._judge(kept.version if kept else self._version(settings), settings)
         if kept or not self._asks(settings):
             return
         label = self._label(settings)
@@ -124,10 +132,13 @@ class Releases:
             self.deployment.create_shared()
             with installer.installing(folder, label, self.progress) as needed:
                 if needed:
-                    version = settings.version
+                    version = self._version(settings)
                     if settings.source:
                         version = self._version_of_source(settings, folder, find)
-                    done = installer.timed(self.progress, f"resolving Hermes {version}")
+                    what = "its further packages" if settings.packages else f"Hermes {version}"
+                    if settings.packages and self._another(settings):
+                        what = f"Hermes {version} and {what}"
+                    done = installer.timed(self.progress, f"resolving {what}")
                     self._resolve(settings, version, folder)
                     done()
         except OSError as error:
@@ -151,21 +162,39 @@ class Releases:
                 "hermes-source",
             )
         found = advisories.problems(
-            self.container, version, settings.accept_advisories, pinned=not self._asks(settings)
+            self.container, version, settings.accept_advisories, pinned=not self._another(settings)
         )
         if found:
             raise Card(found)
 
-    @staticmethod
-    def _label(settings: Settings) -> str:
-        return "the Hermes of hermes_source" if settings.source else f"Hermes {settings.version}"
+    def _label(self, settings: Settings) -> str:
+        if settings.source:
+            return "the Hermes of hermes_source"
+        return f"Hermes {self._version(settings)}"
 
-    def _asks(self, settings: Settings) -> bool:
+    def _version(self, settings: Settings) -> str:
+        return settings.version or self.pinned
+
+    def _another(self, settings: Settings) -> bool:
+        """Tell whether it is another Hermes than the pinned one."""
         return bool(settings.source) or settings.version not in ("", self.pinned)
 
+    def _asks(self, settings: Settings) -> bool:
+        return self._another(settings) or any(further(settings).values())
+
+    def _asked_by(self, settings: Settings) -> str:
+        return "hermes_version" if self._another(settings) else "hermes_packages"
+
     def _folder(self, settings: Settings) -> Path:
-        version = origins.identity(settings.source) if settings.source else settings.version
+        version = origins.identity(settings.source) if settings.source else self._version(settings)
         words = [FORMAT, *self._requirements(version, settings.features)]
+        besides = further(settings)
+        words += besides["python"]
+        if besides["debian"]:
+            words += [*besides["debian"], *debian_index.identity(self.container)]
+        if not self._another(settings):
+            # What the collection pins may be mended by its next release, and then is so here, too.
+            words.append(build_context.lock_text(self.container, settings.features))
         key = hashlib.sha256("\0".join(words).encode()).hexdigest()[:LENGTH]
         return self.deployment.runtime / f"release-{key}"
 
@@ -182,7 +211,16 @@ class Releases:
             return None
         record = json.loads((folder / installer.COMPLETE).read_text(encoding="utf-8"))
         lock = (folder / build_context.LOCK).read_text(encoding="utf-8")
-        return Release(record["version"], lock, record["found"], folder, record.get("origin", ""))
+        besides = folder / debian.LOCK
+        return Release(
+            record["version"],
+            lock,
+            record["found"],
+            folder,
+            record.get("origin", ""),
+            record.get("asked_by", "hermes_version"),
+            json.loads(besides.read_text(encoding="utf-8")) if besides.exists() else None,
+        )
 
     @staticmethod
     def _uv(what: str) -> str:
@@ -197,29 +235,60 @@ class Releases:
         return uv
 
     def _resolve(self, settings: Settings, version: str, folder: Path) -> None:
-        """Write the lock. What we pin is preferred, so that as little as possible differs from what was tested."""
-        uv = self._uv(f"Hermes {version}")
+        """Write what was asked for into the folder, with all hashes. Raises a Card."""
+        besides = further(settings)
+        if besides["debian"]:
+            self._lock_programs(besides["debian"], folder)
+        lock = folder / build_context.LOCK
+        record = {"version": version, "asked_by": self._asked_by(settings)}
+        if self._another(settings) or besides["python"]:
+            self._lock(settings, version, folder)
+        else:
+            text = build_context.lock_text(self.container, settings.features)
+            lock.write_text(text, encoding="utf-8")
+        if settings.source:
+            self._hold_to_the_wheel(lock, folder)
+            record["origin"] = origins.words(settings.source)
+        today = datetime.now(tz=UTC).date().isoformat()
+        installer.finish(folder, record | {"found": today})
+
+    def _lock_programs(self, wanted: Sequence[str], folder: Path) -> None:
+        """Write the lock of further packages of Debian."""
+        label = "hermes_packages.debian"
+        try:
+            found = debian_index.resolve(self.container, wanted)
+        except debian_index.NotInDebian as error:
+            remedy = "name what there is; packages.debian.org lists it."
+            raise Card.of(label, f"{error}.", remedy, "packages") from error
+        except debian.DebianError as error:
+            raise installer.installer_card(label, "Debian's mirror", 1, str(error)) from error
+        (folder / debian.LOCK).write_text(json.dumps(found), encoding="utf-8")
+
+    def _lock(self, settings: Settings, version: str, folder: Path) -> None:
+        """Write the lock of Hermes with what it has besides.
+
+        What we pin is preferred, so that as little as possible differs from what was tested.
+        """
+        uv = self._uv(self._label(settings))
         lock, wanted = folder / build_context.LOCK, folder / "requirements.in"
         ours = build_context.FEATURES_LOCK if settings.features else build_context.LOCK
         lock.write_bytes((self.container / ours).read_bytes())
-        requirements = self._requirements(version, settings.features)
+        python = further(settings)["python"]
+        requirements = [*self._requirements(version, settings.features), *python]
         wanted.write_text("\n".join(requirements) + "\n", encoding="utf-8")
         command = [uv, "pip", "compile", "--quiet", "--universal", "--generate-hashes"]
         command += ["--python-version", OLDEST_PYTHON, "--no-annotate", "--no-header"]
         command += ["--no-emit-index-url"]
         if settings.source:
             command += ["--find-links", str(folder)]
+        if python:
+            # Nothing of them is built or run before it is in the sandbox.
+            command += ["--only-binary", ":all:"]
         command += ["--output-file", str(lock), str(wanted)]
         env = installer.installer_environment()
         done = installer.captured(command, env)
         if done.returncode != 0:
-            raise self._cannot(version, done.returncode, done.stdout, env)
-        record = {"version": version}
-        if settings.source:
-            self._hold_to_the_wheel(lock, folder)
-            record["origin"] = origins.words(settings.source)
-        today = datetime.now(tz=UTC).date().isoformat()
-        installer.finish(folder, record | {"found": today})
+            raise self._cannot(settings, version, done.returncode, done.stdout, env)
 
     @staticmethod
     def _hold_to_the_wheel(lock: Path, folder: Path) -> None:
@@ -231,21 +300,36 @@ class Releases:
             LOCKED_HERMES.sub(lambda found: f"{found[1]} \\\n{mine}", text), encoding="utf-8"
         )
 
-    def _cannot(self, version: str, code: int, output: str, env: dict[str, str]) -> Card:
-        """Return the card for a release that cannot be resolved."""
+    def _cannot(
+        self, settings: Settings, version: str, code: int, output: str, env: dict[str, str]
+    ) -> Card:
+        """Return the card for what cannot be resolved."""
         words = " ".join(output.split())
-        if installer.REFUSED.search(output) or installer.NETWORK.search(output):
+        unreached = installer.REFUSED.search(output) or installer.NETWORK.search(output)
+        if unreached or not NO_SOLUTION.search(words):
             return installer.installer_card(f"Hermes {version}", "uv", code, output, None, env)
-        if NO_VERSION.search(words):
-            sentence = f"no registry that is asked here has Hermes {version}."
-        elif NO_SOLUTION.search(words):
+        detail = installer.telling_lines(output)
+        python = further(settings)["python"]
+        if not python or NO_VERSION.search(words):
             sentence = f"the parts of Hermes {version} cannot be had together."
-        else:
-            return installer.installer_card(f"Hermes {version}", "uv", code, output, None, env)
-        return Card.of(
-            "hermes_version",
-            sentence,
-            f"name a version that there is, or leave hermes_version out for the pinned {self.pinned}.",
-            "hermes-version",
-            detail=installer.telling_lines(output),
-        )
+            if NO_VERSION.search(words):
+                sentence = f"no registry that is asked here has Hermes {version}."
+            remedy = f"name a version that there is, or leave hermes_version out for the pinned {self.pinned}."
+            return Card.of("hermes_version", sentence, remedy, "hermes-version", detail=detail)
+        sentence = f"Hermes {version} and {', '.join(python)} cannot be had together."
+        if found := NO_WHEEL.search(words):
+            sentence = f"{found[1]} has no wheel, and nothing is built here."
+        elif found := NO_PACKAGE.search(words):
+            sentence = f"no registry that is asked here has {found[1] or found[2]}."
+        remedy = "name a version that there is and that Hermes can be with."
+        return Card.of("hermes_packages.python", sentence, remedy, "packages", detail=detail)
+
+
+def further(settings: Settings) -> dict[str, list[str]]:
+    """Return the packages that a deployment has besides, by where they come from.
+
+    Debian's are for an image: a process of this machine has what the machine has.
+    """
+    found = settings.packages
+    programs = [] if settings.engine == "process" else found.get("debian", [])
+    return {"python": found.get("python", []), "debian": programs}

@@ -34,7 +34,7 @@ class Sources:
     ) -> None:
         """root: the collection's folder, by default the one that this file is in; features: what Hermes has besides.
 
-        release: another Hermes than the one that is pinned.
+        release: another Hermes than the one that is pinned, or one with further packages.
         """
         self.features = features
         self.release = release
@@ -76,7 +76,10 @@ class Sources:
 
     def container_image(self, base: str) -> str:
         """Return the digest of the image for containers. base: the image it is built upon, empty for the default."""
-        sources = build_context.source_digest(self.container, "", self.lock_text, self.features)
+        further = self.release.debian if self.release else None
+        sources = build_context.source_digest(
+            self.container, "", self.lock_text, self.features, further
+        )
         return digest_of(self.root, [], sources, base)
 
     def image_for(self, settings: Settings) -> str:

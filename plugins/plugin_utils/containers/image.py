@@ -180,6 +180,7 @@ class ContainerImage(Containers):
                 "tools",
             )
         done = installer.timed(self.progress, f"installing Hermes {self.sources.hermes_version}")
+        release = self.sources.release
         try:
             build_context.prepare(
                 self.sources.container,
@@ -188,7 +189,8 @@ class ContainerImage(Containers):
                 [uv],
                 self.sources.lock_text,
                 self.sources.features,
-                self.sources.release.wheels if self.sources.release else None,
+                release.wheels if release else None,
+                release.debian if release else None,
             )
         except build_context.BuildContextError as error:
             raise installer.installer_card(

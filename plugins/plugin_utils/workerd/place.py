@@ -19,6 +19,7 @@ from ...module_utils.settings.catalogue import (
 from ...module_utils.settings.features import FEATURES
 from ...module_utils.settings.settings import Settings
 from ...module_utils.worker_client import WorkerClient
+from ..build import debian
 from ..build.runtime import Runtime
 from ..containers.engine import ContainerEngine
 from ..controller import Controller
@@ -121,7 +122,7 @@ class WorkerdPlace(Controller):
         ]
 
     def _programs(self) -> list[Problem]:
-        """Return a problem for each feature whose programs only an image brings along, and this machine has not."""
+        """Return a problem for each program that only an image brings along, and this machine has not."""
         if self.containers:
             return []
         return [
@@ -135,6 +136,15 @@ class WorkerdPlace(Controller):
             if feature.name in self.settings.features
             for program in feature.programs
             if shutil.which(program) is None
+        ] + [
+            Problem(
+                "hermes_packages.debian",
+                f"{name} is not on this machine, and Hermes would be a process of it.",
+                f"install {name}, or set hermes_engine: docker, whose image gets it.",
+                "programs",
+            )
+            for name in (one.split("=")[0] for one in self.settings.packages.get("debian", ()))
+            if shutil.which(name) is None and not debian.installed(name)
         ]
 
     def _ports(self) -> list[Problem]:

@@ -75,6 +75,7 @@ GOOD: dict[str, list[str]] = {
     "hermes_verify": ["full"],
     "hermes_docker_socket": ["unix:/var/run/docker.sock", "/run/podman/podman.sock"],
     "hermes_features": ["[]", "[search]", "[web, mcp]"],
+    "hermes_packages": ["{}", "{python: [], debian: []}"],
     "hermes_version": ["'0.19.0'", "''"],
     "hermes_source": ["{}"],
     "hermes_browser_url": [f"wss://browser.example/?token={CANARY}"],

@@ -63,3 +63,23 @@ def test_a_program_that_an_image_would_bring_is_looked_for_where_there_is_none(
     (tmp_path / "git").write_text("#!/bin/sh\n")
     (tmp_path / "git").chmod(0o755)
     assert made._programs() == []
+
+
+def test_a_package_of_debian_is_looked_for_on_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = object.__new__(WorkerdPlace)
+    packages = {"debian": ["jq=1.6-2", "libjq1=1.6-2"], "python": ["pandas==2.2.3"]}
+    made.settings, made.containers = Settings(packages=packages), None
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name, text in (("jq", ""), ("dpkg-query", 'echo "installed of $4" | grep -v libjq1')):
+        (tmp_path / name).write_text(f"#!/bin/sh\nPATH=/usr/bin:/bin\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    (problem,) = made._programs()
+    assert problem.subject == "hermes_packages.debian"
+    assert "libjq1 is not on this machine" in problem.sentence
+    (tmp_path / "dpkg-query").write_text('#!/bin/sh\necho "installed"\n')
+    assert made._programs() == []
+    (tmp_path / "dpkg-query").unlink()
+    (tmp_path / "jq").unlink()
+    assert len(made._programs()) == 2

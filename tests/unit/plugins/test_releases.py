@@ -17,6 +17,8 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.build import (
     advisories,
     build_context,
     conformance,
+    debian,
+    debian_index,
     installer,
     origins,
     releases,
@@ -37,6 +39,7 @@ NO_NETWORK = (
 
 
 CAPTURED = installer.captured
+LOCKED_PROGRAM = {"archive": "debian", "path": "pool/jq.deb", "sha256": "ab", "size": 1}
 
 
 class Resolver:
@@ -377,3 +380,120 @@ def test_what_signs_an_address_is_shown_nowhere(
     assert "any.whl is not what the inventory says" in another
     words = origins.words({"file": place, "sha256": "0" * 64})
     assert "canary" not in unreachable + another + words
+
+
+def with_packages(
+    python: tuple[str, ...] = (),
+    programs: tuple[str, ...] = (),
+    engine: str = "docker",
+    **more: str,
+) -> Settings:
+    packages = {"python": [*python], "debian": [*programs]}
+    return Settings(engine=engine, packages=packages, accept_advisories=[], **more)
+
+
+@pytest.fixture
+def index(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Stands for Debian's indexes; what was asked of them."""
+    asked: list[list[str]] = []
+
+    def resolve(_container: Path, wanted: list[str]) -> debian.Lock:
+        asked.append([*wanted])
+        if wanted == ["jq=0"]:
+            raise debian_index.NotInDebian("jq=0 is not to be had: in Debian bookworm jq is 1.6-2")
+        if wanted == ["jq=9"]:
+            raise debian.DebianError("Could not connect: https://x.example/y: timed out")
+        return {"snapshot": "20260101T000000Z", "packages": {"jq": LOCKED_PROGRAM}}
+
+    monkeypatch.setattr(debian_index, "resolve", resolve)
+    return asked
+
+
+def test_further_packages_are_found_once_and_stay_with_the_pinned_hermes(
+    here: releases.Releases, resolver: Resolver, index: list[list[str]]
+) -> None:
+    settings = with_packages(("a==1", "b==2"), ("jq=1.6-2",))
+    here.find(settings, Path)
+    first = here.kept(settings)
+    here.find(settings, Path)
+    assert first == here.kept(settings)
+    assert len(resolver.asked) == len(index) == 1
+    assert resolver.asked[0].endswith("\na==1\nb==2\n")
+    assert f"hermes-agent[anthropic]=={PINNED}\n" in resolver.asked[0]
+    assert first is not None and first.version == PINNED
+    words = f"hermes_packages: resolved {first.found}, 2 packages and 1 of Debian"
+    assert first.words == words
+    others = [with_packages(("a==1",)), with_packages((), ("jq=1.6-2",)), Settings()]
+    images = set()
+    for one in (settings, *others):
+        here.find(one, Path)
+        sources = Sources(release=here.kept(one))
+        images |= {sources.container_image(""), sources.image}
+    # Programs are none of a process', and the resolver here finds the same for all packages.
+    assert len(images) == 4 + 2
+    assert Sources(release=here.kept(others[1])).lock_text == Sources().lock_text
+
+
+def test_what_is_only_of_debian_resolves_nothing_of_python(
+    here: releases.Releases, resolver: Resolver, index: list[list[str]]
+) -> None:
+    here.find(with_packages((), ("jq=1.6-2",)), Path)
+    assert index == [["jq=1.6-2"]] and resolver.asked == []
+    here.find(with_packages((), ("jq=1.6-2",), engine="process"), Path)
+    assert here.kept(with_packages((), ("jq=1.6-2",), engine="process")) is None
+    assert len(index) == 1, "a process has what its machine has"
+
+
+def test_packages_of_python_come_as_wheels(
+    here: releases.Releases, resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+
+    def captured(command: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        return resolver(command, env)
+
+    monkeypatch.setattr(installer, "captured", captured)
+    here.find(with_packages(("a==1",)), Path)
+    assert commands[0][commands[0].index("--only-binary") + 1] == ":all:"
+
+
+# What uv prints.
+SOLVING = "error: No solution found when resolving dependencies\n  cause: Because "
+
+
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [
+        ("there is no version of a==1 and you", "no registry that is asked here has a==1."),
+        ("a was not found in the package registry", "no registry that is asked here has a."),
+        ("a==1 has no usable wheels and you", "a==1 has no wheel, and nothing is built here."),
+        ("b depends on c>2", f"Hermes {PINNED} and a==1 cannot be had together."),
+    ],
+)
+def test_packages_that_cannot_be_had_are_one_card(
+    here: releases.Releases, resolver: Resolver, failure: str, said: str
+) -> None:
+    resolver.failure = f"{SOLVING}{failure} require it."
+    told = refusal(here, with_packages(("a==1",)))
+    assert told.splitlines()[0] == f"hermes_packages.python: {said}"
+    assert "\nNothing was changed.\n" in told
+
+
+def test_programs_that_cannot_be_had_are_one_card(
+    here: releases.Releases, resolver: Resolver, index: list[list[str]]
+) -> None:
+    told = refusal(here, with_packages((), ("jq=0",)))
+    assert "hermes_packages.debian: jq=0 is not to be had" in told and "jq is 1.6-2." in told
+    assert "registry not reachable" in refusal(here, with_packages((), ("jq=9",)))
+    with pytest.raises(Card, match="not kept"):
+        here.kept(with_packages((), ("jq=0",)))
+
+
+def test_a_release_that_mends_a_pinned_package_mends_it_beside_others(
+    here: releases.Releases, resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here.find(with_packages(("a==1",)), Path)
+    monkeypatch.setattr(build_context, "lock_text", lambda *_: "mended==2\n")
+    here.find(with_packages(("a==1",)), Path)
+    assert len(resolver.asked) == 2

@@ -131,7 +131,7 @@ CONTROLLERS = {
     *("verify", "token_vault_file", "token_command", "host", "account_id", "api_base_url"),
     *("deployments", "after_reboot", "accept_advisories"),
     # What is resolved of these is part of the sources.
-    *("version", "source"),
+    *("version", "source", "packages"),
     # These stand in what the Worker is told of its channels too.
     "channel_apis",
     *("route_mode", "take_over_hostname", "uploader", "check_provider_key", "prune_images"),

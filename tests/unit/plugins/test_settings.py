@@ -597,6 +597,42 @@ def test_a_source_of_hermes_is_a_file_or_a_commit() -> None:
         assert (checker.problems, checker.settings.source) == ([], source)
 
 
+@pytest.mark.parametrize(
+    "packages",
+    [
+        {"python": ["pandas"]},
+        {"python": ["pandas>=2"]},
+        {"python": ["pandas==2.*"]},
+        {"python": ["pandas==2 ; python_version < '3'"]},
+        {"python": ["x @ https://me:canary-1@a.example/x.whl"]},
+        {"python": ["-r x==1"]},
+        {"python": "pandas==2.2.3"},
+        {"python": [2]},
+        {"python": ["a.b==1", "A-b==2"]},
+        {"python": ["hermes_agent==0.20.0"]},
+        {"debian": ["jq"]},
+        {"debian": ["jq=*"]},
+        {"debian": ["jq/sid=1"]},
+        {"npm": ["left-pad@1.0.0"]},
+    ],
+)
+def test_what_names_no_pinned_package_is_refused(packages: object) -> None:
+    checker = check(hermes_packages=packages)
+    assert subjects(checker) == ["hermes_packages"]
+    assert checker.settings.packages == {} and "canary" not in checker.problems[0].sentence
+
+
+def test_pinned_packages_are_the_same_in_whatever_order() -> None:
+    packages = {"debian": ["jq=1.6-2.1+deb12u2"], "python": ["b[x,y]==1.0rc1", "A==1!2.3+mine"]}
+    checker = check(hermes_packages=packages)
+    assert checker.problems == []
+    assert [*checker.settings.packages.items()] == [
+        ("debian", packages["debian"]),
+        ("python", sorted(packages["python"])),
+    ]
+    assert check(hermes_packages={"python": []}).settings.packages == {}
+
+
 def test_a_browser_is_named_by_an_address_and_brings_what_speaks_to_it() -> None:
     url = "wss://a.example/?token=canary"
     checker = check(**DOCKER, hermes_browser_url=url)

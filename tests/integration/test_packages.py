@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Further packages beside Hermes: found once, there in a turn, and shared by who asks for the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from plays import Deployment
+
+PACKAGES = ["humanize==4.9.0", "more-itertools==10.5.0"]
+
+
+def test_packages_are_found_once_and_are_there_in_a_turn(
+    make_deployment: Callable[..., Deployment],
+) -> None:
+    deployment = make_deployment(
+        "packages",
+        hermes_provider="rehearsal",
+        hermes_host_tools=True,
+        hermes_packages={"python": ["humanize==0.0.99"]},
+    )
+    refused = deployment.play("deploy")
+    assert "no registry that is asked here has humanize==0.0.99" in refused.output
+    assert "Nothing was changed." in refused.output
+    assert not deployment.state.exists()
+
+    deployment.variables["hermes_packages"] = {"python": PACKAGES}
+    first = deployment.deploy()
+    assert "resolving its further packages" in first.output
+    assert ", ".join(PACKAGES) in first.output and "hermes_packages: resolved" in first.output
+    program = "import humanize, more_itertools; print(humanize.naturalsize(3e6))"
+    command = f"echo '{program}' > size.py && python3 size.py"
+    answer = deployment.chat(f"call terminal {json.dumps({'command': command})}")
+    assert "3.0 MB" in answer.said, answer.said
+
+    second = deployment.deploy()
+    assert second.changed(deployment.name) == 0
+    assert "resolving" not in second.output
+
+    images = deployment.state.parent / ".runtime" / "images"
+    before = {*images.iterdir()}
+    other = make_deployment(
+        "alike",
+        hermes_provider="rehearsal",
+        hermes_packages={"python": [*reversed(PACKAGES)]},
+    )
+    shared = other.deploy()
+    assert "resolving" not in shared.output and "installing Hermes" not in shared.output
+    assert {*images.iterdir()} == before
+
+    other.variables.pop("hermes_packages")
+    gone = other.deploy()
+    assert "Hermes in a new sandbox, because of a new image" in gone.output
+    assert deployment.chat("Hello").status == 200
