@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from appointments import ask_hermes, run_now, soon, use
 from clouds import Clouded, open_account
 from plays import Deployment, wait_until
 from test_survival import processes
@@ -58,7 +59,7 @@ def chatty(
     made = make_deployment(
         "chatty",
         hermes_channels={
-            "telegram": {"token": telegram.token, "allow": [ANN, BOB]},
+            "telegram": {"token": telegram.token, "allow": [ANN, BOB], "home": ANN},
             "hooks": HOOKS,
         },
         hermes_telegram_api_url=telegram.url,
@@ -227,6 +228,39 @@ def test_a_webhook_speaks_in_a_chat_and_a_notice_wakes_nobody(
     wait_until(lambda: nothing_waits(chatty), "the notice")
     assert [one.text for one in telegram.sent[-1:]] == ["Notice: rain"]
     assert chatty.instance_state() == "asleep"
+
+
+def test_a_job_of_a_sleeping_hermes_is_told_at_home_and_where_it_was_asked_for_once(
+    chatty: Deployment, telegram: Telegram
+) -> None:
+    telegram.await_answer(telegram.write("is there something to remember?", BOB))
+    told = {"telegram": (ANN, "The lamp wants oil."), f"telegram:{BOB}": (BOB, "The boat leaks.")}
+    for deliver, (_, errand) in told.items():
+        job = {"name": errand, "schedule": soon(), "prompt": errand, "deliver": deliver}
+        use(chatty, "cronjob", action="create", **job)
+    # It sleeps again before the platform takes what it says.
+    telegram.busy[ANN] = 3
+    assert chatty.call("POST", "/api/instance/sleep").status == 200
+    assert chatty.status()["nextWake"] is not None
+    for chat, errand in told.values():
+        telegram.await_text(errand, 180)
+        (sent,) = [one for one in telegram.sent if errand in one.text]
+        assert (sent.chat, sent.reply_to) == (chat, None)
+    assert chatty.status()["whyAwake"] == "cron"
+    assert (waiting(chatty), chatty.status()["channels"]["telegram"]["twice"]) == (0, 0)
+
+
+def test_what_hermes_sends_elsewhere_is_refused_to_it_in_words(
+    chatty: Deployment, telegram: Telegram
+) -> None:
+    assert chatty.call("POST", "/api/instance/wake").status == 200
+    spy = {"name": "spy", "schedule": "0 0 1 1 *", "prompt": "What is new?"}
+    spy["deliver"] = f"telegram:{STRANGER}"
+    made = ask_hermes(chatty, "POST", "/api/jobs", spy)["job"]["id"]
+    noted = run_now(chatty, made)
+    assert f"telegram:{STRANGER} is no chat to write to" in noted["last_delivery_error"]
+    assert [one for one in telegram.sent if one.chat == STRANGER] == []
+    ask_hermes(chatty, "DELETE", f"/api/jobs/{made}")
 
 
 def test_no_token_is_where_hermes_is(chatty: Deployment, telegram: Telegram) -> None:

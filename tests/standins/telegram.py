@@ -111,6 +111,17 @@ class Telegram:
                 return self.answers(message)[0]
         raise AssertionError(f"no answer to {message}; sent: {self.sent}, waiting: {self.waiting}")
 
+    def await_text(self, words: str, seconds: float = 60.0) -> Sent:
+        """Return the first message with some words. Raises AssertionError when there is none in time."""
+
+        def found() -> list[Sent]:
+            return [one for one in self.sent if words in one.text]
+
+        with self._changed:
+            if self._changed.wait_for(found, seconds):
+                return found()[0]
+        raise AssertionError(f"nothing says {words!r}; sent: {self.sent}, waiting: {self.waiting}")
+
     @property
     def waiting(self) -> int:
         """How many updates nobody has taken."""

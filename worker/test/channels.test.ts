@@ -3,10 +3,10 @@ import { runInDurableObject } from "cloudflare:test";
 import { describe, expect, it } from "vitest";
 import { hex } from "../src/base/digests.ts";
 import { Log, Redactor } from "../src/base/log.ts";
-import type { Incoming } from "../src/channels/channel.ts";
+import type { Incoming, OwnMessage } from "../src/channels/channel.ts";
 import { Channels } from "../src/channels/channels.ts";
 import { isGenuine, messageOf } from "../src/channels/hooks.ts";
-import { MOST, MOST_OF_ONE } from "../src/channels/inbox.ts";
+import { MOST, MOST_OF_ONE, MOST_OWN } from "../src/channels/inbox.ts";
 import { proofOf, TELEGRAM_PROOF, type TelegramUpdate } from "../src/channels/platforms/telegram.ts";
 import { hmacKey } from "../src/channels/signatures.ts";
 import type { HookSettings } from "../src/config/channels.ts";
@@ -32,6 +32,16 @@ interface Frame {
   event?: { text: string; message_id: string; source: { platform: string; chat_id: string } };
   result?: { success: boolean; message_id?: string; error?: string };
 }
+
+/** What Hermes sends on its own account. */
+const own = (text: string, more: object = {}): OwnMessage => ({
+  name: `name of ${text}`,
+  platform: "telegram",
+  chat: "77",
+  thread: null,
+  text,
+  ...more,
+});
 
 /** Hermes and the bridge beside it; each is as good as it is told to be. */
 class StandInHermes {
@@ -583,6 +593,108 @@ describe("a turn", () => {
         thread_id: "9",
         message_id: "101",
       });
+    }),
+  );
+});
+
+describe("what Hermes sends on its own account", () => {
+  it(
+    "is stored before it is told that it was sent, and sent by another life, marked where it may be twice",
+    inWorld(async (world) => {
+      world.dies = true;
+      expect(world.life().sendOwn(own("rain"))).toBe("new");
+      await settle();
+      const channels = world.life();
+      expect(channels.sendOwn(own("rain"))).toBe("known");
+      channels.resume();
+      await settle();
+      const [first, second, ...more] = world.sent.map(({ chat_id, text }) => `${chat_id} ${text}`);
+      expect([first, more]).toEqual(["77 rain", []]);
+      expect(second).toMatch(/^77 \(I do not know whether this reached you before\.\)\nrain$/);
+      expect(channels.sendOwn(own("rain"))).toBe("known");
+      expect(channels.views()["telegram"]).toMatchObject({ waiting: 0, twice: 1 });
+    }),
+  );
+
+  it(
+    "waits as long as the platform wants, and for no turn of that chat",
+    inWorld(async (world) => {
+      world.hermes.answers = null;
+      const channels = world.life();
+      await channels.receive("telegram", world.update("a long errand"));
+      await settle();
+      world.refusals.push({ error_code: 429, description: "later", parameters: { retry_after: 40 } });
+      channels.sendOwn(own("rain"));
+      await settle();
+      await world.time.pass(39_000);
+      await settle();
+      expect(world.sent).toEqual([]);
+      await world.time.pass(30_000);
+      await settle();
+      expect(world.sent.map(({ text }) => text)).toEqual(["rain"]);
+      expect(channels.views()["telegram"]).toMatchObject({ waiting: 1, twice: 0 });
+    }),
+  );
+
+  it(
+    "waits for the owner when the platform never takes it",
+    inWorld(async (world) => {
+      const channels = world.life();
+      world.refusals.push({ error_code: 403, description: "bot was blocked by the user" });
+      channels.sendOwn(own("rain"));
+      await settle();
+      expect(channels.failed()).toMatchObject([{ why: "Telegram: bot was blocked by the user" }]);
+      expect(channels.views()["telegram"]).toMatchObject({ waiting: 0, refused: 1 });
+    }),
+  );
+
+  it(
+    "goes to a home, and to chats of those who may write, and to no others",
+    inWorld(async (world) => {
+      const telegram = { token: TOKEN, allow: ["77", "-500"], home: "4000" };
+      const channels = world.life({ HERMES_CHANNELS: JSON.stringify({ telegram }) });
+      const refused = (chat: string) =>
+        expect(() => channels.sendOwn(own("rain", { chat }))).toThrow("no chat to write to");
+      for (const chat of ["4000", "77", "-500"])
+        expect(channels.sendOwn(own(`to ${chat}`, { chat }))).toBe("new");
+      refused("-600");
+      await channels.receive("telegram", world.update("/new", { chat: { id: -600, type: "group" } }));
+      expect(channels.sendOwn(own("rain", { chat: "-600" }))).toBe("new");
+      refused("666");
+      expect(() => channels.sendOwn(own("rain", { platform: "sms" }))).toThrow("no such channel");
+      // Whoever may write no more has nothing written to.
+      const without = world.life({
+        HERMES_CHANNELS: JSON.stringify({ telegram: { ...telegram, allow: ["88"] } }),
+      });
+      expect(() => without.sendOwn(own("rain", { chat: "-600" }))).toThrow("no chat to write to");
+    }),
+  );
+
+  it(
+    "goes to no stranger by an answer either",
+    inWorld(async (world) => {
+      world.hermes.answers = null;
+      const channels = world.life();
+      await channels.receive("telegram", world.update("hello"));
+      await settle();
+      const [given] = world.hermes.given as [Frame];
+      const source = { platform: "telegram", chat_id: "666" };
+      const event = { text: "", message_id: given.event?.message_id ?? "", source };
+      world.hermes.say({ ...given, event }, "psst");
+      await settle();
+      expect(world.sent).toEqual([]);
+      expect(world.hermes.results.at(-1)?.result).toMatchObject({ success: false });
+    }),
+  );
+
+  it(
+    "is bounded",
+    inWorld(async (world) => {
+      world.unreachable = () => new Error("no network");
+      const channels = world.life();
+      for (let n = 0; n < MOST_OWN; n++) channels.sendOwn(own(`rain ${n}`));
+      expect(() => channels.sendOwn(own("more rain"))).toThrow("too much waits");
+      expect(channels.views()["telegram"]).toMatchObject({ waiting: MOST_OWN, dropped: 1 });
     }),
   );
 });

@@ -156,6 +156,22 @@ describe("what passes", () => {
   });
 });
 
+describe("what Hermes sends on its own account", () => {
+  const message = { name: "0123456789abcdef", platform: "telegram", chat: "77", text: "rain" };
+
+  it("is taken with the capability of this boot alone, and only when it is a message", async () => {
+    const body = JSON.stringify(message);
+    const wrong = { authorization: "Bearer wrong" };
+    expect((await refused(call("/channels/send", { body, headers: wrong }))).text).toContain(
+      "bad_capability",
+    );
+    expect((await refused(call("/channels/send", { body: "{}" }))).text).toContain("bad_message");
+    expect((await call("/channels/send", { method: "GET", body: null })).status).toBe(404);
+    // With it the instance is asked, which has no such channel here.
+    expect((await refused(call("/channels/send", { body }))).text).toContain("no_channel");
+  });
+});
+
 describe("a boot that is over", () => {
   const held = () => runInDurableObject(instance(), (it) => it.held);
   const events = { status: 200, headers: { "content-type": "text/event-stream" }, body: "data: more\n\n" };

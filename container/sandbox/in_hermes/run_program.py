@@ -67,13 +67,18 @@ def _bridge_relay() -> None:
     """Start what leads from Hermes' relay to the Worker, where people write by our channels."""
     if "HERMES_RELAY_BOTS" not in os.environ or sys.argv[1:] != ["gateway", "run"]:
         return
-    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "relay_bridge.py")
-    spec = importlib.util.spec_from_file_location("relay_bridge", path)
+    _beside("relay_bridge").serve(os.environ)
+
+
+def _beside(name: str) -> ModuleType:
+    """Return the module in a file beside this one; they are no package to Hermes' interpreter."""
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(path)
-    bridge = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(bridge)
-    bridge.serve(os.environ)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _replace(module: ModuleType, name: str, function: object) -> None:
@@ -82,23 +87,26 @@ def _replace(module: ModuleType, name: str, function: object) -> None:
 
 
 class _Extended(MetaPathFinder):
-    """Lets Hermes import its API when it wants to, too early would be in another home, and adds to it."""
+    """Lets Hermes import a module when it wants to, too early would be in another home, and adds to it."""
+
+    def __init__(self, name: str, extend: Callable[[Any], None]) -> None:
+        self._name, self._extend = name, extend
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Find that one module as others do, and have it extended as soon as it is loaded."""
-        if fullname != _API:
+        if fullname != self._name:
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(fullname)
         if spec is not None and spec.loader is not None:
-            load = spec.loader.exec_module
+            load, extend = spec.loader.exec_module, self._extend
 
             def load_and_extend(module: ModuleType) -> None:
                 load(module)
                 with contextlib.suppress(AttributeError):  # a Hermes that is made otherwise goes on
-                    _extend(module)
+                    extend(module)
 
             spec.loader.exec_module = load_and_extend  # type: ignore[method-assign]
         return spec
@@ -204,7 +212,11 @@ def main() -> None:
     _distrust_repositories()
     _bridge_relay()
     hold()
-    sys.meta_path.insert(0, _Extended())
+    extensions = {_API: _extend}
+    if "HERMES_OWN_MESSAGES_URL" in os.environ:
+        extensions |= _beside("own_messages").MENDED
+    for name, extend in extensions.items():
+        sys.meta_path.insert(0, _Extended(name, extend))
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 

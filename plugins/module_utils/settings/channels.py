@@ -84,7 +84,7 @@ def _platform(
 ) -> dict[str, Any]:
     shown = f"{VARIABLE}.{name}"
     further = "receive" if name == "telegram" else OWN_API
-    keys = (*(part.name for part in platform.parts), "allow", further)
+    keys = (*(part.name for part in platform.parts), "allow", "home", further)
     reader.known(shown, said, keys, "a setting of it")
     found: dict[str, Any] = {}
     for part in platform.parts:
@@ -108,8 +108,11 @@ def _platform(
             )
         found[part.worker] = texts if part.several else texts[0]
     found["allow"] = _allowed(reader, shown, platform, said.get("allow"))
+    if home := _home(reader, shown, platform, said.get("home")):
+        found["home"] = home
     if name == "whatsapp_cloud":  # its numbers have no plus
         found["allow"] = [one.lstrip("+") for one in found["allow"]]
+        found |= {"home": home.lstrip("+")} if home else {}
     if name != "telegram" and said.get(OWN_API):
         url = str(said[OWN_API]).rstrip("/")
         if flaw := url_flaw(url):
@@ -159,6 +162,20 @@ def _receive(reader: Reader, receive: Any, on_cloudflare: bool) -> str:
             "channels",
         )
     return receive or ""
+
+
+def _home(reader: Reader, shown: str, platform: Platform, said: Any) -> str:
+    """Return the chat for what Hermes sends on its own account; empty = none."""
+    if said in (None, ""):
+        return ""
+    if isinstance(said, bool) or not platform.who.fullmatch(str(said)):
+        reader.problem(
+            f"{shown}.home",
+            f"is no chat of {platform.label}.",
+            f"set {shown}.home to one number or ID, as {shown}.allow lists them, or leave it out.",
+            "channels",
+        )
+    return str(said)
 
 
 def _allowed(reader: Reader, shown: str, platform: Platform, said: Any) -> list[str]:

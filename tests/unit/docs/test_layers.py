@@ -110,7 +110,7 @@ WINGS = [
         typescript_imports,
         {
             "index.ts": "providers dashboard gate instance channels sandbox config state base",
-            "providers": "gate instance sandbox config state base",
+            "providers": "gate instance channels sandbox config state base",
             "dashboard": "gate instance sandbox config state base",
             "gate": "instance sandbox config state base",
             "instance": "channels sandbox config state base",

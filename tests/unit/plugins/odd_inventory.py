@@ -68,6 +68,7 @@ GOOD: dict[str, list[str]] = {
         f"{{telegram: {{token: '4242:{CANARY}', allow: ['77'], receive: poll}}}}",
         f"{{slack: {{token: xoxb-1-{CANARY}, signing_secret: {'a' * 32}, allow: [U0ANN00]}}}}",
         f"{{hooks: {{ci: {{kind: github, secret: {CANARY}, events: [push]}}}}}}",
+        f"{{telegram: {{token: '4242:{CANARY}', allow: [77], home: 77}}}}",
         "{}",
     ],
     "hermes_public_url": ["https://hermes.example.com/"],

@@ -92,6 +92,16 @@ export interface Outgoing {
   replyTo: string | null;
 }
 
+/** What Hermes sends on its own account, as the result of a job. */
+export interface OwnMessage {
+  /** Its own name for this; what comes again under it was kept. */
+  name: string;
+  platform: string;
+  chat: string;
+  thread: string | null;
+  text: string;
+}
+
 /** A platform would not take a message. */
 export class SendRefused extends Error {
   /**

@@ -9,21 +9,23 @@ import { ApiError } from "../base/errors.ts";
 import { type Lasting, over } from "../base/lasting.ts";
 import type { Log } from "../base/log.ts";
 import { Deadline, type Time } from "../base/time.ts";
-import { longest } from "../config/channels.ts";
+import { longest, type PlatformName } from "../config/channels.ts";
 import type { BootKeys } from "../config/hermes-config.ts";
 import type { Settings } from "../config/settings.ts";
 import {
   type Channel,
   type Event,
   type Incoming,
+  noChannel,
   type Outgoing,
+  type OwnMessage,
   type Registered,
   SendRefused,
   type Source,
   type Update,
 } from "./channel.ts";
 import { InParts } from "./in-parts.ts";
-import { type Counts, type Entry, Inbox, laneOf, type Taken, type Unanswered } from "./inbox.ts";
+import { type Counts, type Entry, Inbox, laneOf, ownLaneOf, type Taken, type Unanswered } from "./inbox.ts";
 import { opened } from "./platforms/platforms.ts";
 import { Relay } from "./relay.ts";
 import { Ways } from "./ways.ts";
@@ -163,6 +165,44 @@ export class Channels {
     return this.#take(`hooks/${name}`, message);
   }
 
+  /**
+   * Keeps what Hermes sends on its own account: it is sent as soon as its platform takes it, whatever becomes of Hermes.
+   * @returns what became of it.
+   * @throws ApiError 404 `no_channel`; 403 `no_chat`; 429 `channel_full`.
+   */
+  sendOwn({ name, platform, chat, thread, text }: OwnMessage): Taken {
+    if (!this.#platforms.has(platform)) throw noChannel();
+    if (!this.#isOurs(platform, chat))
+      throw new ApiError({ status: 403, code: "no_chat", message: notOurs(platform, chat) });
+    const source: Source = {
+      ...{ platform, chat_id: chat, chat_type: "dm", user_id: "hermes", message_id: `own ${name}` },
+      ...(thread === null ? {} : { thread_id: thread }),
+    };
+    const event: Event = { text, message_type: "text", message_id: source.message_id, source };
+    const taken = this.#inbox.keepOwn(platform, event, this.#parts.time.now());
+    if (taken === "full")
+      throw new ApiError({
+        status: 429,
+        code: "channel_full",
+        message: `${platform} takes nothing at the moment, and too much waits for it already.`,
+        retryAfter: 60,
+      });
+    this.#answer(ownLaneOf(event));
+    return taken;
+  }
+
+  /** Whether a chat is one that the owner named, or in which somebody wrote who may. */
+  #isOurs(platform: string, chat: string): boolean {
+    const { platforms, hooks } = this.#parts.settings.channels;
+    const declared = platforms[platform as PlatformName];
+    const allowed: readonly string[] = declared?.allow ?? [];
+    return (
+      chat === declared?.home ||
+      [chat, ...this.#inbox.whoWroteIn(platform, chat)].some((one) => allowed.includes(one)) ||
+      Object.values(hooks).some(({ chat: to }) => to?.platform === platform && to.id === chat)
+    );
+  }
+
   /** What each channel is and did. */
   views(): Record<string, ChannelView> {
     const named = Object.keys(this.#parts.settings.channels.hooks).map((name) => `hooks/${name}`);
@@ -292,7 +332,8 @@ export class Channels {
         const isLate = time.now() - Math.max(since.hermes, received) > START_PATIENCE;
         const isHopeless =
           is === "message" ? isLate || handed >= MOST_HANDED : time.now() - since.platform > SENT_WITHIN;
-        if (!isHopeless) await time.sleep(pause);
+        const asked = error instanceof SendRefused ? error.retryAfter : 0;
+        if (!isHopeless) await time.sleep(Math.max(pause, asked));
         else if (is === "failure") this.#inbox.told(entry);
         else this.#inbox.fail(entry, this.#clean(why), isHook(entry));
         pause = isHopeless ? SHORTEST_PAUSE : Math.min(pause * 2, LONGEST_PAUSE);
@@ -424,6 +465,7 @@ export class Channels {
       taken();
       return "0";
     }
+    if (entry === null && !this.#isOurs(platform, chat)) throw new SendRefused(notOurs(platform, chat), true);
     // It is known by what it says; what answers nothing may be meant to be said twice.
     const what = hex(await digestOf(JSON.stringify([chat, thread, replyTo ?? name, text])));
     const known = this.#inbox.sent(platform, what);
@@ -556,6 +598,13 @@ export class Channels {
       }
     }
   }
+}
+
+function notOurs(platform: string, chat: string): string {
+  return (
+    `${platform}:${chat.slice(0, 100)} is no chat to write to: it is neither the channel's home nor in its allow, and ` +
+    "nobody of those wrote there."
+  );
 }
 
 /** Whether a message came by a webhook. */

@@ -6,7 +6,15 @@
 import * as z from "zod/mini";
 import { ApiError } from "../base/errors.ts";
 import type { Settings } from "../config/settings.ts";
-import { badSignature, badUpdate, type Call, type Incoming, noChannel, type Received } from "./channel.ts";
+import {
+  badSignature,
+  badUpdate,
+  type Call,
+  type Incoming,
+  noChannel,
+  type OwnMessage,
+  type Received,
+} from "./channel.ts";
 import { isGenuine, isSigned, messageOf } from "./hooks.ts";
 import { receiver } from "./platforms/platforms.ts";
 
@@ -51,6 +59,29 @@ export async function hookMessage(
     return await messageOf(name, hook, delivery);
   } catch (error) {
     throw badUpdate(error);
+  }
+}
+
+/** The largest message that Hermes sends on its own account, in bytes. */
+export const LARGEST_OWN = 256 * 1024;
+
+const ownMessageSchema = z.object({
+  name: z.string().check(z.regex(/^[\w-]{8,64}$/)),
+  platform: z.string().check(z.maxLength(20)),
+  chat: z.string().check(z.minLength(1), z.maxLength(200)),
+  thread: z._default(z.nullable(z.string().check(z.maxLength(200))), null),
+  text: z.string().check(z.minLength(1)),
+});
+
+/**
+ * Reads what Hermes sends on its own account: `{"name": ..., "platform": "telegram", "chat": ..., "text": ...}`.
+ * @throws ApiError 400 `bad_message`.
+ */
+export function ownMessageOf(body: ArrayBuffer | null): OwnMessage {
+  try {
+    return ownMessageSchema.parse(JSON.parse(new TextDecoder().decode(body ?? new ArrayBuffer(0))));
+  } catch (error) {
+    throw new ApiError({ status: 400, code: "bad_message", message: "This is no message.", cause: error });
   }
 }
 

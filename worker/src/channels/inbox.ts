@@ -3,7 +3,7 @@
  * What people wrote, from before the platform is told "received" until the platform took the answer. A message stays no
  * longer than that, but for one that could not be answered: it waits for the owner.
  */
-import type { Event, Incoming } from "./channel.ts";
+import type { Event, Incoming, Source } from "./channel.ts";
 
 /** How many messages of a channel may wait; what comes when there are so many is dropped, and counted. */
 export const MOST = 500;
@@ -14,6 +14,10 @@ const MOST_FAILED = 100;
 const FAILED_KEPT = 7 * 24 * 3600_000;
 /** How long the names of deliveries and of what was sent are kept; platforms try again for a day. Milliseconds. */
 const NAMES_KEPT = 48 * 3600_000;
+/** How many messages that Hermes sends on its own account may wait for a platform. */
+export const MOST_OWN = 100;
+/** Of how many chats of a platform, the last ones, it is known who wrote there. */
+const MOST_CHATS = 1000;
 
 /** What is yet to be done: what failed waits until its sender was told. */
 const WAITS = "(why IS NULL OR notice = 2)";
@@ -83,7 +87,10 @@ export class Inbox {
         channel TEXT NOT NULL, id TEXT NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (channel, id)) WITHOUT ROWID;
       CREATE TABLE IF NOT EXISTS inbox_sent (
         channel TEXT NOT NULL, what TEXT NOT NULL, id TEXT NOT NULL, at INTEGER NOT NULL,
-        PRIMARY KEY (channel, what)) WITHOUT ROWID;`);
+        PRIMARY KEY (channel, what)) WITHOUT ROWID;
+      CREATE TABLE IF NOT EXISTS inbox_chats (
+        platform TEXT NOT NULL, chat TEXT NOT NULL, who TEXT NOT NULL, at INTEGER NOT NULL,
+        PRIMARY KEY (platform, chat)) WITHOUT ROWID;`);
   }
 
   /** Stores a message, unless it came before or too many wait. */
@@ -101,14 +108,36 @@ export class Inbox {
     this.#sql.exec("INSERT INTO inbox_known VALUES (?, ?, ?)", channel, id, now);
     this.#insert(channel, event, isNotice, now);
     this.#count(channel, () => ({ lastIn: now }));
+    if (platform === channel) this.#noteChat(event.source, now);
     return "new";
   }
 
-  #insert(channel: string, event: Event, isNotice: boolean, now: number): void {
+  #insert(channel: string, event: Event, isNotice: boolean, now: number, lane = laneOf(event)): void {
     this.#sql.exec(
       "INSERT INTO inbox_messages (channel, lane, event, notice, received, handed) VALUES (?, ?, ?, ?, ?, 0)",
-      ...[channel, laneOf(event), JSON.stringify(event), isNotice ? 1 : 0, now],
+      ...[channel, lane, JSON.stringify(event), isNotice ? 1 : 0, now],
     );
+  }
+
+  #noteChat({ platform, chat_id: chat, user_id: user, scope_id: scope }: Source, now: number): void {
+    const who = JSON.stringify(scope === undefined ? [user] : [user, scope]);
+    this.#sql.exec("INSERT OR REPLACE INTO inbox_chats VALUES (?, ?, ?, ?)", platform, chat, who, now);
+    this.#sql.exec(
+      `DELETE FROM inbox_chats WHERE platform = ?1 AND chat NOT IN
+        (SELECT chat FROM inbox_chats WHERE platform = ?1 ORDER BY at DESC LIMIT ?2)`,
+      platform,
+      MOST_CHATS,
+    );
+  }
+
+  /** Who wrote in a chat last, and of what it is a part: those that let them write are among these. */
+  whoWroteIn(platform: string, chat: string): string[] {
+    const [row] = this.#sql.exec<Row>(
+      "SELECT who FROM inbox_chats WHERE platform = ? AND chat = ?",
+      platform,
+      chat,
+    );
+    return row === undefined ? [] : (JSON.parse(String(row["who"])) as string[]);
   }
 
   /** Keeps a text that a chat is to get as soon as its platform takes it. @returns whether there is room for it. */
@@ -117,6 +146,24 @@ export class Inbox {
     if (hasRoom) this.#insert(channel, event, true, now);
     else this.#count(channel, ({ dropped }) => ({ dropped: dropped + 1 }));
     return hasRoom;
+  }
+
+  /** Keeps what Hermes sends on its own account, under a name that it says again until it is told that it was kept. */
+  keepOwn(channel: string, event: Event, now: number): Taken {
+    const [lane, id] = [ownLaneOf(event), event.message_id];
+    const known = this.#sql.exec("SELECT 1 FROM inbox_known WHERE channel = ? AND id = ?", channel, id);
+    if (known.toArray().length > 0) return "known";
+    const [row] = this.#sql.exec<Row>(
+      "SELECT COUNT(*) AS n FROM inbox_messages WHERE why IS NULL AND channel = ? AND lane LIKE 'own %'",
+      channel,
+    );
+    if (Number(row?.["n"] ?? 0) >= MOST_OWN) {
+      this.#count(channel, ({ dropped }) => ({ dropped: dropped + 1 }));
+      return "full";
+    }
+    this.#sql.exec("INSERT INTO inbox_known VALUES (?, ?, ?)", channel, id, now);
+    this.#insert(channel, event, true, now, lane);
+    return "new";
   }
 
   /** Keeps a message's answer in its place until the platform takes it. */
@@ -308,6 +355,11 @@ export class Inbox {
 /** What is answered one after the other: the messages of a chat, by whatever they come. */
 export function laneOf({ source }: Event): string {
   return laneIn(source.platform, source.chat_id);
+}
+
+/** What Hermes sends on its own account waits for no turn of the chat. */
+export function ownLaneOf(event: Event): string {
+  return `own ${laneOf(event)}`;
 }
 
 function laneIn(platform: string, chat: string): string {

@@ -6,7 +6,11 @@ import { json } from "./kinds.ts";
 /** Where Telegram's bots are served. */
 const TELEGRAM_API = "https://api.telegram.org";
 
+/** The chat for what Hermes sends on its own account; without it there is none. */
+const home = z.optional(z.string());
+
 const telegram = z.object({
+  home,
   /** As the platform's BotFather gave it: the bot's number, a colon, a secret. */
   token: z.string().check(z.regex(/^\d{1,20}:[\w-]{20,100}$/, "has no bot token for telegram")),
   /** Who may write: numbers of people, or (negative) of groups. */
@@ -21,6 +25,7 @@ const SLACK_API = "https://slack.com/api";
 const apiUrl = (usual: string) => z._default(z.string().check(z.regex(/^https?:\/\/[^\s?#@]+$/)), usual);
 
 const slack = z.object({
+  home,
   token: z.string().check(z.regex(/^xoxb-[\w-]{10,250}$/, "has no bot token for slack")),
   /** Each is good: while Slack replaces one, there are two. */
   signingSecrets: z.array(z.string().check(z.regex(/^[0-9a-f]{32}$/, "has no signing secret of slack"))),
@@ -30,6 +35,7 @@ const slack = z.object({
 });
 
 const whatsapp = z.object({
+  home,
   token: z.string().check(z.minLength(20, "has no token for whatsapp_cloud")),
   appSecret: z.string().check(z.regex(/^[0-9a-f]{32}$/, "has no app secret for whatsapp_cloud")),
   verifyToken: z.string().check(z.minLength(8, "has a verify token shorter than 8 characters")),
@@ -40,6 +46,7 @@ const whatsapp = z.object({
 });
 
 const sms = z.object({
+  home,
   accountSid: z.string().check(z.regex(/^AC[0-9a-f]{32}$/, "has no account SID for sms")),
   /** Each proves that a call is Twilio's; the first one is ours. */
   authTokens: z
@@ -53,6 +60,7 @@ const sms = z.object({
 });
 
 const discord = z.object({
+  home,
   token: z.string().check(z.regex(/^[\w.-]{50,200}$/, "has no bot token for discord")),
   applicationId: z.string().check(z.regex(/^\d{15,25}$/, "has no id of an application for discord")),
   publicKey: z.string().check(z.regex(/^[0-9a-f]{64}$/, "has no public key for discord")),
@@ -102,6 +110,7 @@ export const channels = json(
 /** A Telegram bot. */
 export interface TelegramSettings {
   token: string;
+  home?: string | undefined;
   allow: readonly string[];
   receive: "webhook" | "poll";
   apiUrl: string;
@@ -154,8 +163,17 @@ export function channelsOf(
   const { telegram: bot, hooks, ...others } = declared;
   const receive = bot?.receive || (reachable ? "webhook" : "poll");
   const apiUrl = api || TELEGRAM_API;
-  const telegram = bot == null ? {} : { telegram: { token: bot.token, allow: bot.allow, receive, apiUrl } };
+  const telegram = bot == null ? {} : { telegram: { ...bot, receive, apiUrl } };
   return { platforms: { ...others, ...telegram }, address, hooks };
+}
+
+/** Where Hermes gives what it sends on its own account, below the address of its providers. */
+export const OWN_MESSAGES = "/channels/send";
+
+/** The homes that are declared, by their platforms' names. */
+export function homesOf({ platforms }: ChannelSettings): Record<string, string> {
+  const all = Object.entries(platforms).map(([name, one]) => [name, one?.home ?? ""] as const);
+  return Object.fromEntries(all.filter(([, home]) => home !== ""));
 }
 
 /** The number of a bot, which is the first part of its token and no secret. */

@@ -5,7 +5,7 @@
  * the owner chose to hand out the keys themselves.
  */
 
-import { relayed } from "./channels.ts";
+import { homesOf, OWN_MESSAGES, relayed } from "./channels.ts";
 import type { Model } from "./kinds.ts";
 import { PROVIDERS, type ProviderName } from "./providers.ts";
 import { ownBaseUrl, providersOf, type Settings } from "./settings.ts";
@@ -47,6 +47,9 @@ const CAPABILITY_VARIABLE = "HERMES_PROVIDER_CAPABILITY";
 
 /** In which the bridge of Hermes' relay finds the bots that it speaks as. */
 const RELAY_VARIABLE = "HERMES_RELAY_BOTS";
+
+/** Where Hermes gives what it sends on its own account. */
+const OWN_MESSAGES_VARIABLE = "HERMES_OWN_MESSAGES_URL";
 
 /** Models that no table knows; the number also spares Hermes its probing of the endpoint. */
 const UNKNOWN_CONTEXT = 200_000;
@@ -92,9 +95,19 @@ export function buildGo(settings: Settings, keys: BootKeys): Go {
 }
 
 /** What makes Hermes speak to people by our channels; the bridge beside it reads it. Of the tokens nothing is in it. */
-function relay({ bots }: Settings): Record<string, string> {
+function relay({ bots, channels, providersAddress }: Settings): Record<string, string> {
   const speaks = relayed(bots);
-  return speaks.length === 0 ? {} : { [RELAY_VARIABLE]: JSON.stringify(speaks) };
+  if (speaks.length === 0) return {};
+  // By these names Hermes' jobs know where their results go.
+  const homes = Object.entries(homesOf(channels)).map(([name, chat]) => [
+    `${name.toUpperCase()}_HOME_CHANNEL`,
+    chat,
+  ]);
+  return {
+    [RELAY_VARIABLE]: JSON.stringify(speaks),
+    [OWN_MESSAGES_VARIABLE]: `${providersAddress}${OWN_MESSAGES}`,
+    ...Object.fromEntries(homes),
+  };
 }
 
 /** The browser that Hermes opens pages in, wherever it runs; its address may hold the key to it. */

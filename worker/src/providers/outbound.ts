@@ -9,6 +9,8 @@ import { digestOf, hex } from "../base/digests.ts";
 import { ApiError, reason } from "../base/errors.ts";
 import { isOneOf } from "../base/headers.ts";
 import { Log, Redactor } from "../base/log.ts";
+import { LARGEST_OWN, ownMessageOf } from "../channels/gate.ts";
+import { OWN_MESSAGES } from "../config/channels.ts";
 import { PROVIDERS, type Provider, type ProviderName } from "../config/providers.ts";
 import {
   type Env,
@@ -20,6 +22,7 @@ import {
 } from "../config/settings.ts";
 import { bearerOf } from "../gate/auth.ts";
 import { askInstance, instanceOf } from "../gate/instance-stub.ts";
+import { readBody } from "../gate/request-body.ts";
 import { endTunnel } from "../gate/requests.ts";
 import { CREDENTIAL, type Credential, clientGone, TROUBLED } from "../instance/leases.ts";
 import type { Refusal } from "../instance/record.ts";
@@ -41,6 +44,7 @@ export class Providers extends WorkerEntrypoint<Env> {
     try {
       const settings = settingsOf(this.env);
       checkOrigin(request, settings);
+      if (new URL(request.url).pathname === OWN_MESSAGES) return await this.#keepOwn(request);
       const call = callOf(request, settings);
       shape = PROVIDERS[call.provider].errors;
       return await this.#duringBoot(request, call.provider, (signal) =>
@@ -53,6 +57,18 @@ export class Providers extends WorkerEntrypoint<Env> {
     }
   }
 
+  /** Takes what Hermes sends on its own account to people, whose platforms' tokens it does not have. */
+  async #keepOwn(request: Request): Promise<Response> {
+    if (request.method !== "POST") throw notServed();
+    const { stopWatching } = await this.#watch(await credentialOf(request.headers), () => undefined);
+    try {
+      const message = ownMessageOf(await readBody(request, LARGEST_OWN));
+      return await askInstance(this.env, (it) => it.sendOwn("", message));
+    } finally {
+      stopWatching();
+    }
+  }
+
   /**
    * Answers a caller who holds the capability of the boot that runs, and breaks the answer off with that boot.
    * @throws ApiError 401 `bad_capability`.
@@ -62,9 +78,7 @@ export class Providers extends WorkerEntrypoint<Env> {
     provider: ProviderName,
     work: (signal: AbortSignal) => Promise<Response>,
   ): Promise<Response> {
-    const given = bearerOf(request.headers) ?? request.headers.get("x-api-key");
-    if (given === null || given.length > 4096) throw badCapability();
-    const credential: Credential = `capability ${hex(await digestOf(given))}`;
+    const credential = await credentialOf(request.headers);
     const over = new AbortController();
     request.signal.addEventListener("abort", () => over.abort(clientGone()), { once: true });
     const { stopWatching, troubled } = await this.#watch(credential, () => over.abort(badCapability()));
@@ -204,6 +218,16 @@ interface Call {
   provider: ProviderName;
   /** What follows the provider's base URL. */
   path: string;
+}
+
+/**
+ * By what a caller is known.
+ * @throws ApiError 401 `bad_capability`.
+ */
+async function credentialOf(headers: Headers): Promise<Credential> {
+  const given = bearerOf(headers) ?? headers.get("x-api-key");
+  if (given === null || given.length > 4096) throw badCapability();
+  return `capability ${hex(await digestOf(given))}`;
 }
 
 /** A rebound browser page has another Host or an Origin; Hermes has neither. */
