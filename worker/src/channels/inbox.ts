@@ -9,15 +9,15 @@ import type { Event, Incoming, Source } from "./channel.ts";
 export const MOST = 500;
 /** How many of one person's: where everybody may write, one leaves room for the others. */
 export const MOST_OF_ONE = 50;
+/** How many messages that Hermes sends on its own account may wait for a platform. */
+export const MOST_OWN = 100;
+/** Of how many chats of a platform, the last ones, it is known who wrote there. */
+const MOST_CHATS = 1000;
 /** How many that could not be answered are kept, the newest, and for how long, in milliseconds. */
 const MOST_FAILED = 100;
 const FAILED_KEPT = 7 * 24 * 3600_000;
 /** How long the names of deliveries and of what was sent are kept; platforms try again for a day. Milliseconds. */
 const NAMES_KEPT = 48 * 3600_000;
-/** How many messages that Hermes sends on its own account may wait for a platform. */
-export const MOST_OWN = 100;
-/** Of how many chats of a platform, the last ones, it is known who wrote there. */
-const MOST_CHATS = 1000;
 
 /** What is yet to be done: what failed waits until its sender was told. */
 const WAITS = "(why IS NULL OR notice = 2)";
