@@ -23,10 +23,15 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import
 from plays import PLAYBOOK, ROOT, Deployment, Play, run, wait_until
 
 from tests.standins.ports import free_port
+from tests.standins.provider import Provider
+from tests.standins.telegram import Telegram
+from tests.standins.tool_services import FOUND, ToolServices, spoken
 
 FEATURES = ["mcp", "search", "web"]
 """Of the personal assistant, too, so that they are installed once."""
 TOKEN = "canary-of-somebodys-tools"
+SEARCH_KEY = "fc-canary-of-a-search-key"
+SPEECH_KEY = "sk-canary-of-a-speech-key"
 SERVER = ROOT / "tests" / "standins" / "tool_server.py"
 
 
@@ -41,6 +46,23 @@ def tools(home: Path) -> Iterator[str]:
     with subprocess.Popen(command, env={**os.environ, "TOOLS_TOKEN": TOKEN}) as serving:
         yield f"http://127.0.0.1:{port}/mcp"
         serving.terminate()
+
+
+@pytest.fixture(scope="module")
+def services() -> Iterator[ToolServices]:
+    """What the tools for the web and for speech ask, in place of their services."""
+    with ToolServices(SEARCH_KEY, SPEECH_KEY) as running:
+        yield running
+
+
+def pointed_at(services: ToolServices) -> dict[str, object]:
+    """What an inventory says so that Hermes asks these services, by settings that Hermes documents."""
+    speech = {"provider": "openai", "openai": {"base_url": f"{services.url}/v1"}}
+    return {
+        "hermes_env": {"FIRECRAWL_API_URL": services.url},
+        "hermes_secrets": {"FIRECRAWL_API_KEY": SEARCH_KEY, "VOICE_TOOLS_OPENAI_KEY": SPEECH_KEY},
+        "hermes_config": {"initial": {"tts": speech}},
+    }
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +116,12 @@ def called(deployment: Deployment, tool: str, **arguments: str) -> str:
     return answer.said
 
 
+def told_by_tools(provider: Provider) -> list[str]:
+    """Return what the model was told by the tools that it called, in their order."""
+    last = [seen.body["messages"][-1] for seen in provider.seen if seen.body]
+    return [str(one["content"]) for one in last if one["role"] == "tool"]
+
+
 def test_search_finds_by_ripgrep(deployment: Deployment) -> None:
     command = "mkdir -p there && echo a needle > there/hay && rg needle there"
     assert "a needle" in called(deployment, "terminal", command=command)
@@ -106,6 +134,60 @@ def test_web_searches_without_a_key(deployment: Deployment) -> None:
     assert "DuckDuckGo" in said or "web" in said
     assert "not installed" not in said
     assert "No web search provider" not in said
+
+
+def test_git_clones_a_repository(deployment: Deployment, tmp_path: Path) -> None:
+    """In a folder of its own sandbox; the repository is made by this machine's git."""
+    me = "-c user.name=ada -c user.email=ada@localhost"
+    made = (
+        f"git init -q there-is && git -C there-is {me} commit -q --allow-empty -m 'the first one'"
+    )
+    called(deployment, "terminal", command=made)
+    cloned = "git clone -q there-is here && git -C here log --format=%s"
+    assert "the first one" in called(deployment, "terminal", command=cloned)
+    (copy,) = deployment.state.glob("engine/disks/*/disk/home/here/.git/HEAD")
+    assert copy.read_text().startswith("ref: ")
+
+
+def test_the_web_is_searched_and_speech_is_written_without_host_tools(
+    make_deployment: Callable[..., Deployment], services: ToolServices, provider: Provider
+) -> None:
+    """By the API and by a channel: what the services are asked, what the model is told, what lies on the disk."""
+    with Telegram() as telegram:
+        made = make_deployment(
+            "speaking",
+            hermes_default_model="custom/stand-in",
+            hermes_provider_base_url=f"{provider.url}/v1",
+            custom_api_key=provider.key,
+            hermes_features=["voice", "web"],
+            hermes_channels={"telegram": {"token": telegram.token, "allow": [77]}},
+            hermes_telegram_api_url=telegram.url,
+            **pointed_at(services),
+        )
+        play = made.deploy()
+        for by in ("API", "Telegram"):
+            for order in (
+                f'call web_search {{"query": "quokkas by {by}"}}',
+                f'call text_to_speech {{"text": "Good morning by {by}."}}',
+            ):
+                if by == "API":
+                    assert made.chat(order).status == 200
+                else:
+                    telegram.await_answer(telegram.write(order, 77))
+        asked = [body["query"] for path, body in services.asked if path == "/v2/search"]
+        assert asked == ["quokkas by API", "quokkas by Telegram"]
+    spoke = {
+        one.suffix: one.read_bytes() for one in made.state.glob("engine/disks/*/disk/**/tts_*")
+    }
+    assert spoke == {
+        ".mp3": spoken("Good morning by API.", "mp3"),
+        ".ogg": spoken("Good morning by Telegram.", "opus"),
+    }
+    assert services.refused == []
+    told = told_by_tools(provider)
+    assert [FOUND["title"] in one for one in told] == [True, False, True, False]
+    assert [Path(json.loads(told[n])["file_path"]).suffix for n in (1, 3)] == [".mp3", ".ogg"]
+    assert SEARCH_KEY not in play.output and SPEECH_KEY not in play.output
 
 
 def test_a_server_of_tools_answers_over_stdio(deployment: Deployment) -> None:

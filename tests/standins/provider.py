@@ -42,7 +42,9 @@ def wanted_call(messages: list[dict[str, Any]]) -> dict[str, Any] | None:
     if order is None:
         return None
     function = {"name": order.group(1), "arguments": order.group(2)}
-    return {"index": 0, "id": "call_1", "type": "function", "function": function}
+    # Its own in the conversation, as the real ones: Hermes keeps one result of each.
+    number = f"call_{len(messages)}"
+    return {"index": 0, "id": number, "type": "function", "function": function}
 
 
 @dataclass

@@ -387,6 +387,24 @@ describe("the rehearsal", () => {
     expect(chunks.length).toBeGreaterThan(10);
   });
 
+  it("calls the tool that it was told to, each call by an id of its own", async () => {
+    const order = { role: "user", content: 'call look {"at": "it"}' };
+    const tools = [{ type: "function", function: { name: "look" } }];
+    const said = async (messages: object[]) => {
+      const body = JSON.stringify({ messages, tools });
+      const answer = await (await call("/rehearsal/v1/chat/completions", { body })).json();
+      return (answer as { choices: [{ message: { content: string; tool_calls: { id: string }[] } }] })
+        .choices[0].message;
+    };
+    const first = await said([order]);
+    expect(first.tool_calls).toMatchObject([{ function: { name: "look", arguments: '{"at": "it"}' } }]);
+    const id = first.tool_calls[0]?.id;
+    const turn = [order, first, { role: "tool", tool_call_id: id, content: "a cat" }];
+    expect((await said(turn)).content).toBe("The tool answered: a cat");
+    const second = await said([...turn, { role: "assistant", content: "a cat" }, order]);
+    expect(second.tool_calls[0]?.id).not.toBe(id);
+  });
+
   it("lists itself, and refuses what is no chat", async () => {
     expect(await (await call("/rehearsal/v1/models", { method: "GET", body: null })).json()).toMatchObject({
       data: [{ id: "rehearsal" }],

@@ -187,6 +187,19 @@ def _distrust_repositories() -> None:
     os.environ["GIT_CONFIG_COUNT"] = str(number + 1)
 
 
+def _arrange_tools() -> None:
+    """Have what features bring offered wherever people ask for it; what cannot run here is offered nowhere anyway.
+
+    `web_search` stands in Hermes' toolset `browser` too, and whoever disables that takes it from `web`. And to clients
+    of the API Hermes offers no speech.
+    """
+    with contextlib.suppress(ImportError, AttributeError, LookupError, ValueError):
+        from toolsets import TOOLSETS
+
+        TOOLSETS["hermes-api-server"]["tools"].append("text_to_speech")
+        TOOLSETS["browser"]["tools"].remove("web_search")
+
+
 def _tell_versions() -> None:
     """Tell the rest of the sandbox which Hermes this process is, and with which SQLite it writes its databases."""
     for name, version in (("sqlite", sqlite3.sqlite_version), ("version", _version())):
@@ -212,6 +225,7 @@ def main() -> None:
     _distrust_repositories()
     _bridge_relay()
     hold()
+    _arrange_tools()
     extensions = {_API: _extend}
     if "HERMES_OWN_MESSAGES_URL" in os.environ:
         extensions |= _beside("own_messages").MENDED

@@ -29,7 +29,7 @@ const CALL = /^call ([A-Za-z0-9_.:-]+) (\{.*\})\s*$/s;
 /** What it answers: words, or the call of a tool. */
 interface Answer {
   text: string;
-  call: { name: string; arguments: string } | null;
+  call: { id: string; name: string; arguments: string } | null;
 }
 
 /** `/v1/models` of the rehearsal provider. */
@@ -79,14 +79,17 @@ function answerTo(messages: readonly Message[], offered: readonly string[]): Ans
   if (last?.role === "tool") return { text: `The tool answered: ${quote(textOf(last))}`, call: null };
   const [, name, given] = (last?.role === "user" && CALL.exec(textOf(last))) || [];
   if (name === undefined || given === undefined) return { text: rehearse(messages), call: null };
-  if (offered.includes(name)) return { text: "", call: { name, arguments: given } };
+  // No two calls of a conversation share their id: Hermes keeps one result of each.
+  const id = `call-rehearsal-${messages.length}`;
+  if (offered.includes(name)) return { text: "", call: { id, name, arguments: given } };
   return { text: `No tool ${name} is offered, but: ${offered.join(", ")}.`, call: null };
 }
 
 /** The call as the message or its first chunk carries it. */
 function calls({ call }: Answer): object {
   if (call === null) return {};
-  return { tool_calls: [{ index: 0, id: "call-rehearsal", type: "function", function: call }] };
+  const { id, ...called } = call;
+  return { tool_calls: [{ index: 0, id, type: "function", function: called }] };
 }
 
 function ending({ call }: Answer): string {

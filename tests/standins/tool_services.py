@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stand-in for services that Hermes' tools ask, on loopback: Firecrawl's search of the web, and OpenAI's speech.
+
+Strict where the real ones are: each takes its own key alone (401), no other path (404), and a body with
+what it has to have and nothing unknown (400); a voice or a format that there is not is refused. Facts:
+docs.firecrawl.dev/api-reference (`POST /v2/search`), platform.openai.com/docs/api-reference/audio
+(`POST /v1/audio/speech`).
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+FOUND = {
+    "url": "https://quokka.example/",
+    "title": "Quokkas of Rottnest",
+    "description": "They hop.",
+}
+SPEECH_FORMATS = {
+    "mp3": ("audio/mpeg", b"ID3\x04"),
+    "opus": ("audio/ogg", b"OggS"),
+    "wav": ("audio/wav", b"RIFF"),
+}
+VOICES = frozenset({"alloy", "ash", "coral", "echo", "fable", "nova", "onyx", "sage", "shimmer"})
+LONGEST_SPEECH = 4096
+
+
+def spoken(text: str, kind: str) -> bytes:
+    """Return the speech of a text: how its kind of file begins, then what was said."""
+    return SPEECH_FORMATS[kind][1] + text.encode()
+
+
+Answer = tuple[int, str, bytes]
+
+
+def refusal(status: int, why: str) -> Answer:
+    """Return a refusal in JSON."""
+    said = {"success": False, "error": {"message": why}}
+    return status, "application/json", json.dumps(said).encode()
+
+
+@dataclass
+class ToolServices:
+    """A running stand-in. `url` has no trailing slash; asked: what it was asked for, by path, with good keys only."""
+
+    search_key: str
+    speech_key: str
+    asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+
+    def __enter__(self) -> ToolServices:
+        handler = type("Handler", (_Handler,), {"services": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def answer(self, path: str, authorization: str, body: bytes) -> Answer:
+        """Answer one call."""
+        services = {
+            "/v2/search": (self.search_key, self._search),
+            "/v1/audio/speech": (self.speech_key, self._speak),
+        }
+        if path not in services:
+            return refusal(404, f"there is no {path}")
+        key, serve = services[path]
+        if authorization != f"Bearer {key}":
+            return refusal(401, "Unauthorized: Invalid token")
+        try:
+            said = json.loads(body)
+        except ValueError:
+            return refusal(400, "the body is no JSON")
+        self.asked.append((path, said))
+        return serve(said)
+
+    @staticmethod
+    def _search(said: dict[str, Any]) -> Answer:
+        unknown = said.keys() - {"query", "limit", "sources", "origin", "integration", "timeout"}
+        if unknown or not said.get("query") or not 1 <= said.get("limit", 5) <= 100:
+            return refusal(400, f"Bad Request: {unknown or said}")
+        found = {"success": True, "data": {"web": [FOUND]}}
+        return 200, "application/json", json.dumps(found).encode()
+
+    @staticmethod
+    def _speak(said: dict[str, Any]) -> Answer:
+        kind, text = said.get("response_format", "mp3"), said.get("input", "")
+        unknown = said.keys() - {"model", "voice", "input", "response_format", "speed"}
+        if unknown or not said.get("model") or said.get("voice") not in VOICES:
+            return refusal(400, f"invalid_request_error: {unknown or said}")
+        if kind not in SPEECH_FORMATS or not 0 < len(text) <= LONGEST_SPEECH:
+            return refusal(400, f"invalid_request_error: {said}")
+        return 200, SPEECH_FORMATS[kind][0], spoken(text, kind)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    services: ToolServices
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        """Keep the test's output to the test's own words."""
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        given = self.headers.get("Authorization") or ""
+        status, kind, text = self.services.answer(self.path, given, body)
+        if status != 200:
+            self.services.refused.append(text.decode())
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
