@@ -44,7 +44,7 @@ WITH_STAND_IN := $(WITH_TOOLS) PYTHONPATH="$(CURDIR)/.ansible/collections"
 PACKED := .ansible/packed
 
 .DEFAULT_GOAL := help
-.PHONY: help deploy verify rotate-keys status logs backup restore lifecycle destroy test test-python test-worker test-molecule mutants lint lint-quick sanity coverage docs bench record rehearse live generate upgrade release lock bump tools test-tools worker-tools
+.PHONY: help deploy verify rotate-keys status logs backup restore lifecycle pair destroy test test-python test-worker test-molecule mutants lint lint-quick sanity coverage docs bench record rehearse live generate upgrade release lock bump tools test-tools worker-tools
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -74,6 +74,9 @@ restore: tools ## Put a backup back (BACKUP=newest, or a file)
 
 lifecycle: tools ## Wake, sleep, restart or stop Hermes (ACTION=wake, sleep, sleep-by-force, restart, restart-gateway, stop)
 	@$(PLAY) playbooks/lifecycle.yml $(if $(ACTION),-e 'hermes_action="$(ACTION)"') $(ARGS)
+
+pair: tools ## Let in a person whom a channel gave a code (CODE=...), or no longer (REMOVE=telegram:77); without both tell who asks
+	@$(PLAY) playbooks/pair.yml $(if $(CODE),-e 'hermes_pair="$(CODE)"') $(if $(REMOVE),-e 'hermes_unpair="$(REMOVE)"') $(ARGS)
 
 destroy: tools ## Take the deployment away; asks first (CONFIRM=yes does not, FORGET=yes drops the memory too)
 	@$(PLAY) playbooks/destroy.yml $(if $(CONFIRM),-e 'hermes_confirm="$(CONFIRM)"') \

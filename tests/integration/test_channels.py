@@ -155,6 +155,44 @@ def test_who_is_not_allowed_wakes_nobody_and_learns_nothing(
     assert waiting(chatty) == 0
 
 
+def test_a_stranger_with_a_code_is_let_in_where_the_owner_wants_it(
+    chatty: Deployment, telegram: Telegram
+) -> None:
+    chatty.variables["hermes_channels"]["telegram"]["pairing"] = True
+    chatty.deploy()
+    assert chatty.call("POST", "/api/instance/sleep").status == 200
+    asked = telegram.write("let me in", STRANGER)
+    (code,) = re.findall(r"\b[A-HJ-NP-Z2-9]{8}\b", telegram.await_answer(asked).text)
+    telegram.write("let me in now", STRANGER)
+    wait_until(lambda: telegram.waiting == 0, "all updates to be taken")
+    assert chatty.instance_state() == "asleep"
+    assert len([one for one in telegram.sent if one.chat == STRANGER]) == 1
+    status = chatty.play("status").output
+    assert f"{STRANGER} (User{STRANGER}) asks to be let in" in status
+    assert code not in status
+
+    wrong = chatty.play("pair", "-e", "hermes_pair=AAAAAAAA")
+    assert wrong.code != 0 and "nobody was given this code" in wrong.output
+    predicted = chatty.play("pair", "-e", f"hermes_pair={code}", "--check")
+    assert (predicted.code, predicted.changed(chatty.name)) == (0, 1)
+    play = chatty.play("pair", "-e", f"hermes_pair={code.lower()}")
+    assert (play.code, play.changed(chatty.name)) == (0, 1), play.output
+    assert f"{STRANGER} (User{STRANGER}) may write by telegram" in play.output
+    assert f"{STRANGER} (User{STRANGER}) may write by telegram" in chatty.play("pair").output
+    assert "friend" in telegram.await_answer(telegram.write("friend", STRANGER), 120).text
+
+    gone = chatty.play("pair", "-e", f"hermes_unpair=telegram:{STRANGER}")
+    assert (gone.code, gone.changed(chatty.name)) == (0, 1), gone.output
+    again = chatty.play("pair", "-e", f"hermes_unpair=telegram:{STRANGER}")
+    assert (again.code, again.changed(chatty.name)) == (0, 0)
+    assert chatty.play("pair", "-e", "hermes_unpair=eve").code != 0
+    assert chatty.call("POST", "/api/instance/sleep").status == 200
+    telegram.await_answer(telegram.write("and now", STRANGER))
+    assert chatty.instance_state() == "asleep"
+    del chatty.variables["hermes_channels"]["telegram"]["pairing"]
+    chatty.deploy()
+
+
 def asked_of(provider: Provider, since: int) -> list[str]:
     """What Hermes asked its provider for with the words of a webhook; a title for its session it asks for in others."""
     found = [

@@ -6,6 +6,7 @@ import { ApiError, errorResponse } from "./base/errors.ts";
 import { innerHeaders } from "./base/headers.ts";
 import type { Call } from "./channels/channel.ts";
 import {
+  codeOf,
   hookMessage,
   LARGEST,
   LARGEST_HOOK,
@@ -181,6 +182,13 @@ app.post("/api/instance/channels/register", async (c) => {
 });
 app.post("/api/instance/channels/unregister", (c) =>
   hermes(c, (it) => it.unregisterChannels(c.var.requestId, c.req.queries("name") ?? [])),
+);
+app.post("/api/instance/channels/pair", async (c) => {
+  const code = codeOf(await readBody(c.req.raw));
+  return hermes(c, (it) => it.pair(c.var.requestId, code));
+});
+app.post("/api/instance/channels/unpair", (c) =>
+  hermes(c, (it) => it.unpair(c.var.requestId, c.req.query("channel") ?? "", c.req.query("user") ?? "")),
 );
 app.get("/api/instance/backups", (c) => hermes(c, (it) => it.backups(c.var.requestId)));
 app.post("/api/instance/backups", (c) => hermes(c, (it) => it.backUp(c.var.requestId)));

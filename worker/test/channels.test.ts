@@ -958,6 +958,122 @@ describe("what is for nobody", () => {
   });
 });
 
+describe("a stranger", () => {
+  const open = {
+    HERMES_CHANNELS: JSON.stringify({ telegram: { token: TOKEN, allow: ["77"], pairing: true } }),
+  };
+  const eve = (id = 666, name = "Eve") => ({
+    from: { id, first_name: name },
+    chat: { id, type: "private" },
+  });
+  const codeIn = (text = "") => /[A-HJ-NP-Z2-9]{8}/.exec(text)?.[0] ?? "";
+
+  it(
+    "is given a code where the owner wants it, wakes nobody, and may write once the owner has said it",
+    inWorld(async (world) => {
+      const channels = world.life(open);
+      expect(await channels.receive("telegram", world.update("let me in", eve()))).toEqual(["stranger"]);
+      await settle();
+      expect(world.hermes.given).toEqual([]);
+      expect(world.sent).toEqual([expect.objectContaining({ chat_id: "666" })]);
+      const code = codeIn(world.sent[0]?.text);
+      const stored = JSON.stringify([...world.storage.sql.exec("SELECT * FROM pairing_codes")]);
+      expect(stored).not.toContain(code);
+      const until = world.time.now() + 3600_000;
+      expect(channels.views()["telegram"]).toMatchObject({
+        asking: [{ user: "666", name: "Eve", at: until }],
+        paired: [],
+      });
+
+      // Any life of the object knows it.
+      const next = world.life(open);
+      expect(await next.pair(` ${code.toLowerCase()} `)).toMatchObject({ channel: "telegram", user: "666" });
+      await settle();
+      expect(world.sent[1]).toMatchObject({ chat_id: "666", text: expect.stringContaining("may write") });
+      expect(next.views()["telegram"]).toMatchObject({ asking: [], paired: [{ user: "666", name: "Eve" }] });
+      expect(await world.life(open).receive("telegram", world.update("hello", eve()))).toEqual(["new"]);
+      await settle();
+      expect(world.sent.at(-1)?.text).toBe("heard hello");
+      await expect(next.pair(code)).rejects.toMatchObject({ code: "no_such_code" });
+
+      expect([next.unpair("telegram", "666"), next.unpair("telegram", "666")]).toEqual([true, false]);
+      expect(await world.life(open).receive("telegram", world.update("hello", eve()))).toEqual(["stranger"]);
+    }),
+  );
+
+  it(
+    "is let in no longer where the owner wants none",
+    inWorld(async (world) => {
+      const channels = world.life(open);
+      await channels.receive("telegram", world.update("let me in", eve()));
+      await settle();
+      await channels.pair(codeIn(world.sent[0]?.text));
+      await settle();
+      const { sent } = world;
+      expect(await world.life().receive("telegram", world.update("hello", eve()))).toEqual(["nothing"]);
+      await settle();
+      expect(sent).toHaveLength(2);
+      expect(world.hermes.given).toEqual([]);
+    }),
+  );
+
+  it(
+    "is given one code in ten minutes, good for an hour, and only three of them are",
+    inWorld(async (world) => {
+      const channels = world.life(open);
+      const ask = async (id: number) => {
+        const before = world.sent.length;
+        await channels.receive("telegram", world.update("let me in", eve(id, `${"x".repeat(100)}\n*`)));
+        await settle();
+        return world.sent.length - before;
+      };
+      expect([await ask(1), await ask(1), await ask(2), await ask(3), await ask(4)]).toEqual([1, 0, 1, 1, 0]);
+      expect(channels.views()["telegram"]?.asking.map(({ name }) => name)).toEqual(
+        Array(3).fill("x".repeat(40)),
+      );
+      const first = codeIn(world.sent[0]?.text);
+      await world.time.pass(601_000);
+      expect(await ask(1)).toBe(1);
+      await expect(channels.pair(first)).rejects.toMatchObject({ code: "no_such_code" });
+      const second = codeIn(world.sent.at(-1)?.text);
+      await world.time.pass(3600_000);
+      await expect(channels.pair(second)).rejects.toMatchObject({ code: "no_such_code" });
+      expect(channels.views()["telegram"]).toMatchObject({ asking: [], paired: [] });
+      for (let id = 1000; id < 2000; id++) await channels.receive("telegram", world.update("x", eve(id)));
+      await settle();
+      expect([...world.storage.sql.exec("SELECT * FROM pairing_codes")]).toHaveLength(3);
+      expect(world.hermes.given).toEqual([]);
+    }),
+  );
+
+  it(
+    "is not let in by a code that was guessed: after five wrong ones none is taken for an hour",
+    inWorld(async (world) => {
+      const channels = world.life(open);
+      await channels.receive("telegram", world.update("let me in", eve()));
+      await settle();
+      const code = codeIn(world.sent[0]?.text);
+      for (let guess = 0; guess < 5; guess++)
+        await expect(channels.pair("AAAAAAA2")).rejects.toMatchObject({ status: 404, code: "no_such_code" });
+      await expect(world.life(open).pair(code)).rejects.toMatchObject({
+        status: 429,
+        code: "too_many_codes",
+      });
+      expect(channels.views()["telegram"]?.paired).toEqual([]);
+    }),
+  );
+
+  it(
+    "of a group learns nothing",
+    inWorld(async (world) => {
+      const group = { from: { id: 666 }, chat: { id: -9, type: "group" } };
+      expect(await world.life(open).receive("telegram", world.update("/hello", group))).toEqual(["nothing"]);
+      await settle();
+      expect(world.sent).toEqual([]);
+    }),
+  );
+});
+
 describe("the Worker", () => {
   const post = async (body: string, proof?: string, change: Record<string, string> = DECLARED) =>
     askWith(

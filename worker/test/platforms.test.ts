@@ -28,6 +28,7 @@ const SLACK = {
   signingSecrets: ["8f742231b10e8888abcd99yyyzzz85a5", "b".repeat(32)],
   allow: ["U0ANN00", "C0OPEN0"],
   apiUrl: "https://slack.com/api",
+  pairing: false,
 };
 const DECLARED = {
   HERMES_CHANNELS: JSON.stringify({ slack: { ...SLACK, signingSecrets: ["b".repeat(32)] } }),
@@ -269,7 +270,7 @@ describe("Slack", () => {
     expect(await updateOf(event({ subtype: "file_share", files: [{}] }))).toMatchObject({
       kind: "answer",
       chat: "D0ANN00",
-      text: expect.stringContaining("only text"),
+      text: expect.stringContaining("text only"),
     });
   });
 
@@ -399,6 +400,7 @@ describe("WhatsApp", () => {
     phoneNumberId: "106540352242922",
     allow: ["491701234567"],
     apiUrl: "https://graph.facebook.com/v23.0",
+    pairing: false,
   };
   const value = (messages: object[], more: object = {}) =>
     JSON.stringify({
@@ -477,6 +479,7 @@ describe("SMS", () => {
     number: "+18005551212",
     allow: ["+14158675310"],
     apiUrl: "https://api.twilio.com",
+    pairing: false,
   };
   // What Twilio's own documentation shows.
   const SHOWN = {
@@ -568,6 +571,45 @@ describe("SMS", () => {
   });
 });
 
+describe("strangers who may ask to be let in", () => {
+  const update = (told: object | null) => (told as { updates: Update[] } | null)?.updates ?? [];
+
+  it("are told of by WhatsApp with what they said, and by nobody where they may not", async () => {
+    const app = {
+      ...{ token: "x".repeat(30), appSecret: "a".repeat(32), verifyToken: "made-up-word", allow: [] },
+      ...{ phoneNumberId: "1065403522", apiUrl: "https://graph.facebook.com/v23.0" },
+    };
+    const body = JSON.stringify({
+      object: "whatsapp_business_account",
+      entry: [
+        {
+          changes: [
+            {
+              value: {
+                metadata: { phone_number_id: app.phoneNumberId },
+                contacts: [{ wa_id: "49170", profile: { name: "Eve" } }],
+                messages: [
+                  { from: "49170", id: "wamid.1", type: "text", text: { body: "let me in" } },
+                  { from: "49170", id: "wamid.2", type: "sticker" },
+                ],
+              },
+            },
+          ],
+        },
+      ],
+    });
+    const made = await crypto.subtle.sign("HMAC", await hmacKey(plain(app.appSecret)), plain(body));
+    const signed = call(body, { "x-hub-signature-256": `sha256=${hex(made)}` });
+    const { told } = await whatsapp.receive(signed, { ...app, pairing: true });
+    const eve = { kind: "stranger", chat: "49170", user: "49170", name: "Eve" };
+    expect(update(told)).toMatchObject([
+      { ...eve, said: { kind: "message", message: { event: { text: "let me in" } } } },
+      { ...eve, said: { kind: "answer" } },
+    ]);
+    expect((await whatsapp.receive(signed, { ...app, pairing: false })).told).toBeNull();
+  });
+});
+
 describe("Discord", () => {
   const discordOf = async () => {
     const keys = (await crypto.subtle.generateKey({ name: "Ed25519" }, true, [
@@ -581,6 +623,7 @@ describe("Discord", () => {
       publicKey: hex(raw),
       allow: ["111111111111111111"],
       apiUrl: "https://discord.com/api/v10",
+      pairing: false,
     };
     const sent = async (body: object, at = NOW, forged = "") => {
       const text = JSON.stringify(body);

@@ -618,6 +618,16 @@ SETTINGS: tuple[Setting, ...] = (
         " with `-e`",
     ),
     Setting(
+        "hermes_pair",
+        OfOnePlay(),
+        "the code of a person whom the playbook `pair` lets in ([more](channels.md#pairing)); with `-e`",
+    ),
+    Setting(
+        "hermes_unpair",
+        OfOnePlay(),
+        "whom it lets in no longer: a channel, a colon, their id there; with `-e`",
+    ),
+    Setting(
         "hermes_backup_dir",
         OfOnePlay(),
         "where the playbook `backup` keeps its files",
@@ -705,7 +715,13 @@ OLD_NAMES = {"hermes_confirm": "confirm", "hermes_keys": "keys", "hermes_log_lin
 """What one play is told -> the name that it had before all had a prefix; with `-e` it is taken still."""
 DECLARED = tuple(setting.variable for setting in SETTINGS if isinstance(setting.kind, Declared))
 """Inventory variables that say what the agent itself is to be."""
-OF_ONE_PLAY = ("hermes_action", "hermes_backup", "hermes_backup_dir")
+OF_ONE_PLAY = (
+    "hermes_action",
+    "hermes_backup",
+    "hermes_backup_dir",
+    "hermes_pair",
+    "hermes_unpair",
+)
 """What a playbook for an existing deployment hands on to its task."""
 RESERVED_NAMES = ("backups",)
 """What lies beside the deployments in their state folder and could be a name; the rest begins with a dot."""

@@ -18,6 +18,8 @@ CHANNELS = (*PLATFORMS, "hooks")
 RECEIVES = ("webhook", "poll")
 OWN_API = "api_url"
 """Where a platform's API is served, for who has one of their own; Telegram's is a variable."""
+PAIRING = "pairing"
+"""Whether strangers are given a code, by which the owner may let them in."""
 
 
 @dataclass
@@ -84,7 +86,7 @@ def _platform(
 ) -> dict[str, Any]:
     shown = f"{VARIABLE}.{name}"
     further = "receive" if name == "telegram" else OWN_API
-    keys = (*(part.name for part in platform.parts), "allow", "home", further)
+    keys = (*(part.name for part in platform.parts), "allow", "home", PAIRING, further)
     reader.known(shown, said, keys, "a setting of it")
     found: dict[str, Any] = {}
     for part in platform.parts:
@@ -107,7 +109,10 @@ def _platform(
                 "channels",
             )
         found[part.worker] = texts if part.several else texts[0]
-    found["allow"] = _allowed(reader, shown, platform, said.get("allow"))
+    pairing = _pairing(reader, shown, said.get(PAIRING, False))
+    found |= {PAIRING: True} if pairing else {}
+    nobody = pairing and said.get("allow") in (None, [])
+    found["allow"] = [] if nobody else _allowed(reader, shown, platform, said.get("allow"))
     if home := _home(reader, shown, platform, said.get("home")):
         found["home"] = home
     if name == "whatsapp_cloud":  # its numbers have no plus
@@ -123,6 +128,14 @@ def _platform(
         else:
             found["apiUrl"] = url
     return found
+
+
+def _pairing(reader: Reader, shown: str, said: Any) -> bool:
+    """Return whether strangers are given a code."""
+    if not isinstance(said, bool):
+        remedy = f"set {shown}.{PAIRING} to true, or leave it out: strangers learn nothing."
+        reader.problem(f"{shown}.{PAIRING}", "is not true or false.", remedy, "channels")
+    return said is True
 
 
 def _reached(reader: Reader, name: str, platform: Platform, on_cloudflare: bool) -> None:

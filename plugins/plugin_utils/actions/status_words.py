@@ -67,6 +67,11 @@ def state_rows(
     return rows
 
 
+def person(told: dict[str, Any]) -> str:
+    """Return who somebody is on a channel: their id there, and how they call themselves."""
+    return f"{told['user']} ({told['name']})" if told.get("name") else str(told["user"])
+
+
 def channel_rows(told: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the rows on channels of GET /api/instance/status."""
     found = []
@@ -75,6 +80,9 @@ def channel_rows(told: dict[str, Any]) -> list[tuple[str, str]]:
         for key, label in (("lastIn", "last in"), ("lastOut", "last out")):
             words += [f"{label} {said(channel[key])}"] if channel[key] else []
         words += [f"{channel[key]} {key}" for key in COUNTED if channel.get(key)]
+        if paired := channel.get("paired"):
+            words += [f"{len(paired)} let in by a code"]
+        words += [f"{person(one)} asks to be let in" for one in channel.get("asking", ())]
         words += [f"does not work: {channel['trouble']}"] if channel["trouble"] else []
         found.append((name, ", ".join(words) or "nothing yet"))
     if unanswered := told.get("unanswered"):

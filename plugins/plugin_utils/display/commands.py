@@ -37,6 +37,8 @@ TYPED = MAKE_VARIABLES | {
     "hermes_log_since": "SINCE",
     "hermes_keys": "KEYS",
     "hermes_log_lines": "LINES",
+    "hermes_pair": "CODE",
+    "hermes_unpair": "REMOVE",
 }
 """The same, with those that no command that we print has by that name."""
 MAKE_PROGRAM = "play.py"
@@ -58,7 +60,9 @@ OF_A_RUN = frozenset(
         "hermes_log_raw",
         "hermes_log_since",
         "hermes_max_fail_percentage",
+        "hermes_pair",
         "hermes_serial",
+        "hermes_unpair",
         "hermes_verify",
     )
 )

@@ -66,6 +66,7 @@ GOOD: dict[str, list[str]] = {
     "hermes_channels": [
         f"{{telegram: {{token: '4242:{CANARY}', allow: [77, -500]}}}}",
         f"{{telegram: {{token: '4242:{CANARY}', allow: ['77'], receive: poll}}}}",
+        f"{{telegram: {{token: '4242:{CANARY}', pairing: true}}}}",
         f"{{slack: {{token: xoxb-1-{CANARY}, signing_secret: {'a' * 32}, allow: [U0ANN00]}}}}",
         f"{{hooks: {{ci: {{kind: github, secret: {CANARY}, events: [push]}}}}}}",
         f"{{telegram: {{token: '4242:{CANARY}', allow: [77], home: 77}}}}",

@@ -243,6 +243,9 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     (bot(allow="77"), "hermes_channels.telegram.allow", "nobody who may write"),
     (bot(allow=[77, "@ann"]), "hermes_channels.telegram.allow", "other than numbers"),
     (bot(allow=[True]), "hermes_channels.telegram.allow", "other than numbers"),
+    (bot(pairing="yes"), "hermes_channels.telegram.pairing", "not true or false"),
+    (bot(pairing=False, allow=[]), "hermes_channels.telegram.allow", "nobody who may write"),
+    (bot(pairing=True, allow=["@ann"]), "hermes_channels.telegram.allow", "other than numbers"),
     (bot(receive="push"), "hermes_channels.telegram.receive", "webhook, poll"),
     (bot(home="@ann"), "hermes_channels.telegram.home", "no chat of Telegram"),
     (bot(home=True), "hermes_channels.telegram.home", "no chat of Telegram"),
@@ -758,6 +761,14 @@ def test_a_platform_is_told_what_its_owner_said_under_the_workers_names() -> Non
         "c" * 32,
         "b" * 32,
     ]
+
+
+def test_who_lets_people_in_by_codes_need_name_nobody() -> None:
+    for allow in ({"allow": []}, {"allow": None}):
+        checker = check(**bot(pairing=True, **allow))
+        assert checker.problems == []
+        told = json.loads(checker.secrets["HERMES_CHANNELS"])["telegram"]
+        assert (told["allow"], told["pairing"]) == ([], True)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,10 @@ export interface Incoming {
 }
 
 /** What a platform sent: a message for Hermes; one that is answered without it; or nothing for us. */
-export type Update =
+export type Update = Read | Stranger;
+
+/** What somebody sent who may. */
+export type Read =
   | { kind: "message"; message: Incoming }
   | { kind: "answer"; chat: string; thread: string | null; message: string; text: string }
   | { kind: "nothing"; why: "stranger" | "not for the bot" | "no message" };
@@ -61,7 +64,7 @@ export interface Said {
 }
 
 /** What a person said, for Hermes. */
-export function messageOf(platform: string, said: Said): Update {
+export function messageOf(platform: string, said: Said): Read {
   const { message, text, chat, chatName, isGroup, user, userName, thread, scope, replyTo } = said;
   const event: Event = {
     text,
@@ -81,6 +84,36 @@ export function messageOf(platform: string, said: Said): Update {
     },
   };
   return { kind: "message", message: { id: said.id ?? message, event } };
+}
+
+/** Somebody who wrote to the bot alone, and how they call themselves. */
+export interface Asker {
+  chat: string;
+  user: string;
+  name: string;
+}
+
+/** Somebody wrote who may not, where strangers are given a code; `said` counts once they may. */
+export interface Stranger extends Asker {
+  kind: "stranger";
+  said: Read;
+}
+
+/** What somebody sent, by whether they may. @param asker who they are; `false` where nobody may ask to be let in. */
+export function admitted(read: Read, isAllowed: boolean, asker: Asker | false): Update {
+  if (isAllowed) return read;
+  return asker === false ? { kind: "nothing", why: "stranger" } : { kind: "stranger", ...asker, said: read };
+}
+
+/** What is said to what is no text, where nothing else is taken. */
+export function onlyText(at: { chat: string; thread: string | null; message: string }): Read {
+  return { kind: "answer", ...at, text: "I can take text only here." };
+}
+
+/** The message in an update, also a stranger's. */
+export function messageIn(update: Update): Event | null {
+  if (update.kind === "stranger") return messageIn(update.said);
+  return update.kind === "message" ? update.message.event : null;
 }
 
 /** A message that Hermes sends. */

@@ -19,13 +19,16 @@ import {
   noChannel,
   type Outgoing,
   type OwnMessage,
+  type Read,
   type Registered,
   SendRefused,
   type Source,
+  type Stranger,
   type Update,
 } from "./channel.ts";
 import { InParts } from "./in-parts.ts";
 import { type Counts, type Entry, Inbox, laneOf, ownLaneOf, type Taken, type Unanswered } from "./inbox.ts";
+import { type Paired, Pairing, type Person } from "./pairing.ts";
 import { opened } from "./platforms/platforms.ts";
 import { Relay } from "./relay.ts";
 import { Ways } from "./ways.ts";
@@ -56,6 +59,13 @@ const MAYBE_TWICE = "(I do not know whether this reached you before.)\n";
 const NOT_ANSWERED =
   "I could not answer this. The message is kept, and my owner can see why and have me try it again.";
 
+const PAIRED = "You may write to me from now on.";
+
+/** What a stranger is told. */
+function codeWords(code: string): string {
+  return `I do not know you. If you know whose assistant I am, tell them this code: ${code}. It is good for an hour.`;
+}
+
 /** What the channels need of the instance's life. */
 export interface Life {
   withSeat<T>(
@@ -84,6 +94,9 @@ export interface ChannelView extends Counts {
   waiting: number;
   /** Why it does not work; `null` when it does, as far as is known. */
   trouble: string | null;
+  /** Who was let in by a code, and who has one: without the codes. */
+  paired: Person[];
+  asking: Person[];
 }
 
 /** What Hermes is at, for one message. */
@@ -99,6 +112,7 @@ interface Turn {
 export class Channels {
   readonly #parts: ChannelsParts;
   readonly #inbox: Inbox;
+  readonly #pairing: Pairing;
   readonly #relay: Relay;
   readonly #platforms: ReadonlyMap<string, Channel>;
   readonly #senders = new Map<string, InParts>();
@@ -119,6 +133,7 @@ export class Channels {
   constructor(parts: ChannelsParts) {
     this.#parts = parts;
     this.#inbox = new Inbox(parts.storage);
+    this.#pairing = new Pairing(parts.storage);
     const { time, fetch } = parts;
     this.#platforms = opened(parts.settings, (name) => ({
       time,
@@ -148,16 +163,59 @@ export class Channels {
   /** Takes in what a platform sent; it is stored when this returns. */
   async receive(name: string, told: object): Promise<(Taken | Update["kind"])[]> {
     const updates = (await this.#platforms.get(name)?.read(told)) ?? [];
-    return updates.map((read) => {
-      if (read.kind === "message") return this.#take(name, read.message);
-      if (read.kind === "answer") {
-        const { chat, thread, message, text } = read;
-        const said = { chat, thread, text, replyTo: message };
-        const told = this.#sendOnce(name, `told ${chat} ${message}`, said, () => undefined);
-        this.#parts.life.stay(told.catch(() => undefined));
-      }
-      return read.kind;
-    });
+    const taken: (Taken | Update["kind"])[] = [];
+    for (const read of updates) {
+      const isLetIn = read.kind === "stranger" && this.#pairing.has(name, read.user);
+      if (read.kind === "stranger" && !isLetIn) await this.#offer(name, read);
+      taken.push(
+        read.kind === "stranger"
+          ? isLetIn
+            ? this.#hear(name, read.said)
+            : read.kind
+          : this.#hear(name, read),
+      );
+    }
+    return taken;
+  }
+
+  #hear(name: string, read: Read): Taken | Update["kind"] {
+    if (read.kind === "message") return this.#take(name, read.message);
+    if (read.kind === "answer") {
+      const { chat, thread, message, text } = read;
+      this.#tell(name, `told ${chat} ${message}`, { chat, thread, text, replyTo: message });
+    }
+    return read.kind;
+  }
+
+  /** Says something without Hermes. @param what what it is: it is said once. */
+  #tell(name: string, what: string, said: Outgoing): void {
+    const told = this.#sendOnce(name, what, said, () => undefined);
+    this.#parts.life.stay(told.catch(() => undefined));
+  }
+
+  /** Gives a stranger a code; one who has it, or comes when there are enough, hears nothing. */
+  async #offer(channel: string, { chat, user, name, said }: Stranger): Promise<void> {
+    const code = await this.#pairing.offer({ channel, user, name, chat }, this.#parts.time.now());
+    if (code === null) return;
+    const replyTo = said.kind === "message" ? said.message.event.message_id : null;
+    this.#tell(channel, `code ${chat} ${replyTo}`, { chat, thread: null, text: codeWords(code), replyTo });
+  }
+
+  /**
+   * Lets in whoever was given a code, and tells them.
+   * @throws ApiError 404 `no_such_code`; 429 `too_many_codes`.
+   */
+  async pair(code: string): Promise<Paired> {
+    const now = this.#parts.time.now();
+    const paired = await this.#pairing.approve(code, now);
+    const { channel, user, chat } = paired;
+    this.#tell(channel, `paired ${user} ${now}`, { chat, thread: null, text: PAIRED, replyTo: null });
+    return paired;
+  }
+
+  /** Lets in no longer whom a code let in. @returns whether there was one. */
+  unpair(channel: string, user: string): boolean {
+    return this.#pairing.remove(channel, user);
   }
 
   /** Takes in what a webhook was sent, by its name; it is stored when this returns. */
@@ -214,6 +272,8 @@ export class Channels {
           receives: this.#platforms.get(name)?.receives ?? "webhook",
           waiting: this.#inbox.waiting(name),
           trouble: this.#troubles.get(name) ?? null,
+          paired: this.#pairing.people(name),
+          asking: this.#pairing.asking(name, this.#parts.time.now()),
           ...this.#inbox.counts(name),
         },
       ]),

@@ -16,6 +16,7 @@ import {
   type Received,
 } from "./channel.ts";
 import { isGenuine, isSigned, messageOf } from "./hooks.ts";
+import { noSuchCode } from "./pairing.ts";
 import { receiver } from "./platforms/platforms.ts";
 
 /** The largest update that is read, in bytes; the platforms' own are far smaller. */
@@ -95,6 +96,22 @@ export function tooManyWait(): ApiError {
   });
 }
 
+/**
+ * Reads `{"code": "..."}`.
+ * @throws ApiError 404 `no_such_code`.
+ */
+export function codeOf(body: ArrayBuffer | null): string {
+  try {
+    return z.object({ code: z.string() }).parse(textOf(body)).code;
+  } catch {
+    throw noSuchCode();
+  }
+}
+
+function textOf(body: ArrayBuffer | null): unknown {
+  return JSON.parse(new TextDecoder().decode(body ?? new ArrayBuffer(0)));
+}
+
 const registrationSchema = z.object({
   address: z.string().check(z.regex(/^(?:https:\/\/[^\s?#]{1,300})?$/)),
   look: z._default(z.boolean(), false),
@@ -106,7 +123,7 @@ const registrationSchema = z.object({
  */
 export function registrationOf(body: ArrayBuffer | null): z.infer<typeof registrationSchema> {
   try {
-    return registrationSchema.parse(JSON.parse(new TextDecoder().decode(body ?? new ArrayBuffer(0))));
+    return registrationSchema.parse(textOf(body));
   } catch (error) {
     throw new ApiError({
       status: 400,

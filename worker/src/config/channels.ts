@@ -9,6 +9,9 @@ const TELEGRAM_API = "https://api.telegram.org";
 /** The chat for what Hermes sends on its own account; without it there is none. */
 const home = z.optional(z.string());
 
+/** Whether a stranger who writes to the bot alone is given a code, by which its owner may let them in. */
+const pairing = z._default(z.boolean(), false);
+
 const telegram = z.object({
   home,
   /** As the platform's BotFather gave it: the bot's number, a colon, a secret. */
@@ -17,6 +20,7 @@ const telegram = z.object({
   allow: z.array(z.string().check(z.regex(/^-?\d{1,20}$/, "lists no number of a person or group"))),
   /** How messages come: sent to the Worker, or asked for by it. Empty = as the deployment can be reached. */
   receive: z._default(z.enum(["", "webhook", "poll"], "must receive by webhook or poll"), ""),
+  pairing,
 });
 
 const SLACK_API = "https://slack.com/api";
@@ -32,6 +36,7 @@ const slack = z.object({
   /** Who may write: ids of people, or of channels. */
   allow: z.array(z.string().check(z.regex(/^[UWCGD][A-Z0-9]{2,20}$/, "lists no id of a person or channel"))),
   apiUrl: apiUrl(SLACK_API),
+  pairing,
 });
 
 const whatsapp = z.object({
@@ -43,6 +48,7 @@ const whatsapp = z.object({
   /** Who may write: phone numbers, without a plus. */
   allow: z.array(z.string().check(z.regex(/^\d{5,15}$/, "lists no phone number"))),
   apiUrl: apiUrl("https://graph.facebook.com/v23.0"),
+  pairing,
 });
 
 const sms = z.object({
@@ -57,6 +63,7 @@ const sms = z.object({
   /** Who may write: phone numbers with a plus. */
   allow: z.array(z.string().check(z.regex(/^\+\d{5,15}$/, "lists no phone number"))),
   apiUrl: apiUrl("https://api.twilio.com"),
+  pairing,
 });
 
 const discord = z.object({
@@ -67,6 +74,7 @@ const discord = z.object({
   /** Who may write: ids of people, channels or servers. */
   allow: z.array(z.string().check(z.regex(/^\d{15,25}$/, "lists no id"))),
   apiUrl: apiUrl("https://discord.com/api/v10"),
+  pairing,
 });
 
 /** A name in an address. */
@@ -114,6 +122,7 @@ export interface TelegramSettings {
   allow: readonly string[];
   receive: "webhook" | "poll";
   apiUrl: string;
+  pairing: boolean;
 }
 
 /** A Slack app. */

@@ -215,10 +215,29 @@ export class HermesInstance extends DurableObject<Env> {
     return this.#answer(requestId, async () => ({ retried: this.#channels.retry() }));
   }
 
+  /** Lets in whoever was given a code. */
+  pair(requestId: string, code: string): Promise<Response> {
+    return this.#answer(requestId, async () => {
+      const { channel, user, name } = await this.#channels.pair(code);
+      return { channel, user, name };
+    });
+  }
+
+  /** Lets in no longer whom a code let in. */
+  unpair(requestId: string, channel: string, user: string): Promise<Response> {
+    return this.#answer(requestId, async () => ({ removed: this.#channels.unpair(channel, user) }));
+  }
+
   #channelsView(): object {
     const views = Object.entries(this.#channels.views()).map(([name, view]) => [
       name,
-      { ...view, lastIn: isoOrNull(view.lastIn || null), lastOut: isoOrNull(view.lastOut || null) },
+      {
+        ...view,
+        lastIn: isoOrNull(view.lastIn || null),
+        lastOut: isoOrNull(view.lastOut || null),
+        paired: view.paired.map(({ user, name, at }) => ({ user, name, since: iso(at) })),
+        asking: view.asking.map(({ user, name, at }) => ({ user, name, until: iso(at) })),
+      },
     ]);
     const failed = this.#channels.failed().map((one) => ({ ...one, received: iso(one.received) }));
     return { channels: Object.fromEntries(views), unanswered: failed };

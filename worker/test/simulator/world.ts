@@ -63,6 +63,7 @@ const SETTINGS: Settings = {
         allow: ["1", "2", "3"],
         receive: "webhook",
         apiUrl: "http://t",
+        pairing: false,
       },
     },
     address: "",

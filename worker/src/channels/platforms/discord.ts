@@ -6,9 +6,11 @@
 import * as z from "zod/mini";
 import type { DiscordSettings } from "../../config/channels.ts";
 import {
+  admitted,
   badSignature,
   badUpdate,
   type Call,
+  messageIn,
   messageOf,
   type Outgoing,
   type Platform,
@@ -75,7 +77,8 @@ async function receive(call: Call, application: DiscordSettings): Promise<Receiv
   if (type === COMPONENT) return told({ type: DEFERRED_UPDATE });
   const update = type === COMMAND ? read(asked, application) : null;
   // To a stranger it looks as if nobody was there.
-  if (update === null || asked.token === undefined) return { answer: new Response(null), told: null };
+  if (update === null || update.kind === "nothing" || asked.token === undefined)
+    return { answer: new Response(null), told: null };
   return told({ type: DEFERRED }, { update, token: asked.token });
 }
 
@@ -99,15 +102,14 @@ async function proven({ headers, body, now }: Call, { publicKey }: DiscordSettin
   }
 }
 
-/** Reads a command; `null` is a stranger's. */
-function read(asked: Interaction, { allow }: DiscordSettings): Update | null {
+/** Reads a command. */
+function read(asked: Interaction, { allow, pairing }: DiscordSettings): Update {
   const { id, channel_id: channel, guild_id: guild, data } = asked;
   const user = asked.member?.user ?? asked.user;
   if (channel === undefined || user == null) throw badUpdate();
-  if (![user.id, channel, guild].some((one) => one != null && allow.includes(one))) return null;
   const said = (data?.options ?? []).map(({ value }) => String(value ?? "")).join(" ");
   const text = data?.name === HERMES.name ? said : `/${data?.name ?? ""} ${said}`;
-  return messageOf("discord", {
+  const message = messageOf("discord", {
     message: id,
     text: text.trim() || "/help",
     chat: channel,
@@ -116,6 +118,9 @@ function read(asked: Interaction, { allow }: DiscordSettings): Update | null {
     userName: user.username,
     scope: guild,
   });
+  const isAllowed = [user.id, channel, guild].some((one) => one != null && allow.includes(one));
+  const who = { chat: channel, user: user.id, name: user.username ?? "" };
+  return admitted(message, isAllowed, pairing && guild == null && who);
 }
 
 /** What Discord answers. */
@@ -135,7 +140,8 @@ class Discord extends Messenger<DiscordSettings> {
   override async read(given: object): Promise<Update[]> {
     const { update, token } = given as Told;
     const { ways, time } = this.parts;
-    if (update.kind === "message") ways.keep(update.message.event.message_id, token, time.now(), LASTS);
+    const event = messageIn(update);
+    if (event !== null) ways.keep(event.message_id, token, time.now(), LASTS);
     return [update];
   }
 

@@ -6,12 +6,16 @@
 import * as z from "zod/mini";
 import type { SlackSettings } from "../../config/channels.ts";
 import {
+  admitted,
   badSignature,
   badUpdate,
   type Call,
+  messageIn,
   messageOf,
   type Outgoing,
+  onlyText,
   type Platform,
+  type Read,
   type Received,
   type Registered,
   SendRefused,
@@ -121,7 +125,7 @@ function eventOf(body: object): SlackEvent {
   return read.data;
 }
 
-function nothing(why: "stranger" | "not for the bot" | "no message"): Update {
+function nothing(why: "not for the bot" | "no message"): Read {
   return { kind: "nothing", why };
 }
 
@@ -131,21 +135,18 @@ function readEvent({ event, team_id: team, authorizations }: SlackEvent, app: Sl
   const isMessage = event.subtype === undefined || event.subtype === "file_share";
   if (channel === undefined || user === undefined || ts === undefined || bot !== undefined || !isMessage)
     return nothing("no message");
-  if (!isAllowed(app, user, channel)) return nothing("stranger");
   const isDirect = event.type === "message" && event.channel_type === "im";
   // Of what else is said in a channel the app may be told as well.
   if (!isDirect && event.type !== "app_mention") return nothing("not for the bot");
   const me = authorizations?.[0]?.user_id;
   const said = plainOf(me === undefined ? text : text.replaceAll(`<@${me}>`, "")).trim();
   const at = { chat: channel, thread: thread ?? (isDirect ? null : ts), message: ts };
-  if ((files !== undefined && files.length > 0) || said === "")
-    return {
-      kind: "answer",
-      ...at,
-      text: "I cannot take files or this kind of message here yet, only text.",
-    };
+  const isText = (files === undefined || files.length === 0) && said !== "";
   // A message that names the bot comes as two events where the app is told of all: one message, one name.
-  return message(`${channel} ${ts}`, said, at, isDirect, user, team);
+  const name = `${channel} ${ts}`;
+  const read = isText ? message(name, said, at, isDirect, user, team) : onlyText(at);
+  const who = { chat: channel, user, name: "" };
+  return admitted(read, isAllowed(app, user, channel), app.pairing && isDirect && who);
 }
 
 /** Reads `/hermes TEXT`; of any other command, its name is part of the text. */
@@ -153,11 +154,13 @@ function readCommand(form: URLSearchParams, app: SlackSettings): Update {
   const of = (name: string) => form.get(name) ?? "";
   const [channel, user, id] = [of("channel_id"), of("user_id"), of("trigger_id")];
   if (channel === "" || user === "" || id === "") throw badUpdate();
-  if (!isAllowed(app, user, channel)) return nothing("stranger");
   const command = of("command") === "/hermes" ? "" : of("command");
   const said = `${command} ${plainOf(of("text"))}`.trim() || "/help";
   const at = { chat: channel, thread: null, message: `command-${id}` };
-  return message(id, said, at, channel.startsWith("D"), user, of("team_id") || undefined, of("user_name"));
+  const isDirect = channel.startsWith("D");
+  const read = message(id, said, at, isDirect, user, of("team_id") || undefined, of("user_name"));
+  const who = { chat: channel, user, name: of("user_name") };
+  return admitted(read, isAllowed(app, user, channel), app.pairing && isDirect && who);
 }
 
 function message(
@@ -168,7 +171,7 @@ function message(
   user: string,
   scope?: string,
   name = "",
-): Update {
+): Read {
   return messageOf("slack", {
     id,
     text,
@@ -221,8 +224,9 @@ class Slack extends Messenger<SlackSettings> {
   override async read(told: object): Promise<Update[]> {
     const { update, way } = told as Told;
     const { ways, time } = this.parts;
-    if (update.kind === "message" && way !== null && this.#isOfSlack(way))
-      ways.keep(update.message.event.message_id, way, time.now(), COMMAND_LASTS);
+    const event = messageIn(update);
+    if (event !== null && way !== null && this.#isOfSlack(way))
+      ways.keep(event.message_id, way, time.now(), COMMAND_LASTS);
     return [update];
   }
 

@@ -2,11 +2,13 @@
 /** SMS by Twilio: what its number gets, and what it sends. Facts: twilio.com/docs. */
 import type { SmsSettings } from "../../config/channels.ts";
 import {
+  admitted,
   badSignature,
   badUpdate,
   type Call,
   messageOf,
   type Outgoing,
+  onlyText,
   type Platform,
   type Received,
   type Registered,
@@ -48,10 +50,12 @@ function read(form: URLSearchParams, account: SmsSettings): Update {
   const [from, id, text] = [of("From"), of("MessageSid"), of("Body")];
   if (from === "" || id === "") throw badUpdate();
   if (of("AccountSid") !== account.accountSid) return { kind: "nothing", why: "not for the bot" };
-  if (!account.allow.includes(from)) return { kind: "nothing", why: "stranger" };
-  if (Number(of("NumMedia")) > 0 || text.trim() === "")
-    return { kind: "answer", chat: from, thread: null, message: id, text: "I can take text only here." };
-  return messageOf("sms", { message: id, text, chat: from, isGroup: false, user: from });
+  const isText = Number(of("NumMedia")) === 0 && text.trim() !== "";
+  const read = isText
+    ? messageOf("sms", { message: id, text, chat: from, isGroup: false, user: from })
+    : onlyText({ chat: from, thread: null, message: id });
+  const who = { chat: from, user: from, name: "" };
+  return admitted(read, account.allow.includes(from), account.pairing && who);
 }
 
 interface PhoneNumber {

@@ -8,6 +8,7 @@ import { digestOf, hex, isEqual } from "../../base/digests.ts";
 import { within } from "../../base/time.ts";
 import { botNumber, type TelegramSettings } from "../../config/channels.ts";
 import {
+  admitted,
   badSignature,
   badUpdate,
   type Call,
@@ -16,6 +17,7 @@ import {
   type Outgoing,
   type Platform,
   type PlatformParts,
+  type Read,
   type Received,
   type Registered,
   type Registration,
@@ -116,7 +118,19 @@ function readUpdate(update: TelegramUpdate, bot: TelegramSettings, name: string)
     return { kind: "nothing", why: "no message" };
   const { chat } = message;
   const isAllowed = [from.id, chat.id].some((id) => bot.allow.includes(String(id)));
-  if (!isAllowed) return { kind: "nothing", why: "stranger" };
+  const read = readMessage(update.update_id, message, from, bot, name);
+  const who = { chat: String(chat.id), user: String(from.id), name: from.first_name ?? "" };
+  return admitted(read, isAllowed, bot.pairing && chat.type === "private" && who);
+}
+
+function readMessage(
+  id: number,
+  message: Message,
+  from: NonNullable<Message["from"]>,
+  bot: TelegramSettings,
+  name: string,
+): Read {
+  const { chat } = message;
   const isGroup = chat.type !== "private";
   const said = message.text ?? message.caption ?? "";
   const number = Number(botNumber(bot.token));
@@ -133,7 +147,7 @@ function readUpdate(update: TelegramUpdate, bot: TelegramSettings, name: string)
     };
   return messageOf("telegram", {
     ...at,
-    id: String(update.update_id),
+    id: String(id),
     text: isGroup ? withoutName(said, name) : said,
     isGroup,
     chatName: chat.title,

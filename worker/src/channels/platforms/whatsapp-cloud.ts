@@ -4,11 +4,13 @@ import * as z from "zod/mini";
 import { isEqual } from "../../base/digests.ts";
 import type { WhatsAppSettings } from "../../config/channels.ts";
 import {
+  admitted,
   badSignature,
   badUpdate,
   type Call,
   messageOf,
   type Outgoing,
+  onlyText,
   type Platform,
   type Received,
   type Registered,
@@ -77,7 +79,9 @@ async function receive({ headers, body }: Call, app: WhatsAppSettings): Promise<
   if (signature === undefined) throw badSignature();
   const bytes = await body();
   if (!(await isSignedWith(app.appSecret, ofHex(signature), bytes))) throw badSignature();
-  const updates = valuesOf(bytes).flatMap((value) => read(value, app));
+  const updates = valuesOf(bytes)
+    .flatMap((value) => read(value, app))
+    .filter(({ kind }) => kind !== "nothing");
   return { answer: new Response(null, { status: 200 }), told: updates.length === 0 ? null : { updates } };
 }
 
@@ -93,15 +97,17 @@ function valuesOf(bytes: Uint8Array): Value[] {
 /** Reads the messages in an update; of others, as what became of a message, it has none. */
 function read({ metadata, contacts, messages = [] }: Value, app: WhatsAppSettings): Update[] {
   if (metadata?.phone_number_id !== app.phoneNumberId) return [];
-  return messages
-    .filter(({ from }) => app.allow.includes(from))
-    .map(({ from, id, type, text, context }) => {
-      if (type !== "text" || text === undefined || text.body.trim() === "")
-        return { kind: "answer", chat: from, thread: null, message: id, text: "I can take text only here." };
-      const userName = contacts?.find((one) => one.wa_id === from)?.profile?.name;
-      const said = { message: id, text: text.body, chat: from, user: from, userName, replyTo: context?.id };
-      return messageOf("whatsapp_cloud", { ...said, isGroup: false });
-    });
+  return messages.map(({ from, id, type, text, context }) => {
+    const userName = contacts?.find((one) => one.wa_id === from)?.profile?.name;
+    const said = { message: id, chat: from, user: from, userName, replyTo: context?.id, isGroup: false };
+    const body = type === "text" ? (text?.body ?? "") : "";
+    const read =
+      body.trim() === ""
+        ? onlyText({ chat: from, thread: null, message: id })
+        : messageOf("whatsapp_cloud", { ...said, text: body });
+    const who = { chat: from, user: from, name: userName ?? "" };
+    return admitted(read, app.allow.includes(from), app.pairing && who);
+  });
 }
 
 /** What Meta answers to every call. */
