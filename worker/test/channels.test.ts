@@ -976,6 +976,7 @@ describe("a stranger", () => {
       await settle();
       expect(world.hermes.given).toEqual([]);
       expect(world.sent).toEqual([expect.objectContaining({ chat_id: "666" })]);
+      expect(() => channels.sendOwn(own("rain", { chat: "666" }))).toThrow("no chat to write to");
       const code = codeIn(world.sent[0]?.text);
       const stored = JSON.stringify([...world.storage.sql.exec("SELECT * FROM pairing_codes")]);
       expect(stored).not.toContain(code);
@@ -995,9 +996,11 @@ describe("a stranger", () => {
       await settle();
       expect(world.sent.at(-1)?.text).toBe("heard hello");
       await expect(next.pair(code)).rejects.toMatchObject({ code: "no_such_code" });
+      expect(next.sendOwn(own("rain", { chat: "666" }))).toBe("new");
 
       expect([next.unpair("telegram", "666"), next.unpair("telegram", "666")]).toEqual([true, false]);
       expect(await world.life(open).receive("telegram", world.update("hello", eve()))).toEqual(["stranger"]);
+      expect(() => next.sendOwn(own("snow", { chat: "666" }))).toThrow("no chat to write to");
     }),
   );
 
@@ -1010,6 +1013,7 @@ describe("a stranger", () => {
       await channels.pair(codeIn(world.sent[0]?.text));
       await settle();
       const { sent } = world;
+      expect(() => world.life().sendOwn(own("rain", { chat: "666" }))).toThrow("no chat to write to");
       expect(await world.life().receive("telegram", world.update("hello", eve()))).toEqual(["nothing"]);
       await settle();
       expect(sent).toHaveLength(2);

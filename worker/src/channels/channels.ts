@@ -256,7 +256,9 @@ export class Channels {
     const allowed: readonly string[] = declared?.allow ?? [];
     return (
       chat === declared?.home ||
-      [chat, ...this.#inbox.whoWroteIn(platform, chat)].some((one) => allowed.includes(one)) ||
+      [chat, ...this.#inbox.whoWroteIn(platform, chat)].some(
+        (one) => allowed.includes(one) || (declared?.pairing === true && this.#pairing.has(platform, one)),
+      ) ||
       Object.values(hooks).some(({ chat: to }) => to?.platform === platform && to.id === chat)
     );
   }
