@@ -26,7 +26,10 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings.kinds impo
     literal,
 )
 
+from tools import what_works  # noqa: E402
+
 BEGIN = "<!-- Generated from the catalogue of settings by `make generate`. -->"
+WORKS = "<!-- Generated from what-works.toml by `make generate`. -->"
 END = "<!-- End of what is generated. -->"
 RESTARTS = {
     "hermes": "Hermes",
@@ -80,6 +83,12 @@ def variables_page(text: str) -> str:
     """Return docs/variables.md with today's table."""
     before, rest = text.split(BEGIN, 1)
     return f"{before}{BEGIN}\n{table()}{END}{rest.split(END, 1)[1]}"
+
+
+def what_works_page(text: str) -> str:
+    """Return docs/what-works.md with today's tables."""
+    before, rest = text.split(WORKS, 1)
+    return f"{before}{WORKS}\n{what_works.page()}{END}{rest.split(END, 1)[1]}"
 
 
 def argument_specs(text: str) -> str:
@@ -161,6 +170,7 @@ FILES: dict[str, Callable[[str], str]] = {
     "plugins/module_utils/settings/fields.py": lambda _: fields(),
     "roles/preflight/meta/argument_specs.yml": argument_specs,
     "docs/variables.md": variables_page,
+    "docs/what-works.md": what_works_page,
     "worker/src/config/settings.generated.ts": lambda _: worker_schema(),
     "worker/test/restarts.generated.ts": lambda _: restarts(),
 }

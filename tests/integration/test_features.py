@@ -26,6 +26,7 @@ from tests.standins.ports import free_port
 from tests.standins.provider import Provider
 from tests.standins.telegram import Telegram
 from tests.standins.tool_services import FOUND, ToolServices, spoken
+from tools import what_works
 
 FEATURES = ["mcp", "search", "web"]
 """Of the personal assistant, too, so that they are installed once."""
@@ -74,6 +75,8 @@ def deployment(make_deployment: Callable[..., Deployment], tools: str) -> Deploy
         # What the servers need comes along by itself.
         hermes_features=["search", "web"],
         hermes_secrets={"TOOLS_TOKEN": TOKEN},
+        # Nobody is there whom Hermes could ask whether a program may run.
+        hermes_config={"initial": {"approvals": {"mode": "off"}}},
         hermes_mcp_servers={
             "time": {"command": "python3", "args": ["-m", "mcp_server_time"]},
             "stock": {"url": tools, "headers": {"Authorization": "Bearer ${TOOLS_TOKEN}"}},
@@ -83,6 +86,35 @@ def deployment(make_deployment: Callable[..., Deployment], tools: str) -> Deploy
     assert "2 servers with 3 tools" in play.output
     assert "mcp, search, web" in play.output
     assert TOKEN not in play.output
+    return made
+
+
+@pytest.fixture(scope="module")
+def telegram() -> Iterator[Telegram]:
+    with Telegram() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def speaking(
+    make_deployment: Callable[..., Deployment],
+    telegram: Telegram,
+    services: ToolServices,
+    provider: Provider,
+) -> Deployment:
+    """A Hermes that has no tools that touch this machine, and may be written to by Telegram."""
+    made = make_deployment(
+        "speaking",
+        hermes_default_model="custom/stand-in",
+        hermes_provider_base_url=f"{provider.url}/v1",
+        custom_api_key=provider.key,
+        hermes_features=["voice", "web"],
+        hermes_channels={"telegram": {"token": telegram.token, "allow": [77]}},
+        hermes_telegram_api_url=telegram.url,
+        **pointed_at(services),
+    )
+    play = made.deploy()
+    assert SEARCH_KEY not in play.output and SPEECH_KEY not in play.output
     return made
 
 
@@ -150,36 +182,22 @@ def test_git_clones_a_repository(deployment: Deployment, tmp_path: Path) -> None
 
 
 def test_the_web_is_searched_and_speech_is_written_without_host_tools(
-    make_deployment: Callable[..., Deployment], services: ToolServices, provider: Provider
+    speaking: Deployment, telegram: Telegram, services: ToolServices, provider: Provider
 ) -> None:
     """By the API and by a channel: what the services are asked, what the model is told, what lies on the disk."""
-    with Telegram() as telegram:
-        made = make_deployment(
-            "speaking",
-            hermes_default_model="custom/stand-in",
-            hermes_provider_base_url=f"{provider.url}/v1",
-            custom_api_key=provider.key,
-            hermes_features=["voice", "web"],
-            hermes_channels={"telegram": {"token": telegram.token, "allow": [77]}},
-            hermes_telegram_api_url=telegram.url,
-            **pointed_at(services),
-        )
-        play = made.deploy()
-        for by in ("API", "Telegram"):
-            for order in (
-                f'call web_search {{"query": "quokkas by {by}"}}',
-                f'call text_to_speech {{"text": "Good morning by {by}."}}',
-            ):
-                if by == "API":
-                    assert made.chat(order).status == 200
-                else:
-                    telegram.await_answer(telegram.write(order, 77))
-        asked = [body["query"] for path, body in services.asked if path == "/v2/search"]
-        assert asked == ["quokkas by API", "quokkas by Telegram"]
-    spoke = {
-        one.suffix: one.read_bytes() for one in made.state.glob("engine/disks/*/disk/**/tts_*")
-    }
-    assert spoke == {
+    for by in ("API", "Telegram"):
+        for order in (
+            f'call web_search {{"query": "quokkas by {by}"}}',
+            f'call text_to_speech {{"text": "Good morning by {by}."}}',
+        ):
+            if by == "API":
+                assert speaking.chat(order).status == 200
+            else:
+                telegram.await_answer(telegram.write(order, 77))
+    asked = [body["query"] for path, body in services.asked if path == "/v2/search"]
+    assert asked == ["quokkas by API", "quokkas by Telegram"]
+    spoke = speaking.state.glob("engine/disks/*/disk/**/tts_*")
+    assert {one.suffix: one.read_bytes() for one in spoke} == {
         ".mp3": spoken("Good morning by API.", "mp3"),
         ".ogg": spoken("Good morning by Telegram.", "opus"),
     }
@@ -187,7 +205,54 @@ def test_the_web_is_searched_and_speech_is_written_without_host_tools(
     told = told_by_tools(provider)
     assert [FOUND["title"] in one for one in told] == [True, False, True, False]
     assert [Path(json.loads(told[n])["file_path"]).suffix for n in (1, 3)] == [".mp3", ".ogg"]
-    assert SEARCH_KEY not in play.output and SPEECH_KEY not in play.output
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "comes_back"),
+    [
+        ("todo", {"todos": [{"id": "1", "content": "feed Ada", "status": "pending"}]}, "feed Ada"),
+        ("memory", {"action": "add", "target": "user", "content": "Likes tea."}, "Entry added."),
+        ("skills_list", {}, "skills"),
+        ("session_search", {"query": "quokkas"}, "quokkas"),
+        ("cronjob", {"action": "list"}, "jobs"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_tool_that_touches_no_machine_is_used(
+    speaking: Deployment, provider: Provider, tool: str, arguments: object, comes_back: str
+) -> None:
+    assert speaking.chat(f"call {tool} {json.dumps(arguments)}").status == 200
+    told = told_by_tools(provider)[-1]
+    assert comes_back in told and '"error"' not in told
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "comes_back"),
+    [
+        ("execute_code", {"code": "print(6 * 7)"}, "42"),
+        ("delegate_task", {"goal": "Say what a quokka is."}, "Say what a quokka is."),
+        ("write_file", {"path": "greeting", "content": "Good morning."}, "bytes_written"),
+        ("read_file", {"path": "greeting"}, "Good morning."),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_tool_that_touches_the_machine_is_used(
+    deployment: Deployment, tool: str, arguments: dict[str, str], comes_back: str
+) -> None:
+    said = called(deployment, tool, **arguments)
+    assert comes_back in said and '"error"' not in said
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=what_works.TOOL_PLACES[:2])
+def test_the_toolsets_of_a_running_hermes_are_those_of_the_page(
+    speaking: Deployment, deployment: Deployment, place: int
+) -> None:
+    listed = (speaking, deployment)[place].call("GET", "/v1/toolsets").json["data"]
+    offered = {
+        row.name for row in what_works.rows("toolset") if row.places[place] not in ("off", "no")
+    }
+    assert {one["name"] for one in listed if one["enabled"]} == offered
+    assert {one["name"] for one in listed} == {row.name for row in what_works.rows("toolset")}
 
 
 def test_a_server_of_tools_answers_over_stdio(deployment: Deployment) -> None:
