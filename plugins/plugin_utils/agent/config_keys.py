@@ -60,14 +60,25 @@ OURS_WITHOUT_TOOLS = {
 }
 """The same where Hermes has no tools that touch the machine."""
 OF_ITS_OWN_FILE = (
+    "approvals.discord_prompt_timeout",
     "browser",
     "code_execution",
+    "discord.dm_role_auth_guild",
+    "discord.voice_fx",
+    "fallback_model",
+    "fallback_providers",
+    "plugins.hermes-memory-store",
     "security.allow_private_urls",
+    "security.website_blocklist",
+    "skills.config",
+    "skills.disabled",
+    "skills.external_dirs",
+    "skills.platform_disabled",
     "terminal.credential_files",
     "terminal.daemon_term_grace_seconds",
     "terminal.env_passthrough",
 )
-"""Settings that Hermes' tools read past the pinned ones, from the file which the agent may change."""
+"""Settings that Hermes reads past the pinned ones, from the file which the agent may change; a test finds new ones."""
 
 
 def flat(config: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
