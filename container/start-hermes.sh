@@ -8,8 +8,13 @@ set -eu
 : "${HERMES_HOME:?HERMES_HOME is not set}"
 mkdir -p "$HERMES_HOME"
 
-# Nothing is installed at run time: the image is complete and pinned.
+# The image is complete and pinned, and nothing is installed into it. What Hermes may ask for later
+# goes into its home, and there only adds to what the image has. A cache would be a second copy.
 export HERMES_DISABLE_LAZY_INSTALLS=1
+unset HERMES_LAZY_INSTALL_TARGET
+if [ "${HERMES_LAZY_INSTALLS-}" = true ]; then
+    export HERMES_LAZY_INSTALL_TARGET="$HERMES_HOME/lazy-packages" UV_NO_CACHE=1
+fi
 
 # Where only some hosts may be reached, the Worker looks at what leaves. The authority that vouches
 # for those hosts then is new in each container, and there a moment after its start; the list of

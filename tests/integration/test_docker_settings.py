@@ -51,6 +51,12 @@ def test_a_container_has_the_tools_of_a_machine_unasked(place: Place) -> None:
     assert "terminal" in {one["name"] for one in told if one["enabled"]}
 
 
+def test_a_command_finds_the_interpreter_that_has_the_packages(place: Place) -> None:
+    """Hermes runs commands in a login shell, which begins with a path of the system's."""
+    said = place.it.chat(f"call terminal {json.dumps({'command': 'command -v python3'})}").said
+    assert "/opt/hermes/bin/python3" in said
+
+
 def test_a_token_that_was_rotated_ends(place: Place) -> None:
     rotate_the_token(place)
 

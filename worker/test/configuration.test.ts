@@ -58,6 +58,7 @@ const ROWS: Record<string, Row[]> = {
   HERMES_TOKEN_OVERLAP: [worker("5m")],
   HERMES_ON_DISCONNECT: [worker("finish")],
   HERMES_HOST_TOOLS: [hermes("true")],
+  HERMES_LAZY_INSTALLS: [hermes("true")],
   HERMES_INSTANCE_TYPE: [sandbox("standard-2")],
   HERMES_LOCATION: [worker("enam")],
   HERMES_ALLOW_UNAUTHENTICATED: [worker("true")],

@@ -82,6 +82,11 @@ describe("Hermes' configuration", () => {
     }
   });
 
+  it("lets Hermes fetch packages only when the owner says so", () => {
+    expect(go({}).env).toMatchObject({ HERMES_LAZY_INSTALLS: "false" });
+    expect(go({ HERMES_LAZY_INSTALLS: "true" }).env).toMatchObject({ HERMES_LAZY_INSTALLS: "true" });
+  });
+
   it("hands out the keys themselves only when the owner says so, and then to those who use them", () => {
     const direct = {
       HERMES_PROVIDER_KEYS: "environment",

@@ -8,6 +8,7 @@ export const RESTARTS: Readonly<Record<string, string>> = {
   hermes_default_model: "hermes",
   hermes_features: "sandbox",
   hermes_packages: "sandbox",
+  hermes_lazy_installs: "hermes",
   hermes_version: "sandbox",
   hermes_source: "sandbox",
   hermes_models: "hermes",

@@ -32,6 +32,7 @@ ROUTES = (
     "/health/detailed",
 )
 _API = "gateway.platforms.api_server"
+_LATER = "_LAZY_TARGET_ENV _TARGET_STAMP_NAME _python_abi_tag"
 _JOBS = "_jobs_lock load_jobs save_jobs create_job get_job update_job remove_job parse_schedule"
 
 
@@ -123,6 +124,12 @@ ASSUMPTIONS: "list[tuple[str, bool, str, Callable[[], bool]]]" = [
         False,
         "a job that runs does not keep it awake, and one that failed is not told",
         _has("cron.executions"),
+    ),
+    (
+        "folder for later packages (HERMES_LAZY_INSTALL_TARGET)",
+        False,
+        "hermes_lazy_installs fetches nothing",
+        _has("tools.lazy_deps", *_LATER.split()),
     ),
     (
         "table of its API's addresses",

@@ -18,6 +18,7 @@ import importlib.util
 import json
 import os
 import runpy
+import shutil
 import sqlite3
 import sys
 from collections.abc import Callable, Sequence
@@ -169,6 +170,20 @@ def _mcp_servers() -> list[dict[str, object]]:
     return list(servers.values())
 
 
+def _drop_what_fits_no_more() -> None:
+    """Forget packages that were fetched for another Python than the image has by now; Hermes asks for them again.
+
+    Of a Hermes that fetches none nothing is there.
+    """
+    target = os.environ.get("HERMES_LAZY_INSTALL_TARGET", "")
+    with contextlib.suppress(ImportError, AttributeError, OSError):
+        lazy_deps: Any = importlib.import_module("tools.lazy_deps")
+        with open(os.path.join(target, lazy_deps._TARGET_STAMP_NAME), encoding="utf-8") as stamp:
+            fits = stamp.read().strip() == lazy_deps._python_abi_tag()
+        if target and not fits:
+            shutil.rmtree(target)
+
+
 def _be_called(name: str) -> None:
     """Take a name by which whoever lists the processes finds this one, where there is /proc."""
     with contextlib.suppress(OSError), open("/proc/self/comm", "w") as file:
@@ -224,6 +239,7 @@ def main() -> None:
     _tell_versions()
     _distrust_repositories()
     _bridge_relay()
+    _drop_what_fits_no_more()
     hold()
     _arrange_tools()
     extensions = {_API: _extend}

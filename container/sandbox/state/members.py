@@ -4,6 +4,7 @@
 Everything is, unless it is listed here: a file that nobody knew may be somebody's memory.
 """
 
+import contextlib
 import errno
 import os
 import stat
@@ -64,6 +65,9 @@ _ROOT_FILES = {
     "cron/ticker_last_success",
     "gateway/restart_loop.json",
 }
+# What Hermes asked a registry for. It is no part of what it remembers, and must not keep that from being saved.
+PACKAGES = "lazy-packages"
+PACKAGES_BYTES = 96 << 20
 # A database is copied through SQLite; its side files belong to the running process, the last of
 # them (its memory) to nobody else.
 _SIDE_FILES = ("-wal", "-journal", "-shm")
@@ -156,6 +160,16 @@ def unfit(name: str) -> str:
     return ""
 
 
+def _bytes_below(folder: str) -> int:
+    """Return how large the files below a folder are together."""
+    total = 0
+    for path, _folders, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(path, name)).st_size
+    return total
+
+
 def _walk(home: str, root: str, folder: str, left_out: "list[str]") -> Iterator[Member]:
     try:
         entries = sorted(os.scandir(os.path.join(home, folder)), key=lambda entry: entry.name)
@@ -171,7 +185,10 @@ def _walk(home: str, root: str, folder: str, left_out: "list[str]") -> Iterator[
             continue
         if member is None:
             continue
-        if why := unfit(name) or unfit_target(member.target):
+        why = unfit(name) or unfit_target(member.target)
+        if name == PACKAGES and _bytes_below(entry.path) > PACKAGES_BYTES:
+            why = f"it has more than {PACKAGES_BYTES >> 20} MB, which are fetched again when asked for"
+        if why:
             left_out.append(note(name, why))
             continue
         yield member

@@ -37,6 +37,8 @@ REHEARSAL_MODEL = "rehearsal/rehearsal"
 DEFAULT_PORT = 8787
 PROVIDERS_PORT_OFFSET = 10000
 DASHBOARD_PORT_OFFSET = 1000
+REGISTRY = "UV_DEFAULT_INDEX"
+"""The variable of Hermes' environment that names another registry for what it asks for later."""
 SIDECAR_IMAGE = "cloudflare/proxy-everything"
 """What workerd puts in front of a container's network, unless hermes_sidecar_image names another."""
 API_BASE_URL = "https://api.cloudflare.com/client/v4"
@@ -292,6 +294,14 @@ SETTINGS: tuple[Setting, ...] = (
         "further packages beside Hermes, pinned: `{python: [pandas==2.2.3], debian: [jq=1.6-2.1+deb12u3]}`"
         " ([more](features.md#further-packages))",
         restarts="sandbox",
+    ),
+    Setting(
+        "hermes_lazy_installs",
+        Flag(),
+        "let Hermes fetch packages that it asks for later, of a list of its own"
+        " ([more](features.md#what-hermes-asks-for-later))",
+        worker="HERMES_LAZY_INSTALLS",
+        restarts="hermes",
     ),
     Setting(
         "hermes_version",

@@ -40,6 +40,7 @@ from .catalogue import (
     PORT_VARIABLES,
     PROVIDERS,
     PROVIDERS_PORT_OFFSET,
+    REGISTRY,
     REHEARSAL_MODEL,
     RESERVED_NAMES,
     ROLE_VARIABLES,
@@ -119,6 +120,7 @@ class Checker(Reader):
         self._access()
         self._open_to_every_page()
         self.settings.env = self._environment()
+        self._lazy_installs()
         self._docker()
         self._cloudflare()
         self._state_dir()
@@ -190,6 +192,33 @@ class Checker(Reader):
         elif "browser" not in settings.features:
             settings.features = sorted([*settings.features, "browser"])
             self.sources.setdefault("hermes_features", "hermes_browser_url")
+
+    def _lazy_installs(self) -> None:
+        """See that what Hermes asks for later can be had; neither the setting nor the feature is of use alone."""
+        settings = self.settings
+        if not settings.lazy_installs:
+            if "installs" in settings.features:
+                self.problem(
+                    "hermes_features",
+                    "installs is what fetches packages later, and Hermes may not.",
+                    "set hermes_lazy_installs: true, or take installs out.",
+                    "lazy-installs",
+                )
+            return
+        if "installs" not in settings.features:
+            settings.features = sorted([*settings.features, "installs"])
+            self.sources.setdefault("hermes_features", "hermes_lazy_installs")
+        host = urlsplit(settings.env.get(REGISTRY, "")).hostname or ""
+        if settings.egress != "open" and not any(
+            host == one or (one.startswith(".") and host.endswith(one))
+            for one in settings.egress.split(",")
+        ):
+            self.problem(
+                "hermes_lazy_installs",
+                "needs a registry, and hermes_egress names none that Hermes could reach.",
+                f"name one as {REGISTRY} in hermes_env, and its host, with that of its files, in hermes_egress.",
+                "lazy-installs",
+            )
 
     def _cloudflare(self) -> None:
         """Read what only matters on Cloudflare."""

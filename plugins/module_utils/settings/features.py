@@ -56,6 +56,11 @@ FEATURES = (
         ("agent-browser-cli>=0.39,<0.40",),
         "pages opened in a browser that `hermes_browser_url` names",
     ),
+    Feature(
+        "installs",
+        ("uv>=0.9,<1",),
+        "uv, with which Hermes fetches what it asks for later: `hermes_lazy_installs` brings it along",
+    ),
     Feature("images", ("hermes-agent[fal]",), "pictures by fal.ai, with its key"),
     Feature(
         "google", ("hermes-agent[google,youtube]",), "Google's mail, calendar and files; YouTube"

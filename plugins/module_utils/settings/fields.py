@@ -36,6 +36,7 @@ class Fields:
     default_model: str = "rehearsal/rehearsal"
     features: list[str] = field(default_factory=list)
     packages: dict[str, list[str]] = field(default_factory=dict)
+    lazy_installs: bool = False
     version: str = ""
     source: dict[str, str] = field(default_factory=dict)
     accept_advisories: list[str] = field(default_factory=list)

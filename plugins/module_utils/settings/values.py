@@ -17,7 +17,7 @@ from ..cards import Problem
 
 # Names that the Worker sets in Hermes' environment by itself.
 RESERVED_ENV = re.compile(
-    r"API_SERVER_.*|HERMES_(HOME|MANAGED_DIR|BOOT_ID)|SANDBOX_.*|PORT_\d+|HOME|PATH|LD_.*|PYTHON.*"
+    r"API_SERVER_.*|HERMES_(HOME|MANAGED_DIR|BOOT_ID|LAZY_.*)|SANDBOX_.*|PORT_\d+|HOME|PATH|LD_.*|PYTHON.*"
 )
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 SHOWN_NAME = re.compile(r"[\w .-]{1,60}")

@@ -43,9 +43,10 @@ OURS = {
         ("gateway.restart_loop_guard", "gateway.respawn_storm"), "the sandbox limits restarts"
     ),
     **dict.fromkeys(
-        ("security.tirith_enabled", "security.tirith_path", "security.allow_lazy_installs"),
+        ("security.tirith_enabled", "security.tirith_path"),
         "programs would be loaded while it runs",
     ),
+    "security.allow_lazy_installs": "hermes_lazy_installs decides it",
     "agent.restart_drain_timeout": "hermes_drain_timeout decides it",
     "hooks_auto_accept": "nobody would be asked before a program runs",
     **dict.fromkeys(

@@ -30,7 +30,7 @@ EPOCH = 315532800
 PLATFORM = "x86_64-manylinux_2_28"
 """What the packages are resolved for: glibc 2.28 or later, so any Debian since 10."""
 
-FORMAT = 3
+FORMAT = 4
 """Raised when equal sources would make another folder than before."""
 
 DIGITS = 16
@@ -60,6 +60,9 @@ SQLITE_ON_THE_PATH = f'import sys; sys.path.insert(0, sys.prefix + "/{SQLITE}")\
 # Mounted over by whatever runs or builds a container. A builder that misses them makes and removes
 # them, and thereby changes the time of /etc.
 _STUBS = {"etc/hosts": "127.0.0.1 localhost\n::1 localhost\n", "etc/resolv.conf": ""}
+# Hermes runs commands in a login shell, for which /etc/profile begins with a path of its own: Hermes' interpreter with
+# its packages, and the programs that they bring, would not be found.
+_PROFILE = {"etc/profile.d/hermes.sh": "PATH=/opt/hermes/bin:$PATH\n"}
 
 _SCRIPTS = ("sandbox.sh", "start-hermes.sh")
 _SINGLE_FILES = ("Dockerfile", ".dockerignore", *_SCRIPTS)
@@ -112,8 +115,8 @@ def prepare(
     for path in sources(container_dir):
         _copy_text(path, target_dir / path.relative_to(container_dir))
     (target_dir / LOCK).write_text(lock, encoding="utf-8")
-    for name, text in _STUBS.items():
-        (target_dir / name).parent.mkdir(exist_ok=True)
+    for name, text in {**_STUBS, **_PROFILE}.items():
+        (target_dir / name).parent.mkdir(parents=True, exist_ok=True)
         (target_dir / name).write_text(text, encoding="ascii")
     _install_packages(target_dir, python_version, uv_command, wheels)
     lay_programs(target_dir / PACKAGES, target_dir / PACKAGES / PROGRAMS)
@@ -268,7 +271,7 @@ def lay_programs(packages: Path, folder: Path) -> None:
 
     packages: a folder of installed packages.
     """
-    found = {"rg": packages / "bin" / "rg"}
+    found = {name: packages / "bin" / name for name in ("rg", "uv")}
     for path in packages.glob("imageio_ffmpeg/binaries/ffmpeg-*"):
         found["ffmpeg"] = path
     for path in packages.glob("agent_browser/bin/agent-browser-*"):

@@ -258,7 +258,7 @@ class Releases:
         try:
             found = debian_index.resolve(self.container, wanted)
         except debian_index.NotInDebian as error:
-            remedy = "name what there is; packages.debian.org lists it."
+            remedy = "name what there is."
             raise Card.of(label, f"{error}.", remedy, "packages") from error
         except debian.DebianError as error:
             raise installer.installer_card(label, "Debian's mirror", 1, str(error)) from error

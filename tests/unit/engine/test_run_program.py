@@ -111,6 +111,38 @@ def test_a_repository_runs_nothing_when_hermes_looks_at_it(tmp_path: Path, image
     assert not marker.exists()
 
 
+TAG = "import json; from tools import lazy_deps; print(json.dumps(lazy_deps._python_abi_tag()))"
+# As a backend does it that asks for its packages.
+LATER = """
+import json, os, sys
+import hermes_bootstrap
+from tools import lazy_deps
+
+target = os.environ.get("HERMES_LAZY_INSTALL_TARGET", "")
+print(json.dumps([os.path.isdir(target), target in sys.path, lazy_deps._allow_lazy_installs()]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("stamp", "there"), [("", True), ("2.7:cpython-27.so", False)], ids=["of this", "of another"]
+)
+def test_packages_for_another_python_are_forgotten(
+    tmp_path: Path, image: Path, stamp: str, there: bool
+) -> None:
+    run, target = tmp_path / "run", tmp_path / "lazy-packages"
+    run.mkdir()
+    (run / "env.json").write_text("{}")
+    target.mkdir()
+    environ = {"HERMES_HOME": str(tmp_path), "SANDBOX_RUN": str(run)}
+    environ |= {"HERMES_DISABLE_LAZY_INSTALLS": "1"}
+    own = ask(image, tmp_path, TAG, environ)
+    (target / ".python-abi").write_text(stamp or own)
+    environ["HERMES_LAZY_INSTALL_TARGET"] = str(target)
+    assert ask(image, tmp_path, LATER, environ) == [there, there, True]
+    del environ["HERMES_LAZY_INSTALL_TARGET"]
+    assert ask(image, tmp_path, LATER, environ) == [False, False, False]
+
+
 def ask(image: Path, folder: Path, probe: str, environ: "dict[str, str]") -> Any:
     """Run a probe as a program of Hermes and return what it prints."""
     (folder / "probe.py").write_text(probe)

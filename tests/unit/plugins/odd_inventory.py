@@ -52,6 +52,7 @@ GOOD: dict[str, list[str]] = {
     "hermes_after_reboot": ["start", "start_with_keys"],
     "hermes_on_disconnect": ["finish"],
     "hermes_host_tools": ["yes"],
+    "hermes_lazy_installs": ["false", "true"],
     "hermes_gateway_token": [f"{CANARY}-{CANARY}"],
     "hermes_allow_unauthenticated": ["true"],
     "hermes_env": ["{TZ: Europe/Berlin, LEVEL: 3, ON: true}", "{}"],

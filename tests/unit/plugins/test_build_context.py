@@ -161,6 +161,8 @@ def test_it_holds_the_sources_and_the_packages_only(
         "debian",
         "etc",
         "etc/hosts",
+        "etc/profile.d",
+        "etc/profile.d/hermes.sh",
         "etc/resolv.conf",
         "requirements.lock",
         "sandbox",

@@ -638,6 +638,25 @@ def test_pinned_packages_are_the_same_in_whatever_order() -> None:
     assert check(hermes_packages={"python": []}).settings.packages == {}
 
 
+def test_lazy_installs_bring_what_fetches_them_and_need_a_registry() -> None:
+    checker = check(hermes_lazy_installs=True)
+    assert (checker.problems, checker.settings.features) == ([], ["installs"])
+    registry = {"UV_DEFAULT_INDEX": "https://simple.packages.example/simple"}
+    held = {**DOCKER, "hermes_lazy_installs": True, "hermes_env": registry}
+    for hosts in (["simple.packages.example"], [".packages.example", "a.example"]):
+        assert check(**held, hermes_egress=hosts).problems == []
+    for refused in (
+        {**held, "hermes_egress": "providers"},
+        {**held, "hermes_egress": ["packages.example"]},
+        {**held, "hermes_egress": ["a.example"], "hermes_env": {}},
+    ):
+        assert subjects(check(**refused)) == ["hermes_lazy_installs"]
+    assert subjects(check(hermes_features=["installs"])) == ["hermes_features"]
+    assert subjects(check(hermes_env={"HERMES_LAZY_INSTALL_TARGET": "/"})) == [
+        "hermes_env.HERMES_LAZY_INSTALL_TARGET"
+    ]
+
+
 def test_a_browser_is_named_by_an_address_and_brings_what_speaks_to_it() -> None:
     url = "wss://a.example/?token=canary"
     checker = check(**DOCKER, hermes_browser_url=url)

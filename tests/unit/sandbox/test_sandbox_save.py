@@ -352,6 +352,26 @@ def test_what_may_not_be_read_is_left_out_and_named(full: Box, new_box: Callable
     assert full.obeys("save", "--unless", header(archive)["digest"], code=3).stdout == b""
 
 
+def test_packages_that_hermes_fetched_are_saved_until_they_would_hold_up_what_it_remembers(
+    full: Box, new_box: Callable[[], Box]
+) -> None:
+    fetched = full.home / "lazy-packages" / "exa_py"
+    fetched.mkdir(parents=True)
+    (fetched / "__init__.py").write_text("x = 1")
+    other = new_box().pretend(restored=False)
+    other.ok("restore", stdin=full.save())
+    assert (other.home / "lazy-packages" / "exa_py" / "__init__.py").read_text() == "x = 1"
+    with (fetched / "large.so").open("wb") as file:
+        file.truncate(97 << 20)
+    archive = full.save()
+    (said,) = header(archive)["leftOut"]
+    assert said.startswith("lazy-packages: it has more than 96 MB")
+    third = new_box().pretend(restored=False)
+    third.ok("restore", stdin=archive)
+    assert not (third.home / "lazy-packages").exists()
+    assert (third.home / "memories" / "MEMORY.md").exists()
+
+
 def test_the_list_of_what_is_left_out_has_bounds(full: Box) -> None:
     for number in range(300):
         (full.home / f"{number:03} {'x' * 240}").touch(mode=0)

@@ -186,6 +186,7 @@ function inputsOf(settings: Settings): Record<string, unknown> {
     hermes_providers_port: settings.providersAddress,
     hermes_provider_keys: settings.keysInEnvironment,
     hermes_host_tools: settings.hostTools,
+    hermes_lazy_installs: settings.lazyInstalls,
     hermes_drain_timeout: settings.drainTimeout,
     hermes_env: settings.hermesEnv,
     hermes_secrets: settings.hermesSecrets,

@@ -87,6 +87,7 @@ export function buildGo(settings: Settings, keys: BootKeys): Go {
       ...providerEnvironment(settings, keys.capability),
       ...relay(settings),
       ...browser(settings),
+      HERMES_LAZY_INSTALLS: String(settings.lazyInstalls),
       API_SERVER_ENABLED: "true",
       API_SERVER_KEY: keys.gatewayKey,
       HERMES_DASHBOARD_SESSION_TOKEN: keys.dashboardToken,

@@ -8,6 +8,7 @@ export const INVENTORY = {
   HERMES_LOCATION: choice("", "wnam", "enam", "sam", "weur", "eeur", "apac", "apac-ne", "apac-se", "oc", "afr", "me"),
   HERMES_DASHBOARD_HOSTNAME: hostname,
   HERMES_DEFAULT_MODEL: model,
+  HERMES_LAZY_INSTALLS: flag,
   HERMES_MODELS: json(z.array(model), "[]"),
   HERMES_PROVIDER_BASE_URL: httpUrl,
   HERMES_CONTEXT_LENGTH: number(64000, 10000000),

@@ -89,6 +89,8 @@ export interface Settings {
   /** Whether a turn that Hermes has begun goes on without the client that asked for it. */
   finishesAlone: boolean;
   hostTools: boolean;
+  /** Whether Hermes may fetch packages that it asks for later. */
+  lazyInstalls: boolean;
   /** Size of the container, where the platform offers several. */
   instanceType: string;
   allowUnauthenticated: boolean;
@@ -161,6 +163,7 @@ function parse(env: Env): Settings {
     tokenOverlap: out.HERMES_TOKEN_OVERLAP,
     finishesAlone: out.HERMES_ON_DISCONNECT === "finish",
     hostTools: out.HERMES_HOST_TOOLS,
+    lazyInstalls: out.HERMES_LAZY_INSTALLS,
     instanceType: out.HERMES_INSTANCE_TYPE,
     allowUnauthenticated: out.HERMES_ALLOW_UNAUTHENTICATED,
     corsOrigins: out.HERMES_CORS_ORIGINS,

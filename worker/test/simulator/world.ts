@@ -47,6 +47,7 @@ const SETTINGS: Settings = {
   access: null,
   finishesAlone: false,
   hostTools: false,
+  lazyInstalls: false,
   allowUnauthenticated: false,
   instanceType: "standard-1",
   keysInEnvironment: false,
