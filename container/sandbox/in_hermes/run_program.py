@@ -171,16 +171,15 @@ def _mcp_servers() -> list[dict[str, object]]:
 
 
 def _drop_what_fits_no_more() -> None:
-    """Forget packages that were fetched for another Python than the image has by now; Hermes asks for them again.
-
-    Of a Hermes that fetches none nothing is there.
-    """
+    """Forget packages that were fetched for another Python than the image has by now; Hermes asks for them again."""
     target = os.environ.get("HERMES_LAZY_INSTALL_TARGET", "")
+    if not target:
+        return
     with contextlib.suppress(ImportError, AttributeError, OSError):
         lazy_deps: Any = importlib.import_module("tools.lazy_deps")
         with open(os.path.join(target, lazy_deps._TARGET_STAMP_NAME), encoding="utf-8") as stamp:
             fits = stamp.read().strip() == lazy_deps._python_abi_tag()
-        if target and not fits:
+        if not fits:
             shutil.rmtree(target)
 
 
