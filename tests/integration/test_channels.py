@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+import secrets
+import struct
 import time
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -106,6 +110,51 @@ def test_a_message_in_a_topic_is_answered_there_and_once(
     (answer,) = [one for one in telegram.sent if one.chat == -900]
     assert (answer.thread, "what is new" in answer.text) == (5, True)
     assert chatty.status()["channels"]["telegram"]["again"] == 0
+
+
+def png() -> bytes:
+    """Return a picture that nobody has seen before, one pixel of a colour of its own."""
+    pixel = zlib.compress(b"\0" + secrets.token_bytes(3))
+    parts = [
+        (b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0)),
+        (b"IDAT", pixel),
+        (b"IEND", b""),
+    ]
+    chunks = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in parts
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def test_what_people_send_besides_text_is_what_the_model_is_asked_about(
+    chatty: Deployment, telegram: Telegram, provider: Provider
+) -> None:
+    picture, paper, since = png(), f"paper {secrets.token_hex(8)}", len(provider.seen)
+    assert chatty.call("POST", "/api/instance/sleep").status == 200
+    sizes = [telegram.attached(b"small"), telegram.attached(picture)]
+    seen = telegram.write(None, ANN, photo=sizes, caption="what do you see")
+    assert "what do you see" in telegram.await_answer(seen, 120).text
+    asked = json.dumps([one.body for one in provider.seen[since:]])
+    assert base64.b64encode(picture).decode() in asked, "the model saw no picture"
+
+    read_this = telegram.attached(paper.encode(), file_name="report.txt", mime_type="text/plain")
+    answer = telegram.await_answer(telegram.write(None, ANN, document=read_this), 120)
+    assert "report.txt" in answer.text
+    kept = [path for path in chatty.state.rglob("*report.txt") if path.is_file()]
+    assert [path.read_text() for path in kept] == [paper]
+    spoken = telegram.attached(b"OggS" + secrets.token_bytes(400), mime_type="audio/ogg")
+    assert telegram.await_answer(telegram.write(None, ANN, voice=spoken), 120).text
+
+    large = telegram.attached(b"x", file_name="large.bin") | {"file_size": 20 * 1024 * 1024 + 1}
+    refused = telegram.await_answer(telegram.write(None, ANN, document=large))
+    assert "too large" in refused.text
+    wait_until(lambda: waiting(chatty) == 0, "an end")
+    assert chatty.status()["unanswered"] == []
+    token = telegram.token.encode()
+    assert [
+        path for path in chatty.state.rglob("*") if path.is_file() and token in read(path)
+    ] == []
 
 
 @pytest.mark.parametrize("victim", ["hermes", "engine", "workerd", "supervisor"])

@@ -4,7 +4,8 @@
 A wrong token gets 401, a method that there is not 404. `getUpdates` is refused (409) while a webhook is set; a webhook
 must have an https address. Messages of nothing, or of more than 4096 UTF-16 units, and chats that the bot does not know
 are refused (400), whoever blocked the bot too (403), and a chat that gets too many is told to wait (429). Updates wait
-until they were confirmed by a later offset, or the webhook answered 2xx. Facts: core.telegram.org/bots/api.
+until they were confirmed by a later offset, or the webhook answered 2xx. A file is told of by a name, got at a path
+that `getFile` tells, with the token in it, and not larger than 20 MB. Facts: core.telegram.org/bots/api.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 LONGEST = 4096
+LARGEST_FILE = 20 * 1024 * 1024
 SECRET = re.compile(r"[A-Za-z0-9_-]{1,256}")
 
 
@@ -55,11 +57,14 @@ class Telegram:
     sent: list[Sent] = field(default_factory=list)
     typing: list[int] = field(default_factory=list)
     last_error: str | None = None
+    files: dict[str, bytes] = field(default_factory=dict)
+    """A path that was told -> what is there."""
 
     def __enter__(self) -> Telegram:
         self._changed = threading.Condition()
         self._updates: list[dict[str, Any]] = []
         self._known: set[int] = set()
+        self._named: dict[str, bytes] = {}
         self._ids = iter(range(1, 1_000_000))
         self._ends = False
         handler = type("Handler", (_Handler,), {"telegram": self})
@@ -99,6 +104,22 @@ class Telegram:
             self._updates.append({"update_id": 1000 + next(self._ids), "message": message})
             self._changed.notify_all()
         return number
+
+    def attached(self, data: bytes, **more: Any) -> dict[str, Any]:
+        """Return how a message tells of a file with these bytes. more: its name and type."""
+        name = f"AgAD{next(self._ids)}"
+        self._named[name] = data
+        return {"file_id": name, "file_unique_id": f"u{name}", "file_size": len(data)} | more
+
+    def _getfile(self, said: dict[str, Any]) -> tuple[int, Any, None]:
+        name = said.get("file_id", "")
+        if name not in self._named:
+            return 400, "Bad Request: wrong file_id or the file is temporarily unavailable", None
+        if len(self._named[name]) > LARGEST_FILE:
+            return 400, "Bad Request: file is too big", None
+        path = f"documents/file_{next(self._ids)}"
+        self.files[path] = self._named[name]
+        return 200, {"file_id": name, "file_path": path}, None
 
     def answers(self, message: int) -> list[Sent]:
         """Return what the bot answered to a message."""
@@ -236,6 +257,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Keep the test's output to the test's own words."""
+
+    def do_GET(self) -> None:
+        match = re.fullmatch(r"/file/bot([^/]+)/(.+)", self.path)
+        found = self.telegram.files.get(match[2]) if match else None
+        status = 200 if match and match[1] == self.telegram.token and found is not None else 404
+        body = found if status == 200 and found is not None else b'{"ok": false}'
+        self.send_response(status)
+        self.send_header("Content-Type", "application/octet-stream")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def do_POST(self) -> None:
         said = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}")

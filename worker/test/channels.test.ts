@@ -29,7 +29,15 @@ interface Frame {
   type: string;
   bufferId?: string;
   requestId?: string;
-  event?: { text: string; message_id: string; source: { platform: string; chat_id: string } };
+  event?: {
+    text: string;
+    message_id: string;
+    message_type?: string;
+    media_urls?: string[];
+    files?: unknown;
+    source: { platform: string; chat_id: string };
+  };
+  name?: string;
   result?: { success: boolean; message_id?: string; error?: string };
 }
 
@@ -52,6 +60,11 @@ class StandInHermes {
   /** With which key each line to it was asked for, and which of them are closed. */
   readonly keys: string[] = [];
   readonly closed: string[] = [];
+  /** What it was brought, by its name: what was told of it, and its bytes. */
+  readonly files = new Map<string, { told: object; bytes: string }>();
+  /** Why it takes no file; `undefined` = it does not say. */
+  refusesFiles: string | null | undefined = null;
+  #pieces: { told: object; bytes: string } = { told: {}, bytes: "" };
   #socket: WebSocket | null = null;
   #held = new Map<string, Frame>();
   #requests = 0;
@@ -62,8 +75,13 @@ class StandInHermes {
       this.#socket = inside;
       const key = new Headers(init?.headers).get("authorization") ?? "";
       this.keys.push(key);
+      inside.binaryType = "arraybuffer";
       inside.addEventListener("close", () => this.closed.push(key));
-      inside.addEventListener("message", ({ data }) => this.#take(JSON.parse(String(data)) as Frame));
+      inside.addEventListener("message", ({ data }) => {
+        if (typeof data === "string") return this.#take(JSON.parse(data) as Frame);
+        expect((data as ArrayBuffer).byteLength).toBeLessThanOrEqual(512 * 1024);
+        this.#pieces.bytes += new TextDecoder().decode(data as ArrayBuffer);
+      });
       inside.accept();
       inside.send(JSON.stringify({ type: "hello", held: [...this.#held.keys()] }));
       return new Response(null, { status: 101, webSocket: outside });
@@ -102,6 +120,17 @@ class StandInHermes {
 
   #take(frame: Frame): void {
     if (frame.type === "outbound_result") return void this.results.push(frame);
+    const { type, name = "", ...told } = frame;
+    if (type === "file") {
+      this.#pieces = { told, bytes: "" };
+      return;
+    }
+    if (type === "file_end") {
+      this.files.set(name, this.#pieces);
+      const error = this.refusesFiles;
+      if (error === undefined) return;
+      return void this.#socket?.send(JSON.stringify({ type: "file_taken", bufferId: name, error }));
+    }
     this.given.push(frame);
     this.#held.set(frame.bufferId ?? "", frame);
     if (this.answers !== null) this.say(frame, this.answers(frame.event?.text ?? ""));
@@ -119,6 +148,8 @@ class World {
   readonly called: string[] = [];
   /** What Telegram has for who asks for messages; none is handed out before that offset. */
   readonly updates: TelegramUpdate[] = [];
+  /** What Telegram gives a bot of files, by their names; of others it has none. */
+  readonly files: Record<string, string> = {};
   /** Where Telegram sends messages. */
   webhook = "";
   /** Why Hermes does not start. */
@@ -160,6 +191,11 @@ class World {
       fetch: async (url, init) => {
         this.called.push(url.slice(url.lastIndexOf("/") + 1));
         if (this.unreachable !== null) throw this.unreachable(url);
+        const file = /^https:\/\/api\.telegram\.org\/file\/bot([^/]+)\/files\/(.+)$/.exec(url);
+        if (file !== null) {
+          const found = file[1] === TOKEN ? this.files[file[2] ?? ""] : undefined;
+          return new Response(found ?? null, { status: found === undefined ? 404 : 200 });
+        }
         return this.#telegram(url, JSON.parse(String(init.body)));
       },
     });
@@ -189,8 +225,12 @@ class World {
 
   #telegram(
     url: string,
-    body: { chat_id: string; text: string; offset: number },
+    body: { chat_id: string; text: string; offset: number; file_id?: string },
   ): Response | Promise<Response> {
+    if (url.endsWith("/getFile"))
+      return this.files[body.file_id ?? ""] === undefined
+        ? Response.json({ ok: false, error_code: 400, description: "Bad Request: wrong file_id" })
+        : Response.json({ ok: true, result: { file_path: `files/${body.file_id}` } });
     if (url.endsWith("/getUpdates"))
       return Response.json({ ok: true, result: this.updates.filter((one) => one.update_id >= body.offset) });
     if (url.endsWith("/getWebhookInfo")) return Response.json({ ok: true, result: { url: this.webhook } });
@@ -956,6 +996,146 @@ describe("what is for nobody", () => {
       expect(world.hermes.given).toHaveLength(taken === "new" ? 1 : 0);
     })();
   });
+});
+
+describe("a file", () => {
+  const photo = {
+    photo: [
+      { file_id: "small", file_size: 3 },
+      { file_id: "large", file_size: 9 },
+    ],
+  };
+
+  it.each([
+    ["a picture", { ...photo, caption: "what is this" }, "photo", "image/jpeg", ""],
+    ["what was spoken", { voice: { file_id: "large", mime_type: "audio/ogg" } }, "voice", "audio/ogg", ""],
+    ["a song", { audio: { file_id: "large", mime_type: "audio/mpeg" } }, "audio", "audio/mpeg", ""],
+    ["a film", { video: { file_id: "large" } }, "video", "video/mp4", ""],
+    [
+      "a document",
+      { document: { file_id: "large", file_name: "a.pdf", mime_type: "application/pdf" } },
+      "document",
+      "application/pdf",
+      "a.pdf",
+    ],
+    [
+      "a film without sound, which Telegram tells of twice",
+      { animation: { file_id: "large" }, document: { file_id: "other" } },
+      "video",
+      "video/mp4",
+      "",
+    ],
+  ])(
+    "that is %s is with Hermes before its message, and no word of it stays",
+    async (_, more, kind, mime, called) => {
+      await inWorld(async (world) => {
+        world.files["large"] = "the bytes".repeat(100_000);
+        const channels = world.life();
+        expect(await channels.receive("telegram", world.update("", { text: undefined, ...more }))).toEqual([
+          "new",
+        ]);
+        const [row] = world.storage.sql.exec("SELECT event FROM inbox_messages");
+        expect(String(row?.["event"])).not.toContain("the bytes");
+        await settle();
+        expect([...world.hermes.files]).toEqual([
+          ["1.0", { told: { kind, mime, called }, bytes: world.files["large"] }],
+        ]);
+        expect(world.hermes.given).toEqual([
+          expect.objectContaining({
+            event: expect.objectContaining({ message_type: kind, media_urls: ["1.0"] }),
+          }),
+        ]);
+        expect(JSON.stringify(world.hermes.given)).not.toContain("large");
+        expect(world.sent.map(({ text }) => text)).toEqual([
+          `heard ${"caption" in more ? more.caption : ""}`,
+        ]);
+        expect([...world.storage.sql.exec("SELECT * FROM inbox_messages")]).toEqual([]);
+      })();
+    },
+  );
+
+  it(
+    "that is larger than Telegram gives is refused at once, in a sentence, and Hermes not woken",
+    inWorld(async (world) => {
+      const more = { document: { file_id: "large", file_size: 20 * 1024 * 1024 + 1 } };
+      expect(await world.life().receive("telegram", world.update("", more))).toEqual(["answer"]);
+      await settle();
+      expect(world.sent[0]?.text).toContain("too large");
+      expect(world.sent[0]?.text).toContain("20 MB");
+      expect(world.hermes.keys).toEqual([]);
+    }),
+  );
+
+  it(
+    "that turns out to be too large, or that nobody has, leaves its message to the owner, and its sender is told",
+    inWorld(async (world) => {
+      world.files["large"] = "x".repeat(25 * 1024 * 1024 + 1);
+      const channels = world.life();
+      await channels.receive("telegram", world.update("", { document: { file_id: "large" } }));
+      await channels.receive("telegram", world.update("", { document: { file_id: "gone" } }));
+      await channels.receive("telegram", world.update("and this"));
+      for (let turn = 0; turn < 20; turn++) await settle();
+      const [one, other] = channels.failed();
+      expect(one?.why).toBe("a file is too large");
+      expect(other?.why).toBe("Telegram: Bad Request: wrong file_id");
+      expect(world.hermes.given.map(({ event }) => event?.text)).toEqual(["and this"]);
+      expect(world.sent.map(({ text }) => text)).toEqual([
+        expect.stringContaining("could not answer"),
+        expect.stringContaining("could not answer"),
+        "heard and this",
+      ]);
+    }),
+  );
+
+  it(
+    "that Hermes cannot take is told like that",
+    inWorld(async (world) => {
+      world.files["large"] = "no picture";
+      world.hermes.refusesFiles = "a picture cannot be read";
+      const channels = world.life();
+      await channels.receive("telegram", world.update("", photo));
+      await settle();
+      expect(channels.failed()).toMatchObject([{ why: "a picture cannot be read" }]);
+      expect(world.hermes.given).toEqual([]);
+    }),
+  );
+
+  it(
+    "that is lost with the Hermes that had it is brought to the next one, before its message",
+    inWorld(async (world) => {
+      world.files["large"] = "the bytes";
+      world.hermes.refusesFiles = undefined;
+      await world.life().receive("telegram", world.update("", photo));
+      await settle();
+      expect(world.hermes.given).toEqual([]);
+      world.hermes.files.clear();
+      world.hermes.refusesFiles = null;
+      world.hermes.die();
+      await settle();
+      await world.time.pass(2000);
+      await settle();
+      expect([...world.hermes.files.keys()]).toEqual(["1.0"]);
+      expect(world.hermes.given).toHaveLength(1);
+      expect(world.sent).toHaveLength(1);
+    }),
+  );
+
+  it(
+    "that does not come in time is fetched again, and what was left of it is taken for no other",
+    inWorld(async (world) => {
+      world.files["large"] = "the bytes";
+      world.hermes.refusesFiles = undefined;
+      await world.life().receive("telegram", world.update("", photo));
+      await settle();
+      await world.time.pass(120_000);
+      await settle();
+      expect(world.hermes.closed).toHaveLength(1);
+      world.hermes.refusesFiles = null;
+      await world.time.pass(2000);
+      await settle();
+      expect(world.sent).toHaveLength(1);
+    }),
+  );
 });
 
 describe("a stranger", () => {

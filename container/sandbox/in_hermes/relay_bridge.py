@@ -6,7 +6,8 @@ Hermes is ready, and again whenever its object was away. So what they say meets 
 own process: it costs no other one, and ends with it. Hermes is greeted in the Worker's place; what
 it says is kept until the Worker has answered it; and a Worker that comes again learns what Hermes
 is at, so that nothing is given to it twice. Frames are those of Hermes' relay contract, version 1:
-to Hermes lines of JSON, to the Worker one JSON text for each.
+to Hermes lines of JSON, to the Worker one JSON text for each. Files that come with a message the
+Worker brings before it, in pieces; Hermes keeps them as those of its own channels.
 """
 
 from __future__ import annotations
@@ -88,6 +89,9 @@ class Bridge:
         self._held: dict[str, tuple[str, str]] = {}
         # Names of what it was done with without an answer that names it: with silence, or in a topic.
         self._done: set[str] = set()
+        # Name of a file -> where Hermes keeps it; where it keeps it -> its media type.
+        self._files: dict[str, str] = {}
+        self._types: dict[str, str] = {}
         self._watches = False
 
     async def run(self, host: str, port: int, listens: threading.Event) -> None:
@@ -126,7 +130,7 @@ class Bridge:
             with contextlib.suppress(
                 ImportError
             ):  # a Hermes that is made otherwise is heard by its answers
-                _watch(asyncio.get_running_loop(), self._processed)
+                _watch(asyncio.get_running_loop(), self._processed, self._types)
             self._watches = True
         # What it has not answered it has forgotten: whoever asked it waits for a new line.
         self._unanswered.clear()
@@ -173,12 +177,43 @@ class Bridge:
             await _tell(connection, frame)
         for name in sorted(self._done):
             await _tell(connection, {"type": "processed", "bufferId": name})
-        async for text in connection:
-            await self._from_worker(json.loads(text))
+        file: tuple[dict[str, Any], bytearray] = {}, bytearray()
+        async for said in connection:
+            if isinstance(said, bytes):
+                file[1].extend(said)
+                continue
+            frame = json.loads(said)
+            if frame.get("type") == "file":
+                file = frame, bytearray()
+            elif frame.get("type") == "file_end":
+                why = await asyncio.to_thread(self._keep, *file)
+                file = {}, bytearray()
+                name = frame["name"]
+                await _tell(connection, {"type": "file_taken", "bufferId": name, "error": why})
+            else:
+                await self._from_worker(frame)
+
+    def _keep(self, told: dict[str, Any], data: bytearray) -> str | None:
+        """Have Hermes keep a file as one of its own channels'; returns why it does not, or None."""
+        try:
+            from gateway.platforms.base import cache_media_bytes
+        except ImportError:
+            return "this Hermes takes no files"
+        kind = {"photo": "image", "voice": "audio"}.get(told["kind"], told["kind"])
+        kept = cache_media_bytes(
+            bytes(data), filename=told["called"], mime_type=told["mime"], default_kind=kind
+        )
+        if kept is None:
+            return "a picture cannot be read"
+        self._files[told["name"]] = kept.path
+        self._types[kept.path] = kept.media_type
+        return None
 
     async def _from_worker(self, frame: dict[str, Any]) -> None:
         if frame.get("type") == "inbound":
             event = frame["event"]
+            if names := event.get("media_urls"):
+                event["media_urls"] = [self._files.pop(name) for name in names]
             key = (event["source"]["chat_id"], event["message_id"])
             if frame["bufferId"] in self._done:
                 await self._tell_worker({"type": "processed", "bufferId": frame["bufferId"]})
@@ -213,8 +248,10 @@ class Bridge:
             await _tell(self._worker, frame)
 
 
-def _watch(loop: asyncio.AbstractEventLoop, processed: Callable[[str, str], None]) -> None:
-    """Learn in `loop` of each message that Hermes is done with.
+def _watch(
+    loop: asyncio.AbstractEventLoop, processed: Callable[[str, str], None], types: dict[str, str]
+) -> None:
+    """Learn in `loop` of each message that Hermes is done with, and tell it the types of files.
 
     As its own webhooks do it ends the session of a delivery that has one for itself, so that its databases do not keep
     it for ever. Raises ImportError for a Hermes without this relay.
@@ -235,6 +272,15 @@ def _watch(loop: asyncio.AbstractEventLoop, processed: Callable[[str, str], None
             await WebhookAdapter._end_webhook_session(adapter, event, chat)
 
     RelayAdapter.on_processing_complete = complete
+
+    heard = RelayAdapter.handle_message
+
+    async def hear(adapter: Any, event: Any) -> None:
+        # Hermes' relay does not read them, and would take each for what the first one is.
+        event.media_types = [types.pop(path, "") for path in event.media_urls]
+        await heard(adapter, event)
+
+    RelayAdapter.handle_message = hear
 
 
 def _takes_messages() -> bool:

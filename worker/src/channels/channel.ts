@@ -19,13 +19,29 @@ export interface Source {
   message_id: string;
 }
 
+/** What Hermes makes of a file: it looks at pictures, and hears what was spoken. */
+export type FileKind = "photo" | "voice" | "audio" | "video" | "document";
+
+/** A file that came with a message. */
+export interface Attachment {
+  /** By what the platform finds it. */
+  ref: string;
+  kind: FileKind;
+  /** As its sender named it; empty = not. */
+  name: string;
+  /** Its media type; empty = not known. */
+  mime: string;
+}
+
 /** A message as Hermes takes it in. */
 export interface Event {
   text: string;
-  message_type: "text";
+  message_type: "text" | FileKind;
   message_id: string;
   reply_to_message_id?: string;
   source: Source;
+  /** What came with it. */
+  files?: Attachment[];
 }
 
 /** A message that came in. */
@@ -61,14 +77,15 @@ export interface Said {
   scope?: string | null | undefined;
   /** The message that it is an answer to. */
   replyTo?: string | undefined;
+  files?: Attachment[];
 }
 
 /** What a person said, for Hermes. */
 export function messageOf(platform: string, said: Said): Read {
-  const { message, text, chat, chatName, isGroup, user, userName, thread, scope, replyTo } = said;
+  const { message, text, chat, chatName, isGroup, user, userName, thread, scope, replyTo, files = [] } = said;
   const event: Event = {
     text,
-    message_type: "text",
+    message_type: files[0]?.kind ?? "text",
     message_id: message,
     ...(replyTo === undefined ? {} : { reply_to_message_id: replyTo }),
     source: {
@@ -82,6 +99,7 @@ export function messageOf(platform: string, said: Said): Read {
       ...(scope == null ? {} : { scope_id: scope }),
       message_id: message,
     },
+    ...(files.length === 0 ? {} : { files }),
   };
   return { kind: "message", message: { id: said.id ?? message, event } };
 }
@@ -221,6 +239,11 @@ export interface Channel {
    * @throws SendRefused.
    */
   send(message: Outgoing): Promise<string>;
+  /**
+   * Fetches a file that came with a message; only where files are taken.
+   * @throws SendRefused.
+   */
+  file?(it: Attachment): Promise<ReadableStream<Uint8Array>>;
   /** Shows that an answer is being written. */
   show(chat: string, thread: string | null): Promise<void>;
   /**

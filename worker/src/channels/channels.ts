@@ -392,8 +392,11 @@ export class Channels {
         if (since.of !== `${is} ${entry.n}`)
           Object.assign(since, { platform: began, of: `${is} ${entry.n}` });
         const isLate = time.now() - Math.max(since.hermes, received) > START_PATIENCE;
+        const isRefused = error instanceof SendRefused && error.isFinal;
         const isHopeless =
-          is === "message" ? isLate || handed >= MOST_HANDED : time.now() - since.platform > SENT_WITHIN;
+          is === "message"
+            ? isLate || isRefused || handed >= MOST_HANDED
+            : time.now() - since.platform > SENT_WITHIN;
         const asked = error instanceof SendRefused ? error.retryAfter : 0;
         if (!isHopeless) await time.sleep(Math.max(pause, asked));
         else if (is === "failure") this.#inbox.told(entry);
@@ -449,6 +452,7 @@ export class Channels {
     // What Hermes said while nobody was here, or before it died, may be its answer.
     await this.#answering.get(entry.n);
     if (!this.#inbox.has(entry.n)) return over(undefined);
+    await this.#bring(entry);
     const done = Promise.withResolvers<void>();
     const turn = this.#turnOf(entry, done);
     this.#turns.set(entry.n, turn);
@@ -462,6 +466,19 @@ export class Channels {
       throw error;
     }
     return { value: undefined, end: done.promise.finally(() => this.#turns.delete(entry.n)) };
+  }
+
+  /** Has Hermes get what came with a message, unless it is at it. */
+  async #bring({ n, channel, event }: Entry): Promise<void> {
+    const id = String(n);
+    if (this.#relay.holds(id)) return;
+    const platform = this.#platforms.get(channel);
+    for (const [at, file] of (event.files ?? []).entries())
+      await this.#relay.bring(id, at, file, async () => {
+        const bytes = await platform?.file?.(file);
+        if (bytes === undefined) throw new SendRefused("files are not taken here", true);
+        return bytes;
+      });
   }
 
   #turnOf(entry: Entry, done: PromiseWithResolvers<void>): Turn {

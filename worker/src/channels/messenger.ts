@@ -68,6 +68,18 @@ export abstract class Messenger<S> implements Channel {
     return { response, answer: await response.json<Partial<A>>().catch(() => ({})) };
   }
 
+  /**
+   * Fetches a file's bytes.
+   * @throws SendRefused.
+   */
+  protected async bytesOf(url: string, authorization = ""): Promise<ReadableStream<Uint8Array>> {
+    const headers = authorization === "" ? {} : { authorization };
+    const response = await posted(this.parts, url, this.label, { method: "GET", headers });
+    if (response.status === 200 && response.body !== null) return response.body;
+    await response.body?.cancel();
+    throw this.refusal(response, `a file was refused with ${response.status}`);
+  }
+
   /** A refusal whose status tells whether it is final. */
   protected refusal({ status, headers }: Response, why: string | undefined, seconds = 0): SendRefused {
     const isFinal = status >= 400 && status < 500 && !FOR_NOW.includes(status);

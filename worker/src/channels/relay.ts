@@ -4,13 +4,13 @@
  * greets it in our place and keeps what it says while we are away. Frames are those of Hermes' relay contract, version 1.
  */
 import { type Time, within } from "../base/time.ts";
-import type { Event, Outgoing } from "./channel.ts";
+import type { Attachment, Event, Outgoing } from "./channel.ts";
+import { Carrier } from "./files.ts";
 
 /** Port of the bridge in the sandbox. */
 export const RELAY_PORT = 18790;
 /** The bridge answers within so long; milliseconds. */
 const PATIENCE = 10_000;
-
 /** What the relay works with. */
 export interface RelayParts {
   time: Time;
@@ -35,6 +35,8 @@ interface Outbound {
   bufferId?: string;
   /** What Hermes was given and has not answered. */
   held?: string[];
+  /** Why Hermes cannot take a file; `null` when it has it. */
+  error?: string | null;
   action?: {
     op?: string;
     chat_id?: string;
@@ -47,11 +49,21 @@ interface Outbound {
 /** The relay of one instance. */
 export class Relay {
   readonly #parts: RelayParts;
-  #line: { key: string; socket: WebSocket; held: Set<string> } | null = null;
+  /** To it, what Hermes is at, and which files it has. */
+  #line: { key: string; socket: WebSocket; held: Set<string>; files: Set<string> } | null = null;
   #dialling: Promise<void> | null = null;
+  readonly #carrier: Carrier;
 
   constructor(parts: RelayParts) {
     this.#parts = parts;
+    this.#carrier = new Carrier({
+      time: parts.time,
+      say: (what) => {
+        if (this.#line === null) throw new Error("Hermes' relay is gone");
+        this.#line.socket.send(what instanceof Uint8Array ? what : JSON.stringify(what));
+      },
+      leave: () => this.#hangUp(),
+    });
   }
 
   /**
@@ -62,9 +74,35 @@ export class Relay {
   hand(event: Event, id: string): boolean {
     if (this.#line === null) throw new Error("Hermes' relay is gone");
     if (this.#line.held.has(id)) return false;
+    const { files = [], ...said } = event;
+    const names = files.map((_, at) => `${id}.${at}`);
+    // Another Hermes may have come since they were brought.
+    if (!names.every((name) => this.#line?.files.has(name))) throw new Error("Hermes has not its files");
     this.#line.held.add(id);
-    this.#line.socket.send(JSON.stringify({ type: "inbound", event, bufferId: id }));
+    const media = files.length === 0 ? {} : { media_urls: names };
+    this.#line.socket.send(JSON.stringify({ type: "inbound", event: { ...said, ...media }, bufferId: id }));
     return true;
+  }
+
+  /** Whether Hermes was given this. */
+  holds(id: string): boolean {
+    return this.#line?.held.has(id) === true;
+  }
+
+  /**
+   * Brings Hermes a file of the message `id`, before it is given that.
+   * @throws SendRefused when Hermes cannot take it; Error when the bridge is gone.
+   */
+  async bring(
+    id: string,
+    at: number,
+    file: Attachment,
+    open: () => Promise<ReadableStream<Uint8Array>>,
+  ): Promise<void> {
+    const name = `${id}.${at}`;
+    const line = this.#line;
+    await this.#carrier.bring(name, file, open);
+    line?.files.add(name);
   }
 
   /** Sees to it that Hermes is heard. */
@@ -84,6 +122,11 @@ export class Relay {
     if (line === null) return;
     this.#line = null;
     line.socket.close(1001, "");
+    this.#ended();
+  }
+
+  #ended(): void {
+    this.#carrier.lost();
     this.#parts.lost();
   }
 
@@ -99,13 +142,14 @@ export class Relay {
       greeted.reject(new Error("Hermes' relay hung up"));
       if (this.#line?.socket !== socket) return;
       this.#line = null;
-      this.#parts.lost();
+      this.#ended();
     };
     socket.addEventListener("message", ({ data }) => {
       const frame = frameOf(data);
       if (frame?.type === "hello") greeted.resolve(frame.held ?? []);
       else if (frame?.type === "outbound") void this.#outbound(socket, frame);
       else if (frame?.type === "processed") this.#parts.processed(frame.bufferId ?? "");
+      else if (frame?.type === "file_taken") this.#carrier.heard(frame.bufferId ?? "", frame.error ?? null);
     });
     socket.addEventListener("close", over);
     socket.addEventListener("error", over);
@@ -115,7 +159,7 @@ export class Relay {
       socket.close(1001, "");
       throw new Error("Hermes' relay does not greet");
     }
-    this.#line = { key, socket, held: new Set(held) };
+    this.#line = { key, socket, held: new Set(held), files: new Set() };
   }
 
   async #outbound(socket: WebSocket, { requestId, platform, action }: Outbound): Promise<void> {

@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * Telegram: what a bot is sent, and what it sends. Only text goes to Hermes; of anything else the person is told so at
- * once. Facts: core.telegram.org/bots/api.
+ * Telegram: what a bot is sent, and what it sends. Text and files go to Hermes; of anything else the person is told so
+ * at once. Facts: core.telegram.org/bots/api.
  */
 import * as z from "zod/mini";
 import { digestOf, hex, isEqual } from "../../base/digests.ts";
 import { within } from "../../base/time.ts";
 import { botNumber, type TelegramSettings } from "../../config/channels.ts";
 import {
+  type Attachment,
   admitted,
   badSignature,
   badUpdate,
   type Call,
+  type FileKind,
   messageOf,
   noChannel,
   type Outgoing,
@@ -24,6 +26,7 @@ import {
   SendRefused,
   type Update,
 } from "../channel.ts";
+import { tooLarge } from "../files.ts";
 import { Messenger } from "../messenger.ts";
 
 /** An answer to a call comes within so long; milliseconds. */
@@ -63,14 +66,32 @@ export interface TelegramUpdate {
   message?: Message;
 }
 
-/** What a message may hold besides text, as people call it. */
-const MEDIA: Readonly<Record<string, string>> = {
-  photo: "pictures",
-  voice: "voice messages",
-  audio: "audio files",
-  video: "videos",
-  video_note: "videos",
-  document: "files",
+/** The largest file that Telegram gives a bot, in bytes. */
+const LARGEST = 20 * 1024 * 1024;
+
+/** A file, as Telegram tells of one; of a picture it has several sizes, the largest last. */
+interface TelegramFile {
+  file_id: string;
+  file_size?: number;
+  file_name?: string;
+  mime_type?: string;
+}
+
+/** What may come with a message, what it is to Hermes, and of what type it is where Telegram does not tell. */
+const FILES: Readonly<Record<string, { kind: FileKind; mime: string }>> = {
+  photo: { kind: "photo", mime: "image/jpeg" },
+  voice: { kind: "voice", mime: "audio/ogg" },
+  audio: { kind: "audio", mime: "audio/mpeg" },
+  video: { kind: "video", mime: "video/mp4" },
+  video_note: { kind: "video", mime: "video/mp4" },
+  animation: { kind: "video", mime: "video/mp4" },
+  document: { kind: "document", mime: "" },
+};
+
+const NO_FILE = { kind: "document", mime: "" } as const;
+
+/** What else a message may hold besides text, as people call it. */
+const OTHERS: Readonly<Record<string, string>> = {
   sticker: "stickers",
   location: "locations",
   contact: "contacts",
@@ -138,12 +159,14 @@ function readMessage(
     return { kind: "nothing", why: "not for the bot" };
   const thread = message.message_thread_id === undefined ? null : String(message.message_thread_id);
   const at = { chat: String(chat.id), thread, message: String(message.message_id) };
-  const other = Object.keys(MEDIA).find((kind) => message[kind] !== undefined);
-  if (other !== undefined || said.trim() === "")
+  const came = fileOf(message);
+  if ((came?.size ?? 0) > LARGEST) return { kind: "answer", ...at, text: tooLarge(LARGEST) };
+  const other = Object.keys(OTHERS).find((kind) => message[kind] !== undefined);
+  if (came === null && (other !== undefined || said.trim() === ""))
     return {
       kind: "answer",
       ...at,
-      text: `I cannot take ${MEDIA[other ?? ""] ?? "this"} here yet, only text.`,
+      text: `I cannot take ${OTHERS[other ?? ""] ?? "this"} here, only text and files.`,
     };
   return messageOf("telegram", {
     ...at,
@@ -154,7 +177,22 @@ function readMessage(
     user: String(from.id),
     userName: from.first_name,
     replyTo: message.reply_to_message && String(message.reply_to_message.message_id),
+    ...(came === null ? {} : { files: [came.file] }),
   });
+}
+
+/** What came with a message, and how large it is, in bytes. */
+function fileOf(message: Message): { file: Attachment; size: number } | null {
+  // A film without sound is told of as a file too.
+  const [type, { kind, mime }] = Object.entries(FILES).find(([name]) => message[name] !== undefined) ?? [
+    "",
+    NO_FILE,
+  ];
+  const told = message[type] as TelegramFile | TelegramFile[] | undefined;
+  const it = Array.isArray(told) ? told.at(-1) : told;
+  if (it === undefined) return null;
+  const file = { ref: it.file_id, kind, name: it.file_name ?? "", mime: it.mime_type ?? mime };
+  return { file, size: it.file_size ?? 0 };
 }
 
 /** Whether a group's message is for the bot: it is called by its name, or given a command. */
@@ -265,6 +303,13 @@ class Telegram extends Messenger<TelegramSettings> {
         : { reply_parameters: { message_id: Number(replyTo), allow_sending_without_reply: true } }),
     })) as { message_id: number };
     return String(sent.message_id);
+  }
+
+  async file({ ref }: Attachment): Promise<ReadableStream<Uint8Array>> {
+    const { file_path: path } = (await this.#call("getFile", { file_id: ref })) as { file_path?: string };
+    if (path === undefined) throw new SendRefused("Telegram has no such file", true);
+    const { apiUrl, token } = this.settings;
+    return this.bytesOf(`${apiUrl}/file/bot${token}/${path}`);
   }
 
   override async show(chat: string, thread: string | null): Promise<void> {
