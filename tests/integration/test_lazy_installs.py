@@ -3,27 +3,35 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Callable
 
 from plays import Deployment
 
-PACKAGE = "exa_py"
-"""What Hermes' own list has for a service that searches the web; its key alone brings the tool."""
-NO_REGISTRY = {"UV_DEFAULT_INDEX": "http://127.0.0.1:9/simple"}
+from tests.standins.package_index import package_index, wheel
+
+EXA = """
+class Exa:
+    def __init__(self, api_key):
+        self.headers = {}
+
+    def search(self, *words, **more):
+        raise ConnectionError("the stand-in for Exa was asked")
+"""
+"""What Hermes' list has for a service that searches the web, whose key alone brings the tool."""
 
 
 def searched(deployment: Deployment) -> str:
-    """Return what a search of the web came to: nobody has that key, so it fails, with or without the package."""
+    """Return what a search of the web came to in a turn of its own."""
     said = deployment.chat('call web_search {"query": "cats"}').said
     assert said.startswith("The tool answered: "), said
     return said
 
 
-def fetched(deployment: Deployment) -> bool:
-    """Tell whether the package is in Hermes' home."""
-    command = {"command": f"ls -d ~/.hermes/lazy-packages/{PACKAGE}"}
-    return '"exit_code": 0' in deployment.chat(f"call terminal {json.dumps(command)}").said
+def listed(deployment: Deployment) -> str:
+    """Return the version that Hermes' own list names."""
+    (source, *_) = deployment.state.parent.glob(".runtime/images/*/venv/**/tools/lazy_deps.py")
+    return re.findall(r'"exa-py==([\d.]+)"', source.read_text())[0]
 
 
 def test_what_was_asked_for_later_stays(make_deployment: Callable[..., Deployment]) -> None:
@@ -33,27 +41,26 @@ def test_what_was_asked_for_later_stays(make_deployment: Callable[..., Deploymen
         hermes_host_tools=True,
         hermes_secrets={"EXA_API_KEY": "canary-of-a-search"},
     )
-    deployment.deploy()
-    assert "lazy installs disabled" in searched(deployment)
-    assert not fetched(deployment)
+    with package_index() as index:
+        deployment.variables["hermes_env"] = {"UV_DEFAULT_INDEX": index.url}
+        deployment.deploy()
+        name, content = wheel("exa_py", listed(deployment), {"exa_py/__init__.py": EXA})
+        index.wheels[name] = content
+        assert "lazy installs disabled" in searched(deployment)
+        assert index.asked == []
 
-    deployment.variables["hermes_lazy_installs"] = True
-    play = deployment.deploy()
-    assert "installs" in play.output
-    assert "unavailable" not in searched(deployment)
-    assert fetched(deployment)
+        deployment.variables["hermes_lazy_installs"] = True
+        assert "installs" in deployment.deploy().output
+        assert "the stand-in for Exa was asked" in searched(deployment)
+        assert f"/files/{name}" in index.asked
 
     # Whatever asked for it anew would now be told that there is no registry.
-    deployment.variables["hermes_env"] = NO_REGISTRY
-    deployment.deploy()
-    assert "unavailable" not in searched(deployment)
     assert deployment.call("POST", "/api/instance/stop").status == 200
-    assert "unavailable" not in searched(deployment)
+    assert "the stand-in for Exa was asked" in searched(deployment)
     deployment.variables["hermes_packages"] = {"python": ["humanize==4.9.0"]}
     another = deployment.deploy()
     assert "Hermes in a new sandbox, because of a new image" in another.output
-    assert "unavailable" not in searched(deployment)
-    assert fetched(deployment)
+    assert "the stand-in for Exa was asked" in searched(deployment)
 
     deployment.variables["hermes_lazy_installs"] = False
     deployment.deploy()

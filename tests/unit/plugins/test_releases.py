@@ -3,14 +3,21 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
+import ssl
 import subprocess
+import threading
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import trustme
 from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
 from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import (
@@ -358,6 +365,46 @@ def test_what_a_hermes_lacks_is_told_by_name(here: releases.Releases, resolver: 
     )
     conformance.judge(release, lacking(needed=False), said.append)
     assert conformance.notes(here.kept(wanted())) == []
+
+
+@contextmanager
+def served_by_tls(folder: Path, authority: trustme.CA) -> Iterator[str]:
+    """Serve a folder's files on this machine; the address."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"https://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_file_is_fetched_from_whom_the_machine_trusts(
+    here: releases.Releases,
+    resolver: Resolver,
+    wheel: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours, others = trustme.CA(), trustme.CA()
+    bundle = tmp_path / "ours.pem"
+    ours.cert_pem.write_to_path(bundle)
+    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+    for proxy in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.delenv(proxy, raising=False)
+    with served_by_tls(tmp_path, others) as address:
+        settings = of_source(file=f"{address}/{wheel.name}", sha256=sha256(wheel))
+        told = refusal(here, settings)
+        assert "cannot be had" in told and "certificate verify failed" in told
+        assert "SSL_CERT_FILE" in told and "\nNothing was changed.\n" in told
+    with served_by_tls(tmp_path, ours) as address:
+        absent = of_source(file=f"{address}/none-{wheel.name}", sha256=sha256(wheel))
+        assert "HTTP Error 404" in refusal(here, absent)
+        settings = of_source(file=f"{address}/{wheel.name}", sha256=sha256(wheel))
+        here.find(settings, Path)
+    kept = here.kept(settings)
+    assert kept is not None and kept.version == "9.9.9+mine"
 
 
 def test_what_signs_an_address_is_shown_nowhere(
