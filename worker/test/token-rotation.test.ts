@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import { runInDurableObject } from "cloudflare:test";
-import { beforeEach, describe, expect, it } from "vitest";
-import { anew, askWith, crash, instance, refusal, woken } from "./helpers.ts";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { type Env, settingsOf } from "../src/config/settings.ts";
+import { authorize } from "../src/gate/auth.ts";
+import type { Deaths, TokenUse } from "../src/instance/token-rotation.ts";
+import { anew, askWith, crash, env, instance, refusal, woken } from "./helpers.ts";
 
 const OLD = "the-old-token-of-this-test";
 const NEW = "the-new-token-of-this-test";
@@ -85,5 +88,60 @@ describe("a rotation of the token", () => {
     await told(during, OLD);
     await told(during, NEW);
     expect(await woken()).toBe(false);
+  });
+});
+
+describe("what a Worker believes of the tokens, without asking each time", () => {
+  const END = Date.now() + 600_000;
+  let asked: TokenUse["used"][] = [];
+  /** The one record of them, of which the first use of the new one begins the overlap. */
+  const registry = async ({ used, previous }: TokenUse): Promise<Deaths> => {
+    asked.push(used);
+    const isOver = previous !== null && asked.includes("current");
+    return { current: null, previous: isOver ? END : null };
+  };
+
+  /** Lets requests of one Worker in, which is configured so; tells until when the old token is good. */
+  function worker(configured: Record<string, string>): (token: string) => Promise<number | null> {
+    const settings = settingsOf({ ...env, ...configured } as Env);
+    return async (token) => {
+      const caller = await authorize(new Headers({ authorization: `Bearer ${token}` }), settings, registry);
+      return caller?.previousUntil ?? null;
+    };
+  }
+
+  beforeEach(() => {
+    asked = [];
+  });
+
+  afterEach(() => {
+    vi.restoreAllMocks();
+  });
+
+  it("is nothing while the old one has no end: the next use may be the one that gives it one", async () => {
+    const use = worker(during);
+    expect([await use(OLD), await use(OLD), await use(NEW)]).toEqual([null, null, END]);
+    expect(asked).toEqual(["previous", "previous", "current"]);
+  });
+
+  it("is what it was told last, once the old one has an end, and where there is none", async () => {
+    const use = worker(during);
+    expect([await use(NEW), await use(OLD), await use(NEW)]).toEqual([END, END, END]);
+    const alone = worker(before);
+    expect([await alone(OLD), await alone(OLD)]).toEqual([null, null]);
+    expect(asked).toEqual(["current", "current"]);
+  });
+
+  it("is asked for again after a minute", async () => {
+    const use = worker(before);
+    const now = Date.now();
+    const clock = vi.spyOn(Date, "now").mockReturnValue(now);
+    await use(OLD);
+    clock.mockReturnValue(now + 59_999);
+    await use(OLD);
+    expect(asked).toEqual(["current"]);
+    clock.mockReturnValue(now + 60_000);
+    await use(OLD);
+    expect(asked).toEqual(["current", "current"]);
   });
 });
