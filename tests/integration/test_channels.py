@@ -127,6 +127,12 @@ def png() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
+def was_seen(picture: bytes, provider: Provider, since: int) -> bool:
+    """Tell whether the model was shown a picture. since: which calls came before."""
+    asked = json.dumps([one.body for one in provider.seen[since:]])
+    return base64.b64encode(picture).decode() in asked
+
+
 def test_what_people_send_besides_text_is_what_the_model_is_asked_about(
     chatty: Deployment, telegram: Telegram, provider: Provider
 ) -> None:
@@ -135,8 +141,7 @@ def test_what_people_send_besides_text_is_what_the_model_is_asked_about(
     sizes = [telegram.attached(b"small"), telegram.attached(picture)]
     seen = telegram.write(None, ANN, photo=sizes, caption="what do you see")
     assert "what do you see" in telegram.await_answer(seen, 120).text
-    asked = json.dumps([one.body for one in provider.seen[since:]])
-    assert base64.b64encode(picture).decode() in asked, "the model saw no picture"
+    assert was_seen(picture, provider, since)
 
     read_this = telegram.attached(paper.encode(), file_name="report.txt", mime_type="text/plain")
     answer = telegram.await_answer(telegram.write(None, ANN, document=read_this), 120)
@@ -459,7 +464,7 @@ def test_a_webhook_is_set_once_and_put_right_again(reached: Deployment, telegram
 
 
 def test_slack_wakes_hermes_and_is_answered_where_it_asked_once(
-    reached: Deployment, slack: Slack
+    reached: Deployment, slack: Slack, provider: Provider
 ) -> None:
     slack.set_request_url(f"{reached.url}/channels/slack")
     assert reached.call("POST", "/api/instance/sleep").status == 200
@@ -480,10 +485,19 @@ def test_slack_wakes_hermes_and_is_answered_where_it_asked_once(
     wait_until(lambda: nothing_waits(reached), "an end to all of them")
     said = [one.text for one in slack.sent]
     assert len(said) == 3, said
+    picture, since = png(), len(provider.seen)
+    shared = {"subtype": "file_share", "files": [slack.attached(picture, "a.png", "image/png")]}
+    slack.write("look at this", "U0ANN00", "D0ANN00", **shared)
+    slack.await_sent("look at this")
+    assert was_seen(picture, provider, since)
 
 
 def test_whatsapp_sms_and_discord_wake_hermes_too(
-    reached: Deployment, whatsapp: WhatsApp, twilio: Twilio, discord: Discord
+    reached: Deployment,
+    whatsapp: WhatsApp,
+    twilio: Twilio,
+    discord: Discord,
+    provider: Provider,
 ) -> None:
     ann, eve, user = "491701234567", "491709999999", "111111111111111111"
     assert reached.call("POST", "/api/instance/sleep").status == 200
@@ -522,6 +536,10 @@ def test_whatsapp_sms_and_discord_wake_hermes_too(
     assert [len(one.sent) for one in (whatsapp, twilio, discord)] == [1, 1, 1]
     status = reached.status()["channels"]
     assert {name for name, one in status.items() if one["trouble"]} == set()
+    picture, since = png(), len(provider.seen)
+    assert whatsapp.deliver(whatsapp.shown(picture, "see here", ann)[1]) == 200
+    whatsapp.await_sent("see here")
+    assert was_seen(picture, provider, since)
 
 
 def test_a_hundred_deliveries_of_ten_messages_are_ten_turns(

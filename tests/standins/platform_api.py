@@ -28,6 +28,7 @@ class Sent:
 
 
 Answer = tuple[int, Any]
+"""A status, and JSON or the bytes of a file."""
 
 
 @dataclass
@@ -123,10 +124,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.api.calls.append(f"{self.command} {path}")
         given = self.headers.get("Authorization") or ""
         status, answer = self.api.answer(self.command, path, given, body)
-        text = json.dumps(answer).encode()
+        is_file = isinstance(answer, bytes)
+        text = answer if is_file else json.dumps(answer).encode()
         try:
             self.send_response(status)
-            self.send_header("Content-Type", "application/json")
+            kind = "application/octet-stream" if is_file else "application/json"
+            self.send_header("Content-Type", kind)
             for name, value in self.api.headers(status).items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(text)))

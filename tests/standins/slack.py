@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 from .platform_api import Answer, PlatformApi, Sent
 
 LONGEST = 4000
-SCOPES = "chat:write,app_mentions:read,im:history,commands"
+SCOPES = "chat:write,app_mentions:read,im:history,commands,files:read"
 BOT, TEAM = "U0BOT00", "T0TEAM0"
 ATTEMPTS = 4
 
@@ -45,6 +45,14 @@ class Slack(PlatformApi):
 
     def __post_init__(self) -> None:
         self._written: set[str] = set()
+        self._files: dict[str, bytes] = {}
+
+    def attached(self, data: bytes, name: str, kind: str) -> dict[str, Any]:
+        """Return how a message tells of a file with these bytes. kind: its media type."""
+        path = f"/files-pri/{TEAM}-F{next(self.numbers)}/download/{name}"
+        self._files[path] = data
+        url = {"url_private_download": f"{super().url}{path}"}
+        return {"name": name, "mimetype": kind, "size": len(data)} | url
 
     @property
     def url(self) -> str:
@@ -131,7 +139,9 @@ class Slack(PlatformApi):
     def answer(self, method: str, path: str, authorization: str, body: bytes) -> Answer:
         """Answer one call."""
         if method != "POST":
-            return 404, {}
+            # Whoever may not read a file is sent to where people sign in.
+            may = authorization == f"Bearer {self.token}" and "files:read" in self.scopes
+            return (200, self._files[path]) if may and path in self._files else (302, {})
         said = json.loads(body or b"{}")
         _, kind, name, *_ = f"{path}/".split("/")
         if kind == "commands":

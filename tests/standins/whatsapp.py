@@ -31,6 +31,18 @@ class WhatsApp(PlatformApi):
     open_for: set[str] = field(default_factory=set)
     callback: str = ""
 
+    def __post_init__(self) -> None:
+        self._media: dict[str, bytes] = {}
+
+    def shown(self, picture: bytes, caption: str, user: str) -> tuple[str, bytes]:
+        """Return the name of a message that is a picture, and the update that brings it."""
+        self.open_for.add(user)
+        name, media = f"wamid.{next(self.numbers)}", f"{next(self.numbers):015}"
+        self._media[media] = picture
+        image = {"id": media, "mime_type": "image/png", "caption": caption}
+        message = {"from": user, "id": name, "timestamp": "1700000000", "type": "image"}
+        return name, self.update(messages=[message | {"image": image}])
+
     def set_callback(self, url: str) -> None:
         """Say where updates go. Raises AssertionError when that does not know the word."""
         wrong = {
@@ -71,6 +83,12 @@ class WhatsApp(PlatformApi):
         """Answer one call."""
         if authorization != f"Bearer {self.token}":
             return refused(401, 190, "Invalid OAuth access token")
+        media = self._media.get(path.split("/")[-1])
+        if method == "GET" and media is not None:
+            if path.startswith("/attachments/"):
+                return 200, media
+            url = f"{self.url}/attachments{path}"
+            return 200, {"url": url, "mime_type": "image/png", "file_size": len(media)}
         if not path.startswith(f"/{self.number_id}"):
             return refused(400, 100, "Unsupported request. Object does not exist")
         if method == "GET":

@@ -987,7 +987,7 @@ describe("what is for nobody", () => {
       { chat: { id: -500, type: "group" }, reply_to_message: { message_id: 1, from: { id: 4242 } } },
       "new",
     ],
-    ["a picture", { text: undefined, photo: [{}] }, "answer"],
+    ["a sticker", { text: undefined, sticker: { file_id: "s" } }, "answer"],
   ])("%s message", async (_name, more, taken) => {
     await inWorld(async (world) => {
       expect(await world.life().receive("telegram", world.update("hello", more))).toEqual([taken]);

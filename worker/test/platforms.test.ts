@@ -263,16 +263,60 @@ describe("Slack", () => {
     expect(await updateOf(event(more))).toBeNull();
   });
 
-  it("may be for everybody of a channel; of files it says that it takes none", async () => {
+  it("may be for everybody of a channel; may be files at Slack, and no others, nor too large ones", async () => {
     expect(await updateOf(event({ ...mention, channel: "C0OPEN0", user: "U0EVE00" }))).toMatchObject({
       kind: "message",
     });
-    expect(await updateOf(event({ subtype: "file_share", files: [{}] }))).toMatchObject({
+    const url = "https://files.slack.com/files-pri/T1-F1/download/a.png";
+    const files = [{ name: "a.png", mimetype: "image/png", size: 7, url_private_download: url }, {}];
+    const shared = (more: object) => updateOf(event({ subtype: "file_share", text: "", ...more }));
+    expect(await shared({ files })).toMatchObject({
+      kind: "message",
+      message: {
+        event: {
+          message_type: "photo",
+          files: [{ ref: url, kind: "photo", name: "a.png", mime: "image/png" }],
+        },
+      },
+    });
+    const answer = (words: string) => ({
       kind: "answer",
       chat: "D0ANN00",
-      text: expect.stringContaining("text only"),
+      text: expect.stringContaining(words),
     });
+    expect(await shared({ files: [{}] })).toMatchObject(answer("text only"));
+    const large = { ...files[0], size: 25 * 1024 * 1024 + 1 };
+    expect(await shared({ files: [large] })).toMatchObject(answer("up to 25 MB"));
   });
+
+  it.each([
+    ["https://files.slack.com/x", {}, "taken"],
+    ["https://files.slack.com.evil.example/x", {}, "Slack: a file is somewhere else, for good, 0"],
+    ["http://files.slack.com/x", {}, "Slack: a file is somewhere else, for good, 0"],
+    ["nonsense", {}, "Slack: a file is somewhere else, for good, 0"],
+    [
+      "https://files.slack.com/x",
+      { headers: { "content-type": "text/html; charset=utf-8" } },
+      "Slack: a file may not be read, for good, 0",
+    ],
+    [
+      "https://files.slack.com/x",
+      { status: 302, headers: { location: "https://slack.com/login" } },
+      "Slack: a file may not be read, for good, 0",
+    ],
+    ["https://files.slack.com/x", { status: 404 }, "Slack: a file was refused with 404, for good, 0"],
+    ["https://files.slack.com/x", { status: 500 }, "Slack: a file was refused with 500, for now, 0"],
+  ])("fetches a file at %s with its token, which goes nowhere else (%j)", (ref, init, ends) =>
+    inParts([["the bytes", init]], async (parts, asked) => {
+      const file = { ref, kind: "photo", name: "", mime: "image/png" } as const;
+      const fetched = Promise.resolve().then(() => slack.open(SLACK, parts).file?.(file));
+      if (ends === "taken") expect(await new Response(await fetched).text()).toBe("the bytes");
+      else expect(await refused(fetched)).toBe(ends);
+      expect(asked.map(({ headers }) => headers.get("authorization"))).toEqual(
+        ref.startsWith("https://files.slack.com/") ? [`Bearer ${SLACK.token}`] : [],
+      );
+    }),
+  );
 
   it("is told what it shows as Hermes meant it", () => {
     const cases: [string, string][] = [
@@ -437,7 +481,7 @@ describe("WhatsApp", () => {
   });
 
   it("brings all messages of an update, of those who may write; of what became of others nothing", async () => {
-    const picture = { ...written, id: "wamid.2", type: "image", text: undefined };
+    const picture = { ...written, id: "wamid.2", type: "sticker", text: undefined };
     const stranger = { ...written, id: "wamid.3", from: "491709999999" };
     const contacts = [{ wa_id: "491701234567", profile: { name: "Ann" } }];
     const reply = { ...written, id: "wamid.4", context: { id: "wamid.0" } };
@@ -459,6 +503,46 @@ describe("WhatsApp", () => {
     await expect(whatsapp.receive(call(value([written]), {}), APP)).rejects.toMatchObject({ status: 401 });
     await expect(sent("{}")).rejects.toMatchObject({ status: 400 });
   });
+
+  it.each([
+    [{ type: "image", image: { id: "M1", mime_type: "image/jpeg", caption: "look" } }, "photo", "look", ""],
+    [
+      { type: "audio", audio: { id: "M1", mime_type: "audio/ogg; codecs=opus", voice: true } },
+      "voice",
+      "",
+      "",
+    ],
+    [
+      { type: "document", document: { id: "M1", mime_type: "image/png", filename: "a.png" } },
+      "document",
+      "",
+      "a.png",
+    ],
+  ])("brings a file that is %j", async (more, kind, text, name) => {
+    const [update] = (await updatesOf(value([{ ...written, text: undefined, ...more }]))) ?? [];
+    expect(update).toMatchObject({
+      message: { event: { text, message_type: kind, files: [{ ref: "M1", kind, name }] } },
+    });
+    expect(JSON.stringify(update)).not.toContain("codecs");
+  });
+
+  const there = { url: "https://lookaside.fbsbx.com/whatsapp_business/attachments/?mid=1", file_size: 9 };
+  it.each([
+    [there, "taken"],
+    [{ ...there, url: "https://evil.example/" }, "WhatsApp: a file is somewhere else, for good, 0"],
+    [{}, "WhatsApp: a file is somewhere else, for good, 0"],
+    [{ ...there, file_size: 25 * 1024 * 1024 + 1 }, "a file is too large, for good, 0"],
+  ])("fetches a file that is %j", (told, ends) =>
+    inParts([[told], ["the bytes"]], async (parts, asked) => {
+      const file = { ref: "M1", kind: "photo", name: "", mime: "image/png" } as const;
+      const fetched = Promise.resolve(whatsapp.open(APP, parts).file?.(file));
+      if (ends === "taken") expect(await new Response(await fetched).text()).toBe("the bytes");
+      else expect(await refused(fetched)).toBe(ends);
+      expect(asked[0]?.url).toBe(`${APP.apiUrl}/M1`);
+      expect(asked).toHaveLength(ends === "taken" ? 2 : 1);
+      expect(asked.at(-1)?.headers.get("authorization")).toBe(`Bearer ${APP.token}`);
+    }),
+  );
 
   it.each([
     [131047, 400, "more than 24 hours have passed since they wrote (131047), for good, 0"],

@@ -4,7 +4,7 @@
  * bytes go from the platform through here to the bridge, in pieces and one file after the other.
  */
 import { type Time, within } from "../base/time.ts";
-import { type Attachment, SendRefused } from "./channel.ts";
+import { type Attachment, type FileKind, SendRefused } from "./channel.ts";
 
 const MB = 1024 * 1024;
 /** The largest file that is given to Hermes, in bytes; so Hermes' relay contract has it. */
@@ -14,13 +14,20 @@ const PIECE = MB / 2;
 /** A file is with Hermes within so long; milliseconds. */
 const PATIENCE = 120_000;
 
+/** What a file is by its media type alone. */
+export function kindOf(mime: string): FileKind {
+  if (mime.startsWith("image/")) return "photo";
+  if (mime.startsWith("audio/")) return "audio";
+  return mime.startsWith("video/") ? "video" : "document";
+}
+
 /** What is said to who sends a file that is too large. @param most bytes. */
 export function tooLarge(most = LARGEST): string {
   return `This file is too large for me: I can take up to ${Math.floor(most / MB)} MB here.`;
 }
 
 /** Whether a file is larger than Hermes is given any. @param size bytes. */
-function isTooLarge(size: number): boolean {
+export function isTooLarge(size: number): boolean {
   return size > LARGEST;
 }
 

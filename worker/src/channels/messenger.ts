@@ -70,14 +70,32 @@ export abstract class Messenger<S> implements Channel {
 
   /**
    * Fetches a file's bytes.
+   * @param isIt whether an answer is the file, and no page that says something else.
    * @throws SendRefused.
    */
-  protected async bytesOf(url: string, authorization = ""): Promise<ReadableStream<Uint8Array>> {
+  protected async bytesOf(
+    url: string,
+    authorization = "",
+    isIt: (response: Response) => boolean = () => true,
+  ): Promise<ReadableStream<Uint8Array>> {
     const headers = authorization === "" ? {} : { authorization };
     const response = await posted(this.parts, url, this.label, { method: "GET", headers });
-    if (response.status === 200 && response.body !== null) return response.body;
+    if (response.status === 200 && response.body !== null && isIt(response)) return response.body;
     await response.body?.cancel();
+    if (response.status < 400) throw new SendRefused(`${this.label}: a file may not be read`, true);
     throw this.refusal(response, `a file was refused with ${response.status}`);
+  }
+
+  /** The same with a token, which goes to nobody but the platform. @param homes the origins of its files. */
+  protected bytesAt(
+    url: string,
+    homes: readonly string[],
+    authorization: string,
+    isIt?: (response: Response) => boolean,
+  ): Promise<ReadableStream<Uint8Array>> {
+    if (!homes.includes(URL.parse(url)?.origin ?? ""))
+      throw new SendRefused(`${this.label}: a file is somewhere else`, true);
+    return this.bytesOf(url, authorization, isIt);
   }
 
   /** A refusal whose status tells whether it is final. */

@@ -6,6 +6,7 @@
 import * as z from "zod/mini";
 import type { SlackSettings } from "../../config/channels.ts";
 import {
+  type Attachment,
   admitted,
   badSignature,
   badUpdate,
@@ -21,6 +22,7 @@ import {
   SendRefused,
   type Update,
 } from "../channel.ts";
+import { isTooLarge, kindOf, tooLarge } from "../files.ts";
 import { starred } from "../marks.ts";
 import { Messenger } from "../messenger.ts";
 import { isSignedWith, joined, ofHex, timely } from "../signatures.ts";
@@ -47,6 +49,18 @@ const FOR_NOW = new Set([
   "account_inactive",
 ]);
 
+/** Where Slack keeps files. */
+const FILES = "https://files.slack.com";
+/** How many files of one message are taken. */
+const MOST_FILES = 10;
+
+const fileSchema = z.looseObject({
+  name: z.nullish(z.string()),
+  mimetype: z.optional(z.string()),
+  size: z.optional(z.number()),
+  url_private_download: z.optional(z.string()),
+});
+
 const eventSchema = z.object({
   type: z.literal("event_callback"),
   team_id: z.optional(z.string()),
@@ -61,7 +75,7 @@ const eventSchema = z.object({
     text: z.optional(z.string()),
     ts: z.optional(z.string()),
     thread_ts: z.optional(z.string()),
-    files: z.optional(z.array(z.unknown())),
+    files: z.optional(z.array(fileSchema)),
   }),
 });
 
@@ -131,7 +145,7 @@ function nothing(why: "not for the bot" | "no message"): Read {
 
 /** Reads an event. Who is not allowed learns nothing, not even that. */
 function readEvent({ event, team_id: team, authorizations }: SlackEvent, app: SlackSettings): Update {
-  const { channel, user, ts, bot_id: bot, files, text = "", thread_ts: thread } = event;
+  const { channel, user, ts, bot_id: bot, files = [], text = "", thread_ts: thread } = event;
   const isMessage = event.subtype === undefined || event.subtype === "file_share";
   if (channel === undefined || user === undefined || ts === undefined || bot !== undefined || !isMessage)
     return nothing("no message");
@@ -141,12 +155,26 @@ function readEvent({ event, team_id: team, authorizations }: SlackEvent, app: Sl
   const me = authorizations?.[0]?.user_id;
   const said = plainOf(me === undefined ? text : text.replaceAll(`<@${me}>`, "")).trim();
   const at = { chat: channel, thread: thread ?? (isDirect ? null : ts), message: ts };
-  const isText = (files === undefined || files.length === 0) && said !== "";
+  const came = filesOf(files);
   // A message that names the bot comes as two events where the app is told of all: one message, one name.
   const name = `${channel} ${ts}`;
-  const read = isText ? message(name, said, at, isDirect, user, team) : onlyText(at);
+  const read =
+    said === "" && came.length === 0
+      ? onlyText(at)
+      : files.some(({ size = 0 }) => isTooLarge(size))
+        ? ({ kind: "answer", ...at, text: tooLarge() } as const)
+        : message(name, said, at, isDirect, user, team, "", came);
   const who = { chat: channel, user, name: "" };
   return admitted(read, isAllowed(app, user, channel), app.pairing && isDirect && who);
+}
+
+/** What came with a message and is at Slack: of what is elsewhere only a link is there. */
+function filesOf(files: z.infer<typeof fileSchema>[]): Attachment[] {
+  return files
+    .slice(0, MOST_FILES)
+    .flatMap(({ name, mimetype: mime = "", url_private_download: ref }) =>
+      ref === undefined ? [] : [{ ref, kind: kindOf(mime), name: name ?? "", mime }],
+    );
 }
 
 /** Reads `/hermes TEXT`; of any other command, its name is part of the text. */
@@ -171,6 +199,7 @@ function message(
   user: string,
   scope?: string,
   name = "",
+  files: Attachment[] = [],
 ): Read {
   return messageOf("slack", {
     id,
@@ -180,6 +209,7 @@ function message(
     user,
     userName: name || undefined,
     scope,
+    files,
   });
 }
 
@@ -251,6 +281,14 @@ class Slack extends Messenger<SlackSettings> {
   /** Answers a command where it was given. @returns whether Slack took it. */
   async #sendBy(way: string, text: string): Promise<boolean> {
     return (await this.ask(way, "", "POST", { response_type: "in_channel", text })).response.ok;
+  }
+
+  /** Whoever may not read a file is shown a page to sign in. */
+  async file({ ref, mime }: Attachment): Promise<ReadableStream<Uint8Array>> {
+    const { apiUrl, token } = this.settings;
+    const isIt = ({ headers }: Response) =>
+      mime === "text/html" || headers.get("content-type")?.startsWith("text/html") !== true;
+    return this.bytesAt(ref, [FILES, new URL(apiUrl).origin], `Bearer ${token}`, isIt);
   }
 
   /** Slack is told by a person where to send; that its token is good it tells itself. */

@@ -4,6 +4,7 @@ import * as z from "zod/mini";
 import { isEqual } from "../../base/digests.ts";
 import type { WhatsAppSettings } from "../../config/channels.ts";
 import {
+  type Attachment,
   admitted,
   badSignature,
   badUpdate,
@@ -17,6 +18,7 @@ import {
   SendRefused,
   type Update,
 } from "../channel.ts";
+import { isTooLarge, kindOf } from "../files.ts";
 import { starred } from "../marks.ts";
 import { Messenger } from "../messenger.ts";
 import { isSignedWith, ofHex } from "../signatures.ts";
@@ -26,11 +28,27 @@ const FOR_NOW = new Set([1, 2, 4, 190, 80007, 130429, 131000, 131016, 131048, 13
 /** Nobody may be written to who has not written for a day. */
 const TOO_LATE = 131047;
 
+/** Where Meta keeps files. */
+const FILES = "https://lookaside.fbsbx.com";
+
+const fileSchema = z.optional(
+  z.looseObject({
+    id: z.string(),
+    mime_type: z.optional(z.string()),
+    filename: z.optional(z.string()),
+    caption: z.optional(z.string()),
+    voice: z.optional(z.boolean()),
+  }),
+);
 const messageSchema = z.looseObject({
   from: z.string(),
   id: z.string(),
   type: z.string(),
   text: z.optional(z.object({ body: z.string() })),
+  image: fileSchema,
+  audio: fileSchema,
+  video: fileSchema,
+  document: fileSchema,
   context: z.optional(z.looseObject({ id: z.optional(z.string()) })),
 });
 const updateSchema = z.object({
@@ -97,21 +115,36 @@ function valuesOf(bytes: Uint8Array): Value[] {
 /** Reads the messages in an update; of others, as what became of a message, it has none. */
 function read({ metadata, contacts, messages = [] }: Value, app: WhatsAppSettings): Update[] {
   if (metadata?.phone_number_id !== app.phoneNumberId) return [];
-  return messages.map(({ from, id, type, text, context }) => {
+  return messages.map((message) => {
+    const { from, id, type, text, context } = message;
     const userName = contacts?.find((one) => one.wa_id === from)?.profile?.name;
     const said = { message: id, chat: from, user: from, userName, replyTo: context?.id, isGroup: false };
-    const body = type === "text" ? (text?.body ?? "") : "";
+    const came = fileOf(message);
+    const body = (type === "text" ? text?.body : came?.caption) ?? "";
     const read =
-      body.trim() === ""
+      body.trim() === "" && came === null
         ? onlyText({ chat: from, thread: null, message: id })
-        : messageOf("whatsapp_cloud", { ...said, text: body });
+        : messageOf("whatsapp_cloud", { ...said, text: body, files: came === null ? [] : [came.file] });
     const who = { chat: from, user: from, name: userName ?? "" };
     return admitted(read, app.allow.includes(from), app.pairing && who);
   });
 }
 
+/** What came with a message, and what its sender said to it. */
+function fileOf(message: z.infer<typeof messageSchema>): { file: Attachment; caption: string } | null {
+  const { image, audio, video, document } = message;
+  const it = { image, audio, video, document }[message.type];
+  if (it === undefined) return null;
+  // It names its codec behind a semicolon.
+  const mime = it.mime_type?.split(";")[0] ?? "";
+  const kind = it === document ? "document" : it.voice === true ? "voice" : kindOf(mime);
+  return { file: { ref: it.id, kind, name: it.filename ?? "", mime }, caption: it.caption ?? "" };
+}
+
 /** What Meta answers to every call. */
 interface Answer {
+  url?: string;
+  file_size?: number;
   messages?: { id: string }[];
   display_phone_number?: string;
   error?: { message?: string; code?: number };
@@ -133,16 +166,28 @@ class WhatsApp extends Messenger<WhatsAppSettings> {
     return messages?.[0]?.id ?? "";
   }
 
+  async file({ ref }: Attachment): Promise<ReadableStream<Uint8Array>> {
+    const { apiUrl, token } = this.settings;
+    const { url = "", file_size: size = 0 } = await this.#ask(`/${encodeURIComponent(ref)}`, "GET");
+    if (isTooLarge(size)) throw new SendRefused("a file is too large", true);
+    return this.bytesAt(url, [FILES, new URL(apiUrl).origin], `Bearer ${token}`);
+  }
+
   /** Meta is told by a person where to send; whether token and number are good it tells itself. */
   async register(address: string): Promise<Registered> {
     const { display_phone_number: bot = "" } = await this.#call("?fields=display_phone_number", "GET");
     return this.registered(bot, `${address}/channels/whatsapp_cloud`);
   }
 
+  /** Calls our number. @throws SendRefused. */
+  #call(path: string, method: string, body?: object): Promise<Answer> {
+    return this.#ask(`/${this.settings.phoneNumberId}${path}`, method, body);
+  }
+
   /** @throws SendRefused. */
-  async #call(path: string, method: string, body?: object): Promise<Answer> {
-    const { apiUrl, phoneNumberId, token } = this.settings;
-    const url = `${apiUrl}/${phoneNumberId}${path}`;
+  async #ask(path: string, method: string, body?: object): Promise<Answer> {
+    const { apiUrl, token } = this.settings;
+    const url = `${apiUrl}${path}`;
     const { response, answer } = await this.ask<Answer>(url, `Bearer ${token}`, method, body);
     if (response.ok) return answer;
     const { code = 0, message = "no reason was given" } = answer.error ?? {};
