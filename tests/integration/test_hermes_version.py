@@ -6,14 +6,16 @@ from __future__ import annotations
 import hashlib
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import build_context
 from plays import ROOT, Deployment
+from running_hermes import Asked, asked_by
 
 from tests.standins.hermes_sources import make_repository
+from tests.standins.telegram import Telegram
 
 EARLIER = "0.18.2"
 UNKNOWN = "0.99.0"
@@ -21,8 +23,17 @@ KNOWN = ["CVE-2026-71963", "CVE-2026-82021"]
 
 
 @pytest.fixture(scope="module")
-def deployment(make_deployment: Callable[..., Deployment]) -> Deployment:
-    return make_deployment("earlier", hermes_provider="rehearsal", hermes_version=EARLIER)
+def telegram() -> Iterator[Telegram]:
+    with Telegram() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def deployment(make_deployment: Callable[..., Deployment], telegram: Telegram) -> Deployment:
+    soul = {"text": "You are called Ada."}
+    return make_deployment(
+        "earlier", hermes_version=EARLIER, hermes_soul=soul, **asked_by(telegram)
+    )
 
 
 def running(deployment: Deployment) -> str:
@@ -31,7 +42,9 @@ def running(deployment: Deployment) -> str:
     return str(deployment.call("GET", "/api/instance/status").json["hermesVersion"])
 
 
-def test_another_hermes_is_found_once_deployed_and_left_again(deployment: Deployment) -> None:
+def test_another_hermes_is_found_once_deployed_and_left_again(
+    deployment: Deployment, telegram: Telegram
+) -> None:
     refused = deployment.play("deploy")
     assert refused.code != 0
     assert (
@@ -44,6 +57,7 @@ def test_another_hermes_is_found_once_deployed_and_left_again(deployment: Deploy
     assert f"resolving Hermes {EARLIER}" in first.output
     assert f"Hermes {EARLIER} has no records of jobs' runs" in first.output
     assert running(deployment) == EARLIER
+    assert Asked(deployment, telegram).broken() == []
 
     second = deployment.deploy()
     assert second.changed(deployment.name) == 0
@@ -53,16 +67,17 @@ def test_another_hermes_is_found_once_deployed_and_left_again(deployment: Deploy
     back = deployment.deploy()
     assert "Hermes in a new sandbox, because of a new image" in back.output
     assert running(deployment) != EARLIER
+    assert Asked(deployment, telegram).broken() == []
 
 
 def test_a_hermes_of_no_registry_is_built_of_its_commit_and_the_same_as_its_wheel(
-    make_deployment: Callable[..., Deployment], tmp_path: Path
+    make_deployment: Callable[..., Deployment], telegram: Telegram, tmp_path: Path
 ) -> None:
     pinned = build_context.hermes_version(ROOT / "container")
     uv = Path(sys.executable).with_name("uv")
     commit = make_repository(tmp_path / "hermes", uv, pinned, UNKNOWN)
     source = {"git": str(tmp_path / "hermes"), "ref": f"v{UNKNOWN}", "commit": "0" * 40}
-    deployment = make_deployment("sourced", hermes_provider="rehearsal", hermes_source=source)
+    deployment = make_deployment("sourced", hermes_source=source, **asked_by(telegram))
     refused = deployment.play("deploy")
     assert f"is the commit {commit}, not {'0' * 40}" in refused.output
     assert "Nothing was changed." in refused.output
@@ -72,6 +87,7 @@ def test_a_hermes_of_no_registry_is_built_of_its_commit_and_the_same_as_its_whee
     first = deployment.deploy()
     assert f"{UNKNOWN}" in first.output and commit[:12] in first.output
     assert running(deployment) == UNKNOWN
+    assert Asked(deployment, telegram).broken() == []
 
     (wheel,) = deployment.state.parent.glob(".runtime/release-*/*.whl")
     copy = shutil.copy(wheel, tmp_path / wheel.name)

@@ -204,6 +204,10 @@ describe("what is declared of the agent", () => {
         kept: [],
       },
     });
+    await machine.set({ tells: { skills: ["notes"], error: null } });
+    expect(await told(await ask("/api/instance/agent"))).toMatchObject({
+      running: { skills: ["notes"], servers: [], environment: null },
+    });
     await machine.set({ tells: null });
     expect(await refusal(await ask("/api/instance/agent"))).toMatchObject({ status: 503, code: "not_told" });
     await anew();

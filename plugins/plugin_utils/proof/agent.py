@@ -80,6 +80,9 @@ def missing(
         for name in table["cron_jobs"]
         if name not in there
     ]
+    if running["environment"] is None:
+        # A Hermes that cannot be asked: the plan said so when its image was made, and says so again.
+        return problems
     problems += _servers(table["mcp_servers"], running["servers"])
     names = set(REFERENCE.findall(members[TABLE].content.decode())) - ALWAYS_THERE
     for name in sorted(names - set(running["environment"])):
@@ -112,12 +115,13 @@ def rows(
         return []
     table = json.loads(members[TABLE].content)
     skills = {path.split("/")[1] for path in members if path.startswith("skills/")}
+    told = running is not None and running["environment"] is not None
     tools = sum(len(one["tools"]) for one in (running or {}).get("servers", []))
     counted = [
         *(["a soul"] if SOUL in members else []),
         *_count(len(skills), "skill"),
         *_count(len(table["cron_jobs"]), "job"),
-        *_count(len(table["mcp_servers"]), "server", f" with {tools} tools" if running else ""),
+        *_count(len(table["mcp_servers"]), "server", f" with {tools} tools" if told else ""),
     ]
     settings = table["config"]["pinned"] or table["config"]["initial"]
     counted += ["settings"] if settings else []

@@ -175,6 +175,16 @@ def test_a_hermes_that_does_not_tell_is_not_believed() -> None:
     assert "does not tell" in problem.sentence
 
 
+def test_a_hermes_that_cannot_be_asked_for_its_servers_is_asked_for_the_rest() -> None:
+    unasked = RUNNING | {"servers": [], "environment": None}
+    assert proof.missing(FULL, "1", unasked) == []
+    assert proof.rows(FULL, unasked, "hermes_take_over")[0][1].endswith(
+        "2 jobs, 1 server, settings"
+    )
+    (problem,) = proof.missing(FULL, "1", unasked | {"skills": ["a"]})
+    assert problem.subject == "hermes_skills.b"
+
+
 def test_what_hermes_made_otherwise_is_kept_and_told() -> None:
     kept = [
         {"item": "skills/b", "why": "deleted by Hermes or its owner"},

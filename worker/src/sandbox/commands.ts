@@ -367,7 +367,8 @@ export class SandboxCommands {
     const { time, log } = this.#parts;
     const asked = SOURCES.map(async (path) => {
       const answer = await this.#call(path);
-      return inTime(time, `Hermes' ${path}`, ANSWER_PATIENCE, answer.json());
+      const body = await inTime(time, `Hermes' ${path}`, ANSWER_PATIENCE, answer.text());
+      return answer.status === 404 ? null : JSON.parse(body);
     });
     const [{ agent }, ...told] = await Promise.all([this.status(), ...asked]);
     return JSON.parse(log.redactor.clean(JSON.stringify({ ...agent, ...inForce(told) }))) as InForce;

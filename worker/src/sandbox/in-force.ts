@@ -20,11 +20,11 @@ export interface InForce extends Laid {
   skills: string[];
   jobs: { name: string; enabled: boolean; next: string | null }[];
   servers: { name: string; status: string; error: string | null; tools: string[] }[];
-  /** Names in its environment. */
-  environment: string[];
+  /** Names in its environment; null of a Hermes that cannot be asked for them, nor for its servers. */
+  environment: string[] | null;
 }
 
-/** Where on its port Hermes tells of it. */
+/** Where on its port Hermes tells of it; the last one is ours, and some other Hermes than the pinned one lack it. */
 export const SOURCES = ["/v1/skills", "/api/jobs?include_disabled=true", "/sandbox/in-force"] as const;
 
 const schema = z.tuple([
@@ -38,26 +38,28 @@ const schema = z.tuple([
       }),
     ),
   }),
-  z.object({
-    mcp_servers: z.array(
-      z.object({
-        name: z.string(),
-        status: z.string(),
-        error: z.nullish(z.string()),
-        tools: z.array(z.string()),
-      }),
-    ),
-    environment: z.array(z.string()),
-  }),
+  z.nullable(
+    z.object({
+      mcp_servers: z.array(
+        z.object({
+          name: z.string(),
+          status: z.string(),
+          error: z.nullish(z.string()),
+          tools: z.array(z.string()),
+        }),
+      ),
+      environment: z.array(z.string()),
+    }),
+  ),
 ]);
 
-/** Reads what Hermes told at {@link SOURCES}. @throws for what is no such answer. */
+/** Reads what Hermes told at {@link SOURCES}, null where it has no such address. @throws for what is no such answer. */
 export function inForce(told: unknown[]): Omit<InForce, keyof Laid> {
   const [{ data }, { jobs }, own] = schema.parse(told);
   return {
     skills: data.map(({ name }) => name),
     jobs: jobs.map(({ name, enabled, next_run_at }) => ({ name, enabled, next: next_run_at ?? null })),
-    servers: own.mcp_servers.map((server) => ({ ...server, error: server.error ?? null })),
-    environment: own.environment,
+    servers: (own?.mcp_servers ?? []).map((server) => ({ ...server, error: server.error ?? null })),
+    environment: own?.environment ?? null,
   };
 }

@@ -25,8 +25,11 @@ export interface Knobs {
   cut: number;
   /** What Hermes answers instead, to everything. */
   says: { status: number; type: string; body: string } | null;
-  /** What Hermes tells of itself when it is asked: skills, and why its one server is not connected. */
-  tells: { skills: string[]; error: string } | null;
+  /**
+   * What Hermes tells of itself when it is asked: skills, and why its one server is not connected; null of one that
+   * cannot be asked that.
+   */
+  tells: { skills: string[]; error: string | null } | null;
   nextCron: number | null;
   cronRunning: number;
   /** Bytes of padding in the state. */
@@ -189,6 +192,7 @@ export class Machine {
     if (says !== null)
       return new Response(says.body, { status: says.status, headers: { "content-type": says.type } });
     const told = this.#inForce(path);
+    if (told instanceof Response) return told;
     if (told !== null) return Response.json(told);
     if (url.pathname !== "/v1/chat/completions") return Response.json({ path, body });
     return this.#chat(request, body, sandbox);
@@ -204,6 +208,7 @@ export class Machine {
         jobs: [{ id: "1", name: "morning", enabled: true, next_run_at: "2027-01-01T07:00:00+00:00" }],
       };
     if (path !== "/sandbox/in-force") return null;
+    if (tells.error === null) return new Response("404: Not Found", { status: 404 });
     const failed = { name: "issues", transport: "http", status: "failed", error: tells.error, tools: [] };
     return { mcp_servers: [failed], environment: ["HOME", "PATH"] };
   }
