@@ -76,10 +76,11 @@ class Asked:
         return "Ada" in self.it.chat("What is she called?", session=self.session).said
 
     def keeps_jobs(self) -> bool:
-        job = {"action": "create", "name": "yearly", "schedule": "0 0 1 1 *", "prompt": "Look up."}
+        name = f"yearly {self.session}"
+        job = {"action": "create", "name": name, "schedule": "0 0 1 1 *", "prompt": "Look up."}
         self.it.chat(f"call cronjob {json.dumps(job)}")
         (file,) = self.it.state.glob("engine/disks/*/disk/home/.hermes/cron/jobs.json")
-        (kept,) = [one for one in json.loads(file.read_text())["jobs"] if one["name"] == "yearly"]
+        (kept,) = [one for one in json.loads(file.read_text())["jobs"] if one["name"] == name]
         at = re.fullmatch(r"\d{4}-01-01T00:00:00[+-]\d\d:\d\d", kept["next_run_at"])
         return bool(at) and kept["enabled"] and kept["state"] == "scheduled"
 
