@@ -44,11 +44,8 @@ describe("who may come in", () => {
       status: 503,
       code: "no_token",
     });
-    const open = settingsOf({
-      ...env,
-      API_TOKEN: null,
-      HERMES_ALLOW_UNAUTHENTICATED: "true",
-    } as unknown as Env);
+    const all = { ...env, API_TOKEN: null, HERMES_ALLOW_UNAUTHENTICATED: "true" };
+    const open = settingsOf(all as unknown as Env);
     await authorize(new Headers(), open, nobody);
     for (const host of ["127.0.0.1:8787", "localhost", "[::1]:8787", "hermes.example"])
       await authorize(new Headers({ host }), open, nobody);
@@ -62,6 +59,9 @@ describe("who may come in", () => {
       await expect(authorize(new Headers({ host }), open, nobody)).rejects.toMatchObject({
         code: "wrong_host",
       });
+    // To Cloudflare no name leads that is not the deployment's own.
+    const there = settingsOf({ ...all, HERMES_PLATFORM: "cloudflare" } as unknown as Env);
+    await authorize(new Headers({ host: "hermes.elsewhere.example" }), there, nobody);
   });
 });
 
