@@ -65,12 +65,18 @@ class StandInHermes {
   /** Why it takes no file; `undefined` = it does not say. */
   refusesFiles: string | null | undefined = null;
   #pieces: { told: object; bytes: string } = { told: {}, bytes: "" };
+  /** Whether the next line to it has ended when something is said by it, and nobody tells. */
+  isDeaf = false;
   #socket: WebSocket | null = null;
   #held = new Map<string, Frame>();
   #requests = 0;
 
   port = () => ({
     fetch: async (_url: string, init?: RequestInit): Promise<Response> => {
+      if (this.isDeaf) {
+        this.isDeaf = false;
+        return { webSocket: deaf() } as unknown as Response;
+      }
       const { 0: outside, 1: inside } = new WebSocketPair();
       this.#socket = inside;
       const key = new Headers(init?.headers).get("authorization") ?? "";
@@ -135,6 +141,21 @@ class StandInHermes {
     this.#held.set(frame.bufferId ?? "", frame);
     if (this.answers !== null) this.say(frame, this.answers(frame.event?.text ?? ""));
   }
+}
+
+/** A line that greets, and is closed. */
+function deaf(): object {
+  let hears: (event: object) => void = () => undefined;
+  return {
+    addEventListener: (kind: string, listener: (event: object) => void) => {
+      if (kind === "message") hears = listener;
+    },
+    accept: () => queueMicrotask(() => hears({ data: '{"type":"hello","held":[]}' })),
+    send: () => {
+      throw new TypeError("Can't call WebSocket send() after close().");
+    },
+    close: () => undefined,
+  };
 }
 
 /** Everything around the channels of one object, over several of its lives. */
@@ -455,6 +476,18 @@ describe("a message", () => {
 });
 
 describe("a turn", () => {
+  it(
+    "begins by another line where that to Hermes has ended and nobody told",
+    inWorld(async (world) => {
+      world.hermes.isDeaf = true;
+      await world.life().receive("telegram", world.update("hello"));
+      await settle();
+      await world.time.pass(2000);
+      await settle();
+      expect(world.sent.map(({ text }) => text)).toEqual(["heard hello"]);
+    }),
+  );
+
   const HALF_AN_HOUR = 1800_000;
 
   it(

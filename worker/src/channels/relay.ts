@@ -72,15 +72,22 @@ export class Relay {
    * @throws Error when its bridge cannot be reached.
    */
   hand(event: Event, id: string): boolean {
-    if (this.#line === null) throw new Error("Hermes' relay is gone");
-    if (this.#line.held.has(id)) return false;
+    const line = this.#line;
+    if (line === null) throw new Error("Hermes' relay is gone");
+    if (line.held.has(id)) return false;
     const { files = [], ...said } = event;
     const names = files.map((_, at) => `${id}.${at}`);
     // Another Hermes may have come since they were brought.
-    if (!names.every((name) => this.#line?.files.has(name))) throw new Error("Hermes has not its files");
-    this.#line.held.add(id);
+    if (!names.every((name) => line.files.has(name))) throw new Error("Hermes has not its files");
     const media = files.length === 0 ? {} : { media_urls: names };
-    this.#line.socket.send(JSON.stringify({ type: "inbound", event: { ...said, ...media }, bufferId: id }));
+    try {
+      line.socket.send(JSON.stringify({ type: "inbound", event: { ...said, ...media }, bufferId: id }));
+    } catch (error) {
+      // It is closed, and nobody has told: what is waited for by it nobody says any more.
+      this.#hangUp();
+      throw error;
+    }
+    line.held.add(id);
     return true;
   }
 
@@ -138,7 +145,9 @@ export class Relay {
     const socket = (await within(time, PATIENCE, answer))?.webSocket;
     if (socket == null) throw new Error("Hermes' relay does not answer");
     const greeted = Promise.withResolvers<string[]>();
+    let isOver = false;
     const over = () => {
+      isOver = true;
       greeted.reject(new Error("Hermes' relay hung up"));
       if (this.#line?.socket !== socket) return;
       this.#line = null;
@@ -159,6 +168,8 @@ export class Relay {
       socket.close(1001, "");
       throw new Error("Hermes' relay does not greet");
     }
+    // It may have ended since it greeted.
+    if (isOver) throw new Error("Hermes' relay hung up");
     this.#line = { key, socket, held: new Set(held), files: new Set() };
   }
 

@@ -136,14 +136,16 @@ export class SimulatedGateway {
     if (dice.chance(0.2)) await this.#say(event, `thinking of ${text}`, false);
     if (dice.chance(0.2)) await time.sleep(dice.between(0, 20_000));
     this.#thinking.delete(chat);
-    await this.#say(event, `${HEARD}${text}`, true);
-    if (!this.#isAlive || !this.#held.delete(name)) return;
+    // Of an answer that nobody took in time it is not done.
+    const isTaken = await this.#say(event, `${HEARD}${text}`, true);
+    if (!isTaken || !this.#isAlive || !this.#held.delete(name)) return;
     this.#done.add(name);
     this.#worker?.tell({ type: "processed", bufferId: name });
   }
 
-  async #say(event: Frame["event"], content: string, notify: boolean): Promise<void> {
-    if (!this.#isAlive) return;
+  /** @returns whether it was told that this was taken. */
+  async #say(event: Frame["event"], content: string, notify: boolean): Promise<boolean> {
+    if (!this.#isAlive) return false;
     const requestId = `r${this.names()}`;
     const action = {
       op: "send",
@@ -158,8 +160,13 @@ export class SimulatedGateway {
     const answered = new Promise<boolean>((resolve) => this.#results.set(requestId, resolve));
     const left = new AbortController();
     // It waits for half a minute.
-    await Promise.race([answered, this.time.sleep(30_000, left.signal).catch(() => undefined)]);
+    const late = this.time.sleep(30_000, left.signal).then(
+      () => false,
+      () => false,
+    );
+    const isTaken = await Promise.race([answered, late]);
     left.abort();
+    return isTaken;
   }
 }
 

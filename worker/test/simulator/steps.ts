@@ -226,6 +226,8 @@ const STEPS: readonly (readonly [number, Step])[] = [
 
 /** In so many seeds people write as well; more of them have yet to be looked at. */
 const WITH_PEOPLE = 24;
+/** And in these, which found something once. */
+const FOUND_WITH_PEOPLE = [105, 131, 147, 155, 183, 621];
 
 const PEOPLE: readonly (readonly [number, Step])[] = [
   [
@@ -260,7 +262,8 @@ const PEOPLE: readonly (readonly [number, Step])[] = [
  */
 export async function simulate(seed: number, steps: number): Promise<void> {
   const dice = new Dice(seed);
-  const possible = seed <= WITH_PEOPLE ? [...STEPS.slice(0, 7), ...PEOPLE, ...STEPS.slice(7)] : STEPS;
+  const hasPeople = seed <= WITH_PEOPLE || FOUND_WITH_PEOPLE.includes(seed);
+  const possible = hasPeople ? [...STEPS.slice(0, 7), ...PEOPLE, ...STEPS.slice(7)] : STEPS;
   const world = new World(dice);
   let step = 0;
   try {
