@@ -462,6 +462,8 @@ export class Channels {
       if (isNew || this.#silent.delete(entry.n)) this.#inbox.hand(entry);
     } catch (error) {
       this.#turns.delete(entry.n);
+      // It may have been ended with the line by which it was to begin.
+      void done.promise.catch(() => undefined);
       turn.resolve();
       throw error;
     }
