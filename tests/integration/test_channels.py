@@ -613,7 +613,7 @@ def test_a_channel_that_is_taken_away_is_taken_away_there_too(
     kept = reached.variables.pop("hermes_channels")
     reached.deploy()
     assert telegram.webhook == {}
-    assert (twilio.sms_url, discord.endpoint) == ("", None)
+    assert (twilio.sms_url, discord.endpoint, discord.commands) == ("", None, {})
     assert post(reached, telegram, {"update_id": 1}, proof) == 404
     assert reached.deploy().changed(reached.name) == 0
     reached.variables["hermes_channels"] = kept

@@ -91,9 +91,17 @@ class Discord(PlatformApi):
             }
         if path == f"/applications/{self.application}/commands":
             if method == "POST":
-                self.commands[said["name"]] = said
-                return 201, said
+                self.commands[said["name"]] = said | {"id": f"c-{said['name']}"}
+                return 201, self.commands[said["name"]]
             return 200, list(self.commands.values())
+        if path.startswith(f"/applications/{self.application}/commands/") and method == "DELETE":
+            name = path.split("/")[-1].removeprefix("c-")
+            gone = self.commands.pop(name, None)
+            return (
+                (404, {"message": "Unknown application command", "code": 10063})
+                if gone is None
+                else (204, {})
+            )
         if path.startswith("/channels/") and method == "POST":
             channel = path.split("/")[2]
             if channel not in self.sees:

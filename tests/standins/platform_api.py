@@ -125,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
         given = self.headers.get("Authorization") or ""
         status, answer = self.api.answer(self.command, path, given, body)
         is_file = isinstance(answer, bytes)
-        text = answer if is_file else json.dumps(answer).encode()
+        text = b"" if status == 204 else answer if is_file else json.dumps(answer).encode()
         try:
             self.send_response(status)
             kind = "application/octet-stream" if is_file else "application/json"
@@ -145,4 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._serve()
 
     def do_PATCH(self) -> None:
+        self._serve()
+
+    def do_DELETE(self) -> None:
         self._serve()

@@ -177,6 +177,8 @@ class World {
   broken: Error | null = null;
   /** Why Telegram cannot be reached; it is told the address, as a runtime's error may name it. */
   unreachable: ((url: string) => Error) | null = null;
+  /** What other platforms answer. */
+  elsewhere: ((url: string) => Response) | null = null;
   /** Whether the life that sends next does not hear what Telegram says. */
   dies = false;
   /** How many of those that come first wait for a Hermes that is slow to start. */
@@ -212,6 +214,8 @@ class World {
       fetch: async (url, init) => {
         this.called.push(url.slice(url.lastIndexOf("/") + 1));
         if (this.unreachable !== null) throw this.unreachable(url);
+        if (this.elsewhere !== null && !url.startsWith("https://api.telegram.org/"))
+          return this.elsewhere(url);
         const file = /^https:\/\/api\.telegram\.org\/file\/bot([^/]+)\/files\/(.+)$/.exec(url);
         if (file !== null) {
           const found = file[1] === TOKEN ? this.files[file[2] ?? ""] : undefined;
@@ -809,7 +813,9 @@ describe("what a channel keeps", () => {
       await settle();
       await world.time.pass(60_000);
       await settle();
-      await expect(channels.register("https://hermes.example.com", true)).rejects.toThrow("not be reached");
+      expect(await channels.register("https://hermes.example.com", true)).toMatchObject({
+        refused: { telegram: "Telegram could not be reached" },
+      });
       expect(channels.views()["telegram"]?.trouble).toBe("Telegram could not be reached");
       expect(JSON.stringify([world.hermes.results, channels.views()])).not.toContain("AAstand-in");
     }),
@@ -834,8 +840,8 @@ describe("what a channel keeps", () => {
   it(
     "is not changed at a platform by a look",
     inWorld(async (world) => {
-      const told = await world.life().register("https://hermes.example.com", true);
-      expect(told["telegram"]).toMatchObject({ changed: true });
+      const { registered } = await world.life().register("https://hermes.example.com", true);
+      expect(registered["telegram"]).toMatchObject({ changed: true });
       expect(world.called).not.toContain("setWebhook");
       await world.life().register("https://hermes.example.com", false);
       expect(world.called).toContain("setWebhook");
@@ -849,12 +855,41 @@ describe("what a channel keeps", () => {
       const of = (token: string) =>
         world.life({ HERMES_CHANNELS: JSON.stringify({ telegram: { token, allow: ["77"] } }) });
       const at = "https://hermes.example.com";
-      expect((await of(TOKEN).register(at, false))["telegram"]?.changed).toBe(true);
-      expect((await of(TOKEN).register(at, false))["telegram"]?.changed).toBe(false);
+      const isChanged = async (channels: Channels, look: boolean) =>
+        (await channels.register(at, look)).registered["telegram"]?.changed;
+      expect(await isChanged(of(TOKEN), false)).toBe(true);
+      expect(await isChanged(of(TOKEN), false)).toBe(false);
       const rotated = of(TOKEN.replace("stand-in", "the-next"));
-      expect((await rotated.register(at, true))["telegram"]?.changed).toBe(true);
-      expect((await rotated.register(at, false))["telegram"]?.changed).toBe(true);
-      expect((await rotated.register(at, false))["telegram"]?.changed).toBe(false);
+      expect(await isChanged(rotated, true)).toBe(true);
+      expect(await isChanged(rotated, false)).toBe(true);
+      expect(await isChanged(rotated, false)).toBe(false);
+    }),
+  );
+
+  it(
+    "comes by the platforms that are well, and all that are not are named at once",
+    inWorld(async (world) => {
+      const sms = { accountSid: `AC${"7".repeat(32)}`, authTokens: ["e".repeat(32)], number: "+15005550006" };
+      const slack = { token: "xoxb-1-2-abcdefghijkl", signingSecrets: ["b".repeat(32)] };
+      const channels = world.life({
+        HERMES_CHANNELS: JSON.stringify({
+          telegram: { token: TOKEN, allow: ["77"] },
+          sms: { ...sms, allow: [] },
+          slack: { ...slack, allow: [] },
+        }),
+      });
+      world.elsewhere = (url) =>
+        url.startsWith("https://slack.com/")
+          ? Response.json({ ok: false, error: "invalid_auth" })
+          : Response.json({ code: 20003, message: "Authenticate" }, { status: 401 });
+      const told = await channels.register("https://hermes.example.com", false);
+      expect(told.refused).toEqual({ slack: "Slack: invalid_auth", sms: "Twilio: Authenticate" });
+      expect(Object.keys(told.registered)).toEqual(["telegram"]);
+      expect(world.called).toContain("setWebhook");
+      world.elsewhere = () => Response.json({}, { status: 500 });
+      const { refused } = { refused: await channels.unregister(["sms", "telegram", "nobody"]) };
+      expect(refused).toEqual({ sms: "Twilio: refused with 500" });
+      expect(world.called).toContain("deleteWebhook");
     }),
   );
 });

@@ -50,6 +50,7 @@ function call(body: string, headers: Record<string, string>, more: Partial<Call>
 /** What a call of a channel's was answered, and what it sent. */
 interface Asked {
   url: string;
+  method: string;
   body: string;
   headers: Headers;
 }
@@ -67,7 +68,12 @@ function inParts(
     const asked: Asked[] = [];
     const time = new ManualTime();
     const fetch = async (url: string, init: RequestInit) => {
-      asked.push({ url, body: String(init.body), headers: new Headers(init.headers) });
+      asked.push({
+        url,
+        method: init.method ?? "",
+        body: String(init.body),
+        headers: new Headers(init.headers),
+      });
       const answer = answers.length > 1 ? answers.shift() : answers[0];
       if (answer === undefined) throw new Error(`no answer from ${url}`);
       const [body, more] = answer;
@@ -776,14 +782,18 @@ describe("Discord", () => {
     });
   });
 
-  it("is told its address and its command, unless only looked at, and whose token it is", async () => {
-    const { application } = await discordOf();
-    const me = (more: object = {}): Answer => [
+  const meOf =
+    (application: { applicationId: string; publicKey: string }) =>
+    (more: object = {}): Answer => [
       {
         ...{ id: application.applicationId, name: "Hermes", verify_key: application.publicKey },
         ...{ interactions_endpoint_url: null, ...more },
       },
     ];
+
+  it("is told its address and its command, unless only looked at, and whose token it is", async () => {
+    const { application } = await discordOf();
+    const me = meOf(application);
     const ours = { interactions_endpoint_url: "https://h.example/channels/discord" };
     const there: Answer = [[{ name: "hermes" }]];
     const answers = [
@@ -806,6 +816,34 @@ describe("Discord", () => {
       expect(asked.map(({ body }) => body).filter((body) => body !== "undefined")).toHaveLength(2);
       expect(await refused(register(true))).toContain("another application");
       expect(await refused(register(true))).toContain("public key is not");
+    });
+  });
+
+  it("keeps neither its address nor its command, unless it is another's by now", async () => {
+    const { application } = await discordOf();
+    const me = meOf(application);
+    const ours = { interactions_endpoint_url: "https://h.example/channels/discord" };
+    const known: Answer = [
+      [
+        { id: "1", name: "other" },
+        { id: "2", name: "hermes" },
+      ],
+    ];
+    await inParts([me(ours), known, ["{}"], [{}]], async (parts, asked) => {
+      await discord.open(application, parts).unregister();
+      const path = (url: string) => url.replace(application.apiUrl, "");
+      expect(asked.map(({ url, method }) => `${method} ${path(url)}`)).toEqual([
+        "GET /applications/@me",
+        `GET /applications/${application.applicationId}/commands`,
+        `DELETE /applications/${application.applicationId}/commands/2`,
+        "PATCH /applications/@me",
+      ]);
+      expect(asked.at(-1)?.body).toBe('{"interactions_endpoint_url":null}');
+    });
+    const another = { interactions_endpoint_url: "https://elsewhere.example/" };
+    await inParts([me(another)], async (parts, asked) => {
+      await discord.open(application, parts).unregister();
+      expect(asked).toHaveLength(1);
     });
   });
 });

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...module_utils.cards import Card
-from ...module_utils.settings.platforms import PLATFORMS
+from ...module_utils.cards import Card, Problem
+from ...module_utils.settings.platforms import PLATFORMS, Part
 from ...module_utils.settings.settings import Settings
-from ...module_utils.worker_client import Unreachable, WorkerClient
+from ...module_utils.worker_client import Answer, Unreachable, WorkerClient
 
 REGISTER_SECONDS = 60.0
 """Two or three calls of a platform's API."""
@@ -28,21 +28,31 @@ def register(
     body = {"address": url, "look": look}
     try:
         answer = client.request("POST", "/api/instance/channels/register", body, REGISTER_SECONDS)
-        if answer.status == 200:
-            return dict(answer.json()["registered"])
-        complaint, refused = answer.complaint(), answer.json()
+        told = answer.json() if answer.status == 200 else {}
+        refused = told.get("refused", {}) if told else _refused(answer, settings)
     except Unreachable as error:
-        complaint, refused = str(error), {}
-    told = refused.get("error") if isinstance(refused, dict) else None
-    param = told.get("param") if isinstance(told, dict) else None
-    name = str(param or next(iter(settings.bots)))
-    raise Card.of(
+        told, refused = {}, {next(iter(settings.bots)): str(error)}
+    if refused:
+        problems = [_problem(name, why) for name, why in sorted(refused.items())]
+        raise Card(problems, changed="Deployed, not verified.")
+    return dict(told["registered"])
+
+
+def _refused(answer: Answer, settings: Settings) -> dict[str, str]:
+    """Return which platform a Worker complains of that names one only, as those of earlier releases do."""
+    told = answer.json()
+    error = told.get("error") if isinstance(told, dict) else None
+    param = error.get("param") if isinstance(error, dict) else None
+    return {str(param or next(iter(settings.bots))): answer.complaint()}
+
+
+def _problem(name: str, why: str) -> Problem:
+    return Problem(
         f"hermes_channels.{name}",
-        f"{label(name)} was asked for the bot, and it does not work: {complaint}",
-        f"mend hermes_channels.{name}.token{_whence(name)}, or see whether this machine reaches {label(name)}; then run"
-        " the deploy again.",
+        f"{label(name)} was asked for the bot, and it does not work: {why}",
+        f"mend hermes_channels.{name}.{_secret(name)}{_whence(name)}, or see whether this machine reaches"
+        f" {label(name)}; then run the deploy again.",
         "channels",
-        changed="Deployed, not verified.",
     )
 
 
@@ -51,9 +61,17 @@ def label(name: str) -> str:
     return PLATFORMS[name].label if name in PLATFORMS else name
 
 
+def _secret(name: str) -> str:
+    """Return what a platform most likely refuses: by what it is called."""
+    return next((part.name for part in _parts(name) if part.secret), "token")
+
+
 def _whence(name: str) -> str:
-    parts = PLATFORMS[name].parts if name in PLATFORMS else ()
-    return f" ({parts[0].remedy})" if parts else ""
+    return next((f" ({part.remedy})" for part in _parts(name) if part.secret), "")
+
+
+def _parts(name: str) -> tuple[Part, ...]:
+    return PLATFORMS[name].parts if name in PLATFORMS else ()
 
 
 def withdraw(client: WorkerClient | None, kept: dict[str, str]) -> None:

@@ -55,6 +55,21 @@ def test_a_platform_that_refuses_is_named_with_its_own_words(name: str) -> None:
     assert f"reaches {label};" in problem.remedy
 
 
+def test_all_platforms_that_refuse_are_named_at_once() -> None:
+    told = {"registered": {"telegram": {"changed": False}}}
+    refused = {"sms": "Twilio: Authenticate", "slack": "Slack: invalid_auth"}
+    client: Any = Client(200, told | {"refused": refused})
+    with pytest.raises(Card) as caught:
+        channels.register(client, settings("telegram", "sms", "slack"), URL, look=False)
+    found = {one.subject: (one.sentence, one.remedy) for one in caught.value.problems}
+    assert list(found) == ["hermes_channels.slack", "hermes_channels.sms"]
+    sentence, remedy = found["hermes_channels.sms"]
+    assert "Twilio: Authenticate" in sentence
+    assert remedy.startswith("mend hermes_channels.sms.auth_token (")
+    well: Any = Client(200, told | {"refused": {}})
+    assert channels.register(well, settings("telegram"), URL, look=False) == told["registered"]
+
+
 @pytest.mark.parametrize(("status", "body"), [(0, None), (500, []), (502, {"error": "no mapping"})])
 def test_a_worker_that_says_nothing_of_use_is_told_of_too(status: int, body: Any) -> None:
     client: Any = Client(status, body)

@@ -99,6 +99,12 @@ export interface ChannelView extends Counts {
   asking: Person[];
 }
 
+/** What the platforms say to where they send messages, by channels; those that refused, in their words. */
+export interface Registrations {
+  registered: Record<string, Registered>;
+  refused: Record<string, string>;
+}
+
 /** What Hermes is at, for one message. */
 interface Turn {
   entry: Entry;
@@ -298,42 +304,51 @@ export class Channels {
    * Holds where the platforms send messages against where they should, and mends it.
    * @param address where this deployment is reached from outside; empty = nowhere.
    * @param look whether to change nothing.
-   * @returns what was found, and whether it had to be, or would have to be, changed.
-   * @throws ApiError `channel_refused` with the platform's own words.
+   * @returns of each what was found, and whether it had to be, or would have to be, changed; or why it refused.
    */
-  async register(address: string, look: boolean): Promise<Record<string, Registered>> {
-    const found: Record<string, Registered> = {};
-    for (const [name, platform] of this.#platforms)
-      try {
-        found[name] = await platform.register(address, look);
-        this.#troubles.delete(name);
-      } catch (error) {
-        if (!(error instanceof SendRefused)) throw error;
-        this.#troubles.set(name, error.message);
-        throw new ApiError({
-          status: 502,
-          code: "channel_refused",
-          message: error.message,
-          retryAfter: 10,
-          param: name,
-        });
-      }
+  async register(address: string, look: boolean): Promise<Registrations> {
+    const registered: Record<string, Registered> = {};
+    const refused = await this.#ofAll([...this.#platforms.keys()], async (name, platform) => {
+      registered[name] = await platform.register(address, look);
+    });
     this.#poll();
     // Whoever sends to a webhook is told of its address by a person.
     for (const name of Object.keys(this.#parts.settings.channels.hooks))
-      found[`hooks/${name}`] = {
+      registered[`hooks/${name}`] = {
         bot: "",
         address: `${address}/hooks/${name}`,
         trouble: null,
         waiting: 0,
         changed: false,
       };
-    return found;
+    return { registered, refused };
   }
 
-  /** Has platforms send nothing here any more; the others are left alone. */
-  async unregister(names: readonly string[]): Promise<void> {
-    for (const name of names) await this.#platforms.get(name)?.unregister();
+  /** Has platforms send nothing here any more. @returns why one refused. */
+  unregister(names: readonly string[]): Promise<Record<string, string>> {
+    return this.#ofAll(names, (_, platform) => platform.unregister());
+  }
+
+  /** Asks platforms at once. @returns the words of those that refuse. */
+  async #ofAll(
+    names: readonly string[],
+    ask: (name: string, platform: Channel) => Promise<void>,
+  ): Promise<Record<string, string>> {
+    const refused: Record<string, string> = {};
+    const asked = names.map(async (name) => {
+      const platform = this.#platforms.get(name);
+      if (platform === undefined) return;
+      try {
+        await ask(name, platform);
+        this.#troubles.delete(name);
+      } catch (error) {
+        if (!(error instanceof SendRefused)) throw error;
+        this.#troubles.set(name, error.message);
+        refused[name] = error.message;
+      }
+    });
+    await Promise.all(asked);
+    return refused;
   }
 
   #take(channel: string, message: Incoming): Taken {

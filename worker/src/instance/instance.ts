@@ -197,17 +197,12 @@ export class HermesInstance extends DurableObject<Env> {
 
   /** Has the platforms send messages to where this deployment is reached; changes nothing with `look`. */
   registerChannels(requestId: string, address: string, look: boolean): Promise<Response> {
-    return this.#answer(requestId, async () => ({
-      registered: await this.#channels.register(address, look),
-    }));
+    return this.#answer(requestId, () => this.#channels.register(address, look));
   }
 
   /** Has platforms send nothing here any more. */
   unregisterChannels(requestId: string, names: readonly string[]): Promise<Response> {
-    return this.#answer(requestId, async () => {
-      await this.#channels.unregister(names);
-      return {};
-    });
+    return this.#answer(requestId, async () => ({ refused: await this.#channels.unregister(names) }));
   }
 
   /** Gives Hermes once more what it could not answer. */

@@ -168,10 +168,8 @@ class Discord extends Messenger<DiscordSettings> {
     if (found.verify_key !== this.settings.publicKey)
       throw new SendRefused("Discord: the public key is not the application's", true);
     const isThere = found.interactions_endpoint_url === wanted;
-    const commands = `/applications/${this.settings.applicationId}/commands`;
-    const known = (await this.#call(commands, "GET")) as unknown as { name?: string }[];
-    const isKnown = known.some(({ name }) => name === HERMES.name);
-    if (!look && !isKnown) await this.#call(commands, "POST", HERMES);
+    const isKnown = (await this.#commands()).some(({ name }) => name === HERMES.name);
+    if (!look && !isKnown) await this.#call(this.#ofCommands, "POST", HERMES);
     // Discord asks there at once whether it is answered.
     if (!look && !isThere)
       await this.#call("/applications/@me", "PATCH", { interactions_endpoint_url: wanted });
@@ -180,11 +178,22 @@ class Discord extends Messenger<DiscordSettings> {
     return this.registered(found.name ?? "", now, changed);
   }
 
-  /** An address that is another's stays. */
+  get #ofCommands(): string {
+    return `/applications/${this.settings.applicationId}/commands`;
+  }
+
+  async #commands(): Promise<{ id?: string; name?: string }[]> {
+    return (await this.#call(this.#ofCommands, "GET")) as unknown as { id?: string; name?: string }[];
+  }
+
+  /** An address that is another's stays, and the command with it. */
   override async unregister(): Promise<void> {
     const found = await this.#call("/applications/@me", "GET");
-    if (found.interactions_endpoint_url?.endsWith(PATH))
-      await this.#call("/applications/@me", "PATCH", { interactions_endpoint_url: null });
+    if (!found.interactions_endpoint_url?.endsWith(PATH)) return;
+    const known = await this.#commands();
+    for (const { id } of known.filter(({ name }) => name === HERMES.name))
+      await this.#call(`${this.#ofCommands}/${id}`, "DELETE");
+    await this.#call("/applications/@me", "PATCH", { interactions_endpoint_url: null });
   }
 
   /** @throws SendRefused: nothing of what it says holds a token. */
