@@ -110,9 +110,14 @@ def keeps(
 
 def outputs(deployment: Deployment) -> list[str]:
     """What jobs have answered, out of the newest backup."""
+    return [text for name, text in newest_backup(deployment).items() if "cron/output/" in name]
+
+
+def newest_backup(deployment: Deployment) -> dict[str, str]:
+    """The files of the newest backup, by their names; each byte is a character."""
     newest = deployment.call("GET", "/api/instance/backups").json["backups"][0]["id"]
     with deployment.open("GET", f"/api/instance/backups/{newest}") as answer:
         archive = answer.read().partition(b"\n")[2]
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as members:
-        files = [m for m in members if m.isfile() and "cron/output/" in m.name]
-        return [members.extractfile(m).read().decode() for m in files]
+        files = [m for m in members if m.isfile()]
+        return {m.name: members.extractfile(m).read().decode("latin-1") for m in files}

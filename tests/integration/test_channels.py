@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from appointments import ask_hermes, run_now, soon, use
+from appointments import ask_hermes, newest_backup, run_now, soon, use
 from clouds import Clouded, open_account
 from plays import Deployment, wait_until
 from test_survival import processes
@@ -325,21 +325,27 @@ def test_a_webhook_speaks_in_a_chat_and_a_notice_wakes_nobody(
 def test_a_job_of_a_sleeping_hermes_is_told_at_home_and_where_it_was_asked_for_once(
     chatty: Deployment, telegram: Telegram
 ) -> None:
-    telegram.await_answer(telegram.write("is there something to remember?", BOB))
-    told = {"telegram": (ANN, "The lamp wants oil."), f"telegram:{BOB}": (BOB, "The boat leaks.")}
-    for deliver, (_, errand) in told.items():
-        job = {"name": errand, "schedule": soon(), "prompt": errand, "deliver": deliver}
-        use(chatty, "cronjob", action="create", **job)
+    lamp = {"action": "create", "name": "lamp", "prompt": "Oil.", "deliver": "telegram"}
+    use(chatty, "cronjob", schedule=soon(), **lamp)
+    asked = {"action": "create", "name": "boat", "prompt": "Tar.", "schedule": soon()}
+    telegram.await_answer(telegram.write(f"Please call cronjob {json.dumps(asked)}", BOB))
     # It sleeps again before the platform takes what it says.
     telegram.busy[ANN] = 3
     assert chatty.call("POST", "/api/instance/sleep").status == 200
     assert chatty.status()["nextWake"] is not None
-    for chat, errand in told.values():
-        telegram.await_text(errand, 180)
-        (sent,) = [one for one in telegram.sent if errand in one.text]
-        assert (sent.chat, sent.reply_to) == (chat, None)
+    for chat, job, errand in ((ANN, "lamp", "Oil."), (BOB, "boat", "Tar.")):
+        telegram.await_text(f"Response: {job}", 180)
+        (sent,) = [one for one in telegram.sent if f"Response: {job}" in one.text]
+        assert (sent.chat, sent.reply_to, errand in sent.text) == (chat, None, True)
     assert chatty.status()["whyAwake"] == "cron"
     assert (waiting(chatty), chatty.status()["channels"]["telegram"]["twice"]) == (0, 0)
+
+
+def test_hermes_has_no_other_way_to_write_by_itself_than_a_job(provider: Provider) -> None:
+    bodies = [seen.body for seen in provider.seen if seen.body]
+    tools = {tool["function"]["name"] for body in bodies for tool in body.get("tools", [])}
+    assert "cronjob" in tools
+    assert not [name for name in tools if "send" in name]
 
 
 def test_what_hermes_sends_elsewhere_is_refused_to_it_in_words(
@@ -540,6 +546,46 @@ def test_whatsapp_sms_and_discord_wake_hermes_too(
     assert whatsapp.deliver(whatsapp.shown(picture, "see here", ann)[1]) == 200
     whatsapp.await_sent("see here")
     assert was_seen(picture, provider, since)
+
+
+def test_no_secret_of_a_channel_is_in_a_sandbox_a_backup_a_log_or_what_is_kept(
+    reached: Deployment,
+    telegram: Telegram,
+    slack: Slack,
+    whatsapp: WhatsApp,
+    twilio: Twilio,
+    discord: Discord,
+) -> None:
+    secrets = {
+        "telegram": telegram.token.partition(":")[2],
+        "telegram's proof": telegram.webhook["secret_token"],
+        "slack": slack.token,
+        "slack's signature": slack.secret,
+        "whatsapp": whatsapp.token,
+        "whatsapp's signature": whatsapp.secret,
+        "whatsapp's word": whatsapp.verify_token,
+        "twilio": twilio.token,
+        "discord": discord.token,
+    } | {name: str(hook["secret"]) for name, hook in HOOKS.items()}
+    telegram.await_answer(telegram.write("what do you know?", ANN))
+    told = reached.deploy("-vv").output
+    assert reached.call("POST", "/api/instance/backups").status == 200
+    engine = processes(reached)["engine"]
+    below = {one.pid for one in [engine, *engine.children(recursive=True)]}
+    inside = [one for one in reached.running() if one.process.pid in below]
+    assert any("gateway" in one.words for one in inside)
+    places = {f"the {one.name}'s process": f"{one.words}{one.environment}" for one in inside}
+    places |= {"a play": told, "a backup": "".join(newest_backup(reached).values())}
+    texts = {name: text.encode(errors="replace") for name, text in places.items()}
+    texts |= {str(path): read(path) for path in reached.state.rglob("*") if path.is_file()}
+    assert any(name.endswith(".sqlite") for name in texts), "the Worker keeps nothing?"
+    found = [
+        (name, place)
+        for name, secret in secrets.items()
+        for place, text in texts.items()
+        if secret.encode() in text
+    ]
+    assert found == []
 
 
 def test_a_hundred_deliveries_of_ten_messages_are_ten_turns(

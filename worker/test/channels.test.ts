@@ -845,6 +845,8 @@ describe("what a channel keeps", () => {
       expect(world.called).not.toContain("setWebhook");
       await world.life().register("https://hermes.example.com", false);
       expect(world.called).toContain("setWebhook");
+      // Whoever has what it proves itself with could write as anybody.
+      expect(JSON.stringify([...world.storage.kv.list()])).not.toContain(await proofOf(TOKEN));
     }),
   );
 

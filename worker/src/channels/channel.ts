@@ -207,7 +207,7 @@ export interface PlatformParts {
   fetch(url: string, init: RequestInit): Promise<Response>;
   /** Ways that it gives for one answer alone. */
   ways: Ways;
-  /** What the platform was last given to prove itself with. */
+  /** What is known of that with which the platform was last told to prove itself. */
   given: { get(): string | undefined; put(proof: string): void };
 }
 

@@ -319,7 +319,7 @@ export class Inbox {
     this.#kv.put(`offset ${channel}`, offset);
   }
 
-  /** What a platform was last given to prove itself with. */
+  /** What is known of that with which a platform was last told to prove itself. */
   given(channel: string): { get(): string | undefined; put(proof: string): void } {
     const name = `given ${channel}`;
     return { get: () => this.#kv.get<string>(name), put: (proof) => this.#kv.put(name, proof) };
