@@ -74,16 +74,16 @@ ANYWHERE: dict[str, Meaning] = {
     **dict.fromkeys(("cors_origins", "access_audiences", "accept_advisories", "version"), same),
     **dict.fromkeys(("port", "providers_port", "dashboard_port"), port),
     **dict.fromkeys(("dashboard", "host_tools", "allow_unauthenticated", "prune_images"), word),
-    **dict.fromkeys(("take_over_hostname", "check_provider_key"), word),
+    **dict.fromkeys(("take_over_hostname", "check_provider_key", "lazy_installs"), word),
     **dict.fromkeys(("sleep_after", "drain_timeout", "token_overlap", "dashboard_idle"), seconds),
     "dashboard_hostname": lambda value: value.strip().lower().rstrip("."),
     "access_team_domain": str.lower,
     "provider_base_url": lambda value: value.rstrip("/"),
-    "features": sorted,
     "egress": lambda value: value if isinstance(value, str) else ",".join(value),
     "env": lambda value: {name: entry(each) for name, each in value.items()},
 }
 """What each variable means, by the field of the settings: said once more, in fewer words than the code's."""
+BROUGHT = {"browser", "installs", "mcp"}
 ON_CLOUDFLARE: dict[str, Meaning] = {
     "account_id": lambda value: value.strip().lower(),
     "api_base_url": lambda value: value.rstrip("/"),
@@ -164,6 +164,10 @@ def judge_plan(_one: Case, outcome: Outcome, sources: Sources) -> None:
         said(outcome, "hermes_default_model") or settings["default_model"],
         "rehearsal/rehearsal",
     )
+    # Other settings bring along what they need.
+    features = {*(said(outcome, "hermes_features") or [])}
+    assert features <= {*settings["features"]} <= features | BROUGHT
+    assert ("installs" in settings["features"]) is settings["lazy_installs"]
     further = said(outcome, "hermes_models") or []
     assert settings["models"] == [
         model for model in dict.fromkeys(further) if model != settings["default_model"]
