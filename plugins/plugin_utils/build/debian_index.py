@@ -52,7 +52,7 @@ def resolve(
         )
         merge(known, packages(lzma.decompress(content).decode("utf-8"), one["archive"]))
     names = []
-    for name, _, version in (one.partition("=") for one in wanted):
+    for name, version in (one.split("=", 1) for one in wanted):
         there = known.get(name, {}).get("Version")
         if there != version:
             has = f"{name} is {there}" if there else f"there is no {name}"
