@@ -59,8 +59,8 @@ class ActionModule(ExistingAction):
         return self._done(True, f"{person(it)} may write by {it['channel']}")
 
     def _remove(self, remove: str) -> dict[str, Any]:
-        channel, _, user = remove.partition(":")
-        if not user:
+        channel, colon, user = remove.partition(":")
+        if not (colon and user):
             flaw = f"{show(remove)} is not a channel, a colon and an id."
             remedy = f"see `{self.command('pair')}`, and say for example telegram:123456789."
             raise Card.of("hermes_unpair", flaw, remedy, "inputs")
