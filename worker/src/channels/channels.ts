@@ -170,18 +170,16 @@ export class Channels {
   async receive(name: string, told: object): Promise<(Taken | Update["kind"])[]> {
     const updates = (await this.#platforms.get(name)?.read(told)) ?? [];
     const taken: (Taken | Update["kind"])[] = [];
-    for (const read of updates) {
-      const isLetIn = read.kind === "stranger" && this.#pairing.has(name, read.user);
-      if (read.kind === "stranger" && !isLetIn) await this.#offer(name, read);
-      taken.push(
-        read.kind === "stranger"
-          ? isLetIn
-            ? this.#hear(name, read.said)
-            : read.kind
-          : this.#hear(name, read),
-      );
-    }
+    for (const read of updates) taken.push(await this.#admit(name, read));
     return taken;
+  }
+
+  /** Hears who may write, and whom a code let in; another may be given one. */
+  async #admit(name: string, read: Update): Promise<Taken | Update["kind"]> {
+    if (read.kind !== "stranger") return this.#hear(name, read);
+    if (this.#pairing.has(name, read.user)) return this.#hear(name, read.said);
+    await this.#offer(name, read);
+    return read.kind;
   }
 
   #hear(name: string, read: Read): Taken | Update["kind"] {
