@@ -111,14 +111,29 @@ def end_orphans(spared: int | None = None) -> None:
             )
             process.send_signal(found.get("signal", signal.SIGTERM))
             try:
-                process.wait(10)
+                _await_end(process, 10)
             except psutil.TimeoutExpired:
                 process.kill()
-                process.wait(10)
+                _await_end(process, 10)
         except psutil.NoSuchProcess:
             continue
     noted.update({name: one for name, one in processes.items() if one["pid"] == spared})
     write_processes(noted)
+
+
+def _await_end(process: psutil.Process, seconds: float) -> None:
+    """Wait until a process has ended. Raises psutil.TimeoutExpired.
+
+    One that nobody reaps, as where the first process of a container is no init, has ended: only its number is left.
+    """
+    until = time.monotonic() + seconds
+    while process.status() != psutil.STATUS_ZOMBIE:
+        try:
+            process.wait(0.1)
+            return
+        except psutil.TimeoutExpired:
+            if time.monotonic() > until:
+                raise
 
 
 def kept_for_boot() -> dict[str, Any]:

@@ -65,6 +65,13 @@ ENGINE = "import time\nprint('engine up', flush=True)\ntime.sleep(600)"
 
 SOCKETS = shutil.ignore_patterns("*.sock")
 
+# Starts a process and never looks after it.
+NEGLECTFUL = """
+import subprocess, time
+print(subprocess.Popen(["sleep", "600"]).pid, flush=True)
+time.sleep(600)
+"""
+
 
 def wait_for(true: Callable[[], Any], seconds: float = 60) -> Any:
     """Poll until the answer is true and return it."""
@@ -432,6 +439,23 @@ def test_what_a_killed_supervisor_left_is_ended(running: Box) -> None:
     assert not set(before.values()) & set(running.pids().values())
     wait_for(lambda: not any(psutil.pid_exists(pid) for pid in before.values()))
     assert running.get()[1] == "one"
+
+
+def test_what_was_left_is_ended_also_where_nobody_reaps(box: Box) -> None:
+    """As in a container whose first process is no init: of what has ended, its number stays for ever."""
+    command = [sys.executable, "-c", NEGLECTFUL]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        try:
+            left = psutil.Process(int(parent.stdout.readline()))
+            noted = {"pid": left.pid, "created": left.create_time(), "folder": str(box.folder)}
+            (box.folder / "run" / "processes.json").write_text(json.dumps({"workerd": noted}))
+            done = box.run()
+            assert done.returncode == 0, done.stderr
+            assert left.status() == psutil.STATUS_ZOMBIE
+            assert box.get()[1] == "one"
+        finally:
+            parent.kill()
 
 
 def test_a_removed_record_of_processes_is_written_again(running: Box) -> None:
