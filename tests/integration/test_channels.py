@@ -640,16 +640,40 @@ def test_whoever_is_not_telegram_is_refused(reached: Deployment, telegram: Teleg
     assert reached.instance_state() == "asleep"
 
 
-def test_a_new_token_loses_no_message(reached: Deployment, telegram: Telegram) -> None:
-    proof = telegram.webhook["secret_token"]
+def test_new_tokens_lose_no_message(
+    reached: Deployment, telegram: Telegram, slack: Slack, whatsapp: WhatsApp, twilio: Twilio
+) -> None:
+    """Each platform knows the new one only while the Worker still has the old one."""
+    proof, ann = telegram.webhook["secret_token"], "491701234567"
+    slack.write("signed by the old secret", "U0ANN00", "D0ANN00")
+    assert whatsapp.deliver(whatsapp.written("before whatsapp's new token", ann)[1]) == 200
+    assert twilio.deliver(twilio.form("signed by the old token", f"+{ann}"))[0] == 200
     telegram.token = telegram.token.partition(":")[0] + ":" + "n" * 35
-    reached.variables["hermes_channels"]["telegram"]["token"] = telegram.token
+    slack.token, slack.secret, secrets_of_slack = "xoxb-" + "9" * 30, "9" * 32, [slack.secret]
+    twilio.token, tokens_of_twilio = "8" * 32, [twilio.token]
+    whatsapp.token = "EAA" + "7" * 40
+    channels = reached.variables["hermes_channels"]
+    channels["telegram"]["token"] = telegram.token
+    channels["slack"] |= {
+        "token": slack.token,
+        "signing_secret": [slack.secret, *secrets_of_slack],
+    }
+    channels["sms"]["auth_token"] = [twilio.token, *tokens_of_twilio]
+    channels["whatsapp_cloud"]["token"] = whatsapp.token
     message = telegram.write("sent by the old one's proof or the new one's", ANN)
     play = reached.play("rotate_keys", "-e", "hermes_keys=channels")
     assert play.code == 0, play.output
     assert telegram.webhook["secret_token"] != proof
     telegram.await_answer(message, 120)
-    assert telegram.token not in play.output
+    slack.await_sent("signed by the old secret")
+    whatsapp.await_sent("before whatsapp's new token")
+    twilio.await_sent("signed by the old token")
+    slack.write("signed by the new secret", "U0ANN00", "D0ANN00")
+    slack.await_sent("signed by the new secret")
+    assert twilio.deliver(twilio.form("signed by the new token", f"+{ann}"))[0] == 200
+    twilio.await_sent("signed by the new token")
+    for one in (telegram, slack, twilio, whatsapp):
+        assert one.token not in play.output
     assert reached.deploy().changed(reached.name) == 0
 
 
@@ -666,16 +690,24 @@ def test_a_channel_that_is_taken_away_is_taken_away_there_too(
     reached.variables["hermes_channels"] = kept
 
 
-def test_a_token_that_telegram_does_not_know_is_told(
-    reached: Deployment, telegram: Telegram
-) -> None:
-    wrong = {"token": "4242:" + "x" * 35, "allow": [ANN]}
-    reached.variables["hermes_channels"] = {"telegram": wrong}
+WRONG = {
+    "telegram": ("token", "4242:" + "x" * 35),
+    "slack": ("token", "xoxb-" + "1" * 30),
+    "whatsapp_cloud": ("token", "EAA" + "w" * 40),
+    "sms": ("auth_token", "f" * 32),
+    "discord": ("token", "x" * 60),
+}
+
+
+def test_tokens_that_their_platforms_do_not_know_are_told_together(reached: Deployment) -> None:
+    for name, (part, wrong) in WRONG.items():
+        reached.variables["hermes_channels"][name][part] = wrong
     play = reached.play("deploy")
     assert play.code != 0
-    assert "hermes_channels.telegram" in play.output
+    for name, (_, wrong) in WRONG.items():
+        assert f"hermes_channels.{name}: " in play.output
+        assert wrong not in play.output
     assert "Telegram: Unauthorized" in play.output
-    assert wrong["token"] not in play.output
 
 
 def test_at_cloudflare_a_message_wakes_hermes_too(
