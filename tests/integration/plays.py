@@ -266,11 +266,13 @@ def run_play(
     return Play(done.returncode, done.stdout)
 
 
-def wait_until(true: Callable[[], bool], what: str, seconds: float = 60) -> None:
-    """Poll until `true()` holds; fail with `what` after so many seconds."""
+def wait_until(
+    true: Callable[[], bool], what: str | Callable[[], str], seconds: float = 60
+) -> None:
+    """Poll until `true()` holds; fail with `what`, or what it says then, after so many seconds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if true():
             return
         time.sleep(0.2)
-    pytest.fail(f"not within {seconds} s: {what}")
+    pytest.fail(f"not within {seconds} s: {what() if callable(what) else what}")
