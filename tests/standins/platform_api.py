@@ -11,8 +11,10 @@ import urllib.parse
 import urllib.request
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, ClassVar, Self
+
+from .loopback import Loopback
 
 
 @dataclass
@@ -31,14 +33,55 @@ Answer = tuple[int, Any]
 """A status, and JSON or the bytes of a file."""
 
 
+class _Handler(BaseHTTPRequestHandler):
+    standin: PlatformApi
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        """Keep the test's output to the test's own words."""
+
+    def _serve(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path = urllib.parse.unquote(self.path)
+        self.standin.calls.append(f"{self.command} {path}")
+        given = self.headers.get("Authorization") or ""
+        status, answer = self.standin.answer(self.command, path, given, body)
+        is_file = isinstance(answer, bytes)
+        text = b"" if status == 204 else answer if is_file else json.dumps(answer).encode()
+        try:
+            self.send_response(status)
+            kind = "application/octet-stream" if is_file else "application/json"
+            self.send_header("Content-Type", kind)
+            for name, value in self.standin.headers(status).items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+        except OSError:
+            return
+
+    def do_GET(self) -> None:
+        self._serve()
+
+    def do_POST(self) -> None:
+        self._serve()
+
+    def do_PATCH(self) -> None:
+        self._serve()
+
+    def do_DELETE(self) -> None:
+        self._serve()
+
+
 @dataclass
-class PlatformApi(ABC):
+class PlatformApi(Loopback, ABC):
     """A running stand-in. `url` has no trailing slash.
 
     reaches: where https addresses really lead, by their beginning; opener: by which they are reached; busy: chat -> how
     often it is told to wait; patience: how long it waits for whom it calls, in seconds.
     """
 
+    handler: ClassVar[type[BaseHTTPRequestHandler]] = _Handler
     reaches: dict[str, str] = field(default_factory=dict)
     opener: urllib.request.OpenerDirector = field(default_factory=urllib.request.build_opener)
     busy: dict[str, int] = field(default_factory=dict)
@@ -49,20 +92,7 @@ class PlatformApi(ABC):
     def __enter__(self) -> Self:
         self._changed = threading.Condition()
         self.numbers = itertools.count(1)
-        handler = type("Handler", (_Handler,), {"api": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-    @property
-    def url(self) -> str:
-        """Where its API is served."""
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return super().__enter__()
 
     @abstractmethod
     def answer(self, method: str, path: str, authorization: str, body: bytes) -> Answer:
@@ -109,43 +139,3 @@ class PlatformApi(ABC):
             return error.code, error.read()
         except OSError:
             return 0, b""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    api: PlatformApi
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: object) -> None:
-        """Keep the test's output to the test's own words."""
-
-    def _serve(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        path = urllib.parse.unquote(self.path)
-        self.api.calls.append(f"{self.command} {path}")
-        given = self.headers.get("Authorization") or ""
-        status, answer = self.api.answer(self.command, path, given, body)
-        is_file = isinstance(answer, bytes)
-        text = b"" if status == 204 else answer if is_file else json.dumps(answer).encode()
-        try:
-            self.send_response(status)
-            kind = "application/octet-stream" if is_file else "application/json"
-            self.send_header("Content-Type", kind)
-            for name, value in self.api.headers(status).items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
-        except OSError:
-            return
-
-    def do_GET(self) -> None:
-        self._serve()
-
-    def do_POST(self) -> None:
-        self._serve()
-
-    def do_PATCH(self) -> None:
-        self._serve()
-
-    def do_DELETE(self) -> None:
-        self._serve()

@@ -10,10 +10,11 @@ docs.firecrawl.dev/api-reference (`POST /v2/search`), platform.openai.com/docs/a
 from __future__ import annotations
 
 import json
-import threading
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from http.server import BaseHTTPRequestHandler
+from typing import Any, ClassVar
+
+from .loopback import Loopback
 
 FOUND = {
     "url": "https://quokka.example/",
@@ -43,30 +44,35 @@ def refusal(status: int, why: str) -> Answer:
     return status, "application/json", json.dumps(said).encode()
 
 
+class _Handler(BaseHTTPRequestHandler):
+    standin: ToolServices
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        """Keep the test's output to the test's own words."""
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        given = self.headers.get("Authorization") or ""
+        status, kind, text = self.standin.answer(self.path, given, body)
+        if status != 200:
+            self.standin.refused.append(text.decode())
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+
 @dataclass
-class ToolServices:
+class ToolServices(Loopback):
     """A running stand-in. `url` has no trailing slash; asked: what it was asked for, by path, with good keys only."""
 
+    handler: ClassVar[type[BaseHTTPRequestHandler]] = _Handler
     search_key: str
     speech_key: str
     asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
-
-    def __enter__(self) -> ToolServices:
-        handler = type("Handler", (_Handler,), {"services": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        return f"http://127.0.0.1:{self._server.server_port}"
 
     def answer(self, path: str, authorization: str, body: bytes) -> Answer:
         """Answer one call."""
@@ -103,23 +109,3 @@ class ToolServices:
         if kind not in SPEECH_FORMATS or not 0 < len(text) <= LONGEST_SPEECH:
             return refusal(400, f"invalid_request_error: {said}")
         return 200, SPEECH_FORMATS[kind][0], spoken(text, kind)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    services: ToolServices
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: object) -> None:
-        """Keep the test's output to the test's own words."""
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        given = self.headers.get("Authorization") or ""
-        status, kind, text = self.services.answer(self.path, given, body)
-        if status != 200:
-            self.services.refused.append(text.decode())
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)

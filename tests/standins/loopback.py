@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What stand-ins share that serve HTTP on loopback for as long as a `with` lasts."""
+
+from __future__ import annotations
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar, Self
+
+
+class Loopback:
+    """A stand-in with a server. `handler` serves for it, and finds it as `standin`; `url` has no trailing slash."""
+
+    handler: ClassVar[type[BaseHTTPRequestHandler]]
+
+    def __enter__(self) -> Self:
+        handler = type("Handler", (self.handler,), {"standin": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self._server.server_port}"
