@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import pytest
 from plays import Deployment
-from playwright.sync_api import Browser, Error, Page, WebSocket, expect, sync_playwright
+from playwright.sync_api import Browser, Error, Page, Request, WebSocket, expect, sync_playwright
 
 from tests.docker.engine import without
 
@@ -57,8 +57,19 @@ def page(browser: Browser, deployment: Deployment) -> Iterator[Page]:
     context.set_default_timeout(PATIENCE)
     expect.set_options(timeout=PATIENCE)
     page = context.new_page()
+    failed_navigations.clear()
+    page.on("requestfailed", note_navigation)
     yield page
     context.close()
+
+
+failed_navigations: list[str] = []
+"""Why the page of the test did not come where it was going, in the browser's words."""
+
+
+def note_navigation(request: Request) -> None:
+    if request.is_navigation_request() and request.failure:
+        failed_navigations.append(request.failure)
 
 
 def visit(page: Page, deployment: Deployment, path: str) -> None:
@@ -66,13 +77,17 @@ def visit(page: Page, deployment: Deployment, path: str) -> None:
 
 
 def go(page: Page, address: str) -> None:
-    """Open a page, again where the networks of other tests' containers came or went at that moment."""
+    """Open a page, again where the networks of other tests' containers came or went at that moment.
+
+    The open page may just then have gone somewhere by itself: what became of that, only its request tells.
+    """
     for _ in range(10):
         try:
             page.goto(address)
         except Error as error:
-            if NETWORK_CHANGED not in str(error):
-                raise
+            if not any(NETWORK_CHANGED in told for told in (str(error), *failed_navigations)):
+                raise Error(f"{error} Before that: {failed_navigations}") from error
+            failed_navigations.clear()
         else:
             return
     pytest.fail(f"{address}: {NETWORK_CHANGED} each time")

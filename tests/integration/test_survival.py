@@ -10,6 +10,8 @@ import psutil
 import pytest
 from plays import Deployment, wait_until
 
+from tests.processes import alive
+
 
 def processes(deployment: Deployment) -> dict[str, psutil.Process]:
     """The processes of one deployment by what they are: its supervisor's descendants."""
@@ -101,7 +103,7 @@ def test_a_lost_storage_is_not_deployed_over(deployment: Deployment) -> None:
     assert deployment.play("backup").code == 0
     assert deployment.play("verify").code == 0
     deployment.supervisor().terminate()
-    wait_until(lambda: not psutil.pid_exists(pid_of(deployment)), "the supervisor's end")
+    wait_until(lambda: not alive(pid_of(deployment)), "the supervisor's end")
     for path in deployment.state.glob("storage/hermes-instance/*.sqlite*"):
         path.write_bytes(b"")
 
@@ -110,7 +112,7 @@ def test_a_lost_storage_is_not_deployed_over(deployment: Deployment) -> None:
     assert "is empty; it had" in refused.output
     assert "BACKUP=" in refused.output
     assert "Nothing was changed." in refused.output
-    assert not psutil.pid_exists(pid_of(deployment))
+    assert not alive(pid_of(deployment))
     assert "is empty" in deployment.play("status").output
 
     deployment.deploy("-e", "hermes_forget=true")

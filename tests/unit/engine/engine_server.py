@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from engine_client import Client, Done
-from sandbox_box import CONTAINER, KEY, alive, lay_out, wait_for
+from sandbox_box import CONTAINER, KEY, lay_out, wait_for
+
+from tests.processes import alive
 
 Result = TypeVar("Result")
 

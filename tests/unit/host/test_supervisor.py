@@ -27,6 +27,7 @@ import psutil
 import pytest
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.plan import build_digest
 
+from tests.processes import alive
 from tests.standins.ports import free_port
 
 SCRIPT = Path(__file__).parents[3] / "host" / "supervisor.py"
@@ -149,7 +150,7 @@ class Box:
     def revived(self, times: int) -> bool:
         """Tell whether a supervisor runs that was started in the place of so many killed ones."""
         record = self.record()
-        if record["revived"] >= times and psutil.pid_exists(record["pid"]):
+        if record["revived"] >= times and alive(record["pid"]):
             self.started.append(record["pid"])
             return True
         return False
@@ -196,9 +197,7 @@ def running(box: Box) -> Box:
 
 def test_it_serves_and_outlives_its_caller(running: Box) -> None:
     assert running.get()[1:] == ["one", SECRET]
-    assert psutil.Process(running.record()["pid"]).ppid() == 1 or psutil.pid_exists(
-        running.record()["pid"]
-    )
+    assert psutil.Process(running.record()["pid"]).ppid() == 1 or alive(running.record()["pid"])
     names = ("engine", "workerd", "guardian")
     assert json.loads(running.ctl("status").stdout) == dict.fromkeys(names, "active")
 
@@ -405,7 +404,7 @@ def test_a_signal_during_a_command_is_not_lost(running: Box) -> None:
     pids = [*running.pids().values(), running.record()["pid"]]
     os.kill(running.pids()["workerd"], signal.SIGKILL)
     os.kill(running.record()["pid"], signal.SIGTERM)
-    wait_for(lambda: not any(psutil.pid_exists(pid) for pid in pids))
+    wait_for(lambda: not any(alive(pid) for pid in pids))
 
 
 def test_a_process_that_cannot_live_is_not_started_in_a_tight_loop(box: Box) -> None:
@@ -421,7 +420,7 @@ def test_a_process_that_cannot_live_is_not_started_in_a_tight_loop(box: Box) -> 
 def test_stopping_leaves_no_process(running: Box) -> None:
     pids = [*running.pids().values(), running.record()["pid"]]
     assert running.ctl("stop").returncode == 0
-    wait_for(lambda: not any(psutil.pid_exists(pid) for pid in pids))
+    wait_for(lambda: not any(alive(pid) for pid in pids))
 
 
 def test_hangup_does_not_run_two_of_a_kind(running: Box) -> None:
@@ -437,7 +436,7 @@ def test_what_a_killed_supervisor_left_is_ended(running: Box) -> None:
     done = running.run()
     assert done.returncode == 0, done.stderr
     assert not set(before.values()) & set(running.pids().values())
-    wait_for(lambda: not any(psutil.pid_exists(pid) for pid in before.values()))
+    wait_for(lambda: not any(alive(pid) for pid in before.values()))
     assert running.get()[1] == "one"
 
 
@@ -478,7 +477,7 @@ def test_a_copied_folder_leaves_the_other_ones_processes_alone(running: Box) -> 
     assert running.ctl("status").returncode == 0
     # The same ones: what was ended would have been started again.
     assert running.pids() == before
-    assert all(psutil.pid_exists(pid) for pid in before.values())
+    assert all(alive(pid) for pid in before.values())
 
 
 def test_a_killed_supervisor_is_started_again_with_the_secrets_of_that_moment(
@@ -490,7 +489,7 @@ def test_a_killed_supervisor_is_started_again_with_the_secrets_of_that_moment(
     os.kill(running.record()["pid"], signal.SIGKILL)
     wait_for(lambda: running.revived(1))
     assert running.get()[1:] == ["two", "second-value"]
-    wait_for(lambda: not any(psutil.pid_exists(pid) for pid in before.values()))
+    wait_for(lambda: not any(alive(pid) for pid in before.values()))
     assert running.ctl("undo-secrets").returncode == 0
     assert running.get()[2] == SECRET
 
@@ -512,13 +511,13 @@ def test_a_stopped_supervisor_stays_stopped_though_it_is_killed_meanwhile(box: B
         slow = pool.submit(box.get, "/slow")
         wait_for(lambda: connected(box.port))
         os.kill(supervisor, signal.SIGTERM)
-        wait_for(lambda: not psutil.pid_exists(guardian))
+        wait_for(lambda: not alive(guardian))
         os.kill(supervisor, signal.SIGKILL)
         (box.folder / "go").touch()
         with contextlib.suppress(OSError):
             slow.result()
     assert box.record()["pid"] == supervisor
-    assert "guardian" not in [name for name, pid in box.pids().items() if psutil.pid_exists(pid)]
+    assert "guardian" not in [name for name, pid in box.pids().items() if alive(pid)]
 
 
 def test_a_guardian_whose_start_fails_tries_again(running: Box) -> None:
@@ -573,7 +572,7 @@ def test_where_containers_outlive_it_workerd_is_killed_and_never_asked(box: Box)
     box.kill_both()
     assert box.run(kind="docker", workerd=command).returncode == 0
     wait_for(lambda: ups() == 3)
-    assert not psutil.pid_exists(orphan)
+    assert not alive(orphan)
     assert box.ctl("stop").returncode == 0
-    wait_for(lambda: not psutil.pid_exists(box.record()["pid"]))
+    wait_for(lambda: not alive(box.record()["pid"]))
     assert not (box.folder / "asked").exists()

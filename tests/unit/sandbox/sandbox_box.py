@@ -14,6 +14,7 @@ import urllib.request
 from pathlib import Path
 
 from tests.measured import measure_sandbox
+from tests.processes import alive
 from tests.standins.ports import free_port
 
 CONTAINER = Path(__file__).resolve().parents[3] / "container"
@@ -56,15 +57,6 @@ def write_program(path: Path, text: str) -> None:
     """Write a shell script."""
     path.write_text(f"#!/bin/sh\n{text}")
     path.chmod(0o755)
-
-
-def alive(pid: int) -> bool:
-    """Tell whether a process exists and is no zombie."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state not in "ZX"
 
 
 def carrying(variable: str) -> "list[int]":

@@ -7,7 +7,9 @@ import signal
 import sys
 
 import pytest
-from sandbox_box import KEY, TOKEN, Box, alive, carrying, wait_for
+from sandbox_box import KEY, TOKEN, Box, carrying, wait_for
+
+from tests.processes import alive
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="looks for survivors in /proc"

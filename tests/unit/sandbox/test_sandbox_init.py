@@ -15,7 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sandbox_box import KEY, Box, alive, carrying, wait_for
+from sandbox_box import KEY, Box, carrying, wait_for
+
+from tests.processes import alive
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="looks for survivors in /proc"
