@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable
 from pathlib import Path
+
+import psutil
 
 
 def alive(pid: int) -> bool:
@@ -17,3 +21,12 @@ def alive(pid: int) -> bool:
     except OSError:
         return False
     return state not in "ZX"
+
+
+def wait_for_ends(processes: Iterable[psutil.Process], seconds: float = 20) -> None:
+    """Wait until processes have ended, whoever has to look after them; fail after so many seconds."""
+    left = list(processes)
+    until = time.monotonic() + seconds
+    while left := [one for one in left if alive(one.pid) and one.is_running()]:
+        assert time.monotonic() < until, f"not ended within {seconds} s: {left}"
+        time.sleep(0.05)

@@ -18,6 +18,8 @@ from typing import Any
 
 import psutil
 
+from tests.processes import wait_for_ends
+
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = ("ANTHROPIC_API_KEY", "OPENROUTER_API_KEY", "OPENAI_API_KEY", "HERMES_API_TOKEN")
 """What an environment may hold that would make it another deployment than the one that is wanted."""
@@ -164,7 +166,7 @@ def end(pid: int) -> None:
         for one in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 one.kill()
-        psutil.wait_procs(family, timeout=10)
+        wait_for_ends(family)
 
 
 def table(steps: list[Step]) -> list[str]:

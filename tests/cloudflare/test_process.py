@@ -17,6 +17,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.cloudflare.client i
 
 from tests.cloudflare.edge import ROOT
 from tests.cloudflare.uploading import upload
+from tests.processes import wait_for_ends
 
 
 @pytest.fixture
@@ -62,8 +63,7 @@ def test_what_it_started_ends_with_it(
     assert len(serving) == 2, "a guard and its workerd"
     program.send_signal(number)
     program.wait(30)
-    _, alive = psutil.wait_procs(serving, timeout=20)
-    assert alive == []
+    wait_for_ends(serving)
 
 
 def test_its_environment_is_for_its_owner_only(

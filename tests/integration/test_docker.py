@@ -9,12 +9,12 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 from contained import ENVIRONMENTS, SESSION, Contained, in_container
 from plays import Deployment, wait_until
 
 from tests.docker.engine import Docker
+from tests.processes import wait_for_ends
 from tests.standins.telegram import Telegram
 
 KEY = "sk-ant-canary-" + secrets.token_hex(16)
@@ -276,5 +276,4 @@ def test_destroy_leaves_nothing(contained: Contained, leftovers: Callable[[], li
     assert play.code == 0, play.output
     assert leftovers() == []
     assert not deployment.state.exists()
-    _gone, alive = psutil.wait_procs(processes, timeout=10)
-    assert alive == []
+    wait_for_ends(processes)

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from plays import ROOT, Deployment, clean_environment, run
 
+from tests.processes import wait_for_ends
 from tests.standins.provider import Provider
 
 KEY = "sk-canary-of-the-printed-commands"
@@ -153,7 +154,7 @@ def test_a_backup_is_put_back_as_printed(shell: Shell, place: str) -> None:
 def test_what_was_stopped_starts_as_printed(shell: Shell, printed: Deployment, place: str) -> None:
     supervisor = printed.supervisor()
     supervisor.terminate()
-    supervisor.wait(60)
+    wait_for_ends([supervisor], 60)
     stopped = shell.ok(f"ansible-playbook hermes.workers.status {place}")
     assert KEY not in stopped
     refused = shell.run(f"ansible-playbook hermes.workers.verify {place}")

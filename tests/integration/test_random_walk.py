@@ -16,10 +16,10 @@ import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import psutil
 import pytest
 from plays import Deployment, Play, wait_until
 
+from tests.processes import wait_for_ends
 from tests.standins.provider import Provider
 
 FIRST = int(os.environ.get("WALK_SEED") or 1)
@@ -125,7 +125,7 @@ class Walk:
             # The guardian's last word is the supervisor that it would start.
             if any(word.rpartition("/")[2] == name for word in words[:6] if word != words[-1]):
                 os.kill(process.pid, signal.SIGKILL)
-                psutil.wait_procs([process], timeout=10)
+                wait_for_ends([process])
                 return
 
     # Changes by hand

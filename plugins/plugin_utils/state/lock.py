@@ -51,7 +51,10 @@ def other_holder(text: str) -> dict[str, Any] | None:
 
 
 def alive(pid: Any) -> bool:
-    """Tell whether a process id exists."""
+    """Tell whether a process id exists, of a process that has not ended.
+
+    Of what has ended the id stays until its parent looks after it: for ever, below a first process that is no init.
+    """
     if not isinstance(pid, int) or pid <= 0:
         return False
     try:
@@ -59,17 +62,15 @@ def alive(pid: Any) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
-    return True
+        pass
+    return stat_fields(pid)[:1] not in (["Z"], ["X"])
 
 
 def started_at(pid: int) -> str:
     """Return something that tells a process from a later one with the same id."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        return text.rsplit(")", 1)[1].split()[19]
-    except (OSError, IndexError):
-        pass
+    fields = stat_fields(pid)
+    if len(fields) > 19:
+        return fields[19]
     try:
         done = subprocess.run(
             ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
@@ -77,3 +78,12 @@ def started_at(pid: int) -> str:
     except OSError:
         return ""
     return done.stdout.strip()
+
+
+def stat_fields(pid: int) -> list[str]:
+    """Return what Linux tells of a process after its name, state first (proc_pid_stat(5)); nothing elsewhere."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        return text.rsplit(")", 1)[1].split()
+    except (OSError, IndexError):
+        return []

@@ -22,6 +22,8 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.workerd import at_b
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.at_boot import AtBoot
 from test_supervisor import SCRIPT, Box
 
+from tests.processes import wait_for_ends
+
 box = test_supervisor.box
 KEY = "sk-canary-of-a-provider"
 TOKEN = "token-canary"
@@ -47,7 +49,7 @@ def reboot(box: Box) -> None:
     box.kill_both()
     for process in processes:
         process.kill()
-    psutil.wait_procs(processes, 10)
+    wait_for_ends(processes)
     boot(box)
 
 

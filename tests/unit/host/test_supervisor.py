@@ -27,7 +27,7 @@ import psutil
 import pytest
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.plan import build_digest
 
-from tests.processes import alive
+from tests.processes import alive, wait_for_ends
 from tests.standins.ports import free_port
 
 SCRIPT = Path(__file__).parents[3] / "host" / "supervisor.py"
@@ -145,7 +145,7 @@ class Box:
             process.suspend()
         for process in victims:
             process.kill()
-        psutil.wait_procs(victims, 10)
+        wait_for_ends(victims)
 
     def revived(self, times: int) -> bool:
         """Tell whether a supervisor runs that was started in the place of so many killed ones."""
@@ -173,7 +173,7 @@ class Box:
                 supervisor = psutil.Process(pid)
                 children = supervisor.children(recursive=True)
                 supervisor.terminate()
-                psutil.wait_procs([supervisor, *children], 10)
+                wait_for_ends([supervisor, *children])
         with contextlib.suppress(FileNotFoundError):
             for pid in self.pids().values():
                 with contextlib.suppress(psutil.NoSuchProcess):
@@ -529,7 +529,7 @@ def test_a_guardian_whose_start_fails_tries_again(running: Box) -> None:
     for name in ("workerd", "engine"):
         os.kill(running.pids()[name], signal.SIGKILL)
     supervisor.kill()
-    supervisor.wait(10)
+    wait_for_ends([supervisor])
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         wait_for(lambda: other.bind(("127.0.0.1", running.port)) is None)

@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -78,6 +79,20 @@ def test_the_lock_of_a_play_that_ended_does_not_hold(
 ) -> None:
     record = {"pid": other_play, "started": "another process with this id"}
     (deployment.folder / folder.LOCK).write_text(json.dumps(record))
+    deployment.take("deploy")
+
+
+def test_the_lock_of_a_play_that_nobody_reaps_does_not_hold(
+    deployment: StateFolder, other_play: int
+) -> None:
+    """As in a container whose first process is no init: of what has ended, the id stays for ever."""
+    record = {"pid": other_play, "started": lock.started_at(other_play), "purpose": "deploy"}
+    (deployment.folder / folder.LOCK).write_text(json.dumps(record))
+    assert deployment.holder() == record
+    os.kill(other_play, signal.SIGKILL)
+    os.waitid(os.P_PID, other_play, os.WEXITED | os.WNOWAIT)
+    assert lock.started_at(other_play) == record["started"], "it is still there"
+    assert deployment.holder() is None
     deployment.take("deploy")
 
 
