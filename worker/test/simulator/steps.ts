@@ -224,11 +224,7 @@ const STEPS: readonly (readonly [number, Step])[] = [
   ],
 ];
 
-/** In so many seeds people write as well; more of them have yet to be looked at. */
-const WITH_PEOPLE = 24;
-/** And in these, which found something once. */
-const FOUND_WITH_PEOPLE = [105, 131, 147, 155, 183, 621];
-
+/** What happens besides where people write to it. */
 const PEOPLE: readonly (readonly [number, Step])[] = [
   [
     16,
@@ -260,9 +256,8 @@ const PEOPLE: readonly (readonly [number, Step])[] = [
  * Runs one seed.
  * @throws Error with the seed, the steps and what did not hold.
  */
-export async function simulate(seed: number, steps: number): Promise<void> {
+export async function simulate(seed: number, steps: number, hasPeople: boolean): Promise<void> {
   const dice = new Dice(seed);
-  const hasPeople = seed <= WITH_PEOPLE || FOUND_WITH_PEOPLE.includes(seed);
   const possible = hasPeople ? [...STEPS.slice(0, 7), ...PEOPLE, ...STEPS.slice(7)] : STEPS;
   const world = new World(dice);
   let step = 0;
