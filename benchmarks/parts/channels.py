@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -54,16 +53,6 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def compared(name: str, rounds: list[tuple[float, float]], goal: float, by: str) -> Figure:
-    """The median of the ratios of pairs, with their interquartile range."""
-    ratios = [ours / theirs for ours, theirs in rounds]
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    ours, theirs = (statistics.median(found) for found in zip(*rounds, strict=True))
-    print(f"   {name}: {ours * 1000:.0f} ms, {by} {theirs * 1000:.0f} ms")
-    spread = round(high - low, 3)
-    return Figure(f"{name}, against {by}", round(middle, 3), "ratio", goal, spread=spread)
-
-
 def of(made: Deployment, telegram: Timed) -> list[Figure]:
     """Write by both ways in turn."""
     numbers = itertools.count(1)
@@ -90,15 +79,15 @@ def of(made: Deployment, telegram: Timed) -> list[Figure]:
         )
         answered["awake"].append((by_telegram(), by_api()))
     figures = [
-        compared(
+        Figure.against(
             "a message to a sleeping Hermes is acknowledged",
             acknowledged[1:],
-            ACKNOWLEDGED_GOAL,
             "a look at its status",
+            ACKNOWLEDGED_GOAL,
         )
     ]
     figures += [
-        compared(f"it is answered, {how}", answered[how][1:], goal, "a chat by the API")
+        Figure.against(f"it is answered, {how}", answered[how][1:], "a chat by the API", goal)
         for how, goal in (("asleep", ASLEEP_GOAL), ("awake", AWAKE_GOAL))
     ]
     assert made.call("POST", "/api/instance/sleep").status == 200

@@ -12,7 +12,6 @@ import http.client
 import json
 import os
 import shutil
-import statistics
 import tempfile
 import time
 from dataclasses import dataclass
@@ -118,16 +117,6 @@ def from_vault(made: Contained, hand: ByHand, folder: Path) -> tuple[float, floa
     return through_worker(made), hand.wake(made.image(), f"--volume={home}:{HOME}")
 
 
-def compared(name: str, rounds: list[tuple[float, float]]) -> Figure:
-    """The median of the ratios of pairs, with their interquartile range."""
-    ratios = [ours / theirs for ours, theirs in rounds]
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    ours, theirs = (statistics.median(seconds) for seconds in zip(*rounds, strict=True))
-    print(f"   {name}: {ours:.2f} s, by hand {theirs:.2f} s")
-    spread = round(high - low, 3)
-    return Figure(f"{name}, against by hand", round(middle, 3), "ratio", GOAL, spread=spread)
-
-
 def both(made: Contained, hand: ByHand, folder: Path) -> list[Figure]:
     """Let both ways of waking take turns."""
     wakes = {"wake from a snapshot": from_snapshot, "wake from the vault": from_vault}
@@ -136,7 +125,7 @@ def both(made: Contained, hand: ByHand, folder: Path) -> list[Figure]:
     for _ in range(ROUNDS + 1):
         for name, wake in wakes.items():
             samples[name].append(wake(made, hand, folder))
-    return [compared(name, rounds[1:]) for name, rounds in samples.items()]
+    return [Figure.against(name, rounds[1:], "by hand", GOAL) for name, rounds in samples.items()]
 
 
 def measure() -> list[Figure]:

@@ -16,6 +16,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import
 from plays import Deployment
 
 from tests.standins.provider import Provider
+from tests.standins.telegram import Telegram
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +42,13 @@ def wrangler(home: Path) -> list[str]:
 def provider() -> Iterator[Provider]:
     """A model's provider that takes one key; wherever else that is found, it should not be."""
     with Provider(key="sk-canary-" + secrets.token_hex(16)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def telegram() -> Iterator[Telegram]:
+    """Telegram, as its bots see it."""
+    with Telegram() as running:
         yield running
 
 

@@ -50,12 +50,6 @@ HOOKS = {
 
 
 @pytest.fixture(scope="module")
-def telegram() -> Iterator[Telegram]:
-    with Telegram() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def chatty(
     make_deployment: Callable[..., Deployment], telegram: Telegram, provider: Provider
 ) -> Deployment:

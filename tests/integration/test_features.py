@@ -90,12 +90,6 @@ def deployment(make_deployment: Callable[..., Deployment], tools: str) -> Deploy
 
 
 @pytest.fixture(scope="module")
-def telegram() -> Iterator[Telegram]:
-    with Telegram() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def speaking(
     make_deployment: Callable[..., Deployment],
     telegram: Telegram,

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,12 +20,6 @@ from tests.standins.telegram import Telegram
 EARLIER = "0.18.2"
 UNKNOWN = "0.99.0"
 KNOWN = ["CVE-2026-71963", "CVE-2026-82021"]
-
-
-@pytest.fixture(scope="module")
-def telegram() -> Iterator[Telegram]:
-    with Telegram() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
