@@ -53,3 +53,12 @@ def test_packages_are_found_once_and_are_there_in_a_turn(
     gone = other.deploy()
     assert "Hermes in a new sandbox, because of a new image" in gone.output
     assert deployment.chat("Hello").status == 200
+
+    def files(name: str) -> set[int]:
+        found = [*images.glob(f"*/venv/lib/python3*/site-packages/hermes_cli/{name}")]
+        assert len(found) > 1
+        return {path.stat().st_ino for path in found}
+
+    assert len(files("__pycache__/main.*.pyc")) == len(files("main.py")), (
+        "one source, compiled once"
+    )

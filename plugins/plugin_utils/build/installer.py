@@ -22,7 +22,7 @@ from typing import Any
 from ...module_utils.cards import Card
 from ...module_utils.settings.catalogue import KEY_NAMES
 from ..state.disk import disk_card
-from . import registries
+from . import bytecode, registries
 
 COMPLETE = "complete.json"
 PYTHON = Path("venv/bin/python")
@@ -181,10 +181,16 @@ def find_uv() -> str | None:
     return str(beside) if os.access(beside, os.X_OK) else shutil.which("uv")
 
 
-def make_environment(folder: Path, lock: Path, label: str, wheels: Path | None = None) -> Path:
+def make_environment(
+    folder: Path,
+    lock: Path,
+    label: str,
+    wheels: Path | None = None,
+    earlier: Path | None = None,
+) -> Path:
     """Create a virtual environment at folder with the hashed lock's packages, compiled; return its Python.
 
-    wheels: a folder with such as are in no registry.
+    wheels: a folder with such as are in no registry; earlier: another environment, whose bytecode is taken over.
     Raises a Card that tells a missing network from a full disk and from a changed package.
     """
     python = folder / "bin" / "python"
@@ -203,7 +209,8 @@ def make_environment(folder: Path, lock: Path, label: str, wheels: Path | None =
             "--require-hashes",
             "--compile-bytecode",
         ]
-        run([*command, *links, "-r", str(lock)], label, env=installer_environment())
+        with bytecode.lent(earlier, folder):
+            run([*command, *links, "-r", str(lock)], label, env=installer_environment())
         return python
     run([sys.executable, "-m", "venv", str(folder)], label, env=installer_environment())
     command = [

@@ -74,7 +74,9 @@ class Runtime:
         lock = self.image / build_context.LOCK
         lock.write_text(self.sources.lock_text, encoding="utf-8")
         wheels = self.sources.release.wheels if self.sources.release else None
-        python = installer.make_environment(self.image / "venv", lock, "Hermes", wheels)
+        python = installer.make_environment(
+            self.image / "venv", lock, "Hermes", wheels, self.earlier()
+        )
         copy_sources(self.sources.sandbox, self.image / "sandbox")
         packages = next(self.image.glob("venv/lib/python3*/site-packages"))
         build_context.lay_programs(packages, self.image / "venv" / "bin")
@@ -91,6 +93,16 @@ class Runtime:
         for path in (script, launcher):
             path.chmod(0o755)
         compile_python(python, self.image / "sandbox", *([sqlite] if sqlite.is_dir() else []))
+
+    def earlier(self) -> Path | None:
+        """Return the environment of the newest other image, which has bytecode to take over, or None."""
+        # Another play may remove one meanwhile.
+        with contextlib.suppress(OSError):
+            markers = self.folder.glob(f"images/*/{IMAGE_MARKER}")
+            others = [marker for marker in markers if marker.parent != self.image]
+            newest = max(others, key=lambda marker: marker.stat().st_mtime, default=None)
+            return newest.with_name("venv") if newest else None
+        return None
 
     def _conforms(self) -> None:
         """See that another Hermes than the pinned one is what is assumed of one. Raises a Card."""
