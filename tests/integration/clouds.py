@@ -21,6 +21,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources impor
     Sources,
 )
 from plays import Deployment, Play, clean_environment, run_play
+from runtimes import share_wrangler
 
 from tests.cloudflare import ControlPlane
 from tests.cloudflare.accounts import Worker
@@ -142,6 +143,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[Clou
     folder = tmp_path_factory.mktemp("cloudflare")
     with ControlPlane(folder / "plane") as plane:
         open_account(plane)
+        share_wrangler(home)
         yield Cloud(plane, home)
 
 

@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.hermes.workers.plugins.plugin_utils.build.runtime import Runtime
-from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
-from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import StateFolder
 from plays import Deployment
+from runtimes import share_tools, share_wrangler
 
 from tests.standins.provider import Provider
 from tests.standins.telegram import Telegram
@@ -21,11 +19,12 @@ from tests.standins.telegram import Telegram
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One state folder for the whole run, so that its runtime is installed once."""
+    """One state folder for all that this process runs, so that its runtime is installed once."""
     folder = tmp_path_factory.mktemp("hermes-home")
     folder.chmod(0o700)
     # The last deployment takes the runtime with it when it is destroyed: there is always another one.
     (folder / "neighbour" / "build").mkdir(parents=True)
+    share_tools(folder)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -33,9 +32,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def wrangler(home: Path) -> list[str]:
     """The command that starts the pinned wrangler."""
-    deployment = StateFolder(str(home), "none")
-    deployment.runtime.mkdir(mode=0o700, exist_ok=True)
-    return Runtime(deployment, Sources(), print, "cloudflare").install_wrangler()
+    return share_wrangler(home)
 
 
 @pytest.fixture(scope="module")

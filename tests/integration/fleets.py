@@ -13,6 +13,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources impor
     Sources,
 )
 from plays import PLAYBOOK, ROOT, Play, clean_environment, run
+from runtimes import share_tools, share_wrangler
 
 from tests.cloudflare import ControlPlane
 from tests.cloudflare.accounts import Worker
@@ -30,6 +31,8 @@ class Fleet:
         self.plane = plane
         self.home = folder / "home"
         self.home.mkdir(mode=0o700)
+        share_tools(self.home)
+        share_wrangler(self.home)
         self.tokens: dict[str, str] = {}
         self.variables: dict[str, dict[str, Any]] = {}
         """What is different about a host."""
