@@ -55,6 +55,13 @@ describe("a call to the instance", () => {
     }
   });
 
+  it("does not blame the disk where nobody can be asked about it", async () => {
+    const ENGINE = { fetch: () => Promise.reject(new Error("There is no engine.")) } as unknown as Fetcher;
+    await expect(askInstance({ ...numbered(), ENGINE }, failsBefore(3, torn))).rejects.toMatchObject({
+      code: "instance_unavailable",
+    });
+  });
+
   it("says that the storage may be damaged when the runtime itself fails", async () => {
     // As workerd answers for a file that is no database, is malformed, or cannot be opened.
     const failed = new Error("internal error; reference = 24cu3vmdlgdh55g79e6ruh57");

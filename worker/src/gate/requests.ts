@@ -39,7 +39,7 @@ export function noteFailure<E extends Base>(c: Context<E>, error: unknown): ApiE
   const known = toApiError(error);
   c.set("refusal", known.code);
   if (known.code === TOO_MANY) c.set("unlogged", true);
-  if (known.status < 500 || known.code === "waking" || known.code === "asleep") return known;
+  if (known.status < 500) return known;
   const fields = {
     request_id: c.var.requestId,
     code: known.code,
