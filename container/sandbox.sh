@@ -31,4 +31,6 @@ if [ "${1-}" = init ]; then
 fi
 
 # -IS: the package needs the standard library only; what is installed beside it is not looked at.
-exec /opt/hermes/bin/python3 -IS /opt/hermes/sandbox "$@"
+program="$(readlink -f "$0")"
+root="${program%/bin/sandbox}"
+exec "$root/bin/python3" -IS "$root/sandbox" "$@"

@@ -1,6 +1,9 @@
 # Copyright: hermes.workers contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Removes a deployment's outdated snapshots from its container engine, which itself keeps every one.
+"""Removes from a container engine what a deployment has there no more, and what the engine itself keeps.
+
+That is outdated snapshots, and the volumes that an image of upstream's declares: one comes with each container, and
+workerd removes its containers without them.
 
     python cleaner.py SOCKET SESSION
 
@@ -21,9 +24,11 @@ def main(socket: str, session: str) -> None:
     """Clean for as long as this process lives."""
     engine = DockerEngine(socket)
     troubled = False
+    volumes: set[str] = set()
     while True:
         try:
             clean(engine, session)
+            volumes = drop_volumes(engine, session, volumes)
             troubled = False
         except (DockerError, OSError) as error:
             if not troubled:
@@ -44,6 +49,15 @@ def clean(engine: DockerEngine, session: str) -> None:
         for name in image["RepoTags"]:
             if engine.remove_image(name):
                 print(f"removed {name}", flush=True)
+
+
+def drop_volumes(engine: DockerEngine, session: str, seen: set[str]) -> set[str]:
+    """Remove the volumes that were seen with containers which are gone; return those that there are.
+
+    Nothing is kept in them: Hermes' home is elsewhere.
+    """
+    there: set[str] = engine.anonymous_volumes(session)
+    return there | {name for name in seen - there if not engine.remove_volume(name)}
 
 
 if __name__ == "__main__":

@@ -22,9 +22,10 @@ from ..plugin_utils.actions.rotation import Rotation, read_keys
 from ..plugin_utils.agent import changes as agent_changes
 from ..plugin_utils.agent.content import ARCHIVE
 from ..plugin_utils.build import conformance
-from ..plugin_utils.build.releases import Releases
+from ..plugin_utils.build.releases import Look, Releases
 from ..plugin_utils.build.runtime import Runtime
 from ..plugin_utils.build.sources import Sources
+from ..plugin_utils.containers import upstream
 from ..plugin_utils.inputs.answers import yes_or_no
 from ..plugin_utils.inputs.notes import notes
 from ..plugin_utils.plan import Change
@@ -111,12 +112,16 @@ class ActionModule(PrintingAction):
             return pinned
         releases = Releases(self.deployment, pinned.container, self.progress)
         try:
-            releases.find(settings, self.file_of_source)
+            releases.find(settings, self.file_of_source, self._look(settings))
         except Card as card:
             checker.problems += card.problems
             self.detail = card.detail
             return pinned
         return Sources(features=settings.features, release=releases.kept(settings))
+
+    def _look(self, settings: Settings) -> Look:
+        """Return what looks into an image, by the engine that will build upon it."""
+        return lambda image: upstream.examine(settings.docker_socket, image, self.progress)
 
     def _agent(
         self, settings: Settings, place: Place, changes: list[Change]

@@ -27,6 +27,9 @@ EVERYWHERE = "0.0.0.0"  # noqa: S104 - said of an engine, not listened on
 SESSION_LABEL = "dev.workerd.session"
 """workerd's mark on every container that it makes, with the session id of its configuration."""
 
+ANONYMOUS = re.compile(r"[0-9a-f]{64}")
+"""How an engine names a volume that nobody named."""
+
 SNAPSHOTS = "workerd-container-snap-*"
 """How workerd names the images of its snapshots."""
 
@@ -146,6 +149,25 @@ class DockerEngine:
         query = _filters(label=[f"{SESSION_LABEL}={session}"])
         found = self._json("GET", f"/containers/json?all=true&{query}")
         return [one["Id"] for one in sorted(found, key=_is_sidecar)]
+
+    def anonymous_volumes(self, session: str) -> set[str]:
+        """Return the volumes that the engine made for what an image declares, for a session's containers that exist."""
+        query = _filters(label=[f"{SESSION_LABEL}={session}"])
+        return {
+            mount["Name"]
+            for container in self._json("GET", f"/containers/json?all=true&{query}")
+            for mount in container.get("Mounts") or []
+            if mount.get("Type") == "volume" and ANONYMOUS.fullmatch(mount.get("Name") or "")
+        }
+
+    def remove_volume(self, name: str) -> bool:
+        """Remove a volume; False when it is in use."""
+        try:
+            self._json("DELETE", f"/volumes/{name}", timeout=120)
+        except DockerError as error:
+            if error.status != 404:
+                return False
+        return True
 
     def keep_running(self, name: str, image: str, command: list[str]) -> bool:
         """Have a container of this name run a command on the default bridge, also after a restart of the engine.

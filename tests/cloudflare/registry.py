@@ -66,6 +66,8 @@ class Registry:
         self.folder = folder
         self.clock = clock
         self.hosts = {"registry.cloudflare.com"}
+        self.public: set[str] = set()
+        """Repositories that anybody may pull from: an account's registry has none. With one, nobody is challenged."""
         self.repositories: dict[str, Repository] = {}
         self._loans: dict[str, Loan] = {}
         (folder / "blobs").mkdir(parents=True, exist_ok=True)
@@ -181,6 +183,15 @@ class _Api:
             permission = "list"
         if request.path == "/v2/":
             permission = ""
+        open_to_all = (
+            permission == "pull" and request.match_info.get("name") in self.registry.public
+        )
+        if open_to_all or (self.registry.public and not permission):
+            request[ACCOUNT], request[TOKEN] = "", "registry:anybody"
+            try:
+                return await handler(request)
+            except RegistryError as error:
+                return _refusal(error)
         try:
             header = request.headers.get("Authorization", "")
             loan = self.registry.borrower(header, permission)

@@ -75,12 +75,21 @@ class Asked:
     def remembers(self) -> bool:
         return "Ada" in self.it.chat("What is she called?", session=self.session).said
 
+    def own(self, name: str) -> str:
+        """Return the text of a file of its home."""
+        (file,) = self.it.state.glob(f"engine/disks/*/disk/home/.hermes/{name}")
+        return file.read_text()
+
+    def pids(self) -> set[Any]:
+        """Return the ids of its processes."""
+        return set(self.it.hermes_pids())
+
     def keeps_jobs(self) -> bool:
         name = f"yearly {self.session}"
         job = {"action": "create", "name": name, "schedule": "0 0 1 1 *", "prompt": "Look up."}
         self.it.chat(f"call cronjob {json.dumps(job)}")
-        (file,) = self.it.state.glob("engine/disks/*/disk/home/.hermes/cron/jobs.json")
-        (kept,) = [one for one in json.loads(file.read_text())["jobs"] if one["name"] == name]
+        jobs = json.loads(self.own("cron/jobs.json"))["jobs"]
+        (kept,) = [one for one in jobs if one["name"] == name]
         at = re.fullmatch(r"\d{4}-01-01T00:00:00[+-]\d\d:\d\d", kept["next_run_at"])
         return bool(at) and kept["enabled"] and kept["state"] == "scheduled"
 
@@ -108,10 +117,10 @@ class Asked:
         return taken.status == 200 and {"state.db", "cron/jobs.json", "config.yaml"} <= names
 
     def restarts_in_place(self) -> bool:
-        boot, before = self.it.status()["bootId"], self.it.hermes_pids()
+        boot, before = self.it.status()["bootId"], self.pids()
         restarted = self.it.call("POST", "/api/instance/restart-gateway").status == 200
         same = self.remembers() and self.it.status()["bootId"] == boot
-        return restarted and same and not set(before) & set(self.it.hermes_pids())
+        return restarted and same and not before & self.pids()
 
     def is_reached_by_a_channel(self) -> bool:
         answer = self.telegram.await_answer(self.telegram.write("good morning", WRITES))

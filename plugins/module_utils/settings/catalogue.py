@@ -314,8 +314,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "hermes_source",
         Names(),
-        "a Hermes that is in no registry: `{file: a wheel or an archive of sources, sha256: ...}`, or"
-        " `{git: address, commit: ..., ref: v0.20.1}` ([more](hermes.md#a-hermes-that-is-in-no-registry))",
+        "a Hermes that is in no registry: `{file: a wheel or an archive of sources, sha256: ...}`,"
+        " `{git: address, commit: ..., ref: v0.20.1}` ([more](hermes.md#a-hermes-that-is-in-no-registry)), or"
+        " `{image: name@sha256:...}` ([more](hermes.md#upstreams-image))",
         restarts="sandbox",
     ),
     Setting(

@@ -79,6 +79,15 @@ from .values import (
     url_flaw,
 )
 
+NOT_WITH_AN_IMAGE = (
+    "hermes_features",
+    "hermes_packages",
+    "hermes_lazy_installs",
+    "hermes_browser_url",
+    "hermes_base_image",
+)
+"""What stands on packages of ours, or says what they are laid upon."""
+
 
 class Checker(Reader):
     """Reads raw inputs into Settings and secrets."""
@@ -430,6 +439,8 @@ class Checker(Reader):
             settings.version = version
         self._source()
         self._packages()
+        if "image" in settings.source:
+            self._beside_an_image()
         settings.accept_advisories = self.texts(
             "hermes_accept_advisories", ADVISORY.fullmatch, "the id of an advisory"
         )
@@ -446,17 +457,55 @@ class Checker(Reader):
             for name, looks in (shape or {}).items()
             if not looks.fullmatch(str(told[name]).strip())
         ]
+        if flaws == ["image"]:
+            self.problem(
+                "hermes_source",
+                f"image: {show(told['image'])} names no image by its digest, and a tag may be another one tomorrow.",
+                "write {image: registry/name@sha256:64 digits}; a pull prints the digest of what a tag is today.",
+                "hermes-source",
+            )
+            return
         if shape is None or flaws:
             what = f"{flaws[0]}: {show(told[flaws[0]])}" if flaws else show(given)
             self.problem(
                 "hermes_source",
                 f"{what} names no source of Hermes.",
-                "write {file: a .whl, .tar.gz or .zip, sha256: 64 digits}, or {git: https://..., commit: 40 digits}"
-                " with the ref that it is at.",
+                "write {file: a .whl, .tar.gz or .zip, sha256: 64 digits}, {git: https://..., commit: 40 digits}"
+                " with the ref that it is at, or {image: registry/name@sha256:64 digits}.",
                 "hermes-source",
             )
             return
         self.settings.source = {name: str(told[name]).strip() for name in sorted(told)}
+        if "image" in told:
+            # Beside a digest a tag says nothing, and not every engine takes both.
+            name, _, digest = self.settings.source["image"].partition("@")
+            self.settings.source["image"] = f"{re.sub(r':[^/]*$', '', name)}@{digest}"
+
+    def _beside_an_image(self) -> None:
+        """Refuse what cannot be had with an image of upstream's: it is taken as it is, for containers only."""
+        settings = self.settings
+        if settings.engine == "process":
+            self.problem(
+                "hermes_source",
+                "names an image, and the process engine runs Hermes as processes of this machine.",
+                "set hermes_engine: docker, or name a file or a commit.",
+                "hermes-source",
+            )
+        judged = {
+            "hermes_packages": settings.packages,
+            "hermes_lazy_installs": settings.lazy_installs,
+        }
+        for variable in NOT_WITH_AN_IMAGE:
+            if judged.get(variable, self.raw.get(variable)) not in (None, "", False, [], {}):
+                self.problem(
+                    variable,
+                    "cannot be had with the image of hermes_source: that is taken with what it has, and nothing is"
+                    " installed into it.",
+                    f"leave {variable} out, or name a file, a commit or hermes_version instead of an image.",
+                    "hermes-source",
+                )
+        # Those that another setting asked for are upstream's own there.
+        settings.features = []
 
     def _packages(self) -> None:
         """Read what is to be there beside Hermes; each has to be pinned."""

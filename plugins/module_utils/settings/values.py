@@ -24,7 +24,8 @@ SHOWN_NAME = re.compile(r"[\w .-]{1,60}")
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 MODEL = re.compile(r"[\w.:@/+-]{1,200}", re.ASCII)
 # A name with an optional tag and digest; upper-case letters only in these.
-IMAGE = re.compile(r"[a-z0-9][a-z0-9._:/-]*(:[\w][\w.-]{0,127})?(@sha256:[0-9a-f]{64})?", re.ASCII)
+IMAGE_NAME = r"[a-z0-9][a-z0-9._:/-]*(:[\w][\w.-]{0,127})?"
+IMAGE = re.compile(IMAGE_NAME + r"(@sha256:[0-9a-f]{64})?", re.ASCII)
 GATEWAY = re.compile(r"[0-9a-f]{32}/[a-z0-9_-]{1,64}", re.ASCII)
 # A name; one that begins with a dot stands for everything below it.
 EGRESS_HOST = re.compile(r"\.?([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z0-9-]*[a-z]", re.ASCII)
@@ -42,8 +43,9 @@ SOURCES: tuple[dict[str, re.Pattern[str]], ...] = (
     {"file": _FILE, "sha256": re.compile(r"[0-9a-f]{64}")},
     {"git": _GIT, "commit": _COMMIT},
     {"git": _GIT, "commit": _COMMIT, "ref": _REF},
+    {"image": re.compile(IMAGE_NAME + r"@sha256:[0-9a-f]{64}", re.ASCII)},
 )
-"""Where a Hermes may come from that is in no registry: the words of each, and what they look like."""
+"""Where a Hermes may come from besides the registry of Python's: the words of each, and what they look like."""
 # Of a Python package, without the epochs and spellings that nobody uses.
 VERSION = re.compile(
     r"\d{1,9}(\.\d{1,9}){1,5}((a|b|rc|\.post|\.dev)\d{1,9})*(\+[a-z0-9]+(\.[a-z0-9]+)*)?", re.ASCII

@@ -118,13 +118,13 @@ def prepare(
     for name, text in {**_STUBS, **_PROFILE}.items():
         (target_dir / name).parent.mkdir(parents=True, exist_ok=True)
         (target_dir / name).write_text(text, encoding="ascii")
-    _install_packages(target_dir, python_version, uv_command, wheels)
+    install_packages(target_dir, python_version, uv_command, wheels)
     lay_programs(target_dir / PACKAGES, target_dir / PACKAGES / PROGRAMS)
     _drop_installer_notes(target_dir / PACKAGES)
     trim_node(target_dir / PACKAGES)
     lay_sqlite(target_dir / PACKAGES, container_dir, target_dir / SQLITE)
     _lay_debian(container_dir, features, target_dir / debian.FOLDER, further)
-    _settle(target_dir)
+    settle(target_dir)
     return digest
 
 
@@ -146,7 +146,7 @@ def source_digest(
     total.update(lock.encode())
     total.update(debian.text(container_dir, features, further).encode())
     for path in sources(container_dir):
-        content = hashlib.sha256(_unix_text(path)).hexdigest()
+        content = hashlib.sha256(unix_text(path)).hexdigest()
         total.update(f"{path.relative_to(container_dir).as_posix()}\0{content}\n".encode())
     return total.hexdigest()[:DIGITS]
 
@@ -178,9 +178,9 @@ def lock_text(container_dir: Path, features: Sequence[str]) -> str:
     try:
         parts = json.loads((container_dir / PARTS).read_text(encoding="utf-8"))
         if not any(parts[feature] for feature in features):
-            return _unix_text(container_dir / LOCK).decode()
+            return unix_text(container_dir / LOCK).decode()
         wanted = {name for part in ("", *features) for name in parts[part]}
-        lock = _unix_text(container_dir / FEATURES_LOCK).decode()
+        lock = unix_text(container_dir / FEATURES_LOCK).decode()
     except OSError as error:
         raise BuildContextError(f"{container_dir} is incomplete: {error.filename}.") from error
     return "".join(block[0] for block in _BLOCK.finditer(lock) if block[1] in wanted)
@@ -200,17 +200,18 @@ def hermes_version(container_dir: Path) -> str:
 
 def _copy_text(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(_unix_text(source))
+    target.write_bytes(unix_text(source))
 
 
-def _unix_text(path: Path) -> bytes:
+def unix_text(path: Path) -> bytes:
     """Return a text's bytes with Unix line ends; a shell cannot run a Windows clone's scripts."""
     return path.read_bytes().replace(b"\r\n", b"\n")
 
 
-def _install_packages(
+def install_packages(
     target_dir: Path, python_version: str, uv_command: Sequence[str], wheels: Path | None
 ) -> None:
+    """Install what a build folder's lock names beside it. Raises BuildContextError."""
     command = [
         *uv_command,
         *("pip", "install", "--quiet", "--no-config"),
@@ -325,7 +326,7 @@ def without_debugging(library: bytes) -> bytes:
     return bytes(kept)
 
 
-def _settle(folder: Path) -> None:
+def settle(folder: Path) -> None:
     """Give every file and folder below `folder`, and itself, one mode and one time."""
     # The deepest first: a change of what is in a folder changes the folder's time.
     for path in [*sorted(folder.rglob("*"), reverse=True), folder]:

@@ -48,11 +48,16 @@ def words(source: Mapping[str, str]) -> str:
     """Return what a source is, for a plan: how it was named, and by what it is known again."""
     if "git" in source:
         return f"hermes_source: {source['git']} at {source['commit'][:12]}"
+    if "image" in source:
+        name, _, digest = source["image"].partition("@sha256:")
+        return f"hermes_source: image {name}, sha256 {digest[:12]}"
     return f"hermes_source: {_shown(source['file'])}, sha256 {source['sha256'][:12]}"
 
 
 def identity(source: Mapping[str, str]) -> str:
     """Return by what a source is the same, wherever it is fetched from."""
+    if "image" in source:
+        return f"image {source['image'].partition('@')[2]}"
     return f"git {source['commit']}" if "git" in source else f"sha256 {source['sha256']}"
 
 

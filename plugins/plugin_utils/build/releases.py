@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,6 +44,21 @@ NO_SOLUTION = re.compile(r"No solution found")
 
 
 @dataclass(frozen=True)
+class Found:
+    """What an image of upstream's holds."""
+
+    version: str
+    python: str
+    """Of its environment, as "3.13"."""
+    packages: list[str]
+    """Of Python's, as a lock names them."""
+
+
+Look = Callable[[str], Found]
+"""Returns which Hermes an image holds, by the image's name with its digest. Raises a Card."""
+
+
+@dataclass(frozen=True)
 class Release:
     """A Hermes that the collection does not pin, or one with further packages."""
 
@@ -60,11 +75,15 @@ class Release:
     """The variable that asked for it, where no source was named."""
     debian: debian.Lock | None = None
     """Further packages of Debian."""
+    image: str = ""
+    """The image of upstream's that holds it, by its digest; nothing is installed then, and the lock has no hashes."""
+    python: str = ""
+    """Of that image."""
 
     @property
     def wheels(self) -> Path | None:
         """The folder with its own wheel, where it is in no registry."""
-        return self.folder if self.origin else None
+        return self.folder if self.origin and not self.image else None
 
     def lacks(self) -> list[str]:
         """Return what it was found to lack, and does without."""
@@ -81,6 +100,10 @@ class Release:
     @property
     def words(self) -> str:
         """How it was come by, for the plan."""
+        if self.image:
+            return (
+                f"{self.origin}: looked at {self.found}, {len(LOCKED.findall(self.lock))} packages"
+            )
         count = f"{len(LOCKED.findall(self.lock))} packages"
         if self.debian:
             count += f" and {len(self.debian['packages'])} of Debian"
@@ -116,10 +139,10 @@ class Releases:
             )
         return found
 
-    def find(self, settings: Settings, find: origins.Find) -> None:
+    def find(self, settings: Settings, find: origins.Find, look: Look | None = None) -> None:
         """Have it kept: resolve what was never asked for before. Raises a Card, also for a known advisory.
 
-        find: looks up a file of the controller that the inventory names.
+        find: looks up a file of the controller that the inventory names; look: into an image.
         """
         folder = self._folder(settings)
         kept = self._read(folder) if self._asks(settings) else None
@@ -131,7 +154,9 @@ class Releases:
         try:
             self.deployment.create_shared()
             with installer.installing(folder, label, self.progress) as needed:
-                if needed:
+                if needed and look and "image" in settings.source:
+                    self._keep_image(settings, folder, look)
+                elif needed:
                     version = self._version(settings)
                     if settings.source:
                         version = self._version_of_source(settings, folder, find)
@@ -143,6 +168,17 @@ class Releases:
                     done()
         except OSError as error:
             raise disk_card(error, folder) from error
+
+    def _keep_image(self, settings: Settings, folder: Path, look: Look) -> None:
+        """Write down which Hermes the image of hermes_source holds. Raises a Card."""
+        found = look(settings.source["image"])
+        self._judge(found.version, settings)
+        packages = "".join(f"{one}\n" for one in found.packages)
+        (folder / build_context.LOCK).write_text(packages, encoding="utf-8")
+        record = {"version": found.version, "asked_by": self._asked_by(settings)}
+        record |= {"image": settings.source["image"], "python": found.python}
+        record |= {"origin": origins.words(settings.source), "found": _today()}
+        installer.finish(folder, record)
 
     def _version_of_source(self, settings: Settings, folder: Path, find: origins.Find) -> str:
         """Put the wheel of what hermes_source names into the folder; return its version. Raises a Card."""
@@ -220,6 +256,8 @@ class Releases:
             record.get("origin", ""),
             record.get("asked_by", "hermes_version"),
             json.loads(besides.read_text(encoding="utf-8")) if besides.exists() else None,
+            record.get("image", ""),
+            record.get("python", ""),
         )
 
     @staticmethod
@@ -249,8 +287,7 @@ class Releases:
         if settings.source:
             self._hold_to_the_wheel(lock, folder)
             record["origin"] = origins.words(settings.source)
-        today = datetime.now(tz=UTC).date().isoformat()
-        installer.finish(folder, record | {"found": today})
+        installer.finish(folder, record | {"found": _today()})
 
     def _lock_programs(self, wanted: Sequence[str], folder: Path) -> None:
         """Write the lock of further packages of Debian."""
@@ -323,6 +360,10 @@ class Releases:
             sentence = f"no registry that is asked here has {found[1] or found[2]}."
         remedy = "name a version that there is and that Hermes can be with."
         return Card.of("hermes_packages.python", sentence, remedy, "packages", detail=detail)
+
+
+def _today() -> str:
+    return datetime.now(tz=UTC).date().isoformat()
 
 
 def further(settings: Settings) -> dict[str, list[str]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from ...module_utils.digests import digest_of, files_below
 from ...module_utils.settings.features import DEFAULT_FEATURES
 from ...module_utils.settings.settings import Settings
-from . import build_context
+from . import build_context, upstream_layer
 from .installer import locked_version, python_tag
 from .releases import Release
 
@@ -76,6 +76,9 @@ class Sources:
 
     def container_image(self, base: str) -> str:
         """Return the digest of the image for containers. base: the image it is built upon, empty for the default."""
+        if self.release and self.release.image:
+            layer = upstream_layer.digest(self.container, self.release.image)
+            return digest_of(self.root, [], layer)
         further = self.release.debian if self.release else None
         sources = build_context.source_digest(
             self.container, "", self.lock_text, self.features, further

@@ -42,7 +42,7 @@ class PushedImage(ContainerImage):
 
     def missing(self) -> list[tuple[str, str]]:
         """Return what would have to be pulled: no sidecar, Cloudflare has its own."""
-        return [entry for entry in super().missing() if entry[0] == "hermes_base_image"]
+        return [entry for entry in super().missing() if entry[0] != "hermes_sidecar_image"]
 
     def prove_network(self) -> None:
         """Ask for nothing: no container runs Hermes here."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from ...module_utils.cards import Card, Problem
 from ...module_utils.docker import EVERYWHERE, SESSION_LABEL, SNAPSHOTS, DockerEngine, DockerError
 from ...module_utils.settings.settings import Settings
-from ..build import build_context, conformance, installer
+from ..build import build_context, conformance, installer, upstream_layer
 from ..build.sources import REPOSITORY, Sources
 from ..state.folder import session_of
 from . import network
@@ -24,7 +24,6 @@ PYTHONS = ("3.11", "3.12", "3.13")
 ASK_PYTHON = ["python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
 # The words of Docker's classic builder, and Podman's, for the layer that a step left.
 LAYER = re.compile(r"^ ?--+> ([0-9a-f]{11,64})$")
-SUITE = f"/opt/hermes/{conformance.SUITE}"
 QUIET_SECONDS = 5.0
 NO_COMMAND = re.compile("not found|no such file", re.IGNORECASE)
 
@@ -115,7 +114,8 @@ class ContainerImage(Containers):
         self.digest = sources.container_image(settings.base_image)
         self.name = f"{REPOSITORY}:{self.digest}"
         self.claim = f"{self.name}-{self.session}"
-        self.base = settings.base_image or default_base(sources.container)
+        self.upstream = settings.source.get("image", "")
+        self.base = self.upstream or settings.base_image or default_base(sources.container)
 
     def has_image(self) -> bool:
         """Tell whether the image is there and claimed, and the sidecar's is there."""
@@ -128,7 +128,8 @@ class ContainerImage(Containers):
         with speaking(self.socket):
             needed = []
             if self.engine.image(self.name) is None:
-                needed.append(("hermes_base_image", self.base))
+                variable = "hermes_source" if self.upstream else "hermes_base_image"
+                needed.append((variable, self.base))
             needed.append(("hermes_sidecar_image", self.settings.sidecar_image))
             return [entry for entry in needed if self.engine.image(entry[1]) is None]
 
@@ -141,7 +142,8 @@ class ContainerImage(Containers):
         """Pull what is missing, build the image unless another deployment did, and claim it. Raises a Card."""
         self.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
         for variable, name in self.missing():
-            self._pull(variable, name)
+            with speaking(self.socket):
+                pull(self.engine, variable, name, self.progress)
         folder = self.runtime / f"context-{self.digest}"
         label = f"the image of Hermes {self.sources.hermes_version}"
         with installer.installing(folder, label, self.progress), speaking(self.socket):
@@ -152,24 +154,10 @@ class ContainerImage(Containers):
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _pull(self, variable: str, name: str) -> None:
-        said = [0.0]
-
-        def tell(line: str) -> None:
-            if time.monotonic() - said[0] > QUIET_SECONDS:
-                said[0] = time.monotonic()
-                self.progress(f"pulling {name}: {line}")
-
-        done = installer.timed(self.progress, f"pulling {name}")
-        with speaking(self.socket):
-            try:
-                self.engine.pull(name, tell)
-            except DockerError as error:
-                raise Card([pull_problem(variable, name, str(error))]) from error
-        done()
-
     def _build(self, folder: Path, label: str) -> None:
-        python = self._python()
+        release = self.sources.release
+        of_upstream = release is not None and bool(release.image)
+        python = release.python if release and of_upstream else self._python()
         self.prove_network()
         uv = installer.find_uv()
         if uv is None:
@@ -180,18 +168,21 @@ class ContainerImage(Containers):
                 "tools",
             )
         done = installer.timed(self.progress, f"installing Hermes {self.sources.hermes_version}")
-        release = self.sources.release
+        container = self.sources.container
         try:
-            build_context.prepare(
-                self.sources.container,
-                folder,
-                python,
-                [uv],
-                self.sources.lock_text,
-                self.sources.features,
-                release.wheels if release else None,
-                release.debian if release else None,
-            )
+            if of_upstream:
+                upstream_layer.prepare(container, folder, python, [uv])
+            else:
+                build_context.prepare(
+                    container,
+                    folder,
+                    python,
+                    [uv],
+                    self.sources.lock_text,
+                    self.sources.features,
+                    release.wheels if release else None,
+                    release.debian if release else None,
+                )
         except build_context.BuildContextError as error:
             raise installer.installer_card(
                 "Hermes", error.tool, 1, "\n".join(error.detail) or str(error)
@@ -223,8 +214,10 @@ class ContainerImage(Containers):
         """See that another Hermes than the pinned one is what is assumed of one. Raises a Card."""
         if self.sources.release is None:
             return
+        root = upstream_layer.SANDBOX if self.sources.release.image else "/opt/hermes"
         try:
-            told = self.engine.run(self.name, ["/opt/hermes/bin/python3", "-P", SUITE])
+            suite = [f"{root}/bin/python3", "-P", f"{root}/{conformance.SUITE}"]
+            told = self.engine.run(self.name, suite)
             conformance.judge(self.sources.release, told, self.progress)
         except (Card, DockerError):
             self.engine.remove_image(self.name)
@@ -266,8 +259,27 @@ class ContainerImage(Containers):
         found = [match[1] for match in map(LAYER.match, printed) if match]
         for layer in reversed(list(dict.fromkeys(found))):
             image = self.engine.image(layer)
+            if self.upstream and image and image.get("RepoDigests"):
+                continue  # upstream's own, should the build have failed
             if image is not None and not image.get("RepoTags"):
                 self.engine.remove_image(layer)
+
+
+def pull(engine: DockerEngine, variable: str, name: str, progress: installer.Progress) -> None:
+    """Pull an image. variable: that named it. Raises a Card, and what an engine that does not answer makes."""
+    said = [0.0]
+
+    def tell(line: str) -> None:
+        if time.monotonic() - said[0] > QUIET_SECONDS:
+            said[0] = time.monotonic()
+            progress(f"pulling {name}: {line}")
+
+    done = installer.timed(progress, f"pulling {name}")
+    try:
+        engine.pull(name, tell)
+    except DockerError as error:
+        raise Card([pull_problem(variable, name, str(error))]) from error
+    done()
 
 
 def default_base(container: Path) -> str:

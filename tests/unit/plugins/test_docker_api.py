@@ -44,6 +44,8 @@ class StandIn(socketserver.ThreadingUnixStreamServer):
         self.path = str(path)
         self.images: dict[str, dict[str, Any]] = {}
         self.containers: dict[str, str] = {}
+        self.mounts: dict[str, list[dict[str, str]]] = {}
+        self.volumes: set[str] = set()
         self.used: set[str] = set()
         self.refused: dict[str, tuple[int, Any]] = {}
         self.seen: list[tuple[str, str]] = []
@@ -91,7 +93,13 @@ class Handler(BaseHTTPRequestHandler):
             label = json.loads(query["filters"][0])["label"][0]
             session = label.removeprefix(docker.SESSION_LABEL + "=")
             found = [name for name, of in self.server.containers.items() if of == session]
-            self.answer(200, [{"Id": name, "Names": [f"/{name}"]} for name in found])
+            mounts = self.server.mounts
+            listed = [
+                {"Id": name, "Names": [f"/{name}"], "Mounts": mounts.get(name)} for name in found
+            ]
+            self.answer(200, listed)
+        elif path.startswith("/volumes/") and self.command == "DELETE":
+            self.remove_volume(path.removeprefix("/volumes/"))
         elif path.startswith("/containers/") and self.command == "DELETE":
             self.remove_container(path.removeprefix("/containers/"))
         elif path.endswith("/push"):
@@ -121,6 +129,15 @@ class Handler(BaseHTTPRequestHandler):
             image["RepoTags"].remove(name)
             return self.answer(200, [])
         return self.answer(404, {"message": "no such image"})
+
+    def remove_volume(self, name: str) -> None:
+        mounts = (one for of in self.server.mounts.values() for one in of)
+        if name in {one["Name"] for one in mounts}:
+            return self.answer(409, {"message": "volume is in use"})
+        if name not in self.server.volumes:
+            return self.answer(404, {"message": "no such volume"})
+        self.server.volumes.remove(name)
+        return self.answer(204, None, b"")
 
     def remove_container(self, name: str) -> None:
         found = self.server.containers
@@ -271,18 +288,43 @@ def test_what_is_removed_is_ones_own(either: StandIn) -> None:
     }
 
 
+@pytest.fixture
+def cleaner(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The program that cleans, which finds the client of engines beside itself."""
+    monkeypatch.setitem(sys.modules, "docker", docker)
+    spec = importlib.util.spec_from_file_location("cleaner", CLEANER)
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+def test_the_cleaner_removes_the_volumes_of_containers_that_are_gone(
+    stand_in: StandIn, engine: DockerEngine, cleaner: Any
+) -> None:
+    mine, others, held = ("a" * 64), ("b" * 64), ("c" * 64)
+    stand_in.volumes = {mine, others, held, "named"}
+    stand_in.containers = {"c1": "alice-00", "c2": "bob-00"}
+    stand_in.mounts = {
+        "c1": [{"Type": "volume", "Name": name} for name in (mine, held, "named")],
+        "c2": [{"Type": "volume", "Name": others}],
+    }
+    seen = cleaner.drop_volumes(engine, "alice-00", set())
+    assert seen == {mine, held}
+    assert cleaner.drop_volumes(engine, "alice-00", seen) == seen, "they are in use"
+    del stand_in.containers["c1"]
+    stand_in.mounts["c1"] = [{"Type": "volume", "Name": held}]  # somebody else's, by now
+    assert cleaner.drop_volumes(engine, "alice-00", seen) == {held}
+    assert stand_in.volumes == {others, held, "named"}
+
+
 def test_the_cleaner_keeps_the_newest_snapshots(
-    either: StandIn, engine: DockerEngine, monkeypatch: pytest.MonkeyPatch
+    either: StandIn, engine: DockerEngine, cleaner: Any
 ) -> None:
     for number in range(4):
         name = f"workerd-container-snap-{number}:latest"
         either.add(str(number), name, created=number, session="alice-00")
     either.add("other", "workerd-container-snap-x:latest", created=0, session="bob-00")
     either.used.add("1")
-    monkeypatch.setitem(sys.modules, "docker", docker)
-    spec = importlib.util.spec_from_file_location("cleaner", CLEANER)
-    cleaner = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(cleaner)
     cleaner.clean(engine, "alice-00")
     kept = {name.split("-")[-1].split(":")[0] for name in either.names()}
     assert kept == {"1", "2", "3", "x"}, "1 is in use"

@@ -315,6 +315,46 @@ def test_a_commit_is_built_as_it_is_in_the_repository(
     assert {"--require-hashes", "--build-constraints"} <= {*build}
 
 
+def in_image(digest: str = "a", name: str = "a.example/hermes", version: str = "") -> Settings:
+    return of_source(version=version, image=f"{name}@sha256:{digest * 64}")
+
+
+def test_the_hermes_of_an_image_is_looked_at_once_and_known_by_the_digest(
+    here: releases.Releases, resolver: Resolver
+) -> None:
+    looked: list[str] = []
+
+    def look(image: str) -> releases.Found:
+        looked.append(image)
+        return releases.Found("9.9.9", "3.13", ["aiohttp==3", "hermes-agent==9.9.9"])
+
+    here.find(in_image(), Path, look)
+    here.find(in_image(), Path, look)
+    here.find(in_image(name="b.example/mirror"), Path, look)
+    assert looked == [f"a.example/hermes@sha256:{'a' * 64}"]
+    assert resolver.asked == []
+    kept = here.kept(in_image())
+    assert kept is not None and kept == here.kept(in_image(name="b.example/mirror"))
+    assert (kept.version, kept.python, kept.wheels) == ("9.9.9", "3.13", None)
+    assert kept.words.startswith("hermes_source: image a.example/hermes, sha256 aaaaaaaaaaaa: ")
+    assert kept.words.endswith(f"looked at {kept.found}, 2 packages")
+    told = refusal(here, in_image(version="1.2.3"))
+    assert "1.2.3 is not what hermes_source names: that is 9.9.9." in told
+
+    here.find(in_image("b"), Path, look)
+    digests = [
+        Sources(release=here.kept(one)).container_image("") for one in (in_image(), in_image("b"))
+    ]
+    assert len({*digests, Sources().container_image("")}) == 3, "another digest is another image"
+
+
+def test_the_hermes_of_an_image_may_have_an_advisory(here: releases.Releases) -> None:
+    with pytest.raises(Card, match=r"0\.19\.0 has CVE-2026-71963"):
+        here.find(in_image(), Path, lambda _image: releases.Found("0.19.0", "3.13", []))
+    with pytest.raises(Card, match="not kept"):
+        here.kept(in_image())
+
+
 def test_a_build_of_ones_own_has_what_its_version_has() -> None:
     one = advisories.Advisory("A", [], "2026-01-02", "<=1.2.3", "it leaks", "https://a.example")
     assert [one.holds_for(version) for version in ("1.2.3+mine", "1.2.4+mine", "1.2.3rc1")] == [

@@ -585,6 +585,10 @@ def test_names_of_images_are_taken(name: str) -> None:
         {"git": "https://a.example/x", "commit": "v1"},
         {"git": "https://a.example/x", "commit": "a" * 40, "ref": "--upload-pack=id"},
         {"git": "https://a.example/x", "commit": "a" * 40, "sha256": "a" * 64},
+        {"image": "a/b:1.2.3"},
+        {"image": "a/b"},
+        {"image": "a/b@sha256:" + "a" * 63},
+        {"image": "a/b@sha256:" + "a" * 64, "sha256": "a" * 64},
     ],
 )
 def test_what_names_no_source_of_hermes_is_refused(source: object) -> None:
@@ -600,6 +604,50 @@ def test_a_source_of_hermes_is_a_file_or_a_commit() -> None:
     ):
         checker = check(hermes_source=source)
         assert (checker.problems, checker.settings.source) == ([], source)
+
+
+OF_UPSTREAM = {"hermes_source": {"image": f"registry.example:5000/a/b@sha256:{'a' * 64}"}}
+
+
+def test_an_image_is_a_source_of_hermes_by_its_digest_alone() -> None:
+    for name in ("a/b", "a/b:1.2.3", "registry.example:5000/a/b", "registry.example:5000/a/b:1"):
+        checker = check(**DOCKER, hermes_source={"image": f"{name}@sha256:{'a' * 64}"})
+        assert checker.problems == []
+        found = checker.settings.source["image"]
+        assert found == f"{name.removesuffix(':1.2.3').removesuffix(':1')}@sha256:{'a' * 64}"
+    (refused,) = check(**DOCKER, hermes_source={"image": "a/b:1.2.3"}).problems
+    assert "'a/b:1.2.3' names no image by its digest" in refused.sentence
+    assert "@sha256:" in refused.remedy
+
+
+def test_an_image_needs_containers() -> None:
+    (refused,) = check(**OF_UPSTREAM).problems
+    assert "the process engine runs Hermes as processes" in refused.sentence
+    assert "hermes_engine: docker" in refused.remedy
+    elsewhere = check(hermes_platform="cloudflare", **OF_UPSTREAM)
+    assert "hermes_source" not in subjects(elsewhere)
+
+
+@pytest.mark.parametrize(
+    ("variable", "given"),
+    [
+        ("hermes_features", ["web"]),
+        ("hermes_packages", {"python": ["pandas==2.2.3"]}),
+        ("hermes_lazy_installs", True),
+        ("hermes_browser_url", "http://browser.example:9222"),
+        ("hermes_base_image", "a/b:1"),
+    ],
+)
+def test_what_is_ours_is_not_laid_into_upstreams_image(variable: str, given: object) -> None:
+    (refused,) = check(**DOCKER, **OF_UPSTREAM, **{variable: given}).problems
+    assert (refused.subject, refused.code) == (variable, "hermes-source")
+    assert "cannot be had with the image of hermes_source" in refused.sentence
+
+
+def test_what_another_setting_would_bring_along_is_upstreams_own() -> None:
+    servers = {"time": {"command": "mcp-server-time"}}
+    checker = check(**DOCKER, **OF_UPSTREAM, hermes_mcp_servers=servers)
+    assert (checker.problems, checker.settings.features) == ([], [])
 
 
 @pytest.mark.parametrize(
