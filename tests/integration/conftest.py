@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from plays import Deployment
-from runtimes import share_tools, share_wrangler
+from runtimes import share_bytecode, share_tools, share_wrangler
 
 from tests.standins.provider import Provider
 from tests.standins.telegram import Telegram
@@ -25,6 +25,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     # The last deployment takes the runtime with it when it is destroyed: there is always another one.
     (folder / "neighbour" / "build").mkdir(parents=True)
     share_tools(folder)
+    share_bytecode(folder)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -27,6 +27,13 @@ def share_wrangler(home: Path) -> list[str]:
     return own.install_wrangler()
 
 
+def share_bytecode(home: Path) -> None:
+    """Have the image of Hermes there for its bytecode, if it is installed already; elsewhere it is no other's image."""
+    shared = _shared()
+    if shared.has_image():
+        _link(shared.image, _runtime(home).image.with_name("elsewhere"))
+
+
 def _shared() -> Runtime:
     return _runtime(Path(os.environ["HERMES_TEST_RUNTIME"]))
 

@@ -20,6 +20,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources impor
     Sources,
 )
 from plays import ROOT, clean_environment, run, wait_until
+from runtimes import share_bytecode
 
 from tests.cloudflare import ControlPlane
 from tests.cloudflare.live import PREFIX, Account
@@ -48,6 +49,7 @@ def ends(program: str, *words: object, **more: str) -> subprocess.CompletedProce
 def baseline(home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """A rehearsal: what it printed, and what it recorded."""
     recorded = tmp_path_factory.mktemp("rehearsal") / "baseline.jsonl"
+    share_bytecode(home / "stand-in")
     words = ("--state", home, "--image", "given", "--hostname", "live.example.com")
     done = ends("rehearse", *words, "--record", recorded)
     assert done.returncode == 0, done.stdout
