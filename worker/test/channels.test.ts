@@ -609,6 +609,32 @@ describe("a turn", () => {
   );
 
   it(
+    "whose answer is kept is sent it once, though Hermes did not hear that and says it again, before and after",
+    inWorld(async (world) => {
+      world.hermes.answers = null;
+      const channels = world.life();
+      await channels.receive("telegram", world.update("hello"));
+      await settle();
+      world.refusals.push(...Array<object>(60).fill({ error_code: 502, description: "Bad Gateway" }));
+      const [hello] = world.hermes.given as [Frame];
+      for (const passes of [30_000, 0, 120_000]) {
+        world.hermes.say(hello, "an answer");
+        await settle();
+        await world.time.pass(passes);
+        await settle();
+        world.refusals.length = passes === 0 ? 0 : world.refusals.length;
+      }
+      world.hermes.say(hello, "an answer");
+      await settle();
+      expect(world.sent.map(({ text }) => text)).toEqual(["an answer"]);
+      expect(world.hermes.results.map(({ result }) => result)).toEqual(
+        Array(4).fill({ success: true, message_id: "kept" }),
+      );
+      expect(channels.views()["telegram"]).toMatchObject({ waiting: 0, twice: 0 });
+    }),
+  );
+
+  it(
     "whose object dies between the platform's taking the answer and our note of it is answered twice, and marked",
     inWorld(async (world) => {
       world.hermes.answers = null;

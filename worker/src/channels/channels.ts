@@ -53,6 +53,9 @@ const STOP = /^\/stop\b/i;
 /** How long what is to be sent is kept for a platform that does not take it, in milliseconds. */
 const SENT_WITHIN = 24 * 3600_000;
 
+/** What Hermes is told that a message is called which waits here for its platform. */
+const KEPT = "kept";
+
 /** Stands before what its reader may have got already. */
 const MAYBE_TWICE = "(I do not know whether this reached you before.)\n";
 
@@ -583,7 +586,7 @@ export class Channels {
       return await sending;
     } catch (error) {
       if (!(error instanceof SendRefused) || (entry !== null && ends === null)) throw error;
-      if (!error.isFinal) return this.#keep(platform, attempt, said, ends, error);
+      if (!error.isFinal) return this.#keep(platform, what, attempt, said, ends, error);
       // What the platform will never take is no reason to ask Hermes again.
       if (ends === null) throw error;
       this.#inbox.fail(ends, this.#clean(error.message), true);
@@ -596,8 +599,18 @@ export class Channels {
     }
   }
 
-  /** Keeps what a platform does not take for the moment, so that Hermes need not. */
-  #keep(platform: string, attempt: string, said: Outgoing, ends: Entry | null, why: SendRefused): string {
+  /**
+   * Keeps what a platform does not take for the moment, so that Hermes need not.
+   * @param what as which it is known when Hermes says it again, which was not heard that it is kept.
+   */
+  #keep(
+    platform: string,
+    what: string,
+    attempt: string,
+    said: Outgoing,
+    ends: Entry | null,
+    why: SendRefused,
+  ): string {
     const { chat, thread, text, replyTo } = said;
     const source: Source = {
       ...(ends?.event.source ?? { platform, chat_id: chat, chat_type: "dm", user_id: chat }),
@@ -613,7 +626,8 @@ export class Channels {
       this.#inbox.answerWith(ends, event);
       this.#turns.get(ends.n)?.resolve();
     }
-    return "kept";
+    this.#inbox.noteKept(platform, what, KEPT, this.#parts.time.now());
+    return KEPT;
   }
 
   /**

@@ -301,8 +301,13 @@ export class Inbox {
 
   /** Notes what a platform took. */
   noteSent(channel: string, what: string, id: string, now: number): void {
-    this.#sql.exec("INSERT OR REPLACE INTO inbox_sent VALUES (?, ?, ?, ?)", channel, what, id, now);
+    this.noteKept(channel, what, id, now);
     this.#count(channel, () => ({ lastOut: now }));
+  }
+
+  /** Notes that something need not be said again: it waits here for its platform. */
+  noteKept(channel: string, what: string, id: string, now: number): void {
+    this.#sql.exec("INSERT OR REPLACE INTO inbox_sent VALUES (?, ?, ?, ?)", channel, what, id, now);
   }
 
   /** Counts something that happened once more. */
