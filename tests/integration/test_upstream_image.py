@@ -100,12 +100,6 @@ class InContainer(Asked):
         return answered
 
 
-@pytest.fixture(scope="module")
-def telegram() -> Iterator[Telegram]:
-    with Telegram() as running:
-        yield running
-
-
 def test_upstreams_image_is_run_as_it_is_and_left_again(
     make_deployment: Callable[..., Deployment],
     docker: Docker,
