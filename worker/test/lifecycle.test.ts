@@ -690,6 +690,18 @@ describe("saving", () => {
       expect(life.risk?.why).toContain("sandbox save");
     }));
 
+  it("comes soon although the clock is set back, and what was saved is not taken for unsaved", () =>
+    world(async ({ life, time, turn, pass, vault }) => {
+      await turn("a");
+      time.jump(-3600_000);
+      await life.onAlarm();
+      await pass(61_000);
+      expect(await new Response(vault.read(vault.good()[0]?.id ?? 0)).text()).toMatch(/\na$/);
+      time.jump(-3600_000);
+      await life.onAlarm();
+      expect(life.risk).toBeNull();
+    }));
+
   it("is tried again after a failure, with pauses, and the trouble is told", () =>
     world(async ({ life, sandbox, turn, pass, vault }) => {
       const save = sandbox.commands["save"];
@@ -860,6 +872,23 @@ describe("sleeping", () => {
       expect(life.record).toMatchObject({ state: "awake", lastSaveError: { code: "disk_full" } });
       await expect(life.sleep()).rejects.toMatchObject({ code: "disk_full" });
       expect(sandbox.running).not.toBeNull();
+    }));
+});
+
+describe("a restart", () => {
+  it("cuts no turn that outlasts the wait for it, unless it is forced", () =>
+    world(async ({ sandbox, life, time, sit }) => {
+      const { leave } = await sit();
+      const refused = life.restart(false).catch((why: unknown) => why);
+      await time.pass(3000);
+      expect(await refused).toMatchObject({ status: 409, code: "busy" });
+      expect(life.record.state).toBe("awake");
+      expect(sandbox).toMatchObject({ destroys: 0 });
+      const forced = life.restart(true);
+      await time.pass(3000);
+      await forced;
+      expect(sandbox.starts).toHaveLength(2);
+      await leave();
     }));
 });
 
@@ -1115,6 +1144,23 @@ describe("finding it again", () => {
       sandbox.healthy = false;
       const other = reborn();
       const woken = other.wake("again");
+      await time.pass(31_000);
+      sandbox.healthy = true;
+      await time.pass(10_000);
+      await woken;
+      expect(sandbox.starts).toHaveLength(2);
+      expect(sandbox.state).toBe("a");
+    }));
+
+  it("tries to save that for some seconds, for what hinders it may pass", () =>
+    world(async ({ sandbox, turn, reborn, time }) => {
+      await turn("a");
+      sandbox.healthy = false;
+      const { save } = sandbox.commands;
+      const passes = time.now() + 33_000;
+      sandbox.commands["save"] = (...asked) =>
+        time.now() < passes ? { exitCode: 73, stderr: "The disk is full." } : (save?.(...asked) ?? {});
+      const woken = reborn().wake("again");
       await time.pass(31_000);
       sandbox.healthy = true;
       await time.pass(10_000);
