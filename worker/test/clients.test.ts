@@ -210,6 +210,8 @@ describe("a stream", () => {
     expect(await of({ role: "user", content: [{ type: "text", text: "hi" }] })).toBe("api-25f140a6575bf25c");
     expect(await of(...system, user, { role: "user", content: "more" })).toBe("api-729fd8fa828b0f10");
     expect(await of({ role: "user", content: [{ type: "image_url", image_url: { url: "x" } }] })).toBeNull();
+    expect(await of({ role: "user", content: ["hi"] })).toBe("api-25f140a6575bf25c");
+    expect(await of({ role: "user", content: [null] })).toBeNull();
     expect(await of({ role: "assistant", content: "hi" })).toBeNull();
   });
 });
