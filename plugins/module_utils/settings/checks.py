@@ -478,7 +478,7 @@ class Checker(Reader):
         self.settings.source = {name: str(told[name]).strip() for name in sorted(told)}
         if "image" in told:
             # Beside a digest a tag says nothing, and not every engine takes both.
-            name, _, digest = self.settings.source["image"].partition("@")
+            name, _at, digest = self.settings.source["image"].partition("@")
             self.settings.source["image"] = f"{re.sub(r':[^/]*$', '', name)}@{digest}"
 
     def _beside_an_image(self) -> None:

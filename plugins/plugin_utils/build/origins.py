@@ -49,7 +49,7 @@ def words(source: Mapping[str, str]) -> str:
     if "git" in source:
         return f"hermes_source: {source['git']} at {source['commit'][:12]}"
     if "image" in source:
-        name, _, digest = source["image"].partition("@sha256:")
+        name, _at, digest = source["image"].partition("@sha256:")
         return f"hermes_source: image {name}, sha256 {digest[:12]}"
     return f"hermes_source: {_shown(source['file'])}, sha256 {source['sha256'][:12]}"
 
