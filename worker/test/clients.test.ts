@@ -92,7 +92,7 @@ describe("bodies that are not well", () => {
     ],
     ["a model that is none", '{"model":[],"messages":[{"role":"user","content":"x"}]}', 400, "model must be"],
     ["a number that is none", '{"temperature":NaN}', 400, "no JSON"],
-    ["a cut one", '{"messages":[{"role":"user"', 400, "no JSON"],
+    ["a cut one", '{"messages":[{"role":"user"', 400, "no JSON: Expected"],
     ["one that is too deep", `{"messages":${"[".repeat(5e5)}${"]".repeat(5e5)}}`, 400, "deeper than"],
     ["Latin letters that claim to be UTF-8", Uint8Array.of(0x22, 0xe9, 0x22), 400, "no text in utf-8"],
   ])("are refused without waking Hermes: %s", async (_, body, status, message) => {
@@ -145,6 +145,33 @@ describe("bodies that are not well", () => {
     expect(JSON.parse(seen?.body ?? "")).toEqual(HI);
     expect(seen?.headers["content-type"]).toBe("application/json");
     expect(seen?.headers["content-encoding"]).toBeUndefined();
+  });
+
+  it("are given to Hermes in bytes of UTF-8, without a mark; those that are so already as they came", async () => {
+    const text = '{ "messages": [{"role": "user", "content": "h\u00e9"}] }';
+    const utf8 = new TextEncoder().encode(text);
+    const latin = Uint8Array.from('{"messages":[{"role":"user"}],"user":"\u00e9"}', (letter) =>
+      letter.charCodeAt(0),
+    );
+    const read = async (body: BodyInit, charset: string) => {
+      const headers = { "content-type": `application/json${charset}` };
+      const request = new Request("http://worker", { method: "POST", body, headers });
+      return new Uint8Array((await readJson(request, "/v1/chat/completions")).body ?? new ArrayBuffer(0));
+    };
+    expect(await read(utf8, "")).toEqual(utf8);
+    expect(await read(utf8, '; charset="UTF-8"')).toEqual(utf8);
+    const same = JSON.stringify(JSON.parse(text));
+    for (const marked of [`\ufeff${text}`, utf16(`\ufeff${text}`)]) {
+      const given = await read(marked, "");
+      expect([...given.slice(0, 1)]).toEqual([0x7b]);
+      expect(JSON.stringify(JSON.parse(new TextDecoder().decode(given)))).toBe(same);
+    }
+    const given = await read(latin, "; charset=iso-8859-1");
+    expect(
+      JSON.parse(new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(given)),
+    ).toMatchObject({
+      user: "\u00e9",
+    });
   });
 
   it("are made well where a character was cut in half, and nowhere else", async () => {
