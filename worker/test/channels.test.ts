@@ -635,6 +635,31 @@ describe("a turn", () => {
   );
 
   it(
+    "is not given up by a clock that is set on, or a machine that slept: not by Hermes' start, nor by its platform",
+    inWorld(async (world) => {
+      const channels = world.life();
+      world.broken = new Error("the network is not up yet");
+      await channels.receive("telegram", world.update("hello"));
+      await settle();
+      world.time.jump(11 * 3600_000);
+      await world.time.pass(10_000);
+      world.broken = null;
+      world.refusals.push(...Array<object>(60).fill({ error_code: 502, description: "Bad Gateway" }));
+      await world.time.pass(120_000);
+      await settle();
+      expect(world.hermes.results).toHaveLength(1);
+      world.time.jump(25 * 3600_000);
+      await world.time.pass(60_000);
+      expect([world.sent, channels.failed()]).toEqual([[], []]);
+      world.refusals.length = 0;
+      await world.time.pass(120_000);
+      await settle();
+      expect(world.sent.map(({ text }) => text)).toEqual(["heard hello"]);
+      expect(channels.views()["telegram"]).toMatchObject({ waiting: 0, twice: 0 });
+    }),
+  );
+
+  it(
     "whose object dies between the platform's taking the answer and our note of it is answered twice, and marked",
     inWorld(async (world) => {
       world.hermes.answers = null;
@@ -816,8 +841,7 @@ describe("what a channel keeps", () => {
           world.update("hello", { from: { id }, chat: { id, type: "private" } }),
         );
       await settle();
-      world.time.jump(16 * 60_000);
-      await world.time.pass(2000);
+      await world.time.pass(16 * 60_000);
       await settle();
       const kept = channels.failed();
       expect(kept).toHaveLength(100);

@@ -80,6 +80,31 @@ export class Deadline {
   }
 }
 
+/** Patience that begins anew with {@link renew}; a {@link Deadline} otherwise. */
+export class Patience {
+  #deadline: Deadline;
+
+  constructor(
+    readonly time: Time,
+    readonly ms: number,
+  ) {
+    this.#deadline = new Deadline(time, ms);
+  }
+
+  get isOver(): boolean {
+    return this.#deadline.isOver;
+  }
+
+  renew(): void {
+    this.stop();
+    this.#deadline = new Deadline(this.time, this.ms);
+  }
+
+  stop(): void {
+    this.#deadline.stop();
+  }
+}
+
 /** The machine's own time. */
 export const realTime: Time = {
   now: () => Date.now(),

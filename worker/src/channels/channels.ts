@@ -8,7 +8,7 @@ import { digestOf, hex } from "../base/digests.ts";
 import { ApiError } from "../base/errors.ts";
 import { type Lasting, over } from "../base/lasting.ts";
 import type { Log } from "../base/log.ts";
-import { Deadline, type Time } from "../base/time.ts";
+import { Deadline, Patience, type Time } from "../base/time.ts";
 import { longest, type PlatformName } from "../config/channels.ts";
 import type { BootKeys } from "../config/hermes-config.ts";
 import type { Settings } from "../config/settings.ts";
@@ -52,6 +52,8 @@ const STOP = /^\/stop\b/i;
 
 /** How long what is to be sent is kept for a platform that does not take it, in milliseconds. */
 const SENT_WITHIN = 24 * 3600_000;
+/** And how often it is tried at least: a machine that slept for a day wakes before its network. */
+const LEAST_REFUSED = 10;
 
 /** What Hermes is told that a message is called which waits here for its platform. */
 const KEPT = "kept";
@@ -387,15 +389,21 @@ export class Channels {
   }
 
   async #answerAll(lane: string): Promise<void> {
+    const patience = new Patience(this.#parts.time, START_PATIENCE);
+    await this.#answerEach(lane, patience).finally(() => patience.stop());
+  }
+
+  /** @param patience with a Hermes that takes nothing. */
+  async #answerEach(lane: string, patience: Patience): Promise<void> {
     const { time, log } = this.#parts;
     let pause = SHORTEST_PAUSE;
-    /** Since when Hermes takes nothing, and since when the platform does not take what is next. */
-    const since = { hermes: time.now(), platform: time.now(), of: "" };
+    /** What the platform does not take, since when, and how often it did not. */
+    let refused = { what: "", since: 0, times: 0 };
     for (let entry = this.#inbox.next(lane); entry !== null; entry = this.#inbox.next(lane)) {
       const began = time.now();
       try {
         await this.#answerOne(entry);
-        since.hermes = time.now();
+        patience.renew();
         pause = SHORTEST_PAUSE;
       } catch (error) {
         const why = error instanceof Error ? error.message : String(error);
@@ -404,15 +412,15 @@ export class Channels {
         if (now?.n !== entry.n) continue;
         const { handed, received, is } = now;
         log.warn("message_not_answered", { channel: entry.channel, handed, why });
-        if (handed !== entry.handed) since.hermes = time.now();
-        if (since.of !== `${is} ${entry.n}`)
-          Object.assign(since, { platform: began, of: `${is} ${entry.n}` });
-        const isLate = time.now() - Math.max(since.hermes, received) > START_PATIENCE;
+        if (handed !== entry.handed) patience.renew();
+        const what = `${is} ${entry.n}`;
+        if (refused.what !== what) refused = { what, since: began, times: 0 };
+        refused.times++;
+        // A clock may have been set, and a machine that slept for hours saw nobody fail meanwhile.
+        const isLate = patience.isOver && Math.abs(time.now() - received) > START_PATIENCE;
+        const isNeverTaken = refused.times >= LEAST_REFUSED && time.now() - refused.since > SENT_WITHIN;
         const isRefused = error instanceof SendRefused && error.isFinal;
-        const isHopeless =
-          is === "message"
-            ? isLate || isRefused || handed >= MOST_HANDED
-            : time.now() - since.platform > SENT_WITHIN;
+        const isHopeless = is === "message" ? isLate || isRefused || handed >= MOST_HANDED : isNeverTaken;
         const asked = error instanceof SendRefused ? error.retryAfter : 0;
         if (!isHopeless) await time.sleep(Math.max(pause, asked));
         else if (is === "failure") this.#inbox.told(entry);

@@ -17,7 +17,7 @@ const {
 /** Beyond the first thousand, those that found something once. */
 const FOUND = [1317, 3332, 5298, 6255];
 /** Those that found something with people in them, beyond the first. */
-const FOUND_WITH_PEOPLE = [105, 131, 147, 155, 183, 621, 655, 666, 870];
+const FOUND_WITH_PEOPLE = [105, 131, 145, 147, 155, 183, 621, 655, 666, 870];
 
 function seeds(half: 0 | 1): number[] {
   if (SIMULATOR_SEED !== undefined) return half === 0 ? [Number(SIMULATOR_SEED)] : [];
