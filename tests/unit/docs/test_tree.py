@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -23,6 +24,13 @@ def test_no_link_contains_itself() -> None:
         target = (ROOT / link).resolve(strict=True)
         assert target.is_relative_to(ROOT), f"{link} leads out of the checkout"
         assert not (ROOT / os.path.dirname(link)).is_relative_to(target), f"{link} contains itself"
+
+
+def test_no_two_files_of_tests_have_one_name() -> None:
+    """pytest takes the second for the first, and only where both are collected."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert len(names) > 50
+    assert [name for name, times in names.items() if times > 1] == []
 
 
 def test_the_walk_leads_to_what_it_says() -> None:
