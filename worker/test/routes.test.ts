@@ -3,7 +3,7 @@ import { beforeAll, describe, expect, it } from "vitest";
 import origins from "../../tests/standins/origins.json";
 import { type Env, settingsOf } from "../src/config/settings.ts";
 import { authorize } from "../src/gate/auth.ts";
-import { soon } from "../src/gate/request-body.ts";
+import { BODY_LIMIT, gathered, soon } from "../src/gate/request-body.ts";
 import { anew, ask, askBare, askWith, chat, env, machine, refusal, TOKEN, woken } from "./helpers.ts";
 import { ManualTime } from "./stand-ins/sandbox.ts";
 
@@ -337,6 +337,19 @@ describe("bodies", () => {
     const chunked = await ask("/v1/responses", { method: "POST", body: streamed ?? null });
     expect(await refusal(chunked)).toMatchObject({ status: 413, code: "body_too_large" });
     expect(await woken()).toBe(false);
+  });
+
+  it.each([
+    ["a stranger's is left at its limit", 1, 2],
+    ["an owner's is read to 64 MB, so that its client sees the answer", BODY_LIMIT / 2 ** 20, 65],
+  ])("that are too large: %s", async (_, limit, read) => {
+    let sent = 0;
+    const endless = new ReadableStream<Uint8Array>(
+      { pull: (stream) => stream.enqueue(new Uint8Array(sent++ < 100 ? 2 ** 20 : 0)) },
+      { highWaterMark: 0 },
+    );
+    const error = await gathered(endless, limit * 2 ** 20).catch((caught: unknown) => caught);
+    expect([error, sent]).toEqual([expect.objectContaining({ code: "body_too_large" }), read]);
   });
 
   it("waits for a stranger's form, but not for long", async () => {
