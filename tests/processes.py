@@ -23,7 +23,7 @@ def alive(pid: int) -> bool:
     return state not in "ZX"
 
 
-def wait_for_ends(processes: Iterable[psutil.Process], seconds: float = 20) -> None:
+def wait_for_ends(processes: Iterable[psutil.Process], seconds: float = 60) -> None:
     """Wait until processes have ended, whoever has to look after them; fail after so many seconds."""
     left = list(processes)
     until = time.monotonic() + seconds

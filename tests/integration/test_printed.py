@@ -154,7 +154,7 @@ def test_a_backup_is_put_back_as_printed(shell: Shell, place: str) -> None:
 def test_what_was_stopped_starts_as_printed(shell: Shell, printed: Deployment, place: str) -> None:
     supervisor = printed.supervisor()
     supervisor.terminate()
-    wait_for_ends([supervisor], 60)
+    wait_for_ends([supervisor])
     stopped = shell.ok(f"ansible-playbook hermes.workers.status {place}")
     assert KEY not in stopped
     refused = shell.run(f"ansible-playbook hermes.workers.verify {place}")
