@@ -115,10 +115,17 @@ class Contained:
 
     def deploy(self) -> Play:
         """Deploy it, with the image that an earlier deployment of this run built, if one did."""
-        for kept in kept_images(self.engine):
-            self.engine("tag", kept, f"hermes-workers:{kept.rpartition(':')[2]}")
+        before = self._images()
+        offered = {
+            f"hermes-workers:{kept.rpartition(':')[2]}": kept for kept in kept_images(self.engine)
+        }
+        for name, kept in offered.items():
+            self.engine("tag", kept, name)
         play = self.deployment.deploy()
         image = self.image()
+        # Those of other sources, which nobody would take away.
+        for name in offered.keys() - {image, *before}:
+            self.engine("rmi", name)
         self.engine("tag", image, f"{KEPT}:{image.partition(':')[2]}")
         return play
 
