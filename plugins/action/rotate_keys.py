@@ -20,6 +20,7 @@ from ..plugin_utils.platform import Delivery, delivery_of, service_of
 from ..plugin_utils.proof import channels
 from ..plugin_utils.proof.chats import Chats
 from ..plugin_utils.proof.health import health
+from ..plugin_utils.proof.in_force import outstanding, refresh, wait_until_known
 from ..plugin_utils.proof.secrets import PREVIOUS, differing_secrets, variables_of
 from ..plugin_utils.proof.starting import shown
 from ..plugin_utils.state import token_store
@@ -118,14 +119,24 @@ class ActionModule(DeploymentAction):
 
     def _restart_hermes(self) -> None:
         """Have Hermes itself take the new secrets, where it has to; the new token is first used to prove it."""
-        standing = self.rotation.look([self.rotation.client.token])
-        if (
-            standing.client
-            and standing.awake
-            and ("gateway_token" in self.rotation.keys or standing.outdated)
-        ):
+        anew = "gateway_token" in self.rotation.keys
+        client = self.rotation.client
+        if anew and wait_until_known(client, self.settings.name)["instance"]["state"] != "asleep":
             self.progress("restarting Hermes with the new keys; requests under way come first")
-            self._ask(standing.client, "/api/instance/restart-gateway", "Hermes' restart")
+            self._ask(client, "/api/instance/restart-gateway", "Hermes' restart")
+        if self.delivered:
+            self._bring_in_force(client)
+
+    def _bring_in_force(self, client: WorkerClient) -> None:
+        """Have a running Hermes take the secrets that its Worker has now. Raises a Card.
+
+        An object that was just started has yet to find its Hermes; until then it does not tell what that one runs with.
+        """
+        restart = outstanding(wait_until_known(client, self.settings.name))
+        if restart:
+            self.progress(f"restarting {restart.words}; requests under way come first")
+            with shown(self.delivery.connect(client.token), self.progress):
+                refresh(client, self.settings.name, restart)
 
     def _register(self, client: WorkerClient) -> None:
         """Have platforms prove themselves with what is made of a bot's new token."""
@@ -174,8 +185,7 @@ class ActionModule(DeploymentAction):
         before = (self.deployment.rotation() or {}).get("before", "")
         try:
             self.delivery.undo(before, self.rotation.values_of(self.delivered), old)
-            if self.rotation.look([old.token]).outdated:
-                self._ask(old, "/api/instance/restart-gateway", "Hermes' restart")
+            self._bring_in_force(old)
             # A platform that refuses the old token as well is told of by the next deploy.
             with contextlib.suppress(Card):
                 self._register(old)

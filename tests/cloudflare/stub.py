@@ -23,6 +23,8 @@ from tests.cloudflare.accounts import Version, Worker
 from tests.cloudflare.edge import BODY_BYTES, IDLE_SECONDS, Edge, too_large
 
 HOLD_SECONDS = 30.0
+LOOKS = 2
+"""How often an object that was just started is asked before it has found the Hermes that runs, and tells of it."""
 WRONG_KEY = "sk-wrong"
 """How a provider's key begins that the provider refuses."""
 
@@ -45,6 +47,8 @@ class Stub:
     used: float = -IDLE_SECONDS
     running: dict[str, str] = field(default_factory=dict)
     """What its Hermes was started with, by variable; a new version of the Worker changes nothing of it."""
+    looks: int = 0
+    """How often it was asked since it was started."""
 
     def __post_init__(self) -> None:
         self.go.set()
@@ -81,7 +85,7 @@ class StubEdge(Edge):
     def changed(self, worker: Worker) -> None:
         """Restart a Worker's object: streams are cut, what was held back goes on."""
         stub = self._stubs.setdefault(worker.tag, Stub(self.thinks))
-        stub.version, stub.update_at = worker.current, None
+        stub.version, stub.update_at, stub.looks = worker.current, None, 0
         stub.cut.set()
         stub.cut = asyncio.Event()
         stub.go.set()
@@ -157,6 +161,8 @@ class StubEdge(Edge):
         self, _request: web.Request, worker: Worker, stub: Stub, which: str
     ) -> web.Response:
         variables = worker.serving.variables()
+        stub.looks += 1
+        found = stub.looks > LOOKS
         told = {
             "status": "ok",
             "token": {"which": which, "previousUntil": None, "proven": which == "current"},
@@ -167,7 +173,9 @@ class StubEdge(Edge):
                 "bootId": "stub",
                 "version": stub.started.variables()["WORKER_VERSION"],
                 "inStep": stub.started.bindings == worker.serving.bindings,
-                "configuration": configuration(stub.running, inputs(stub.started)),
+                "configuration": configuration(stub.running, inputs(stub.started))
+                if found
+                else None,
             },
             "hermes": {"version": variables["HERMES_VERSION"], "gateway": "running"},
             "models": {"default": variables["HERMES_DEFAULT_MODEL"], "further": []},

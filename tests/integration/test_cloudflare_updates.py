@@ -94,5 +94,6 @@ def test_a_key_in_the_environment_is_rotated_and_taken_back_in_the_process(cloud
     )
     cloud.plane.faults.clear()
     assert "Taken back: anthropic_api_key." in play.output, play.output
-    assert hermes_with(KEY + "-2")
     assert not hermes_with(KEY + "-3")
+    assert cloud.chat("environment", "With the key of before.")[0] == 200
+    assert hermes_with(KEY + "-2")

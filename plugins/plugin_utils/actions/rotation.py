@@ -14,9 +14,10 @@ from ...module_utils.cards import Card, Problem
 from ...module_utils.settings.catalogue import KEY_NAMES
 from ...module_utils.settings.settings import Settings
 from ...module_utils.settings.values import duration
-from ...module_utils.worker_client import Unreachable, WorkerClient
+from ...module_utils.worker_client import WorkerClient
 from ..plan import Change
 from ..proof.health import health
+from ..proof.in_force import outstanding
 from ..proof.secrets import PREVIOUS, differing_secrets, variables_of
 from ..state.folder import StateFolder, new_token
 
@@ -55,7 +56,6 @@ class Standing:
     client: WorkerClient | None = None
     """A client whose token the Worker takes; None when it does not answer, or takes none of ours."""
     health: dict[str, Any] = field(default_factory=dict)
-    status: dict[str, Any] = field(default_factory=dict)
 
     @property
     def which(self) -> str:
@@ -69,8 +69,8 @@ class Standing:
 
     @property
     def outdated(self) -> bool:
-        """Whether a Hermes runs that was started with other secrets than the Worker has now."""
-        return self.awake and self.status.get("configurationIsCurrent") is False
+        """Whether a Hermes is known to run with other secrets than the Worker has now."""
+        return bool(outstanding(self.health))
 
 
 class Rotation:
@@ -123,7 +123,7 @@ class Rotation:
             client = self.connect(token)
             answer = health(client, timeout=LOOK_SECONDS)
             if answer is not None and answer.status == 200:
-                return Standing(client, answer.json(), status_of(client))
+                return Standing(client, answer.json())
         return Standing()
 
     def problems(self) -> list[Problem]:
@@ -250,12 +250,3 @@ class Rotation:
             ["keys", ", ".join(key for key in KEYS if key in self.keys), "asked for"],
             ["Hermes", f"is {instance}", "found"],
         ]
-
-
-def status_of(client: WorkerClient) -> dict[str, Any]:
-    """Return the answer of /api/instance/status, or an empty one."""
-    try:
-        content = client.request("GET", "/api/instance/status", timeout=20).json()
-    except Unreachable:
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -31,8 +31,12 @@ class Killed(BaseException):
     """The controller died."""
 
 
+LOOKS = 2
+"""How often an object that was just started is asked before it has found the Hermes that runs."""
+
+
 class Worker:
-    """A Worker in memory: what it holds, and whom it lets in."""
+    """A Worker in memory: what it holds, whom it lets in, and the key that its Hermes was started with."""
 
     def __init__(self) -> None:
         self.secrets = {"API_TOKEN": OLD, "OPENAI_API_KEY": "old-key"}
@@ -40,6 +44,20 @@ class Worker:
         self.good_keys = {"old-key", "new-key"}
         self.dead: set[str] = set()
         self.overlap_is_over = False
+        self.in_hermes = "old-key"
+        self.looks = LOOKS
+
+    def change(self, held: dict[str, str]) -> None:
+        """Hold other secrets, and have a new object with them."""
+        self.secrets, self.looks = held, 0
+
+    def instance(self) -> dict[str, Any]:
+        """Tell of the object."""
+        self.looks += 1
+        differs = ["openai_api_key"] if self.in_hermes != self.secrets["OPENAI_API_KEY"] else []
+        told = {"differs": differs, "restart": "hermes" if differs else "nothing"}
+        known = self.looks > LOOKS
+        return {"state": "awake", "inStep": True, "configuration": told if known else None}
 
     def lets_in(self, token: str | None) -> str | None:
         if token is None or token in self.dead:
@@ -68,14 +86,19 @@ class Client:
                 for name, value in self.worker.secrets.items()
             }
             return answer(200, {"proofs": made})
-        instance = {"state": "awake"}
+        if path == "/api/instance/refresh":
+            self.worker.in_hermes = self.worker.secrets["OPENAI_API_KEY"]
+        instance = self.worker.instance()
         return answer(200, {"token": {"which": which}, "instance": instance, "worker": {}})
 
     def stream(self, _path: str, _body: Any, _timeout: float) -> Iterator[tuple[float, Any]]:
         if self.worker.lets_in(self.token) is None:
             yield 0.0, answer(401, {})
             return
-        good = self.worker.secrets["OPENAI_API_KEY"] in self.worker.good_keys
+        # The turn finds the Hermes that runs, and has it take today's key first.
+        self.worker.looks = LOOKS
+        self.worker.in_hermes = self.worker.secrets["OPENAI_API_KEY"]
+        good = self.worker.in_hermes in self.worker.good_keys
         yield 0.0, Answer(200, {"content-type": "text/event-stream"}, b"")
         for text in ("one", "two"):
             yield 0.1, json.dumps({"choices": [{"delta": {"content": text}}]})
@@ -103,11 +126,12 @@ class Delivery:
 
     def deliver(self, values: dict[str, str], _client: Client) -> None:
         self.worker.undone = self.worker.undone or dict(self.worker.secrets)
-        self.worker.secrets |= values
+        self.worker.change(self.worker.secrets | values)
 
     def undo(self, _before: str, _values: dict[str, str], _client: Client) -> None:
         assert self.worker.undone is not None
-        self.worker.secrets, self.worker.undone = self.worker.undone, None
+        self.worker.change(self.worker.undone)
+        self.worker.undone = None
 
     def settle(self) -> None:
         self.worker.undone = None
@@ -219,7 +243,7 @@ def test_killed_at_any_step_the_owner_gets_in_and_the_next_run_finishes(
     deployment = StateFolder(settings.state_dir, settings.name)
     assert deployment.rotation() is None
     assert worker.lets_in(deployment.token()) == "current"
-    assert worker.secrets["OPENAI_API_KEY"] == "new-key"
+    assert worker.secrets["OPENAI_API_KEY"] == worker.in_hermes == "new-key"
     assert worker.undone is None
     if given:
         assert stored.read_text() == deployment.token()
@@ -237,6 +261,7 @@ def test_a_key_that_fails_is_taken_back_by_the_next_run_too(
         Run(worker, settings, given, "api_token", "provider_keys").deploy()
     assert "Taken back: hermes_api_token, openai_api_key." in failed.value.render()
     assert worker.secrets == {"API_TOKEN": OLD, "OPENAI_API_KEY": "old-key"}
+    assert worker.in_hermes == "old-key", "Hermes goes on with the key that was taken back"
     assert on_disk(settings) == {OLD}
 
 
