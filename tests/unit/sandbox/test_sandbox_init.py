@@ -152,8 +152,7 @@ def test_restart_gateway_waits_for_work_and_brings_new_settings(box: Box) -> Non
 
 
 def test_a_hermes_that_will_not_stop_is_killed(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = box.image / "sandbox" / "paths.py"
-    source.write_text(source.read_text().replace("SHUTDOWN_MARGIN = 10.0", "SHUTDOWN_MARGIN = 0.5"))
+    box.change("paths.py", "SHUTDOWN_MARGIN = 10.0", "SHUTDOWN_MARGIN = 0.5")
     box.run_hermes()
     before = hermes(box)
     (box.home / "slow-stop").write_text("60")

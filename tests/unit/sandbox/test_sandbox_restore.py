@@ -237,9 +237,8 @@ def test_sparse_files_are_refused(old: Box) -> None:
 
 
 def test_more_than_a_state_may_have_is_refused_before_it_is_unpacked(old: Box) -> None:
-    source = old.image / "sandbox" / "state" / "members.py"
-    text = source.read_text().replace("MEMBERS = 100_000", "MEMBERS = 20")
-    source.write_text(text.replace("UNPACKED = 1 << 30", "UNPACKED = 1 << 20"))
+    old.change("state/members.py", "MEMBERS = 100_000", "MEMBERS = 20")
+    old.change("state/members.py", "UNPACKED = 1 << 30", "UNPACKED = 1 << 20")
     for many in (
         [member(f"file {number}", b"x") for number in range(20)],
         [member("zeros", bytes(1 << 20))],
@@ -292,13 +291,12 @@ def test_a_check_is_made_beside_a_running_hermes(box: Box, archive: bytes) -> No
 
 def test_a_machine_that_cannot_is_no_verdict_on_the_archive(old: Box, archive: bytes) -> None:
     """No memory, an I/O error and a place that cannot be written say nothing of the bytes."""
-    source = old.image / "sandbox" / "state" / "archive.py"
-    text = source.read_text()
     for line in ("    content = tar.extractfile(info)", "    root = os.path.realpath(folder)"):
         for trouble in ("MemoryError", "OSError(errno.EIO, 'Input/output error')"):
-            source.write_text(text.replace(line, f"    raise {trouble}\n{line}", 1))
+            raised = f"    raise {trouble}\n{line}"
+            old.change("state/archive.py", line, raised)
             refused(old, archive, code=74)
-    source.write_text(text)
+            old.change("state/archive.py", raised, line)
     old.home.parent.chmod(0o500)
     try:
         assert old.obeys("restore", stdin=archive, code=74).stderr

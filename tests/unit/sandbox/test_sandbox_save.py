@@ -246,8 +246,7 @@ FSIZE = resource.RLIMIT_FSIZE
 
 
 def test_what_does_not_pack_is_named_when_the_archive_passes_its_bound(full: Box) -> None:
-    source = full.image / "sandbox" / "state" / "archive.py"
-    source.write_text(source.read_text().replace("PACKED = 256 << 20", "PACKED = 5 << 20"))
+    full.change("state/archive.py", "PACKED = 256 << 20", "PACKED = 5 << 20")
     full.save()
     (full.home / "noise").write_bytes(os.urandom(6 << 20))
     done = full.command("save", preexec_fn=lambda: resource.setrlimit(FSIZE, (8 << 20, 8 << 20)))
@@ -256,12 +255,10 @@ def test_what_does_not_pack_is_named_when_the_archive_passes_its_bound(full: Box
 
 
 def test_a_file_that_grows_without_end_while_it_is_read_ends_the_save(full: Box) -> None:
-    source = full.image / "sandbox" / "state" / "members.py"
-    source.write_text(source.read_text().replace("UNPACKED = 1 << 30", "UNPACKED = 4 << 20"))
+    full.change("state/members.py", "UNPACKED = 1 << 30", "UNPACKED = 4 << 20")
     full.save()
-    grown = full.image / "sandbox" / "state" / "archive.py"  # what `stat` says is no longer so
-    text = grown.read_text()
-    grown.write_text(text.replace("file.read(CHUNK)", "file.read(CHUNK) or bytes(CHUNK)"))
+    # What `stat` says is no longer so.
+    full.change("state/archive.py", "file.read(CHUNK)", "file.read(CHUNK) or bytes(CHUNK)")
     assert full.command("save").returncode == 72
 
 
@@ -384,26 +381,33 @@ def test_the_list_of_what_is_left_out_has_bounds(full: Box) -> None:
     assert len(described["leftOut"]) == 20 and "more" not in described["leftOut"][-1]
 
 
-def test_what_vanishes_while_it_is_read_is_no_failure(full: Box) -> None:
+def test_what_vanishes_while_it_is_read_is_no_failure(
+    full: Box, new_box: Callable[[], Box]
+) -> None:
     """After it was found and before it is read: gone, a folder now, its folder a file now."""
-    source = full.image / "sandbox" / "state" / "save.py"
-    line = "    _require_bounds(members)\n"
+    (full.home / "gone").write_text("x")
+    line = "        self._require_bounds()\n"
     swap = (
-        "    import pathlib, shutil\n"
-        "    home = pathlib.Path(paths.home)\n"
-        "    (home / 'latest').unlink()\n"
-        "    (home / 'a-file-nobody-knows.bin').unlink()\n"
-        "    (home / 'a-file-nobody-knows.bin').mkdir()\n"
-        "    shutil.rmtree(home / 'memories')\n"
-        "    (home / 'memories').touch()\n"
+        "        import pathlib\n"
+        "        home = pathlib.Path(paths.home)\n"
+        "        (home / 'gone').unlink()\n"
+        "        (home / 'a-file-nobody-knows.bin').unlink()\n"
+        "        (home / 'a-file-nobody-knows.bin').mkdir()\n"
+        "        shutil.rmtree(home / 'memories')\n"
+        "        (home / 'memories').touch()\n"
     )
-    source.write_text(source.read_text().replace(line, line + swap, 1))
-    assert "leftOut" in header(full.save())
+    full.change("state/save.py", line, line + swap)
+    archive = full.save()
+    other = new_box().pretend(restored=False)
+    other.ok("restore", stdin=archive)
+    for name in ("gone", "a-file-nobody-knows.bin", "memories/MEMORY.md"):
+        assert not (other.home / name).exists()
+    assert (other.home / "skills" / "greet" / "run.sh").exists()
+    assert not any("gone" in line or "MEMORY" in line for line in header(archive)["leftOut"])
 
 
 def test_a_save_does_not_wait_for_another_for_ever(full: Box) -> None:
-    source = full.image / "sandbox" / "paths.py"
-    source.write_text(source.read_text().replace("LOCK_PATIENCE = 120.0", "LOCK_PATIENCE = 0.3"))
+    full.change("paths.py", "LOCK_PATIENCE = 120.0", "LOCK_PATIENCE = 0.3")
     with open(full.run / "save.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = full.command("save", timeout=15)
