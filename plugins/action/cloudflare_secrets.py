@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from ..module_utils.cards import Card
 from ..module_utils.worker_client import RemoteClient, WorkerClient
 from ..plugin_utils.actions.cloudflare_action import CloudflareAction
-from ..plugin_utils.cloudflare.deployed import client_for, drain, wait_until_in_force
+from ..plugin_utils.cloudflare.deployed import client_for, held_back, wait_until_in_force
 from ..plugin_utils.cloudflare.plan import secret_changes
 from ..plugin_utils.cloudflare.upload import write_secrets
 from ..plugin_utils.proof.secrets import differing_secrets, variables_of
@@ -53,13 +53,13 @@ class ActionModule(CloudflareAction):
         self.deployment.note_proof(None)
         wanted = self.wanted_secrets
         self.progress(f"changing {', '.join(variables_of(names))}; requests under way come first")
-        drain(client, self.settings.drain_timeout)
         values = {name: wanted.get(name) for name in names}
-        write_secrets(self.api, self.settings, values)
-        self.done = ["secrets"]
-        if "API_TOKEN" in wanted:
-            self.deployment.keep_token(wanted["API_TOKEN"])
-        self._wait(RemoteClient(self.settings.host, wanted.get("API_TOKEN")))
+        with held_back(client, self.settings.drain_timeout):
+            write_secrets(self.api, self.settings, values)
+            self.done = ["secrets"]
+            if "API_TOKEN" in wanted:
+                self.deployment.keep_token(wanted["API_TOKEN"])
+            self._wait(RemoteClient(self.settings.host, wanted.get("API_TOKEN")))
 
     def _wait(self, client: RemoteClient) -> None:
         """Wait until the Worker proves that it holds them, and its object with it."""

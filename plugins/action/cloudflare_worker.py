@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 from ..module_utils.cards import Card
@@ -17,7 +19,7 @@ from ..plugin_utils.actions.cloudflare_action import CloudflareAction
 from ..plugin_utils.build import installer
 from ..plugin_utils.build.pruning import note_use
 from ..plugin_utils.build.variables import Rendered
-from ..plugin_utils.cloudflare.deployed import client_for, drain, read, wait_until_served
+from ..plugin_utils.cloudflare.deployed import client_for, held_back, read, wait_until_served
 from ..plugin_utils.cloudflare.upload import Upload, prepare, write_secrets
 from ..plugin_utils.cloudflare.wrangler import CALLS, Wrangler
 from ..plugin_utils.cloudflare.wrangler_config import BUILD_FILE, render, worker_variables
@@ -80,12 +82,13 @@ class ActionModule(CloudflareAction):
             self.deployment.keep_token(token)
         # Before anything is held back: it may take minutes.
         prepare(self.api, self.settings, self.options["image"], self.progress)
+        upload = self._uploader()
         if self.deployed.exists:
             withdraw(client, self.settings.bots)
             self.progress("waiting for requests under way, then deploying")
-            drain(client, self.settings.drain_timeout)
-        done = installer.timed(self.progress, f"deploying the Worker {self.settings.name}")
-        version_id = self._upload(wanted)
+        with held_back(client if self.deployed.exists else None, self.settings.drain_timeout):
+            done = installer.timed(self.progress, f"deploying the Worker {self.settings.name}")
+            version_id = self._upload(upload, wanted)
         self.done = ["worker"]
         done()
         if token:
@@ -94,8 +97,11 @@ class ActionModule(CloudflareAction):
             # A Worker that is open to everybody can prove nothing about it.
             self.deployment.drop_token()
         self.deployment.keep_note("host", self.settings.host)
-        self._tidy(version_id, wanted)
-        self._serve(RemoteClient(self.settings.host, token), rendered.version)
+        self._tag()
+        self._note(version_id)
+        client = RemoteClient(self.settings.host, token)
+        self._serve(client, rendered.version)
+        self._take_away(wanted, client, rendered.version)
         return version_id
 
     def _build(self, rendered: Rendered) -> None:
@@ -110,9 +116,9 @@ class ActionModule(CloudflareAction):
         except OSError as error:
             raise disk_card(error, build) from error
 
-    def _upload(self, wanted: dict[str, str]) -> str:
+    def _upload(self, upload: Callable[[dict[str, str]], str], wanted: dict[str, str]) -> str:
         try:
-            return self._by_wrangler(wanted) if self._uses_wrangler() else self._by_calls(wanted)
+            return upload(wanted)
         except CloudflareError as error:
             raise error.card(f"worker of {self.settings.name}", self._halfway()) from error
         except Card as card:
@@ -124,10 +130,13 @@ class ActionModule(CloudflareAction):
             return self.settings.uploader == "wrangler"
         return len(self.task_vars.get("ansible_play_hosts_all", [])) <= MANY
 
-    def _by_wrangler(self, wanted: dict[str, str]) -> str:
+    def _uploader(self) -> Callable[[dict[str, str]], str]:
+        """Get ready what uploads the Worker, and return it."""
+        if not self._uses_wrangler():
+            return self._by_calls
         wrangler = Wrangler(self.runtime.install_wrangler(), self.settings, self.deployment)
         Budget(self.deployment.runtime, self.cloudflare_token).take(CALLS, tell=self.progress)
-        return wrangler.deploy(self.cloudflare_token, wanted)
+        return partial(wrangler.deploy, self.cloudflare_token)
 
     def _by_calls(self, wanted: dict[str, str]) -> str:
         image = self.options["image"]
@@ -148,17 +157,27 @@ class ActionModule(CloudflareAction):
             " address or hostname."
         )
 
-    def _tidy(self, version_id: str, wanted: dict[str, str]) -> None:
-        """Mark the Worker as ours, and take away what it should not hold: an upload keeps old secrets."""
+    def _tag(self) -> None:
+        """Mark the Worker as ours."""
         tags = self.deployed.tags
         ours = scripts.our_tags(self.settings.name)
         if not set(ours) <= set(tags):
             scripts.set_tags(
                 self.api, self.settings.name, [*ours, *(t for t in tags if t not in ours)]
             )
+
+    def _take_away(self, wanted: dict[str, str], client: RemoteClient, version: str) -> None:
+        """Take away the secrets that it should not hold: an upload keeps old ones."""
         extra = self.deployed.secrets - wanted.keys() - {PREVIOUS}
-        if extra:
+        if not extra:
+            return
+        # That is one more version, and what was let in by now is not to be cut by it.
+        with held_back(client, self.settings.drain_timeout):
             write_secrets(self.api, self.settings, dict.fromkeys(sorted(extra)))
+            self._serve(client, version)
+
+    def _note(self, version_id: str) -> None:
+        """Keep what the next plan compares the Worker with."""
         version = scripts.version(self.api, self.settings.name, version_id)
         etag = ((version.get("resources") or {}).get("script") or {}).get("etag")
         self.deployment.keep_note("etag", etag or "")

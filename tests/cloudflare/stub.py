@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -45,12 +46,28 @@ class Stub:
     update_at: float | None = None
     """When it takes the newest version, at the latest."""
     used: float = -IDLE_SECONDS
+    hold: tuple[str, asyncio.TimerHandle] | None = None
+    """What requests wait for, and when they no longer do."""
     running: dict[str, str] = field(default_factory=dict)
     """What its Hermes was started with, by variable; a new version of the Worker changes nothing of it."""
     looks: int = 0
     """How often it was asked since it was started."""
 
     def __post_init__(self) -> None:
+        self.go.set()
+
+    def hold_back(self, name: str) -> None:
+        """Have requests wait for a while from now."""
+        if self.hold:
+            self.hold[1].cancel()
+        self.go.clear()
+        self.hold = name, asyncio.get_running_loop().call_later(HOLD_SECONDS, self.let_go)
+
+    def let_go(self) -> None:
+        """Let what waits go on."""
+        if self.hold:
+            self.hold[1].cancel()
+        self.hold = None
         self.go.set()
 
     @property
@@ -88,7 +105,7 @@ class StubEdge(Edge):
         stub.version, stub.update_at, stub.looks = worker.current, None, 0
         stub.cut.set()
         stub.cut = asyncio.Event()
-        stub.go.set()
+        stub.let_go()
 
     def deleted(self, worker: Worker) -> None:
         """Forget a Worker's object."""
@@ -236,13 +253,18 @@ class StubEdge(Edge):
         return web.Response(status=200 if archive else 204, body=archive or None)
 
     async def _hold(
-        self, _request: web.Request, _worker: Worker, stub: Stub, _which: str
+        self, request: web.Request, _worker: Worker, stub: Stub, _which: str
     ) -> web.Response:
-        stub.go.clear()
-        async with stub.idle:
-            await stub.idle.wait_for(lambda: stub.in_flight == 0)
-        asyncio.get_running_loop().call_later(HOLD_SECONDS, stub.go.set)
-        return web.json_response({"held": True})
+        again = request.query.get("again")
+        if again and (stub.hold is None or stub.hold[0] != again):
+            return web.json_response({"held": False, "hold": again})
+        if not again:
+            stub.go.clear()
+            async with stub.idle:
+                await stub.idle.wait_for(lambda: stub.in_flight == 0)
+        name = again or secrets.token_hex(8)
+        stub.hold_back(name)
+        return web.json_response({"held": True, "hold": name})
 
     async def _done(self, *_: Any) -> web.Response:
         return web.json_response({"state": "awake"})

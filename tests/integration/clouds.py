@@ -158,30 +158,35 @@ def provider(cloud: Cloud) -> Iterator[Provider]:
 
 @contextlib.contextmanager
 def busy(cloud: Cloud, name: str, provider: Provider) -> Iterator[None]:
-    """A long stream, and a client that never pauses, during whatever is done; both have to be answered whole."""
+    """A long stream, and two clients that never pause, during whatever is done; all have to be answered whole."""
     over = threading.Event()
 
-    def keep_asking() -> list[int]:
-        statuses = []
+    def keep_asking(text: str, stream: bool) -> list[tuple[int, bool]]:
+        answers = []
         while not over.is_set():
-            statuses.append(cloud.chat(name, "short")[0])
-        return statuses
+            status, told = cloud.chat(name, text, stream=stream)
+            answers.append((status, not stream or told.rstrip().endswith("data: [DONE]")))
+        return answers
 
     with ThreadPoolExecutor() as pool:
         provider.pause = 0.1
         streamed = pool.submit(cloud.chat, name, "word " * 100, stream=True)
-        asking = pool.submit(keep_asking)
+        asking = [
+            pool.submit(keep_asking, "short", False),
+            pool.submit(keep_asking, "word " * 10, True),
+        ]
         try:
             yield
         finally:
             over.set()
             provider.pause = 0.0
         status, text = streamed.result()
-        statuses = asking.result()
+        answers = [one.result() for one in asking]
     assert status == 200
     assert text.rstrip().endswith("data: [DONE]"), "the stream came to its end"
     assert text.count("word") >= 100, "and nothing of it is missing"
-    assert statuses and set(statuses) == {200}, "every request was answered"
+    for of_one in answers:
+        assert of_one and {*of_one} == {(200, True)}, "every request was answered, to its end"
 
 
 def hermes_with(value: str) -> list[int]:

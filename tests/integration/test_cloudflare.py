@@ -124,6 +124,15 @@ def test_a_new_version_cuts_no_answer_and_loses_no_request(
     assert play.code == 0, play.output
     assert cloud.worker("busy").current.secrets()["ANTHROPIC_API_KEY"] == KEY + "-2"
 
+    # A secret that the inventory no longer has is taken away by a version of its own.
+    cloud.worker("busy").current.bindings.append(
+        {"type": "secret_text", "name": "STRANGER", "text": "x"}
+    )
+    variables |= {"anthropic_api_key": KEY + "-2", "hermes_sleep_after": "3h"}
+    with busy(cloud, "busy", provider):
+        cloud.deploy("busy", **variables)
+    assert "STRANGER" not in cloud.worker("busy").current.secrets()
+
 
 def test_settings_and_secrets_reach_a_hermes_that_is_awake(cloud: Cloud) -> None:
     """Set, changed and taken away; judged by what the process has, not by what the Worker was given."""

@@ -165,7 +165,7 @@ app.get("/api/instance/agent/archive", async (c) => {
   if (agent.archive === "") return c.body(null, 204);
   return c.body(await archiveOf(agent, deployedAgent), 200, { "content-type": "application/gzip" });
 });
-app.post("/api/instance/hold", (c) => hermes(c, (it) => it.hold(c.var.requestId)));
+app.post("/api/instance/hold", (c) => hermes(c, (it) => it.hold(c.var.requestId, c.req.query("again"))));
 app.post("/api/instance/stop", (c) => hermes(c, (it) => it.stop(c.var.requestId)));
 app.get("/api/instance/logs", (c) => {
   const lines = Math.min(Math.max(1, Math.trunc(Number(c.req.query("lines"))) || 200), 5000);

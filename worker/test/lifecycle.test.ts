@@ -875,6 +875,50 @@ describe("sleeping", () => {
     }));
 });
 
+describe("holding back", () => {
+  const served = (life: Lifecycle) => {
+    let isServed = false;
+    const turn = async () => ({ value: null, end: Promise.resolve() });
+    void life
+      .arrive(true, () => life.withSeat("turn", true, turn))
+      .then(() => {
+        isServed = true;
+      });
+    return () => isServed;
+  };
+
+  it("goes on for as long as a slow upload asks for it, and ends by itself when nobody does", () =>
+    world(async ({ life, time }) => {
+      await life.wake("test");
+      const hold = await life.hold();
+      const isServed = served(life);
+      for (let round = 0; round < 20; round++) {
+        await time.pass(29_000);
+        expect(isServed()).toBe(false);
+        expect(life.holdOn(hold)).toBe(true);
+      }
+      await time.pass(29_000);
+      expect(isServed()).toBe(false);
+      await time.pass(1000);
+      expect(isServed()).toBe(true);
+      expect(life.holdOn(hold), "it is over").toBe(false);
+      expect(time.timers).toBe(0);
+    }));
+
+  it("is not gone on with by an object that was started over, nor by another name", () =>
+    world(async ({ life, time, reborn }) => {
+      await life.wake("test");
+      const hold = await life.hold();
+      expect(life.holdOn("another")).toBe(false);
+      const next = reborn();
+      expect(next.holdOn(hold)).toBe(false);
+      await next.reattach();
+      const isServed = served(next);
+      await time.pass(0);
+      expect(isServed()).toBe(true);
+    }));
+});
+
 describe("a restart", () => {
   it("cuts no turn that outlasts the wait for it, unless it is forced", () =>
     world(async ({ sandbox, life, time, sit }) => {
@@ -1271,6 +1315,32 @@ describe("a stream that has to wait", () => {
       sandbox.healthy = true;
       await time.pass(500);
       expect(await text).toMatch(/^(?:: [^\n]+\n\n){3}data: hello\n\n$/);
+    }));
+
+  it("says nothing that a new version would cut while it is held back for one, and not for ever", () =>
+    world(async ({ turns, life, sandbox, time, sit }) => {
+      sandbox.answer = stream;
+      await life.wake("test");
+      const { leave } = await sit();
+      const holding = life.hold();
+      let answered = false;
+      const serving = served(turns.serve(request(), staying())).finally(() => {
+        answered = true;
+      });
+      // Both while those before it come to their end, and while the upload goes on.
+      await time.pass(1500);
+      await leave();
+      const hold = await holding;
+      for (let round = 0; round < 2; round++) {
+        await time.pass(25_000);
+        expect(answered, "it has not begun").toBe(false);
+        expect(life.holdOn(hold)).toBe(true);
+      }
+      await time.pass(25_000);
+      expect(answered).toBe(true);
+      const answer = await serving;
+      expect(answer.status).toBe(200);
+      await answer.body?.cancel();
     }));
 
   it("tells its session before Hermes does, and what else Hermes tells later as comments", () =>

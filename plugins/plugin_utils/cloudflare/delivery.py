@@ -13,7 +13,7 @@ from ...module_utils.cloudflare.client import Cloudflare
 from ...module_utils.settings.settings import Settings
 from ...module_utils.worker_client import RemoteClient, WorkerClient
 from ..proof.secrets import differing_secrets
-from .deployed import drain, wait_until_in_force
+from .deployed import held_back, wait_until_in_force
 from .upload import write_secrets
 
 SECONDS = 120.0
@@ -38,9 +38,9 @@ class CloudflareDelivery:
 
     def deliver(self, values: dict[str, str], client: WorkerClient) -> None:
         """Give the Worker these secrets in one call; client: whose token it takes before and after."""
-        drain(client, self.settings.drain_timeout)
-        write_secrets(self.api, self.settings, values)
-        self._wait(values, client, held=True)
+        with held_back(client, self.settings.drain_timeout):
+            write_secrets(self.api, self.settings, values)
+            self._wait(values, client, held=True)
 
     def undo(self, before: str, values: dict[str, str], client: WorkerClient) -> None:
         """Serve the version of before deliver(values) again. Raises a Card when somebody deployed since."""
@@ -57,10 +57,10 @@ class CloudflareDelivery:
                 "rotation",
             )
         if since:
-            drain(client, self.settings.drain_timeout)
             message = "A rotation of keys was taken back"
-            scripts.serve(self.api, self.settings.name, before, message, force=True)
-            self._wait(values, client, held=False)
+            with held_back(client, self.settings.drain_timeout):
+                scripts.serve(self.api, self.settings.name, before, message, force=True)
+                self._wait(values, client, held=False)
 
     def _changes_secrets_only(self, deployment: dict[str, Any]) -> bool:
         """Tell whether a deployment is of what a change of secrets made, by one call or by an upload."""

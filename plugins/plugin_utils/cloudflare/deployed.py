@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,8 @@ SERVED_SECONDS = 360.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 URGED_SECONDS = 1.0
 """An object that is not of its Worker for so long has its update deferred."""
+RENEWED_SECONDS = 10.0
+"""How often a Worker is asked to go on holding requests back, which it does for 30 s at a time."""
 
 
 @dataclass
@@ -104,15 +107,43 @@ def client_for(host: str, deployment: StateFolder, wanted: dict[str, str]) -> Wo
     return observe(host, deployment, wanted).client
 
 
-def drain(client: WorkerClient | None, seconds: float) -> None:
-    """Let what is under way end, at most so long, and have what comes wait for the new version that follows.
+@contextlib.contextmanager
+def held_back(client: WorkerClient | None, seconds: float) -> Iterator[None]:
+    """Let what is under way end, at most so long, and have what comes wait for the new version that is made meanwhile.
 
-    A new version cuts answers that have begun; requests that were not answered yet are sent again by the Worker.
+    A new version cuts answers that have begun; requests that were not answered yet are sent again by the Worker. It
+    holds them back for half a minute, so it is asked again and again: an upload may be slow, or wait for its turn.
     """
-    if client is None:
-        return
-    with contextlib.suppress(Unreachable):
-        client.request("POST", "/api/instance/hold", timeout=seconds + 10)
+    over = threading.Event()
+    hold = _hold(client, "", seconds + 10) if client else None
+    renewing = threading.Thread(target=_renew, args=(client, hold, over), daemon=True)
+    if hold:
+        renewing.start()
+    try:
+        yield
+    finally:
+        over.set()
+        if hold:
+            renewing.join()
+
+
+def _renew(client: WorkerClient, hold: str, over: threading.Event) -> None:
+    """Have what is held back wait on until it is over. hold: what it is known by."""
+    while not over.wait(RENEWED_SECONDS):
+        # An object that was started over meanwhile has nothing to hold back.
+        if _hold(client, f"?again={hold}", 20.0) == "":
+            return
+
+
+def _hold(client: WorkerClient, again: str, timeout: float) -> str | None:
+    """Have requests held back; returns by what that is known, empty where they are not, None without an answer."""
+    try:
+        answer = client.request("POST", f"/api/instance/hold{again}", timeout=timeout)
+    except Unreachable:
+        return None
+    told = answer.json() if answer.status == 200 else {}
+    # A Worker of an earlier release holds them back once, and has no name for it.
+    return str(told.get("hold") or "") if told.get("held") else ""
 
 
 def wait_until_served(

@@ -27,6 +27,9 @@ export const TURN_HEADERS = {
 const BEARABLE = 10_000;
 /** Between comments. */
 const COMMENT_EVERY = 5000;
+/** How long a stream that is held back for a new version says nothing, beyond the drain timeout; and between looks. */
+const BEARABLE_FOR_A_VERSION = 60_000;
+const HELD_LOOK = 1000;
 /** How long a Hermes that restarts in place is waited for, beyond the drain timeout. */
 const RESTART_PATIENCE = 60_000;
 /** A Hermes that cannot be reached for so long, though it runs, will not be: the way to it is gone. In milliseconds. */
@@ -90,8 +93,25 @@ export class ChatTurns {
     if (OF_A_RUN.test(turn.route) && this.#parts.lifecycle.isAsleep) throw runOver();
     const answer = this.#answer(turn);
     if (!turn.stream) return answer;
-    const early = await within(this.#parts.time, BEARABLE, answer);
+    const early = (await within(this.#parts.time, BEARABLE, answer)) ?? (await this.#whileHeldBack(answer));
     return early ?? this.#withComments(turn, answer, aborted);
+  }
+
+  /**
+   * A new version cuts what has begun, were it by a comment, and what has not is sent again by the Worker.
+   * @returns the answer, or `undefined` when it waits for something else, or for too long.
+   */
+  async #whileHeldBack<T>(answer: Promise<T>): Promise<T | undefined> {
+    const { lifecycle, time, drainTimeout } = this.#parts;
+    for (
+      let left = drainTimeout + BEARABLE_FOR_A_VERSION;
+      left > 0 && lifecycle.isHeldBack;
+      left -= HELD_LOOK
+    ) {
+      const early = await within(time, HELD_LOOK, answer);
+      if (early !== undefined) return early;
+    }
+    return undefined;
   }
 
   #answer(turn: Turn): Promise<Lasting<Response>> {

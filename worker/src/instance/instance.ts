@@ -426,12 +426,16 @@ export class HermesInstance extends DurableObject<Env> {
     }));
   }
 
-  /** Lets what is under way end and holds back what comes, until a new version starts or half a minute is over. */
-  hold(requestId: string): Promise<Response> {
-    return this.#answer(requestId, async () => {
-      await this.#lifecycle.hold();
-      return { held: true };
-    });
+  /**
+   * Lets what is under way end and holds back what comes, until a new version starts or half a minute is over.
+   * @param again what it was answered with, to hold back for another half a minute what is held back still.
+   */
+  hold(requestId: string, again: string | undefined): Promise<Response> {
+    return this.#answer(requestId, async () =>
+      again === undefined
+        ? { held: true, hold: await this.#lifecycle.hold() }
+        : { held: this.#lifecycle.holdOn(again), hold: again },
+    );
   }
 
   /** Hermes alone; the sandbox stays. */

@@ -498,8 +498,18 @@ export class Lifecycle {
   }
 
   /** See {@link Stops.hold}. */
-  hold(): Promise<void> {
+  hold(): Promise<string> {
     return this.#stops.hold();
+  }
+
+  /** See {@link Stops.isHeldBack}. */
+  get isHeldBack(): boolean {
+    return this.#stops.isHeldBack;
+  }
+
+  /** See {@link Stops.holdOn}. */
+  holdOn(id: string): boolean {
+    return this.#stops.holdOn(id);
   }
 
   /**

@@ -8,7 +8,7 @@ import type { Seats } from "./seats.ts";
 
 /** Between looks whether a cron job has come to its end, in milliseconds. */
 const JOBS_LOOK = 1000;
-/** How long new turns are held back for a new version of the Worker, in milliseconds. */
+/** How long new turns are held back for a new version of the Worker, unless that is asked for again; in milliseconds. */
 const HOLD = 30_000;
 
 /** What stops work with. */
@@ -28,6 +28,9 @@ export interface StopsParts extends SharedParts {
 /** Stops of one instance. */
 export class Stops {
   readonly #parts: StopsParts;
+  /** What holds new turns back now; aborted, it begins anew. */
+  #hold: { id: string; again: AbortController } | null = null;
+  #isHeldBack = false;
 
   constructor(parts: StopsParts) {
     this.#parts = parts;
@@ -115,18 +118,50 @@ export class Stops {
   /**
    * Lets the turns under way come to their end and holds new ones back, so that a new version of the Worker cuts
    * none: it starts this object over, and what was held back is sent again. Without one it goes on after a while.
-   * @returns when nothing is under way.
+   * @returns by which {@link holdOn} knows it, when nothing is under way.
    * @throws ApiError 409 `busy` when turns outlast the drain timeout; nothing is held back then.
    */
-  hold(): Promise<void> {
-    const { exclusively, seats, time } = this.#parts;
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
+  hold(): Promise<string> {
+    const { exclusively, seats } = this.#parts;
+    const { promise, resolve, reject } = Promise.withResolvers<string>();
     exclusively(async () => {
-      await seats.drain();
-      resolve();
-      await time.sleep(HOLD);
+      this.#isHeldBack = true;
+      try {
+        await seats.drain();
+        await this.#holdAs(crypto.randomUUID(), resolve);
+      } finally {
+        this.#isHeldBack = false;
+      }
     }).catch(reject);
     return promise;
+  }
+
+  async #holdAs(id: string, begun: (id: string) => void): Promise<void> {
+    for (let isOver = false; !isOver; ) {
+      const again = new AbortController();
+      this.#hold = { id, again };
+      begun(id);
+      isOver = await this.#parts.time.sleep(HOLD, again.signal).then(
+        () => true,
+        () => false,
+      );
+    }
+    this.#hold = null;
+  }
+
+  /** Whether turns wait for a new version, or for those before it to come to their end. */
+  get isHeldBack(): boolean {
+    return this.#isHeldBack;
+  }
+
+  /**
+   * Goes on holding back, for another while from now. Whoever uploads asks for it as long as that takes.
+   * @returns whether it is held back: an object that was started over knows nothing of it, and holds nothing.
+   */
+  holdOn(id: string): boolean {
+    if (this.#hold?.id !== id) return false;
+    this.#hold.again.abort();
+    return true;
   }
 
   /** What Hermes has to do by itself. */

@@ -1,0 +1,134 @@
+# Copyright: hermes.workers contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Requests wait for a new version for as long as its upload takes, and no longer than somebody asks for it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+from ansible_collections.hermes.workers.plugins.action import cloudflare_worker
+from ansible_collections.hermes.workers.plugins.module_utils.worker_client import (
+    Answer,
+    Unreachable,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import deployed
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.deployed import held_back
+
+HOLD = "/api/instance/hold"
+HELD = {"held": True, "hold": "h1"}
+STARTED_OVER = {"held": False, "hold": "h1"}
+OF_BEFORE = {"held": True}
+"""What a Worker of an earlier release answers, which holds back once."""
+
+
+class Worker:
+    """Answers as it is told; the last of it again and again. A None is no answer."""
+
+    def __init__(self, *answers: dict[str, Any] | int | None) -> None:
+        self.answers = list(answers)
+        self.asked: list[str] = []
+        self.has_asked = threading.Condition()
+
+    def request(self, method: str, path: str, **_more: Any) -> Answer:
+        told = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        with self.has_asked:
+            self.asked.append(f"{method} {path}")
+            self.has_asked.notify_all()
+        if told is None:
+            raise Unreachable("cut")
+        status, body = (told, {}) if isinstance(told, int) else (200, told)
+        return Answer(status, {}, json.dumps(body).encode())
+
+    def was_asked(self, times: int) -> bool:
+        with self.has_asked:
+            return self.has_asked.wait_for(lambda: len(self.asked) >= times, timeout=60)
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deployed, "RENEWED_SECONDS", 0.001)
+
+
+def renewing() -> list[threading.Thread]:
+    return [one for one in threading.enumerate() if "_renew" in one.name]
+
+
+def test_they_are_held_back_as_long_as_it_takes_though_an_answer_is_lost() -> None:
+    worker = Worker(HELD, HELD, None, HELD)
+    with held_back(worker, 5):
+        assert worker.asked[0] == f"POST {HOLD}"
+        assert worker.was_asked(10)
+    asked = len(worker.asked)
+    assert {*worker.asked[1:]} == {f"POST {HOLD}?again=h1"}
+    assert not renewing()
+    assert len(worker.asked) == asked, "nobody asks for it any more"
+
+
+def test_an_object_that_was_started_over_is_not_asked_further() -> None:
+    worker = Worker(HELD, HELD, STARTED_OVER)
+    with held_back(worker, 5):
+        assert worker.was_asked(3)
+        while renewing():
+            pass
+    assert len(worker.asked) == 3
+
+
+@pytest.mark.parametrize("told", [OF_BEFORE, 409, 401, None])
+def test_what_does_not_hold_them_back_is_asked_once(told: dict[str, Any] | int | None) -> None:
+    worker = Worker(told)
+    with held_back(worker, 5):
+        assert not renewing()
+    assert worker.asked == [f"POST {HOLD}"]
+
+
+def test_a_failed_upload_ends_it_and_a_first_one_holds_nothing() -> None:
+    worker = Worker(HELD)
+    with pytest.raises(ValueError), held_back(worker, 5):
+        raise ValueError
+    assert not renewing()
+    with held_back(None, 5):
+        assert not renewing()
+
+
+@pytest.mark.parametrize("extra", [set(), {"OLD_KEY"}], ids=["", "with a secret to take away"])
+def test_what_may_take_minutes_is_done_before_and_each_version_is_held_back_for(
+    monkeypatch: pytest.MonkeyPatch, extra: set[str]
+) -> None:
+    done: list[str] = []
+
+    def does(what: str) -> Any:
+        return lambda *_, **__: done.append(what) or MagicMock()
+
+    @contextlib.contextmanager
+    def holding(*_: Any) -> Iterator[None]:
+        done.append("hold back")
+        yield
+        done.append("over")
+
+    monkeypatch.setattr(cloudflare_worker, "held_back", holding)
+    for name in ("note_use", "client_for", "withdraw", "RemoteClient", "scripts"):
+        monkeypatch.setattr(cloudflare_worker, name, MagicMock())
+    monkeypatch.setattr(cloudflare_worker, "prepare", does("image"))
+    monkeypatch.setattr(cloudflare_worker, "wait_until_served", does("served"))
+    monkeypatch.setattr(cloudflare_worker, "write_secrets", does("secrets"))
+    monkeypatch.setattr(cloudflare_worker, "Budget", lambda *_: MagicMock(take=does("calls")))
+    monkeypatch.setattr(
+        cloudflare_worker, "Wrangler", lambda *_: MagicMock(deploy=does("wrangler deploys"))
+    )
+    action = cloudflare_worker.ActionModule.__new__(cloudflare_worker.ActionModule)
+    action.settings = MagicMock(uploader="wrangler")
+    action.deployment, action.deployed = MagicMock(), MagicMock(secrets=extra, tags=[])
+    action.runtime = MagicMock(install_wrangler=does("wrangler's installation"))
+    action.options, action.progress, action.api = {"image": "i"}, MagicMock(), MagicMock()
+    for name in ("_build", "cloudflare_token"):
+        monkeypatch.setattr(cloudflare_worker.ActionModule, name, MagicMock())
+    action._deploy(MagicMock(), {"API_TOKEN": "t"})
+    upload = ["hold back", "wrangler deploys", "over", "served"]
+    taken_away = ["hold back", "secrets", "served", "over"] if extra else []
+    assert done == ["image", "wrangler's installation", "calls", *upload, *taken_away]
