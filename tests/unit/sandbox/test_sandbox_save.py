@@ -317,6 +317,19 @@ def test_a_broken_database_of_somebody_else_keeps_what_its_process_wrote_beside_
     assert not (other.home / "a.db-shm").exists()
 
 
+def test_what_is_only_named_like_the_memory_of_a_process_is_kept(
+    full: Box, new_box: Callable[[], Box]
+) -> None:
+    for name in ("alone-shm", "diary", "diary-shm", "begun.db-wal", "begun.db-shm"):
+        (full.home / name).write_text("mine")
+    (full.home / "begun.db").touch()  # all that is in it is still beside it
+    other = new_box().pretend(restored=False)
+    other.ok("restore", stdin=full.save())
+    for name in ("alone-shm", "diary-shm", "begun.db-wal"):
+        assert (other.home / name).read_text() == "mine"
+    assert not (other.home / "begun.db-shm").exists()
+
+
 def test_two_thousand_databases_are_saved_under_a_header_that_the_worker_takes(
     full: Box, new_box: Callable[[], Box]
 ) -> None:

@@ -32,6 +32,7 @@ PRIVATE = [
     "hindsight/config.json",
     "mem0.json",
     "skills/mail/.env",
+    "skills/mail/.env.production",
     "skills/mail/credentials.json",
     "profiles/work/auth.json",
     "profiles/work/.env",
@@ -198,7 +199,13 @@ def test_settings_in_which_a_key_stands_are_private(full: Box, name: str, text: 
 
 
 def test_settings_without_a_key_are_state(full: Box, new_box: Callable[[], Box]) -> None:
+    """So are a folder that is called like them, and an example of what a skill wants to know."""
     (full.home / "config.yaml").write_text(PLAIN)
+    (full.home / "config.yaml.d").mkdir()
+    (full.home / "config.yaml.d" / "notes").write_text("x")
+    (full.home / "skills" / "mail" / ".env.example").write_text("KEY=")
     other = new_box().pretend(restored=False)
     other.ok("restore", stdin=full.save())
     assert (other.home / "config.yaml").read_text() == PLAIN
+    assert (other.home / "config.yaml.d" / "notes").read_text() == "x"
+    assert (other.home / "skills" / "mail" / ".env.example").read_text() == "KEY="
