@@ -366,6 +366,46 @@ def test_a_vault_file_gets_the_token_and_keeps_the_rest(
     )
 
 
+def test_a_vault_file_stays_with_its_own_password_among_several(
+    settings: Settings, tmp_path: Path
+) -> None:
+    secrets = [("home", VaultSecret(b"another")), ("team", VaultSecret(b"the password"))]
+    loader = DataLoader()
+    loader.set_vault_secrets(secrets)
+    path = tmp_path / "vault.yml"
+    path.write_bytes(VaultLib([]).encrypt("hermes_api_token: hw_old\n", secrets[1][1], "team"))
+    settings.token_vault_file = str(path)
+    token_store.write(settings, "hw_new", loader)
+    assert b"hw_new" in VaultLib(secrets[1:]).decrypt(path.read_bytes())
+
+
+def test_a_vault_file_without_a_name_is_as_secret_as_before(
+    settings: Settings, loader: DataLoader, tmp_path: Path
+) -> None:
+    """As `ansible-vault create` makes one. A token that is not in it yet comes to its end."""
+    path = tmp_path / "vault.yml"
+    for old in ("first: canary-of-another-secret\n", ""):
+        path.write_bytes(loader._vault.encrypt(old or "\n", loader._vault.secrets[0][1]))
+        settings.token_vault_file = str(path)
+        token_store.write(settings, "hw_new", loader)
+        assert path.read_text().splitlines()[0] == "$ANSIBLE_VAULT;1.1;AES256"
+        assert (
+            loader._vault.decrypt(path.read_text()).decode() == f'{old}hermes_api_token: "hw_new"\n'
+        )
+
+
+def test_a_play_without_a_vault_password_is_found_out_before(
+    settings: Settings, tmp_path: Path
+) -> None:
+    path = tmp_path / "vars.yml"
+    path.write_text("first: 1\n")
+    settings.token_vault_file = str(path)
+    for step in (token_store.check, lambda *given: token_store.write(given[0], "hw_new", given[1])):
+        with pytest.raises(Card, match="no vault password"):
+            step(settings, DataLoader())
+    assert path.read_text() == "first: 1\n"
+
+
 def test_a_vault_that_this_play_cannot_open_is_found_out_before(
     settings: Settings, loader: DataLoader, tmp_path: Path
 ) -> None:
@@ -376,12 +416,27 @@ def test_a_vault_that_this_play_cannot_open_is_found_out_before(
         token_store.check(settings, loader)
 
 
-def test_a_command_that_fails_is_named_without_the_token(settings: Settings) -> None:
-    settings.token_command = ["sh", "-c", "cat >&2; exit 7"]
+def test_a_command_that_fails_is_named_without_the_token(
+    settings: Settings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings.token_command = ["sh", "-c", "tee /dev/stderr; exit 7"]
     with pytest.raises(Card) as failed:
         token_store.write(settings, "hw_secret", DataLoader())
     assert "exit code 7" in failed.value.render()
     assert "hw_secret" not in failed.value.render()
+    assert capfd.readouterr() == ("", ""), "what it says may be the token"
+
+
+def test_a_command_that_is_not_there_or_does_not_end_is_named(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.token_command = ["/nowhere/keep", "it"]
+    with pytest.raises(Card, match="/nowhere/keep: No such file"):
+        token_store.write(settings, "hw_secret", DataLoader())
+    monkeypatch.setattr(token_store, "COMMAND_SECONDS", 0.2)
+    settings.token_command = ["tail", "-f", "/dev/null"]
+    with pytest.raises(Card, match="tail: did not end"):
+        token_store.write(settings, "hw_secret", DataLoader())
 
 
 def test_a_command_gets_the_token_on_its_standard_input_alone(

@@ -41,6 +41,59 @@ def test_folders_are_their_owners_alone(deployment: StateFolder) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
 
 
+def test_folders_are_made_wherever_they_are_wanted_and_found_again(tmp_path: Path) -> None:
+    made = StateFolder(str(tmp_path / "deep" / "state"), "alice")
+    for _ in range(2):
+        made.create_shared()
+        made.create()
+    assert made.runtime.is_dir() and made.build.is_dir()
+
+
+def test_what_an_object_kept_is_told_from_an_empty_folder(tmp_path: Path) -> None:
+    made = StateFolder(str(tmp_path), "alice")
+    assert not made.has_storage()
+    made.create()
+    assert not made.has_storage()
+    (made.folder / "storage" / "object").mkdir()
+    assert made.has_storage()
+
+
+def test_a_path_is_shown_as_a_person_would_type_it(
+    deployment: StateFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert deployment.shown(deployment.token_file) == "state/alice/api_token"
+    monkeypatch.chdir("/usr")
+    assert deployment.shown(deployment.token_file) == str(deployment.token_file)
+
+
+def test_what_is_not_there_is_forgotten_too(deployment: StateFolder) -> None:
+    deployment.drop_token()
+    deployment.end_rotation()
+    deployment.note_proof(None)
+    deployment.drop_note("agent")
+    deployment.forget_containers()
+    assert (deployment.token(), deployment.rotation(), deployment.containers()) == (None,) * 3
+    deployment.token_file.write_text("\n")
+    assert deployment.token() is None, "a file without a token"
+
+
+def test_a_token_is_on_the_disk_before_it_is_the_one_that_counts(
+    deployment: StateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Worker may have learned of it next: a loss of power must not leave its owner without."""
+    kept: list[str] = []
+
+    def fsync(descriptor: int) -> None:
+        assert not deployment.token_file.exists()
+        kept.append(Path(f"/proc/self/fd/{descriptor}").read_text())
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    deployment.keep_rotation({"token": "hw_next"})
+    deployment.keep_token("hw_next")
+    assert kept == ['{"token": "hw_next"}\n', "hw_next\n"]
+
+
 def test_the_token_is_private_and_kept_whole(deployment: StateFolder) -> None:
     assert deployment.token() is None
     token = folder.new_token()
@@ -94,6 +147,16 @@ def test_the_lock_of_a_play_that_nobody_reaps_does_not_hold(
     assert lock.started_at(other_play) == record["started"], "it is still there"
     assert deployment.holder() is None
     deployment.take("deploy")
+
+
+def test_what_is_no_process_does_not_live(other_play: int) -> None:
+    """Of the numbers below 1 the system takes some for whole groups of processes."""
+    for pid in (None, "1", 0, -1, -other_play):
+        assert not lock.alive(pid)
+    assert lock.alive(other_play)
+    os.kill(other_play, signal.SIGKILL)
+    os.waitpid(other_play, 0)
+    assert not lock.alive(other_play)
 
 
 def test_a_supervisor_runs_as_long_as_it_holds_its_record(deployment: StateFolder) -> None:
