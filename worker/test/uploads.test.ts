@@ -138,8 +138,14 @@ describe("what is kept of uploads", () => {
   function withUploads(work: (uploads: Uploads, time: ManualTime) => Promise<void>): Promise<void> {
     const time = new ManualTime();
     return runInDurableObject(env.PLAIN.getByName(`uploads ${rooms++}`), (_, { storage }) =>
-      work(new Uploads(storage, time, 100), time),
+      work(new Uploads(storage, time, 100, 60_000), time),
     );
+  }
+
+  /** Parts and rows of parts that are kept. */
+  function rows({ storage }: Uploads): unknown[] {
+    const count = (table: string) => [...storage.sql.exec(`SELECT COUNT(*) AS n FROM ${table}`)][0]?.["n"];
+    return [count("upload_parts"), count("upload_rows")];
   }
 
   it("is one of them; it gives way to another when nothing comes any more", async () => {
@@ -151,6 +157,7 @@ describe("what is kept of uploads", () => {
       time.jump(600_001);
       expect(await uploads.take(await part(two, 0, "b"), streamOf("b"))).toEqual([1]);
       expect(uploads.missing(one, 2)).toEqual([0, 1]);
+      expect(rows(uploads)).toEqual([1, 1]);
     });
   });
 
@@ -207,7 +214,38 @@ describe("what is kept of uploads", () => {
     });
   });
 
-  it("counts a part that came twice once", async () => {
+  it("has parts that are not too large, and reads no further in one that is", async () => {
+    await withUploads(async (uploads) => {
+      let read = 0;
+      let left: unknown = null;
+      const endless = new ReadableStream<Uint8Array>(
+        {
+          pull: (controller) => controller.enqueue(new Uint8Array(50_000).fill(++read)),
+          cancel: (why) => {
+            left = why;
+          },
+        },
+        { highWaterMark: 0 },
+      );
+      const refused = { status: 413, code: "part_too_large" };
+      await expect(uploads.take(await part(one, 0, "a"), endless)).rejects.toMatchObject(refused);
+      expect(read).toBeLessThan(5);
+      expect(left).toMatchObject(refused);
+      expect(rows(uploads)).toEqual([0, 0]);
+    });
+  });
+
+  it("counts a part that came twice once, in how large it is, too", async () => {
+    await withUploads(async (uploads) => {
+      const [most, rest] = ["x".repeat(40_000), "y".repeat(20_000)];
+      for (let again = 0; again < 3; again++)
+        expect(await uploads.take(await part(one, 0, most), streamOf(most))).toEqual([1]);
+      expect(rows(uploads)).toEqual([1, 1]);
+      expect(await uploads.take(await part(one, 1, rest), streamOf(rest))).toEqual([]);
+    });
+  });
+
+  it("has each part in its place, whichever came last", async () => {
     await withUploads(async (uploads) => {
       await uploads.take(await part(one, 0, "a"), streamOf("a"));
       await uploads.take(await part(one, 0, "a"), streamOf("a"));

@@ -40,6 +40,7 @@ export class Uploads {
     readonly storage: DurableObjectStorage,
     readonly time: Time = realTime,
     readonly cap: number = CAP,
+    readonly largest: number = PART,
   ) {
     this.#sql = storage.sql;
     this.#sql.exec(`
@@ -72,7 +73,7 @@ export class Uploads {
     try {
       this.#begin(upload, parts);
       id = this.#open(upload, n);
-      const told = await this.#fill(id, upload, source);
+      const told = await this.#fill(id, upload, n, source);
       if (told !== sha256) throw badPart(n);
       this.#close(id, upload, n);
     } catch (error) {
@@ -148,20 +149,20 @@ export class Uploads {
     return Number(row?.["id"]);
   }
 
-  async #fill(id: number, upload: string, source: ArchiveReader): Promise<string> {
+  async #fill(id: number, upload: string, part: number, source: ArchiveReader): Promise<string> {
     const hash = new Sha256();
     let bytes = 0;
     for (let n = 0; ; n++) {
       const data = await source.block(ROW);
       if (data === null) return hash.hex();
       bytes += data.byteLength;
-      if (bytes > PART) throw partTooLarge();
+      if (bytes > this.largest) throw partTooLarge(this.largest);
       await hash.update(data);
       this.#sql.exec("INSERT INTO upload_rows VALUES (?, ?, ?)", id, n, data);
       letGo(data);
       this.#sql.exec("UPDATE upload_parts SET bytes = ? WHERE id = ?", bytes, id);
-      // Of all parts, also of those that arrive at this moment.
-      if (this.#bytesOf(upload) > this.cap + MANIFEST_LIMIT) throw this.#tooLarge();
+      // Of all parts, also of those that arrive at this moment, but for the one that this one takes the place of.
+      if (this.#bytesBut(part, upload) > this.cap + MANIFEST_LIMIT) throw this.#tooLarge();
     }
   }
 
@@ -182,12 +183,13 @@ export class Uploads {
     return [...rows] as unknown as { id: number; n: number }[];
   }
 
-  #bytesOf(upload: string): number {
+  #bytesBut(replaced: number, upload: string): number {
     const [row] = this.#sql.exec<Row>(
-      "SELECT SUM(bytes) AS bytes FROM upload_parts WHERE upload = ?",
+      "SELECT SUM(bytes) AS bytes FROM upload_parts WHERE upload = ? AND NOT (whole = 1 AND n = ?)",
       upload,
+      replaced,
     );
-    return Number(row?.["bytes"] ?? 0);
+    return Number(row?.["bytes"]);
   }
 
   #drop(id: number): void {
@@ -249,11 +251,11 @@ function badPart(n: number): ApiError {
   });
 }
 
-function partTooLarge(): ApiError {
+function partTooLarge(largest: number): ApiError {
   return new ApiError({
     status: 413,
     code: "part_too_large",
-    message: `A part has at most ${PART / (1024 * 1024)} MB.`,
+    message: `A part has at most ${largest / (1024 * 1024)} MB.`,
   });
 }
 
