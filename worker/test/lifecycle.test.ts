@@ -458,7 +458,11 @@ describe("a backup that is brought", () => {
       const kept = vault.list();
       spoil(sandbox);
       for (let n = 1; n <= 4; n++) {
-        expect(await brought(w, `bad ${n}`)).toMatchObject({ code: "backup_not_restored", status: 422 });
+        expect(await brought(w, `bad ${n}`)).toMatchObject({
+          code: "backup_not_restored",
+          status: 422,
+          message: expect.not.stringContaining("no reason was told"),
+        });
         expect(sandbox.state).toBe("one two three");
         expect(vault.list()).toEqual(kept);
       }
@@ -470,7 +474,7 @@ describe("a backup that is brought", () => {
 
   it("is shown to the sandbox before anything is stopped", () =>
     world(async (w) => {
-      const { sandbox, life, vault } = w;
+      const { sandbox, storage, life, vault } = w;
       await three(w);
       withBad(sandbox, "check", () => ({ exitCode: 70, stderr: "A name in it is too long." }));
       expect(await brought(w, "bad")).toMatchObject({
@@ -480,6 +484,56 @@ describe("a backup that is brought", () => {
       expect(sandbox.destroys).toBe(0);
       expect(life.record.state).toBe("awake");
       expect(vault.list().map(({ id }) => id)).toEqual([3, 2, 1]);
+      expect([...storage.sql.exec("SELECT DISTINCT generation FROM chunks")]).toHaveLength(3);
+    }));
+
+  it("cuts neither a turn nor a job that Hermes is at", () =>
+    world(async (w) => {
+      const { sandbox, life, time, vault } = w;
+      await three(w);
+      const { leave } = await w.sit();
+      sandbox.cronRunning = 1;
+      const putting = life.putBack(await upload("another"));
+      await time.pass(1000);
+      expect(sandbox.destroys).toBe(0);
+      sandbox.state += " and a turn";
+      await leave();
+      await time.pass(1000);
+      expect(sandbox.destroys).toBe(0);
+      sandbox.state += " and a job";
+      sandbox.cronRunning = 0;
+      await time.pass(10_000);
+      await putting;
+      expect(sandbox.state).toBe("another");
+      const before = vault.good()[1]?.id ?? 0;
+      expect(await new Response(vault.read(before)).text()).toMatch(/ and a turn and a job$/);
+    }));
+
+  it("need not wait for the next attempt with one that Hermes does not start with", () =>
+    world(async (w) => {
+      const { sandbox, life, turn } = w;
+      await turn("bad");
+      await life.sleep();
+      withBad(sandbox, "go", () => ({ exitCode: 1, stderr: "No Hermes." }));
+      await expect(life.wake("test")).rejects.toThrow("did not start");
+      await expect(life.wake("test")).rejects.toThrow("next attempt");
+      expect(await life.putBack(await upload("another"))).toMatchObject({ state: "good" });
+      expect(sandbox.state).toBe("another");
+    }));
+
+  it("and has the bytes of one that is kept is told as not restored when it is not", () =>
+    world(async (w) => {
+      const { sandbox, life, turn } = w;
+      await three(w);
+      await turn(" four");
+      await life.sleep();
+      const restore = sandbox.commands["restore"];
+      sandbox.commands["restore"] = (stdin, words) =>
+        /\none two three$/.test(stdin)
+          ? { exitCode: 70, stderr: "It is damaged." }
+          : (restore?.(stdin, words) ?? {});
+      expect(await brought(w, "one two three")).toMatchObject({ code: "backup_not_restored" });
+      expect(sandbox.state).toBe("one two three four");
     }));
 
   it.each([
