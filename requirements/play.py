@@ -9,16 +9,21 @@ installed, options, an inventory or a vault that it cannot read) is shown as a c
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import io
 import locale
 import os
 import sys
+from collections.abc import Sequence
+from functools import cache
+from importlib.machinery import SOURCE_SUFFIXES, FileFinder, ModuleSpec, SourceFileLoader
 from pathlib import Path
 from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
-OUTSIDE = "ansible_collections.hermes.workers.plugins.plugin_utils.display.outside"
+PLUGINS = "ansible_collections.hermes.workers.plugins."
+OUTSIDE = f"{PLUGINS}plugin_utils.display.outside"
 NOT_STARTED = """Ansible: does not start: {}.
 Nothing was changed.
 Do: mend that setting: it comes from a variable ANSIBLE_... of your shell, or from ansible.cfg.
@@ -35,6 +40,9 @@ NO_OPTION = """ARGS: {}.
 Nothing was changed.
 Do: take it out of ARGS; .venv/bin/ansible-playbook --help lists the options.
 Docs: docs/errors.md#inputs"""
+OBJECTS = 100_000
+"""So many more of them before a play looks for circles of garbage: a start makes objects by the thousand, and keeps
+them. 700, Python's own number, costs a fifteenth of a play."""
 UTF8 = ("C.UTF-8", "en_US.UTF-8")
 """Locales that need no installation: on Linux, on macOS."""
 # How Ansible is set up here stands in ansible.cfg; what a shell exports is meant for other projects. A collection in
@@ -51,6 +59,7 @@ OURS = (
 
 def main(arguments: list[str]) -> None:
     """Run the playbook and exit as Ansible does."""
+    gc.set_threshold(OBJECTS)
     settle_locale()
     if os.path.expandvars(ROOT) != str(ROOT):
         refuse(EXPANDED, str(ROOT))
@@ -77,10 +86,33 @@ def main(arguments: list[str]) -> None:
 
         def ask_passwords(self) -> Any:
             # The last step before inventory and vaults are read; the collection can be imported by now.
+            sys.meta_path.insert(0, KeptBytecode())
             importlib.import_module(OUTSIDE).show_cards(quiet=True)
             return super().ask_passwords()
 
     Play.cli_executor(["ansible-playbook", *arguments])
+
+
+class KeptBytecode:
+    """Finds this collection's modules as Python finds every program's: with the bytecode in `__pycache__` beside them.
+
+    Ansible's own finder takes that for plugins and compiles what they import anew at each start. What is stale is
+    Python's to say, and where nothing can be written nothing is kept. A folder without code is left to Ansible.
+    """
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: object = None
+    ) -> ModuleSpec | None:
+        """Return where a module of the collection is; None for any other. path: of the package that it is in."""
+        if not path or not name.startswith(PLUGINS):
+            return None
+        spec = self._finder(path[0]).find_spec(name)
+        return spec if spec and spec.loader else None
+
+    @staticmethod
+    @cache
+    def _finder(folder: str) -> FileFinder:
+        return FileFinder(folder, (SourceFileLoader, SOURCE_SUFFIXES))
 
 
 def settle_locale() -> None:

@@ -44,10 +44,15 @@ class Checkout:
                 return process
         raise LookupError("the deployment has no supervisor")
 
-    def _empty_caches(self) -> dict[str, str]:
-        """A fresh machine has no package in a cache: each checkout begins with none."""
-        variables = ("UV_CACHE_DIR", "PIP_CACHE_DIR", "npm_config_cache")
-        return {name: str(self.folder / ".cache" / name.lower()) for name in variables}
+    def _environment(self) -> dict[str, str]:
+        """A fresh machine has no package in a cache, and lets Python keep its bytecode."""
+        caches = ("UV_CACHE_DIR", "PIP_CACHE_DIR", "npm_config_cache")
+        empty = {name: str(self.folder / ".cache" / name.lower()) for name in caches}
+        return {
+            **{name: os.environ[name] for name in os.environ if name != "PYTHONDONTWRITEBYTECODE"},
+            "ANSIBLE_NOCOLOR": "1",
+            **empty,
+        }
 
     def make(self, target: str, *variables: str) -> tuple[float, str]:
         """Run a make target; return the seconds it took and what it printed.
@@ -62,7 +67,7 @@ class Checkout:
         done = subprocess.run(
             ["make", target, f"ARGS={ports}", *variables],
             cwd=self.folder,
-            env={**os.environ, "ANSIBLE_NOCOLOR": "1", **self._empty_caches()},
+            env=self._environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

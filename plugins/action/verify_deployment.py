@@ -145,7 +145,10 @@ class ActionModule(DeploymentAction):
         ):
             raise self.service.not_served(answer)
         told = wait_until_known(self.client, self.settings.name)
-        confines = confinement.next_start(self.settings, self.sources.container)
+        # Where nothing was changed, the plan has just asked what the machine has.
+        confines = (
+            confinement.next_start(self.settings, self.sources.container) if self._full() else None
+        )
         if left := outstanding(told, confines):
             raise not_in_force(
                 self.settings.name,

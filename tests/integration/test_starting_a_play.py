@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -197,6 +198,81 @@ def test_a_full_disk_at_the_state_folder_is_told(tmp_path: Path) -> None:
     code, output = confined(*small, "--setenv", "ARGS", state)
     assert code != 0
     is_one_card(output, f"disk: 3 MB free below {tmp_path}/kept, 700 MB needed.")
+
+
+@dataclass
+class Compiling:
+    """A checkout whose plays tell which of the collection's modules Python compiles anew."""
+
+    folder: Path
+    # What Python itself is told, before any of a play's own code.
+    HOOK = """
+import sys
+
+def hook(event, told):
+    if event == "compile" and "/hermes/workers/plugins/" in str(told[1]):
+        print("compiled", told[1].partition("/plugins/")[2])
+
+sys.addaudithook(hook)
+"""
+
+    def play(self) -> tuple[set[str], str]:
+        """Run a play that asks nothing but itself; return what was compiled, and what it said."""
+        words = ("requirements/play.py", "playbooks/status.yml", "-i", "alice,")
+        name = ("-e", "hermes_platform=workerd", "-e", "hermes_name=x_")
+        env = clean_environment(PYTHONPATH=str(self.folder / "hook"))
+        for kept in ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"):
+            env.pop(kept, None)
+        done = run([ROOT / ".venv/bin/python", *words, *name], cwd=self.folder, env=env)
+        assert done.returncode != 0
+        assert "PLAY RECAP" in done.stdout, done.stdout
+        lines = done.stdout.splitlines()
+        return {line.split()[1] for line in lines if line.startswith("compiled ")}, done.stdout
+
+    def bytecode(self, source: str) -> Path:
+        """Where Python keeps it."""
+        return Path(importlib.util.cache_from_source(str(self.folder / "plugins" / source)))
+
+
+@pytest.fixture
+def compiling(tmp_path: Path) -> Compiling:
+    copy_checkout(tmp_path)
+    link = tmp_path / ".ansible/collections/ansible_collections/hermes/workers"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path)
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook/sitecustomize.py").write_text(Compiling.HOOK)
+    return Compiling(tmp_path)
+
+
+CHECKS, CARDS = "module_utils/settings/checks.py", "module_utils/cards.py"
+
+
+def test_a_play_compiles_of_the_collection_only_what_is_new(compiling: Compiling) -> None:
+    """Nothing a second time; and never is a stale or foreign one taken for what the sources say."""
+    compiled, output = compiling.play()
+    assert {CHECKS, CARDS} <= compiled
+    assert "'x_' cannot name a Worker" in output
+    compiled, output = compiling.play()
+    assert compiled == set()
+    assert "'x_' cannot name a Worker" in output
+    source = compiling.folder / "plugins" / CHECKS
+    source.write_text(source.read_text().replace("cannot name a W", "cannot mark a W"))
+    # As another Python, or a machine that lost its power, would leave it.
+    compiling.bytecode(CARDS).write_bytes(bytes(64))
+    compiled, output = compiling.play()
+    assert compiled == {CHECKS, CARDS}
+    assert "'x_' cannot mark a Worker" in output
+
+
+def test_a_play_does_without_bytecode_that_cannot_be_written(compiling: Compiling) -> None:
+    folder = compiling.bytecode(CHECKS).parent
+    folder.write_text("in the way")
+    for _ in range(2):
+        compiled, output = compiling.play()
+        assert CHECKS in compiled
+        is_one_card(output, "hermes_name: 'x_' cannot name a Worker")
+    assert folder.read_text() == "in the way"
 
 
 def test_who_ends_a_play_is_told_what_that_means(here: Path) -> None:

@@ -26,7 +26,6 @@ except (
 ):  # never: the controller's Python is newer, and only Ansible's own check of imports is not
     tomllib = None  # type: ignore[assignment]
 
-from ansible.module_utils.urls import open_url
 
 from ...module_utils.cards import Card
 from . import installer
@@ -94,6 +93,9 @@ def _fetched(source: Mapping[str, str], folder: Path, find: Find) -> Path:
     place, shown = source["file"], _shown(source["file"])
     target = folder / shown.rsplit("/", 1)[-1]
     if place.startswith("https://"):
+        # Here: an unchanged deployment fetches nothing, and Ansible's client is slow to load.
+        from ansible.module_utils.urls import open_url
+
         try:
             with open_url(place, timeout=PATIENCE_SECONDS) as answer, target.open("wb") as file:
                 shutil.copyfileobj(answer, file)

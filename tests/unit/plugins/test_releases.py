@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+from ansible.module_utils import urls
 from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
 from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import (
@@ -459,7 +460,7 @@ def test_what_signs_an_address_is_shown_nowhere(
             raise OSError("HTTP Error 403: Forbidden")
         return io.BytesIO(content[0])
 
-    monkeypatch.setattr(origins, "open_url", fetch)
+    monkeypatch.setattr(urls, "open_url", fetch)
     unreachable = refusal(here, of_source(file=place, sha256="0" * 64))
     assert "any.whl cannot be had: HTTP Error 403" in unreachable
     content[0] = b"not the one"
