@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -14,11 +15,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
 from ansible_collections.hermes.workers.plugins.plugin_utils.state import folder, lock
 from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import StateFolder
+
+from tests.processes import alive, wait_for_ends
 
 
 @pytest.fixture
@@ -147,6 +152,77 @@ def test_the_lock_of_a_play_that_nobody_reaps_does_not_hold(
     assert lock.started_at(other_play) == record["started"], "it is still there"
     assert deployment.holder() is None
     deployment.take("deploy")
+
+
+PLAY = """
+import multiprocessing, os, subprocess, sys, time
+from ansible_collections.hermes.workers.plugins.plugin_utils.state.lock import end_with_play
+
+def task(kind):
+    if kind == "leads":
+        os.setsid()
+    end_with_play()
+    if kind != "done":
+        started = subprocess.Popen(["tail", "-f", "/dev/null"], stdout=subprocess.DEVNULL)
+        print(os.getpid(), started.pid, flush=True)
+        time.sleep(600)
+
+worker = multiprocessing.get_context("fork").Process(target=task, args=(sys.argv[1],))
+worker.start()
+worker.join()
+print("ended", flush=True)
+"""
+
+
+@contextlib.contextmanager
+def play(kind: str) -> Iterator[subprocess.Popen[str]]:
+    """Something that has a task of a kind done by a process of its own, as Ansible does."""
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", PLAY, kind],
+        env=environ,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("kind", ["leads", "follows"])
+def test_what_a_killed_play_began_ends_and_nothing_beside_it(kind: str) -> None:
+    with play(kind) as process:
+        worker, started = map(psutil.Process, map(int, process.stdout.readline().split()))
+        process.kill()
+        try:
+            wait_for_ends([worker, started] if kind == "leads" else [worker])
+            assert kind == "leads" or alive(started.pid), "it may be anybody's in the play's group"
+        finally:
+            for each in (worker, started):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    each.kill()
+
+
+def test_a_task_that_is_done_ends_while_its_play_goes_on() -> None:
+    with play("done") as process:
+        assert process.communicate(timeout=60)[0] == "ended\n"
+
+
+def test_the_holder_is_the_play_and_its_user(
+    deployment: StateFolder, other_play: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the process of its own that Ansible has a task done by."""
+    monkeypatch.setattr(
+        lock.multiprocessing, "parent_process", lambda: SimpleNamespace(pid=other_play)
+    )
+    monkeypatch.setattr(folder, "end_with_play", lambda: None)
+    for user in ("ada", ""):
+        monkeypatch.setenv("USER", user)
+        deployment.take("deploy")
+        record = json.loads((deployment.folder / folder.LOCK).read_text())
+        assert (record["pid"], record["user"]) == (other_play, user or str(os.getuid()))
 
 
 def test_what_is_no_process_does_not_live(other_play: int) -> None:
