@@ -14,7 +14,7 @@ import { clientGone } from "../src/instance/leases.ts";
 import { Lifecycle } from "../src/instance/lifecycle.ts";
 import type { InstanceRecord } from "../src/instance/record.ts";
 import { EngineError } from "../src/sandbox/sandbox.ts";
-import { Vault } from "../src/state/vault.ts";
+import { DamagedGeneration, Vault } from "../src/state/vault.ts";
 import { env } from "./helpers.ts";
 import { ManualTime, MemorySandbox, settled } from "./stand-ins/sandbox.ts";
 
@@ -690,6 +690,12 @@ describe("saving", () => {
       const done = await Promise.all(asked);
       expect(saves).toBe(2);
       expect(done[1]).toBe(done[2]);
+      // And so whenever one asks again.
+      const running = life.save("4");
+      sandbox.state += "c";
+      const next = life.save("5");
+      await Promise.all([running, next]);
+      expect(saves).toBe(4);
     }));
 
   it("keeps a turn that ended during it for the next", () =>
@@ -727,7 +733,8 @@ describe("saving", () => {
       await turn("b");
       await pass(500_000);
       expect(life.risk).toEqual({ since, why: expect.stringContaining("The disk is full") });
-      expect(alarms()).toBeGreaterThan(0);
+      // Every five minutes, however often a save fails meanwhile.
+      expect(alarms()).toBe(2);
       sandbox.commands["save"] = save as never;
       await pass(300_000);
       expect(life.risk).toBeNull();
@@ -806,6 +813,20 @@ describe("saving", () => {
       await life.wake("test");
       expect(sandbox.state).toBe("a");
     }));
+
+  it.each<[string, (id: number) => Error, string[]]>([
+    ["is damaged twice", (id) => new DamagedGeneration(id, "the disk lies"), ["good", "damaged"]],
+    ["cannot be read at this moment", () => new Error("disk I/O error"), ["good"]],
+  ])("that %s when it is read back ends nothing", (_, why, states) =>
+    world(async ({ life, sandbox, turn, vault }) => {
+      await turn("a");
+      vault.verify = (id) => Promise.reject(why(id));
+      await expect(life.sleep()).rejects.toThrow(/disk/);
+      expect(sandbox).toMatchObject({ destroys: 0, state: "a" });
+      expect(life.record.state).toBe("awake");
+      expect(vault.list().map(({ state }) => state)).toEqual(states);
+    }),
+  );
 
   it("remembers over a crash of the object that a turn is unsaved", () =>
     world(async ({ sit, reborn, pass, vault, sandbox }) => {
@@ -1028,6 +1049,25 @@ describe("snapshots", () => {
       expect(starts(sandbox)).toEqual(["image-1", "snap-1"]);
       expect(sandbox.state).toBe("a");
       expect(life.record.restored).toEqual({ backup: 1, snapshot: "snap-1", passedOver: [] });
+      expect(life.record.snapshot).toMatchObject({ image: "image-1", depth: 1 });
+      await life.sleep();
+      expect(life.record.snapshot).toMatchObject({ id: "snap-2", depth: 2 });
+    }));
+
+  it("are not used when something came while they were taken", () =>
+    world(async ({ sandbox, life, turn, pass, time }) => {
+      snapshots(sandbox);
+      await turn("a");
+      await pass(10_000);
+      await time.pass(4 * 3600_000);
+      const taken = Promise.withResolvers<{ id: string; size: number }>();
+      sandbox.snapshotContainer = () => taken.promise;
+      const ringing = life.onAlarm();
+      await settled();
+      await turn("b");
+      taken.resolve({ id: "snap-1", size: 1 });
+      await ringing;
+      expect(life.record).toMatchObject({ state: "awake", snapshot: null });
     }));
 
   it.each<[string, (kept: Map<string, string>, w: World) => Partial<InstanceRecord>, RegExp]>([
@@ -1074,6 +1114,14 @@ describe("snapshots", () => {
       expect(life.record.snapshotNote).toMatch(/no snapshots here/);
       await life.wake("test");
       expect(starts(sandbox)).toEqual(["image-1", "image-1"]);
+    }));
+
+  it("hold back nothing where the platform answers without one", () =>
+    world(async ({ sandbox, life, turn }) => {
+      sandbox.snapshotContainer = () => Promise.resolve({} as never);
+      await turn("a");
+      await life.sleep();
+      expect(life.record).toMatchObject({ state: "asleep", snapshot: null });
     }));
 
   it("are left behind by a forced restart", () =>
