@@ -1009,6 +1009,33 @@ describe("a restart", () => {
       expect(sandbox.starts).toHaveLength(2);
       await leave();
     }));
+
+  it("loses nothing that cannot be saved, unless it is forced", () =>
+    world(async ({ sandbox, life, turn }) => {
+      await turn("a");
+      await life.save("request");
+      await turn(" and more");
+      const { save } = sandbox.commands;
+      sandbox.commands["save"] = () => ({ exitCode: 73, stderr: "The disk is full." });
+      await expect(life.restart(false)).rejects.toMatchObject({ code: "disk_full" });
+      expect(sandbox).toMatchObject({ destroys: 0, state: "a and more" });
+      await life.restart(true);
+      if (save !== undefined) sandbox.commands["save"] = save;
+      expect(sandbox).toMatchObject({ destroys: 1, state: "a" });
+    }));
+
+  it("need not wait for the next attempt", () =>
+    world(async ({ sandbox, life, turn }) => {
+      await turn("a");
+      await life.sleep();
+      const { go } = sandbox.commands;
+      sandbox.commands["go"] = () => ({ exitCode: 1, stderr: "No Hermes." });
+      await expect(life.wake("test")).rejects.toThrow("did not start");
+      if (go !== undefined) sandbox.commands["go"] = go;
+      await expect(life.wake("test")).rejects.toThrow("next attempt");
+      await life.restart(false);
+      expect(life.record.state).toBe("awake");
+    }));
 });
 
 describe("snapshots", () => {
@@ -1124,6 +1151,14 @@ describe("snapshots", () => {
       expect(life.record).toMatchObject({ state: "asleep", snapshot: null });
     }));
 
+  it("bring a restart what lies outside of what is saved", () =>
+    world(async ({ sandbox, life, turn }) => {
+      snapshots(sandbox);
+      await turn("a");
+      await life.restart(false);
+      expect(starts(sandbox)).toEqual(["image-1", "snap-1"]);
+    }));
+
   it("are left behind by a forced restart", () =>
     world(async ({ sandbox, life, turn }) => {
       snapshots(sandbox);
@@ -1144,13 +1179,27 @@ describe("snapshots", () => {
       sandbox.commands["save"] = () => ({ exitCode: 73, stderr: "The disk is full." });
       await expect(life.sleep()).rejects.toMatchObject({ code: "disk_full" });
       expect(life.record.state).toBe("awake");
+      // Of a Hermes that still writes it would be half of this and half of that.
+      sandbox.commands["stop-gateway"] = () => {
+        sandbox.state += ", all of it";
+        return {};
+      };
       expect(await life.sleep(true)).toBeNull();
       expect(life.record.state).toBe("asleep");
       if (save !== undefined) sandbox.commands["save"] = save;
       await life.wake("test");
       expect(starts(sandbox).at(-1)).not.toBe("image-1");
-      expect(sandbox.state).toBe("a and more");
+      expect(sandbox.state).toBe("a and more, all of it");
       await life.save("request");
+    }));
+
+  it("are none of a state that was never saved, when it is put to sleep by force", () =>
+    world(async ({ sandbox, life, turn }) => {
+      snapshots(sandbox);
+      await turn("a");
+      sandbox.commands["save"] = () => ({ exitCode: 73, stderr: "The disk is full." });
+      expect(await life.sleep(true)).toBeNull();
+      expect(life.record).toMatchObject({ state: "asleep", snapshot: null });
     }));
 
   it("that are not to be had leave the last save, when it is put to sleep by force", () =>
@@ -1185,6 +1234,19 @@ describe("appointments", () => {
       expect(life.record).toMatchObject({ state: "asleep", nextCron: sandbox.nextCron * 1000 });
       await pass(HOUR);
       expect(life.record).toMatchObject({ state: "awake", whyAwake: "cron" });
+    }));
+
+  it("are due again when the sandbox dies at them", () =>
+    world(async ({ sandbox, turn, pass, time }) => {
+      await turn("a");
+      sandbox.cronRunning = 1;
+      sandbox.nextCron = (time.now() + 10 * HOUR) / 1000;
+      await pass(10_000);
+      sandbox.die(137);
+      await settled();
+      sandbox.cronRunning = 0;
+      await pass(120_000);
+      expect(sandbox.starts).toHaveLength(2);
     }));
 
   it("are kept although a boot for them was cut off", () =>
@@ -1271,10 +1333,28 @@ describe("finding it again", () => {
     world(async ({ sandbox, life, turn, reborn }) => {
       await turn("a");
       await life.save("x");
+      sandbox.state = "half of it restored";
       await reborn({ state: "booting", image: "image-0" }).wake("again");
       expect(sandbox.destroys).toBe(1);
       expect(sandbox.starts).toHaveLength(2);
       expect(sandbox.state).toBe("a");
+    }));
+
+  it("goes on with what has no label, as a container of Cloudflare's, and sees it die", () =>
+    world(async ({ sandbox, life, turn, reborn }) => {
+      await turn("a");
+      await life.save("x");
+      const inspect = sandbox.inspect.bind(sandbox);
+      sandbox.inspect = async () => ({ ...(await inspect()), labels: null });
+      const timeouts = vi.spyOn(sandbox, "setInactivityTimeout");
+      const other = reborn();
+      await other.wake("again");
+      expect(sandbox).toMatchObject({ destroys: 0, state: "a" });
+      // What the platform knew of it is gone with the object.
+      expect(timeouts).toHaveBeenCalledOnce();
+      sandbox.die(137);
+      await settled();
+      expect(other.record.state).toBe("asleep");
     }));
 
   it("goes on with what was stopping when the object died: nothing of it was saved yet", () =>
@@ -1296,6 +1376,22 @@ describe("finding it again", () => {
       await woken;
       expect(sandbox.starts).toHaveLength(2);
       expect(sandbox.state).toBe("a");
+    }));
+
+  it("stops it before that, so that nothing ends behind the last save", () =>
+    world(async ({ sandbox, turn, reborn, time }) => {
+      await turn("a");
+      sandbox.healthy = false;
+      sandbox.commands["stop-gateway"] = () => {
+        sandbox.state += " and its last words";
+        return {};
+      };
+      const woken = reborn().wake("again");
+      await time.pass(31_000);
+      sandbox.healthy = true;
+      await time.pass(10_000);
+      await woken;
+      expect(sandbox.state).toBe("a and its last words");
     }));
 
   it("tries to save that for some seconds, for what hinders it may pass", () =>
