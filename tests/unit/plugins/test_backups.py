@@ -21,6 +21,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.worker_client impor
     Unreachable,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.state import backups, stored
+from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import StateFolder
 
 ARCHIVE = b"the state of Hermes" * 1000
 SHA256 = hashlib.sha256(ARCHIVE).hexdigest()
@@ -266,3 +267,40 @@ def test_a_state_over_100_mb_has_a_word_said_of_it() -> None:
     assert backups.size_words(100_000_000) == ""
     words = backups.size_words(150_000_000)
     assert words.startswith("150 MB") and "in parts" in words and "256 MB" in words
+
+
+class Keeping:
+    """A Worker that keeps these backups, or answers otherwise."""
+
+    def __init__(self, *states: str, status: int = 200) -> None:
+        self.states = states
+        self.status = status
+
+    def request(self, _method: str, _path: str, **_more: Any) -> Answer:
+        kept = [{"id": n, "state": state} for n, state in enumerate(self.states)]
+        return answer(self.status, {"backups": kept})
+
+
+def test_the_newest_whole_backup_of_a_worker_is_told_from_none() -> None:
+    """Of no answer it is not told that there is none: a destroy would go on."""
+    assert backups.newest(Keeping("offered", "damaged", "good", "good")) == {
+        "id": 2,
+        "state": "good",
+    }
+    assert backups.newest(Keeping("offered")) is None
+    assert backups.newest(Keeping()) is None
+    with pytest.raises(Unreachable):
+        backups.newest(Keeping("good", status=503))
+
+
+def test_backups_on_the_controller_are_found_by_their_deployment_newest_first(
+    tmp_path: Path,
+) -> None:
+    deployment = StateFolder(str(tmp_path), "alice")
+    assert backups.on_disk(deployment) == []
+    folder = backups.folder_of(deployment)
+    folder.mkdir()
+    mine = [f"alice-2026112{day}-120000-0a1b2c3d.hermes" for day in (6, 5)]
+    for name in (*mine, "alice-b-20261127-120000-0a1b2c3d.hermes", f"{mine[0]}.partial"):
+        (folder / name).touch()
+    assert [path.name for path in backups.on_disk(deployment)] == mine

@@ -291,3 +291,11 @@ def test_a_proof_is_of_one_version(deployment: StateFolder) -> None:
     assert not deployment.is_proved("2")
     deployment.note_proof(None)
     assert not deployment.is_proved("1")
+
+
+def test_a_folder_that_cannot_be_made_is_told_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(Card) as caught:
+        StateFolder(str(tmp_path / "file" / "state"), "alice").create()
+    card = caught.value.render()
+    assert "cannot be written: Not a directory" in card and "hermes_state_dir" in card
