@@ -763,6 +763,22 @@ describe("saving", () => {
       expect(life.risk).toBeNull();
     }));
 
+  it("comes soon although the clock was set back during a pause that was for something else", () =>
+    world(async ({ life, sandbox, time, turn, pass, vault }) => {
+      await turn("a");
+      await pass(6000);
+      // Whether it may sleep is not told, and asked again in a while.
+      const { status } = sandbox.commands;
+      sandbox.commands["status"] = () => ({ exitCode: 1, stderr: "not now" });
+      await pass(4 * 3600_000);
+      expect(life.record.notBefore).toBeGreaterThan(time.now());
+      sandbox.commands["status"] = status as never;
+      time.jump(-24 * 3600_000);
+      await turn("b");
+      await pass(61_000);
+      expect(await new Response(vault.read(vault.good()[0]?.id ?? 0)).text()).toMatch(/\nab$/);
+    }));
+
   it("is tried again after a failure, with pauses, and the trouble is told", () =>
     world(async ({ life, sandbox, turn, pass, vault }) => {
       const save = sandbox.commands["save"];

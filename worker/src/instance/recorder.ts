@@ -9,7 +9,7 @@ import type { JobTrouble, Restored } from "../sandbox/commands.ts";
 import type { SnapshotRecord } from "../state/snapshots.ts";
 import { type InstanceRecord, newRecord, type ProviderTrouble, type Trouble } from "./record.ts";
 import { count } from "./running-time.ts";
-import { LONGEST_PAUSE, savePause } from "./schedule.ts";
+import { bootPause, LONGEST_PAUSE, savePause } from "./schedule.ts";
 
 /** Keeps a record; a get returns what the last put stored. */
 export interface RecordStore {
@@ -277,10 +277,13 @@ export class Recorder {
   mendTimes(): void {
     const now = this.#time.now();
     const { notBefore, lastActivity, lastSave, firstUnsaved, lastUnsaved, failingSince } = this.#record;
+    const { saveFailures, bootFailures } = this.#record;
     const past = (at: number | null) => (at === null ? null : Math.min(at, now));
     if (notBefore <= now + LONGEST_PAUSE && Math.max(lastActivity, lastSave, lastUnsaved ?? 0) <= now) return;
+    // How much is left of a pause is not known then, but what it was for is: no other may hold up a save.
+    const pause = Math.max(savePause(saveFailures), bootPause(bootFailures));
     this.#write({
-      notBefore: Math.min(notBefore, now + LONGEST_PAUSE),
+      notBefore: Math.min(notBefore, now + pause),
       lastActivity: Math.min(lastActivity, now),
       lastSave: Math.min(lastSave, now),
       firstUnsaved: past(firstUnsaved),

@@ -314,7 +314,8 @@ export class World implements Witness {
   /** Whatever the newest good generation holds is confirmed from now on; the vault may not know yet which is damaged. */
   #confirm(): void {
     const newest = this.#object.vault.good().find(({ id }) => !this.#damaged.has(id));
-    if (newest === undefined || newest.id === this.#newest) return;
+    // An older one, where the newest is damaged, holds what a backup that was brought since may have given up.
+    if (newest === undefined || newest.id <= this.#newest) return;
     this.#newest = newest.id;
     if (this.#unrestored.has(newest.boot))
       this.wrong(`backup ${newest.id} is of a boot that was not restored`);
