@@ -125,6 +125,8 @@ class Edge:
         self.clock = clock
         self.start_seconds = 0.5
         """Until a command works in a container that was just started."""
+        self.snapshot_seconds = 3.0
+        """Until a container can be started from a snapshot that was just taken."""
         self.refusals: list[str] = [NO_INSTANCE]
         """In which words the first starts of each Worker's containers are refused."""
         self.internet = ""
@@ -290,7 +292,11 @@ class Edge:
 
     def _set_starts(self, served: Served) -> None:
         """Have the next container begin as one of an image that is new where it starts."""
-        starts = {"seconds": self.start_seconds, "refusals": self.refusals}
+        starts = {
+            "seconds": self.start_seconds,
+            "refusals": self.refusals,
+            "snapshotSeconds": self.snapshot_seconds,
+        }
         (served.folder / "starts.json").write_text(json.dumps(starts), encoding="utf-8")
 
     async def _ready(self, served: Served, account: Account) -> bool:

@@ -4,7 +4,8 @@
 Its own image store knows folders by digest. Here a Worker names images of a registry; what they would hold is built
 from the same `container` folder as the process image, so that one is started, under the name that was asked for.
 
-How containers start is in a file that is read anew at each start: `{"seconds": 21, "refusals": ["try again later"]}`.
+How containers start is in a file that is read anew at each start:
+`{"seconds": 21, "refusals": ["try again later"], "snapshotSeconds": 2}`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from aiohttp import web
 from engine import cli, server
@@ -40,20 +41,37 @@ class AnyImage:
 
 
 class Slow(Engine):
-    """Starts are refused for the moment, and what was started takes its time until a command works in it."""
+    """Starts are refused for the moment, and what was started takes its time until a command works in it.
+
+    A snapshot cannot be started from for some seconds.
+    """
 
     _ready_at = 0.0
+    _usable_at: ClassVar[dict[str, float]] = {}
 
     async def start(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Start a sandbox. Raises EngineError 503 `start_refused` as often as the file says."""
+        """Start a sandbox.
+
+        Raises EngineError 503 `start_refused` as often as the file says, and 404 for a snapshot that was just taken.
+        """
         starts = json.loads(STARTS.read_text(encoding="utf-8")) if STARTS.exists() else {}
         refusals = starts.get("refusals", [])
         if refusals:
             STARTS.write_text(json.dumps({**starts, "refusals": refusals[1:]}), encoding="utf-8")
             raise EngineError(503, "start_refused", refusals[0])
+        snapshot = (options.get("containerSnapshot") or {}).get("id")
+        if time.monotonic() < self._usable_at.get(snapshot, 0.0):
+            raise EngineError(404, "snapshot_not_found", f"Snapshot {snapshot} was not found.")
         started = await super().start(options)
         self._ready_at = time.monotonic() + starts.get("seconds", 0.0)
         return started
+
+    async def snapshot(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Copy the disk."""
+        starts = json.loads(STARTS.read_text(encoding="utf-8")) if STARTS.exists() else {}
+        taken = await super().snapshot(options)
+        self._usable_at[taken["id"]] = time.monotonic() + starts.get("snapshotSeconds", 0.0)
+        return taken
 
     async def started(self) -> None:
         """Wait until commands work in the sandbox, or it has ended."""

@@ -69,6 +69,21 @@ def test_what_was_rendered_can_be_run_by_hand(cloud: Cloud) -> None:
     assert "No changes. 0 calls written." in cloud.deploy("first").output
 
 
+def test_a_restart_brings_along_what_lies_beside_hermes_home(cloud: Cloud) -> None:
+    """By a snapshot, from which nothing can be started yet when Cloudflare has just taken it."""
+    cloud.deploy("first")
+    before = cloud.told("first", "instance/status")
+    assert cloud.chat("first", "Are you awake?")[0] == 200
+    (disk,) = (cloud.plane.edge.folder / cloud.worker("first").tag / "disks").glob("*/disk/tmp")
+    (disk / "installed").write_text("by hand")
+    assert cloud.deployment("first").call("POST", "/api/instance/restart").status == 200
+    told = cloud.told("first", "instance/status")
+    assert told["bootId"] != before["bootId"]
+    assert (told["restored"]["snapshot"] is None, told["restored"]["passedOver"]) == (False, [])
+    (disk,) = (cloud.plane.edge.folder / cloud.worker("first").tag / "disks").glob("*/disk/tmp")
+    assert (disk / "installed").read_text() == "by hand"
+
+
 class Watch:
     """Looks for secrets in the arguments of every process, as often as it can."""
 
