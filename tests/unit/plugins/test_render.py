@@ -16,6 +16,9 @@ from typing import Any
 import pytest
 from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
+from ansible_collections.hermes.workers.plugins.plugin_utils.build.variables import (
+    COMPATIBILITY_DATE,
+)
 from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import session_of
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.config import render
 
@@ -80,6 +83,8 @@ def test_the_runtime_tells_of_clients_that_leave(
     assert texts(text)["HERMES_ON_DISCONNECT"] == wanted
     assert 'compatibilityFlags = ["enable_request_signal"' in text
     assert ("durable_object_io_tasks_prevent_eviction" in text) is stays
+    # From this date on it is so for everybody, and whoever only watches is billed for it.
+    assert COMPATIBILITY_DATE < "2026-10-01"
 
 
 def test_a_container_is_reached_through_its_engine(sources: Sources) -> None:
