@@ -199,6 +199,15 @@ describe("a boot on Cloudflare", () => {
     }),
   );
 
+  it("is begun again when only the command that waits for it is told of the refusal", () =>
+    world(async (w) => {
+      w.container.startTakes = 100;
+      w.container.cuts = [new Error("There is no container instance that can be provided to this object")];
+      expect(await woken(w, 10_000)).toBeNull();
+      expect(w.life.record).toMatchObject({ state: "awake", bootFailures: 0 });
+      expect(w.container.started).toHaveLength(2);
+    }));
+
   it("says what Cloudflare refuses when that lasts, and blames nothing of ours", () =>
     world(async (w) => {
       const words =
