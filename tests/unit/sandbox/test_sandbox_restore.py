@@ -422,7 +422,10 @@ def test_a_swap_that_was_cut_between_its_renames_is_undone(old: Box, archive: by
 
 def test_empty_means_empty_and_keep_keeps(old: Box) -> None:
     assert old.command("restore", "--keep").returncode == 71  # no memory
+    (old.home / "state.db").write_bytes(memory("users"))
+    assert old.command("restore", "--keep").returncode == 71  # somebody else's
     (old.home / "state.db").write_bytes(memory())
+    (old.home / "kanban.db").write_bytes(memory("cards"))
     old.ok("restore", "--keep")
     assert (old.home / "old").exists()
     old.ok("restore", "--empty")

@@ -96,6 +96,9 @@ def test_an_unchanged_state_is_not_sent_again(full: Box) -> None:
     os.utime(full.home / "memories" / "MEMORY.md")
     again = full.command("save", "--unless", digest)
     assert (again.returncode, again.stdout) == (3, b"")
+    # Nor is it packed first: there need be no room for that.
+    few = {"preexec_fn": lambda: resource.setrlimit(FSIZE, (1_000_000, 1_000_000))}
+    assert full.command("save", "--unless", digest, **few).returncode == 3
 
 
 def _write(home: Path) -> None:
@@ -196,6 +199,23 @@ def test_a_damaged_database_is_not_saved(full: Box, spoil: str) -> None:
     assert b"state.db" in done.stderr.splitlines()[-1]
 
 
+def test_a_further_database_of_hermes_that_is_cut_short_is_not_saved_as_an_empty_one(
+    full: Box,
+) -> None:
+    (full.home / "kanban.db").write_bytes((full.home / "state.db").read_bytes()[:60])
+    done = full.command("save")
+    assert (done.returncode, done.stdout) == (71, b"")
+    assert b"kanban.db" in done.stderr
+
+
+@pytest.mark.parametrize(("found", "code"), [("SQLITE_IOERR_READ", 74), ("SQLITE_CORRUPT", 71)])
+def test_a_page_that_could_not_be_read_is_no_damage(full: Box, found: str, code: int) -> None:
+    told = f"Tree 2 page 3: unable to get the page. error code={getattr(sqlite3, found)}"
+    line = '    if verdict != "ok":\n'
+    full.change("state/databases.py", line, f"    verdict = {told!r}\n{line}")
+    assert full.command("save").returncode == code
+
+
 @pytest.mark.parametrize("spoil", ["missing", "empty", "folder", "link", "another", "tables gone"])
 def test_a_home_without_hermes_memory_is_not_saved(full: Box, spoil: str) -> None:
     state = full.home / "state.db"
@@ -251,7 +271,7 @@ def test_what_does_not_pack_is_named_when_the_archive_passes_its_bound(full: Box
     (full.home / "noise").write_bytes(os.urandom(6 << 20))
     done = full.command("save", preexec_fn=lambda: resource.setrlimit(FSIZE, (8 << 20, 8 << 20)))
     assert (done.returncode, done.stdout) == (72, b"")
-    assert b"noise: 6 MB" in done.stderr
+    assert b"noise: 6 MB" in done.stderr and b"Hermes' files" in done.stderr
 
 
 def test_a_file_that_grows_without_end_while_it_is_read_ends_the_save(full: Box) -> None:
@@ -300,6 +320,30 @@ def test_a_sound_database_of_somebody_else_is_the_same_after_a_restore(
     other = new_box().pretend(restored=False)
     other.ok("restore", stdin=archive)
     assert other.command("save", "--unless", header(archive)["digest"]).returncode == 3
+
+
+def test_a_database_of_somebody_else_that_a_crash_left_is_not_mended(
+    full: Box, new_box: Callable[[], Box]
+) -> None:
+    made = full.folder / "made.db"
+    database = sqlite3.connect(made, isolation_level=None)
+    for statement in (
+        "CREATE TABLE t (x)",
+        "INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 3000) SELECT i FROM n",
+        "PRAGMA cache_size = 1",
+        "BEGIN",
+        "UPDATE t SET x = 'half of it ' || x",
+    ):
+        database.execute(statement)
+    left = {name: (full.folder / f"made{name}").read_bytes() for name in (".db", ".db-journal")}
+    for name, content in left.items():
+        (full.home / f"notes{name}").write_bytes(content)
+    other = new_box().pretend(restored=False)
+    other.ok("restore", stdin=full.save())
+    database.close()
+    for name, content in left.items():
+        assert (full.home / f"notes{name}").read_bytes() == content
+        assert (other.home / f"notes{name}").read_bytes() == content
 
 
 def test_a_broken_database_of_somebody_else_keeps_what_its_process_wrote_beside_it(

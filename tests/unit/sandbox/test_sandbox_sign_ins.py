@@ -166,7 +166,7 @@ def test_more_than_sign_ins_can_be_is_named(full: Box) -> None:
     (full.home / "platforms" / "media").write_bytes(os.urandom(9 << 20))
     done = full.command("save-sign-ins")
     assert (done.returncode, done.stdout) == (72, b"")
-    assert b"platforms/media: 9 MB" in done.stderr
+    assert b"platforms/media: 9 MB" in done.stderr and b"keys and sign-ins" in done.stderr
     full.save()
 
 
