@@ -1010,6 +1010,22 @@ describe("holding back", () => {
     }));
 });
 
+describe("a sleep that is ordered", () => {
+  it("cuts no turn that outlasts the wait for it, unless it is forced", () =>
+    world(async ({ sandbox, life, time, sit }) => {
+      const { leave } = await sit();
+      const refused = life.sleep().catch((why: unknown) => why);
+      await time.pass(3000);
+      expect(await refused).toMatchObject({ status: 409, code: "busy" });
+      expect(sandbox).toMatchObject({ destroys: 0 });
+      const forced = life.sleep(true);
+      await time.pass(3000);
+      await forced;
+      expect(sandbox.running).toBeNull();
+      await leave();
+    }));
+});
+
 describe("a restart", () => {
   it("cuts no turn that outlasts the wait for it, unless it is forced", () =>
     world(async ({ sandbox, life, time, sit }) => {
@@ -1175,15 +1191,16 @@ describe("snapshots", () => {
       expect(starts(sandbox)).toEqual(["image-1", "snap-1"]);
     }));
 
-  it("are left behind by a forced restart", () =>
+  it.each(["that sleeps", "that is awake"])("are left behind by a forced restart of one %s", (which) =>
     world(async ({ sandbox, life, turn }) => {
       snapshots(sandbox);
       await turn("a");
-      await life.sleep();
+      if (which === "that sleeps") await life.sleep();
       await life.restart(true);
       expect(starts(sandbox)).toEqual(["image-1", "image-1"]);
       expect(sandbox.state).toBe("a");
-    }));
+    }),
+  );
 
   it("hold alone what could not be saved, when it is put to sleep by force", () =>
     world(async ({ sandbox, life, turn }) => {
