@@ -59,7 +59,7 @@ class Slow(Engine):
         if refusals:
             STARTS.write_text(json.dumps({**starts, "refusals": refusals[1:]}), encoding="utf-8")
             raise EngineError(503, "start_refused", refusals[0])
-        snapshot = (options.get("containerSnapshot") or {}).get("id")
+        snapshot = str((options.get("containerSnapshot") or {}).get("id"))
         if time.monotonic() < self._usable_at.get(snapshot, 0.0):
             raise EngineError(404, "snapshot_not_found", f"Snapshot {snapshot} was not found.")
         started = await super().start(options)
