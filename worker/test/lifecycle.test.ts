@@ -1373,6 +1373,22 @@ describe("finding it again", () => {
       expect(sandbox.state).toBe("a");
     }));
 
+  it.each<[string, (sandbox: MemorySandbox) => void, number]>([
+    ["is gone", (it) => Object.assign(it, { running: null }), 0],
+    ["is another's", (it) => Object.assign(it.running ?? {}, { boot: "another" }), 1],
+  ])("boots anew at once when what runs there %s", (_, becomes, destroys) =>
+    world(async ({ sandbox, life, turn, reborn, time }) => {
+      await turn("a");
+      await life.save("x");
+      becomes(sandbox);
+      const other = reborn();
+      await other.wake("again");
+      expect(sandbox).toMatchObject({ destroys, state: "a" });
+      expect(sandbox.starts).toHaveLength(2);
+      expect(other.record).toMatchObject({ learnedLate: time.now(), lastExit: { exitCode: null } });
+    }),
+  );
+
   it("goes on with what has no label, as a container of Cloudflare's, and sees it die", () =>
     world(async ({ sandbox, life, turn, reborn }) => {
       await turn("a");
