@@ -47,11 +47,11 @@ def test_folders_are_their_owners_alone(deployment: StateFolder) -> None:
 
 
 def test_folders_are_made_wherever_they_are_wanted_and_found_again(tmp_path: Path) -> None:
-    made = StateFolder(str(tmp_path / "deep" / "state"), "alice")
-    for _ in range(2):
-        made.create_shared()
-        made.create()
-    assert made.runtime.is_dir() and made.build.is_dir()
+    for step in (StateFolder.create, StateFolder.create_shared):
+        made = StateFolder(str(tmp_path / step.__name__ / "state"), "alice")
+        step(made)
+        step(made)
+        assert made.runtime.is_dir()
 
 
 def test_what_an_object_kept_is_told_from_an_empty_folder(tmp_path: Path) -> None:
