@@ -13,6 +13,7 @@ given to it does not say so.
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import importlib.util
 import json
@@ -82,6 +83,23 @@ def _beside(name: str) -> ModuleType:
     return module
 
 
+_USUAL = gc.get_threshold()
+_SELDOM = (50_000, 20, 20)
+"""How many new objects Python's garbage collector waits for while Hermes is imported: of that hardly any is garbage."""
+
+
+def _import_at_speed() -> None:
+    """Have the collector look seldom until Hermes' API is there: docs/decisions/0099."""
+    if sys.argv[1:] == ["gateway", "run"]:
+        gc.set_threshold(*_SELDOM)
+
+
+def _imported() -> None:
+    """Have it look as usual again, but never more at what is here by now, and stays."""
+    gc.freeze()
+    gc.set_threshold(*_USUAL)
+
+
 def _replace(module: ModuleType, name: str, function: object) -> None:
     getattr(module, name)  # what nobody calls would be replaced without any effect
     setattr(module, name, function)
@@ -114,6 +132,7 @@ class _Extended(MetaPathFinder):
 
 
 def _extend(api: Any) -> None:
+    _imported()
     of_hermes = api.APIServerAdapter._http_route_table
 
     def routes(adapter: Any) -> list[tuple[Any, ...]]:
@@ -235,6 +254,7 @@ def main() -> None:
     """Run the program with its words."""
     sys.argv = sys.argv[1:]
     _be_called(os.path.basename(sys.argv[0]))
+    _import_at_speed()
     _tell_versions()
     _distrust_repositories()
     _bridge_relay()

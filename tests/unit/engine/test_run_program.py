@@ -47,6 +47,32 @@ print(json.dumps({
 }))
 """
 
+COLLECTING = """
+import gc, json
+import gateway.run
+often = gc.get_threshold()[0]
+import gateway.platforms.api_server
+kept = gc.get_freeze_count() > 50_000
+print(json.dumps([often > 700, kept, *gc.get_threshold()]))
+"""
+
+
+@pytest.mark.parametrize("words", [["gateway", "run"], ["dashboard"]], ids=" ".join)
+def test_garbage_is_looked_for_seldom_until_the_gateway_is_imported_and_then_as_usual(
+    tmp_path: Path, image: Path, words: "list[str]"
+) -> None:
+    (tmp_path / "run" / "managed").mkdir(parents=True)
+    (tmp_path / "run" / "env.json").write_text("{}")
+    told = ask(
+        image,
+        tmp_path,
+        COLLECTING,
+        {"HERMES_HOME": str(tmp_path), "SANDBOX_RUN": str(tmp_path / "run")},
+        *words,
+    )
+    is_gateway = words == ["gateway", "run"]
+    assert told == [is_gateway, True, 700, 10, 10]
+
 
 @pytest.mark.parametrize(
     ("provider", "variables"),
@@ -143,15 +169,15 @@ def test_packages_for_another_python_are_forgotten(
     assert ask(image, tmp_path, LATER, environ) == [False, False, False]
 
 
-def ask(image: Path, folder: Path, probe: str, environ: "dict[str, str]") -> Any:
-    """Run a probe as a program of Hermes and return what it prints."""
+def ask(image: Path, folder: Path, probe: str, environ: "dict[str, str]", *words: str) -> Any:
+    """Run a probe as a program of Hermes, with its words, and return what it prints."""
     (folder / "probe.py").write_text(probe)
     python, launcher = (
         image / "venv" / "bin" / "python",
         image / "sandbox" / "in_hermes" / "run_program.py",
     )
     done = subprocess.run(
-        [python, "-P", launcher, folder / "probe.py"],
+        [python, "-P", launcher, folder / "probe.py", *words],
         env={
             "PATH": os.environ["PATH"],
             "HOME": str(folder),
