@@ -3,7 +3,7 @@
 import { type Context, Hono } from "hono";
 import { cors } from "hono/cors";
 import { ApiError, errorResponse } from "./base/errors.ts";
-import { innerHeaders } from "./base/headers.ts";
+import { innerHeaders, WAITING } from "./base/headers.ts";
 import type { Call } from "./channels/channel.ts";
 import {
   codeOf,
@@ -44,6 +44,7 @@ import {
   unwrap,
 } from "./gate/requests.ts";
 import { IDENTITY, identify, prove } from "./gate/secret-proof.ts";
+import { goingOn } from "./gate/waiting-stream.ts";
 import { TURN_HEADERS } from "./instance/chat-turns.ts";
 import type { HermesInstance } from "./instance/instance.ts";
 import { CREDENTIAL, type Credential } from "./instance/leases.ts";
@@ -274,7 +275,10 @@ async function toHermes(c: Context<App>): Promise<Response> {
     if (session !== null) headers.set(TURN_HEADERS.session, session);
   }
   const init = { method, headers, body, signal, redirect: "manual" } as const;
-  return unwrap(c, await hermes(c, (it) => it.fetch(c.req.url, init)));
+  const send = () => hermes(c, (it) => it.fetch(c.req.url, init));
+  const answer = await send();
+  const bare = unwrap(c, answer);
+  return answer.headers.has(WAITING) ? goingOn(bare, send, requestId, signal) : bare;
 }
 
 /** Answers a method that a path does not know. */

@@ -242,6 +242,24 @@ describe("operating it", () => {
     expect(await said(await second)).toBe("one | two");
   });
 
+  it("is one stream for who was told to wait, though the object is started over meanwhile", async () => {
+    await post("wake");
+    await machine.set({ draining: Number.MAX_SAFE_INTEGER });
+    const answer = await chat("one", "s", { stream: true });
+    expect([...answer.headers.keys()].filter((name) => name.startsWith("x-hermes-worker-"))).toEqual([]);
+    const reader = answer.body?.pipeThrough(new TextDecoderStream()).getReader();
+    let text = (await reader?.read())?.value ?? "";
+    expect(text).toMatch(/^: /);
+    await crash();
+    await machine.set({ draining: 0 });
+    for (let read = await reader?.read(); read !== undefined && !read.done; read = await reader?.read())
+      text += read.value;
+    expect(text.match(/^data: /gm)).toHaveLength(4);
+    expect(text.endsWith("data: [DONE]\n\n")).toBe(true);
+    const turns = (await machine.look()).hermes.filter(({ path }) => path === "/v1/chat/completions");
+    expect(new Set(turns.map(({ headers }) => headers["idempotency-key"])).size).toBe(1);
+  });
+
   it("holds nothing back when a turn does not end", async () => {
     await post("wake");
     await machine.set({ hold: true });

@@ -10,6 +10,8 @@ const PRIVATE_ANSWER =
 
 /** Header by which the instance tells the Worker what Hermes was woken for while a request waited; it does not leave. */
 export const BOOT_CAUSE = "x-hermes-worker-boot-cause";
+/** Header by which it tells that a stream began with comments, and has said nothing yet; it does not leave. */
+export const WAITING = "x-hermes-worker-waiting";
 
 /** Copies the headers that Hermes may see. */
 export function innerHeaders(outer: Headers): Headers {

@@ -15,6 +15,30 @@ export function streamOf(text: string): ReadableStream<Uint8Array> {
   return body;
 }
 
+/** What a stream says while it waits for Hermes: a comment, which clients skip. */
+export const WAKING = ": Hermes is waking up\n\n";
+
+/** Whether an answer is a stream of events. */
+export function isEventStream(answer: Response): boolean {
+  return answer.ok && (answer.headers.get("content-type") ?? "").startsWith("text/event-stream");
+}
+
+/** An answer as a stream of events; one that is none, such as a refusal, is the only event. */
+export async function eventsOf(answer: Response): Promise<ReadableStream<Uint8Array>> {
+  if (isEventStream(answer) && answer.body !== null) return answer.body;
+  return streamOf(onlyEvent(await lineOf(answer)));
+}
+
+/** An answer that is no stream, as the data of one event. */
+export async function lineOf(answer: Response): Promise<string> {
+  return (await answer.text()).replaceAll(/\r?\n/g, " ");
+}
+
+/** A whole stream of one event. */
+export function onlyEvent(data: string): string {
+  return `data: ${data}\n\ndata: [DONE]\n\n`;
+}
+
 /** Keeps the last bytes of a stream. */
 export class Tail {
   #chunks: Uint8Array[] = [];

@@ -2,7 +2,7 @@
 /** What every route has in common: a request id, one line in the log, the address of who asks. */
 import type { Context, Next } from "hono";
 import { ApiError, errorResponse, toApiError } from "../base/errors.ts";
-import { BOOT_CAUSE } from "../base/headers.ts";
+import { BOOT_CAUSE, WAITING } from "../base/headers.ts";
 import { Log, Redactor } from "../base/log.ts";
 import { type Env, type Settings, secretValues, settingsOf } from "../config/settings.ts";
 import { addressOf, FailedAttempts, Quiet } from "./failed-attempts.ts";
@@ -115,10 +115,11 @@ function report<E extends Base>(c: Context<E>, ms: number): void {
 /** Takes what is meant for the log off an answer of the instance. */
 export function unwrap<E extends Base>(c: Context<E>, answer: Response): Response {
   const cause = answer.headers.get(BOOT_CAUSE);
-  if (cause === null) return answer;
-  c.set("bootCause", cause);
+  if (cause !== null) c.set("bootCause", cause);
+  const told = [BOOT_CAUSE, WAITING].filter((name) => answer.headers.has(name));
+  if (told.length === 0) return answer;
   const bare = new Response(answer.body, answer);
-  bare.headers.delete(BOOT_CAUSE);
+  for (const name of told) bare.headers.delete(name);
   return bare;
 }
 

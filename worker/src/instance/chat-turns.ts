@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The way of one request to Hermes and back: order within a session, patience with restarts, streaming. */
 import { ApiError, inShape, reason, toApiError } from "../base/errors.ts";
-import { innerHeaders, mayHaveBody, outerHeaders } from "../base/headers.ts";
+import { innerHeaders, mayHaveBody, outerHeaders, WAITING } from "../base/headers.ts";
 import { during, type Lasting, over } from "../base/lasting.ts";
 import type { Log } from "../base/log.ts";
-import { textOf } from "../base/streams.ts";
+import { isEventStream, lineOf, onlyEvent, textOf, WAKING } from "../base/streams.ts";
 import { Deadline, type Time, within } from "../base/time.ts";
 import { abortOf, clientGone } from "./leases.ts";
 import type { Lifecycle } from "./lifecycle.ts";
@@ -259,6 +259,7 @@ export class ChatTurns {
       "content-type": "text/event-stream",
       "cache-control": "no-cache",
       "x-request-id": turn.id,
+      [WAITING]: "1",
     });
     for (const [name, value] of Object.entries(early)) if (value !== null) headers.set(name, value);
     return { value: new Response(readable, { headers }), end };
@@ -276,19 +277,19 @@ export class ChatTurns {
       (error: unknown) => ({ error }),
     );
     for (;;) {
-      await writer.write(encoder.encode(": Hermes is waking up\n\n"));
+      await writer.write(encoder.encode(WAKING));
       const result = await within(this.#parts.time, COMMENT_EVERY, settled);
       if (result === undefined) continue;
-      if ("response" in result && isStream(result.response) && result.response.body !== null) {
+      if ("response" in result && isEventStream(result.response) && result.response.body !== null) {
         const late = lateHeaders(result.response.headers, early);
         if (late !== "") await writer.write(encoder.encode(`${late}\n`));
         // Chunk by chunk: the runtime cannot connect two of its identity streams directly.
         for await (const chunk of result.response.body) await writer.write(chunk);
         return writer.close();
       }
-      const told = "response" in result ? await bodyOf(result.response) : errorOf(result.error, turn.id);
+      const told = "response" in result ? await lineOf(result.response) : errorOf(result.error, turn.id);
       this.#parts.log.warn("stream_failed", { request_id: turn.id, answer: told });
-      await writer.write(encoder.encode(`data: ${told}\n\ndata: [DONE]\n\n`));
+      await writer.write(encoder.encode(onlyEvent(told)));
       return writer.close();
     }
   }
@@ -371,16 +372,6 @@ async function isDraining(answer: Response): Promise<boolean> {
 function isShort({ status, headers }: Response): boolean {
   if (status === 204 || status === 304) return false;
   return Number(headers.get("content-length") ?? Infinity) <= SHORT && !headers.has("content-encoding");
-}
-
-function isStream(response: Response): boolean {
-  return response.ok && (response.headers.get("content-type") ?? "").startsWith("text/event-stream");
-}
-
-/** An answer that is no stream, as the data of one event. */
-async function bodyOf(response: Response): Promise<string> {
-  const text = await response.text();
-  return text.replaceAll(/\r?\n/g, " ");
 }
 
 function errorOf(error: unknown, id: string): string {
