@@ -99,9 +99,18 @@ class ActionModule(CloudflareAction):
         self.deployment.keep_note("host", self.settings.host)
         self._tag()
         self._note(version_id)
-        client = RemoteClient(self.settings.host, token)
-        self._serve(client, rendered.version)
-        self._take_away(wanted, client, rendered.version)
+        # An upload keeps old secrets.
+        extra = self.deployed.secrets - wanted.keys() - {PREVIOUS}
+        reached = RemoteClient(self.settings.host, token)
+        # Who is to get in without a token is refused until that is taken away.
+        if "API_TOKEN" not in extra:
+            self._serve(reached, rendered.version)
+            client = reached
+        if extra:
+            # That is one more version, and what was let in by now is not to be cut by it.
+            with held_back(client, self.settings.drain_timeout):
+                write_secrets(self.api, self.settings, dict.fromkeys(sorted(extra)))
+                self._serve(reached, rendered.version)
         return version_id
 
     def _build(self, rendered: Rendered) -> None:
@@ -165,16 +174,6 @@ class ActionModule(CloudflareAction):
             scripts.set_tags(
                 self.api, self.settings.name, [*ours, *(t for t in tags if t not in ours)]
             )
-
-    def _take_away(self, wanted: dict[str, str], client: RemoteClient, version: str) -> None:
-        """Take away the secrets that it should not hold: an upload keeps old ones."""
-        extra = self.deployed.secrets - wanted.keys() - {PREVIOUS}
-        if not extra:
-            return
-        # That is one more version, and what was let in by now is not to be cut by it.
-        with held_back(client, self.settings.drain_timeout):
-            write_secrets(self.api, self.settings, dict.fromkeys(sorted(extra)))
-            self._serve(client, version)
 
     def _note(self, version_id: str) -> None:
         """Keep what the next plan compares the Worker with."""
