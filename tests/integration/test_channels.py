@@ -161,6 +161,7 @@ def test_a_message_outlives_whatever_is_killed_during_its_turn(
     chatty: Deployment, telegram: Telegram, provider: Provider, victim: str
 ) -> None:
     provider.pause, asked = 0.5, len(provider.seen)
+    before = twice(chatty)
     message = telegram.write(f"one two three, {victim} dies now", ANN)
     later = telegram.write(f"and after {victim}", ANN)
     wait_until(lambda: len(provider.seen) > asked, "a turn under way")
@@ -169,7 +170,9 @@ def test_a_message_outlives_whatever_is_killed_during_its_turn(
     assert f"{victim} dies now" in telegram.await_answer(message, 120).text
     assert f"and after {victim}" in telegram.await_answer(later, 120).text
     order = [one.reply_to for one in telegram.sent if one.reply_to in (message, later)]
-    assert order == [message, later]
+    assert list(dict.fromkeys(order)) == [message, later]
+    # An answer that the platform had taken when the kill came may be sent again where nobody had noted it, and that is told.
+    assert len(order) - 2 <= twice(chatty) - before <= 1
 
 
 def test_what_a_platform_will_not_take_now_is_sent_later_and_once(
@@ -188,6 +191,11 @@ def test_what_a_platform_will_not_take_now_is_sent_later_and_once(
 
 def waiting(deployment: Deployment) -> int:
     return int(deployment.status()["channels"]["telegram"]["waiting"])
+
+
+def twice(deployment: Deployment) -> int:
+    """How many answers people may have seen twice, as it is told."""
+    return int(deployment.status()["channels"]["telegram"]["twice"])
 
 
 def test_who_is_not_allowed_wakes_nobody_and_learns_nothing(
@@ -323,6 +331,7 @@ def test_a_job_of_a_sleeping_hermes_is_told_at_home_and_where_it_was_asked_for_o
     use(chatty, "cronjob", schedule=soon(), **lamp)
     asked = {"action": "create", "name": "boat", "prompt": "Tar.", "schedule": soon()}
     telegram.await_answer(telegram.write(f"Please call cronjob {json.dumps(asked)}", BOB))
+    before = twice(chatty)
     # It sleeps again before the platform takes what it says.
     telegram.busy[ANN] = 3
     assert chatty.call("POST", "/api/instance/sleep").status == 200
@@ -332,7 +341,7 @@ def test_a_job_of_a_sleeping_hermes_is_told_at_home_and_where_it_was_asked_for_o
         (sent,) = [one for one in telegram.sent if f"Response: {job}" in one.text]
         assert (sent.chat, sent.reply_to, errand in sent.text) == (chat, None, True)
     assert chatty.status()["whyAwake"] == "cron"
-    assert (waiting(chatty), chatty.status()["channels"]["telegram"]["twice"]) == (0, 0)
+    assert (waiting(chatty), twice(chatty)) == (0, before)
 
 
 def test_hermes_has_no_other_way_to_write_by_itself_than_a_job(provider: Provider) -> None:
