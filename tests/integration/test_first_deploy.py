@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import secrets
 import stat
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from plays import Deployment, clean_environment, copy_checkout, run
+from plays import ROOT, Deployment, clean_environment, copy_checkout, run
 
 from tests.standins.provider import Provider
 
@@ -95,6 +96,30 @@ def test_one_command_ends_in_a_verified_chat(
     assert "rehearsal" in first.stdout, "a deployment without a key must say which model speaks"
     assert not re.search(r"TASK [^\n]*\n\n(TASK|PLAY)", first.stdout), "a heading of nothing"
     assert clone.local.token not in first.stdout
+
+
+def rows(text: str) -> list[str]:
+    """What stands before the values of tables and cards; but for what depends on the machine, and on its speed."""
+    found = re.findall(r"^  ([A-Za-z]\w*(?: \w+)*)(?: {2,}\S|\n {6,}\S)", text, re.MULTILINE)
+    return [name for name in found if name not in ("Node", "create", "last save", "next")]
+
+
+def test_the_recording_shows_what_is_printed_today(
+    clone: Clone, first: subprocess.CompletedProcess[str]
+) -> None:
+    """README's picture of the first five minutes, which `make record` draws anew."""
+    drawn = (ROOT / "docs/first-five-minutes.svg").read_text()
+    by_line = re.findall(r'<text[^>]* y="([\d.]+)"[^>]*>([^<]*)</text>', drawn)
+    lines: dict[str, str] = {}
+    for y, part in by_line:
+        lines[y] = lines.get(y, "") + html.unescape(part).replace("\xa0", " ").rstrip("\n")
+    parts = re.split(r"^\$ ", "\n".join(lines.values()), flags=re.MULTILINE)
+    recorded = {part.partition("\n")[0].strip(): rows(part) for part in reversed(parts)}
+    assert rows(first.stdout) == recorded["make deploy"]
+    assert clone.local.chat("Hello, who are you?").status == 200
+    status = clone.make("status")
+    assert status.returncode == 0, status.stdout
+    assert rows(status.stdout) == recorded["make status"]
 
 
 def test_the_state_folder_is_private(clone: Clone, first: object) -> None:
