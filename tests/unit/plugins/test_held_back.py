@@ -74,8 +74,9 @@ def test_an_object_that_was_started_over_is_not_asked_further() -> None:
     worker = Worker(HELD, HELD, STARTED_OVER)
     with held_back(worker, 5):
         assert worker.was_asked(3)
-        while renewing():
-            pass
+        for one in renewing():
+            one.join(60)
+        assert not renewing()
     assert len(worker.asked) == 3
 
 

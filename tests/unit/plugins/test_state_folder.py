@@ -155,7 +155,7 @@ def test_the_lock_of_a_play_that_nobody_reaps_does_not_hold(
 
 
 PLAY = """
-import multiprocessing, os, subprocess, sys, time
+import multiprocessing, os, signal, subprocess, sys
 from ansible_collections.hermes.workers.plugins.plugin_utils.state.lock import end_with_play
 
 def task(kind):
@@ -165,7 +165,7 @@ def task(kind):
     if kind != "done":
         started = subprocess.Popen(["tail", "-f", "/dev/null"], stdout=subprocess.DEVNULL)
         print(os.getpid(), started.pid, flush=True)
-        time.sleep(600)
+        signal.pause()
 
 worker = multiprocessing.get_context("fork").Process(target=task, args=(sys.argv[1],))
 worker.start()
