@@ -512,7 +512,9 @@ def test_a_stopped_supervisor_stays_stopped_though_it_is_killed_meanwhile(box: B
         wait_for(lambda: connected(box.port))
         os.kill(supervisor, signal.SIGTERM)
         wait_for(lambda: not alive(guardian))
-        os.kill(supervisor, signal.SIGKILL)
+        killed = psutil.Process(supervisor)
+        killed.kill()
+        wait_for_ends([killed])  # until then, what nobody ends any more counts as its children
         (box.folder / "go").touch()
         with contextlib.suppress(OSError):
             slow.result()
