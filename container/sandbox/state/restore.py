@@ -83,7 +83,7 @@ def _put(member: Member, path: str) -> None:
     """Put an entry where it belongs, unless the state has something else there by now."""
     with suppress(FileExistsError, IsADirectoryError, NotADirectoryError):
         if member.kind == "folder":
-            os.makedirs(path, member.mode | 0o700, exist_ok=True)
+            os.makedirs(path, member.mode | 0o700)
         else:
             os.replace(member.path, path)
 

@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
 from sandbox.errors import (
@@ -196,7 +196,7 @@ def _copied(member: Member, copy: str) -> bool:
     except SandboxError as error:
         if error.code == DISK_FULL:
             raise
-        if os.path.exists(copy):
+        with suppress(FileNotFoundError):  # where the database itself has vanished
             os.unlink(copy)
         return False
     return True

@@ -420,6 +420,23 @@ def test_a_swap_that_was_cut_between_its_renames_is_undone(old: Box, archive: by
     assert [path.name for path in old.home.parent.iterdir()] == [".hermes"]
 
 
+@pytest.mark.parametrize("stands", ["file", "link"])
+def test_what_stands_for_the_home_and_is_no_folder_is_replaced(
+    old: Box, archive: bytes, stands: str
+) -> None:
+    """A link goes, and where it led to stays."""
+    elsewhere = old.folder / "elsewhere"
+    old.home.rename(elsewhere)
+    if stands == "link":
+        old.home.symlink_to(elsewhere)
+    else:
+        old.home.touch()
+    old.ok("restore", stdin=archive)
+    assert (old.home / "memories" / "MEMORY.md").exists() and not old.home.is_symlink()
+    assert (elsewhere / "old").read_text() == "old"
+    assert [path.name for path in old.home.parent.iterdir()] == [".hermes"]
+
+
 def test_empty_means_empty_and_keep_keeps(old: Box) -> None:
     assert old.command("restore", "--keep").returncode == 71  # no memory
     (old.home / "state.db").write_bytes(memory("users"))

@@ -443,11 +443,13 @@ def test_what_vanishes_while_it_is_read_is_no_failure(
 ) -> None:
     """After it was found and before it is read: gone, a folder now, its folder a file now."""
     (full.home / "gone").write_text("x")
+    sqlite(full.home / "gone.sqlite", "CREATE TABLE t (x)")
     line = "        self._require_bounds()\n"
     swap = (
         "        import pathlib\n"
         "        home = pathlib.Path(paths.home)\n"
         "        (home / 'gone').unlink()\n"
+        "        (home / 'gone.sqlite').unlink()\n"
         "        (home / 'a-file-nobody-knows.bin').unlink()\n"
         "        (home / 'a-file-nobody-knows.bin').mkdir()\n"
         "        shutil.rmtree(home / 'memories')\n"
@@ -457,7 +459,7 @@ def test_what_vanishes_while_it_is_read_is_no_failure(
     archive = full.save()
     other = new_box().pretend(restored=False)
     other.ok("restore", stdin=archive)
-    for name in ("gone", "a-file-nobody-knows.bin", "memories/MEMORY.md"):
+    for name in ("gone", "gone.sqlite", "a-file-nobody-knows.bin", "memories/MEMORY.md"):
         assert not (other.home / name).exists()
     assert (other.home / "skills" / "greet" / "run.sh").exists()
     assert not any("gone" in line or "MEMORY" in line for line in header(archive)["leftOut"])
