@@ -44,7 +44,7 @@ class Worker:
 
 
 def test_a_whole_backup_is_kept(tmp_path: Path) -> None:
-    path = tmp_path / "backups" / "hermes.hermes"
+    path = tmp_path / "not" / "there" / "yet" / "hermes.hermes"
     backups.download(Worker(LINE + ARCHIVE), BACKUP, path)
     assert path.read_bytes() == LINE + ARCHIVE
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -167,7 +167,7 @@ def test_what_an_earlier_release_packed_is_taken_too(tmp_path: Path) -> None:
     archive = tmp_path / "alice-20261126-120000.tar.gz"
     with tarfile.open(archive, "w:gz") as packed:
         packed.add(tmp_path / "storage", arcname="storage")
-    path = stored.unpacked(archive, "alice", tmp_path / "backups")
+    path = stored.unpacked(archive, "alice", tmp_path / "not" / "there" / "yet")
     assert path.read_bytes() == LINE + ARCHIVE
     assert [one.name for one in path.parent.iterdir()] == [path.name]
     archive.write_bytes(archive.read_bytes()[:-40])
