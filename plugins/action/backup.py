@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..module_utils.cards import Card
-from ..module_utils.worker_client import Unreachable
+from ..module_utils.worker_client import CHANGE_SECONDS, Unreachable
 from ..plugin_utils.actions.deployment_action import ExistingAction
 from ..plugin_utils.proof.starting import shown
 from ..plugin_utils.state import backups
@@ -30,7 +30,7 @@ class ActionModule(ExistingAction):
         self.deployment.take("backup")
         self.progress("saving Hermes' state")
         with shown(self.running(), self.progress):
-            backup = self.ask("POST", backups.PATH, backups.SECONDS)["backup"]
+            backup = self.ask("POST", backups.PATH, CHANGE_SECONDS)["backup"]
         if backup is None:
             raise Card.of(
                 self.settings.name,

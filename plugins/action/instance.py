@@ -10,12 +10,11 @@ from typing import Any, ClassVar
 
 from ..module_utils.cards import Card
 from ..module_utils.settings.values import show
+from ..module_utils.worker_client import CHANGE_SECONDS
 from ..plugin_utils.actions.deployment_action import ExistingAction
 from ..plugin_utils.proof.chats import SLEEP_BY_FORCE
-from ..plugin_utils.proof.starting import START_SECONDS, shown
+from ..plugin_utils.proof.starting import shown
 
-SECONDS = 300.0 + START_SECONDS
-"""Longest wait for an answer: a save of the largest state, an end and a boot."""
 ACTIONS = {
     "wake": "wake",
     "sleep": "sleep",
@@ -56,7 +55,7 @@ class ActionModule(ExistingAction):
         self.deployment.take(action)
         self.progress(f"{action}: asking the Worker")
         with shown(self.running(), self.progress):
-            self.ask("POST", f"/api/instance/{ACTIONS[action]}", SECONDS)
+            self.ask("POST", f"/api/instance/{ACTIONS[action]}", CHANGE_SECONDS)
         return self._tell(True, self._instance())
 
     def _action(self) -> str:

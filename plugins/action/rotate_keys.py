@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from ..module_utils.cards import Card
 from ..module_utils.cloudflare.client import CloudflareError
-from ..module_utils.worker_client import Unreachable, WorkerClient
+from ..module_utils.worker_client import CHANGE_SECONDS, Unreachable, WorkerClient
 from ..plugin_utils.actions.deployment_action import SETTINGS_OPTION, DeploymentAction
 from ..plugin_utils.actions.rotation import CHANNEL_SECRETS, KEYS, Rotation
 from ..plugin_utils.actions.status_words import health_words
@@ -24,8 +24,6 @@ from ..plugin_utils.proof.in_force import outstanding, refresh, wait_until_known
 from ..plugin_utils.proof.secrets import PREVIOUS, differing_secrets, variables_of
 from ..plugin_utils.proof.starting import shown
 from ..plugin_utils.state import token_store
-
-RESTART_SECONDS = 240.0
 
 
 class ActionModule(DeploymentAction):
@@ -147,7 +145,7 @@ class ActionModule(DeploymentAction):
     def _ask(self, client: WorkerClient, path: str, what: str) -> None:
         try:
             with shown(self.delivery.connect(client.token), self.progress):
-                answer = client.request("POST", path, timeout=RESTART_SECONDS)
+                answer = client.request("POST", path, timeout=CHANGE_SECONDS)
             complaint = "" if answer.status < 400 else answer.complaint()
         except Unreachable as error:
             complaint = str(error)

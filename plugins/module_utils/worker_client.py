@@ -34,6 +34,14 @@ PIECE = 1 << 20
 
 
 IDENTITY_SECONDS = 20.0
+START_SECONDS = 300.0
+"""What the Worker waits for its sandbox at most: Cloudflare brings a new image to where it is started."""
+CHANGE_SECONDS = 3600.0
+"""Longest silence while the Worker saves, ends or starts Hermes: more than all of its own limits together.
+
+A start under way comes first, then turns and jobs come to their end, then what Hermes knows is saved. Who gives up
+before the Worker does takes a deployment that is at work for one that does not answer.
+"""
 
 
 class Owner(Enum):

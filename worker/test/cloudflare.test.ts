@@ -12,7 +12,7 @@ import { INACTIVITY_LIMIT } from "../src/sandbox/sandbox.ts";
 import { Vault } from "../src/state/vault.ts";
 import { env } from "./helpers.ts";
 import { HardContainer, REFERENCE } from "./stand-ins/container.ts";
-import { ManualTime, MemorySandbox } from "./stand-ins/sandbox.ts";
+import { backupOf, ManualTime, MemorySandbox } from "./stand-ins/sandbox.ts";
 
 interface World {
   container: HardContainer;
@@ -272,6 +272,74 @@ describe("a boot on Cloudflare", () => {
       await w.time.pass(1000);
       expect(over).toBe(true);
     }));
+});
+
+describe.each([5, 21, 60, 200, 290])("where each start takes %s s", (seconds) => {
+  /** Works when its first start has come so far, or, with 1, is over for a while. */
+  const starting = (part: number, work: (w: World) => Promise<void>) =>
+    world(async (w) => {
+      w.container.startTakes = seconds * 1000;
+      void w.life.wake("test").catch(() => undefined);
+      await w.time.pass(part * seconds * 1000 + (part < 1 ? 0 : 30_000));
+      await work(w);
+    });
+  /** What something ends with, given the time that one start needs and half a minute for all else. */
+  const ended = async <T>({ time }: World, work: Promise<T>): Promise<T> => {
+    let is: "pending" | "over" = "pending";
+    const done = () => {
+      is = "over";
+    };
+    work.then(done, done);
+    await time.pass(seconds * 1000 + 30_000);
+    expect(is).toBe("over");
+    return work;
+  };
+  const mark = (value: string) => ({ HERMES_SECRETS: JSON.stringify({ MARK: value }) });
+  const marked = ({ inside }: World) => inside.running?.input.env?.["MARK"];
+
+  it("an upgrade runs the other image, by one start more", () =>
+    starting(1, async (w) => {
+      w.inside.state = "remembered";
+      w.reborn({ HERMES_IMAGE: "hermes:2" });
+      expect(await ended(w, w.life.refresh())).toBe("sandbox");
+      expect(w.life.record).toMatchObject({ state: "awake", image: "hermes:2" });
+      expect([w.inside.state, w.container.started.length]).toEqual(["remembered", 2]);
+    }));
+
+  it.each([0.3, 1])("a rotation is in force and taken back, begun at %s of the start", (part) =>
+    starting(part, async (w) => {
+      for (const value of ["new", "of before"]) {
+        w.reborn(mark(value));
+        await ended(w, w.life.refresh());
+        expect([marked(w), w.life.record.state]).toEqual([value, "awake"]);
+      }
+      expect(w.container.started).toHaveLength(1);
+    }),
+  );
+
+  it.each([0.3, 1])("a backup is put back, begun at %s of the start", (part) =>
+    starting(part, async (w) => {
+      const putting = w.life.putBack(await backupOf("brought"));
+      // What is starting comes to its end first, and is saved.
+      if (part < 1) await w.time.pass(seconds * 1000);
+      await ended(w, putting);
+      expect([w.inside.state, w.life.record.state]).toEqual(["brought", "awake"]);
+      expect(w.container.started).toHaveLength(2);
+    }),
+  );
+
+  it.each(["a backup", "a sleep"])("%s that is ordered meanwhile has what the start brings", (order) =>
+    starting(0.3, async (w) => {
+      const { go } = w.inside.commands;
+      w.inside.commands["go"] = (stdin, words) => {
+        w.inside.state = "remembered";
+        return go?.(stdin, words) ?? {};
+      };
+      const saved = await ended(w, order === "a sleep" ? w.life.sleep() : w.life.save("request"));
+      expect(saved?.backup.bytes).toBe("remembered".length);
+      expect(w.life.record.state).toBe(order === "a sleep" ? "asleep" : "awake");
+    }),
+  );
 });
 
 describe("a turn that goes on without its client", () => {

@@ -16,7 +16,7 @@ import type { InstanceRecord } from "../src/instance/record.ts";
 import { EngineError } from "../src/sandbox/sandbox.ts";
 import { DamagedGeneration, Vault } from "../src/state/vault.ts";
 import { env } from "./helpers.ts";
-import { ManualTime, MemorySandbox, settled } from "./stand-ins/sandbox.ts";
+import { backupOf, ManualTime, MemorySandbox, settled } from "./stand-ins/sandbox.ts";
 
 interface World {
   sandbox: MemorySandbox;
@@ -398,23 +398,8 @@ describe("restoring", () => {
 });
 
 describe("a backup that is brought", () => {
-  async function upload(state: string, change: object = {}): Promise<ReadableStream<Uint8Array>> {
-    const sum = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(state));
-    const sha256 = [...new Uint8Array(sum)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-    const manifest = {
-      format: 1,
-      boot: "elsewhere",
-      digest: sha256,
-      sha256,
-      bytes: state.length,
-      files: 1,
-      databases: ["state.db"],
-      ...change,
-    };
-    return new Response(`${JSON.stringify(manifest)}\n${state}`).body as ReadableStream<Uint8Array>;
-  }
   const brought = async ({ life, time }: World, state: string, change: object = {}) => {
-    const putting = life.putBack(await upload(state, change)).catch((why: unknown) => why);
+    const putting = life.putBack(await backupOf(state, change)).catch((why: unknown) => why);
     await time.pass(1_200_000);
     return (await putting) as { code?: string; id?: number; message?: string };
   };
@@ -493,7 +478,7 @@ describe("a backup that is brought", () => {
       await three(w);
       const { leave } = await w.sit();
       sandbox.cronRunning = 1;
-      const putting = life.putBack(await upload("another"));
+      const putting = life.putBack(await backupOf("another"));
       await time.pass(1000);
       expect(sandbox.destroys).toBe(0);
       sandbox.state += " and a turn";
@@ -517,7 +502,7 @@ describe("a backup that is brought", () => {
       withBad(sandbox, "go", () => ({ exitCode: 1, stderr: "No Hermes." }));
       await expect(life.wake("test")).rejects.toThrow("did not start");
       await expect(life.wake("test")).rejects.toThrow("next attempt");
-      expect(await life.putBack(await upload("another"))).toMatchObject({ state: "good" });
+      expect(await life.putBack(await backupOf("another"))).toMatchObject({ state: "good" });
       expect(sandbox.state).toBe("another");
     }));
 
@@ -579,7 +564,7 @@ describe("a backup that is brought", () => {
       const { sandbox, life, vault, reborn } = w;
       await three(w);
       await life.sleep();
-      const offered = vault.offer(await vault.upload(await upload("another"), "image-1"));
+      const offered = vault.offer(await vault.upload(await backupOf("another"), "image-1"));
       vault.prove = () => new Promise<never>(() => undefined) as never;
       await life.wake("restore");
       delete (vault as Partial<Vault>).prove;
@@ -598,7 +583,7 @@ describe("a backup that is brought", () => {
       await three(w);
       const slow = new ReadableStream<Uint8Array>({}, { highWaterMark: 0 });
       void w.life.putBack(slow).catch(() => undefined);
-      await expect(w.life.putBack(await upload("another"))).rejects.toMatchObject({ code: "busy" });
+      await expect(w.life.putBack(await backupOf("another"))).rejects.toMatchObject({ code: "busy" });
       // Whoever chats need not wait for it.
       await w.turn(" four");
       expect(w.sandbox.state).toBe("one two three four");

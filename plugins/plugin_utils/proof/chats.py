@@ -12,9 +12,8 @@ from typing import Any
 from ...module_utils.cards import Card
 from ...module_utils.settings.catalogue import SECRET_VARIABLES
 from ...module_utils.settings.settings import Settings
-from ...module_utils.worker_client import Answer, Unreachable, WorkerClient
+from ...module_utils.worker_client import START_SECONDS, Answer, Unreachable, WorkerClient
 from .provider_key import not_served_here
-from .starting import START_SECONDS
 
 CHAT_SECONDS = 180.0 + START_SECONDS
 SLEEP_BY_FORCE = "sleep-by-force"

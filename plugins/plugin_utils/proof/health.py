@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 
 from ...module_utils.cards import Card
-from ...module_utils.worker_client import Answer, Unreachable, WorkerClient
+from ...module_utils.worker_client import CHANGE_SECONDS, Answer, Unreachable, WorkerClient
 
 SAVE_SECONDS = 180.0
 
@@ -47,7 +47,7 @@ def save_and_sleep(client: WorkerClient, name: str, why: str) -> bool:
     Raises a Card when the Worker answers but could not save: going on would lose memory.
     """
     try:
-        answer = client.request("POST", "/api/instance/sleep", timeout=SAVE_SECONDS)
+        answer = client.request("POST", "/api/instance/sleep", timeout=CHANGE_SECONDS)
     except Unreachable:
         return False
     if answer.status >= 400:

@@ -11,12 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...module_utils.cards import Card
-from ...module_utils.worker_client import Unreachable, WorkerClient
+from ...module_utils.worker_client import CHANGE_SECONDS, Unreachable, WorkerClient
 from .health import health
-from .starting import START_SECONDS, starting_in
+from .starting import starting_in
 
-REFRESH_SECONDS = 300.0 + START_SECONDS
-"""A save, a new sandbox and turns under way, which may take as long as hermes_drain_timeout."""
 KNOWN_SECONDS = 60.0
 """How long a Worker that was just started may take until it has looked at its sandbox."""
 IN_STEP_SECONDS = 360.0
@@ -147,7 +145,7 @@ def refresh(
     # Of what is installed on the machine the Worker knows nothing.
     what = "restart" if BUBBLEWRAP in restart.because else "refresh"
     try:
-        answer = client.request("POST", f"/api/instance/{what}", timeout=REFRESH_SECONDS)
+        answer = client.request("POST", f"/api/instance/{what}", timeout=CHANGE_SECONDS)
         complaint = "" if answer.status < 400 else answer.complaint()
     except Unreachable as error:
         complaint = str(error)

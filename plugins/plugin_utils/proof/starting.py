@@ -1,7 +1,7 @@
 # Copyright: hermes.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A sandbox that takes its time to start: how long a play waits for it, and what it shows meanwhile."""
+"""A sandbox that takes its time to start: what a play shows meanwhile."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from typing import Any
 from ...module_utils.worker_client import WorkerClient
 from .health import health
 
-START_SECONDS = 300.0
-"""What the Worker waits for its sandbox at most: Cloudflare brings a new image to where it is started."""
 LOOK_SECONDS = 10.0
 JOIN_SECONDS = 15.0
 

@@ -17,15 +17,13 @@ from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any, cast
 
-from ...module_utils.worker_client import Answer, Unreachable, WorkerClient
+from ...module_utils.worker_client import CHANGE_SECONDS, Answer, Unreachable, WorkerClient
 from .disk import disk_card
 from .folder import StateFolder
 
 SUFFIX = ".hermes"
 SECONDS = 300.0
 """Longest silence while a backup travels; the largest is 256 MB."""
-RESTORE_SECONDS = 600.0
-"""Longest silence while one is put back: today's state is saved first, and Hermes starts with the other."""
 PATH = "/api/instance/backups"
 PART = 16 * 1024 * 1024
 """Bytes that are uploaded at once: the Worker takes 64 MB of them, and what is cut off is sent again."""
@@ -148,7 +146,7 @@ def upload(client: WorkerClient, path: Path, progress: Callable[[str], None]) ->
                 return answer
             if count > 1:
                 progress(f"uploaded part {n + 1} of {count}")
-    return client.request("POST", place, timeout=RESTORE_SECONDS)
+    return client.request("POST", place, timeout=CHANGE_SECONDS)
 
 
 def _send(client: WorkerClient, path: str, content: bytes) -> Answer:

@@ -23,6 +23,10 @@ import pytest
 from ansible_collections.hermes.workers.plugins.action import restore
 from ansible_collections.hermes.workers.plugins.module_utils.settings import catalogue
 from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
+from ansible_collections.hermes.workers.plugins.module_utils.worker_client import (
+    CHANGE_SECONDS,
+    START_SECONDS,
+)
 from ansible_collections.hermes.workers.plugins.plugin_utils.agent import content
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import variables
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
@@ -143,6 +147,20 @@ def test_archives_are_of_one_format_and_have_one_limit() -> None:
     assert worker("CAP", "vault.ts") == archive.PACKED == restore.CAP
     assert worker("CAP", "sign-ins.ts") == archive.SIGN_INS
     assert worker("PART", "uploads.ts") >= backups.PART
+
+
+def test_a_play_waits_longer_than_the_worker_does() -> None:
+    """In milliseconds: a boot that is under way, what a stop waits for and saves, and the boot after it."""
+    (drain,) = (
+        one.kind.most for one in catalogue.SETTINGS if one.variable == "hermes_drain_timeout"
+    )
+    whole, start_or_end = worker("WHOLE_STATE"), worker("START_OR_END")
+    boot = worker("CLOUD_START") + worker("AGAIN_PATIENCE") + whole + start_or_end
+    boot += worker("READY_PATIENCE")
+    turns_and_jobs = 2 * drain * 1000
+    stop = turns_and_jobs + whole + worker("COPY_PATIENCE") + start_or_end
+    assert worker("CLOUD_START") == START_SECONDS * 1000
+    assert boot + stop + boot < CHANGE_SECONDS * 1000
 
 
 def test_the_sandbox_lays_what_the_controller_packs(tmp_path: Path) -> None:
