@@ -73,6 +73,18 @@ def hook(**said: Any) -> dict[str, Any]:
     return {"hermes_channels": {"hooks": {"ci": {"kind": "github", "secret": "x" * 20} | said}}}
 
 
+def beside_bot(**said: Any) -> dict[str, Any]:
+    """The same beside a channel of Telegram."""
+    return {"hermes_channels": bot()["hermes_channels"] | hook(**said)["hermes_channels"]}
+
+
+def told(checker: Checker) -> dict[str, Any]:
+    """What the Worker is told of channels that are all right."""
+    assert checker.problems == []
+    channels: dict[str, Any] = json.loads(checker.secrets["HERMES_CHANNELS"])
+    return channels
+
+
 def check(**inputs: Any) -> Checker:
     raw = GOOD | inputs
     return Checker(raw).check()
@@ -101,6 +113,9 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"hermes_serial": "lots"}, "hermes_serial", "number of hosts"),
     ({"hermes_serial": [1, "0"]}, "hermes_serial", "number of hosts"),
     ({"hermes_serial": True}, "hermes_serial", "number of hosts"),
+    ({"hermes_serial": []}, "hermes_serial", "number of hosts"),
+    ({"hermes_max_fail_percentage": "some"}, "hermes_max_fail_percentage", "0 to 100"),
+    ({"hermes_max_fail_percentage": -1}, "hermes_max_fail_percentage", "0 to 100"),
     ({"hermes_max_fail_percentage": "101"}, "hermes_max_fail_percentage", "0 to 100"),
     ({"hermes_max_fail_percentage": True}, "hermes_max_fail_percentage", "0 to 100"),
     ({"hermes_name": "backups"}, "hermes_name", "folder of the state folder's own"),
@@ -119,7 +134,23 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"hermes_dashboard_port": 18787}, "hermes_dashboard_port", "hermes_providers_port"),
     ({"hermes_dashboard": "perhaps"}, "hermes_dashboard", "neither true nor false"),
     ({"hermes_provider_keys": "open"}, "hermes_provider_keys", "environment"),
-    ({"hermes_ai_gateway": "my gateway"}, "hermes_ai_gateway", "no gateway"),
+    ({"hermes_ai_gateway": "my gateway"}, "hermes_ai_gateway", "'my gateway' is no gateway"),
+    (
+        {"hermes_ai_gateway": GATEWAY, "hermes_default_model": "openai/gpt-5-mini"},
+        "openai_api_key",
+        "not set",
+    ),
+    (
+        {"hermes_ai_gateway_token": "aig-token", "hermes_default_model": "openai/gpt-5-mini"},
+        "openai_api_key",
+        "not set",
+    ),
+    ({"hermes_version": "newest"}, "hermes_version", "'newest' is no version"),
+    (
+        {"hermes_token_vault_file": "vault.yml", "hermes_token_command": ["keep"]},
+        "hermes_token_command",
+        "one home",
+    ),
     ({"hermes_ai_gateway": "http://gateway.example/v1"}, "hermes_ai_gateway", "no gateway"),
     (
         {"hermes_ai_gateway": GATEWAY, "hermes_provider_keys": "environment"},
@@ -180,7 +211,8 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"hermes_features": "search"}, "hermes_features", "not a list"),
     ({"hermes_cors_origins": "https://a.example"}, "hermes_cors_origins", "not a list"),
     ({"hermes_cors_origins": ["https://a.example/"]}, "hermes_cors_origins", "origin like"),
-    ({"hermes_cors_origins": ["*"]}, "hermes_cors_origins", "origin like"),
+    ({"hermes_cors_origins": ["*"]}, "hermes_cors_origins", "'*' is not an origin like"),
+    ({"hermes_cors_origins": ["*", "+"]}, "hermes_cors_origins", "nor are 1 more"),
     ({"hermes_cors_origins": ["https://a.example:443"]}, "hermes_cors_origins", "origin like"),
     (
         {"hermes_cors_origins": ["null"], "hermes_allow_unauthenticated": True},
@@ -207,7 +239,10 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"hermes_allow_unauthenticated": 2}, "hermes_allow_unauthenticated", "true nor false"),
     ({"hermes_verify": "no"}, "hermes_verify", "auto, full"),
     ({"hermes_env": ["a"]}, "hermes_env", "mapping"),
-    ({"hermes_env": {"a b": "c"}}, "hermes_env.a b", "name"),
+    ({"hermes_env": {"a b": "c"}}, "hermes_env.a b", "rename hermes_env.a b"),
+    ({"hermes_env": {"a b": "c"}}, "hermes_env.a b", "is not a name for"),
+    ({"hermes_env": {"a\nb": "c"}}, "hermes_env", "rename it"),
+    ({"hermes_secrets": {"a b": "c"}}, "hermes_secrets", "rename it"),
     ({"hermes_env": {"A": "b\nc"}}, "hermes_env.A", "one line"),
     ({"hermes_env": {"API_SERVER_KEY": "x"}}, "hermes_env.API_SERVER_KEY", "itself"),
     ({"hermes_secrets": {"HERMES_HOME": "/"}}, "hermes_secrets.HERMES_HOME", "itself"),
@@ -235,6 +270,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     (hook(events="push"), "hermes_channels.hooks.ci.events", "no list"),
     (hook(session="a b"), "hermes_channels.hooks.ci.session", "no name"),
     (hook(chat="telegram:77"), "hermes_channels.hooks.ci.chat", "no channel that is declared"),
+    (beside_bot(chat="telegram:ann"), "hermes_channels.hooks.ci.chat", "no chat of telegram"),
     (hook(deliver_only=True), "hermes_channels.hooks.ci.deliver_only", "there is no chat"),
     (hook(deliver_only="yes"), "hermes_channels.hooks.ci.deliver_only", "neither true nor false"),
     (bot(token="4242"), "hermes_channels.telegram.token", "no token of a bot"),
@@ -271,6 +307,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     (at("whatsapp_cloud", allow=["ann"]), "hermes_channels.whatsapp_cloud.allow", "phone numbers"),
     (at("sms", account_sid="AB"), "hermes_channels.sms.account_sid", "begins with AC"),
     (at("sms", auth_token=["b" * 32, "x"]), "hermes_channels.sms.auth_token", "no auth token"),
+    (at("sms", auth_token=int("1" * 32)), "hermes_channels.sms.auth_token", "no auth token"),
     (at("sms", number=15005550006), "hermes_channels.sms.number", "with a plus"),
     (at("discord", public_key="x"), "hermes_channels.discord.public_key", "no public key"),
     (at("discord", allow=["ann"]), "hermes_channels.discord.allow", "IDs"),
@@ -292,6 +329,12 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
         | {"hermes_default_model": "custom/m", "hermes_provider_base_url": "http://127.0.0.1:1/v1"},
         "hermes_provider_base_url",
         "Cloudflare does not reach",
+    ),
+    (
+        CLOUD
+        | {"hermes_default_model": "custom/m", "hermes_provider_base_url": "http://m.example/v1"},
+        "hermes_provider_base_url",
+        "unencrypted",
     ),
     (CLOUD | {"hermes_env": {"A": "ü" * 2560}}, "hermes_env", "5128 bytes"),
     (CLOUD | {"hermes_secrets": {"A": "x" * 5120}}, "hermes_secrets", "5128 bytes"),
@@ -473,6 +516,14 @@ def test_a_custom_endpoint_needs_no_key() -> None:
 
 
 LIMITS: list[dict[str, Any]] = [
+    {"hermes_serial": [1, "10%", "100%"]},
+    {"hermes_max_fail_percentage": 0},
+    {"hermes_max_fail_percentage": "100"},
+    {"hermes_token_vault_file": "vault.yml"},
+    {"hermes_token_command": ["keep"]},
+    {"hermes_telegram_api_url": "http://localhost:8081"},
+    {"hermes_telegram_api_url": "http://192.168.1.7:8081"},
+    {"hermes_default_model": "custom/m", "hermes_provider_base_url": "http://ollama:11434/v1"},
     {"hermes_name": "a" * 54},
     {"hermes_port": 1024},
     {"hermes_port": 65535},
@@ -492,6 +543,17 @@ def test_every_bad_name_of_an_environment_is_told_once_and_is_not_handed_on() ->
     bad = ["ANTHROPIC_API_KEY", "BOTH", "HERMES_HOME", "in both"]
     assert subjects(checker) == [f"hermes_env.{name}" for name in bad]
     assert checker.settings.env == {"GOOD": "1"}
+    assert check(hermes_env={"A": True, "B": False}).settings.env == {"A": "true", "B": "false"}
+
+
+def test_values_are_kept_as_they_were_said() -> None:
+    for length in (64_000, "131072", 10_000_000):
+        checker = check(hermes_context_length=length)
+        assert (checker.problems, checker.settings.context_length) == ([], int(length))
+    assert check(hermes_version="0.18.2").settings.version == "0.18.2"
+    api = "https://api.example/v4/"
+    assert check(**CLOUD, cloudflare_api_base_url=api).settings.api_base_url == api[:-1]
+    assert check(**CLOUD).settings.api_base_url == "https://api.cloudflare.com/client/v4"
 
 
 def test_the_highest_ports_keep_their_second_port_in_range() -> None:
@@ -507,7 +569,13 @@ def test_a_gateway_is_an_address_and_may_hold_the_keys() -> None:
         hermes_default_model="openai/gpt-5-mini",
     )
     assert checker.settings.ai_gateway == f"https://gateway.ai.cloudflare.com/v1/{GATEWAY}"
+    assert checker.problems == []
     assert checker.secrets == {"AI_GATEWAY_TOKEN": "aig-canary-token"}
+
+
+def test_a_key_that_is_malformed_is_not_missing_too() -> None:
+    checker = check(openai_api_key=f"{KEY}\n", hermes_default_model="openai/gpt-5-mini")
+    assert subjects(checker) == ["openai_api_key"]
 
 
 @pytest.mark.parametrize(
@@ -541,14 +609,16 @@ def test_unknown_variables_get_a_suggestion() -> None:
         "hermes__mine",
         "other",
         "hermes_quux",
+        "hermes_api_tokn",
         "HERMES_EGRESS",
         "preflight_egres",
         "preflight_result",
     ]
-    told = {problem.subject: problem.sentence for problem in unknown_variables(names)}
-    assert told == {
+    found = {problem.subject: problem.sentence for problem in unknown_variables(names)}
+    assert found == {
         "hermes_defualt_model": "unknown; did you mean hermes_default_model?",
         "hermes_quux": "unknown.",
+        "hermes_api_tokn": "unknown; did you mean hermes_api_token?",
         "HERMES_EGRESS": "unknown; did you mean hermes_egress?",
         "preflight_egres": "unknown; did you mean preflight_egress?",
     }
@@ -834,8 +904,75 @@ def test_who_lets_people_in_by_codes_need_name_nobody() -> None:
     for allow in ({"allow": []}, {"allow": None}):
         checker = check(**bot(pairing=True, **allow))
         assert checker.problems == []
-        told = json.loads(checker.secrets["HERMES_CHANNELS"])["telegram"]
-        assert (told["allow"], told["pairing"]) == ([], True)
+        telegram = told(checker)["telegram"]
+        assert (telegram["allow"], telegram["pairing"]) == ([], True)
+
+
+def test_telegrams_messages_come_as_was_said() -> None:
+    assert told(check(**bot()))["telegram"]["receive"] == ""
+    assert told(check(**bot(receive="poll", home=77)))["telegram"] == {
+        "token": f"4242:{'x' * 35}",
+        "allow": ["77"],
+        "home": "77",
+        "receive": "poll",
+    }
+    for receive in (None, "webhook"):
+        assert told(check(**CLOUD, **bot(receive=receive)))["telegram"]["receive"] == (
+            receive or ""
+        )
+
+
+def test_a_webhook_is_told_as_it_was_said() -> None:
+    plain = told(check(**hook(deliver_only=False)))["hooks"]["ci"]
+    assert plain == {
+        "kind": "github",
+        "secrets": ["x" * 20],
+        "prompt": "",
+        "events": [],
+        "session": "",
+        "chat": None,
+        "deliverOnly": False,
+    }
+    chosen = told(check(**beside_bot(chat="telegram:77", deliver_only=True)))["hooks"]["ci"]
+    assert chosen == plain | {"chat": {"platform": "telegram", "id": "77"}, "deliverOnly": True}
+
+
+def test_what_is_no_base64_is_a_secret_to_whom_it_is_none() -> None:
+    for kind, secret in (
+        ("github", "whsec_cutof"),
+        ("svix", "whsec_d2hvbGU="),
+        ("svix", "plain-0123456789"),
+    ):
+        assert told(check(**hook(kind=kind, secret=secret)))["hooks"]["ci"]["secrets"] == [secret]
+
+
+def test_channels_in_another_order_are_the_same() -> None:
+    """Or a deploy would deliver them again."""
+    hooks = {name: {"kind": "github", "secret": "x" * 20} for name in ("a", "b")}
+    turned = dict(reversed(hooks.items()))
+    one, other = (check(hermes_channels={"hooks": each}) for each in (hooks, turned))
+    assert one.secrets == other.secrets
+    assert told(one)["hooks"].keys() == {"a", "b"}
+
+
+PUBLIC = {"account_sid", "application_id", "number", "phone_number_id", "public_key"}
+"""What platforms give their owners that may be shown; all else is a secret."""
+
+
+@pytest.mark.parametrize("name", ["slack", "whatsapp_cloud", "sms", "discord"])
+def test_a_bad_secret_of_a_platform_is_said_to_be_hidden(name: str) -> None:
+    right = slack() if name == "slack" else at(name)
+    for part in right["hermes_channels"][name].keys() - {"allow"}:
+        bad = slack(**{part: "?"}) if name == "slack" else at(name, **{part: "?"})
+        (problem,) = check(**bad).problems
+        assert problem.subject == f"hermes_channels.{name}.{part}"
+        hidden = "not shown" in problem.sentence, "vaulted" in problem.remedy
+        assert hidden == ((part not in PUBLIC),) * 2, part
+
+
+def test_a_signing_secret_may_be_listed_with_the_one_before() -> None:
+    both = ["b" * 32, "a" * 32]
+    assert told(check(**slack(signing_secret=both)))["slack"]["signingSecrets"] == both
 
 
 @pytest.mark.parametrize(
@@ -845,8 +982,9 @@ def test_who_lets_people_in_by_codes_need_name_nobody() -> None:
         {"hermes_source": "https://me:canary-1@git.example/x"},
         {"hermes_public_url": "ftp://me:canary-1@h.example"},
         {"hermes_cors_origins": ["https://me:can/ary-1@h.example"]},
+        {"hermes_ai_gateway": "me:canary-1@h.example"},
     ],
-    ids=["a repository", "a word", "an address", "an origin"],
+    ids=["a repository", "a word", "an address", "an origin", "a gateway"],
 )
 def test_credentials_in_an_address_are_not_shown(said: dict[str, Any]) -> None:
     problems = check(**said).problems
