@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -322,28 +322,47 @@ def test_a_sound_database_of_somebody_else_is_the_same_after_a_restore(
     assert other.command("save", "--unless", header(archive)["digest"]).returncode == 3
 
 
-def test_a_database_of_somebody_else_that_a_crash_left_is_not_mended(
-    full: Box, new_box: Callable[[], Box]
-) -> None:
-    made = full.folder / "made.db"
-    database = sqlite3.connect(made, isolation_level=None)
+@pytest.fixture
+def left(full: Box) -> Iterator["dict[str, bytes]"]:
+    """What a crash left of a database, half of a change and the journal that takes it back, by suffix."""
+    database = sqlite3.connect(full.folder / "made.db", isolation_level=None)
     for statement in (
-        "CREATE TABLE t (x)",
-        "INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 3000) SELECT i FROM n",
+        "CREATE TABLE sessions (id TEXT)",
+        "CREATE TABLE messages (x)",
+        "INSERT INTO messages WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 3000)"
+        " SELECT i FROM n",
         "PRAGMA cache_size = 1",
         "BEGIN",
-        "UPDATE t SET x = 'half of it ' || x",
+        "UPDATE messages SET x = 'half of it ' || x",
     ):
         database.execute(statement)
-    left = {name: (full.folder / f"made{name}").read_bytes() for name in (".db", ".db-journal")}
+    yield {name: (full.folder / f"made{name}").read_bytes() for name in (".db", ".db-journal")}
+    database.close()
+
+
+def test_a_database_of_somebody_else_that_a_crash_left_is_not_mended(
+    full: Box, new_box: Callable[[], Box], left: "dict[str, bytes]"
+) -> None:
     for name, content in left.items():
         (full.home / f"notes{name}").write_bytes(content)
     other = new_box().pretend(restored=False)
     other.ok("restore", stdin=full.save())
-    database.close()
     for name, content in left.items():
         assert (full.home / f"notes{name}").read_bytes() == content
         assert (other.home / f"notes{name}").read_bytes() == content
+
+
+def test_hermes_memory_that_a_crash_left_is_saved_as_it_was_before_the_change(
+    full: Box, new_box: Callable[[], Box], left: "dict[str, bytes]"
+) -> None:
+    for name, content in left.items():
+        (full.home / f"state{name}").write_bytes(content)
+    other = new_box().pretend(restored=False)
+    other.ok("restore", stdin=full.save())
+    restored = sqlite3.connect(other.home / "state.db")
+    found = [row[0] for row in restored.execute("SELECT x FROM messages")]
+    restored.close()
+    assert found == [*range(1, 3001)]
 
 
 def test_a_broken_database_of_somebody_else_keeps_what_its_process_wrote_beside_it(
