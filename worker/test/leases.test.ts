@@ -3,7 +3,7 @@
 import { expect, it } from "vitest";
 import { over } from "../src/base/lasting.ts";
 import { DashboardSockets } from "../src/instance/dashboard-sockets.ts";
-import { Leases } from "../src/instance/leases.ts";
+import { abortOf, Leases } from "../src/instance/leases.ts";
 import { ManualTime, settled } from "./stand-ins/sandbox.ts";
 
 const TRIES = 200;
@@ -197,4 +197,39 @@ it("ends with a client that leaves", async () => {
   one.leave();
   await settled();
   expect([one.why(), leases.size]).toEqual(["client_gone", 0]);
+});
+
+it("leaves no timer behind for who is done early, and has one for all that are looked at again", async () => {
+  const time = new ManualTime();
+  const leases = new Leases(time);
+  const end = time.now() + 5000;
+  const one = commands(leases, () => end);
+  await one.held;
+  for (let look = 0; look < 3; look++) leases.look();
+  await settled();
+  expect([leases.size, time.timers]).toEqual([1, 1]);
+  one.finish();
+  await settled();
+  expect([leases.size, time.timers]).toEqual([0, 0]);
+});
+
+it("begins nothing for a client that has left already", async () => {
+  const leases = new Leases(new ManualTime());
+  let isBegun = false;
+  const late = leases.hold(
+    () => Number.POSITIVE_INFINITY,
+    AbortSignal.abort(),
+    async () => {
+      isBegun = true;
+      return over(null);
+    },
+  );
+  await expect(late).rejects.toMatchObject({ status: 499, code: "client_gone" });
+  expect([isBegun, leases.size]).toEqual([false, 0]);
+});
+
+it("does not wait with a signal that was aborted before", async () => {
+  await expect(Promise.race([abortOf(AbortSignal.abort(new Error("gone"))), settled()])).rejects.toThrow(
+    "gone",
+  );
 });

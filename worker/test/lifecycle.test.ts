@@ -888,6 +888,17 @@ describe("sleeping", () => {
       expect(life.record.state).toBe("awake");
     }));
 
+  it("is counted from the end of an answer, not from its beginning", () =>
+    world(async ({ life, sit, pass }) => {
+      const { leave } = await sit();
+      await pass(3 * HOUR);
+      await leave();
+      await pass(3 * HOUR);
+      expect(life.record.state).toBe("awake");
+      await pass(HOUR);
+      expect(life.record.state).toBe("asleep");
+    }));
+
   it("is called off by a request that comes while it saves", () =>
     world(async ({ life, sandbox, turn, pass, time }) => {
       await turn("a");

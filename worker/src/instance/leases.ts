@@ -108,7 +108,6 @@ export class Leases {
 /** Rejects when a signal is aborted, with the reason. */
 export function abortOf(signal: AbortSignal): Promise<never> {
   const { promise, reject } = Promise.withResolvers<never>();
-  promise.catch(() => undefined);
   if (signal.aborted) reject(signal.reason);
   else signal.addEventListener("abort", () => reject(signal.reason), { once: true });
   return promise;
