@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { runInDurableObject } from "cloudflare:test";
 import { describe, expect, it } from "vitest";
-import { DamagedGeneration, Vault } from "../src/state/vault.ts";
+import { DamagedGeneration, letGo, Vault } from "../src/state/vault.ts";
 import { anew, ask, chat, crash, env } from "./helpers.ts";
 import { ManualTime } from "./stand-ins/sandbox.ts";
 
@@ -223,6 +223,16 @@ describe("the vault", () => {
   });
 });
 
+describe("bytes of which nobody reads any more", () => {
+  it("are given up at once, but for those that are part of more", () => {
+    const whole = new Uint8Array(8);
+    letGo(whole.subarray(0, 4));
+    expect(whole.byteLength).toBe(8);
+    letGo(whole);
+    expect(whole.byteLength).toBe(0);
+  });
+});
+
 describe("a state that shrinks", () => {
   const days = 24 * 3600_000;
   const sizes = async (vault: Vault, ...all: number[]) => {
@@ -329,6 +339,23 @@ describe("an upload", () => {
       const vault = new Vault(storage);
       await expect(vault.upload(await archive(bytes(10), change), "i")).rejects.toThrow("no memory");
       expect([...storage.sql.exec("SELECT count(*) AS n FROM chunks")][0]?.["n"]).toBe(0);
+    });
+  });
+
+  it.each<[string, object]>([
+    ["no format", { format: undefined }],
+    ["a boot that is no text", { boot: 7 }],
+    ["a digest that is no text", { digest: null }],
+    ["a SHA-256 that is no text", { sha256: ["0".repeat(64)] }],
+    ["a SHA-256 that is none", { sha256: "0".repeat(63) }],
+    ["a size that is no number", { bytes: "10" }],
+    ["a size that is no whole number", { bytes: 10.5 }],
+    ["a size below nothing", { bytes: -1 }],
+  ])("with %s in its first line is not understood, and leaves nothing", async (_, change) => {
+    await withStorage(async (storage) => {
+      const vault = new Vault(storage);
+      await expect(vault.upload(await archive(bytes(10), change), "i")).rejects.toThrow("not understood");
+      expect([...storage.sql.exec("SELECT id FROM generations")]).toEqual([]);
     });
   });
 
