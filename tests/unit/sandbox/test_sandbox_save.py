@@ -329,8 +329,7 @@ def left(full: Box) -> Iterator["dict[str, bytes]"]:
     for statement in (
         "CREATE TABLE sessions (id TEXT)",
         "CREATE TABLE messages (x)",
-        "INSERT INTO messages WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 3000)"
-        " SELECT i FROM n",
+        "INSERT INTO messages WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n LIMIT 3000) SELECT i FROM n",
         "PRAGMA cache_size = 1",
         "BEGIN",
         "UPDATE messages SET x = 'half of it ' || x",
