@@ -30,6 +30,8 @@ WORD = re.compile(r"[^\s`]*`[^`]+`[^\s`]*|\S+")
 ARGUMENT = re.compile(
     r"(?:-{1,2}\w[\w-]*\s+(?!-))?(?:\"(?:\\.|[^\"\\])*\"|'[^']*'|\\.|[^\s\"'\\])+"
 )
+# Words for `make` in double quotes, in which a shell takes a line break behind a backslash for none as well.
+QUOTED = re.compile(r'\w+="[^"\\]*"\S*')
 
 PAINTS: tuple[tuple[re.Pattern[str], str, str], ...] = (
     (re.compile(r"^[\w.-]+: FAILED$"), "✗ ", "red"),
@@ -114,7 +116,7 @@ def _words(text: str, width: int, first: str, further: str) -> Iterator[str]:
 def _command(text: str, width: int, indent: int) -> Iterator[str]:
     """Yield a command on several lines, as a shell takes them from the clipboard."""
     begin, room = " " * indent, False
-    for word in ARGUMENT.findall(text):
+    for word in _arguments(text, width - indent - MARGIN):
         line = f"{begin} {word}" if room else begin + word
         if room and len(line) > width - 2:
             yield f"{begin} \\"
@@ -122,6 +124,15 @@ def _command(text: str, width: int, indent: int) -> Iterator[str]:
         else:
             begin, room = line, True
     yield begin
+
+
+def _arguments(text: str, room: int) -> Iterator[str]:
+    """Yield a command's words, of quoted words that are too long for a line each option with its value."""
+    for word in ARGUMENT.findall(text):
+        if len(word) > room and QUOTED.fullmatch(word):
+            yield from re.split(r"\s+(?=-)", word)
+        else:
+            yield word
 
 
 def took(seconds: float) -> str:
