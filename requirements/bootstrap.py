@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from types import ModuleType  # noqa: F401 - named in a comment
 
@@ -36,13 +37,21 @@ Do: {remedy}
 Docs: docs/errors.md#owner"""
 NOT_INSTALLED = """registry not reachable, or refused: the packages of {lock} could not be installed{host} (see above).
 Nothing was changed.
-Do: check the network, or name your mirror (PIP_INDEX_URL, UV_DEFAULT_INDEX), proxy (HTTPS_PROXY)
-    or own certificate authority (SSL_CERT_FILE); then run it again.
+Do: check the network, or name your mirror (PIP_INDEX_URL, UV_DEFAULT_INDEX), proxy (HTTPS_PROXY) \
+or own certificate authority (SSL_CERT_FILE); then run it again.
 Docs: docs/errors.md#network"""
 COLON = """{path}: has a colon in it, and Python makes no environment there.
 Nothing was changed.
 Do: move the checkout to a folder without one, then run it again.
 Docs: docs/errors.md#python"""
+EXPANDED = """{path}: has the name of a variable in it, and Ansible would put its value there.
+Nothing was changed.
+Do: move the checkout to a folder without a dollar sign, then run it again.
+Docs: docs/errors.md#ansible"""
+PATTERN = """{path}: is a pattern for names of files, by which Ansible would not find its own there.
+Nothing was changed.
+Do: move the checkout to a folder without brackets, stars and question marks, then run it again.
+Docs: docs/errors.md#ansible"""
 NO_ENVIRONMENT = """python: {python} made no virtual environment (see above).
 Nothing was changed.
 Do: mend what it names, or name another one: make deploy PYTHON=python3.12
@@ -96,8 +105,11 @@ def link(path):
 def install(folder, lock):
     # type: (str, str) -> int
     """Make the environment; returns the exit code."""
-    if os.pathsep in os.path.abspath(folder):
-        return fail(COLON, path=os.path.dirname(os.path.abspath(folder)))
+    checkout = os.path.dirname(os.path.abspath(folder))
+    if os.pathsep in checkout:
+        return fail(COLON, path=checkout)
+    if misplaced(checkout):
+        return fail(misplaced(checkout), path=checkout)
     if not owned(folder):
         return 1
     started = time.time()
@@ -130,6 +142,14 @@ def install(folder, lock):
     shutil.copyfile(lock, os.path.join(folder, "installed.lock"))
     print("Installing the tools: done in {:.1f} s".format(time.time() - started), flush=True)
     return 0
+
+
+def misplaced(checkout):
+    # type: (str) -> str
+    """Return the card of a checkout in which Ansible finds no file of its own; empty where it does."""
+    if os.path.expandvars(checkout) != checkout:
+        return EXPANDED
+    return "" if glob.glob(checkout) == [checkout] else PATTERN
 
 
 def call(tool, command, environment):
@@ -283,8 +303,22 @@ def entry_of(lock, package):
 def fail(message, **words):
     # type: (str, **object) -> int
     """Print an error card; returns the exit code."""
-    print(message.format(python=sys.executable, **words), file=sys.stderr)
+    print(fitted(message.format(python=sys.executable, **words)), file=sys.stderr)
     return 1
+
+
+def fitted(card):
+    # type: (str) -> str
+    """Return a card whose lines are no longer than the terminal is wide; a single word may be."""
+    size = getattr(shutil, "get_terminal_size", None)  # an old Python has none
+    width = max(40, size((80, 24)).columns) if size else 80
+    lines = [
+        textwrap.fill(
+            line, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+        )
+        for line in card.splitlines()
+    ]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -21,22 +21,20 @@ from importlib.machinery import SOURCE_SUFFIXES, FileFinder, ModuleSpec, SourceF
 from pathlib import Path
 from typing import Any, NoReturn
 
+from bootstrap import fail, misplaced
+
 ROOT = Path(__file__).resolve().parent.parent
 PLUGINS = "ansible_collections.hermes.workers.plugins."
 OUTSIDE = f"{PLUGINS}plugin_utils.display.outside"
-NOT_STARTED = """Ansible: does not start: {}.
+NOT_STARTED = """Ansible: does not start: {reason}.
 Nothing was changed.
 Do: mend that setting: it comes from a variable ANSIBLE_... of your shell, or from ansible.cfg.
 Docs: docs/errors.md#ansible"""
-EXPANDED = """{}: has the name of a variable in it, and Ansible would put its value there.
-Nothing was changed.
-Do: move the checkout to a folder without a dollar sign.
-Docs: docs/errors.md#ansible"""
-READ_ONLY = """{}: cannot be written: its disk is mounted read-only, and Ansible keeps what it works with there.
+READ_ONLY = """{path}: cannot be written: its disk is mounted read-only, and Ansible keeps what it works with there.
 Nothing was changed.
 Do: use a checkout on a disk that can be written.
 Docs: docs/errors.md#system"""
-NO_OPTION = """ARGS: {}.
+NO_OPTION = """ARGS: {reason}.
 Nothing was changed.
 Do: take it out of ARGS; .venv/bin/ansible-playbook --help lists the options.
 Docs: docs/errors.md#inputs"""
@@ -61,10 +59,10 @@ def main(arguments: list[str]) -> None:
     """Run the playbook and exit as Ansible does."""
     gc.set_threshold(OBJECTS)
     settle_locale()
-    if os.path.expandvars(ROOT) != str(ROOT):
-        refuse(EXPANDED, str(ROOT))
+    if misplaced(str(ROOT)):
+        refuse(misplaced(str(ROOT)), path=str(ROOT))
     if os.statvfs(ROOT / ".ansible").f_flag & os.ST_RDONLY:
-        refuse(READ_ONLY, str(ROOT))
+        refuse(READ_ONLY, path=str(ROOT))
     for name in OURS:
         os.environ.pop(name, None)
     os.environ["ANSIBLE_CONFIG"] = str(ROOT / "ansible.cfg")
@@ -75,14 +73,14 @@ def main(arguments: list[str]) -> None:
             from ansible.cli.playbook import PlaybookCLI
     except SystemExit:
         first = next(iter(said.getvalue().splitlines()), "it did not say why")
-        refuse(NOT_STARTED, first.removeprefix("ERROR: ").rstrip("."))
+        refuse(NOT_STARTED, reason=first.removeprefix("ERROR: ").rstrip("."))
 
     class Play(PlaybookCLI):
         """ansible-playbook with cards for what it refuses by itself."""
 
         def init_parser(self) -> None:
             super().init_parser()
-            self.parser.error = lambda message: refuse(NO_OPTION, message)
+            self.parser.error = lambda message: refuse(NO_OPTION, reason=message)
 
         def ask_passwords(self) -> Any:
             # The last step before inventory and vaults are read; the collection can be imported by now.
@@ -129,9 +127,10 @@ def settle_locale() -> None:
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - itself
 
 
-def refuse(card: str, words: str) -> NoReturn:
+def refuse(card: str, **words: str) -> NoReturn:
     """Show a card and end."""
-    print(card.format(words), file=sys.stderr, flush=True)
+    fail(card, **words)
+    sys.stderr.flush()
     os._exit(2)
 
 
