@@ -23,7 +23,7 @@ PROCESSES ?= 3
 JOBS ?= 2
 
 # What an interactive Python reads, or one of another installation, is nothing for the tools.
-unexport PYTHONHOME PYTHONPATH PYTHONSTARTUP
+unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONSTARTUP
 
 # Ansible starts in no other encoding.
 ifneq ($(filter C POSIX,$(LC_ALL)),)
