@@ -16,6 +16,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.state.backups impor
 from appointments import use
 from contained import HOME, Contained, in_container, keeps_an_appointment, speaking_to
 from plays import Deployment, wait_until
+from turns import BY_GIT, BY_RIPGREP, TOUCHING_NO_MACHINE, TOUCHING_THE_MACHINE
 
 from tests.docker.engine import Docker
 from tests.standins.provider import Provider
@@ -28,11 +29,13 @@ DECLARED = {
     "hermes_soul": {"text": "You live in a lighthouse."},
     "hermes_skills": {"gauges": {"text": SKILL}},
     "hermes_cron_jobs": {"lamp": {"schedule": "0 0 2 2 *", "prompt": "Trim the lamp."}},
-    "hermes_config": {"initial": {"display": {"language": "de"}}},
+    # Nobody is there whom Hermes could ask whether a program may run.
+    "hermes_config": {"initial": {"display": {"language": "de"}, "approvals": {"mode": "off"}}},
 }
 SERVERS = {"time": {"command": "python3", "args": ["-m", "mcp_server_time"]}}
 """Their feature makes another image."""
 TOKYO = {"source_timezone": "UTC", "time": "12:00", "target_timezone": "Asia/Tokyo"}
+TURNS = TOUCHING_NO_MACHINE + TOUCHING_THE_MACHINE + BY_RIPGREP + BY_GIT
 FILE = "/root/notes.txt"
 GENERATIONS = 3
 """Backups that the vault keeps."""
@@ -132,7 +135,10 @@ def test_a_new_image_takes_over_with_the_state_and_the_old_one_goes(
     claimed = f"{old}-somebody-0123456789ab"
     engine("tag", old, claimed)
     try:
-        deployment.variables["hermes_mcp_servers"] = SERVERS
+        deployment.variables |= {
+            "hermes_mcp_servers": SERVERS,
+            "hermes_features": ["git", "search"],
+        }
         play = deployment.deploy()
         assert "restarting Hermes in a new sandbox, because of a new image" in play.output
         assert lasting.image() != old
@@ -143,8 +149,12 @@ def test_a_new_image_takes_over_with_the_state_and_the_old_one_goes(
         assert "1 server with 2 tools" in play.output
         use(deployment, "mcp__time__convert_time", **TOKYO)
         assert "21:00" in told_last(provider), "what the server answered"
+        for tool, arguments, comes_back in TURNS:
+            use(deployment, tool, **arguments)
+            told = told_last(provider)
+            assert comes_back in told and '\\"error\\": \\"' not in told, tool
 
-        del deployment.variables["hermes_mcp_servers"]
+        del deployment.variables["hermes_mcp_servers"], deployment.variables["hermes_features"]
         play = deployment.deploy()
         assert lasting.image() == old
         assert "building" not in play.output, "it was still there"

@@ -21,6 +21,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.build.runtime impor
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
 from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import StateFolder
 from plays import PLAYBOOK, ROOT, Deployment, Play, run, wait_until
+from turns import BY_GIT, BY_RIPGREP, TOUCHING_NO_MACHINE, TOUCHING_THE_MACHINE
 
 from tests.standins.ports import free_port
 from tests.standins.provider import Provider
@@ -149,9 +150,8 @@ def told_by_tools(provider: Provider) -> list[str]:
 
 
 def test_search_finds_by_ripgrep(deployment: Deployment) -> None:
-    command = "mkdir -p there && echo a needle > there/hay && rg needle there"
-    assert "a needle" in called(deployment, "terminal", command=command)
-    assert "hay" in called(deployment, "search_files", pattern="needle", path="there")
+    for tool, arguments, comes_back in BY_RIPGREP:
+        assert comes_back in called(deployment, tool, **arguments)
 
 
 def test_web_searches_without_a_key(deployment: Deployment) -> None:
@@ -162,15 +162,10 @@ def test_web_searches_without_a_key(deployment: Deployment) -> None:
     assert "No web search provider" not in said
 
 
-def test_git_clones_a_repository(deployment: Deployment, tmp_path: Path) -> None:
+def test_git_clones_a_repository(deployment: Deployment) -> None:
     """In a folder of its own sandbox; the repository is made by this machine's git."""
-    me = "-c user.name=ada -c user.email=ada@localhost"
-    made = (
-        f"git init -q there-is && git -C there-is {me} commit -q --allow-empty -m 'the first one'"
-    )
-    called(deployment, "terminal", command=made)
-    cloned = "git clone -q there-is here && git -C here log --format=%s"
-    assert "the first one" in called(deployment, "terminal", command=cloned)
+    for tool, arguments, comes_back in BY_GIT:
+        assert comes_back in called(deployment, tool, **arguments)
     (copy,) = deployment.state.glob("engine/disks/*/disk/home/here/.git/HEAD")
     assert copy.read_text().startswith("ref: ")
 
@@ -203,13 +198,7 @@ def test_the_web_is_searched_and_speech_is_written_without_host_tools(
 
 @pytest.mark.parametrize(
     ("tool", "arguments", "comes_back"),
-    [
-        ("todo", {"todos": [{"id": "1", "content": "feed Ada", "status": "pending"}]}, "feed Ada"),
-        ("memory", {"action": "add", "target": "user", "content": "Likes tea."}, "Entry added."),
-        ("skills_list", {}, "skills"),
-        ("session_search", {"query": "quokkas"}, "quokkas"),
-        ("cronjob", {"action": "list"}, "jobs"),
-    ],
+    TOUCHING_NO_MACHINE,
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_tool_that_touches_no_machine_is_used(
@@ -222,12 +211,7 @@ def test_a_tool_that_touches_no_machine_is_used(
 
 @pytest.mark.parametrize(
     ("tool", "arguments", "comes_back"),
-    [
-        ("execute_code", {"code": "print(6 * 7)"}, "42"),
-        ("delegate_task", {"goal": "Say what a quokka is."}, "Say what a quokka is."),
-        ("write_file", {"path": "greeting", "content": "Good morning."}, "bytes_written"),
-        ("read_file", {"path": "greeting"}, "Good morning."),
-    ],
+    TOUCHING_THE_MACHINE,
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_tool_that_touches_the_machine_is_used(
