@@ -310,8 +310,10 @@ def fail(message, **words):
 def fitted(card):
     # type: (str) -> str
     """Return a card whose lines are no longer than the terminal is wide; a single word may be."""
-    size = getattr(shutil, "get_terminal_size", None)  # an old Python has none
-    width = max(40, size((80, 24)).columns) if size else 80
+    try:
+        width = max(40, shutil.get_terminal_size((80, 24)).columns)
+    except AttributeError:  # of an old Python
+        width = 80
     lines = [
         textwrap.fill(
             line, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
