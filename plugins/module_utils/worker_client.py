@@ -9,6 +9,7 @@ import hmac
 import http.client
 import io
 import json
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -42,6 +43,16 @@ CHANGE_SECONDS = 3600.0
 A start under way comes first, then turns and jobs come to their end, then what Hermes knows is saved. Who gives up
 before the Worker does takes a deployment that is at work for one that does not answer.
 """
+KEPT_ALIVE = [
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 8))
+        if hasattr(socket, name)
+    ),
+]
+"""Options of a socket. A network that is gone is found out in three minutes, however long the Worker may be silent."""
 
 
 class Owner(Enum):
@@ -207,6 +218,10 @@ class RemoteClient(WorkerClient):
         self.url = f"https://{host}"
         self._is_proved = not is_secret
         self._session = requests.Session()
+        adapter = requests.adapters.HTTPAdapter()
+        adapter.init_poolmanager(1, 1, socket_options=KEPT_ALIVE)
+        for scheme in ("https://", "http://"):
+            self._session.mount(scheme, adapter)
         # As a callable, because requests would let a ~/.netrc win over a plain header.
         self._session.auth = self._sign
 

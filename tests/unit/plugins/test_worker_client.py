@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import hmac
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -52,6 +53,20 @@ def test_an_answer_is_read_whole(client: WorkerClient, server: ApiServer) -> Non
     assert call.body == {"b": 2}
     refused = client.request("GET", "/api/x")
     assert (refused.status, refused.complaint()) == (409, "This is not done.")
+
+
+def test_a_network_that_is_gone_is_found_out_long_before_a_silent_worker_is(
+    server: ApiServer,
+) -> None:
+    """A play waits for a change for up to an hour: the system asks meanwhile whether anybody is there."""
+    client = remote(server)
+    server.script = [Reply(200, {})]
+    with client._call("GET", "/api/x", None, None, None, stream=True) as answer:
+        used = answer.raw.connection.sock
+        assert used.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        options = [getattr(socket, f"TCP_KEEP{name}") for name in ("IDLE", "INTVL", "CNT")]
+        idle, between, times = (used.getsockopt(socket.IPPROTO_TCP, one) for one in options)
+    assert idle + between * times <= 180
 
 
 def test_a_backup_travels_both_ways(client: WorkerClient, server: ApiServer) -> None:
