@@ -29,8 +29,9 @@ KEY_VARIABLES = ("ANTHROPIC_API_KEY", "OPENROUTER_API_KEY", "OPENAI_API_KEY", "H
 
 
 def clean_environment(**more: str) -> dict[str, str]:
-    """The environment of the tests without anybody's provider keys, plus `more`."""
-    env = {name: value for name, value in os.environ.items() if name not in KEY_VARIABLES}
+    """The environment of the tests without anybody's provider keys, plus `more`; nobody's `make` calls a person's."""
+    left_out = {*KEY_VARIABLES, "MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS"}
+    env = {name: value for name, value in os.environ.items() if name not in left_out}
     # What plays print is read by lines; how they are wrapped is another test's.
     wide = {"COLUMNS": "2000"}
     return {**env, **wide, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0", **more}
