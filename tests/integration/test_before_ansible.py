@@ -102,8 +102,10 @@ def bootstrap(folder: Path, uv: str) -> subprocess.Popen[str]:
         UV_DEFAULT_INDEX="",
         UV_INDEX_URL="",
     )
+    # What tests start in the background would heed no interrupt.
+    heeding = ["env", "--default-signal=INT"]
     return subprocess.Popen(
-        [sys.executable, "requirements/bootstrap.py", ".venv", LOCK],
+        [*heeding, sys.executable, "requirements/bootstrap.py", ".venv", LOCK],
         cwd=folder,
         env=env,
         stdin=subprocess.DEVNULL,
