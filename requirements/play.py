@@ -61,6 +61,7 @@ OURS = (
 def main(arguments: list[str]) -> None:
     """Run the playbook and exit as Ansible does."""
     gc.set_threshold(OBJECTS)
+    settle_streams()
     settle_locale()
     if misplaced(str(ROOT)):
         refuse(misplaced(str(ROOT)), path=str(ROOT))
@@ -116,6 +117,27 @@ class KeptBytecode:
         return FileFinder(folder, (SourceFileLoader, SOURCE_SUFFIXES))
 
 
+def settle_streams() -> None:
+    """Have all three standard streams, without which Ansible fails half-way; starts again where one was closed.
+
+    What goes to one that somebody closed (`make deploy >&-`) is for nobody.
+    """
+    streams = (sys.stdin, sys.stdout, sys.stderr)
+    if None not in streams:
+        return
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number, stream in enumerate(streams):
+        if stream is None:
+            os.dup2(nothing, number)
+            os.set_inheritable(number, True)
+    start_again()
+
+
+def start_again() -> NoReturn:
+    """Run this program anew, as it was called."""
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - itself
+
+
 def settle_locale() -> None:
     """Have a locale with UTF-8, which Ansible demands. Starts this program again where Python began with another."""
     with contextlib.suppress(locale.Error, ValueError):
@@ -127,7 +149,7 @@ def settle_locale() -> None:
         with contextlib.suppress(locale.Error):
             locale.setlocale(locale.LC_ALL, name)
             os.environ["LC_ALL"] = name
-            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - itself
+            start_again()
 
 
 def refuse(card: str, **words: str) -> NoReturn:

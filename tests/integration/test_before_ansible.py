@@ -77,6 +77,16 @@ def test_a_folder_with_an_odd_name_is_fine(tmp_path: Path) -> None:
     assert "hermes: nothing to remove, there is no .hermes/hermes." in done.stdout
 
 
+@pytest.mark.parametrize("closed", [">&-", "<&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_changes_nothing(tmp_path: Path, closed: str) -> None:
+    """As services and desktops start programs that nobody reads."""
+    folder = checkout(tmp_path / "checkout", tools=True)
+    command = f"make destroy CONFIRM=yes FORGET=yes {closed}"
+    done = run(["sh", "-c", command], folder, clean_environment(COLUMNS=str(COLUMNS)))
+    assert done.returncode == 0, done.stdout
+    assert ">&-" in closed or "nothing to remove" in done.stdout
+
+
 def test_a_python_that_is_not_there_is_told(tmp_path: Path) -> None:
     folder = checkout(tmp_path / "checkout", tools=False)
     done = make(folder, "PYTHON=python3.99")
