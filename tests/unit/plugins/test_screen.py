@@ -84,11 +84,12 @@ def words_of(command: str) -> list[str]:
     )
 )
 def test_any_line_comes_out_word_by_word(line: str) -> None:
-    fitted = screen.fit(line, 40)
-    assert (
-        "".join(fitted).replace(" ", "").replace("\\", "").split()
-        == line.replace(" ", "").replace("\\", "").split()
-    )
+    """Whatever stands for a blank is where a line may break."""
+
+    def without_blanks(text: str) -> str:
+        return "".join(text.replace("\\", "").split())
+
+    assert without_blanks("".join(screen.fit(line, 40))) == without_blanks(line)
 
 
 def test_a_label_keeps_its_column() -> None:
