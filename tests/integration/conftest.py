@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from plays import Deployment
-from runtimes import share_bytecode, share_tools, share_wrangler
+from runtimes import furnish, share_wrangler
 
 from tests.standins.provider import Provider
 from tests.standins.telegram import Telegram
@@ -21,11 +21,7 @@ from tests.standins.telegram import Telegram
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """One state folder for all that this process runs, so that its runtime is installed once."""
     folder = tmp_path_factory.mktemp("hermes-home")
-    folder.chmod(0o700)
-    # The last deployment takes the runtime with it when it is destroyed: there is always another one.
-    (folder / "neighbour" / "build").mkdir(parents=True)
-    share_tools(folder)
-    share_bytecode(folder)
+    furnish(folder)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 

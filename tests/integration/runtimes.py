@@ -27,6 +27,15 @@ def share_wrangler(home: Path) -> list[str]:
     return own.install_wrangler()
 
 
+def furnish(home: Path) -> None:
+    """Make of a folder a state folder for many deployments, with what is installed already."""
+    home.chmod(0o700)
+    # The last deployment takes the runtime with it when it is destroyed: there is always another one.
+    (home / "neighbour" / "build").mkdir(parents=True)
+    share_tools(home)
+    share_bytecode(home)
+
+
 def share_bytecode(home: Path) -> None:
     """Have the image of Hermes there for its bytecode, if it is installed already; elsewhere it is no other's image."""
     shared = _shared()
