@@ -339,6 +339,8 @@ def test_a_webhook_speaks_in_a_chat_and_a_notice_wakes_nobody(
 def test_a_job_of_a_sleeping_hermes_is_told_at_home_and_where_it_was_asked_for_once(
     chatty: Deployment, telegram: Telegram
 ) -> None:
+    # A bot may write first to nobody who never wrote to it.
+    telegram.await_answer(telegram.write("hello", ANN))
     lamp = {"action": "create", "name": "lamp", "prompt": "Oil.", "deliver": "telegram"}
     use(chatty, "cronjob", schedule=soon(), **lamp)
     asked = {"action": "create", "name": "boat", "prompt": "Tar.", "schedule": soon()}
