@@ -323,6 +323,8 @@ def test_a_hundred_webhooks_to_a_sleeping_hermes_are_one_boot_and_a_hundred_turn
 def test_a_webhook_speaks_in_a_chat_and_a_notice_wakes_nobody(
     chatty: Deployment, telegram: Telegram
 ) -> None:
+    # A bot may write first to nobody who never wrote to it.
+    telegram.await_answer(telegram.write("hello", ANN))
     alert = Sender("hmac", "secret-of-alerts").delivery("the house burns")
     assert send(to(chatty, "alerts"), alert) == (200, "new")
     wait_until(lambda: nothing_waits(chatty), "its turn")
