@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import secrets
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from plays import Deployment
-from runtimes import furnish, share_wrangler
+from runtimes import furnished, share_wrangler
 
 from tests.standins.provider import Provider
 from tests.standins.telegram import Telegram
@@ -20,10 +19,8 @@ from tests.standins.telegram import Telegram
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """One state folder for all that this process runs, so that its runtime is installed once."""
-    folder = tmp_path_factory.mktemp("hermes-home")
-    furnish(folder)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    with furnished(tmp_path_factory.mktemp("hermes-home")) as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")

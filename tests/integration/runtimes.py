@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.runtime import Runtime
@@ -27,13 +29,16 @@ def share_wrangler(home: Path) -> list[str]:
     return own.install_wrangler()
 
 
-def furnish(home: Path) -> None:
-    """Make of a folder a state folder for many deployments, with what is installed already."""
+@contextmanager
+def furnished(home: Path) -> Iterator[Path]:
+    """Make of a folder a state folder for many deployments, with what is installed already; removed at the end."""
     home.chmod(0o700)
     # The last deployment takes the runtime with it when it is destroyed: there is always another one.
     (home / "neighbour" / "build").mkdir(parents=True)
     share_tools(home)
     share_bytecode(home)
+    yield home
+    shutil.rmtree(home, ignore_errors=True)
 
 
 def share_bytecode(home: Path) -> None:

@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from plays import Deployment
-from runtimes import furnish
+from runtimes import furnished
 
 PACKAGES = ["humanize==4.9.0", "more-itertools==10.5.0"]
 
@@ -18,10 +17,8 @@ PACKAGES = ["humanize==4.9.0", "more-itertools==10.5.0"]
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A state folder in which no other test installs a Hermes of its own: bytecode comes from the newest one."""
-    folder = tmp_path_factory.mktemp("packages-home")
-    furnish(folder)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    with furnished(tmp_path_factory.mktemp("packages-home")) as folder:
+        yield folder
 
 
 def test_packages_are_found_once_and_are_there_in_a_turn(
