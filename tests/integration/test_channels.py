@@ -305,6 +305,7 @@ def test_a_webhook_that_is_forged_old_or_anothers_is_refused_and_wakes_nobody(
 def test_a_hundred_webhooks_to_a_sleeping_hermes_are_one_boot_and_a_hundred_turns(
     chatty: Deployment, provider: Provider
 ) -> None:
+    assert chatty.call("POST", "/api/instance/sleep").status == 200
     boots, since = chatty.status()["boots"], len(provider.seen)
     texts = [f"delivery {number} of {kind}." for kind in SENDERS for number in range(20)]
     sent = [(text, SENDERS[text.split()[-1][:-1]]) for text in texts]
@@ -360,7 +361,10 @@ def test_a_job_of_a_sleeping_hermes_is_told_at_home_and_where_it_was_asked_for_o
     assert (waiting(chatty), twice(chatty)) == (0, before)
 
 
-def test_hermes_has_no_other_way_to_write_by_itself_than_a_job(provider: Provider) -> None:
+def test_hermes_has_no_other_way_to_write_by_itself_than_a_job(
+    chatty: Deployment, telegram: Telegram, provider: Provider
+) -> None:
+    telegram.await_answer(telegram.write("hello", ANN))
     bodies = [seen.body for seen in provider.seen if seen.body]
     tools = {tool["function"]["name"] for body in bodies for tool in body.get("tools", [])}
     assert "cronjob" in tools
@@ -476,6 +480,9 @@ def reached(
     assert twilio.sms_url == f"{OUTSIDE}/channels/sms"
     assert discord.endpoint == f"{OUTSIDE}/channels/discord"
     assert list(discord.commands) == ["hermes"]
+    # Of these two the play says what is to be typed at the platform.
+    slack.set_request_url(f"{chatty.url}/channels/slack")
+    whatsapp.set_callback(f"{chatty.url}/channels/whatsapp_cloud")
     return chatty
 
 
@@ -492,7 +499,6 @@ def test_a_webhook_is_set_once_and_put_right_again(reached: Deployment, telegram
 def test_slack_wakes_hermes_and_is_answered_where_it_asked_once(
     reached: Deployment, slack: Slack, provider: Provider
 ) -> None:
-    slack.set_request_url(f"{reached.url}/channels/slack")
     assert reached.call("POST", "/api/instance/sleep").status == 200
     slack.write("let me in", "U0EVE00", "D0EVE00")
     forged = slack.event("forged", "U0ANN00", "D0ANN00")[1]
