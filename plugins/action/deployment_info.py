@@ -20,14 +20,17 @@ from ..plugin_utils.cloudflare import cost
 from ..plugin_utils.display import logs
 from ..plugin_utils.display.logs import tail
 from ..plugin_utils.display.times import lasting, said
-from ..plugin_utils.proof.agent import AGENT, kept_rows
+from ..plugin_utils.proof.agent import status_rows
 from ..plugin_utils.proof.chats import SLEEP_BY_FORCE
 from ..plugin_utils.proof.in_force import outstanding
+from ..plugin_utils.proof.starting import starting_in, words_of
 from ..plugin_utils.state.disk import full_disk
 from ..plugin_utils.workerd.plan import at_boot_of
 from ..plugin_utils.workerd.storage import Storage
 
 LOGS = ("supervisor", "workerd", "engine", "cleaner")
+PATIENCE = 20.0
+"""How long the Worker may take for each of its answers, in seconds."""
 LONGEST_LINE = 4000
 MOST_BYTES = 2_000_000
 
@@ -67,7 +70,7 @@ class ActionModule(ExistingAction):
     def _get(self, client: WorkerClient | None, path: str) -> dict[str, Any]:
         """Return the JSON of a GET, or an empty dict when the Worker does not answer it."""
         try:
-            answer = client.request("GET", path, timeout=20) if client else None
+            answer = client.request("GET", path, timeout=PATIENCE) if client else None
         except Unreachable:
             return {}
         self.is_refused = answer is not None and answer.status == REFUSED
@@ -92,9 +95,9 @@ class ActionModule(ExistingAction):
             ("version", self._version(worker, hermes, status)),
             ("SQLite", status.get("sqlite")),
             ("model", health.get("models", {}).get("default")),
-            ("Hermes", self._instance(status)),
+            ("Hermes", self._instance(status or health.get("instance", {}))),
             ("settings", self._settings(health)),
-            *kept_rows(self._get(client, AGENT).get("running"), "hermes_take_over"),
+            *(status_rows(client, "hermes_take_over", PATIENCE) if client and health else []),
             ("why awake", words(status.get("whyAwake"))),
             ("ran", ran(status.get("running", {}))),
             ("cost", self._cost(status)),
@@ -177,6 +180,9 @@ class ActionModule(ExistingAction):
 
     @staticmethod
     def _instance(status: dict[str, Any]) -> str | None:
+        """Return what state it is in and since when. status: of the instance, as the status or the health tells."""
+        if starting := status.get("starting"):
+            return f"starting {lasting(starting['since'])}: {starting['why']}"
         if not status.get("state"):
             return None
         return str(status["state"]) + (
@@ -205,7 +211,9 @@ class ActionModule(ExistingAction):
         for title, entries in found.items():
             if entries:
                 self.show(["", f"{self.settings.name}: {title}", *map(logs.line_of, entries)])
-        if not any(found.values()):
+        if began := words_of(starting_in({"instance": hermes})):
+            self.show(["", f"{self.settings.name}: Hermes has no log yet: {began}"])
+        elif not any(found.values()):
             self.show(["", f"{self.settings.name}: nothing of that kind is in its logs"])
 
 

@@ -13,7 +13,14 @@ from ..module_utils.cards import Card
 from ..module_utils.settings.settings import Settings
 from ..module_utils.worker_client import WorkerClient
 from .proof import channels
-from .proof.in_force import CONTENT, Restart, outstanding, preview, with_confinement
+from .proof.in_force import (
+    CONTENT,
+    UNTOLD,
+    Restart,
+    outstanding,
+    preview,
+    with_confinement,
+)
 
 
 @dataclass
@@ -93,11 +100,10 @@ def channels_change(settings: Settings, actual: Actual, url: str) -> Change | No
 
 
 def _guessed(variables: Mapping[str, str], actual: Actual) -> Restart:
-    """Return what can be told of a Worker of an earlier release: which image its Hermes runs from."""
+    """Return what can be told of a Worker that does not tell: which image its Hermes runs from, if any runs."""
     running = actual.health.get("instance", {})
-    if running.get("state", "asleep") == "asleep" or running.get("image") in (
-        None,
-        variables["HERMES_IMAGE"],
-    ):
+    if running.get("state", "asleep") == "asleep":
         return Restart()
+    if running.get("image") in (None, variables["HERMES_IMAGE"]):
+        return Restart("hermes", provided=UNTOLD)
     return Restart("sandbox", ["a new image"])

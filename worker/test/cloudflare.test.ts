@@ -147,6 +147,41 @@ describe("a boot on Cloudflare", () => {
     }),
   );
 
+  it("keeps nobody waiting who asks what it will have, or what other settings would restart", () =>
+    world(async (w) => {
+      const waking = w.life.wake("test");
+      await w.time.pass(40_000);
+      /** What is answered while no time passes. */
+      const answered = async (asked: Promise<unknown>): Promise<unknown> => {
+        let told: unknown = "nothing";
+        void asked
+          .catch((why: unknown) => why)
+          .then((value) => {
+            told = value;
+          });
+        await w.time.pass(0);
+        return told;
+      };
+      const preview = (change: object) =>
+        answered(w.life.differenceFrom(settingsOf({ ...env, ...CLOUDFLARE, ...change })));
+      const starting = true;
+      expect(await answered(w.life.inForce())).toMatchObject({ status: 409, code: "starting" });
+      expect(await preview({})).toMatchObject({ starting, difference: { restart: "nothing" } });
+      expect(await preview({ HERMES_ENV: '{"COLOUR":"blue"}' })).toMatchObject({
+        starting,
+        difference: { restart: "hermes", because: ["hermes_env"] },
+      });
+      expect(await preview({ HERMES_IMAGE: "hermes:2" })).toMatchObject({
+        starting,
+        difference: { restart: "sandbox", because: ["a new image"] },
+      });
+      await w.time.pass(70_000);
+      await waking;
+      expect(await preview({})).toMatchObject({ starting: false, difference: { restart: "nothing" } });
+      // It is asked itself now; this one has no words for it.
+      expect(await answered(w.life.inForce())).toMatchObject({ code: "not_told" });
+    }));
+
   it("ends when the image's first process does, however long others take", () =>
     world(async (w) => {
       w.container.startTakes = 1000;
@@ -442,6 +477,30 @@ describe("a boot that was cut with its object", () => {
       await waking;
       expect([w.container.started.length, destroys(w)]).toEqual([1, 0]);
     }));
+
+  it.each([true, false])("gives Hermes the settings of now, told of them in time or not: %s", (inTime) =>
+    world(async (w) => {
+      const changed = { HERMES_ENV: '{"COLOUR":"blue"}' };
+      const colour = () => w.inside.running?.input.env?.["COLOUR"];
+      let restarts = 0;
+      const restart = w.inside.commands["restart-gateway"];
+      w.inside.commands["restart-gateway"] = async (stdin, words) => {
+        restarts++;
+        return (await restart?.(stdin, words)) ?? {};
+      };
+      w.container.startTakes = inTime ? 60_000 : 100;
+      w.inside.healthy = inTime;
+      void w.life.wake("test").catch(() => undefined);
+      await w.time.pass(1000);
+      expect(w.inside.running?.went ?? false).toBe(!inTime);
+      const waking = w.reborn(changed).wake("again");
+      w.inside.healthy = true;
+      await w.time.pass(70_000);
+      await waking;
+      expect(colour()).toBe("blue");
+      expect([w.container.started.length, restarts]).toEqual([1, inTime ? 0 : 1]);
+    }),
+  );
 
   it("is not taken up when it would begin with another image today", () =>
     world(async (w) => {

@@ -1938,8 +1938,8 @@ describe("settings in force", () => {
   it("previews what other settings would restart", () =>
     world(async ({ turn, life }) => {
       await turn("one");
-      const preview = (change: Record<string, unknown>) =>
-        life.differenceFrom(settingsOf({ ...env, ...change }));
+      const preview = async (change: Record<string, unknown>) =>
+        (await life.differenceFrom(settingsOf({ ...env, ...change })))?.difference ?? null;
       expect(await preview({})).toMatchObject({ restart: "nothing" });
       expect(await preview({ HERMES_HOST_TOOLS: "true" })).toMatchObject({ because: ["hermes_host_tools"] });
       expect(await preview({ HERMES_EGRESS: "providers" })).toMatchObject({ restart: "sandbox" });

@@ -4,7 +4,7 @@ import origins from "../../tests/standins/origins.json";
 import { type Env, settingsOf } from "../src/config/settings.ts";
 import { authorize } from "../src/gate/auth.ts";
 import { BODY_LIMIT, gathered, soon } from "../src/gate/request-body.ts";
-import { anew, ask, askBare, askWith, chat, env, machine, refusal, TOKEN, woken } from "./helpers.ts";
+import { anew, ask, askBare, askWith, chat, env, machine, refusal, TOKEN, until, woken } from "./helpers.ts";
 import { ManualTime } from "./stand-ins/sandbox.ts";
 
 beforeAll(anew);
@@ -140,7 +140,11 @@ describe("settings in force", () => {
   });
 
   it("are told by health, and previewed for others, without waking anything", async () => {
-    expect(await preview({ HERMES_ENV: '{"A":"b"}' })).toEqual({ restart: "nothing", because: [] });
+    expect(await preview({ HERMES_ENV: '{"A":"b"}' })).toEqual({
+      restart: "nothing",
+      because: [],
+      starting: false,
+    });
     expect(await woken()).toBe(false);
     await chat("hello");
     expect(await (await ask("/api/health")).json()).toMatchObject({
@@ -153,9 +157,13 @@ describe("settings in force", () => {
     expect(await preview({ HERMES_ENV: '{"A":"b"}' })).toEqual({
       restart: "hermes",
       because: ["hermes_env"],
+      starting: false,
     });
-    expect(await preview({}, ["HERMES_SECRETS"])).toEqual({ restart: "hermes", because: ["hermes_secrets"] });
-    expect(await preview({ HERMES_SLEEP_AFTER: "1h" }, ["ANTHROPIC_API_KEY", "API_TOKEN"])).toEqual({
+    expect(await preview({}, ["HERMES_SECRETS"])).toMatchObject({
+      restart: "hermes",
+      because: ["hermes_secrets"],
+    });
+    expect(await preview({ HERMES_SLEEP_AFTER: "1h" }, ["ANTHROPIC_API_KEY", "API_TOKEN"])).toMatchObject({
       restart: "nothing",
       because: [],
     });
@@ -176,6 +184,34 @@ describe("settings in force", () => {
     const body = JSON.stringify({ variables: { HERMES_SLEEP_AFTER: "soon" }, secrets: [] });
     const answer = await ask("/api/instance/preview", { method: "POST", body });
     expect(await refusal(answer)).toMatchObject({ status: 503, code: "bad_configuration" });
+  });
+});
+
+describe("a Hermes that is still starting", () => {
+  it("has no log and tells nothing of itself yet, and says so", async () => {
+    await machine.set({ commandFails: { status: { exitCode: 69, message: "Not yet." } } });
+    const talk = chat("hello");
+    await until(async () => {
+      const { starting } = (await (await ask("/api/instance/status")).json()) as { starting: unknown };
+      return starting !== null;
+    });
+    expect(await (await ask("/api/instance/logs")).json()).toMatchObject({
+      starting: { why: "the sandbox is starting" },
+      processes: [],
+      log: [],
+    });
+    expect(await refusal(await ask("/api/instance/agent"))).toMatchObject({
+      status: 409,
+      code: "starting",
+      message: "Hermes is still starting; what it has is not known yet.",
+    });
+    await machine.set({ commandFails: {} });
+    expect((await talk).status).toBe(200);
+    expect(await (await ask("/api/instance/logs")).json()).toMatchObject({
+      starting: null,
+      log: ["first line", expect.anything()],
+    });
+    await anew();
   });
 });
 

@@ -129,6 +129,20 @@ def rows(
     return found + kept_rows(running, take)
 
 
+def status_rows(client: WorkerClient, take: str, seconds: float) -> list[tuple[str, str]]:
+    """Return the rows of a status: what is otherwise than declared, or why nobody knows. take: as rows() takes it.
+
+    seconds: how long the Worker may take.
+    """
+    try:
+        answer = client.request("GET", AGENT, timeout=seconds)
+    except Unreachable:
+        return [("agent", "Hermes did not tell in time what it has.")]
+    if answer.status != 200:
+        return [("agent", answer.complaint())]
+    return kept_rows(answer.json().get("running"), take)
+
+
 def kept_rows(running: dict[str, Any] | None, take: str) -> list[tuple[str, str]]:
     """Return a row for each item that Hermes or its owner made otherwise."""
     return [

@@ -23,6 +23,8 @@ POLL_SECONDS = 0.1
 BUBBLEWRAP = "bubblewrap"
 CONTENT = "content"
 """What Hermes reads when it needs it, and is laid beside the one that runs."""
+STARTING = "unless the start under way still takes it"
+UNTOLD = "where it has other settings: it did not tell"
 WORDS = {
     CONTENT: "content, laid beside the running Hermes",
     "hermes": "Hermes",
@@ -32,10 +34,15 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Restart:
-    """What has to be restarted. what: nothing, content, hermes or sandbox; because: the variables behind it."""
+    """What has to be restarted.
+
+    what: nothing, content, hermes or sandbox; because: the variables behind it; provided: on what it depends, in
+    words, empty where it is certain.
+    """
 
     what: str = "nothing"
     because: list[str] = field(default_factory=list)
+    provided: str = ""
 
     def __bool__(self) -> bool:
         return self.what != "nothing"
@@ -43,7 +50,8 @@ class Restart:
     @property
     def words(self) -> str:
         """What restarts and why, as a person reads it."""
-        return f"{WORDS[self.what]}, because of {', '.join(self.because)}"
+        cause = f"because of {', '.join(self.because)}" if self.because else ""
+        return ", ".join(filter(None, (WORDS[self.what], cause, self.provided)))
 
     @property
     def deed(self) -> str:
@@ -56,7 +64,8 @@ def preview(
 ) -> Restart | None:
     """Return what these variables, and other values of these secrets, would restart besides the Worker.
 
-    None when the Worker does not tell: it does not answer, or is of an earlier release.
+    None when the Worker does not tell: it does not answer, or is of an earlier release. Of a Hermes that is starting
+    nobody knows whether it gets them yet; another sandbox it takes in any case.
     """
     if client is None:
         return None
@@ -68,7 +77,8 @@ def preview(
     content = answer.json()
     if answer.status != 200 or not isinstance(content, dict):
         return None
-    return Restart(content["restart"], content["because"])
+    certain = not content.get("starting") or content["restart"] in ("nothing", "sandbox")
+    return Restart(content["restart"], content["because"], "" if certain else STARTING)
 
 
 def outstanding(told: dict[str, Any], confines: bool | None = None) -> Restart:

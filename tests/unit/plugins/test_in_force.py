@@ -84,6 +84,29 @@ def test_a_plan_without_changes_brings_what_an_earlier_deploy_did_not() -> None:
     assert worker.asked == []
 
 
+@pytest.mark.parametrize(
+    ("restart", "words"),
+    [
+        ("hermes", "Hermes, because of hermes_env, unless the start under way still takes it"),
+        ("sandbox", "Hermes in a new sandbox, because of hermes_env"),
+        ("nothing", None),
+    ],
+)
+def test_a_plan_during_a_start_says_that_it_may_still_take_the_new_settings(
+    restart: str, words: str | None
+) -> None:
+    because = [] if restart == "nothing" else ["hermes_env"]
+    worker = Worker({"restart": restart, "because": because, "starting": True})
+    assert change(Actual(None, worker, told("booting"))) == words
+
+
+@pytest.mark.parametrize("silent", [Worker(Unreachable("gone")), Worker({}, refusal=404)])
+def test_a_plan_says_that_it_was_not_told_what_is_restarted(silent: Worker) -> None:
+    same = {"instance": told()["instance"] | {"image": VARIABLES["HERMES_IMAGE"]}}
+    words = "Hermes, where it has other settings: it did not tell"
+    assert change(Actual(None, silent, same)) == words
+
+
 @pytest.mark.parametrize("silent", [Worker(Unreachable("gone")), Worker({}, refusal=404)])
 def test_of_a_worker_that_cannot_tell_the_image_is_compared(silent: Worker) -> None:
     assert change(Actual(None, silent, told())) == "Hermes in a new sandbox, because of a new image"

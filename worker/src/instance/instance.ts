@@ -403,7 +403,8 @@ export class HermesInstance extends DurableObject<Env> {
   }
 
   /**
-   * Tells what a running Hermes would have to be restarted for if the Worker had other variables and secrets.
+   * Tells what a running Hermes would have to be restarted for if the Worker had other variables and secrets; of one
+   * that is being started, what it would have to be once the start has given it the settings of now.
    * @param variables names and values of all text variables.
    * @param secrets names of those that would get another value.
    */
@@ -413,8 +414,10 @@ export class HermesInstance extends DurableObject<Env> {
       const given = secrets.filter((name) => name !== "HERMES_CHANNELS");
       const changed = given.map((name) => [name, name === "HERMES_SECRETS" ? '{"CHANGED":""}' : "changed"]);
       const settings = settingsOf({ ...this.env, ...variables, ...Object.fromEntries(changed) });
-      const difference = await this.#lifecycle.differenceFrom(settings);
-      return { restart: difference?.restart ?? "nothing", because: difference?.because ?? [] };
+      const found = await this.#lifecycle.differenceFrom(settings);
+      if (found === null) return { restart: "nothing", because: [], starting: false };
+      const { restart, because } = found.difference;
+      return { restart, because, starting: found.starting };
     });
   }
 
@@ -523,9 +526,12 @@ export class HermesInstance extends DurableObject<Env> {
   /** Processes, configuration and the log's tail, without secrets; never wakes Hermes. */
   logs(requestId: string, lines: number): Promise<Response> {
     return this.#answer(requestId, async () => {
-      const { bootId, state, lastExit } = this.#lifecycle.record;
+      const { record } = this.#lifecycle;
+      const { bootId, state, lastExit, starting } = record;
       const config = buildGo(this.#settings, NO_KEYS).config;
-      const common = { state, bootId, config };
+      const common = { state, bootId, starting: startingOf(record), config };
+      // A command would wait for the container, which may take minutes.
+      if (starting !== null) return { ...common, processes: [], log: [] };
       if (bootId === null) return { ...common, processes: [], log: this.#lines(lastExit?.logTail ?? "") };
       const at = ["--boot", bootId];
       const [status, logs] = await Promise.all([

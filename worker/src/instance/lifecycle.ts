@@ -15,6 +15,7 @@ import {
   goFor,
   NO_DIFFERENCE,
   type Restart,
+  startOf,
 } from "../config/configuration.ts";
 import type { BootKeys } from "../config/hermes-config.ts";
 import type { Settings } from "../config/settings.ts";
@@ -377,16 +378,21 @@ export class Lifecycle {
     return gatewayStopped ? { ...this.#difference, hermes: false } : this.#difference;
   }
 
-  /** What a Hermes that runs would lack if these were the settings; `null` when none runs. */
-  async differenceFrom(settings: Settings): Promise<Difference | null> {
-    await this.#settle();
+  /**
+   * What a Hermes that runs, or is being started, would lack if these were the settings. A start under way, which may
+   * take minutes, is not waited for: it gives Hermes the settings of now, unless it is cut before that.
+   * @returns `null` when none runs; `starting` when it is of a start under way.
+   */
+  async differenceFrom(settings: Settings): Promise<{ difference: Difference; starting: boolean } | null> {
+    const { settings: own } = this.#parts;
+    if (await this.#settlesToBoot()) {
+      const difference = await differenceOf(settings, await configurationOf(own), startOf(own));
+      return { difference, starting: true };
+    }
     const { state, image, started } = this.#record;
     if (state === "asleep") return null;
-    return differenceOf(
-      settings,
-      this.#running,
-      started === null ? null : { image: image ?? "", ...started },
-    );
+    const now = started === null ? null : { image: image ?? "", ...started };
+    return { difference: await differenceOf(settings, this.#running, now), starting: false };
   }
 
   async #runsWith(running: Configuration | null): Promise<void> {
@@ -423,10 +429,15 @@ export class Lifecycle {
 
   /**
    * What a running Hermes has of all that can be declared; `null` when none runs. Never wakes it.
-   * @throws ApiError `not_told` when it runs and does not tell.
+   * @throws ApiError `starting` while it does not run yet; `not_told` when it runs and does not tell.
    */
   async inForce(): Promise<InForce | null> {
-    await this.#settle();
+    if (await this.#settlesToBoot())
+      throw new ApiError({
+        status: 409,
+        code: "starting",
+        message: "Hermes is still starting; what it has is not known yet.",
+      });
     const { state, gatewayStopped } = this.#record;
     const commands = this.#commandsOrNone();
     if (state === "asleep" || gatewayStopped || commands === null) return null;
@@ -620,6 +631,13 @@ export class Lifecycle {
       else if (this.#boot !== null) await this.#boot.catch(() => undefined);
       else await this.reattach();
     }
+  }
+
+  /** The same for who would rather hear of a boot than wait for it: whether one is under way. */
+  async #settlesToBoot(): Promise<boolean> {
+    while (this.#boot === null && !this.#settled)
+      await (this.#transition?.catch(() => undefined) ?? this.reattach());
+    return this.#boot !== null;
   }
 
   get #settled(): boolean {

@@ -117,7 +117,7 @@ export class MemorySandbox implements Sandbox {
   readonly commands: Record<string, (stdin: string, words: readonly string[]) => Done | Promise<Done>> = {
     status: () => ({
       stdout: JSON.stringify({
-        state: "running",
+        state: this.running?.went === true ? "running" : "waiting",
         configuration: this.running?.input.configuration ?? null,
         nextCron: this.nextCron,
         cronRunning: this.cronRunning,
