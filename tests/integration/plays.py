@@ -206,6 +206,11 @@ class Deployment:
         found = self.call("GET", "/api/instance/logs").json["processes"]
         return [one["pid"] for one in found if one["name"] == "hermes"]
 
+    def logged(self, characters: int = 20_000) -> str:
+        """What its Worker logged last."""
+        log = self.state / "logs" / "workerd.log"
+        return log.read_text(errors="replace")[-characters:] if log.exists() else "nothing"
+
     def instance_state(self) -> str:
         return str(self.call("GET", "/api/health").json["instance"]["state"])
 
@@ -262,8 +267,13 @@ def run_play(
     *arguments: str,
     env: dict[str, str] | None = None,
 ) -> Play:
-    """Run a playbook of the checkout on some deployments."""
-    done = run(play_command(playbook, deployments, *arguments), env=env)
+    """Run a playbook of the checkout on some deployments; one that hangs fails the test with all that is known."""
+    try:
+        done = run(play_command(playbook, deployments, *arguments), env=env)
+    except subprocess.TimeoutExpired as late:
+        printed = late.output.decode() if isinstance(late.output, bytes) else late.output
+        logs = "".join(f"\n{one.name} logged last:\n{one.logged()}" for one in deployments)
+        pytest.fail(f"{playbook} hangs after {late.timeout} s, with:\n{printed}{logs}")
     return Play(done.returncode, done.stdout)
 
 
