@@ -10,13 +10,19 @@ from typing import Any, ClassVar
 from ..module_utils.cards import Card
 from ..module_utils.worker_client import RemoteClient, WorkerClient
 from ..plugin_utils.actions.cloudflare_action import CloudflareAction
-from ..plugin_utils.cloudflare.deployed import client_for, held_back, wait_until_in_force
-from ..plugin_utils.cloudflare.plan import secret_changes
+from ..plugin_utils.cloudflare.deployed import (
+    client_for,
+    held_back,
+    is_in_step,
+    wait_until_in_force,
+)
+from ..plugin_utils.cloudflare.plan import BEHIND, secret_changes
 from ..plugin_utils.cloudflare.upload import write_secrets
 from ..plugin_utils.proof.secrets import differing_secrets, variables_of
 
 SECONDS = 120.0
 """How long a new version may take until it answers everywhere."""
+BROUGHT = "bringing the Worker's Durable Object to what was changed before"
 
 
 class ActionModule(CloudflareAction):
@@ -41,22 +47,25 @@ class ActionModule(CloudflareAction):
                 "secrets",
             )
         shown = variables_of(names)
-        result: dict[str, Any] = {"changed": bool(names), "names": shown}
+        behind = not names and client is not None and not is_in_step(client)
+        result: dict[str, Any] = {"changed": bool(names) or behind, "names": shown}
         if self.diff_mode:
             result["diff"] = {"prepared": "".join(f"changed {name}\n" for name in shown)}
-        if names and not self.check_mode:
+        if result["changed"] and not self.check_mode:
             self._deliver(client, names)
-        return result | {"msg": f"changed {', '.join(shown)}"}
+        return result | {"msg": BEHIND if behind else f"changed {', '.join(shown)}"}
 
     def _deliver(self, client: WorkerClient | None, names: list[str]) -> None:
         self.deployment.take("deploy")
         self.deployment.note_proof(None)
         wanted = self.wanted_secrets
-        self.progress(f"changing {', '.join(variables_of(names))}; requests under way come first")
+        told = f"changing {', '.join(variables_of(names))}" if names else BROUGHT
+        self.progress(f"{told}; requests under way come first")
         values = {name: wanted.get(name) for name in names}
         with held_back(client, self.settings.drain_timeout):
-            write_secrets(self.api, self.settings, values)
-            self.done = ["secrets"]
+            if values:
+                write_secrets(self.api, self.settings, values)
+                self.done = ["secrets"]
             if "API_TOKEN" in wanted:
                 self.deployment.keep_token(wanted["API_TOKEN"])
             self._wait(RemoteClient(self.settings.host, wanted.get("API_TOKEN")))

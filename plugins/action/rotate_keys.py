@@ -101,11 +101,10 @@ class ActionModule(DeploymentAction):
         before = record["before"] if record else self.delivery.before()
         self.deployment.keep_rotation({"token": token, "names": names, "before": before})
         self.delivered = names
-        if not values:
-            return
         old = self.rotation.client
-        told = variables_of([name for name in values if name != PREVIOUS])
-        self.progress(f"changing {', '.join(told)}; requests under way come first")
+        if values:
+            told = variables_of([name for name in values if name != PREVIOUS])
+            self.progress(f"changing {', '.join(told)}; requests under way come first")
         try:
             self.delivery.deliver(values, old)
         except (Card, CloudflareError):

@@ -68,7 +68,10 @@ class Delivery(Protocol):
         """Return what undo() has to be told later."""
 
     def deliver(self, values: dict[str, str], client: WorkerClient) -> None:
-        """Give the Worker these secrets. client: whose token it takes before and after. Raises a Card."""
+        """Give the Worker these secrets, and wait until it has them, also those of a delivery that was cut off.
+
+        client: whose token it takes before and after. Raises a Card.
+        """
 
     def undo(self, before: str, values: dict[str, str], client: WorkerClient) -> None:
         """Give it the secrets of before deliver(). Raises a Card."""

@@ -219,6 +219,34 @@ def test_a_controller_that_is_killed_half_way_leaves_nothing_that_the_next_run_d
         assert account.workers[name].current.secrets()["API_TOKEN"] == token
 
 
+@pytest.mark.parametrize("changes", ["deploy", "rotate_keys"])
+def test_what_a_run_that_was_cut_left_to_the_object_the_next_one_brings(
+    plane: ControlPlane, home: Path, changes: str
+) -> None:
+    """Not Cloudflare, five minutes later: until then an object in use keeps its secrets of before."""
+    name = f"behind-{changes.partition('_')[0]}"
+    deploy(plane, home, "plain", name)
+    worker: Worker = plane.state.accounts[ACCOUNTS["plain"]].workers[name]
+    words = command(home, "plain", name, anthropic_api_key="another-key")
+    again = [words[0], f"playbooks/{changes}.yml", *words[2:]]
+    assert worker.serving.trigger != "secret"
+    # The secrets are there, and nobody can tell the object to take them.
+    plane.faults.on("POST", rf"/{name}/deployments", "refused")
+    cut = run_at(plane, again)
+    plane.faults.clear()
+    assert cut.returncode != 0, cut.stdout
+    assert worker.serving.secrets()["ANTHROPIC_API_KEY"] == "another-key"
+    assert worker.serving.trigger == "secret"
+
+    done = run_at(plane, again)
+    assert done.returncode == 0, done.stdout
+    last = worker.deployments[-1]
+    assert last.code_update_strategy.get("mode") == "immediate", "it was waited for"
+    assert last.version is worker.deployments[-2].version, "nothing is written twice"
+    unchanged = run_at(plane, words)
+    assert "No changes. 0 calls written." in unchanged.stdout, unchanged.stdout
+
+
 def rotation(fleet: list[str]) -> list[str]:
     """The words that rotate the fleet's API tokens."""
     return [str(PLAYBOOK), "playbooks/rotate_keys.yml", *fleet[2:], "-e", "hermes_keys=api_token"]

@@ -13,7 +13,7 @@ from ...module_utils.cloudflare.client import Cloudflare
 from ...module_utils.settings.settings import Settings
 from ...module_utils.worker_client import RemoteClient, WorkerClient
 from ..proof.secrets import differing_secrets
-from .deployed import held_back, wait_until_in_force
+from .deployed import held_back, is_in_step, wait_until_in_force
 from .upload import write_secrets
 
 SECONDS = 120.0
@@ -37,9 +37,15 @@ class CloudflareDelivery:
         return scripts.serving(self.api, self.settings.name)
 
     def deliver(self, values: dict[str, str], client: WorkerClient) -> None:
-        """Give the Worker these secrets in one call; client: whose token it takes before and after."""
+        """Give the Worker these secrets in one call; client: whose token it takes before and after.
+
+        Without any it is an earlier delivery that was cut off, and whose end is waited for.
+        """
+        if not values and is_in_step(client):
+            return
         with held_back(client, self.settings.drain_timeout):
-            write_secrets(self.api, self.settings, values)
+            if values:
+                write_secrets(self.api, self.settings, values)
             self._wait(values, client, held=True)
 
     def undo(self, before: str, values: dict[str, str], client: WorkerClient) -> None:

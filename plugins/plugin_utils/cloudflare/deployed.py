@@ -193,8 +193,13 @@ def is_in_step(client: WorkerClient) -> bool:
     """Tell whether the Worker's object runs with all that the Worker has; one of an earlier release does not tell."""
     answer = health(client, timeout=20.0)
     told = answer.json() if answer is not None and answer.status == 200 else {}
+    return bool(told) and not is_behind(told)
+
+
+def is_behind(told: dict[str, Any]) -> bool:
+    """Tell whether the object runs with what the Worker had before. told: the answer of /api/health."""
     worker, instance = told.get("worker", {}), told.get("instance", {})
-    return bool(told) and instance.get("inStep", worker.get("version") == instance.get("version"))
+    return not instance.get("inStep", worker.get("version") == instance.get("version"))
 
 
 def versions(told: dict[str, Any]) -> list[str | None]:

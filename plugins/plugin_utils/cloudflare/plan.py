@@ -19,10 +19,11 @@ from ..proof.secrets import differing_secrets, variables_of
 from ..state.folder import StateFolder
 from . import hostname
 from .account import Account
-from .deployed import Deployed, observe
+from .deployed import Deployed, is_behind, observe
 from .wrangler_config import application_name, version_of, worker_variables
 
 WORKER = "the Worker"
+BEHIND = "the Worker has them, its Durable Object still runs with what it had before"
 OWN_BINDINGS = (("INSTANCE", "durable_object_namespace"),)
 """What an upload binds beside variables and secrets."""
 
@@ -155,6 +156,9 @@ class Plan:
             changes.append(Change("update", "worker", "; ".join(words), WORKER))
         elif names:
             changes.append(Change("update", "secrets", secret_words(names, deployed), WORKER))
+        elif actual.health and is_behind(actual.health):
+            # Whoever changed it was ended before its object had it too.
+            changes.append(Change("update", "secrets", BEHIND, WORKER))
         hermes = hermes_change(texts, actual, changed=bool(words), secrets=known)
         told = channels_change(settings, actual, f"https://{settings.host}")
         return [*changes, *filter(None, (hermes, told))]

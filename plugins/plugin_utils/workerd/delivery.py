@@ -33,8 +33,9 @@ class WorkerdDelivery:
 
     def deliver(self, values: dict[str, str], client: WorkerClient) -> None:
         """Give the Worker these secrets; client: whose token it takes before and after."""
-        self._drain(client)
-        self.processes.change_secrets(values)
+        if values:
+            self._drain(client)
+            self.processes.change_secrets(values)
         self.processes.wait_until_served(client, None)
 
     def undo(self, _before: str, _values: dict[str, str], client: WorkerClient) -> None:
