@@ -11,7 +11,7 @@ import io
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from secrets import token_hex
@@ -124,7 +124,8 @@ class WorkerClient:
         """POST and yield (seconds since the request, item).
 
         The first item is the Answer's head (its body is filled only when the status is not 200); each further item
-        is the text of one server-sent event's data. Raises Unreachable.
+        is the text of one server-sent event's data. Raises Unreachable, also when it takes longer than timeout in all:
+        a Worker that waits for Hermes says so every few seconds, for as long as it waits.
         """
         connection = self._connection(timeout)
         started = time.monotonic()
@@ -132,9 +133,7 @@ class WorkerClient:
             response = self._send(connection, "POST", path, body, None)
             body_bytes = response.read() if response.status != 200 else b""
             yield time.monotonic() - started, Answer(response.status, _lower(response), body_bytes)
-            for line in response:
-                if line.startswith(b"data:"):
-                    yield time.monotonic() - started, line[5:].strip().decode("utf-8", "replace")
+            yield from _events(response, started, timeout or self.timeout)
         except (OSError, http.client.HTTPException) as error:
             raise Unreachable(str(error) or type(error).__name__) from error
         finally:
@@ -250,12 +249,8 @@ class RemoteClient(WorkerClient):
                 content = response.content if response.status_code != 200 else b""
                 head = Answer(response.status_code, _lowered(response), content)
                 yield time.monotonic() - started, head
-                for line in response.iter_lines(chunk_size=None):  # type: ignore[call-overload] # None: as it comes
-                    if line.startswith(b"data:"):
-                        yield (
-                            time.monotonic() - started,
-                            line[5:].strip().decode("utf-8", "replace"),
-                        )
+                lines = response.iter_lines(chunk_size=None)  # type: ignore[call-overload] # None: as it comes
+                yield from _events(lines, started, timeout or self.timeout)
         except requests.exceptions.RequestException as error:
             raise Unreachable(cause(error)) from error
 
@@ -342,6 +337,18 @@ class RemoteClient(WorkerClient):
         if self.token and self._is_proved:
             request.headers["Authorization"] = f"Bearer {self.token}"
         return request
+
+
+def _events(
+    lines: Iterable[bytes], started: float, limit: float
+) -> Iterator[tuple[float, Answer | str]]:
+    """Yield (seconds since the request, data) of the events among lines. Raises Unreachable after limit seconds."""
+    for line in lines:
+        seconds = time.monotonic() - started
+        if seconds > limit:
+            raise Unreachable(f"it had no end after {limit:.0f} s")
+        if line.startswith(b"data:"):
+            yield seconds, line[5:].strip().decode("utf-8", "replace")
 
 
 def _claims(answer: requests.Response) -> list[str]:

@@ -5,11 +5,14 @@
 from __future__ import annotations
 
 import hmac
+import itertools
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from ansible_collections.hermes.workers.plugins.module_utils import worker_client
 from ansible_collections.hermes.workers.plugins.module_utils.worker_client import (
     Owner,
     RemoteClient,
@@ -87,6 +90,19 @@ def test_a_refused_backup_has_its_reason(client: WorkerClient, server: ApiServer
     pieces: list[bytes] = []
     answer = client.download("/api/instance/backups/9", pieces.append, 5.0)
     assert (answer.status, answer.complaint(), pieces) == (404, "This is not done.", [])
+
+
+def test_a_stream_that_only_says_that_it_waits_ends(
+    client: WorkerClient, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No silence ends it, for it is never silent."""
+    waits, clock = b": Hermes is on its way\n\n", itertools.count(step=100.0)
+    server.script = [Reply(200, waits * 20 + b"data: late\n\n")]
+    monkeypatch.setattr(worker_client, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    seen = []
+    with pytest.raises(Unreachable, match="no end after 900 s"):
+        seen += [item for _seconds, item in client.stream("/v1/chat/completions", {}, 900)]
+    assert "late" not in seen
 
 
 def test_a_stream_tells_its_events(client: WorkerClient, server: ApiServer) -> None:
