@@ -113,7 +113,7 @@ def install(folder, lock):
     if not owned(folder):
         return 1
     started = time.time()
-    print("Installing the tools of {} into {} ...".format(lock, folder), flush=True)
+    say("Installing the tools of {} into {} ...".format(lock, folder))
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)  # what cannot be written is told by us, and not by venv
     environment = settings_for_installers()
@@ -140,7 +140,7 @@ def install(folder, lock):
         host = registries().host_of("", environment, "uv")
         return fail(NOT_INSTALLED, lock=lock, host=" from " + host if host else "")
     shutil.copyfile(lock, os.path.join(folder, "installed.lock"))
-    print("Installing the tools: done in {:.1f} s".format(time.time() - started), flush=True)
+    say("Installing the tools: done in {:.1f} s".format(time.time() - started))
     return 0
 
 
@@ -168,7 +168,7 @@ def call(tool, command, environment):
                     break
                 except subprocess.TimeoutExpired:
                     words = "  {} is still at it after {:.0f} s"
-                    print(words.format(tool, time.time() - started), flush=True)
+                    say(words.format(tool, time.time() - started))
         finally:
             if process.poll() is None:
                 process.kill()
@@ -298,6 +298,15 @@ def entry_of(lock, package):
             if inside:
                 lines.append(line)
     return "".join(lines)
+
+
+def say(line):
+    # type: (str) -> None
+    """Tell how far it is; where that cannot be written it goes on, and what runs after it tells so."""
+    try:
+        print(line, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python tries again at its end
 
 
 def fail(message, **words):

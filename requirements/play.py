@@ -21,6 +21,7 @@ from importlib.machinery import SOURCE_SUFFIXES, FileFinder, ModuleSpec, SourceF
 from pathlib import Path
 from typing import Any, NoReturn
 
+import output
 from bootstrap import fail, misplaced
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,6 +39,10 @@ NO_OPTION = """ARGS: {reason}.
 Nothing was changed.
 Do: take it out of ARGS; .venv/bin/ansible-playbook --help lists the options.
 Docs: docs/errors.md#inputs"""
+NOT_SHOWN = """{stream}: could not be written: {reason}.
+The play went on to its end, and what it had to say is incomplete.
+Do: mend the cause; `make status` tells what the deployment does now.
+Docs: docs/errors.md#system"""
 OBJECTS = 100_000
 """So many more of them before a play looks for circles of garbage: a start makes objects by the thousand, and keeps
 them. 700, Python's own number, costs a fifteenth of a play."""
@@ -63,6 +68,7 @@ def main(arguments: list[str]) -> None:
     gc.set_threshold(OBJECTS)
     settle_streams()
     settle_locale()
+    streams = output.install()
     if misplaced(str(ROOT)):
         refuse(misplaced(str(ROOT)), path=str(ROOT))
     if os.statvfs(ROOT / ".ansible").f_flag & os.ST_RDONLY:
@@ -92,7 +98,13 @@ def main(arguments: list[str]) -> None:
             importlib.import_module(OUTSIDE).show_cards(quiet=True)
             return super().ask_passwords()
 
-    Play.cli_executor(["ansible-playbook", *arguments])
+    try:
+        Play.cli_executor(["ansible-playbook", *arguments])
+    except SystemExit as ended:
+        lost = {name: stream.lost for name, stream in streams.items() if stream.lost}
+        for name, error in lost.items():
+            fail(NOT_SHOWN, stream=name, reason=error.strerror)
+        sys.exit(ended.code or int(bool(lost)))
 
 
 class KeptBytecode:

@@ -87,6 +87,43 @@ def test_a_stream_that_is_closed_changes_nothing(tmp_path: Path, closed: str) ->
     assert ">&-" in closed or "nothing to remove" in done.stdout
 
 
+DESTROY = "make --no-print-directory destroy CONFIRM=yes FORGET=yes"
+
+
+def test_what_cannot_be_shown_is_told_at_the_end(tmp_path: Path) -> None:
+    """A disk that is full under the file to which a play is sent: Ansible alone would wait for ever."""
+    folder = checkout(tmp_path / "checkout", tools=True)
+    env = clean_environment(COLUMNS=str(COLUMNS))
+    done = run(["sh", "-c", f"{DESTROY} 2>&1 >/dev/full"], folder, env)
+    assert done.returncode != 0
+    lines = done.stdout.splitlines()
+    assert lines[0] == "standard output: could not be written: No space left on device."
+    assert len([line for line in lines if line.startswith("Docs: ")]) == 1, done.stdout
+    assert not RAW.search(done.stdout), done.stdout
+    done = run(["sh", "-c", f"{DESTROY} >/dev/full 2>&1"], folder, env)
+    assert done.returncode != 0
+
+
+def test_a_reader_who_has_seen_enough_ends_nothing(tmp_path: Path) -> None:
+    """As `make status | head -1` has it: not an error, and no word of one."""
+    folder = checkout(tmp_path / "checkout", tools=True)
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        DESTROY.split(),
+        cwd=folder,
+        env=clean_environment(COLUMNS=str(COLUMNS)),
+        stdin=subprocess.DEVNULL,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_python_that_is_not_there_is_told(tmp_path: Path) -> None:
     folder = checkout(tmp_path / "checkout", tools=False)
     done = make(folder, "PYTHON=python3.99")
