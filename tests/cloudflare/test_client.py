@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
     dns,
     domains,
     scripts,
+    secrets,
     zones,
 )
 from ansible_collections.hermes.workers.plugins.module_utils.cloudflare.client import (
@@ -20,6 +22,8 @@ from ansible_collections.hermes.workers.plugins.module_utils.cloudflare.client i
     CloudflareError,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import account as accounts
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.plan import code_changed
+from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import StateFolder
 
 from tests.cloudflare import ControlPlane
 from tests.cloudflare.accounts import Worker, Zone
@@ -227,3 +231,21 @@ def test_a_change_of_secrets_is_no_change_of_the_code(
     assert scripts.changes_secrets_only(newest)
     upload(client(), code="export class Box {}", migrations=None)
     assert not scripts.changes_secrets_only(scripts.versions(client(), "box")[0])
+
+
+def test_secrets_after_an_upload_are_not_told_as_other_code_and_other_code_is(
+    worker: Worker, client: Make, tmp_path: Path
+) -> None:
+    """Cloudflare may list another etag for either."""
+    deployment = StateFolder(str(tmp_path), "box")
+    deployment.folder.mkdir()
+    deployment.keep_note("etag", worker.current.etag)
+    deployment.keep_note("version", worker.current.id)
+    listed = accounts.Account(scripts={"box": "another"})
+    for value in ("new", "newer"):
+        secrets.write(client(), "box", {"KEY": value})
+        assert not code_changed(client(), deployment, listed, "box")
+    upload(client(), code="export class Box {}", migrations=None)
+    assert code_changed(client(), deployment, listed, "box")
+    secrets.write(client(), "box", {"KEY": "newest"})
+    assert code_changed(client(), deployment, listed, "box"), "whatever was changed after it"

@@ -124,6 +124,19 @@ def test_the_zone_of_a_hostname_is_the_most_exact(api: Cloudflare) -> None:
     assert zones.find(api, "example.org") is None
 
 
+def test_zones_are_asked_for_and_looked_at_by_their_account(
+    api: Cloudflare, server: ApiServer
+) -> None:
+    """A token may see those of several accounts: what it is not asked about is somebody else's."""
+    theirs = {"id": "theirs", "name": "example.com", "account": {"id": "f" * 32}}
+    ours = {"id": "ours", "name": "example.com", "account": {"id": ACCOUNT}}
+    server.script = [ok([theirs, ours]), ok([theirs]), ok([theirs]), ok([ours], total_pages=1)]
+    assert zones.find(api, "example.com") == ours
+    assert zones.find(api, "a.example.com") is None
+    assert zones.listing(api) == [ours]
+    assert [call.query.get("account.id") for call in server.calls] == [ACCOUNT] * 4
+
+
 def test_spellings_are_no_differences() -> None:
     record = {"type": "CNAME", "name": "a.example.com", "content": "B.example.com", "ttl": 1}
     record |= {"proxied": True, "comment": None}
