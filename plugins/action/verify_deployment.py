@@ -13,11 +13,12 @@ from ..module_utils.settings.catalogue import REHEARSAL_MODEL
 from ..module_utils.settings.values import canonical
 from ..plugin_utils.actions.deployment_action import SETTINGS_OPTION, DeploymentAction
 from ..plugin_utils.actions.status_words import health_words, job_words, state_rows
+from ..plugin_utils.build import declared
 from ..plugin_utils.display.table import FULL_CARDS
 from ..plugin_utils.inputs.answers import yes_or_no
 from ..plugin_utils.platform import Service, service_of
 from ..plugin_utils.proof import agent as agent_proof
-from ..plugin_utils.proof import channels
+from ..plugin_utils.proof import channels, packages
 from ..plugin_utils.proof.chats import SLEEP_BY_FORCE, Chats
 from ..plugin_utils.proof.health import health
 from ..plugin_utils.proof.in_force import not_in_force, outstanding, wait_until_known
@@ -62,6 +63,7 @@ class ActionModule(DeploymentAction):
             result |= {"verified": "chat", "model": model, "seconds_to_first_token": first}
             self._version()
             self._agent()
+            self._packages()
             self.deployment.note_proof(self.service.version)
             self.service.prune()
             status = self._health()
@@ -98,6 +100,20 @@ class ActionModule(DeploymentAction):
         problems = agent_proof.missing(self.agent, self.settings.agent["archive"], self.running)
         if problems:
             raise Card(problems, self._changed())
+
+    def _packages(self) -> None:
+        """Make sure that the Hermes that runs has the declared packages in their versions. Raises a Card."""
+        if wanted := declared.packages(self.settings, self.sources):
+            remedy = packages.remedy_on(
+                self.settings.engine,
+                self.runtime.image,
+                self.command("lifecycle", hermes_action="restart"),
+                self.command("lifecycle", hermes_action="sleep"),
+                self.command("deploy"),
+            )
+            running = self.running or agent_proof.told(self.client)
+            if problems := packages.missing(wanted, running, remedy):
+                raise Card(problems, self._changed())
 
     def _risks(self, status: dict[str, Any]) -> list[tuple[str, str]]:
         size = self.settings.instance_type if self.settings.platform == "cloudflare" else None

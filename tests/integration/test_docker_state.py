@@ -34,6 +34,7 @@ DECLARED = {
 }
 SERVERS = {"time": {"command": "python3", "args": ["-m", "mcp_server_time"]}}
 """Their feature makes another image."""
+JQ = "jq=1.6-2.1+deb12u3"
 TOKYO = {"source_timezone": "UTC", "time": "12:00", "target_timezone": "Asia/Tokyo"}
 TURNS = TOUCHING_NO_MACHINE + TOUCHING_THE_MACHINE + BY_RIPGREP + BY_GIT
 FILE = "/root/notes.txt"
@@ -138,6 +139,7 @@ def test_a_new_image_takes_over_with_the_state_and_the_old_one_goes(
         deployment.variables |= {
             "hermes_mcp_servers": SERVERS,
             "hermes_features": ["git", "search"],
+            "hermes_packages": {"debian": [JQ]},
         }
         play = deployment.deploy()
         assert "restarting Hermes in a new sandbox, because of a new image" in play.output
@@ -154,7 +156,14 @@ def test_a_new_image_takes_over_with_the_state_and_the_old_one_goes(
             told = told_last(provider)
             assert comes_back in told and '\\"error\\": \\"' not in told, tool
 
-        del deployment.variables["hermes_mcp_servers"], deployment.variables["hermes_features"]
+        assert lasting.inside("jq", "--version").strip() == "jq-1.6"
+        lasting.inside("sh", "-c", "echo >> /usr/bin/jq")
+        play = deployment.play("verify", "-e", "hermes_verify=full")
+        version = JQ.partition("=")[2]
+        assert f"jq {version} is there, but not with its own /usr/bin/jq." in play.output
+
+        for name in ("hermes_mcp_servers", "hermes_features", "hermes_packages"):
+            del deployment.variables[name]
         play = deployment.deploy()
         assert lasting.image() == old
         assert "building" not in play.output, "it was still there"

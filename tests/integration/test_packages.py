@@ -13,6 +13,8 @@ from runtimes import furnished
 
 PACKAGES = ["humanize==4.9.0", "more-itertools==10.5.0"]
 
+VENV = ".runtime/images/*/venv/lib/python3*/site-packages"
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
@@ -43,6 +45,17 @@ def test_packages_are_found_once_and_are_there_in_a_turn(
     command = f"echo '{program}' > size.py && python3 size.py"
     answer = deployment.chat(f"call terminal {json.dumps({'command': command})}")
     assert "3.0 MB" in answer.said, answer.said
+
+    # Something that it was allowed to run replaces one, and no file of ours.
+    (notes,) = deployment.state.parent.glob(f"{VENV}/humanize-4.9.0.dist-info/METADATA")
+    before = notes.read_text()
+    notes.write_text(before.replace("Version: 4.9.0", "Version: 4.8.0", 1))
+    replaced = deployment.play("verify", "-e", "hermes_verify=full")
+    assert "hermes_packages.python: humanize is 4.8.0 in the running Hermes, not 4.9.0" in (
+        replaced.output
+    )
+    notes.write_text(before)
+    assert deployment.play("verify", "-e", "hermes_verify=full").code == 0
 
     second = deployment.deploy()
     assert second.changed(deployment.name) == 0

@@ -236,13 +236,14 @@ describe("what is declared of the agent", () => {
         jobs: [{ name: "morning", enabled: true, next: "2027-01-01T07:00:00+00:00" }],
         servers: [{ name: "issues", status: "failed", error: "401 for [redacted]", tools: [] }],
         environment: ["HOME", "PATH"],
+        packages: { python: { pandas: "2.2.3" }, debian: { jq: { version: "1.6", other: ["usr/bin/jq"] } } },
         laid: [],
         kept: [],
       },
     });
     await machine.set({ tells: { skills: ["notes"], error: null } });
     expect(await told(await ask("/api/instance/agent"))).toMatchObject({
-      running: { skills: ["notes"], servers: [], environment: null },
+      running: { skills: ["notes"], servers: [], environment: null, packages: null },
     });
     await machine.set({ tells: null });
     expect(await refusal(await ask("/api/instance/agent"))).toMatchObject({ status: 503, code: "not_told" });

@@ -134,7 +134,7 @@ ASSUMPTIONS: "list[tuple[str, bool, str, Callable[[], bool]]]" = [
     (
         "table of its API's addresses",
         False,
-        "what of hermes_mcp_servers and hermes_secrets is in force cannot be asked",
+        "what of hermes_mcp_servers, hermes_secrets, hermes_features and hermes_packages is in force cannot be asked",
         _has(_API, "APIServerAdapter._http_route_table"),
     ),
     ("dashboard with its pages", False, "hermes_dashboard shows nothing", _has_built_pages),

@@ -13,6 +13,7 @@ given to it does not say so.
 
 import asyncio
 import contextlib
+import functools
 import gc
 import importlib
 import importlib.util
@@ -72,6 +73,7 @@ def _bridge_relay() -> None:
     _beside("relay_bridge").serve(os.environ)
 
 
+@functools.cache
 def _beside(name: str) -> ModuleType:
     """Return the module in a file beside this one; they are no package to Hermes' interpreter."""
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), f"{name}.py")
@@ -155,8 +157,12 @@ def _extend(api: Any) -> None:
 
 
 def in_force() -> dict[str, object]:
-    """Return what holds in this process: its MCP servers with their tools, the names in its environment."""
-    return {"mcp_servers": _mcp_servers(), "environment": sorted(os.environ)}
+    """Return what holds in this process: its MCP servers with their tools, packages, and names in its environment."""
+    return {
+        "mcp_servers": _mcp_servers(),
+        "environment": sorted(os.environ),
+        "packages": _beside("packages").told(),
+    }
 
 
 def look_again() -> dict[str, object]:

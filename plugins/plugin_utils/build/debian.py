@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Debian's packages for the image: fetched and unpacked by the controller, from locks with their hashes.
 
-A package is two tar archives in an ar archive. What is laid here are the files of the second one; nothing of the
-first, its scripts, is run. What only people read is left out, but for the licences.
+A package is two tar archives in an ar archive. What is laid here are the files of the second one; of the first one
+nothing is run, and what says which package it is, is laid where scanners of images without dpkg look for it, with the
+digests of the files. What only people read is left out, but for the licences.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ _UNREAD = """
     """
 UNREAD = tuple(_UNREAD.split())
 """Folders of what nobody reads or starts in a sandbox."""
+RECORDS = PurePosixPath("var/lib/dpkg/status.d")
+"""Where an image says what was laid into it: NAME is the package's own description, NAME.md5sums has its files."""
 MOVED = ("bin", "sbin", "lib", "lib64")
 """Folders that are links into /usr on every Debian since 12."""
 
@@ -157,13 +160,35 @@ def _fetch(address: str) -> bytes:
 
 def unpack(package: bytes, folder: Path) -> None:
     """Unpack the files of a package into a folder. Raises DebianError when it is none."""
-    for name, content in _members(package):
-        if name.startswith("data.tar"):
-            with tarfile.open(fileobj=io.BytesIO(content)) as tar:
-                for member in tar:
-                    _lay(tar, member, folder)
-            return
-    raise DebianError("A package of Debian has no files.")
+    parts = {name.partition(".")[0]: content for name, content in _members(package)}
+    if not {"control", "data"} <= {*parts}:
+        raise DebianError("A package of Debian has no files.")
+    with tarfile.open(fileobj=io.BytesIO(parts["data"])) as tar:
+        for member in tar:
+            _lay(tar, member, folder)
+    with tarfile.open(fileobj=io.BytesIO(parts["control"])) as tar:
+        texts = {PurePosixPath(one.name).name: _text(tar, one) for one in tar if one.isfile()}
+    _note(texts.get("control", ""), texts.get("md5sums", ""), folder)
+
+
+def _text(tar: tarfile.TarFile, member: tarfile.TarInfo) -> str:
+    source = tar.extractfile(member)
+    return source.read().decode("utf-8", "replace") if source else ""
+
+
+def _note(control: str, md5sums: str, folder: Path) -> None:
+    """Lay what says which package its files are of. md5sums: its own, of all that it has. Raises DebianError."""
+    name = re.search(r"^Package: ([a-z0-9][a-z0-9+.-]+)$", control, re.MULTILINE)
+    if name is None:
+        raise DebianError("A package of Debian does not say which one it is.")
+    lines = (line.split("  ", 1) for line in md5sums.splitlines())
+    laid = [(digest, _place(path)) for digest, path in lines]
+    text = "".join(f"{digest}  {path}\n" for digest, path in laid if (folder / path).is_file())
+    record = folder / RECORDS / name[1]
+    record.parent.mkdir(parents=True, exist_ok=True)
+    for path, content in ((record, control), (record.with_name(f"{name[1]}.md5sums"), text)):
+        path.write_text(content, encoding="utf-8")
+        path.chmod(0o644)
 
 
 def _members(package: bytes) -> Iterator[tuple[str, bytes]]:

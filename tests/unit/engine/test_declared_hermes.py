@@ -335,6 +335,7 @@ def test_what_is_declared_is_in_force_in_the_hermes_that_runs(box: Box) -> None:
     assert "OF_THE_OWNER" in in_force["environment"]
     assert "a secret" not in json.dumps(in_force)
     assert in_force["mcp_servers"] == []
+    assert in_force["packages"]["python"]["hermes-agent"] == "0.19.0"
     with pytest.raises(urllib.error.HTTPError, match="401"):
         asked(box, "/sandbox/in-force", key="another-key-of-nobody-0123456789")
 

@@ -72,8 +72,28 @@ def deb() -> bytes:
             member = tarfile.TarInfo(name)
             member.type, member.linkname = kind, target
             tar.addfile(member)
+    described = io.BytesIO()
+    unread = "usr/share/man/man1/git.1.gz"
+    sums = {"usr/bin/git": "./usr/bin/git", "lib/x/libgit.so.1": "./lib/x/libgit.so.1", unread: ""}
+    texts = {
+        "./control": "Package: git\nVersion: 1:2.39.5-0+deb12u3\nArchitecture: amd64\n",
+        "./md5sums": "".join(
+            f"{hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()}  {path}\n"
+            for path, text in sums.items()
+        ),
+        "./postinst": "#!/bin/sh\nexit 1\n",
+    }
+    with tarfile.open(fileobj=described, mode="w:xz") as tar:
+        for name, text in texts.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            tar.addfile(member, io.BytesIO(text.encode()))
     content = b"!<arch>\n"
-    parts = {"debian-binary": b"2.0\n", "control.tar.xz": b"odd", "data.tar.xz": files.getvalue()}
+    parts = {
+        "debian-binary": b"2.0\n",
+        "control.tar.xz": described.getvalue(),
+        "data.tar.xz": files.getvalue(),
+    }
     for name, part in parts.items():
         content += f"{name:16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(part):<10}`\n".encode() + part
         content += b"\n" * (len(part) % 2)
@@ -81,6 +101,10 @@ def deb() -> bytes:
 
 
 PACKAGE = deb()
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "container"))
+
+from sandbox.in_hermes import packages as in_hermes  # noqa: E402
 
 
 @pytest.fixture
@@ -254,9 +278,25 @@ def test_programs_of_debian_come_from_where_they_still_are(
         "usr/lib/git-core/git-log": "git",
         "usr/lib/git-core/git": "../../bin/git",
         "usr/share/doc/git/copyright": "0o644",
+        "var/lib/dpkg/status.d/git": "0o644",
+        "var/lib/dpkg/status.d/git.md5sums": "0o644",
     }
     debian.lay(container, ["web"], tmp_path / "none", fetch)
     assert list((tmp_path / "none").iterdir()) == [] and len(asked) == 2
+
+
+def test_the_sandbox_tells_which_programs_of_debian_are_there_as_they_were_packed(
+    tmp_path: Path,
+) -> None:
+    assert in_hermes.of_debian(tmp_path) == {}, "an image without any"
+    debian.unpack(PACKAGE, tmp_path)
+    told = {"version": "1:2.39.5-0+deb12u3", "other": []}
+    assert in_hermes.of_debian(tmp_path) == {"git": told}
+    (tmp_path / "usr/bin/git").write_text("./usr/bin/gut")
+    assert in_hermes.of_debian(tmp_path) == {"git": told | {"other": ["usr/bin/git"]}}
+    (tmp_path / "usr/lib/x/libgit.so.1").unlink()
+    others = ["usr/bin/git", "usr/lib/x/libgit.so.1"]
+    assert in_hermes.of_debian(tmp_path) == {"git": told | {"other": others}}
 
 
 def test_a_program_that_is_not_the_locked_one_is_not_laid(container: Path, tmp_path: Path) -> None:

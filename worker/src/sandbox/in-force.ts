@@ -15,6 +15,14 @@ export interface Laid {
 /** Before anything was declared. */
 export const NOTHING_LAID: Laid = { archive: "", laid: [], kept: [] };
 
+/** Packages that a Hermes has, by name. */
+export interface Packages {
+  /** Of Python: the version that an import finds. */
+  python: Record<string, string>;
+  /** Of Debian, where an image brought them: the version, and which of its files are not there as it has them. */
+  debian: Record<string, { version: string; other: string[] }>;
+}
+
 /** See above. */
 export interface InForce extends Laid {
   skills: string[];
@@ -22,6 +30,8 @@ export interface InForce extends Laid {
   servers: { name: string; status: string; error: string | null; tools: string[] }[];
   /** Names in its environment; null of a Hermes that cannot be asked for them, nor for its servers. */
   environment: string[] | null;
+  /** The same of its packages. */
+  packages: Packages | null;
 }
 
 /** Where on its port Hermes tells of it; the last one is ours, and some other Hermes than the pinned one lack it. */
@@ -49,6 +59,13 @@ const schema = z.tuple([
         }),
       ),
       environment: z.array(z.string()),
+      // One of an earlier release runs on until it is restarted.
+      packages: z.nullish(
+        z.object({
+          python: z.record(z.string(), z.string()),
+          debian: z.record(z.string(), z.object({ version: z.string(), other: z.array(z.string()) })),
+        }),
+      ),
     }),
   ),
 ]);
@@ -61,5 +78,6 @@ export function inForce(told: unknown[]): Omit<InForce, keyof Laid> {
     jobs: jobs.map(({ name, enabled, next_run_at }) => ({ name, enabled, next: next_run_at ?? null })),
     servers: (own?.mcp_servers ?? []).map((server) => ({ ...server, error: server.error ?? null })),
     environment: own?.environment ?? null,
+    packages: own?.packages ?? null,
   };
 }

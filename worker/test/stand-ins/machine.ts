@@ -210,7 +210,11 @@ export class Machine {
     if (path !== "/sandbox/in-force") return null;
     if (tells.error === null) return new Response("404: Not Found", { status: 404 });
     const failed = { name: "issues", transport: "http", status: "failed", error: tells.error, tools: [] };
-    return { mcp_servers: [failed], environment: ["HOME", "PATH"] };
+    const packages = {
+      python: { pandas: "2.2.3" },
+      debian: { jq: { version: "1.6", other: ["usr/bin/jq"] } },
+    };
+    return { mcp_servers: [failed], environment: ["HOME", "PATH"], packages };
   }
 
   /** Hermes' dashboard as it is on loopback: whoever has its token is in, and its page hands it out. */

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which packages this process has, as its own interpreter and the files around it say. Runs on Hermes' interpreter.
+
+Of a package of Debian an image holds what dpkg would know (see plugins/plugin_utils/build/debian.py): its version, and
+the digests of its files, which are compared with the files that are there. So a file that the base had already, or
+that somebody replaced, is told.
+"""
+
+import functools
+import hashlib
+import re
+from importlib import metadata
+from pathlib import Path
+
+RECORDS = "var/lib/dpkg/status.d"
+_VERSION = re.compile(r"^Version: (\S+)$", re.MULTILINE)
+
+
+def told(root: str = "/") -> "dict[str, object]":
+    """Return the packages of Python, by name with the version, and those of Debian. root: where their files are."""
+    return {"python": of_python(), "debian": of_debian(Path(root))}
+
+
+def of_python() -> "dict[str, str]":
+    """Return the version of each that an import finds, by its name as a lock spells it."""
+    found: dict[str, str] = {}
+    for one in metadata.distributions():
+        # A folder that was left half removed has no name.
+        if name := one.metadata["Name"]:
+            # Of two with one name the first is imported.
+            found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), one.version)
+    return found
+
+
+def of_debian(root: Path) -> "dict[str, dict[str, object]]":
+    """Return each package that was laid into the image: its version, and which of its files are not its own."""
+    found: dict[str, dict[str, object]] = {}
+    for record in sorted(root.joinpath(RECORDS).glob("*")):
+        sums = record.with_name(f"{record.name}.md5sums")
+        if sums.is_file() and (version := _VERSION.search(record.read_text("utf-8"))):
+            lines = (line.split("  ", 1) for line in sums.read_text("utf-8").splitlines())
+            other = [path for digest, path in lines if _digest(root / path) != digest]
+            found[record.name] = {"version": version[1], "other": other}
+    return found
+
+
+def _digest(path: Path) -> str:
+    try:
+        now = path.stat()
+        return _read(path, now.st_mtime_ns, now.st_ctime_ns, now.st_size)
+    except OSError:
+        return ""
+
+
+@functools.cache
+def _read(path: Path, *_state: int) -> str:
+    """Return a file's digest; once for each state of it, since a small machine reads long."""
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
