@@ -14,8 +14,10 @@ from functools import cached_property
 from typing import Any
 
 from ..module_utils.cards import Card, Problem
+from ..module_utils.settings.channels import Channels, read_channels, shared_bots
 from ..module_utils.settings.checks import Checker, collisions
 from ..module_utils.settings.settings import Settings
+from ..module_utils.settings.values import Reader
 from ..plugin_utils.actions.card_action import CardAction
 from ..plugin_utils.cloudflare import account as accounts
 from ..plugin_utils.cloudflare.place import open_api
@@ -41,6 +43,7 @@ ACCOUNT = (
     "cloudflare_api_base_url",
     "cloudflare_api_token",
 )
+CHANNELS = ("hermes_name", "hermes_channels")
 IDENTITY = ("hermes_account_id", "hermes_name", "hermes_platform")
 
 
@@ -58,7 +61,7 @@ class ActionModule(CardAction):
             folder = os.path.abspath(os.path.expanduser(settings.state_dir))
             name = settings.name or str(raw["hermes_name"])
             found[host] = (folder, name, settings.ports.values())
-        problems = collisions(found)
+        problems = collisions(found) + shared_bots(self._channels())
         if problems:
             raise Card(problems)
         accounts_ = self._accounts()
@@ -69,6 +72,15 @@ class ActionModule(CardAction):
             "accounts": accounts_,
             "unlisted_deployments": self._unlisted_deployments(),
         }
+
+    def _channels(self) -> dict[str, Channels]:
+        """Return the channels of each host; what is wrong with them its own check tells."""
+        found = {}
+        for host in self.task_vars.get("ansible_play_hosts_all", []):
+            raw = self._inputs_of(host, CHANNELS)
+            if raw and raw.get("hermes_channels"):
+                found[host] = read_channels(Reader(raw), on_cloudflare=True)
+        return found
 
     def _inputs_of(self, host: str, names: Iterable[str]) -> dict[str, Any] | None:
         """Return variables of a host; None when one cannot be read, which the host's own check tells."""

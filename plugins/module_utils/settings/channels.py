@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..cards import Problem
 from .hooks import read_hooks
 from .platforms import PLATFORMS, TELEGRAM_TOKEN, Platform
 from .values import Reader, key_flaw, url_flaw
@@ -70,6 +71,33 @@ def read_channels(reader: Reader, *, on_cloudflare: bool) -> Channels:
     return read
 
 
+def shared_bots(deployments: Mapping[str, Channels]) -> list[Problem]:
+    """Return the problems of bots that several hosts of one inventory have: a platform has one address for each.
+
+    deployments: host -> what was declared of its channels.
+    """
+    taken: dict[tuple[str, str], str] = {}
+    problems = []
+    for host, read in deployments.items():
+        for name in read.worker.keys() & PLATFORMS.keys():
+            # Of Slack's only the token says which bot it is; it is compared, and never told.
+            known = name == "telegram" or PLATFORMS[name].bot
+            bot = str(read.bots[name] if known else read.worker[name]["token"])
+            if bot in ("", "worker", "None"):
+                continue  # nothing was said, which the host's own check tells
+            other = taken.setdefault((name, bot), host)
+            if other != host:
+                problems.append(
+                    Problem(
+                        f"{VARIABLE}.{name}",
+                        f"{other} and {host} both have the same one, whose messages reach one of them only.",
+                        f"give each host a {name} of its own.",
+                        "channels",
+                    )
+                )
+    return sorted(problems, key=lambda one: one.subject)
+
+
 def _part(
     reader: Reader, declared: Mapping[str, Any], name: str, words: str
 ) -> Mapping[str, Any] | None:
@@ -118,7 +146,7 @@ def _platform(
     if name == "whatsapp_cloud":  # its numbers have no plus
         found["allow"] = [one.lstrip("+") for one in found["allow"]]
         found |= {"home": home.lstrip("+")} if home else {}
-    if name != "telegram" and said.get(OWN_API):
+    if name != "telegram" and said.get(OWN_API) not in (None, ""):
         url = str(said[OWN_API]).rstrip("/")
         if flaw := url_flaw(url):
             remedy = (
@@ -152,7 +180,9 @@ def _reached(reader: Reader, name: str, platform: Platform, on_cloudflare: bool)
 def _receive(reader: Reader, receive: Any, on_cloudflare: bool) -> str:
     """Return how messages of Telegram's come; empty = as the deployment can be reached."""
     shown = f"{VARIABLE}.telegram.receive"
-    if receive and receive not in RECEIVES:
+    if receive in (None, ""):
+        return ""
+    if receive not in RECEIVES:
         reader.problem(
             shown,
             f"is not one of {', '.join(RECEIVES)}.",
@@ -174,7 +204,7 @@ def _receive(reader: Reader, receive: Any, on_cloudflare: bool) -> str:
             " asked for.",
             "channels",
         )
-    return receive or ""
+    return str(receive)
 
 
 def _home(reader: Reader, shown: str, platform: Platform, said: Any) -> str:
@@ -193,7 +223,11 @@ def _home(reader: Reader, shown: str, platform: Platform, said: Any) -> str:
 
 def _allowed(reader: Reader, shown: str, platform: Platform, said: Any) -> list[str]:
     """Return who may write. Nobody is refused: a channel for nobody is a mistake."""
-    allowed = [str(one) for one in said] if isinstance(said, list) else []
+    if said not in (None, "") and not isinstance(said, list):
+        remedy = f"write it as one, like {shown}: [...], also for one alone: {platform.ask}."
+        reader.problem(f"{shown}.allow", "is no list.", remedy, "channels")
+        return []
+    allowed = [str(one) for one in said or []]
     if not allowed or any(
         isinstance(one, bool) or not platform.who.fullmatch(str(one)) for one in said
     ):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -130,11 +131,35 @@ class Checker(Reader):
         self._open_to_every_page()
         self.settings.env = self._environment()
         self._lazy_installs()
+        self._heard_twice()
         self._docker()
         self._cloudflare()
         self._state_dir()
         self._batches()
         return self
+
+    def _heard_twice(self) -> None:
+        """Note a bot that Hermes listens as by itself, too: a platform hands each message to one of the two."""
+        settings = self.settings
+        listens = "messaging" in settings.features or settings.lazy_installs
+        if not listens and "image" not in settings.source:
+            return
+        channels = json.loads(self.secrets.get("HERMES_CHANNELS", "{}"))
+        secrets = json.loads(self.secrets.get("HERMES_SECRETS", "{}"))
+        given = [("hermes_env", settings.env), ("hermes_secrets", secrets)]
+        for name in channels.keys() & {"telegram", "slack", "discord"}:
+            token = channels[name]["token"]
+            self.problems += [
+                Problem(
+                    f"{variable}.{each}",
+                    f"is the bot of hermes_channels.{name}, which Hermes would take the messages of by itself.",
+                    "leave it out: the channel needs no token in there.",
+                    "channels",
+                )
+                for variable, values in given
+                for each, value in values.items()
+                if value == token
+            ]
 
     def check_place(self) -> None:
         """Check only what finds an existing deployment: its name, its state folder, and what its plays are told."""

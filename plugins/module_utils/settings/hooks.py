@@ -60,22 +60,25 @@ def _hook(
     if said.get("kind") not in KINDS:
         listed = ", ".join(KINDS)
         problem("kind", "is not how a webhook is signed.", f"set {shown}.kind to one of {listed}.")
-    prompt, session = said.get("prompt") or "", said.get("session") or ""
+    prompt, session, events, chat = (
+        nothing if said.get(key) in (None, "") else said[key]
+        for key, nothing in (("prompt", ""), ("session", ""), ("events", []), ("chat", ""))
+    )
     if not isinstance(prompt, str):
         problem("prompt", "is no text to YAML.", f"write {shown}.prompt in quotes, or with a |.")
-    if session and not NAME.fullmatch(str(session)):
+    if session != "" and not NAME.fullmatch(str(session)):
         problem(
             "session", "is no name.", "name it by small letters, digits and dashes, at most 40."
         )
-    events = said.get("events") or []
     if not isinstance(events, list) or not all(isinstance(one, str) for one in events):
         problem("events", "is no list of texts.", f"list names of events in {shown}.events.")
-    chat = _chat(problem, said.get("chat") or "", chats)
-    if said.get("deliver_only") not in (None, False, True):
+    chat = _chat(problem, chat, chats)
+    deliver_only = said.get("deliver_only")
+    if deliver_only is not None and not isinstance(deliver_only, bool):
         problem("deliver_only", "is neither true nor false.", f"set {shown}.deliver_only to true.")
-    if chat and session:
+    if chat and session != "":
         problem("session", "is given besides a chat, which is a session.", "leave one of them out.")
-    if said.get("deliver_only") is True and not chat:
+    if deliver_only is True and not chat:
         problem("deliver_only", "is true, but there is no chat.", f"set {shown}.chat, too.")
     return {
         "kind": said.get("kind"),
@@ -84,7 +87,7 @@ def _hook(
         "events": events,
         "session": str(session),
         "chat": chat,
-        "deliverOnly": said.get("deliver_only") is True,
+        "deliverOnly": deliver_only is True,
     }
 
 
@@ -115,7 +118,7 @@ def _is_cut(secret: str) -> bool:
 
 
 def _chat(problem: Any, said: Any, chats: Mapping[str, re.Pattern[str]]) -> dict[str, str] | None:
-    if not said:
+    if said == "":
         return None
     platform, _colon, chat = str(said).partition(":")
     if platform not in chats:

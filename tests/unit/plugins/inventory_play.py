@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads an inventory's text as Ansible does and has the check and the plan look at it, in this process.
 
-What is asked beyond this machine's files (Cloudflare, a container engine) answers that all is well; nothing is written.
+What is asked beyond this machine's files (Cloudflare, a container engine) answers that all is well; nothing is
+written but what an image was found to hold.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings.catalogue 
     ROLE_VARIABLES,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.actions.card_action import CardAction
+from ansible_collections.hermes.workers.plugins.plugin_utils.build.releases import Found
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import account, place
 from ansible_collections.hermes.workers.plugins.plugin_utils.containers import engine
 from ansible_collections.hermes.workers.plugins.plugin_utils.containers.image import ContainerImage
@@ -47,6 +49,8 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.workerd import plac
 HOST = "alice"
 OTHERS = ((deployment_info, {"log_lines": "40"}), (backup, {}))
 NAMES = INPUTS | ROLE_VARIABLES
+UPSTREAMS = Found("0.22.1", "3.13", ["hermes-agent==0.22.1"])
+"""What an image of upstream's holds."""
 VAULT = VaultSecret(b"vault-password")
 
 
@@ -96,6 +100,7 @@ class Plays:
         patch.setattr(constants, "VARIABLE_PLUGINS_ENABLED", [])
         patch.setattr(machine, "port_taken", lambda _port: False)
         patch.setattr(engine.ContainerEngine, "problems", lambda _engine: [])
+        patch.setattr(preflight.upstream, "examine", lambda *_: UPSTREAMS)
         patch.setattr(machine.WorkerdPlace, "rows", lambda _place, _source: [])
         patch.setattr(ContainerImage, "has_image", lambda _image: False)
         patch.setattr(ContainerImage, "has_other", lambda _image: False)

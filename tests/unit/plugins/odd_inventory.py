@@ -80,7 +80,7 @@ GOOD: dict[str, list[str]] = {
     "hermes_features": ["[]", "[search]", "[web, mcp]"],
     "hermes_packages": ["{}", "{python: [], debian: []}"],
     "hermes_version": ["'0.19.0'", "''"],
-    "hermes_source": ["{}"],
+    "hermes_source": ["{}", f"{{image: 'docker.io/acme/hermes@sha256:{'a' * 64}'}}"],
     "hermes_browser_url": [f"wss://browser.example/?token={CANARY}"],
     "hermes_accept_advisories": ["[CVE-2026-71963]", "[]"],
     "hermes_base_image": ["debian:12", f"debian@sha256:{'a' * 64}"],

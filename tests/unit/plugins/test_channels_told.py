@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from ansible_collections.hermes.workers.plugins.action import check_inventory
 from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
 from ansible_collections.hermes.workers.plugins.module_utils.settings.platforms import PLATFORMS
 from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
@@ -115,3 +116,15 @@ def test_the_status_says_all_that_a_channel_counts() -> None:
     )
     assert rows["unanswered"].startswith("1, the last one 2 minutes ago (")
     assert rows["unanswered"].endswith("): no image")
+
+
+def test_two_hosts_that_are_one_bot_are_refused_before_anything_is_looked_at() -> None:
+    given = {"telegram": {"token": f"4242:{'x' * 35}", "allow": [77], "receive": "poll"}}
+    hosts = {name: {"hermes_channels": given} for name in ("ada", "bob")}
+    action = object.__new__(check_inventory.ActionModule)
+    action.task_vars = {"ansible_play_hosts_all": list(hosts), "hostvars": hosts}
+    with pytest.raises(Card) as caught:
+        action.execute({})
+    (problem,) = caught.value.problems
+    assert problem.subject == "hermes_channels.telegram"
+    assert "ada and bob" in problem.sentence

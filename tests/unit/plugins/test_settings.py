@@ -18,12 +18,18 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings.catalogue 
     SETTINGS,
     WORKER_SECRETS,
 )
+from ansible_collections.hermes.workers.plugins.module_utils.settings.channels import (
+    Channels,
+    read_channels,
+    shared_bots,
+)
 from ansible_collections.hermes.workers.plugins.module_utils.settings.checks import (
     Checker,
     collisions,
     unknown_variables,
 )
 from ansible_collections.hermes.workers.plugins.module_utils.settings.kinds import Secret
+from ansible_collections.hermes.workers.plugins.module_utils.settings.values import Reader
 from hypothesis import HealthCheck, given
 from hypothesis import settings as tests
 from hypothesis import strategies as st
@@ -266,6 +272,11 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     (hook(secret=["x" * 20] * 4), "hermes_channels.hooks.ci.secret", "more than 3"),
     (hook(kind="svix", secret="whsec_cutoff"[:-1]), "hermes_channels.hooks.ci.secret", "no base64"),
     (hook(secret=[]), "hermes_channels.hooks.ci.secret", "at least 8"),
+    (hook(deliver_only=1), "hermes_channels.hooks.ci.deliver_only", "neither true nor false"),
+    (hook(prompt=0), "hermes_channels.hooks.ci.prompt", "no text"),
+    (hook(events=False), "hermes_channels.hooks.ci.events", "no list"),
+    (hook(session=False), "hermes_channels.hooks.ci.session", "no name"),
+    (hook(chat=0), "hermes_channels.hooks.ci.chat", "no channel that is declared"),
     (hook(prompt=[1]), "hermes_channels.hooks.ci.prompt", "no text"),
     (hook(events="push"), "hermes_channels.hooks.ci.events", "no list"),
     (hook(session="a b"), "hermes_channels.hooks.ci.session", "no name"),
@@ -275,18 +286,30 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     (hook(deliver_only="yes"), "hermes_channels.hooks.ci.deliver_only", "neither true nor false"),
     (bot(token="4242"), "hermes_channels.telegram.token", "no token of a bot"),
     (bot(token=None), "hermes_channels.telegram.token", "no token of a bot"),
+    (bot(token=f"4242:{'x' * 35}\n"), "hermes_channels.telegram.token", "no token of a bot"),
+    (bot(token=f"4242: {'x' * 35}"), "hermes_channels.telegram.token", "no token of a bot"),
+    (bot(token=f"xoxb-1-2-{'x' * 20}"), "hermes_channels.telegram.token", "no token of a bot"),
+    (bot(token=[f"4242:{'x' * 35}"]), "hermes_channels.telegram.token", "no token of a bot"),
     (bot(allow=[]), "hermes_channels.telegram.allow", "nobody who may write"),
-    (bot(allow="77"), "hermes_channels.telegram.allow", "nobody who may write"),
+    (bot(allow="77"), "hermes_channels.telegram.allow", "is no list"),
+    (bot(allow=77), "hermes_channels.telegram.allow", "is no list"),
+    (bot(allow={"77": True}), "hermes_channels.telegram.allow", "is no list"),
+    (bot(allow=[7.7e1]), "hermes_channels.telegram.allow", "other than numbers"),
+    (bot(allow="77", pairing=True), "hermes_channels.telegram.allow", "is no list"),
     (bot(allow=[77, "@ann"]), "hermes_channels.telegram.allow", "other than numbers"),
     (bot(allow=[True]), "hermes_channels.telegram.allow", "other than numbers"),
     (bot(pairing="yes"), "hermes_channels.telegram.pairing", "not true or false"),
     (bot(pairing=False, allow=[]), "hermes_channels.telegram.allow", "nobody who may write"),
     (bot(pairing=True, allow=["@ann"]), "hermes_channels.telegram.allow", "other than numbers"),
+    (bot(receive=False), "hermes_channels.telegram.receive", "webhook, poll"),
+    (bot(receive=[]), "hermes_channels.telegram.receive", "webhook, poll"),
     (bot(receive="push"), "hermes_channels.telegram.receive", "webhook, poll"),
     (bot(home="@ann"), "hermes_channels.telegram.home", "no chat of Telegram"),
     (bot(home=True), "hermes_channels.telegram.home", "no chat of Telegram"),
     (bot(receive="webhook"), "hermes_channels.telegram.receive", "does not reach this machine"),
     (slack(token="xoxp-1-2-3456789012"), "hermes_channels.slack.token", "begins with xoxb-"),
+    (slack(token=f"xapp-1-A0-2-{'x' * 20}"), "hermes_channels.slack.token", "begins with xoxb-"),
+    (slack(api_url=False), "hermes_channels.slack.api_url", "URL"),
     (slack(signing_secret="A" * 32), "hermes_channels.slack.signing_secret", "no signing secret"),
     (slack(signing_secret=[]), "hermes_channels.slack.signing_secret", "no signing secret"),
     (slack(allow=["ann"]), "hermes_channels.slack.allow", "other than ids"),
@@ -944,6 +967,53 @@ def test_what_is_no_base64_is_a_secret_to_whom_it_is_none() -> None:
         ("svix", "plain-0123456789"),
     ):
         assert told(check(**hook(kind=kind, secret=secret)))["hooks"]["ci"]["secrets"] == [secret]
+
+
+@pytest.mark.parametrize(
+    "brings", [{"hermes_features": ["messaging"]}, {"hermes_lazy_installs": True}]
+)
+@pytest.mark.parametrize("variable", ["hermes_secrets", "hermes_env"])
+def test_a_bot_that_hermes_would_be_by_itself_too_is_refused(
+    brings: dict[str, Any], variable: str
+) -> None:
+    token = bot()["hermes_channels"]["telegram"]["token"]
+    given = bot() | {variable: {"TELEGRAM_BOT_TOKEN": token, "OTHER": "x"}}
+    assert check(**given).problems == [], "Hermes has nothing to listen with"
+    (problem,) = check(**given, **brings).problems
+    assert problem.subject == f"{variable}.TELEGRAM_BOT_TOKEN"
+    assert "hermes_channels.telegram" in problem.sentence and token not in str(problem)
+    given[variable] = {"TELEGRAM_BOT_TOKEN": f"4343:{'x' * 35}"}
+    assert check(**given, **brings).problems == [], "another bot"
+
+
+def reads(**said: Any) -> Channels:
+    return read_channels(Reader(said), on_cloudflare=False)
+
+
+@pytest.mark.parametrize("name", ["telegram", "slack", "whatsapp_cloud", "sms", "discord"])
+def test_hosts_that_are_the_same_bot(name: str) -> None:
+    right = {"telegram": bot(), "slack": slack()}.get(name) or at(name)
+    hosts = {"a": reads(**right), "b": reads(**hook()), "c": reads(**right)}
+    (problem,) = shared_bots(hosts)
+    assert problem.subject == f"hermes_channels.{name}"
+    assert problem.sentence.startswith("a and c both have the same one")
+    for part in right["hermes_channels"][name].values():
+        assert str(part) not in f"{problem.sentence} {problem.remedy}"
+
+
+def test_hosts_with_bots_of_their_own_or_with_none_share_none() -> None:
+    other = {
+        "telegram": bot(token=f"4343:{'x' * 35}"),
+        "slack": slack(token=f"xoxb-3-4-{'x' * 20}"),
+        "whatsapp_cloud": at("whatsapp_cloud", phone_number_id=206540352242922),
+        "sms": at("sms", number="+15005550007"),
+        "discord": at("discord", application_id=223456789012345678),
+    }
+    for name, one in other.items():
+        right = {"telegram": bot(), "slack": slack()}.get(name) or at(name)
+        empty = {"hermes_channels": {name: {}}}
+        hosts = {"a": reads(**right), "b": reads(**one), "c": reads(**empty), "d": reads(**empty)}
+        assert shared_bots(hosts) == [], name
 
 
 def test_channels_in_another_order_are_the_same() -> None:
