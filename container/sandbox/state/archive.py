@@ -384,9 +384,6 @@ class _HashingSink(io.RawIOBase):
         self.hash = hashlib.sha256()
         self.size = 0
 
-    def writable(self) -> bool:
-        return True
-
     def write(self, data: Buffer) -> int:
         data = memoryview(data)
         self.size += data.nbytes
@@ -404,9 +401,6 @@ class _HashingSource(io.RawIOBase):
         self._source = source
         self.left = left
         self.hash = hashlib.sha256()
-
-    def readable(self) -> bool:
-        return True
 
     def read(self, size: int = -1) -> bytes:
         wanted = self.left if size < 0 else min(size, self.left)

@@ -219,7 +219,10 @@ def test_a_description_of_any_length_is_not_read_into_memory(old: Box, kind: byt
     info = tarfile.TarInfo("described")
     info.type, info.size = kind, 1 << 30
     raw = info.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 20)
-    refused(old, packed(raw, {"digest": "0", "files": 0, "databases": []}))
+    archive = packed(raw, {"digest": "0", "files": 0, "databases": []})
+    refused(old, archive)
+    # Not by its end, which would be found after all that comes before it.
+    assert b"of no sensible size" in old.command("check", stdin=archive).stderr
 
 
 def test_descriptions_upon_descriptions_are_refused(old: Box) -> None:
@@ -346,6 +349,12 @@ def test_every_flipped_byte_is_refused(old: Box, archive: bytes) -> None:
         *(CHOSEN.randrange(start, len(archive)) for _ in range(8)),
     ]:
         refused(old, archive[:at] + bytes([archive[at] ^ 0x10]) + archive[at + 1 :])
+
+
+def test_what_is_wrong_with_an_archive_is_told(old: Box, archive: bytes) -> None:
+    start = len(header_line(archive))
+    no_gzip = archive[:start] + b"x" + archive[start + 1 :]
+    assert b"gzip" in old.command("check", stdin=no_gzip).stderr
 
 
 def test_a_damaged_database_in_an_archive_is_refused(old: Box) -> None:

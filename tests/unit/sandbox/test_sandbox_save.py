@@ -199,10 +199,11 @@ def test_a_damaged_database_is_not_saved(full: Box, spoil: str) -> None:
     assert b"state.db" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.parametrize("left", [20, 60, 100, 4096])
 def test_a_further_database_of_hermes_that_is_cut_short_is_not_saved_as_an_empty_one(
-    full: Box,
+    full: Box, left: int
 ) -> None:
-    (full.home / "kanban.db").write_bytes((full.home / "state.db").read_bytes()[:60])
+    (full.home / "kanban.db").write_bytes((full.home / "state.db").read_bytes()[:left])
     done = full.command("save")
     assert (done.returncode, done.stdout) == (71, b"")
     assert b"kanban.db" in done.stderr
@@ -214,6 +215,13 @@ def test_a_page_that_could_not_be_read_is_no_damage(full: Box, found: str, code:
     line = '    if verdict != "ok":\n'
     full.change("state/databases.py", line, f"    verdict = {told!r}\n{line}")
     assert full.command("save").returncode == code
+
+
+def test_a_database_that_may_not_be_read_is_no_damaged_one(full: Box) -> None:
+    (full.home / "state.db").chmod(0)
+    done = full.obeys("save", code=74)
+    assert done.stdout == b""
+    assert b"state.db could not be read" in done.stderr
 
 
 @pytest.mark.parametrize("spoil", ["missing", "empty", "folder", "link", "another", "tables gone"])
@@ -459,14 +467,16 @@ def test_the_list_of_what_is_left_out_has_bounds(full: Box) -> None:
 def test_what_vanishes_while_it_is_read_is_no_failure(
     full: Box, new_box: Callable[[], Box]
 ) -> None:
-    """After it was found and before it is read: gone, a folder now, its folder a file now."""
+    """After it was found and before it is read: gone, shut, a folder now, its folder a file now."""
     (full.home / "gone").write_text("x")
+    (full.home / "shut").write_text("x")
     sqlite(full.home / "gone.sqlite", "CREATE TABLE t (x)")
     line = "        self._require_bounds()\n"
     swap = (
         "        import pathlib\n"
         "        home = pathlib.Path(paths.home)\n"
         "        (home / 'gone').unlink()\n"
+        "        (home / 'shut').chmod(0)\n"
         "        (home / 'gone.sqlite').unlink()\n"
         "        (home / 'a-file-nobody-knows.bin').unlink()\n"
         "        (home / 'a-file-nobody-knows.bin').mkdir()\n"
@@ -474,13 +484,15 @@ def test_what_vanishes_while_it_is_read_is_no_failure(
         "        (home / 'memories').touch()\n"
     )
     full.change("state/save.py", line, line + swap)
-    archive = full.save()
+    archive = full.obeys("save").stdout
     other = new_box().pretend(restored=False)
     other.ok("restore", stdin=archive)
-    for name in ("gone", "gone.sqlite", "a-file-nobody-knows.bin", "memories/MEMORY.md"):
+    for name in ("gone", "shut", "gone.sqlite", "a-file-nobody-knows.bin", "memories/MEMORY.md"):
         assert not (other.home / name).exists()
     assert (other.home / "skills" / "greet" / "run.sh").exists()
-    assert not any("gone" in line or "MEMORY" in line for line in header(archive)["leftOut"])
+    left_out = header(archive)["leftOut"]
+    assert not any("gone" in line or "MEMORY" in line for line in left_out)
+    assert "shut: no permission to read it" in left_out
 
 
 def test_a_save_does_not_wait_for_another_for_ever(full: Box) -> None:
