@@ -647,6 +647,18 @@ describe("saving", () => {
       expect(vault.list()).toHaveLength(2);
     }));
 
+  it("follows the end of a turn that was saved while it lasted", () =>
+    world(async ({ sit, sandbox, life, pass, vault }) => {
+      const { leave } = await sit();
+      sandbox.state = "begun";
+      await life.save("request");
+      sandbox.state = "begun and done";
+      await leave();
+      await pass(5100);
+      const newest = vault.good()[0]?.id ?? 0;
+      expect(await new Response(vault.read(newest)).text()).toMatch(/\nbegun and done$/);
+    }));
+
   it("happens every 10 min of one long turn", () =>
     world(async ({ sit, sandbox, pass, vault }) => {
       const { leave } = await sit();
@@ -854,6 +866,17 @@ describe("sleeping", () => {
       expect(alarm()).toBeNull();
       await life.wake("test");
       expect(sandbox.state).toBe("a");
+    }));
+
+  it("waits for a person of whom no request tells", () =>
+    world(async ({ life, turn, pass }) => {
+      await turn("a");
+      await pass(3 * HOUR);
+      life.touch();
+      await pass(3 * HOUR);
+      expect(life.record.state).toBe("awake");
+      await pass(2 * HOUR);
+      expect(life.record.state).toBe("asleep");
     }));
 
   it("keeps what Hermes did by itself while nobody asked", () =>
@@ -1287,6 +1310,22 @@ describe("appointments", () => {
       await reborn({ state: "booting", bootId: "cut", wakeAt: sandbox.nextCron * 1000 }).reattach();
       await pass(5 * HOUR + 100);
       expect(sandbox.starts).toHaveLength(2);
+    }));
+
+  it("keep Hermes awake for as long as ever once somebody asks it then", () =>
+    world(async ({ sandbox, life, turn, pass, time }) => {
+      await turn("a");
+      sandbox.nextCron = (time.now() + 10 * HOUR) / 1000;
+      await pass(5 * HOUR);
+      expect(life.record.state).toBe("asleep");
+      await pass(5 * HOUR + 1000);
+      expect(life.record).toMatchObject({ state: "awake", whyAwake: "cron" });
+      sandbox.nextCron = null;
+      await turn(" and a question");
+      await pass(HOUR);
+      expect(life.record.state).toBe("awake");
+      await pass(4 * HOUR);
+      expect(life.record.state).toBe("asleep");
     }));
 
   it("have their results saved while Hermes stays awake", () =>
