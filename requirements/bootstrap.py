@@ -35,7 +35,8 @@ NOT_YOURS = """{path}: belongs to {owner}, and this run is {me}'s: one of the tw
 Nothing was changed.
 Do: {remedy}
 Docs: docs/errors.md#owner"""
-NOT_INSTALLED = """registry not reachable, or refused: the packages of {lock} could not be installed{host} (see above).
+NOT_INSTALLED = """registry not reachable, or refused: the packages of {lock} could not be installed{host} \
+(see above).{proxy}
 Nothing was changed.
 Do: check the network, or name your mirror (PIP_INDEX_URL, UV_DEFAULT_INDEX), proxy (HTTPS_PROXY) \
 or own certificate authority (SSL_CERT_FILE); then run it again.
@@ -138,7 +139,8 @@ def install(folder, lock):
     if not uv or call("uv", command, environment) != 0:
         shutil.rmtree(folder, ignore_errors=True)
         host = registries().host_of("", environment, "uv")
-        return fail(NOT_INSTALLED, lock=lock, host=" from " + host if host else "")
+        proxy = registries().proxy_of(environment, "pip")
+        return fail(NOT_INSTALLED, lock=lock, host=" from " + host if host else "", proxy=proxy)
     shutil.copyfile(lock, os.path.join(folder, "installed.lock"))
     say("Installing the tools: done in {:.1f} s".format(time.time() - started))
     return 0

@@ -148,6 +148,8 @@ def bootstrap(folder: Path, uv: str) -> subprocess.Popen[str]:
         PIP_INDEX_URL="https://me:canary@a.test/",
         UV_DEFAULT_INDEX="",
         UV_INDEX_URL="",
+        PIP_PROXY="",
+        https_proxy="http://me:canary@127.0.0.1:9",
     )
     # What tests start in the background would heed no interrupt.
     heeding = ["env", "--default-signal=INT"]
@@ -170,6 +172,7 @@ def test_a_registry_that_refuses_is_named_and_leaves_nothing(tmp_path: Path) -> 
     is_one_card(output, "registry not reachable, or refused")
     assert "error: Failed to fetch\n" in output
     assert "could not be installed from a.test" in " ".join(output.split())
+    assert "https_proxy names the proxy 127.0.0.1:9." in " ".join(output.split())
     assert "canary" not in output
     assert not (tmp_path / ".venv").exists()
 

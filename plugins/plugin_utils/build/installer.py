@@ -361,7 +361,9 @@ def installer_card(
         host = registries.host_of(output, env or {}, tool)
         return Card.of(
             "registry refused" if refused else "registry not reachable",
-            f"{tool} could not fetch {label}" + (f" from {host}." if host else "."),
+            f"{tool} could not fetch {label}"
+            + (f" from {host}." if host else ".")
+            + registries.proxy_of(env or {}, tool),
             "check the network, or name your mirror (UV_DEFAULT_INDEX or PIP_INDEX_URL, npm_config_registry), proxy"
             " (HTTPS_PROXY) or own certificate authority (SSL_CERT_FILE); then run it again.",
             "network",

@@ -41,6 +41,9 @@ OTHERS = ("NODE_", "PYTHON", "CONDA_", "VIRTUAL_ENV", "NPM_")
 """Beginnings of variables that set the programs themselves up: options, folders, another environment."""
 BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
 """Variables that name a file with all authorities, as people set them; each program reads one of them only."""
+PROXIES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
+PIP_PROXIES = ("PIP_PROXY",)
+NPM_PROXIES = ("npm_config_https_proxy", "npm_config_proxy")
 # Their own patience is minutes without a word.
 RETRIES = {"retries": "1"}
 HTTP_RETRIES = {"http-retries": "1"}
@@ -94,6 +97,19 @@ def host_of(output: str, env: Mapping[str, str], tool: str) -> str:
         if parts.hostname:
             return f"{parts.hostname}{port}"
     return ""
+
+
+def proxy_of(env: Mapping[str, str], tool: str) -> str:
+    """Return a sentence on the proxy that an installer was told of; empty without one. Nobody's password is in it."""
+    names = NPM_PROXIES if tool == "npm" else PIP_PROXIES
+    name = next((one for one in (*names, *PROXIES) if env.get(one)), "")
+    url = env.get(name, "")
+    try:
+        parts = urlsplit(url if "://" in url else f"//{url}")
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return f" {name} names a proxy, with an address that is none."
+    return f" {name} names the proxy {parts.hostname}{port}." if parts.hostname else ""
 
 
 def _is_setting(name: str) -> bool:

@@ -145,3 +145,45 @@ def test_npm_obeys_no_setting_but_those(tmp_path: Path) -> None:
     found = dict(line.split("=", 1) for line in done.stdout.splitlines())
     assert found["registry"] == "https://npm.example/"
     assert (found["omit"], found["ignore-scripts"], found["global"]) == ("", "false", "false")
+
+
+@pytest.mark.parametrize(
+    ("tool", "env", "said"),
+    [
+        ("uv", {}, ""),
+        ("uv", {"HTTPS_PROXY": ""}, ""),
+        (
+            "uv",
+            {"HTTPS_PROXY": "http://me:canary@proxy.test:3128/"},
+            "HTTPS_PROXY names the proxy proxy.test:3128.",
+        ),
+        (
+            "uv",
+            {"HTTPS_PROXY": "a.test", "https_proxy": "b.test:1"},
+            "https_proxy names the proxy b.test:1.",
+        ),
+        (
+            "pip",
+            {"ALL_PROXY": "socks5h://[::1]", "PIP_PROXY": "a.test"},
+            "PIP_PROXY names the proxy a.test.",
+        ),
+        (
+            "uv",
+            {"ALL_PROXY": "http://a.test:canary"},
+            "ALL_PROXY names a proxy, with an address that is none.",
+        ),
+        (
+            "npm",
+            {"npm_config_https_proxy": "http://c.test:8"},
+            "npm_config_https_proxy names the proxy c.test:8.",
+        ),
+        ("uv", {"npm_config_https_proxy": "http://c.test:8"}, ""),
+    ],
+)
+def test_a_registry_that_is_not_reached_is_told_with_the_proxy(
+    tool: str, env: dict[str, str], said: str
+) -> None:
+    card = installer.installer_card("Hermes", tool, 2, "Could not connect", env=env)
+    sentence = card.problems[0].sentence
+    assert sentence.removeprefix(f"{tool} could not fetch Hermes.").strip() == said
+    assert "canary" not in card.render()
