@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from appointments import ask_hermes, keeps, keeps_its_own, run_now, soon, use
+from appointments import ask_hermes, keeps, keeps_its_own, run_now, runs_of, soon, use
+from contained import speaking_to
 from plays import ROOT, Deployment, Play, clean_environment
 
 from tests.standins.provider import Provider
@@ -244,6 +245,22 @@ def test_a_request_may_choose_among_the_further_models(
     assert chosen.headers["x-hermes-model"] == "custom/stand-in-large"
     asked = [seen.body["model"] for seen in provider.seen if seen.body]
     assert asked[-1] == "stand-in-large"
+
+
+def test_a_provider_that_falls_silent_is_asked_again(
+    make_deployment: Callable[..., Deployment], provider: Provider
+) -> None:
+    """By Hermes itself, which would have waited half an hour for the address that it is given."""
+    patience = {"HERMES_STREAM_READ_TIMEOUT": "3"}
+    patient = make_deployment("patient", hermes_env=patience, **speaking_to(provider))
+    patient.deploy()
+    assert patient.environment()["HERMES_STREAM_READ_TIMEOUT"] == "3"
+    provider.silent = question = "Are you still there?"
+    try:
+        assert question in patient.chat(question).said
+    finally:
+        provider.wakes.set()
+    assert runs_of(provider, question) == 2
 
 
 def test_keys_in_the_environment_are_with_hermes_and_in_no_file(

@@ -63,7 +63,8 @@ class Provider:
     `also` is a second key that is good; `pause` is how many seconds it takes for each word; `host` is
     the address that it listens on; `bare` answers as small servers do: in one piece, without token counts;
     `refusal`, a status and a body, is what everybody gets; `pages` are further ones that need no key, by path;
-    with `tls` it speaks nothing else.
+    with `tls` it speaks nothing else; the next request that holds the words
+    `silent` is not answered before `wakes` is set.
     """
 
     key: str
@@ -74,6 +75,8 @@ class Provider:
     refusal: tuple[int, str] | None = None
     pages: dict[str, dict[str, Any]] = field(default_factory=dict)
     tls: ssl.SSLContext | None = None
+    silent: str = ""
+    wakes: threading.Event = field(default_factory=threading.Event)
     seen: list[Seen] = field(default_factory=list)
 
     def __enter__(self) -> Provider:
@@ -133,6 +136,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(self.provider.refusal[0], self.provider.refusal[1].encode())
         if not self._authorised():
             return self._refuse()
+        if self.provider.silent and self.provider.silent in last_user_text(body["messages"]):
+            self.provider.silent = ""
+            self.provider.wakes.wait()
         path = GATEWAY.sub("/v1/", self.path)
         if path == "/v1/chat/completions":
             return self._openai(body)

@@ -112,6 +112,19 @@ describe("Hermes' configuration", () => {
     expect(JSON.stringify(go({ ...direct, HERMES_PROVIDER_KEYS: "sealed" }))).not.toContain("-real");
   });
 
+  it("bounds how long Hermes waits for a provider that is silent, and not for a server of the owner's own", () => {
+    const patience = (more: Record<string, string>) => go(more).env["HERMES_STREAM_READ_TIMEOUT"];
+    expect(patience({})).toBe("600");
+    const own = {
+      HERMES_DEFAULT_MODEL: "custom/llama3",
+      HERMES_PROVIDER_BASE_URL: "http://127.0.0.1:11434/v1",
+    };
+    expect(patience(own)).toBeUndefined();
+    expect(patience({ ...own, HERMES_PROVIDER_BASE_URL: "https://models.example/v1" })).toBe("600");
+    expect(patience({ HERMES_PROVIDER_KEYS: "environment" })).toBeUndefined();
+    expect(patience({ HERMES_ENV: JSON.stringify({ HERMES_STREAM_READ_TIMEOUT: "60" }) })).toBe("60");
+  });
+
   it("lets no setting of the owner replace our keys", () => {
     const hostile = { API_SERVER_KEY: "mine", ANTHROPIC_API_KEY: "mine", TELEGRAM_BOT_TOKEN: "kept" };
     expect(go({ HERMES_ENV: JSON.stringify(hostile) }).env).toMatchObject({

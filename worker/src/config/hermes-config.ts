@@ -54,6 +54,13 @@ const OWN_MESSAGES_VARIABLE = "HERMES_OWN_MESSAGES_URL";
 /** Models that no table knows; the number also spares Hermes its probing of the endpoint. */
 const UNKNOWN_CONTEXT = 200_000;
 
+/**
+ * Hermes takes the Worker's address for a model server on its own machine, and waits half an hour for the next word of
+ * such a one (`agent/chat_completion_helpers.py` of 0.19). A provider has as many seconds as Hermes gives the slowest
+ * of the models that think (`agent/reasoning_timeouts.py`).
+ */
+const PATIENCE = { HERMES_STREAM_READ_TIMEOUT: "600" };
+
 /** What Hermes is given for an endpoint that takes no key: without any it would not call. */
 const NO_KEY = "none";
 
@@ -82,6 +89,7 @@ export function buildGo(settings: Settings, keys: BootKeys): Go {
       ...(tools ? {} : { kanban: { dispatch_in_gateway: false } }),
     },
     env: {
+      ...patience(settings),
       ...settings.hermesEnv,
       ...settings.hermesSecrets,
       ...providerEnvironment(settings, keys.capability),
@@ -93,6 +101,12 @@ export function buildGo(settings: Settings, keys: BootKeys): Go {
       HERMES_DASHBOARD_SESSION_TOKEN: keys.dashboardToken,
     },
   };
+}
+
+/** How long Hermes waits for a provider that has fallen silent; a small server of the owner's own may take its time. */
+function patience(settings: Settings): Record<string, string> {
+  const isSlow = providersOf(settings).some((provider) => ownBaseUrl(settings, provider).startsWith("http:"));
+  return settings.keysInEnvironment || isSlow ? {} : PATIENCE;
 }
 
 /** What makes Hermes speak to people by our channels; the bridge beside it reads it. Of the tokens nothing is in it. */
