@@ -10,12 +10,13 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from http.client import HTTPConnection
+from typing import Any
 
 import pytest
 from ansible_collections.hermes.workers.plugins.plugin_utils.state.backups import PART
 from appointments import use
 from contained import HOME, Contained, in_container, keeps_an_appointment, speaking_to
-from plays import Deployment, wait_until
+from plays import ROOT, Deployment, wait_until
 from turns import BY_GIT, BY_RIPGREP, TOUCHING_NO_MACHINE, TOUCHING_THE_MACHINE
 
 from tests.docker.engine import Docker
@@ -34,7 +35,6 @@ DECLARED = {
 }
 SERVERS = {"time": {"command": "python3", "args": ["-m", "mcp_server_time"]}}
 """Their feature makes another image."""
-JQ = "jq=1.6-2.1+deb12u3"
 TOKYO = {"source_timezone": "UTC", "time": "12:00", "target_timezone": "Asia/Tokyo"}
 TURNS = TOUCHING_NO_MACHINE + TOUCHING_THE_MACHINE + BY_RIPGREP + BY_GIT
 FILE = "/root/notes.txt"
@@ -75,6 +75,12 @@ def told_last(provider: Provider) -> str:
     """What came last in all that the model was told."""
     bodies = [seen.body for seen in provider.seen if seen.body]
     return json.dumps(bodies[-1]["messages"][-1])
+
+
+def told_of_debian(deployment: Deployment) -> dict[str, Any]:
+    """What Hermes says of the packages of Debian in its sandbox, by name."""
+    running = deployment.call("GET", "/api/instance/agent").json["running"]
+    return dict(running["packages"]["debian"])
 
 
 def assert_all_is_there(lasting: Contained, provider: Provider) -> None:
@@ -139,7 +145,6 @@ def test_a_new_image_takes_over_with_the_state_and_the_old_one_goes(
         deployment.variables |= {
             "hermes_mcp_servers": SERVERS,
             "hermes_features": ["git", "search"],
-            "hermes_packages": {"debian": [JQ]},
         }
         play = deployment.deploy()
         assert "restarting Hermes in a new sandbox, because of a new image" in play.output
@@ -156,14 +161,14 @@ def test_a_new_image_takes_over_with_the_state_and_the_old_one_goes(
             told = told_last(provider)
             assert comes_back in told and '\\"error\\": \\"' not in told, tool
 
-        assert lasting.inside("jq", "--version").strip() == "jq-1.6"
-        lasting.inside("sh", "-c", "echo >> /usr/bin/jq")
-        play = deployment.play("verify", "-e", "hermes_verify=full")
-        version = JQ.partition("=")[2]
-        assert f"jq {version} is there, but not with its own /usr/bin/jq." in play.output
+        git = told_of_debian(deployment)["git"]
+        locked = json.loads((ROOT / "container" / "debian.json").read_text())["packages"]["git"]
+        assert f"/git_{git['version'].rpartition(':')[2]}_" in locked["path"]
+        assert git["other"] == []
+        lasting.inside("sh", "-c", "echo >> /usr/bin/git")
+        assert told_of_debian(deployment)["git"]["other"] == ["usr/bin/git"]
 
-        for name in ("hermes_mcp_servers", "hermes_features", "hermes_packages"):
-            del deployment.variables[name]
+        del deployment.variables["hermes_mcp_servers"], deployment.variables["hermes_features"]
         play = deployment.deploy()
         assert lasting.image() == old
         assert "building" not in play.output, "it was still there"

@@ -251,16 +251,16 @@ def test_a_provider_that_falls_silent_is_asked_again(
     make_deployment: Callable[..., Deployment], provider: Provider
 ) -> None:
     """By Hermes itself, which would have waited half an hour for the address that it is given."""
-    patience = {"HERMES_STREAM_READ_TIMEOUT": "3"}
+    patience = {"HERMES_STREAM_READ_TIMEOUT": "5"}
     patient = make_deployment("patient", hermes_env=patience, **speaking_to(provider))
     patient.deploy()
-    assert patient.environment()["HERMES_STREAM_READ_TIMEOUT"] == "3"
+    assert patient.environment()["HERMES_STREAM_READ_TIMEOUT"] == "5"
     provider.silent = question = "Are you still there?"
     try:
         assert question in patient.chat(question).said
     finally:
         provider.wakes.set()
-    assert runs_of(provider, question) == 2
+    assert runs_of(provider, question) >= 2
 
 
 def test_keys_in_the_environment_are_with_hermes_and_in_no_file(
