@@ -144,7 +144,7 @@ def test_destroy_ends_everything_at_once(either: Server) -> None:
         processes, memory = await until(lambda: seven(either)), either.memory()
         assert either.confine == "always" or len(memory) == 1
         await asyncio.gather(*(client.post("/destroy") for _ in range(3)))
-        assert gone(processes)
+        await until(lambda: gone(processes))
         assert (await running).code is None  # the stream does not end as a success does
         assert not either.disks()
         assert not any(path.exists() for path in memory)
@@ -610,7 +610,7 @@ def test_term_stops_in_an_orderly_way(either: Server) -> None:
 
     either.run(test)
     assert either.process.wait(30) == 0
-    assert gone(test.processes)
+    wait_for(lambda: gone(test.processes), 30)
     assert not either.disks()
     assert not (either.state / "run" / "engine.sock").exists()
 

@@ -239,7 +239,7 @@ def test_a_killed_engine_leaves_no_hermes_and_the_last_save_brings_it_back(
             processes = hermes.processes()
             assert len(processes) >= 2
             hermes.kill()
-            wait_for(lambda: gone(processes), 1.0)
+            wait_for(lambda: gone(processes), 30)
             await hermes.start_again()
             async with hermes.client() as client:
                 talk.client = client
