@@ -21,7 +21,14 @@ from ..plugin_utils.proof import agent as agent_proof
 from ..plugin_utils.proof import channels, packages
 from ..plugin_utils.proof.chats import SLEEP_BY_FORCE, Chats
 from ..plugin_utils.proof.health import health
-from ..plugin_utils.proof.in_force import not_in_force, outstanding, wait_until_known
+from ..plugin_utils.proof.in_force import (
+    BEHIND,
+    is_late,
+    not_in_force,
+    outstanding,
+    stays_late,
+    wait_until_known,
+)
 from ..plugin_utils.proof.starting import shown
 from ..plugin_utils.workerd import confinement
 from ..plugin_utils.workerd.storage import Storage
@@ -160,6 +167,8 @@ class ActionModule(DeploymentAction):
             or not self.service.is_as_built()
         ):
             raise self.service.not_served(answer)
+        if not self.options["changed_before"]:
+            self._in_step(answer.json())
         told = wait_until_known(self.client, self.settings.name)
         # Where nothing was changed, the plan has just asked what the machine has.
         confines = (
@@ -172,6 +181,18 @@ class ActionModule(DeploymentAction):
                 f"run `{self.command('deploy')}`; it {left.deed}.",
             )
         return told
+
+    def _in_step(self, told: dict[str, Any]) -> None:
+        """Make sure that the Worker's object has what the Worker has: nothing here brings it that. Raises a Card."""
+        if not is_late(told):
+            return
+        self.progress(f"{BEHIND[:-1]}; Cloudflare may be about to change that")
+        if stays_late(self.client, told):
+            raise not_in_force(
+                self.settings.name,
+                BEHIND,
+                f"run `{self.command('deploy')}`; it brings it what it lacks.",
+            )
 
     def _refuses_strangers(self) -> None:
         """Make sure that nobody gets in without the token."""

@@ -19,7 +19,10 @@ KNOWN_SECONDS = 60.0
 """How long a Worker that was just started may take until it has looked at its sandbox."""
 IN_STEP_SECONDS = 360.0
 """How long the Worker's object may run with what was there before: Cloudflare defers its update for up to 300 s."""
+UNTOUCHED_SECONDS = 5.0
+"""The same where nobody is changing anything: somebody else's change may be about to arrive."""
 POLL_SECONDS = 0.1
+BEHIND = "its Durable Object still runs with the code, settings or secrets of before."
 BUBBLEWRAP = "bubblewrap"
 CONTENT = "content"
 """What Hermes reads when it needs it, and is laid beside the one that runs."""
@@ -117,10 +120,27 @@ def is_known(told: dict[str, Any]) -> bool:
 
     What an object says that has the settings of before itself is no answer.
     """
-    instance = told.get("instance", {})
-    if instance.get("inStep") is False:
+    if is_late(told):
         return False
+    instance = told.get("instance", {})
     return instance.get("state") == "asleep" or instance.get("configuration") is not None
+
+
+def is_late(told: dict[str, Any]) -> bool:
+    """Tell whether the Worker's object says that it runs with what was there before. told: as is_known() takes it."""
+    return told.get("instance", {}).get("inStep") is False
+
+
+def stays_late(client: WorkerClient, told: dict[str, Any]) -> bool:
+    """Tell whether an object that nobody brings up to date still is late in a moment. told: as is_known() takes it."""
+    deadline = time.monotonic() + UNTOUCHED_SECONDS
+    while is_late(told):
+        if time.monotonic() > deadline:
+            return True
+        time.sleep(POLL_SECONDS)
+        answer = health(client, timeout=10.0)
+        told = answer.json() if answer is not None and answer.status == 200 else told
+    return False
 
 
 def wait_until_known(client: WorkerClient, name: str) -> dict[str, Any]:
@@ -131,16 +151,12 @@ def wait_until_known(client: WorkerClient, name: str) -> dict[str, Any]:
         told = answer.json() if answer is not None and answer.status == 200 else {}
         if is_known(told):
             return told
-        late = told.get("instance", {}).get("inStep") is False
+        late = is_late(told)
         if starting_in(told):
             # It is the platform's turn, for which the Worker has a patience of its own.
             began = time.monotonic()
         elif time.monotonic() > began + (IN_STEP_SECONDS if late else KNOWN_SECONDS):
-            words = (
-                "its Durable Object still runs with the code, settings or secrets of before."
-                if late
-                else "the Worker does not tell which settings Hermes runs with."
-            )
+            words = BEHIND if late else "the Worker does not tell which settings Hermes runs with."
             raise not_in_force(name, words)
         time.sleep(POLL_SECONDS)
 
