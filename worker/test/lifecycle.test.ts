@@ -178,6 +178,22 @@ describe("booting", () => {
       expect(life.record).toMatchObject({ state: "awake", bootFailures: 0, lastError: null });
     }));
 
+  it("is tried at once when the clock was set back during the pause after one that failed", () =>
+    world(async ({ sandbox, reborn, turn, pass, time }) => {
+      const go = sandbox.commands["go"];
+      sandbox.commands["go"] = () => ({ exitCode: 1, stderr: "not now" });
+      for (let times = 0; times < 3; times++) {
+        await expect(turn("a")).rejects.toMatchObject({ code: "go_failed" });
+        await pass(times < 2 ? 4000 : 0);
+      }
+      sandbox.commands["go"] = go as never;
+      time.jump(-7 * 3600_000);
+      await pass(20 * 60_000);
+      const life = reborn();
+      await turn("b");
+      expect(life.record).toMatchObject({ state: "awake", bootFailures: 0 });
+    }));
+
   it("does not wait for a Hermes that never gets ready", () =>
     world(async ({ sandbox, life, time }) => {
       sandbox.healthy = false;

@@ -9,7 +9,7 @@ import type { JobTrouble, Restored } from "../sandbox/commands.ts";
 import type { SnapshotRecord } from "../state/snapshots.ts";
 import { type InstanceRecord, newRecord, type ProviderTrouble, type Trouble } from "./record.ts";
 import { count } from "./running-time.ts";
-import { bootPause, LONGEST_PAUSE, savePause } from "./schedule.ts";
+import { LONGEST_PAUSE, savePause } from "./schedule.ts";
 
 /** Keeps a record; a get returns what the last put stored. */
 export interface RecordStore {
@@ -121,8 +121,6 @@ export class Recorder {
       wakeAt: null,
       notBefore: 0,
       bootFailures: 0,
-      saveFailures: 0,
-      failingSince: null,
       boots: boots + 1,
       lastError: null,
     });
@@ -249,6 +247,7 @@ export class Recorder {
       gatewayStopped: false,
       firstUnsaved: null,
       lastUnsaved: null,
+      saveFailures: 0,
       failingSince: null,
       startedFrom: null,
       wakeAt,
@@ -276,14 +275,13 @@ export class Recorder {
   /** A clock that was set back must not turn a pause of seconds into one of days. */
   mendTimes(): void {
     const now = this.#time.now();
-    const { notBefore, lastActivity, lastSave, firstUnsaved, lastUnsaved, failingSince } = this.#record;
-    const { saveFailures, bootFailures } = this.#record;
+    const { notBefore, lastActivity, lastSave, firstUnsaved, lastUnsaved, saveFailures, failingSince } =
+      this.#record;
     const past = (at: number | null) => (at === null ? null : Math.min(at, now));
     if (notBefore <= now + LONGEST_PAUSE && Math.max(lastActivity, lastSave, lastUnsaved ?? 0) <= now) return;
-    // How much is left of a pause is not known then, but what it was for is: no other may hold up a save.
-    const pause = Math.max(savePause(saveFailures), bootPause(bootFailures));
+    // How much is left of a pause is not known then: a save waits for one of its own at most, and a boot for none.
     this.#write({
-      notBefore: Math.min(notBefore, now + pause),
+      notBefore: Math.min(notBefore, now + savePause(saveFailures)),
       lastActivity: Math.min(lastActivity, now),
       lastSave: Math.min(lastSave, now),
       firstUnsaved: past(firstUnsaved),
