@@ -121,7 +121,7 @@ class ActionModule(PrintingAction):
 
     def _look(self, settings: Settings) -> Look:
         """Return what looks into an image, by the engine that will build upon it."""
-        return lambda image: upstream.examine(settings.docker_socket, image, self.progress)
+        return lambda image: upstream.examine(settings, image, self.progress)
 
     def _agent(
         self, settings: Settings, place: Place, changes: list[Change]

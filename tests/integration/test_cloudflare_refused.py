@@ -139,7 +139,7 @@ CASES = {
     "anothers-worker": Refused("not deployed by this collection", {"hermes_name": "blog"}),
     "too-long": Refused("hermes_name", {"hermes_name": "n" * 60}),
     "no-engine": Refused(
-        "none answers at unix:/nowhere",
+        "hermes_platform: cloudflare needs a Docker engine here to build the image, and none answers at unix:/nowhere",
         {"hermes_base_image": "elsewhere:1", "hermes_docker_socket": "unix:/nowhere"},
     ),
 }

@@ -43,6 +43,14 @@ class Settings(Fields):
             ports["dashboard"] = self.dashboard_port
         return ports
 
+    @property
+    def may_be_processes(self) -> bool:
+        """Whether Hermes could be processes of this machine instead, as far as the other settings go."""
+        needs_a_container = (
+            self.platform != "workerd" or "image" in self.source or self.egress != "open"
+        )
+        return not needs_a_container and (self.host_tools or "browser" not in self.features)
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for a task's result."""
         return asdict(self)

@@ -21,6 +21,8 @@ from ..containers.image import QUIET_SECONDS, ContainerImage, speaking
 class PushedImage(ContainerImage):
     """The image that Cloudflare's containers run Hermes from."""
 
+    runs_here = False
+
     def __init__(
         self,
         settings: Settings,
@@ -63,7 +65,7 @@ class PushedImage(ContainerImage):
 
     def _build_and_push(self) -> str:
         self.install()
-        with speaking(self.socket):
+        with speaking(self.socket, self.settings):
             self.engine.tag(self.name, self.remote, self.digest)
             try:
                 digest = self._push()

@@ -29,11 +29,11 @@ class ContainerEngine:
     def problems(self) -> list[Problem]:
         """Return everything about the engine that stands against the deployment."""
         try:
-            with speaking(self.image.socket):
+            with speaking(self.image.socket, self.image.settings):
                 self.version = self.image.engine.version()
                 gateway = self.image.engine.bridge_gateway()
                 architecture = self.image.engine.architecture()
-            problems = [] if gateway else [self._no_gateway()]
+            problems = [self._no_gateway()] if self.image.runs_here and not gateway else []
             if architecture not in ("amd64", "x86_64"):
                 problems.append(self._other_architecture(architecture))
             return problems + self._images() + self._disk()
@@ -49,17 +49,21 @@ class ContainerEngine:
         )
 
     def _other_architecture(self, found: str) -> Problem:
+        settings = self.image.settings
+        instead = "set hermes_engine: process, or " if settings.may_be_processes else ""
+        platform = settings.platform == "cloudflare"
         return Problem(
-            "hermes_engine",
-            f"docker needs an engine on x86-64, as Cloudflare's containers are; this one is on {found}.",
-            "set hermes_engine: process, or deploy from another machine.",
+            "hermes_platform" if platform else "hermes_engine",
+            f"{'cloudflare' if platform else 'docker'} needs an engine on x86-64,"
+            f" as Cloudflare's containers are; this one is on {found}.",
+            f"{instead}deploy from another machine.",
             "machine",
         )
 
     def _images(self) -> list[Problem]:
         problems = []
         for variable, name in self.image.missing():
-            with speaking(self.image.socket):
+            with speaking(self.image.socket, self.image.settings):
                 why = self.image.engine.registry_problem(name)
             if why:
                 problems.append(pull_problem(variable, name, why))
@@ -67,7 +71,7 @@ class ContainerEngine:
 
     def _disk(self) -> list[Problem]:
         """An engine in a virtual machine has its folder elsewhere; what cannot be seen is not judged."""
-        with speaking(self.image.socket):
+        with speaking(self.image.socket, self.image.settings):
             root = self.image.engine.root()
         if not root or not os.path.isdir(root):
             return []

@@ -31,6 +31,9 @@ NO_COMMAND = re.compile("not found|no such file", re.IGNORECASE)
 class Containers:
     """One deployment's part of a container engine. Every method raises a Card when the engine does not answer."""
 
+    settings: Settings | None = None
+    """Of the deployment, where it is about to be deployed."""
+
     def __init__(self, socket: str, session: str) -> None:
         """socket: path of the engine's unix socket; session: the id in workerd's configuration."""
         self.socket = socket
@@ -40,7 +43,7 @@ class Containers:
 
     def network_words(self, egress: str) -> str:
         """Return what the containers' network leaves open: docs/docker-engine.md. egress: hermes_egress."""
-        with speaking(self.socket):
+        with speaking(self.socket, self.settings):
             address = self.engine.published_on()
         words = f"the sidecar's port is published on {address}"
         if address == EVERYWHERE:
@@ -52,14 +55,14 @@ class Containers:
 
         image: any with a `sleep`. Returns whether nothing held it before.
         """
-        with speaking(self.socket):
+        with speaking(self.socket, self.settings):
             return self.engine.is_podman() and self.engine.keep_running(
                 self._holder, image, ["sleep", "2147483647"]
             )
 
     def remove_all(self) -> None:
         """Remove containers, sidecars, snapshots and, unless another deployment uses it, the image."""
-        with speaking(self.socket):
+        with speaking(self.socket, self.settings):
             for container in [*self.engine.containers(self.session), self._holder]:
                 self.engine.remove_container(container)
             self._remove_snapshots()
@@ -78,7 +81,7 @@ class Containers:
         of the engine, are seen by theirs.
         """
         kept = f"{keep}-{self.session}" if keep else None
-        with speaking(self.socket):
+        with speaking(self.socket, self.settings):
             touched = set()
             for image, names in self._named():
                 for name in names:
@@ -102,6 +105,10 @@ class Containers:
 class ContainerImage(Containers):
     """The image that a deployment runs Hermes from, and its sidecar's."""
 
+    settings: Settings
+    runs_here = True
+    """Whether the engine that builds it runs it, too."""
+
     def __init__(
         self, settings: Settings, sources: Sources, runtime: Path, progress: installer.Progress
     ) -> None:
@@ -119,13 +126,13 @@ class ContainerImage(Containers):
 
     def has_image(self) -> bool:
         """Tell whether the image is there and claimed, and the sidecar's is there."""
-        with speaking(self.socket):
+        with speaking(self.socket, self.settings):
             there = (self.engine.image(self.claim), self.engine.image(self.settings.sidecar_image))
         return None not in there
 
     def missing(self) -> list[tuple[str, str]]:
         """Return what would have to be pulled: (inventory variable, name of the image)."""
-        with speaking(self.socket):
+        with speaking(self.socket, self.settings):
             needed = []
             if self.engine.image(self.name) is None:
                 variable = "hermes_source" if self.upstream else "hermes_base_image"
@@ -135,18 +142,21 @@ class ContainerImage(Containers):
 
     def has_other(self) -> bool:
         """Tell whether an image for other sources is there."""
-        with speaking(self.socket):
+        with speaking(self.socket, self.settings):
             return bool(self.engine.images(REPOSITORY))
 
     def install(self) -> None:
         """Pull what is missing, build the image unless another deployment did, and claim it. Raises a Card."""
         self.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
         for variable, name in self.missing():
-            with speaking(self.socket):
+            with speaking(self.socket, self.settings):
                 pull(self.engine, variable, name, self.progress)
         folder = self.runtime / f"context-{self.digest}"
         label = f"the image of Hermes {self.sources.hermes_version}"
-        with installer.installing(folder, label, self.progress), speaking(self.socket):
+        with (
+            installer.installing(folder, label, self.progress),
+            speaking(self.socket, self.settings),
+        ):
             try:
                 if self.engine.image(self.name) is None:
                     self._build(folder, label)
@@ -233,7 +243,7 @@ class ContainerImage(Containers):
                 "hermes_engine",
                 f"docker needs containers that can call this machine, and those of unix:{self.socket} cannot: {why}.",
                 "let a firewall pass what comes from the engine's bridge; a rootless engine, or a Podman before 4.7, "
-                "needs what the docs say. hermes_engine: process needs none of it.",
+                f"needs what the docs say{_or_processes(self.settings)}.",
                 "docker",
             )
 
@@ -299,8 +309,11 @@ def pull_problem(variable: str, name: str, why: str) -> Problem:
 
 
 @contextmanager
-def speaking(socket: str) -> Iterator[None]:
-    """Turn the failures of an engine that does not answer, or refuses, into a Card."""
+def speaking(socket: str, settings: Settings | None = None) -> Iterator[None]:
+    """Turn the failures of an engine that does not answer, or refuses, into a Card.
+
+    settings: of what is to be deployed, which could do without an engine.
+    """
     try:
         yield
     except OSError as error:
@@ -309,26 +322,41 @@ def speaking(socket: str) -> Iterator[None]:
             raise
         if isinstance(error, PermissionError):
             raise _engine_card(
+                settings,
                 f"you may not open unix:{socket}.",
                 "have yourself added to its group (Docker's is `docker`), or name an engine of your own",
             ) from error
         raise _engine_card(
+            settings,
             f"none answers at unix:{socket} ({error.strerror or error}).",
             "start Docker, or Podman's service (systemctl start podman.socket), or name the one you have",
         ) from error
     except DockerError as error:
         raise _engine_card(
-            f"the one at unix:{socket} refuses: {error}.", "mend that, or name another engine"
+            settings,
+            f"the one at unix:{socket} refuses: {error}.",
+            "mend that, or name another engine",
         ) from error
 
 
-def _engine_card(sentence: str, remedy: str) -> Card:
+def _engine_card(settings: Settings | None, sentence: str, remedy: str) -> Card:
+    subject, need = "hermes_engine", "docker needs a Docker engine"
+    if settings and settings.platform == "cloudflare":
+        subject, need = (
+            "hermes_platform",
+            "cloudflare needs a Docker engine here to build the image",
+        )
     return Card.of(
-        "hermes_engine",
-        f"docker needs a Docker engine, and {sentence}",
-        f"{remedy} by hermes_docker_socket (unix:/path); hermes_engine: process needs none.",
+        subject,
+        f"{need}, and {sentence}",
+        f"{remedy} by hermes_docker_socket (unix:/path){_or_processes(settings)}.",
         "docker",
     )
+
+
+def _or_processes(settings: Settings | None) -> str:
+    """Return the way without an engine, where nothing else that was set refuses it."""
+    return "; hermes_engine: process needs none" if settings and settings.may_be_processes else ""
 
 
 def _tag(name: str) -> str:

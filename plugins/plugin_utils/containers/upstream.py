@@ -10,6 +10,7 @@ import re
 
 from ...module_utils.cards import Card
 from ...module_utils.docker import DockerEngine, DockerError
+from ...module_utils.settings.settings import Settings
 from ...module_utils.settings.values import VERSION
 from ..build import installer
 from ..build.releases import Found
@@ -40,13 +41,13 @@ done
 _LACKS = re.compile(r"^lacks (\S+)$", re.MULTILINE)
 
 
-def examine(socket: str, image: str, progress: installer.Progress) -> Found:
+def examine(settings: Settings, image: str, progress: installer.Progress) -> Found:
     """Return which Hermes an image holds; it is pulled unless it is there. Raises a Card for a foreign layout.
 
-    socket: path of the engine's unix socket; image: by its digest.
+    settings: they name the engine; image: by its digest.
     """
-    engine = DockerEngine(socket)
-    with speaking(socket):
+    engine = DockerEngine(settings.docker_socket)
+    with speaking(settings.docker_socket, settings):
         there = engine.image(image) is not None
         if not there:
             pull(engine, "hermes_source", image, progress)

@@ -26,11 +26,19 @@ from ansible_collections.hermes.workers.plugins.module_utils.docker import (
     DockerError,
     tar_of,
 )
+from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.image import PushedImage
+from ansible_collections.hermes.workers.plugins.plugin_utils.containers.engine import (
+    ContainerEngine,
+)
 from ansible_collections.hermes.workers.plugins.plugin_utils.containers.image import (
+    ContainerImage,
     Containers,
     speaking,
 )
 
+IMAGE = f"a.example/hermes@sha256:{'a' * 64}"
+CLOUDFLARE = Settings(platform="cloudflare", engine="cloudflare", source={"image": IMAGE})
 CLEANER = Path(__file__).resolve().parents[3] / "host" / "cleaner.py"
 
 
@@ -367,6 +375,66 @@ def test_no_engine_is_told_with_its_remedy(tmp_path: Path) -> None:
     assert text.startswith("hermes_engine: docker needs a Docker engine")
     assert "hermes_docker_socket" in text
     assert "#docker" in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "subject", "remedy"),
+    [
+        (None, "hermes_engine", "(unix:/path)."),
+        (
+            Settings(platform="workerd", engine="docker"),
+            "hermes_engine",
+            "hermes_engine: process needs none.",
+        ),
+        (
+            Settings(platform="workerd", engine="docker", egress="providers"),
+            "hermes_engine",
+            "(unix:/path).",
+        ),
+        (
+            Settings(platform="workerd", engine="docker", source={"image": IMAGE}),
+            "hermes_engine",
+            "(unix:/path).",
+        ),
+        (CLOUDFLARE, "hermes_platform", "(unix:/path)."),
+    ],
+)
+def test_an_engine_that_is_missing_is_told_with_what_the_settings_leave_open(
+    tmp_path: Path, settings: Settings | None, subject: str, remedy: str
+) -> None:
+    with pytest.raises(Card) as caught, speaking(str(tmp_path / "no"), settings):
+        DockerEngine(str(tmp_path / "no")).version()
+    (problem,) = caught.value.problems
+    assert problem.subject == subject
+    assert f"{problem.remedy.rstrip('.')}.".endswith(remedy)
+
+
+@pytest.mark.parametrize("architecture", ["amd64", "arm64"])
+def test_an_engine_that_only_builds_needs_no_bridge(
+    stand_in: StandIn, tmp_path: Path, architecture: str
+) -> None:
+    """On Cloudflare no container calls this machine; on this machine each does."""
+    stand_in.refused["/version"] = (200, {"Version": "1", "Arch": architecture})
+    stand_in.refused["/networks/bridge"] = (200, {"IPAM": {"Config": []}})
+    stand_in.refused["/info"] = (200, {})
+    found = []
+    for settings, image in (
+        (Settings(platform="workerd", engine="docker"), ContainerImage),
+        (CLOUDFLARE, PushedImage),
+    ):
+        made = object.__new__(image)
+        Containers.__init__(made, stand_in.path, "session")
+        made.settings, made.missing = settings, list
+        engine = ContainerEngine(settings, None, made)
+        found.append([(one.subject, one.remedy) for one in engine.problems()])
+    here, on_cloudflare = found
+    assert "--bip" in here.pop(0)[1]
+    if architecture == "amd64":
+        assert here == on_cloudflare == []
+    else:
+        (here_other,), (other,) = here, on_cloudflare
+        assert here_other[0] == "hermes_engine" and "hermes_engine: process" in here_other[1]
+        assert other == ("hermes_platform", "deploy from another machine.")
 
 
 def test_something_else_on_the_socket_is_told(stand_in: StandIn) -> None:

@@ -814,6 +814,26 @@ def test_a_browser_is_named_by_an_address_and_brings_what_speaks_to_it() -> None
         assert problem.code == "browser"
 
 
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {},
+        {"hermes_features": ["git"]},
+        {"hermes_egress": "providers"},
+        {"hermes_egress": ["github.com"]},
+        OF_UPSTREAM,
+        {"hermes_browser_url": "http://127.0.0.1:9222"},
+        {"hermes_browser_url": "http://127.0.0.1:9222", "hermes_host_tools": True},
+    ],
+)
+def test_processes_are_offered_instead_of_containers_where_the_settings_take_them(
+    inputs: dict[str, Any],
+) -> None:
+    in_a_container = check(**DOCKER, **inputs)
+    assert in_a_container.problems == []
+    assert in_a_container.settings.may_be_processes is (check(**inputs).problems == [])
+
+
 def test_each_secret_is_read_by_who_reads_the_secrets_alone() -> None:
     """As the tasks do that deliver them; a secret of another place would never reach the Worker."""
     values: dict[str, object] = {

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
 from ansible_collections.hermes.workers.plugins.module_utils.docker import DockerError
+from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import (
     build_context,
     upstream_layer,
@@ -62,7 +63,7 @@ class Engine:
 
 def examined(monkeypatch: pytest.MonkeyPatch, engine: Engine) -> upstream.Found:
     monkeypatch.setattr(upstream, "DockerEngine", lambda _socket: engine)
-    return upstream.examine("/nowhere", IMAGE, lambda _line: None)
+    return upstream.examine(Settings(docker_socket="/nowhere"), IMAGE, lambda _line: None)
 
 
 def told(*lacks: str, **other: str) -> str:
