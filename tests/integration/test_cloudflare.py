@@ -172,6 +172,8 @@ def test_settings_and_secrets_reach_a_hermes_that_is_awake(cloud: Cloud) -> None
 
 def test_what_was_changed_by_hand_is_seen_and_mended(cloud: Cloud) -> None:
     cloud.deploy("drifting")
+    # What the dashboard deployed last wrangler looks at in detail before it deploys over it.
+    cloud.worker("drifting").versions[-1].source = "dash"
     bindings = cloud.worker("drifting").current.bindings
     bindings.append({"type": "secret_text", "name": "STRANGER", "text": "x"})
     for one in bindings:
@@ -180,7 +182,11 @@ def test_what_was_changed_by_hand_is_seen_and_mended(cloud: Cloud) -> None:
     images = cloud.plane.registry.repositories[f"{ACCOUNT}/{REPOSITORY}"].tags
     before = set(images)
     cloud.plane.registry.add_image(f"{ACCOUNT}/{REPOSITORY}", "of-last-year", note="old")
+    start = len(cloud.plane.calls)
     play = cloud.deploy("drifting", hermes_prune_images=True)
+    assert "drifting/environments/production/bindings" in str(
+        [one.path for one in cloud.plane.calls[start:]]
+    )
     assert "HERMES_SLEEP_AFTER was changed by hand" in play.output
     assert "deleted old images from the registry: of-last-year" in play.output
     assert set(images) == before, "what a Worker names stays"
