@@ -129,6 +129,27 @@ def test_every_change_changes_the_digest(full: Box, change: Callable[[Path], Non
     assert header(after.stdout)["digest"] != before
 
 
+def test_a_database_that_only_aged_is_the_same(full: Box) -> None:
+    """Its journal mode is nothing that Hermes remembers."""
+    before = header(full.save())["digest"]
+    database = sqlite3.connect(full.home / "state.db", isolation_level=None)
+    assert database.execute("PRAGMA journal_mode=WAL").fetchone() == ("wal",)
+    database.close()
+    assert full.command("save", "--unless", before).returncode == 3
+
+
+def test_what_looks_like_a_database_further_into_a_file_is_content(full: Box) -> None:
+    """What ages there is in the first bytes of a database, not of any part that is read."""
+    path = full.home / "two-of-them.bin"
+    first = bytes(1 << 20)
+    path.write_bytes(first + b"SQLite format 3\0" + bytes(100))
+    before = header(full.save())["digest"]
+    path.write_bytes(first + b"SQLite format 3\0" + bytes(8) + b"x" + bytes(91))
+    after = full.command("save", "--unless", before)
+    assert after.returncode == 0
+    assert header(after.stdout)["digest"] != before
+
+
 def test_a_database_in_use_is_saved_with_what_was_committed(
     full: Box, new_box: Callable[[], Box]
 ) -> None:

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
- * SIMULATOR_SEEDS=n runs so many seeds; SIMULATOR_SEED=n runs that one; SIMULATOR_STEPS=n takes so many steps;
+ * SIMULATOR_SEEDS=n runs so many seeds, SIMULATOR_SEEDS=m-n those; SIMULATOR_SEED=n tells of that one;
+ * SIMULATOR_STEPS=n takes so many steps;
  * in the first SIMULATOR_PEOPLE=n people write to it as well, which takes three times as long.
  */
 import { expect, it } from "vitest";
@@ -21,7 +22,8 @@ const FOUND_WITH_PEOPLE = [105, 131, 145, 147, 155, 183, 621, 655, 666, 870];
 
 function seeds(half: 0 | 1): number[] {
   if (SIMULATOR_SEED !== undefined) return half === 0 ? [Number(SIMULATOR_SEED)] : [];
-  const all = Array.from({ length: Number(SIMULATOR_SEEDS) }, (_, n) => n + 1);
+  const [last = 0, first = 1] = SIMULATOR_SEEDS.split("-").map(Number).reverse();
+  const all = Array.from({ length: last - first + 1 }, (_, n) => first + n);
   return [...new Set([...all, ...FOUND])].filter((seed) => seed % 2 === half);
 }
 
