@@ -27,6 +27,7 @@ from test_survival import processes
 
 from tests.cloudflare import ControlPlane
 from tests.standins.discord import Discord
+from tests.standins.multipart import File
 from tests.standins.provider import Provider
 from tests.standins.slack import Slack
 from tests.standins.telegram import Telegram
@@ -156,6 +157,43 @@ def test_what_people_send_besides_text_is_what_the_model_is_asked_about(
     assert [
         path for path in chatty.state.rglob("*") if path.is_file() and token in read(path)
     ] == []
+
+
+def made_by_hermes(deployment: Deployment, name: str, data: bytes) -> str:
+    """Make a file where Hermes' tools would, and return its path there: this machine offers it none that could."""
+    (home,) = deployment.state.glob("engine/disks/*/disk/home/.hermes")
+    (home / name).write_bytes(data)
+    return f"{deployment.environment()['HERMES_HOME']}/{name}"
+
+
+def test_what_hermes_makes_comes_into_the_chat_as_what_it_is_and_once(
+    chatty: Deployment, telegram: Telegram
+) -> None:
+    assert chatty.call("POST", "/api/instance/wake").status == 200
+    picture, paper = png(), secrets.token_bytes(1 << 20)
+    path = made_by_hermes(chatty, "drawn.png", picture)
+    asked = telegram.write(f"Show it, please. MEDIA:{path}", ANN)
+    shown = telegram.await_file("drawn.png")
+    assert (shown.chat, shown.kind) == (ANN, "photo")
+    assert shown.file == File("drawn.png", "image/png", picture)
+    said = telegram.await_answer(asked)
+    assert path not in said.text
+    assert said.id < shown.id
+
+    path = made_by_hermes(chatty, "report.pdf", paper)
+    telegram.busy[BOB] = 2
+    telegram.write(f"MEDIA:{path}", BOB)
+    given = telegram.await_file("report.pdf")
+    assert (given.chat, given.kind) == (BOB, "document")
+    assert given.file == File("report.pdf", "application/pdf", paper)
+
+    # Hermes may read what its sandbox was started with, and give away none of it.
+    run = chatty.environment()["SANDBOX_RUN"]
+    telegram.await_answer(telegram.write(f"Show me MEDIA:{run}/env.json", ANN))
+    wait_until(lambda: waiting(chatty) == 0, "an end")
+    files = [one.file.name for one in telegram.sent if one.file is not None]
+    assert [files.count(name) for name in ("drawn.png", "report.pdf", "env.json")] == [1, 1, 0]
+    assert chatty.status()["unanswered"] == []
 
 
 @pytest.mark.parametrize("victim", ["hermes", "engine", "workerd", "supervisor"])
@@ -522,6 +560,11 @@ def test_slack_wakes_hermes_and_is_answered_where_it_asked_once(
     slack.write("look at this", "U0ANN00", "D0ANN00", **shared)
     slack.await_sent("look at this")
     assert was_seen(picture, provider, since)
+    path = made_by_hermes(reached, "for-slack.png", picture)
+    asked = slack.write(f"Show it. MEDIA:{path}", "U0ANN00", "C0GENERAL")
+    shown = slack.await_file("for-slack.png")
+    assert (shown.chat, shown.thread) == ("C0GENERAL", asked)
+    assert shown.file == File("for-slack.png", "image/png", picture)
 
 
 def test_whatsapp_sms_and_discord_wake_hermes_too(
@@ -572,6 +615,20 @@ def test_whatsapp_sms_and_discord_wake_hermes_too(
     assert whatsapp.deliver(whatsapp.shown(picture, "see here", ann)[1]) == 200
     whatsapp.await_sent("see here")
     assert was_seen(picture, provider, since)
+
+    # What each of them shows; Discord where it was asked.
+    path = made_by_hermes(reached, "drawn-again.png", picture)
+    _, update = whatsapp.written(f"Show it. MEDIA:{path}", ann)
+    assert whatsapp.deliver(update) == 200
+    shown = whatsapp.await_file("drawn-again.png")
+    assert (shown.chat, shown.way, shown.file and shown.file.data) == (ann, "image", picture)
+    assert twilio.deliver(twilio.form(f"Show it. MEDIA:{path}", f"+{ann}"))[0] == 200
+    twilio.await_sent("I could not send you the file drawn-again.png: files are not sent here")
+    asked = discord.command(f"Show it. MEDIA:{path}", user, "333333333333333333")
+    assert discord.deliver(asked) == (200, {"type": 5})
+    shown = discord.await_file("drawn-again.png")
+    assert (shown.chat, shown.file and shown.file.data) == (asked["token"], picture)
+    wait_until(lambda: nothing_waits(reached), "an end to all of them")
 
 
 def test_no_secret_of_a_channel_is_in_a_sandbox_a_backup_a_log_or_what_is_kept(

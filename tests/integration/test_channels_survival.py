@@ -122,13 +122,13 @@ class WatchedSlack(Slack):
         self.fate.at("stored")
         return taken[0]
 
-    def answer(self, method: str, path: str, authorization: str, body: bytes) -> Answer:
+    def answer(self, method: str, path: str, authorization: str, body: bytes, kind: str) -> Answer:
         if not path.endswith("chat.postMessage"):
-            return super().answer(method, path, authorization, body)
+            return super().answer(method, path, authorization, body, kind)
         if self.fate.step == "sent":
             self.fate.at("sent")
             return 500, {}
-        answer = super().answer(method, path, authorization, body)
+        answer = super().answer(method, path, authorization, body, kind)
         self.fate.at("accepted")
         return answer
 

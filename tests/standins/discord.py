@@ -4,7 +4,8 @@
 An address for interactions is taken when it answers a PING, and refuses one whose signature is wrong. Interactions are
 signed with Ed25519, and have to be answered with a body of their kind. A wrong token (0), a text of nothing (50006) or
 of more than 2000 characters (50035), an interaction that is over (10015), a channel that the bot does not see (50001)
-are refused, and too much is told to wait. Facts: docs.discord.com.
+are refused, and too much is told to wait. A file comes in a form, with the message in its field payload_json, and is
+refused when it is larger than 10 MB (40005). Facts: docs.discord.com.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from . import multipart
 from .platform_api import Answer, PlatformApi, Sent
 
 LONGEST = 2000
+LARGEST_FILE = 10 * 1024 * 1024
 
 
 @dataclass
@@ -71,11 +74,11 @@ class Discord(PlatformApi):
             "data": {"name": "hermes", "options": [{"name": "text", "type": 3, "value": text}]},
         }
 
-    def answer(self, method: str, path: str, authorization: str, body: bytes) -> Answer:
+    def answer(self, method: str, path: str, authorization: str, body: bytes, kind: str) -> Answer:
         """Answer one call."""
-        said = json.loads(body) if body else {}
+        said, file = said_by(body, kind)
         if path.startswith(f"/webhooks/{self.application}/"):
-            return self._follow_up(path.split("/")[3].partition("?")[0], said)
+            return self._follow_up(path.split("/")[3].partition("?")[0], said, file)
         if authorization != f"Bot {self.token}":
             return 401, {"message": "401: Unauthorized", "code": 0}
         if path == "/applications/@me":
@@ -106,7 +109,7 @@ class Discord(PlatformApi):
             channel = path.split("/")[2]
             if channel not in self.sees:
                 return 403, {"message": "Missing Access", "code": 50001}
-            return self._message(channel, "channel", said)
+            return self._message(channel, "channel", said, file)
         return 404, {"message": "404: Not Found", "code": 0}
 
     def _takes(self, url: str | None) -> bool:
@@ -119,14 +122,18 @@ class Discord(PlatformApi):
         self.endpoint = url
         return True
 
-    def _follow_up(self, token: str, said: dict[str, Any]) -> Answer:
+    def _follow_up(self, token: str, said: dict[str, Any], file: multipart.File | None) -> Answer:
         if token in self.over or not token.startswith("interaction-token-"):
             return 404, {"message": "Unknown Webhook", "code": 10015}
-        return self._message(token, "interaction", said)
+        return self._message(token, "interaction", said, file)
 
-    def _message(self, chat: str, way: str, said: dict[str, Any]) -> Answer:
+    def _message(
+        self, chat: str, way: str, said: dict[str, Any], file: multipart.File | None
+    ) -> Answer:
         text = said.get("content", "")
-        if not text.strip():
+        if file is not None and len(file.data) > LARGEST_FILE:
+            return 413, {"message": "Request entity too large", "code": 40005}
+        if not text.strip() and file is None:
             return 400, {"message": "Cannot send an empty message", "code": 50006}
         if len(text) > LONGEST:
             return 400, {"message": "Invalid Form Body", "code": 50035}
@@ -136,4 +143,12 @@ class Discord(PlatformApi):
                 "retry_after": 0.5,
                 "global": False,
             }
-        return 200, {"id": self.note(Sent(chat, text, way=way))}
+        return 200, {"id": self.note(Sent(chat, text, way=way, file=file))}
+
+
+def said_by(body: bytes, kind: str) -> tuple[dict[str, Any], multipart.File | None]:
+    """Return what a call says, and the file that goes with it."""
+    if kind.startswith("multipart/form-data"):
+        fields, files = multipart.read(kind, body)
+        return json.loads(fields["payload_json"]), files["files[0]"]
+    return json.loads(body) if body else {}, None

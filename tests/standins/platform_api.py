@@ -15,11 +15,15 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any, ClassVar, Self
 
 from .loopback import Loopback
+from .multipart import File
 
 
 @dataclass
 class Sent:
-    """One message that was sent by the API. way: by what, where there are several; name: the platform's."""
+    """One message that was sent by the API.
+
+    way: by what, or as what, where there are several; name: the platform's; file: what went with it.
+    """
 
     chat: str
     text: str
@@ -27,6 +31,7 @@ class Sent:
     way: str = ""
     thread: str | None = None
     name: str = ""
+    file: File | None = None
 
 
 Answer = tuple[int, Any]
@@ -45,7 +50,8 @@ class _Handler(BaseHTTPRequestHandler):
         path = urllib.parse.unquote(self.path)
         self.standin.calls.append(f"{self.command} {path}")
         given = self.headers.get("Authorization") or ""
-        status, answer = self.standin.answer(self.command, path, given, body)
+        kind = self.headers.get("Content-Type") or ""
+        status, answer = self.standin.answer(self.command, path, given, body, kind)
         is_file = isinstance(answer, bytes)
         text = b"" if status == 204 else answer if is_file else json.dumps(answer).encode()
         try:
@@ -95,8 +101,8 @@ class PlatformApi(Loopback, ABC):
         return super().__enter__()
 
     @abstractmethod
-    def answer(self, method: str, path: str, authorization: str, body: bytes) -> Answer:
-        """Answer one call."""
+    def answer(self, method: str, path: str, authorization: str, body: bytes, kind: str) -> Answer:
+        """Answer one call. kind: the body's media type."""
 
     def headers(self, status: int) -> dict[str, str]:
         """Return what stands before an answer of this status."""
@@ -126,6 +132,17 @@ class PlatformApi(Loopback, ABC):
             if self._changed.wait_for(found, seconds):
                 return found()[0]
         raise AssertionError(f"nothing says {words!r}: {self.sent}")
+
+    def await_file(self, name: str, seconds: float = 120.0) -> Sent:
+        """Return the first file of a name that was sent. Raises AssertionError without one in time."""
+
+        def found() -> list[Sent]:
+            return [one for one in self.sent if one.file is not None and one.file.name == name]
+
+        with self._changed:
+            if self._changed.wait_for(found, seconds):
+                return found()[0]
+        raise AssertionError(f"no file {name!r}: {self.sent}")
 
     def ask(self, url: str, body: bytes | None, headers: dict[str, str]) -> tuple[int, bytes]:
         """Call a webhook once; returns the status, 0 when nobody answered in time, and what it says."""

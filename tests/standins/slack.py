@@ -5,7 +5,8 @@ A Request URL is taken when it gives back a challenge. What the app is sent is s
 within 3 s, and is sent again up to three times, under the same name. Calls without the token, without text, into
 channels that the app is no member of, or in threads that there are not, are refused (200 with `ok: false`, as Slack
 does); a channel that gets too much is told to wait (429 with Retry-After). Slack cuts a text after 4000 characters;
-here that is refused.
+here that is refused. Of a file Slack is told name and length, is sent the bytes where it says, without a token, and is
+told where to show it; all of that takes the scope files:write.
 Facts: docs.slack.dev.
 """
 
@@ -19,10 +20,11 @@ import urllib.parse
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from .multipart import File
 from .platform_api import Answer, PlatformApi, Sent
 
 LONGEST = 4000
-SCOPES = "chat:write,app_mentions:read,im:history,commands,files:read"
+SCOPES = "chat:write,app_mentions:read,im:history,commands,files:read,files:write"
 BOT, TEAM = "U0BOT00", "T0TEAM0"
 ATTEMPTS = 4
 
@@ -46,6 +48,7 @@ class Slack(PlatformApi):
     def __post_init__(self) -> None:
         self._written: set[str] = set()
         self._files: dict[str, bytes] = {}
+        self._uploads: dict[str, tuple[int, File]] = {}
 
     def attached(self, data: bytes, name: str, kind: str) -> dict[str, Any]:
         """Return how a message tells of a file with these bytes. kind: its media type."""
@@ -136,23 +139,62 @@ class Slack(PlatformApi):
         """Return what Slack says besides its answer."""
         return {"X-OAuth-Scopes": self.scopes} | ({"Retry-After": "1"} if status == 429 else {})
 
-    def answer(self, method: str, path: str, authorization: str, body: bytes) -> Answer:
+    def answer(self, method: str, path: str, authorization: str, body: bytes, kind: str) -> Answer:
         """Answer one call."""
         if method != "POST":
             # Whoever may not read a file is sent to where people sign in.
             may = authorization == f"Bearer {self.token}" and "files:read" in self.scopes
             return (200, self._files[path]) if may and path in self._files else (302, {})
-        said = json.loads(body or b"{}")
-        _, kind, name, *_ = f"{path}/".split("/")
-        if kind == "commands":
+        _, room, name, *_ = f"{path}/".split("/")
+        if room == "upload":
+            return self._uploaded(name, authorization, body, kind)
+        if kind.startswith("application/x-www-form-urlencoded"):
+            said: dict[str, Any] = dict(urllib.parse.parse_qsl(body.decode()))
+        else:
+            said = json.loads(body or b"{}")
+        if room == "commands":
             return self._respond(name, said)
         if authorization != f"Bearer {self.token}":
             return refused("invalid_auth")
         if name == "auth.test":
             return 200, {"ok": True, "user": "hermes", "user_id": BOT, "team_id": TEAM}
+        if name.startswith("files.") and "files:write" not in self.scopes:
+            return refused("missing_scope")
+        if name == "files.getUploadURLExternal":
+            return self._expect(said)
+        if name == "files.completeUploadExternal":
+            return self._show(said)
         return self._post(said) if name == "chat.postMessage" else refused("unknown_method")
 
-    def _post(self, said: dict[str, Any]) -> Answer:
+    def _expect(self, said: dict[str, Any]) -> Answer:
+        length, name = int(said.get("length", 0)), said.get("filename", "")
+        if length < 1 or not name:
+            return refused("invalid_arguments")
+        number = f"F0{next(self.numbers)}"
+        self._uploads[number] = length, File(name, "", b"")
+        return 200, {"ok": True, "upload_url": f"{super().url}/upload/{number}", "file_id": number}
+
+    def _uploaded(self, number: str, authorization: str, body: bytes, kind: str) -> Answer:
+        length, file = self._uploads.get(number, (0, None))
+        # The address is secret enough: whoever sends the token there would lose it.
+        if file is None or authorization or len(body) != length:
+            return 400, {}
+        file.data, file.mime = body, kind
+        return 200, f"OK - {length}".encode()
+
+    def _show(self, said: dict[str, Any]) -> Answer:
+        (told,) = said["files"]
+        _, file = self._uploads.get(told["id"], (0, None))
+        if file is None or not file.data:
+            return refused("file_not_found")
+        text = said.get("initial_comment", "")
+        place = {"channel": said.get("channel_id", ""), "thread_ts": said.get("thread_ts")}
+        status, answer = self._post(place | {"text": text or file.name}, file, text)
+        return status, answer | ({"files": said["files"]} if answer["ok"] else {})
+
+    def _post(
+        self, said: dict[str, Any], file: File | None = None, shown: str | None = None
+    ) -> Answer:
         channel, text, thread = said.get("channel", ""), said.get("text", ""), said.get("thread_ts")
         if not channel.startswith("D") and channel not in self.member_of:
             return refused("not_in_channel")
@@ -166,7 +208,8 @@ class Slack(PlatformApi):
             return refused("ratelimited", 429)
         ts = f"1700000001.{next(self.numbers):06}"
         self._written.add(ts)
-        self.note(Sent(channel, text, thread=thread, name=ts))
+        shown = text if shown is None else shown
+        self.note(Sent(channel, shown, thread=thread, name=ts, file=file))
         return 200, {"ok": True, "ts": ts, "channel": channel}
 
     def _respond(self, channel: str, said: dict[str, Any]) -> Answer:

@@ -5,13 +5,17 @@ A wrong token gets 401, a method that there is not 404. `getUpdates` is refused 
 must have an https address. Messages of nothing, or of more than 4096 UTF-16 units, and chats that the bot does not know
 are refused (400), whoever blocked the bot too (403), and a chat that gets too many is told to wait (429). Updates wait
 until they were confirmed by a later offset, or the webhook answered 2xx. A file is told of by a name, got at a path
-that `getFile` tells, with the token in it, and not larger than 20 MB. Facts: core.telegram.org/bots/api.
+that `getFile` tells, with the token in it, and not larger than 20 MB. A file that the bot sends comes in a form of a
+known length, in the field that its method names, not empty and not larger than 50 MB; what is sent as a picture is one,
+not larger than 10 MB, of no more than 10,000 pixels in width and height together, and no longer than 20 times its
+other side. Facts: core.telegram.org/bots/api.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import struct
 import threading
 import time
 import urllib.error
@@ -20,8 +24,14 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.standins import multipart
+
 LONGEST = 4096
 LARGEST_FILE = 20 * 1024 * 1024
+LARGEST_SENT = 50 * 1024 * 1024
+LARGEST_PHOTO = 10 * 1024 * 1024
+LONGEST_CAPTION = 1024
+PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF")
 SECRET = re.compile(r"[A-Za-z0-9_-]{1,256}")
 
 
@@ -35,6 +45,8 @@ class Sent:
     reply_to: int | None
     id: int
     at: float
+    kind: str = "message"
+    file: multipart.File | None = None
 
 
 @dataclass
@@ -197,26 +209,61 @@ class Telegram:
         return 200, True, None
 
     def _sendmessage(self, said: dict[str, Any]) -> tuple[int, Any, int | None]:
-        chat, text = int(said["chat_id"]), said.get("text", "")
-        if chat not in self._known:
-            return 400, "Bad Request: chat not found", None
-        if chat in self.blocked:
-            return 403, "Forbidden: bot was blocked by the user", None
+        text = said.get("text", "")
         if not text.strip():
             return 400, "Bad Request: message text is empty", None
         if len(text.encode("utf-16-le")) // 2 > LONGEST:
             return 400, "Bad Request: message is too long", None
+        return self._note(said, text)
+
+    def _note(
+        self, said: dict[str, Any], text: str, kind: str = "message", file: Any = None
+    ) -> tuple[int, Any, int | None]:
+        chat = int(said["chat_id"])
+        if chat not in self._known:
+            return 400, "Bad Request: chat not found", None
+        if chat in self.blocked:
+            return 403, "Forbidden: bot was blocked by the user", None
         if self.busy.get(chat, 0) > 0:
             self.busy[chat] -= 1
             return 429, "Too Many Requests: retry after 1", 1
         reply = said.get("reply_parameters", {}).get("message_id")
+        thread = said.get("message_thread_id")
         with self._changed:
             number = next(self._ids)
-            self.sent.append(
-                Sent(chat, said.get("message_thread_id"), text, reply, number, time.monotonic())
-            )
+            where = chat, None if thread is None else int(thread)
+            self.sent.append(Sent(*where, text, reply, number, time.monotonic(), kind, file))
             self._changed.notify_all()
         return 200, {"message_id": number, "chat": {"id": chat}, "text": text}, None
+
+    def send_file(
+        self, kind: str, said: dict[str, Any], files: dict[str, multipart.File]
+    ) -> tuple[int, Any, int | None]:
+        """Answer one call that sends a file: status, result or description, seconds to wait."""
+        self.calls.append((f"send{kind.capitalize()}", said))
+        file, text = files.get(kind), said.get("caption", "")
+        if file is None:
+            return 400, f"Bad Request: there is no {kind} in the request", None
+        if not file.data:
+            return 400, "Bad Request: file must be non-empty", None
+        if len(file.data) > LARGEST_SENT:
+            return 413, "Request Entity Too Large", None
+        if len(text.encode("utf-16-le")) // 2 > LONGEST_CAPTION:
+            return 400, "Bad Request: message caption is too long", None
+        if kind == "photo" and (why := why_no_photo(file.data)):
+            return 400, f"Bad Request: {why}", None
+        return self._note(said, text, kind, file)
+
+    def await_file(self, name: str, seconds: float = 120.0) -> Sent:
+        """Return the first file of a name that was sent. Raises AssertionError when there is none in time."""
+
+        def found() -> list[Sent]:
+            return [one for one in self.sent if one.file is not None and one.file.name == name]
+
+        with self._changed:
+            if self._changed.wait_for(found, seconds):
+                return found()[0]
+        raise AssertionError(f"no file {name}; sent: {self.sent}, waiting: {self.waiting}")
 
     def _deliver(self) -> None:
         """Send updates to the webhook, one after the other, again until it takes them."""
@@ -251,6 +298,19 @@ class Telegram:
         return False
 
 
+def why_no_photo(data: bytes) -> str | None:
+    """Return why Telegram shows something as no picture, or None. Sizes are read of PNG alone."""
+    if len(data) > LARGEST_PHOTO:
+        return "file is too big"
+    if not data.startswith(PICTURES):
+        return "IMAGE_PROCESS_FAILED"
+    if data.startswith(PICTURES[1]):
+        width, height = struct.unpack(">II", data[16:24])
+        if width + height > 10_000 or max(width, height) > 20 * min(width, height):
+            return "PHOTO_INVALID_DIMENSIONS"
+    return None
+
+
 class _Handler(BaseHTTPRequestHandler):
     telegram: Telegram
     protocol_version = "HTTP/1.1"
@@ -270,12 +330,24 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def do_POST(self) -> None:
-        said = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}")
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         match = re.fullmatch(r"/bot([^/]+)/(\w+)", self.path)
+        kind = self.headers.get("Content-Type", "")
+        sends = (
+            re.fullmatch(r"send(photo|animation|voice|audio|video|document)", match[2].lower())
+            if match
+            else None
+        )
+        if kind.startswith("multipart/form-data"):
+            said, files = multipart.read(kind, body)
+        else:
+            said, files = json.loads(body or b"{}"), {}
         if match is None:
             status, result, wait = 404, "Not Found", None
         elif match[1] != self.telegram.token:
             status, result, wait = 401, "Unauthorized", None
+        elif sends is not None:
+            status, result, wait = self.telegram.send_file(sends[1], said, files)
         else:
             status, result, wait = self.telegram.call(match[2], said)
         answer: dict[str, Any] = {"ok": status == 200}

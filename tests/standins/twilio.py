@@ -50,7 +50,7 @@ class Twilio(PlatformApi):
         headers = {"Content-Type": "application/x-www-form-urlencoded", "X-Twilio-Signature": made}
         return self.ask(known, urllib.parse.urlencode(form).encode(), headers)
 
-    def answer(self, method: str, path: str, authorization: str, body: bytes) -> Answer:
+    def answer(self, method: str, path: str, authorization: str, body: bytes, kind: str) -> Answer:
         """Answer one call."""
         given = base64.b64encode(f"{self.account}:{self.token}".encode()).decode()
         root = f"/2010-04-01/Accounts/{self.account}/"

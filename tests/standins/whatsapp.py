@@ -3,7 +3,10 @@
 
 A callback URL is taken when it gives back the challenge for the right word. What the app is sent is signed with its
 secret. A wrong token (190), another number (100), a text of nothing or of more than 4096 characters (100), people who
-have not written for a day (131047), and too much to one of them (131056) are refused. Facts: developers.facebook.com.
+have not written for a day (131047), and too much to one of them (131056) are refused. A file is given before the
+message that shows it, in a form with its type; of a type that there is not, too large for what it is, or shown as what
+it is not it is refused (100), and so are a text with what is heard, and what is no Ogg file as something spoken.
+Facts: developers.facebook.com.
 """
 
 from __future__ import annotations
@@ -15,9 +18,31 @@ import urllib.parse
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import multipart
 from .platform_api import Answer, PlatformApi, Sent
 
 LONGEST = 4096
+LONGEST_CAPTION = 1024
+MB = 1024 * 1024
+OFFICE = "application/vnd.openxmlformats-officedocument"
+TAKEN = {
+    "image": (5 * MB, ("image/jpeg", "image/png")),
+    "audio": (16 * MB, ("audio/aac", "audio/amr", "audio/mpeg", "audio/mp4", "audio/ogg")),
+    "video": (16 * MB, ("video/mp4", "video/3gpp")),
+    "document": (
+        100 * MB,
+        (
+            "text/plain",
+            "application/pdf",
+            "application/msword",
+            "application/vnd.ms-excel",
+            "application/vnd.ms-powerpoint",
+            f"{OFFICE}.wordprocessingml.document",
+            f"{OFFICE}.spreadsheetml.sheet",
+            f"{OFFICE}.presentationml.presentation",
+        ),
+    ),
+}
 
 
 @dataclass
@@ -33,6 +58,7 @@ class WhatsApp(PlatformApi):
 
     def __post_init__(self) -> None:
         self._media: dict[str, bytes] = {}
+        self._uploads: dict[str, multipart.File] = {}
 
     def shown(self, picture: bytes, caption: str, user: str) -> tuple[str, bytes]:
         """Return the name of a message that is a picture, and the update that brings it."""
@@ -79,7 +105,7 @@ class WhatsApp(PlatformApi):
         contact = {"profile": {"name": "Ann"}, "wa_id": user}
         return name, self.update(contacts=[contact], messages=[message | {"text": {"body": text}}])
 
-    def answer(self, method: str, path: str, authorization: str, body: bytes) -> Answer:
+    def answer(self, method: str, path: str, authorization: str, body: bytes, kind: str) -> Answer:
         """Answer one call."""
         if authorization != f"Bearer {self.token}":
             return refused(401, 190, "Invalid OAuth access token")
@@ -93,16 +119,51 @@ class WhatsApp(PlatformApi):
             return refused(400, 100, "Unsupported request. Object does not exist")
         if method == "GET":
             return 200, {"display_phone_number": "+1 555-078-3881", "id": self.number_id}
-        said = json.loads(body)
-        user, text = said["to"], said.get("text", {}).get("body", "")
-        if said.get("messaging_product") != "whatsapp" or not text or len(text) > LONGEST:
+        if path == f"/{self.number_id}/media":
+            return self._upload(kind, body)
+        return self._message(json.loads(body))
+
+    def _message(self, said: dict[str, Any]) -> Answer:
+        user, way = said["to"], said.get("type", "")
+        shown = said.get(way, {})
+        file = self._uploads.get(shown.get("id", ""))
+        text = shown.get("body" if way == "text" else "caption", "")
+        if said.get("messaging_product") != "whatsapp" or not self._is_right(way, shown, file):
             return refused(400, 100, "Invalid parameter")
         if user not in self.open_for:
             return refused(400, 131047, "Re-engagement message")
         if self.is_busy(user):
             return refused(400, 131056, "(Business Account, Consumer Account) pair rate limit hit")
         reply_to = said.get("context", {}).get("message_id")
-        return 200, {"messages": [{"id": self.note(Sent(user, text, reply_to))}]}
+        way = "voice" if shown.get("voice") else way
+        if file is not None and "filename" in shown:
+            file.name = shown["filename"]
+        return 200, {"messages": [{"id": self.note(Sent(user, text, reply_to, way, file=file))}]}
+
+    def _upload(self, kind: str, body: bytes) -> Answer:
+        fields, files = multipart.read(kind, body)
+        file, mime = files.get("file"), fields.get("type")
+        allowed = [most for most, types in TAKEN.values() if mime in types]
+        if fields.get("messaging_product") != "whatsapp" or file is None or file.mime != mime:
+            return refused(400, 100, "(#100) The parameter messaging_product is required.")
+        if not allowed:
+            return refused(
+                400, 100, "(#100) Param file must be a file with one of the following types"
+            )
+        if not file.data or len(file.data) > allowed[0]:
+            return refused(400, 131053, "Media upload error")
+        number = f"{next(self.numbers):015}"
+        self._uploads[number] = file
+        return 200, {"id": number}
+
+    def _is_right(self, way: str, shown: dict[str, Any], file: multipart.File | None) -> bool:
+        if way == "text":
+            return 0 < len(shown.get("body", "")) <= LONGEST
+        if file is None or way not in TAKEN or len(shown.get("caption", "")) > LONGEST_CAPTION:
+            return False
+        if way == "audio" and ("caption" in shown or shown.get("voice", False)):
+            return "caption" not in shown and file.mime == "audio/ogg"
+        return way == "document" or file.mime in TAKEN[way][1]
 
 
 def refused(status: int, code: int, message: str) -> Answer:

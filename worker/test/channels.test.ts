@@ -6,7 +6,7 @@ import { Log, Redactor } from "../src/base/log.ts";
 import type { Incoming, OwnMessage } from "../src/channels/channel.ts";
 import { Channels } from "../src/channels/channels.ts";
 import { isGenuine, messageOf } from "../src/channels/hooks.ts";
-import { MOST, MOST_OF_ONE, MOST_OWN } from "../src/channels/inbox.ts";
+import { MOST, MOST_OF_ONE, MOST_OWN, MOST_OWN_FILES } from "../src/channels/inbox.ts";
 import { proofOf, TELEGRAM_PROOF, type TelegramUpdate } from "../src/channels/platforms/telegram.ts";
 import { hmacKey } from "../src/channels/signatures.ts";
 import type { HookSettings } from "../src/config/channels.ts";
@@ -38,6 +38,7 @@ interface Frame {
     source: { platform: string; chat_id: string };
   };
   name?: string;
+  at?: number;
   result?: { success: boolean; message_id?: string; error?: string };
 }
 
@@ -65,6 +66,11 @@ class StandInHermes {
   /** Why it takes no file; `undefined` = it does not say. */
   refusesFiles: string | null | undefined = null;
   #pieces: { told: object; bytes: string } = { told: {}, bytes: "" };
+  /** What it sends of files, by their names at the bridge; and how long the pieces are. */
+  readonly offered = new Map<string, string>();
+  piece = 5;
+  /** Whether it gives the Worker no more of them. */
+  keepsFiles = false;
   /** Whether the next line to it has ended when something is said by it, and nobody tells. */
   isDeaf = false;
   #socket: WebSocket | null = null;
@@ -90,6 +96,7 @@ class StandInHermes {
       });
       inside.accept();
       inside.send(JSON.stringify({ type: "hello", held: [...this.#held.keys()] }));
+      for (const frame of this.#unanswered.values()) inside.send(JSON.stringify(frame));
       return new Response(null, { status: 101, webSocket: outside });
     },
   });
@@ -105,8 +112,13 @@ class StandInHermes {
     this.#socket?.close(1011, "");
   }
 
+  /** The line to it ends; it lives on. */
+  hangUp(): void {
+    this.#socket?.close(1011, "");
+  }
+
   /** Says something in a message's chat; `answers` whether as its answer. */
-  say(frame: Frame, text: string, notify = true, answers = true): void {
+  say(frame: Frame, text: string, notify = true, answers = true, filesFollow = false): void {
     const { event } = frame;
     this.#socket?.send(
       JSON.stringify({
@@ -118,13 +130,47 @@ class StandInHermes {
           chat_id: event?.source.chat_id,
           content: text,
           ...(answers ? { reply_to: event?.message_id } : {}),
-          metadata: { notify },
+          metadata: { notify, ...(filesFollow ? { files_follow: true } : {}) },
         },
       }),
     );
   }
 
+  /** Sends a file with the answer to a message; `more` replaces what is told of it. */
+  sendFile(frame: Frame | null, content: string, more: object = {}): void {
+    const { event } = frame ?? {};
+    const name = `f${this.#requests++}`;
+    this.offered.set(name, content);
+    this.#offer({
+      type: "outbound",
+      requestId: name,
+      platform: event?.source.platform ?? "telegram",
+      action: {
+        op: "send_media",
+        chat_id: event?.source.chat_id ?? "77",
+        ...{ media_kind: "document", filename: "a.pdf", mime: "application/pdf", size: content.length },
+        ...{ content: "", source_url: name, answers: event?.message_id ?? null, part: 0 },
+        metadata: { notify: true },
+        ...more,
+      },
+    } as Frame & { requestId: string });
+  }
+
+  /** What was offered, and nobody answered. */
+  readonly #unanswered = new Map<string, Frame>();
+
+  #offer(frame: Frame & { requestId: string }): void {
+    this.#unanswered.set(frame.requestId, frame);
+    this.#socket?.send(JSON.stringify(frame));
+  }
+
   #take(frame: Frame): void {
+    if (frame.type === "read") {
+      if (this.keepsFiles) return;
+      const { name = "", at = 0 } = frame;
+      return void this.#socket?.send(bytes(this.offered.get(name)?.slice(at, at + this.piece) ?? ""));
+    }
+    this.#unanswered.delete(frame.requestId ?? "");
     if (frame.type === "outbound_result") return void this.results.push(frame);
     const { type, name = "", ...told } = frame;
     if (type === "file") {
@@ -162,6 +208,8 @@ function deaf(): object {
 class World {
   readonly hermes = new StandInHermes();
   readonly sent: { chat_id: string; text: string; reply_parameters?: { message_id: number } }[] = [];
+  /** The files that Telegram was sent: by which method, where, what was said to it, its name, its type, its bytes. */
+  readonly sentFiles: string[][] = [];
   readonly time = new ManualTime();
   /** What Telegram answers to the next calls of a message. */
   readonly refusals: object[] = [];
@@ -221,6 +269,7 @@ class World {
           const found = file[1] === TOKEN ? this.files[file[2] ?? ""] : undefined;
           return new Response(found ?? null, { status: found === undefined ? 404 : 200 });
         }
+        if (init.body instanceof ReadableStream) return this.#file(url, new Response(init.body, init));
         return this.#telegram(url, JSON.parse(String(init.body)));
       },
     });
@@ -246,6 +295,21 @@ class World {
         ...more,
       },
     };
+  }
+
+  async #file(url: string, call: Response): Promise<Response> {
+    const form = await call.formData();
+    const refused = this.refusals.shift();
+    if (refused !== undefined) return Response.json({ ok: false, ...refused });
+    const method = url.slice(url.lastIndexOf("/") + 1);
+    const file = form.get(method.slice("send".length).toLowerCase()) as File;
+    const [chat, caption] = [form.get("chat_id"), form.get("caption")].map((one) => String(one ?? ""));
+    this.sentFiles.push([method, chat ?? "", caption ?? "", file.name, file.type, await file.text()]);
+    if (this.dies) {
+      this.dies = false;
+      return new Promise(() => undefined);
+    }
+    return Response.json({ ok: true, result: { message_id: 1000 + this.sentFiles.length } });
   }
 
   #telegram(
@@ -1254,6 +1318,212 @@ describe("a file", () => {
       await world.time.pass(2000);
       await settle();
       expect(world.sent).toHaveLength(1);
+    }),
+  );
+});
+
+describe("a file that Hermes sends", () => {
+  /** A message that Hermes is at, in a world of its own. */
+  const asked = (test: (world: World, channels: Channels, frame: Frame) => Promise<void>) =>
+    inWorld(async (world) => {
+      world.hermes.answers = null;
+      const channels = world.life();
+      await channels.receive("telegram", world.update("draw"));
+      await settle();
+      await test(world, channels, world.hermes.given[0] as Frame);
+      expect([...world.storage.sql.exec("SELECT * FROM inbox_pieces")]).toEqual([]);
+    });
+  const text = "the bytes of it";
+  const pdf = ["sendDocument", "77", "", "a.pdf", "application/pdf", text];
+
+  it(
+    "comes after the words, and the message is over with both",
+    asked(async (world, channels, frame) => {
+      world.hermes.say(frame, "here", true, true, true);
+      await settle();
+      expect(channels.views()["telegram"]).toMatchObject({ waiting: 1 });
+      world.hermes.sendFile(frame, text);
+      await settle();
+      expect(world.sent.map((one) => one.text)).toEqual(["here"]);
+      expect(world.sentFiles).toEqual([pdf]);
+      world.hermes.fallSilent(frame);
+      await settle();
+      expect(channels.views()["telegram"]).toMatchObject({ waiting: 0, again: 0, twice: 0, refused: 0 });
+      expect(world.hermes.results.map(({ result }) => result?.success)).toEqual([true, true]);
+    }),
+  );
+
+  it.each([
+    ["a picture", "image", "image/png", "sendPhoto"],
+    ["a picture that moves", "image", "image/gif", "sendAnimation"],
+    ["a picture that Telegram does not show", "image", "image/svg+xml", "sendDocument"],
+    ["what is spoken", "voice", "audio/ogg", "sendVoice"],
+    ["music", "audio", "audio/mpeg", "sendAudio"],
+    ["music that Telegram does not play", "audio", "audio/ogg", "sendDocument"],
+    ["a film", "video", "video/mp4", "sendVideo"],
+    ["a picture that is meant to be kept as it is", "document", "image/png", "sendDocument"],
+  ])("is %s where it is one", async (_, kind, mime, method) => {
+    await asked(async (world, _channels, frame) => {
+      world.hermes.sendFile(frame, text, { media_kind: kind, mime, content: "look" });
+      await settle();
+      expect(world.sentFiles).toEqual([[method, "77", "look", "a.pdf", mime, text]]);
+    })();
+  });
+
+  it(
+    "that Telegram does not show as a picture is sent as a document",
+    asked(async (world, channels, frame) => {
+      world.refusals.push({ error_code: 400, description: "Bad Request: PHOTO_INVALID_DIMENSIONS" });
+      world.hermes.sendFile(frame, text, { media_kind: "image", mime: "image/png" });
+      await settle();
+      expect(world.sentFiles.map(([method]) => method)).toEqual(["sendDocument"]);
+      expect(channels.views()["telegram"]).toMatchObject({ refused: 0, twice: 0 });
+    }),
+  );
+
+  it(
+    "is sent once, whatever Hermes says again to the same message",
+    asked(async (world, channels, frame) => {
+      world.hermes.say(frame, "here", true, true, true);
+      await settle();
+      world.hermes.sendFile(frame, text);
+      await settle();
+      world.hermes.die();
+      await settle();
+      await world.time.pass(2000);
+      await settle();
+      const again = world.hermes.given[1] as Frame;
+      world.hermes.say(again, "here it is", true, true, true);
+      world.hermes.sendFile(again, "drawn anew");
+      world.hermes.sendFile(again, "another", { part: 1 });
+      await settle();
+      world.hermes.fallSilent(again);
+      await settle();
+      expect(world.sent.map((one) => one.text)).toEqual(["here"]);
+      expect(world.sentFiles).toEqual([
+        pdf,
+        ["sendDocument", "77", "", "a.pdf", "application/pdf", "another"],
+      ]);
+      expect(channels.views()["telegram"]).toMatchObject({ waiting: 0, again: 1, twice: 0 });
+    }),
+  );
+
+  it(
+    "that Telegram does not take now is sent later, without Hermes, be that gone by then",
+    asked(async (world, _channels, frame) => {
+      for (let times = 0; times < 100; times++)
+        world.refusals.push({ error_code: 500, description: "Internal Server Error" });
+      world.hermes.sendFile(frame, text);
+      await settle();
+      world.hermes.fallSilent(frame);
+      await settle();
+      world.hermes.die();
+      await world.time.pass(30_000);
+      await settle();
+      expect(world.sentFiles).toEqual([]);
+      world.refusals.length = 0;
+      await world.time.pass(60_000);
+      await settle();
+      expect(world.sentFiles).toEqual([pdf]);
+      expect(world.hermes.given).toHaveLength(1);
+    }),
+  );
+
+  it(
+    "of which nobody knows whether it was taken is marked when it is sent again",
+    asked(async (world, channels, frame) => {
+      world.dies = true;
+      world.hermes.sendFile(frame, text);
+      await settle();
+      world.life().resume();
+      await settle();
+      expect(world.sentFiles.map(([, , caption]) => caption)).toEqual([
+        "",
+        expect.stringContaining("whether this reached you"),
+      ]);
+      expect(channels.views()["telegram"]).toMatchObject({ twice: 1 });
+    }),
+  );
+
+  it(
+    "that Telegram refuses for good is told in a sentence, and counted",
+    asked(async (world, channels, frame) => {
+      world.refusals.push({ error_code: 413, description: "Request Entity Too Large" });
+      world.hermes.sendFile(frame, text);
+      await settle();
+      expect(world.sentFiles).toEqual([]);
+      expect(world.sent.map((one) => one.text)).toEqual([
+        "(I could not send you the file a.pdf: Telegram: Request Entity Too Large.)",
+      ]);
+      expect(channels.views()["telegram"]).toMatchObject({ refused: 1 });
+      expect(channels.failed()).toEqual([]);
+    }),
+  );
+
+  it(
+    "is fetched anew by the next line when one ends in the middle of it",
+    asked(async (world, _channels, frame) => {
+      world.hermes.keepsFiles = true;
+      world.hermes.sendFile(frame, text);
+      await settle();
+      world.hermes.keepsFiles = false;
+      world.hermes.hangUp();
+      await settle();
+      await world.time.pass(2000);
+      await settle();
+      expect(world.sentFiles).toEqual([pdf]);
+    }),
+  );
+
+  it(
+    "that ends before its end is not sent",
+    asked(async (world, _channels, frame) => {
+      world.hermes.sendFile(frame, text, { size: text.length + 1 });
+      await settle();
+      expect(world.sentFiles).toEqual([]);
+      expect(world.hermes.results.map(({ result }) => result)).toEqual([
+        { success: false, error: "a file cannot be read" },
+      ]);
+    }),
+  );
+
+  it(
+    "to a chat in which nobody wrote who may is refused",
+    asked(async (world, _channels, frame) => {
+      world.hermes.sendFile(frame, text, { chat_id: "666", answers: null });
+      await settle();
+      expect(world.sentFiles).toEqual([]);
+      expect(world.hermes.results[0]?.result?.error).toContain("telegram:666 is no chat to write to");
+    }),
+  );
+
+  it(
+    "is one of so many that may wait, and its reader is told of those beyond",
+    asked(async (world, channels, frame) => {
+      world.unreachable = () => new Error("no network");
+      for (let part = 0; part <= MOST_OWN_FILES; part++) world.hermes.sendFile(frame, text, { part });
+      await settle();
+      world.unreachable = null;
+      for (let turn = 0; turn < 20; turn++) {
+        await world.time.pass(60_000);
+        await settle();
+      }
+      expect(world.sentFiles).toHaveLength(MOST_OWN_FILES);
+      expect(world.sent.map((one) => one.text)).toEqual([
+        "(I could not send you the file a.pdf: too many wait already.)",
+      ]);
+      expect(channels.views()["telegram"]).toMatchObject({ refused: 0 });
+    }),
+  );
+
+  it(
+    "is no longer kept when its object died before all of it was there",
+    asked(async (world, _channels, frame) => {
+      world.hermes.sendFile(frame, text);
+      world.storage.sql.exec("INSERT INTO inbox_pieces VALUES ('left', 0, x'00')");
+      world.life();
+      expect([...world.storage.sql.exec("SELECT file FROM inbox_pieces WHERE file = 'left'")]).toEqual([]);
+      await settle();
     }),
   );
 });

@@ -5,6 +5,7 @@ import { hex } from "../src/base/digests.ts";
 import {
   type Call,
   type Outgoing,
+  type OutgoingFile,
   type PlatformParts,
   SendRefused,
   type Update,
@@ -71,7 +72,7 @@ function inParts(
       asked.push({
         url,
         method: init.method ?? "",
-        body: String(init.body),
+        body: init.body instanceof ReadableStream ? await new Response(init.body).text() : String(init.body),
         headers: new Headers(init.headers),
       });
       const answer = answers.length > 1 ? answers.shift() : answers[0];
@@ -91,6 +92,23 @@ const message = (more: Partial<Outgoing> = {}): Outgoing => ({
   replyTo: null,
   ...more,
 });
+
+/** A file that Hermes sends. */
+const file = (more: Partial<OutgoingFile> = {}): OutgoingFile => ({
+  ...{ kind: "photo", name: 'a "b".png', mime: "image/png", size: 9 },
+  bytes: () => new Response("the bytes").body as ReadableStream<Uint8Array>,
+  ...more,
+});
+
+/** A form that was sent, by its fields; of a file its name, its type and what is in it. */
+async function formOf({ body, headers }: Asked): Promise<Record<string, unknown>> {
+  const form = await new Response(body, { headers }).formData();
+  const read = [...form].map(async ([name, value]) => {
+    const it = value as string | File;
+    return [name, typeof it === "string" ? it : [it.name, it.type, await it.text()]] as const;
+  });
+  return Object.fromEntries(await Promise.all(read));
+}
 
 /** How an attempt to send ends. */
 const refused = (sending: Promise<unknown>) =>
@@ -442,6 +460,58 @@ describe("Slack", () => {
   });
 });
 
+describe("a file that Slack is sent", () => {
+  const place: Answer = [{ ok: true, upload_url: "https://files.slack.com/upload/v1/x", file_id: "F1" }];
+
+  it("goes where Slack says, without the token, and is shown in its thread", () =>
+    inParts([place, ["OK - 9"], [{ ok: true }]], async (parts, asked) => {
+      const sent = slack
+        .open(SLACK, parts)
+        .sendFile?.(message({ thread: "1.2", text: "**look**" }), file({ name: "a.png" }));
+      expect(await sent).toBe("F1");
+      expect(asked.map(({ url }) => url)).toEqual([
+        "https://slack.com/api/files.getUploadURLExternal",
+        "https://files.slack.com/upload/v1/x",
+        "https://slack.com/api/files.completeUploadExternal",
+      ]);
+      expect(asked[0]?.body).toBe("filename=a.png&length=9");
+      expect(asked.map(({ headers }) => headers.get("authorization"))).toEqual([
+        `Bearer ${SLACK.token}`,
+        null,
+        `Bearer ${SLACK.token}`,
+      ]);
+      expect([asked[1]?.body, asked[1]?.headers.get("content-type")]).toEqual(["the bytes", "image/png"]);
+      expect(JSON.parse(asked[2]?.body ?? "")).toEqual({
+        files: [{ id: "F1", title: "a.png" }],
+        ...{ channel_id: "C0OPEN0", thread_ts: "1.2", initial_comment: "*look*" },
+      });
+    }));
+
+  it.each<[string, Answer[], string]>([
+    [
+      "without its scope",
+      [[{ ok: false, error: "missing_scope" }]],
+      "Slack: the token lacks the scope files:write, for good, 0",
+    ],
+    [
+      "at another's address",
+      [[{ ok: true, upload_url: "https://files.slack.com.evil.example/x", file_id: "F1" }]],
+      "Slack: a file is somewhere else, for good, 0",
+    ],
+    [
+      "that does not get through",
+      [place, ["", { status: 503 }]],
+      "Slack: a file was refused with 503, for now, 0",
+    ],
+  ])("is refused %s", (_, answers, words) =>
+    inParts([...answers], async (parts, asked) => {
+      const sent = Promise.resolve(slack.open(SLACK, parts).sendFile?.(message(), file()));
+      expect(await refused(sent)).toBe(words);
+      expect(asked).toHaveLength(answers.length);
+    }),
+  );
+});
+
 describe("WhatsApp", () => {
   const APP = {
     token: "EAA".repeat(10),
@@ -560,6 +630,61 @@ describe("WhatsApp", () => {
       expect(await refused(whatsapp.open(APP, parts).send(message()))).toBe(`WhatsApp: ${words}`);
     }),
   );
+});
+
+describe("a file that WhatsApp is sent", () => {
+  const APP = {
+    ...{ token: "EAAtoken0123456789abc", appSecret: "5".repeat(32), verifyToken: "made-up-word" },
+    ...{ phoneNumberId: "106540352242922", allow: [], apiUrl: "https://graph.facebook.com/v23.0" },
+    pairing: false,
+  };
+  const LARGE = 5 * 1024 * 1024 + 1;
+
+  it.each<[Partial<OutgoingFile>, string, string, object]>([
+    [{}, "image/png", "image", { caption: "look" }],
+    [{ mime: "image/gif" }, "image/gif", "document", { caption: "look", filename: 'a "b".png' }],
+    [{ kind: "document" }, "image/png", "document", { caption: "look", filename: 'a "b".png' }],
+    [
+      { kind: "document", mime: "text/csv" },
+      "text/plain",
+      "document",
+      { caption: "look", filename: 'a "b".png' },
+    ],
+    [{ kind: "voice", mime: "audio/ogg" }, "audio/ogg", "audio", { voice: true }],
+    [{ kind: "audio", mime: "audio/mpeg" }, "audio/mpeg", "audio", {}],
+    [{ kind: "video", mime: "video/mp4" }, "video/mp4", "video", { caption: "look" }],
+  ])("as %o is given before its message", (more, mime, type, shown) =>
+    inParts([[{ id: "M1" }], [{ messages: [{ id: "wamid.1" }] }]], async (parts, asked) => {
+      const channel = whatsapp.open(APP, parts);
+      expect(await channel.sendFile?.(message({ text: "look" }), file(more))).toBe("wamid.1");
+      expect(asked.map(({ url }) => url.replace(APP.apiUrl, ""))).toEqual([
+        "/106540352242922/media",
+        "/106540352242922/messages",
+      ]);
+      expect(await formOf(asked[0] as Asked)).toEqual({
+        messaging_product: "whatsapp",
+        type: mime,
+        file: [expect.stringMatching(/^a (%22|")b(%22|")\.png$/), mime, "the bytes"],
+      });
+      expect(JSON.parse(asked[1]?.body ?? "")).toMatchObject({ type, [type]: { id: "M1", ...shown } });
+      expect(Object.keys(JSON.parse(asked[1]?.body ?? "")[type]).sort()).toEqual(
+        ["id", ...Object.keys(shown)].sort(),
+      );
+    }),
+  );
+
+  it("that is larger than a picture may be is a document", () =>
+    inParts([[{ id: "M1" }], [{ messages: [{ id: "wamid.1" }] }]], async (parts, asked) => {
+      const bytes = () => new Response("x".repeat(LARGE)).body as ReadableStream<Uint8Array>;
+      await whatsapp.open(APP, parts).sendFile?.(message(), file({ size: LARGE, bytes }));
+      expect(JSON.parse(asked[1]?.body ?? "")).toMatchObject({ type: "document" });
+    }));
+
+  it("is refused for good with the words of Meta", () =>
+    inParts([[{ error: { code: 100, message: "no such type" } }, { status: 400 }]], async (parts) => {
+      const sent = Promise.resolve(whatsapp.open(APP, parts).sendFile?.(message(), file()));
+      expect(await refused(sent)).toBe("WhatsApp: no such type (100), for good, 0");
+    }));
 });
 
 describe("SMS", () => {
@@ -779,6 +904,26 @@ describe("Discord", () => {
       const late = "/channels/333333333333333333/messages";
       expect(asked.map(({ url }) => url.replace(application.apiUrl, ""))).toEqual([way, way, late, late]);
       expect(JSON.parse(asked[0]?.body ?? "")).toEqual({ content: "hello", allowed_mentions: { parse: [] } });
+    });
+  });
+
+  it("takes a file with the answer to a command, and refuses one that is too large for good", async () => {
+    const { application, sent } = await discordOf();
+    const { told } = await sent(command("111111111111111111"));
+    const large: Answer = [{ message: "Request entity too large", code: 40005 }, { status: 413 }];
+    await inParts([[{ id: "1" }], large, large], async (parts, asked) => {
+      const channel = discord.open(application, parts);
+      await channel.read(told ?? {});
+      const answer = message({ chat: "333333333333333333", replyTo: "900000000000000001" });
+      expect(await channel.sendFile?.(answer, file({ name: "a.png" }))).toBe("1");
+      expect(asked[0]?.url).toBe(`${application.apiUrl}/webhooks/123456789012345678/the-token?wait=true`);
+      expect(await formOf(asked[0] as Asked)).toEqual({
+        payload_json: '{"content":"hello","allowed_mentions":{"parse":[]}}',
+        "files[0]": ["a.png", "image/png", "the bytes"],
+      });
+      expect(await refused(Promise.resolve(channel.sendFile?.(answer, file())))).toBe(
+        "Discord: Request entity too large, for good, 0",
+      );
     });
   });
 

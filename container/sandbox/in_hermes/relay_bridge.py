@@ -7,7 +7,8 @@ own process: it costs no other one, and ends with it. Hermes is greeted in the W
 it says is kept until the Worker has answered it; and a Worker that comes again learns what Hermes
 is at, so that nothing is given to it twice. Frames are those of Hermes' relay contract, version 1:
 to Hermes lines of JSON, to the Worker one JSON text for each. Files that come with a message the
-Worker brings before it, in pieces; Hermes keeps them as those of its own channels.
+Worker brings before it, in pieces; Hermes keeps them as those of its own channels. Files that
+Hermes sends are offered to the Worker, which asks for one piece after the other.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
 
     from websockets.asyncio.server import ServerConnection
     from websockets.http11 import Request, Response
@@ -32,6 +34,10 @@ VARIABLE = "HERMES_RELAY_BOTS"
 """Which bots Hermes speaks as; set by the Worker when there are any."""
 LINE = 1 << 20
 """The longest frame, in bytes."""
+PIECE = LINE // 2
+"""The longest piece of a file, in bytes."""
+OFFERED = 600.0
+"""A Worker that is just being started over is waited for so long, in seconds."""
 LOOK = 0.02
 """Between looks whether Hermes takes what there is for it, in seconds."""
 
@@ -47,6 +53,7 @@ def serve(environ: os._Environ[str]) -> None:
     bots = json.loads(told)
     port = int(environ.get("PORT_18790") or "18790")
     bridge = Bridge(bots, environ["API_SERVER_KEY"])
+    _running.append(bridge)
     host = environ.get("SANDBOX_BIND") or "127.0.0.1"
     begun: list[BaseException] = []
     listens = threading.Event()
@@ -73,6 +80,18 @@ def serve(environ: os._Environ[str]) -> None:
     )
 
 
+_running: list[Bridge] = []
+
+
+def offer(platform: str, action: dict[str, Any], file: int) -> Future[dict[str, Any]]:
+    """Offer the Worker a file that Hermes sends; the future is what it answers to that.
+
+    action: as of Hermes' relay, without what it is and where; file: its descriptor, open until then.
+    """
+    (bridge,) = _running
+    return asyncio.run_coroutine_threadsafe(bridge.offer(platform, action, file), bridge.loop)
+
+
 class Bridge:
     """What Hermes and the Worker have to say to each other."""
 
@@ -92,12 +111,18 @@ class Bridge:
         # Name of a file -> where Hermes keeps it; where it keeps it -> its media type.
         self._files: dict[str, str] = {}
         self._types: dict[str, str] = {}
+        # Name of a file that Hermes sends -> its descriptor, and the Worker's answer.
+        self._offered: dict[str, tuple[int, asyncio.Future[dict[str, Any]]]] = {}
+        # Chats and messages of whose answers files are a part.
+        self._with_files: set[tuple[str, str]] = set()
         self._watches = False
+        self.loop: asyncio.AbstractEventLoop
 
     async def run(self, host: str, port: int, listens: threading.Event) -> None:
         """Listen for ever."""
         from websockets.asyncio.server import serve as listen
 
+        self.loop = asyncio.get_running_loop()
         async with listen(
             self._meet, host, port, process_request=self._let_in, max_size=LINE, ping_interval=None
         ) as server:
@@ -133,7 +158,7 @@ class Bridge:
                 _watch(asyncio.get_running_loop(), self._processed, self._types)
             self._watches = True
         # What it has not answered it has forgotten: whoever asked it waits for a new line.
-        self._unanswered.clear()
+        self._unanswered = {name: self._unanswered[name] for name in self._offered}
         feeding = asyncio.create_task(self._feed(connection))
         try:
             await self._listen(connection)
@@ -190,8 +215,39 @@ class Bridge:
                 file = {}, bytearray()
                 name = frame["name"]
                 await _tell(connection, {"type": "file_taken", "bufferId": name, "error": why})
+            elif frame.get("type") == "read":
+                await self._read(connection, frame["name"], frame["at"])
             else:
                 await self._from_worker(frame)
+
+    async def offer(self, platform: str, action: dict[str, Any], file: int) -> dict[str, Any]:
+        """Have the Worker fetch a file; returns what it answers."""
+        name = secrets.token_hex(16)
+        answer: asyncio.Future[dict[str, Any]] = self.loop.create_future()
+        self._offered[name] = file, answer
+        told = {**action, "op": "send_media", "source_url": name}
+        frame = {"type": "outbound", "requestId": name, "platform": platform, "action": told}
+        self._unanswered[name] = frame
+        try:
+            await self._tell_worker(frame)
+            async with asyncio.timeout(OFFERED):
+                said = await answer
+        except TimeoutError:
+            return {"success": False, "error": "nobody came for it"}
+        finally:
+            del self._offered[name]
+            self._unanswered.pop(name, None)
+        if said.get("success") and action["answers"]:
+            self._with_files.add((action["chat_id"], action["answers"]))
+        return said
+
+    async def _read(self, connection: ServerConnection, name: str, at: int) -> None:
+        """Give the Worker a piece of a file; nothing when there is none."""
+        piece = b""
+        if name in self._offered:
+            with contextlib.suppress(OSError):
+                piece = await asyncio.to_thread(os.pread, self._offered[name][0], PIECE, at)
+        await _quietly(connection.send(piece))
 
     def _keep(self, told: dict[str, Any], data: bytearray) -> str | None:
         """Have Hermes keep a file as one of its own channels'; returns why it does not, or None."""
@@ -221,7 +277,11 @@ class Bridge:
                 self._held[frame["bufferId"]] = key
                 self._for_hermes.put_nowait(frame)
         elif frame.get("type") == "outbound_result":
-            asked = self._unanswered.pop(frame.get("requestId", ""), None)
+            name = frame.get("requestId", "")
+            asked = self._unanswered.pop(name, None)
+            if name in self._offered:
+                self._offered[name][1].set_result(frame["result"])
+                return
             if asked is not None:
                 self._answered(asked["action"])
             if self._hermes is not None:
@@ -231,11 +291,20 @@ class Bridge:
         metadata = action.get("metadata") or {}
         if action.get("reply_to") is None or not metadata.get("notify"):
             return
+        if metadata.get("files_follow"):
+            return
         answered = (action.get("chat_id"), action["reply_to"])
         self._held = {name: key for name, key in self._held.items() if key != answered}
 
-    def _processed(self, chat: str, message: str) -> None:
-        """Note that Hermes is done with a message, and nobody has to wait for its answer."""
+    def _processed(self, chat: str, message: str, succeeded: bool) -> None:
+        """Note that Hermes is done with a message, and nobody has to wait for its answer.
+
+        An answer of files alone, without a word, Hermes takes for none.
+        """
+        has_files = (chat, message) in self._with_files
+        self._with_files.discard((chat, message))
+        if not (succeeded or has_files):
+            return
         for name in [name for name, key in self._held.items() if key == (chat, message)]:
             del self._held[name]
             self._done.add(name)
@@ -249,7 +318,9 @@ class Bridge:
 
 
 def _watch(
-    loop: asyncio.AbstractEventLoop, processed: Callable[[str, str], None], types: dict[str, str]
+    loop: asyncio.AbstractEventLoop,
+    processed: Callable[[str, str, bool], None],
+    types: dict[str, str],
 ) -> None:
     """Learn in `loop` of each message that Hermes is done with, and tell it the types of files.
 
@@ -264,8 +335,9 @@ def _watch(
     async def complete(adapter: Any, event: Any, outcome: Any) -> None:
         await before(adapter, event, outcome)
         chat = event.source.chat_id
-        if outcome is ProcessingOutcome.SUCCESS and event.message_id:
-            loop.call_soon_threadsafe(processed, chat, event.message_id)
+        if outcome is not ProcessingOutcome.CANCELLED and event.message_id:
+            succeeded = outcome is ProcessingOutcome.SUCCESS
+            loop.call_soon_threadsafe(processed, chat, event.message_id, succeeded)
         if chat.startswith("hook/"):
             from gateway.platforms.webhook import WebhookAdapter
 

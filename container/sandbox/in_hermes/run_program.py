@@ -267,7 +267,12 @@ def main() -> None:
     _drop_what_fits_no_more()
     hold()
     _arrange_tools()
-    extensions = {_API: _extend}
+    extensions: dict[str, Callable[[Any], None]] = {_API: _extend}
+    if _RELAY[0] in os.environ:
+        offer = _beside("relay_bridge").offer
+        extensions["gateway.relay.adapter"] = functools.partial(
+            _beside("sent_files").mend, offer=offer
+        )
     if "HERMES_OWN_MESSAGES_URL" in os.environ:
         extensions |= _beside("own_messages").MENDED
     for name, extend in extensions.items():

@@ -31,6 +31,8 @@ export interface Attachment {
   name: string;
   /** Its media type; empty = not known. */
   mime: string;
+  /** How long one is that Hermes sends, in bytes. */
+  size?: number;
 }
 
 /** A message as Hermes takes it in. */
@@ -141,6 +143,20 @@ export interface Outgoing {
   text: string;
   /** The message that it answers. */
   replyTo: string | null;
+  /** What goes with it: the text is what is said to that. */
+  file?: OutgoingFile;
+}
+
+/** A file that Hermes sends. */
+export interface OutgoingFile {
+  kind: FileKind;
+  name: string;
+  /** Its media type; empty = not known. */
+  mime: string;
+  /** In bytes. */
+  size: number;
+  /** What is in it; each attempt to send it reads it anew. */
+  bytes(): ReadableStream<Uint8Array>;
 }
 
 /** What Hermes sends on its own account, as the result of a job. */
@@ -244,6 +260,14 @@ export interface Channel {
    * @throws SendRefused.
    */
   file?(it: Attachment): Promise<ReadableStream<Uint8Array>>;
+  /** The longest text that goes with a file of a kind, in UTF-16 units; only where files are sent. */
+  caption?(kind: FileKind): number;
+  /**
+   * Sends a file, and the message's text with it.
+   * @returns what the platform calls it.
+   * @throws SendRefused.
+   */
+  sendFile?(message: Outgoing, file: OutgoingFile): Promise<string>;
   /** Shows that an answer is being written. */
   show(chat: string, thread: string | null): Promise<void>;
   /**

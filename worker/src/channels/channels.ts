@@ -30,7 +30,8 @@ import { InParts } from "./in-parts.ts";
 import { type Counts, type Entry, Inbox, laneOf, ownLaneOf, type Taken, type Unanswered } from "./inbox.ts";
 import { type Paired, Pairing, type Person } from "./pairing.ts";
 import { opened } from "./platforms/platforms.ts";
-import { Relay } from "./relay.ts";
+import { type Manner, type OfferedFile, Relay } from "./relay.ts";
+import { SentFiles } from "./sent-files.ts";
 import { Ways } from "./ways.ts";
 
 /** A Hermes that does not start is tried again for so long, in milliseconds; then the person is told. */
@@ -123,6 +124,7 @@ interface Turn {
 export class Channels {
   readonly #parts: ChannelsParts;
   readonly #inbox: Inbox;
+  readonly #files: SentFiles;
   readonly #pairing: Pairing;
   readonly #relay: Relay;
   readonly #platforms: ReadonlyMap<string, Channel>;
@@ -136,6 +138,8 @@ export class Channels {
   readonly #polling = new Map<string, Promise<void>>();
   /** Until it is known whether a message's answer was taken. */
   readonly #answering = new Map<number, Promise<unknown>>();
+  /** Files of Hermes' are taken in one after the other. */
+  #keeping: Promise<void> = Promise.resolve();
   /** What is on its way to a platform, by what it is. */
   readonly #sending = new Map<string, Promise<string>>();
   /** Why a channel does not work, as far as is known. */
@@ -144,6 +148,8 @@ export class Channels {
   constructor(parts: ChannelsParts) {
     this.#parts = parts;
     this.#inbox = new Inbox(parts.storage);
+    this.#files = new SentFiles(parts.storage);
+    this.#files.dropAllBut(this.#inbox.files());
     this.#pairing = new Pairing(parts.storage);
     const { time, fetch } = parts;
     this.#platforms = opened(parts.settings, (name) => ({
@@ -158,6 +164,7 @@ export class Channels {
       time: parts.time,
       port: () => parts.port(),
       send: (...sent) => this.#fromHermes(...sent),
+      sendFile: (...sent) => this.#fileFromHermes(...sent),
       processed: (id) => this.#over(Number(id)),
       lost: () => {
         for (const turn of this.#turns.values()) turn.reject(new Error("Hermes' relay hung up"));
@@ -424,6 +431,7 @@ export class Channels {
         const asked = error instanceof SendRefused ? error.retryAfter : 0;
         if (!isHopeless) await time.sleep(Math.max(pause, asked));
         else if (is === "failure") this.#inbox.told(entry);
+        else if (is === "notice" && now.event.files !== undefined) this.#sayNotSent(now, why);
         else this.#inbox.fail(entry, this.#clean(why), isHook(entry));
         pause = isHopeless ? SHORTEST_PAUSE : Math.min(pause * 2, LONGEST_PAUSE);
       }
@@ -446,16 +454,32 @@ export class Channels {
     const replyTo = isFailure ? message : (entry.event.reply_to_message_id ?? null);
     const to = { chat: source.chat_id, thread: source.thread_id ?? null, replyTo };
     const what = isFailure ? `failure ${entry.n}` : message;
+    const file = isFailure ? undefined : entry.event.files?.[0];
+    const it = file === undefined ? {} : { file: this.#files.opened(file) };
+    const said = { ...to, text: isFailure ? NOT_ANSWERED : text, ...it };
+    const taken = () => {
+      if (isFailure) return this.#inbox.told(entry);
+      this.#inbox.done(entry);
+      if (file !== undefined) this.#files.drop(file.ref);
+    };
     try {
-      await this.#sendOnce(source.platform, what, { ...to, text: isFailure ? NOT_ANSWERED : text }, () =>
-        isFailure ? this.#inbox.told(entry) : this.#inbox.done(entry),
-      );
+      await this.#sendOnce(source.platform, what, said, taken);
     } catch (error) {
       if (!(error instanceof SendRefused && error.isFinal)) throw error;
       // What the platform will never take nobody can be told.
       if (isFailure) this.#inbox.told(entry);
+      else if (file !== undefined) this.#sayNotSent(entry, error.message);
       else this.#inbox.fail(entry, this.#clean(error.message), true);
     }
+  }
+
+  /** Has somebody told that a file was not sent, in its place. */
+  #sayNotSent(entry: Entry, why: string): void {
+    const { files = [], ...event } = entry.event;
+    const text = notSent(files[0]?.name ?? "", this.#clean(why));
+    const message_id = `${event.message_id} refused`;
+    this.#inbox.answerWith(entry, { ...event, text, message_type: "text", message_id });
+    for (const { ref } of files) this.#files.drop(ref);
   }
 
   async #answered(entry: Entry): Promise<void> {
@@ -554,10 +578,12 @@ export class Channels {
   }
 
   /** Hermes sends something; the message that it answers is done in the same step that notes that the platform took it. */
-  async #fromHermes(platform: string, message: Outgoing, isLast: boolean, name: string): Promise<string> {
+  async #fromHermes(platform: string, message: Outgoing, { name, isLast, hasMore }: Manner): Promise<string> {
     const { chat, thread, text, replyTo } = message;
     const entry = replyTo === null ? null : this.#inbox.answeredBy(platform, chat, replyTo);
-    const ends = entry !== null && isLast ? entry : null;
+    const isAnswer = entry !== null && isLast;
+    // One that files are part of is over when Hermes is done with it.
+    const ends = isAnswer && !hasMore ? entry : null;
     const taken = () => {
       if (ends !== null) return this.#over(ends.n);
       const turn = this.#turns.get(entry?.n ?? 0);
@@ -573,13 +599,13 @@ export class Channels {
     if (entry === null && !this.#isOurs(platform, chat)) throw new SendRefused(notOurs(platform, chat), true);
     // It is known by what it says; what answers nothing may be meant to be said twice.
     const what = hex(await digestOf(JSON.stringify([chat, thread, replyTo ?? name, text])));
-    const known = this.#inbox.sent(platform, what);
+    // Another Hermes may answer the same message in other words.
+    const attempt = isAnswer ? `answer ${chat} ${replyTo}` : what;
+    const known = this.#inbox.sent(platform, what) ?? (isAnswer ? this.#said(platform, attempt) : null);
     if (known !== null) {
       taken();
       return known;
     }
-    // Another Hermes may answer the same message in other words.
-    const attempt = ends === null ? what : `answer ${chat} ${replyTo}`;
     // The platform knows no message of a webhook's.
     const said = entry !== null && isHook(entry) ? { ...message, replyTo: null } : message;
     const noted = (id: string) => {
@@ -593,7 +619,7 @@ export class Channels {
     try {
       return await sending;
     } catch (error) {
-      if (!(error instanceof SendRefused) || (entry !== null && ends === null)) throw error;
+      if (!(error instanceof SendRefused) || (entry !== null && !isAnswer)) throw error;
       if (!error.isFinal) return this.#keep(platform, what, attempt, said, ends, error);
       // What the platform will never take is no reason to ask Hermes again.
       if (ends === null) throw error;
@@ -605,6 +631,65 @@ export class Channels {
       if (ends !== null) this.#answering.delete(ends.n);
       isKnown.resolve();
     }
+  }
+
+  /** What became of an answer that was said, and whose files were not all there before Hermes died. */
+  #said(platform: string, attempt: string): string | null {
+    return this.#inbox.sent(platform, attempt) ?? (this.#inbox.knows(platform, attempt) ? KEPT : null);
+  }
+
+  /** Hermes sends a file: it is kept before Hermes is told so, and sent as soon as its platform takes it. */
+  async #fileFromHermes(platform: string, file: OfferedFile, name: string): Promise<string> {
+    const { chat, answers, part } = file;
+    const entry = answers === null ? null : this.#inbox.answeredBy(platform, chat, answers);
+    const heard = () => {
+      const turn = this.#turns.get(entry?.n ?? 0);
+      if (turn === undefined) return;
+      turn.answered = true;
+      turn.heard();
+    };
+    heard();
+    // What Hermes says to a webhook nobody is to hear.
+    if (platform === "webhook") return "0";
+    if (entry === null && !this.#isOurs(platform, chat)) throw new SendRefused(notOurs(platform, chat), true);
+    // Another Hermes may send other files with the answer to the same message.
+    const id = answers === null ? `file ${name}` : `file ${chat} ${answers} ${part}`;
+    // The platform knows no message of a webhook's.
+    const replyTo = entry === null || isHook(entry) ? null : answers;
+    const kept = this.#keeping.then(() => this.#keepFile(platform, id, replyTo, file));
+    this.#keeping = kept.catch(() => undefined);
+    await kept.finally(heard);
+    return KEPT;
+  }
+
+  /** @param id as which it is known when Hermes offers it again, which was not heard that it is kept. */
+  async #keepFile(platform: string, id: string, replyTo: string | null, file: OfferedFile): Promise<void> {
+    if (this.#inbox.knows(platform, id)) return;
+    const { chat, thread, caption, kind, name, mime, size, pieces } = file;
+    const source: Source = {
+      ...{ platform, chat_id: chat, chat_type: "dm", user_id: "hermes", message_id: id },
+      ...(thread === null ? {} : { thread_id: thread }),
+    };
+    const to = replyTo === null ? {} : { reply_to_message_id: replyTo };
+    const event: Event = { text: caption, message_type: "text", message_id: id, ...to, source };
+    const keep = (one: Event) => this.#inbox.keepOwn(platform, one, this.#parts.time.now());
+    const channel = this.#platforms.get(platform);
+    const why =
+      channel?.sendFile === undefined
+        ? "files are not sent here"
+        : this.#inbox.hasRoom(platform, true)
+          ? null
+          : "too many wait already";
+    if (why === null) {
+      const ref = `${platform} ${id}`;
+      await this.#files.keep(ref, size, pieces());
+      const isWithIt = caption.length <= (channel?.caption?.(kind) ?? 0);
+      if (!isWithIt) keep({ ...event, message_id: `${id} text` });
+      const text = isWithIt ? caption : "";
+      const files = [{ ref, kind, name, mime, size }];
+      if (keep({ ...event, text, message_type: kind, files }) === "full") this.#files.drop(ref);
+    } else keep({ ...event, text: `${caption}\n${notSent(name, why)}`.trimStart() });
+    this.#answer(ownLaneOf(event));
   }
 
   /**
@@ -628,8 +713,14 @@ export class Channels {
     const to = replyTo === null ? {} : { reply_to_message_id: replyTo };
     const event: Event = { text, message_type: "text", message_id: attempt, ...to, source };
     if (ends === null) {
-      if (!this.#inbox.keep(platform, event, this.#parts.time.now())) throw why;
-      this.#answer(laneOf(event));
+      const now = this.#parts.time.now();
+      // The files of an answer come after it; what answers nothing comes after what waits in its chat.
+      const isAnswer = attempt !== what;
+      const isKept = isAnswer
+        ? this.#inbox.keepOwn(platform, event, now) !== "full"
+        : this.#inbox.keep(platform, event, now);
+      if (!isKept) throw why;
+      this.#answer(isAnswer ? ownLaneOf(event) : laneOf(event));
     } else {
       this.#inbox.answerWith(ends, event);
       this.#turns.get(ends.n)?.resolve();
@@ -721,6 +812,10 @@ function notOurs(platform: string, chat: string): string {
     `${platform}:${chat.slice(0, 100)} is no chat to write to: it is neither the channel's home nor in its allow, and ` +
     "nobody of those wrote there."
   );
+}
+
+function notSent(name: string, why: string): string {
+  return `(I could not send you ${name === "" ? "a file" : `the file ${name}`}: ${why}.)`;
 }
 
 /** Whether a message came by a webhook. */

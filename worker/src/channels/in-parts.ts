@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What is longer than a platform takes in one message: Hermes knows the limit of one platform only. */
-import type { Channel, Outgoing } from "./channel.ts";
+import { type Channel, type Outgoing, type OutgoingFile, SendRefused } from "./channel.ts";
 
 const FENCE = "```";
 /** Of how many that a platform refused in the middle it is known how far they came. */
@@ -28,6 +28,7 @@ export class InParts {
    * @throws SendRefused.
    */
   async send(message: Outgoing, before = ""): Promise<string> {
+    if (message.file !== undefined) return this.#sendFile(message, message.file, before);
     const what = JSON.stringify(message);
     const parts = this.#begun.get(what) ?? partsOf(before + message.text, this.#longest);
     for (;;) {
@@ -39,6 +40,16 @@ export class InParts {
       if (this.#begun.size >= MOST_BEGUN) this.#begun.clear();
       this.#begun.set(what, parts);
     }
+  }
+
+  async #sendFile(message: Outgoing, file: OutgoingFile, before: string): Promise<string> {
+    const { file: _, ...alone } = message;
+    const channel = this.#channel;
+    if (channel.sendFile === undefined) throw new SendRefused("files are not sent here", true);
+    const text = before + message.text;
+    const isWithIt = text.length <= (channel.caption?.(file.kind) ?? 0);
+    if (!isWithIt && before !== "") await channel.send({ ...alone, text: before.trimEnd() });
+    return channel.sendFile({ ...alone, text: isWithIt ? text : message.text }, file);
   }
 }
 

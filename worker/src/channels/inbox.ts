@@ -11,6 +11,8 @@ export const MOST = 500;
 export const MOST_OF_ONE = 50;
 /** How many messages that Hermes sends on its own account may wait for a platform. */
 export const MOST_OWN = 100;
+/** And how many files. */
+export const MOST_OWN_FILES = 20;
 /** Of how many chats of a platform, the last ones, it is known who wrote there. */
 const MOST_CHATS = 1000;
 /** How many that could not be answered are kept, the newest, and for how long, in milliseconds. */
@@ -96,8 +98,7 @@ export class Inbox {
   /** Stores a message, unless it came before or too many wait. */
   take(channel: string, { id, event, isNotice = false }: Incoming, now: number): Taken {
     this.#forget(now);
-    const known = this.#sql.exec("SELECT 1 FROM inbox_known WHERE channel = ? AND id = ?", channel, id);
-    if (known.toArray().length > 0) return "known";
+    if (this.knows(channel, id)) return "known";
     const { platform, user_id: sender } = event.source;
     // A webhook is one sender, into whatever chat it speaks.
     const isMuch = platform === channel && this.waiting(channel, sender) >= MOST_OF_ONE;
@@ -151,19 +152,38 @@ export class Inbox {
   /** Keeps what Hermes sends on its own account, under a name that it says again until it is told that it was kept. */
   keepOwn(channel: string, event: Event, now: number): Taken {
     const [lane, id] = [ownLaneOf(event), event.message_id];
-    const known = this.#sql.exec("SELECT 1 FROM inbox_known WHERE channel = ? AND id = ?", channel, id);
-    if (known.toArray().length > 0) return "known";
-    const [row] = this.#sql.exec<Row>(
-      "SELECT COUNT(*) AS n FROM inbox_messages WHERE why IS NULL AND channel = ? AND lane LIKE 'own %'",
-      channel,
-    );
-    if (Number(row?.["n"] ?? 0) >= MOST_OWN) {
+    if (this.knows(channel, id)) return "known";
+    if (!this.hasRoom(channel, event.files !== undefined)) {
       this.#count(channel, ({ dropped }) => ({ dropped: dropped + 1 }));
       return "full";
     }
     this.#sql.exec("INSERT INTO inbox_known VALUES (?, ?, ?)", channel, id, now);
     this.#insert(channel, event, true, now, lane);
     return "new";
+  }
+
+  /** Whether something came by this name. */
+  knows(channel: string, id: string): boolean {
+    const known = this.#sql.exec("SELECT 1 FROM inbox_known WHERE channel = ? AND id = ?", channel, id);
+    return known.toArray().length > 0;
+  }
+
+  /** Whether more may be kept of what Hermes sends on its own account. */
+  hasRoom(channel: string, isFile: boolean): boolean {
+    const [row] = this.#sql.exec<Row>(
+      `SELECT COUNT(*) AS n, COUNT(json_extract(event, '$.files')) AS files
+        FROM inbox_messages WHERE why IS NULL AND channel = ? AND lane LIKE 'own %'`,
+      channel,
+    );
+    return Number(row?.["n"] ?? 0) < MOST_OWN && !(isFile && Number(row?.["files"] ?? 0) >= MOST_OWN_FILES);
+  }
+
+  /** The names of the files that wait for their platforms. */
+  files(): string[] {
+    const rows = this.#sql.exec<Row>(
+      "SELECT json_extract(event, '$.files[0].ref') AS name FROM inbox_messages WHERE lane LIKE 'own %'",
+    );
+    return [...rows].flatMap(({ name }) => (name === null ? [] : [String(name)]));
   }
 
   /** Keeps a message's answer in its place until the platform takes it. */

@@ -8,10 +8,14 @@ import {
   SendRefused,
   type Update,
 } from "./channel.ts";
+import type { Body } from "./multipart.ts";
 import { posted } from "./posted.ts";
 
 /** Refusals by their status after which another attempt may end otherwise: a token that is being replaced among them. */
 const FOR_NOW = [401, 408, 429];
+
+/** A file is with a platform within so long; milliseconds. */
+export const UPLOAD_PATIENCE = 120_000;
 
 /** One account's calls; `S` is what its owner declared. */
 export abstract class Messenger<S> implements Channel {
@@ -68,6 +72,18 @@ export abstract class Messenger<S> implements Channel {
     return { response, answer: await response.json<Partial<A>>().catch(() => ({})) };
   }
 
+  /** Gives the platform a file. @throws SendRefused when it cannot be reached. */
+  protected async upload<A extends object>(
+    url: string,
+    authorization: string,
+    { headers, body }: Body,
+  ): Promise<{ response: Response; answer: Partial<A> }> {
+    const known = authorization === "" ? {} : { authorization };
+    const init = { method: "POST", headers: { ...headers, ...known }, body };
+    const response = await posted(this.parts, url, this.label, init, UPLOAD_PATIENCE);
+    return { response, answer: await response.json<Partial<A>>().catch(() => ({})) };
+  }
+
   /**
    * Fetches a file's bytes.
    * @param isIt whether an answer is the file, and no page that says something else.
@@ -93,9 +109,14 @@ export abstract class Messenger<S> implements Channel {
     authorization: string,
     isIt?: (response: Response) => boolean,
   ): Promise<ReadableStream<Uint8Array>> {
+    this.refuseUnless(url, homes);
+    return this.bytesOf(url, authorization, isIt);
+  }
+
+  /** @throws SendRefused for an address that is none of the platform's files. */
+  protected refuseUnless(url: string, homes: readonly string[]): void {
     if (!homes.includes(URL.parse(url)?.origin ?? ""))
       throw new SendRefused(`${this.label}: a file is somewhere else`, true);
-    return this.bytesOf(url, authorization, isIt);
   }
 
   /** A refusal whose status tells whether it is final. */

@@ -8,6 +8,7 @@ const PATIENCE = 15_000;
 
 /**
  * Sends something to a platform.
+ * @param patience its answer comes within so many milliseconds.
  * @throws SendRefused: nothing of what it says holds a secret.
  */
 export async function posted(
@@ -15,10 +16,11 @@ export async function posted(
   url: string,
   label: string,
   init: RequestInit,
+  patience = PATIENCE,
 ): Promise<Response> {
   const left = new AbortController();
   const call = fetch(url, { method: "POST", redirect: "manual", signal: left.signal, ...init });
-  const answer = await within(time, PATIENCE, call).catch(() => {
+  const answer = await within(time, patience, call).catch(() => {
     // Its message may name the address, and with it what is secret in it.
     throw new SendRefused(`${label} could not be reached`, false, 0, true);
   });

@@ -4,13 +4,48 @@
  * greets it in our place and keeps what it says while we are away. Frames are those of Hermes' relay contract, version 1.
  */
 import { type Time, within } from "../base/time.ts";
-import type { Attachment, Event, Outgoing } from "./channel.ts";
+import type { Attachment, Event, FileKind, Outgoing } from "./channel.ts";
 import { Carrier } from "./files.ts";
 
 /** Port of the bridge in the sandbox. */
 export const RELAY_PORT = 18790;
 /** The bridge answers within so long; milliseconds. */
 const PATIENCE = 10_000;
+/** What Hermes' contract calls kinds of files that we call otherwise. */
+const KINDS: Readonly<Record<string, FileKind>> = {
+  image: "photo",
+  voice: "voice",
+  audio: "audio",
+  video: "video",
+};
+
+/** How Hermes says something. */
+export interface Manner {
+  /** Its own name for this; it says it again under it until it is told that it was taken. */
+  name: string;
+  /** Whether it is the answer to a message. */
+  isLast: boolean;
+  /** Whether files are part of that answer, and come after it. */
+  hasMore: boolean;
+}
+
+/** A file that Hermes has for somebody. */
+export interface OfferedFile {
+  chat: string;
+  thread: string | null;
+  /** The message of whose answer it is a part, and which of its files; `null` = of none. */
+  answers: string | null;
+  part: number;
+  caption: string;
+  kind: FileKind;
+  name: string;
+  mime: string;
+  /** In bytes. */
+  size: number;
+  /** What is in it, from the bridge. @throws Error when that is gone, or has it no more. */
+  pieces(): AsyncIterable<ArrayBuffer>;
+}
+
 /** What the relay works with. */
 export interface RelayParts {
   time: Time;
@@ -18,10 +53,11 @@ export interface RelayParts {
   port(): { fetch(url: string, init?: RequestInit): Promise<Response> };
   /**
    * Hermes sends something.
-   * @param name its own name for this; it says it again under it until it is told that it was taken.
    * @returns what the platform calls it.
    */
-  send(platform: string, message: Outgoing, isLast: boolean, name: string): Promise<string>;
+  send(platform: string, message: Outgoing, manner: Manner): Promise<string>;
+  /** Hermes sends a file. */
+  sendFile(platform: string, file: OfferedFile, name: string): Promise<string>;
   /** Hermes is done with what it was given under this name, whatever it said to it. */
   processed(id: string): void;
   /** Nobody is heard any more: whoever waits for Hermes asks again what it holds. */
@@ -42,15 +78,34 @@ interface Outbound {
     chat_id?: string;
     content?: string;
     reply_to?: string | null;
-    metadata?: { notify?: boolean; thread_id?: string | number | null } | null;
+    metadata?: { notify?: boolean; thread_id?: string | number | null; files_follow?: boolean } | null;
+    /** Of a file: its name at the bridge, what it is, of which message's answer it is a part, and which one of that. */
+    source_url?: string;
+    media_kind?: string;
+    filename?: string;
+    mime?: string;
+    size?: number;
+    answers?: string | null;
+    part?: number;
   };
+}
+
+/** The way to a bridge, until it ends. */
+interface Line {
+  key: string;
+  socket: WebSocket;
+  /** What Hermes is at. */
+  held: Set<string>;
+  /** Which files it has. */
+  files: Set<string>;
+  /** Who waits for a piece of a file of Hermes', in the order in which they asked. */
+  asked: PromiseWithResolvers<ArrayBuffer>[];
 }
 
 /** The relay of one instance. */
 export class Relay {
   readonly #parts: RelayParts;
-  /** To it, what Hermes is at, and which files it has. */
-  #line: { key: string; socket: WebSocket; held: Set<string>; files: Set<string> } | null = null;
+  #line: Line | null = null;
   #dialling: Promise<void> | null = null;
   readonly #carrier: Carrier;
 
@@ -145,18 +200,22 @@ export class Relay {
     const socket = (await within(time, PATIENCE, answer))?.webSocket;
     if (socket == null) throw new Error("Hermes' relay does not answer");
     const greeted = Promise.withResolvers<string[]>();
+    const asked: Line["asked"] = [];
     let isOver = false;
     const over = () => {
       isOver = true;
+      for (const { reject } of asked.splice(0)) reject(new LineEnded());
       greeted.reject(new Error("Hermes' relay hung up"));
       if (this.#line?.socket !== socket) return;
       this.#line = null;
       this.#ended();
     };
+    socket.binaryType = "arraybuffer";
     socket.addEventListener("message", ({ data }) => {
+      if (data instanceof ArrayBuffer) return void asked.shift()?.resolve(data);
       const frame = frameOf(data);
       if (frame?.type === "hello") greeted.resolve(frame.held ?? []);
-      else if (frame?.type === "outbound") void this.#outbound(socket, frame);
+      else if (frame?.type === "outbound") void this.#outbound({ socket, asked }, frame);
       else if (frame?.type === "processed") this.#parts.processed(frame.bufferId ?? "");
       else if (frame?.type === "file_taken") this.#carrier.heard(frame.bufferId ?? "", frame.error ?? null);
     });
@@ -170,33 +229,98 @@ export class Relay {
     }
     // It may have ended since it greeted.
     if (isOver) throw new Error("Hermes' relay hung up");
-    this.#line = { key, socket, held: new Set(held), files: new Set() };
+    this.#line = { key, socket, held: new Set(held), files: new Set(), asked };
   }
 
-  async #outbound(socket: WebSocket, { requestId, platform, action }: Outbound): Promise<void> {
-    const result = await this.#result(platform ?? "", action ?? {}, requestId ?? "");
+  async #outbound(
+    line: Pick<Line, "socket" | "asked">,
+    { requestId, platform, action }: Outbound,
+  ): Promise<void> {
+    const result = await this.#result(line, platform ?? "", action ?? {}, requestId ?? "");
+    // Of one whose line ended meanwhile it is not known what became of it: it is asked again by the next one.
+    if (result === null) return;
     try {
-      socket.send(JSON.stringify({ type: "outbound_result", requestId, result }));
+      line.socket.send(JSON.stringify({ type: "outbound_result", requestId, result }));
     } catch {
       // It is closed; what waits for this asks again by the next one.
     }
   }
 
-  async #result(platform: string, action: NonNullable<Outbound["action"]>, name: string): Promise<object> {
+  async #result(
+    line: Pick<Line, "socket" | "asked">,
+    platform: string,
+    action: NonNullable<Outbound["action"]>,
+    name: string,
+  ): Promise<object | null> {
     const { op, chat_id: chat, content, reply_to: replyTo, metadata } = action;
     if (op === "get_chat_info") return { success: true, chat_info: { name: chat ?? "", type: "dm" } };
-    if (op !== "send" || chat === undefined || content === undefined)
+    const isFile = op === "send_media";
+    if (!(isFile || op === "send") || chat === undefined || content === undefined)
       return { success: false, error: `this connector has no ${op ?? "such"} operation` };
     const thread = metadata?.thread_id == null ? null : String(metadata.thread_id);
     try {
       const message = { chat, thread, text: content, replyTo: replyTo ?? null };
+      const manner = {
+        name,
+        isLast: metadata?.notify === true,
+        hasMore: metadata?.files_follow === true,
+      };
       return {
         success: true,
-        message_id: await this.#parts.send(platform, message, metadata?.notify === true, name),
+        message_id: await (isFile
+          ? this.#parts.sendFile(platform, this.#offered(line, chat, thread, action), name)
+          : this.#parts.send(platform, message, manner)),
       };
     } catch (error) {
+      if (error instanceof LineEnded) return null;
       return { success: false, error: error instanceof Error ? error.message : "it was not sent" };
     }
+  }
+
+  #offered(
+    line: Pick<Line, "socket" | "asked">,
+    chat: string,
+    thread: string | null,
+    action: NonNullable<Outbound["action"]>,
+  ): OfferedFile {
+    const { content: caption = "", media_kind: kind = "", filename: name = "", mime = "", size = 0 } = action;
+    const { answers = null, part = 0, source_url: source = "" } = action;
+    const what = { kind: KINDS[kind] ?? "document", name, mime, size };
+    return { chat, thread, answers, part, caption, ...what, pieces: () => this.#pieces(line, source, size) };
+  }
+
+  /** Asks the bridge for a file, a piece after the other: it is given no more than is asked for. */
+  async *#pieces(
+    { socket, asked }: Pick<Line, "socket" | "asked">,
+    name: string,
+    size: number,
+  ): AsyncGenerator<ArrayBuffer> {
+    for (let at = 0; at < size; ) {
+      const piece = Promise.withResolvers<ArrayBuffer>();
+      try {
+        socket.send(JSON.stringify({ type: "read", name, at }));
+      } catch {
+        throw new LineEnded();
+      }
+      asked.push(piece);
+      const bytes = await within(this.#parts.time, PATIENCE, piece.promise);
+      if (bytes === undefined) {
+        // What comes later must not be taken for what somebody else asked for.
+        this.#hangUp();
+        throw new LineEnded();
+      }
+      if (bytes.byteLength === 0) throw new Error("a file cannot be read");
+      at += bytes.byteLength;
+      yield bytes;
+    }
+  }
+}
+
+/** A bridge is gone. */
+class LineEnded extends Error {
+  constructor() {
+    super("Hermes' relay hung up");
+    this.name = "LineEnded";
   }
 }
 

@@ -4,7 +4,7 @@
  * given for 15 minutes; what comes later is written into the channel by the bot. Facts: docs.discord.com.
  */
 import * as z from "zod/mini";
-import type { DiscordSettings } from "../../config/channels.ts";
+import { type DiscordSettings, longest } from "../../config/channels.ts";
 import {
   admitted,
   badSignature,
@@ -13,6 +13,7 @@ import {
   messageIn,
   messageOf,
   type Outgoing,
+  type OutgoingFile,
   type Platform,
   type Received,
   type Registered,
@@ -20,6 +21,7 @@ import {
   type Update,
 } from "../channel.ts";
 import { Messenger } from "../messenger.ts";
+import { multipart } from "../multipart.ts";
 import { joined, ofHex, timely } from "../signatures.ts";
 
 const PATH = "/channels/discord";
@@ -145,7 +147,26 @@ class Discord extends Messenger<DiscordSettings> {
     return [update];
   }
 
-  async send({ chat, text, replyTo }: Outgoing): Promise<string> {
+  send(message: Outgoing): Promise<string> {
+    return this.#send(message, (path, body) => this.#call(path, "POST", body));
+  }
+
+  caption(): number {
+    return longest("discord");
+  }
+
+  sendFile(message: Outgoing, file: OutgoingFile): Promise<string> {
+    const { apiUrl, token } = this.settings;
+    return this.#send(message, async (path, body) => {
+      const form = multipart({ payload_json: JSON.stringify(body) }, "files[0]", file);
+      return this.#known(await this.upload<Answer>(`${apiUrl}${path}`, `Bot ${token}`, form));
+    });
+  }
+
+  async #send(
+    { chat, text, replyTo }: Outgoing,
+    post: (path: string, body: object) => Promise<Answer>,
+  ): Promise<string> {
     const { ways, time } = this.parts;
     const body = { content: text, allowed_mentions: { parse: [] } };
     const token = ways.of(replyTo, time.now());
@@ -153,11 +174,11 @@ class Discord extends Messenger<DiscordSettings> {
       try {
         // The first one takes the place of "is thinking".
         const path = `/webhooks/${this.settings.applicationId}/${token}?wait=true`;
-        return (await this.#call(path, "POST", body)).id ?? "";
+        return (await post(path, body)).id ?? "";
       } catch (error) {
         if (!(error instanceof SendRefused && error.isFinal)) throw error;
       }
-    return (await this.#call(`/channels/${chat}/messages`, "POST", body)).id ?? "";
+    return (await post(`/channels/${chat}/messages`, body)).id ?? "";
   }
 
   async register(address: string, look: boolean): Promise<Registered> {
@@ -199,7 +220,11 @@ class Discord extends Messenger<DiscordSettings> {
   /** @throws SendRefused: nothing of what it says holds a token. */
   async #call(path: string, method: string, body?: object): Promise<Answer> {
     const { apiUrl, token } = this.settings;
-    const { response, answer } = await this.ask<Answer>(`${apiUrl}${path}`, `Bot ${token}`, method, body);
+    return this.#known(await this.ask<Answer>(`${apiUrl}${path}`, `Bot ${token}`, method, body));
+  }
+
+  /** @throws SendRefused for what is no success. */
+  #known({ response, answer }: { response: Response; answer: Answer }): Answer {
     if (response.ok) return answer;
     throw this.refusal(response, answer.message, answer.retry_after);
   }

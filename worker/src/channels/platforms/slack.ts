@@ -4,7 +4,7 @@
  * that named it. Facts: docs.slack.dev.
  */
 import * as z from "zod/mini";
-import type { SlackSettings } from "../../config/channels.ts";
+import { longest, type SlackSettings } from "../../config/channels.ts";
 import {
   type Attachment,
   admitted,
@@ -14,6 +14,7 @@ import {
   messageIn,
   messageOf,
   type Outgoing,
+  type OutgoingFile,
   onlyText,
   type Platform,
   type Read,
@@ -25,6 +26,7 @@ import {
 import { isTooLarge, kindOf, tooLarge } from "../files.ts";
 import { starred } from "../marks.ts";
 import { Messenger } from "../messenger.ts";
+import { raw } from "../multipart.ts";
 import { isSignedWith, joined, ofHex, timely } from "../signatures.ts";
 
 /** So long Slack takes answers to a slash command where the app is no member; milliseconds. */
@@ -245,6 +247,8 @@ interface Answer {
   error?: string;
   user?: string;
   ts?: string;
+  upload_url?: string;
+  file_id?: string;
 }
 
 /** One app's calls. */
@@ -278,6 +282,31 @@ class Slack extends Messenger<SlackSettings> {
     return ts ?? "";
   }
 
+  caption(): number {
+    return longest("slack");
+  }
+
+  /** Slack gives an address for the file, and shows it when it is told that it is there. */
+  async sendFile({ chat, thread, text }: Outgoing, file: OutgoingFile): Promise<string> {
+    const told = new URLSearchParams({ filename: file.name || "file", length: String(file.size) });
+    const { upload_url: url = "", file_id: id = "" } = await this.#call("files.getUploadURLExternal", told);
+    this.refuseUnless(url, this.#homes);
+    const { response } = await this.upload(url, "", raw(file));
+    if (!response.ok) throw this.refusal(response, `a file was refused with ${response.status}`);
+    await this.#call("files.completeUploadExternal", {
+      files: [{ id, title: file.name }],
+      channel_id: chat,
+      ...(text === "" ? {} : { initial_comment: mrkdwnOf(text) }),
+      ...(thread === null ? {} : { thread_ts: thread }),
+    });
+    return id;
+  }
+
+  /** Where Slack keeps files. */
+  get #homes(): string[] {
+    return [FILES, new URL(this.settings.apiUrl).origin];
+  }
+
   /** Answers a command where it was given. @returns whether Slack took it. */
   async #sendBy(way: string, text: string): Promise<boolean> {
     return (await this.ask(way, "", "POST", { response_type: "in_channel", text })).response.ok;
@@ -285,10 +314,10 @@ class Slack extends Messenger<SlackSettings> {
 
   /** Whoever may not read a file is shown a page to sign in. */
   async file({ ref, mime }: Attachment): Promise<ReadableStream<Uint8Array>> {
-    const { apiUrl, token } = this.settings;
+    const { token } = this.settings;
     const isIt = ({ headers }: Response) =>
       mime === "text/html" || headers.get("content-type")?.startsWith("text/html") !== true;
-    return this.bytesAt(ref, [FILES, new URL(apiUrl).origin], `Bearer ${token}`, isIt);
+    return this.bytesAt(ref, this.#homes, `Bearer ${token}`, isIt);
   }
 
   /** Slack is told by a person where to send; that its token is good it tells itself. */
@@ -316,6 +345,8 @@ class Slack extends Messenger<SlackSettings> {
     );
     if (answer.ok) return { response, answer };
     const error = answer.error ?? `${method} failed`;
+    if (error === "missing_scope" && method.startsWith("files."))
+      throw new SendRefused("Slack: the token lacks the scope files:write", true);
     const wait = Number(response.headers.get("retry-after") ?? 0) * 1000 || 0;
     const isFinal = response.status < 500 && response.status !== 429 && answer.error !== undefined;
     throw new SendRefused(`Slack: ${error}`, isFinal && !FOR_NOW.has(error), wait);

@@ -17,6 +17,7 @@ import {
   messageOf,
   noChannel,
   type Outgoing,
+  type OutgoingFile,
   type Platform,
   type PlatformParts,
   type Read,
@@ -27,7 +28,8 @@ import {
   type Update,
 } from "../channel.ts";
 import { tooLarge } from "../files.ts";
-import { Messenger } from "../messenger.ts";
+import { Messenger, UPLOAD_PATIENCE } from "../messenger.ts";
+import { multipart } from "../multipart.ts";
 
 /** An answer to a call comes within so long; milliseconds. */
 const PATIENCE = 15_000;
@@ -87,6 +89,30 @@ const FILES: Readonly<Record<string, { kind: FileKind; mime: string }>> = {
   animation: { kind: "video", mime: "video/mp4" },
   document: { kind: "document", mime: "" },
 };
+
+/** The longest text that goes with a file, in UTF-16 units. */
+const CAPTION = 1024;
+/** The largest picture that Telegram shows as one, in bytes. */
+const LARGEST_PHOTO = 10 * 1024 * 1024;
+/** What of a file's types Telegram takes as what; all others it takes as documents. */
+const SHOWN: Readonly<Record<string, "photo" | "animation" | "voice" | "audio" | "video">> = {
+  "image/jpeg": "photo",
+  "image/png": "photo",
+  "image/webp": "photo",
+  "image/gif": "animation",
+  "audio/ogg": "voice",
+  "audio/mpeg": "audio",
+  "audio/mp4": "audio",
+  "video/mp4": "video",
+};
+const METHODS = {
+  photo: "sendPhoto",
+  animation: "sendAnimation",
+  voice: "sendVoice",
+  audio: "sendAudio",
+  video: "sendVideo",
+  document: "sendDocument",
+} as const;
 
 const NO_FILE = { kind: "document", mime: "" } as const;
 
@@ -195,6 +221,13 @@ function fileOf(message: Message): { file: Attachment; size: number } | null {
   return { file, size: it.file_size ?? 0 };
 }
 
+/** As what a file is sent: spoken is only what Hermes says to be. */
+function shownAs({ kind, mime, size }: OutgoingFile): keyof typeof METHODS {
+  const as = kind === "document" ? undefined : SHOWN[mime];
+  const isRight = as === "voice" ? kind === "voice" : as !== "photo" || size <= LARGEST_PHOTO;
+  return as !== undefined && isRight ? as : "document";
+}
+
 /** Whether a group's message is for the bot: it is called by its name, or given a command. */
 function isAddressed(text: string, name: string): boolean {
   const mention = new RegExp(`@${name}\\b`, "i");
@@ -295,6 +328,36 @@ class Telegram extends Messenger<TelegramSettings> {
     return (found as TelegramUpdate[]).map((told) => ({ id: told.update_id, told }));
   }
 
+  caption(): number {
+    return CAPTION;
+  }
+
+  /** What Telegram does not show as what it is, as a picture a mile wide, it takes as a document. */
+  async sendFile(message: Outgoing, file: OutgoingFile): Promise<string> {
+    const as = shownAs(file);
+    try {
+      return await this.#sendAs(as, message, file);
+    } catch (error) {
+      if (as === "document" || !(error instanceof SendRefused && error.isFinal)) throw error;
+      return this.#sendAs("document", message, file);
+    }
+  }
+
+  async #sendAs(
+    as: keyof typeof METHODS,
+    { chat, thread, text }: Outgoing,
+    file: OutgoingFile,
+  ): Promise<string> {
+    const fields = {
+      chat_id: chat,
+      ...(text === "" ? {} : { caption: text }),
+      ...(thread === null ? {} : { message_thread_id: thread }),
+    };
+    const { headers, body } = multipart(fields, as, file);
+    const sent = (await this.#call(METHODS[as], body, UPLOAD_PATIENCE, headers)) as { message_id: number };
+    return String(sent.message_id);
+  }
+
   async send({ chat, thread, text, replyTo }: Outgoing): Promise<string> {
     const sent = (await this.#call("sendMessage", {
       chat_id: chat,
@@ -320,8 +383,13 @@ class Telegram extends Messenger<TelegramSettings> {
   }
 
   /** @throws SendRefused: nothing of what it says holds the token. */
-  async #call(method: string, body: object, patience = PATIENCE): Promise<unknown> {
-    const answer = await this.#ask(method, body, patience);
+  async #call(
+    method: string,
+    body: object,
+    patience = PATIENCE,
+    headers?: Record<string, string>,
+  ): Promise<unknown> {
+    const answer = await this.#ask(method, body, patience, headers);
     if (answer.ok) return answer.result;
     const code = answer.error_code ?? 0;
     const wait = (answer.parameters?.retry_after ?? 0) * 1000;
@@ -331,14 +399,19 @@ class Telegram extends Messenger<TelegramSettings> {
     throw new SendRefused(`Telegram: ${answer.description ?? `${method} failed`}`, isFinal, wait);
   }
 
-  async #ask(method: string, body: object, patience: number): Promise<Answer> {
+  async #ask(
+    method: string,
+    body: object,
+    patience: number,
+    headers: Record<string, string> = { "content-type": "application/json" },
+  ): Promise<Answer> {
     const { fetch, time } = this.parts;
     const { apiUrl, token } = this.settings;
     const left = new AbortController();
     const call = fetch(`${apiUrl}/bot${token}/${method}`, {
       method: "POST",
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify(body),
+      headers,
+      body: body instanceof ReadableStream ? body : JSON.stringify(body),
       redirect: "manual",
       signal: left.signal,
     }).then((response) => response.json<Answer>());

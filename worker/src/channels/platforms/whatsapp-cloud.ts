@@ -9,8 +9,10 @@ import {
   badSignature,
   badUpdate,
   type Call,
+  type FileKind,
   messageOf,
   type Outgoing,
+  type OutgoingFile,
   onlyText,
   type Platform,
   type Received,
@@ -21,6 +23,7 @@ import {
 import { isTooLarge, kindOf } from "../files.ts";
 import { starred } from "../marks.ts";
 import { Messenger } from "../messenger.ts";
+import { multipart } from "../multipart.ts";
 import { isSignedWith, ofHex } from "../signatures.ts";
 
 /** Refusals after which another attempt may end otherwise: too many calls, Meta itself, a token being replaced. */
@@ -30,6 +33,16 @@ const TOO_LATE = 131047;
 
 /** Where Meta keeps files. */
 const FILES = "https://lookaside.fbsbx.com";
+
+/** The longest text that goes with a file, in UTF-16 units; with what is heard goes none. */
+const CAPTION = 1024;
+const MB = 1024 * 1024;
+/** What WhatsApp shows as what, and how large it may be, in bytes; all else goes as a document. */
+const SHOWN: Readonly<Record<string, { types: readonly string[]; most: number }>> = {
+  image: { types: ["image/jpeg", "image/png"], most: 5 * MB },
+  audio: { types: ["audio/aac", "audio/amr", "audio/mpeg", "audio/mp4", "audio/ogg"], most: 16 * MB },
+  video: { types: ["video/mp4", "video/3gpp"], most: 16 * MB },
+};
 
 const fileSchema = z.optional(
   z.looseObject({
@@ -141,8 +154,15 @@ function fileOf(message: z.infer<typeof messageSchema>): { file: Attachment; cap
   return { file: { ref: it.id, kind, name: it.filename ?? "", mime }, caption: it.caption ?? "" };
 }
 
+/** As what a file is sent. */
+function shownAs({ kind, mime, size }: OutgoingFile): string {
+  const found = Object.entries(SHOWN).find(([, { types, most }]) => types.includes(mime) && size <= most);
+  return kind === "document" || found === undefined ? "document" : found[0];
+}
+
 /** What Meta answers to every call. */
 interface Answer {
+  id?: string;
   url?: string;
   file_size?: number;
   messages?: { id: string }[];
@@ -162,6 +182,35 @@ class WhatsApp extends Messenger<WhatsAppSettings> {
       type: "text",
       text: { body: starred(text), preview_url: false },
       ...(replyTo === null ? {} : { context: { message_id: replyTo } }),
+    });
+    return messages?.[0]?.id ?? "";
+  }
+
+  caption(kind: FileKind): number {
+    return kind === "voice" || kind === "audio" ? 0 : CAPTION;
+  }
+
+  async sendFile({ chat, text }: Outgoing, file: OutgoingFile): Promise<string> {
+    const { apiUrl, phoneNumberId, token } = this.settings;
+    // Of texts it knows one type.
+    const mime = file.mime.startsWith("text/") ? "text/plain" : file.mime;
+    const fields = { messaging_product: "whatsapp", type: mime };
+    const url = `${apiUrl}/${phoneNumberId}/media`;
+    const { id } = this.#known(
+      await this.upload<Answer>(url, `Bearer ${token}`, multipart(fields, "file", { ...file, mime })),
+    );
+    const type = shownAs(file);
+    const { messages } = await this.#call("/messages", "POST", {
+      messaging_product: "whatsapp",
+      recipient_type: "individual",
+      to: chat,
+      type,
+      [type]: {
+        id,
+        ...(text === "" || type === "audio" ? {} : { caption: text }),
+        ...(file.kind === "voice" && file.mime === "audio/ogg" ? { voice: true } : {}),
+        ...(type === "document" ? { filename: file.name } : {}),
+      },
     });
     return messages?.[0]?.id ?? "";
   }
@@ -188,7 +237,11 @@ class WhatsApp extends Messenger<WhatsAppSettings> {
   async #ask(path: string, method: string, body?: object): Promise<Answer> {
     const { apiUrl, token } = this.settings;
     const url = `${apiUrl}${path}`;
-    const { response, answer } = await this.ask<Answer>(url, `Bearer ${token}`, method, body);
+    return this.#known(await this.ask<Answer>(url, `Bearer ${token}`, method, body));
+  }
+
+  /** @throws SendRefused for what is no success. */
+  #known({ response, answer }: { response: Response; answer: Answer }): Answer {
     if (response.ok) return answer;
     const { code = 0, message = "no reason was given" } = answer.error ?? {};
     const isFinal = response.status < 500 && response.status !== 429 && code !== 0 && !FOR_NOW.has(code);
