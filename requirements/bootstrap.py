@@ -11,6 +11,9 @@ comments.
 
 from __future__ import print_function
 
+import errno
+import fcntl
+import filecmp
 import glob
 import os
 import pwd
@@ -36,11 +39,19 @@ Nothing was changed.
 Do: {remedy}
 Docs: docs/errors.md#owner"""
 NOT_INSTALLED = """registry not reachable, or refused: the packages of {lock} could not be installed{host} \
-(see above).{proxy}
+(see above).{told}
 Nothing was changed.
 Do: check the network, or name your mirror (PIP_INDEX_URL, UV_DEFAULT_INDEX), proxy (HTTPS_PROXY) \
 or own certificate authority (SSL_CERT_FILE); then run it again.
 Docs: docs/errors.md#network"""
+DISK = """disk: no space left while the packages of {lock} were installed: {free} MB free below {place}.
+Nothing was changed.
+Do: free space there{instead}, then run it again.
+Docs: docs/errors.md#disk"""
+HASH = """{lock}: a package is not the one that it pins (see above).
+Nothing was changed.
+Do: ask who runs your package mirror; do not go on with a changed package.
+Docs: docs/errors.md#hash"""
 COLON = """{path}: has a colon in it, and Python makes no environment there.
 Nothing was changed.
 Do: move the checkout to a folder without one, then run it again.
@@ -66,10 +77,11 @@ Nothing was changed.
 Do: run it again.
 Docs: docs/errors.md#interrupted"""
 SIGN_OF_LIFE = 8
-FULL, READ_ONLY = 28, 30
+HERE = os.path.dirname(os.path.abspath(__file__))
 REMEDIES = {
-    FULL: "free space on its disk, then run it again.",
-    READ_ONLY: "use a checkout on a disk that can be written.",
+    errno.ENOSPC: "free space on its disk, then run it again.",
+    errno.EDQUOT: "free space on its disk, then run it again.",
+    errno.EROFS: "use a checkout on a disk that can be written.",
 }
 
 
@@ -81,14 +93,17 @@ def main(folder, lock):
     try:
         return link(folder) if lock == "--link" else install(folder, lock)
     except KeyboardInterrupt:
-        shutil.rmtree(folder, ignore_errors=True)
         fail(INTERRUPTED)
         return 130
     except OSError as error:
-        remedy = REMEDIES.get(error.errno or 0, "mend the cause, then run it again.")
-        return fail(
-            NOT_WRITTEN, path=error.filename or folder, reason=error.strerror, remedy=remedy
-        )
+        return not_written(error, error.filename or folder)
+
+
+def not_written(error, path):
+    # type: (OSError, str) -> int
+    """Print the card of a path that cannot be written; returns the exit code."""
+    remedy = REMEDIES.get(error.errno or 0, "mend the cause, then run it again.")
+    return fail(NOT_WRITTEN, path=path, reason=error.strerror or error, remedy=remedy)
 
 
 def link(path):
@@ -97,9 +112,10 @@ def link(path):
     if not owned(os.curdir):
         return 1
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    if os.path.lexists(path):
-        os.unlink(path)
-    os.symlink(os.path.join(*[os.pardir] * path.count(os.sep)), path)
+    # In one step, since another run may make it at the same time.
+    made = "{}.{}".format(path, os.getpid())
+    os.symlink(os.path.join(*[os.pardir] * path.count(os.sep)), made)
+    os.rename(made, path)
     return 0
 
 
@@ -113,6 +129,43 @@ def install(folder, lock):
         return fail(misplaced(checkout), path=checkout)
     if not owned(folder):
         return 1
+    with open(lock) as handle:
+        hold(handle.fileno(), lock)
+        if installed(folder, lock):
+            return 0
+        try:
+            code = fill(folder, lock)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        if code:
+            shutil.rmtree(folder, ignore_errors=True)
+        return code
+
+
+def hold(descriptor, lock):
+    # type: (int, str) -> None
+    """Hold the right to install what a lock file names, until it is closed; waits for another run that does so."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        say("Waiting for another run that installs the tools of {} ...".format(lock))
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError:
+        pass  # a disk without locks, as some networks have
+
+
+def installed(folder, lock):
+    # type: (str, str) -> bool
+    """Tell whether an environment holds what a lock names."""
+    noted = os.path.join(folder, "installed.lock")
+    whole = os.path.exists(noted) and os.access(os.path.join(folder, "bin", "python"), os.X_OK)
+    return whole and filecmp.cmp(lock, noted, shallow=False)
+
+
+def fill(folder, lock):
+    # type: (str, str) -> int
+    """Make the environment anew; returns the exit code."""
     started = time.time()
     say("Installing the tools of {} into {} ...".format(lock, folder))
     shutil.rmtree(folder, ignore_errors=True)
@@ -121,9 +174,10 @@ def install(folder, lock):
     if subprocess.call([sys.executable, "-m", "venv", "--without-pip", folder], env=environment):
         return fail(NO_ENVIRONMENT)
     python = os.path.join(folder, "bin", "python")
-    uv = shutil.which("uv") or install_uv(folder, python, lock, environment)
+    uv, said = shutil.which("uv"), ""
+    if not uv:
+        uv, said = install_uv(folder, python, lock, environment)
     if uv is None:
-        shutil.rmtree(folder, ignore_errors=True)
         return fail(NO_PIP)
     command = [
         uv,
@@ -136,14 +190,30 @@ def install(folder, lock):
         "--compile-bytecode",
         lock,
     ]
-    if not uv or call("uv", command, environment) != 0:
-        shutil.rmtree(folder, ignore_errors=True)
-        host = registries().host_of("", environment, "uv")
-        proxy = registries().proxy_of(environment, "pip")
-        return fail(NOT_INSTALLED, lock=lock, host=" from " + host if host else "", proxy=proxy)
+    code, said = call("uv", command, environment) if uv else (1, said)
+    if code != 0:
+        card, words = why(said, folder, environment, "uv" if uv else "pip")
+        return fail(card, lock=lock, **words)
     shutil.copyfile(lock, os.path.join(folder, "installed.lock"))
     say("Installing the tools: done in {:.1f} s".format(time.time() - started))
     return 0
+
+
+def why(said, folder, environment, tool):
+    # type: (str, str, dict[str, str], str) -> tuple[str, dict[str, object]]
+    """Return the card for an installer that failed, and its words. said: by it; environment: what it was told."""
+    import pathlib
+
+    symptoms, registries = shared("symptoms"), shared("registries")
+    if symptoms.FULL.search(said):
+        place, free, name = symptoms.fullest(pathlib.Path(folder).absolute(), environment)
+        instead = ", or set {} to another disk".format(name) if name else ""
+        return DISK, {"place": place, "free": free // 1000000, "instead": instead}
+    if symptoms.HASH.search(said):
+        return HASH, {}
+    host = registries.host_of("", environment, tool)
+    told = registries.obstacles(environment, tool)
+    return NOT_INSTALLED, {"host": " from " + host if host else "", "told": told}
 
 
 def misplaced(checkout):
@@ -155,10 +225,10 @@ def misplaced(checkout):
 
 
 def call(tool, command, environment):
-    # type: (str, list[str], dict[str, str]) -> int
-    """Run an installer and return its exit code; says now and then that it is still under way.
+    # type: (str, list[str], dict[str, str]) -> tuple[int, str]
+    """Run an installer; says now and then that it is still under way. Returns its exit code and what it had to say.
 
-    What it has to say is shown when it failed, and not when it was interrupted.
+    That is shown when it failed, and not when it was interrupted.
     """
     started = time.time()
     with tempfile.TemporaryFile("w+") as said:
@@ -175,21 +245,21 @@ def call(tool, command, environment):
             if process.poll() is None:
                 process.kill()
                 process.wait()
+        said.seek(0)
+        words = said.read()
         if code != 0:
-            said.seek(0)
-            sys.stderr.write(said.read())
-        return code
+            sys.stderr.write(fitted(words) + "\n")
+        return code, words
 
 
-def registries():
-    # type: () -> ModuleType
-    """Return what says which of a user's settings count; its syntax is newer than this file's."""
+def shared(name):
+    # type: (str) -> ModuleType
+    """Return a module that the collection's own installer reads too; its syntax is newer than this file's."""
     import importlib
 
-    beside = os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir)
-    sys.path.insert(0, os.path.join(beside, "plugins", "plugin_utils", "build"))
+    sys.path.insert(0, os.path.join(HERE, os.pardir, "plugins", "plugin_utils", "build"))
     try:
-        return importlib.import_module("registries")
+        return importlib.import_module(name)
     finally:
         del sys.path[0]
 
@@ -199,7 +269,7 @@ def settings_for_installers():
     """Return the environment for pip and uv."""
     import pathlib
 
-    return dict(registries().environment(os.environ, pathlib.Path.home()))
+    return dict(shared("registries").environment(os.environ, pathlib.Path.home()))
 
 
 def owned(folder):
@@ -217,6 +287,8 @@ def owned(folder):
         # A disk that cannot be written is told when it is tried.
         fine = os.access(path, os.W_OK) or uid == me
         remedy = "sudo chown -R {} {}; or run it as {}.".format(user, os.path.abspath(path), owner)
+        if uid != 0:  # no run with sudo, but another person's checkout
+            remedy = "use a checkout of your own, or run it as {}.".format(owner)
     if fine:
         return True
     fail(NOT_YOURS, path=path, owner=owner, me=user, remedy=remedy)
@@ -233,11 +305,14 @@ def name_of(uid):
 
 
 def install_uv(folder, python, lock, environment):
-    # type: (str, str, str, dict[str, str]) -> str | None
-    """Install uv from the lock with whatever pip there is; returns its path, "" when that failed, None: no pip."""
+    # type: (str, str, str, dict[str, str]) -> tuple[str | None, str]
+    """Install uv from the lock with whatever pip there is; returns its path, "" when that failed, None: no pip.
+
+    What pip had to say comes with it.
+    """
     pip = find_pip(python, environment)
     if pip is None:
-        return None
+        return None, ""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as only_uv:
         only_uv.write(entry_of(lock, "uv"))
         only_uv.flush()
@@ -250,9 +325,8 @@ def install_uv(folder, python, lock, environment):
             "-r",
             only_uv.name,
         ]
-        if call("pip", pip[0] + command, pip[1]) != 0:
-            return ""
-    return os.path.join(folder, "bin", "uv")
+        code, said = call("pip", pip[0] + command, pip[1])
+    return ("" if code else os.path.join(folder, "bin", "uv")), said
 
 
 def find_pip(python, environment):

@@ -9,12 +9,14 @@ installed, options, an inventory or a vault that it cannot read) is shown as a c
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import importlib
 import io
 import locale
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from functools import cache
 from importlib.machinery import SOURCE_SUFFIXES, FileFinder, ModuleSpec, SourceFileLoader
@@ -22,7 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import output
-from bootstrap import fail, misplaced
+from bootstrap import fail, misplaced, not_written, owned
 
 ROOT = Path(__file__).resolve().parent.parent
 PLUGINS = "ansible_collections.hermes.workers.plugins."
@@ -31,10 +33,6 @@ NOT_STARTED = """Ansible: does not start: {reason}.
 Nothing was changed.
 Do: mend that setting: it comes from a variable ANSIBLE_... of your shell, or from ansible.cfg.
 Docs: docs/errors.md#ansible"""
-READ_ONLY = """{path}: cannot be written: its disk is mounted read-only, and Ansible keeps what it works with there.
-Nothing was changed.
-Do: use a checkout on a disk that can be written.
-Docs: docs/errors.md#system"""
 NO_OPTION = """ARGS: {reason}.
 Nothing was changed.
 Do: take it out of ARGS; .venv/bin/ansible-playbook --help lists the options.
@@ -71,8 +69,7 @@ def main(arguments: list[str]) -> None:
     streams = output.install()
     if misplaced(str(ROOT)):
         refuse(misplaced(str(ROOT)), path=str(ROOT))
-    if os.statvfs(ROOT / ".ansible").f_flag & os.ST_RDONLY:
-        refuse(READ_ONLY, path=str(ROOT))
+    settle_folder(ROOT / ".ansible" / "tmp")
     for name in OURS:
         os.environ.pop(name, None)
     os.environ["ANSIBLE_CONFIG"] = str(ROOT / "ansible.cfg")
@@ -132,10 +129,13 @@ class KeptBytecode:
 def settle_streams() -> None:
     """Have all three standard streams, without which Ansible fails half-way; starts again where one was closed.
 
-    What goes to one that somebody closed (`make deploy >&-`) is for nobody.
+    What goes to one that somebody closed (`make deploy >&-`) is for nobody. One that does not wait, as some programs
+    leave a terminal to those after them, has to: Ansible refuses it.
     """
     streams = (sys.stdin, sys.stdout, sys.stderr)
     if None not in streams:
+        for number in range(len(streams)):
+            os.set_blocking(number, True)
         return
     nothing = os.open(os.devnull, os.O_RDWR)
     for number, stream in enumerate(streams):
@@ -143,6 +143,18 @@ def settle_streams() -> None:
             os.dup2(nothing, number)
             os.set_inheritable(number, True)
     start_again()
+
+
+def settle_folder(kept: Path) -> None:
+    """Have a folder for what Ansible keeps while it works, as it makes one itself; ends with a card where it cannot."""
+    try:
+        kept.mkdir(mode=0o700, exist_ok=True)
+        os.rmdir(tempfile.mkdtemp(dir=kept))
+    except OSError as error:
+        if error.errno == errno.EACCES and not owned(str(kept)):
+            end()
+        not_written(error, str(kept))
+        end()
 
 
 def start_again() -> NoReturn:
@@ -167,6 +179,11 @@ def settle_locale() -> None:
 def refuse(card: str, **words: str) -> NoReturn:
     """Show a card and end."""
     fail(card, **words)
+    end()
+
+
+def end() -> NoReturn:
+    """End where a card was shown, whatever of Ansible runs already."""
     sys.stderr.flush()
     os._exit(2)
 

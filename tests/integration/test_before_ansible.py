@@ -3,11 +3,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -15,6 +20,7 @@ from plays import ROOT, clean_environment, copy_checkout, run, wait_until
 from reading import COLUMNS, RAW
 
 LOCK = "requirements/deploy.lock"
+NARROW = 44
 
 
 def is_one_card(output: str, first: str) -> None:
@@ -124,6 +130,30 @@ def test_a_reader_who_has_seen_enough_ends_nothing(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_terminal_that_does_not_wait_is_none_to_fail_on(tmp_path: Path) -> None:
+    """As programs leave it that read and write without waiting, Node's among them; and it is a narrow one."""
+    folder = checkout(tmp_path / "checkout", tools=True)
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, NARROW, 0, 0))
+    os.set_blocking(theirs, False)
+    env = clean_environment()
+    del env["COLUMNS"]
+    with subprocess.Popen(
+        DESTROY.split(), cwd=folder, env=env, stdin=theirs, stdout=theirs, stderr=theirs
+    ) as play:
+        os.close(theirs)
+        said = b""
+        with contextlib.suppress(OSError):  # Linux ends it so
+            while part := os.read(ours, 4096):
+                said += part
+    os.close(ours)
+    output = said.decode().replace("\r\n", "\n")
+    assert play.returncode == 0, output
+    assert "nothing to remove" in " ".join(output.split())
+    assert re.search(r"^hermes +: ok=\d", output, re.MULTILINE), output
+    assert [line for line in output.splitlines() if len(line) > NARROW] == [], output
+
+
 def test_a_python_that_is_not_there_is_told(tmp_path: Path) -> None:
     folder = checkout(tmp_path / "checkout", tools=False)
     done = make(folder, "PYTHON=python3.99")
@@ -137,7 +167,8 @@ def bootstrap(folder: Path, uv: str) -> subprocess.Popen[str]:
     shutil.copytree(ROOT / "requirements", folder / "requirements")
     build = "plugins/plugin_utils/build"
     (folder / build).mkdir(parents=True)
-    shutil.copy(ROOT / build / "registries.py", folder / build)
+    for name in ("registries.py", "symptoms.py"):
+        shutil.copy(ROOT / build / name, folder / build)
     program = folder / "bin" / "uv"
     program.parent.mkdir()
     program.write_text(f"#!/bin/sh\n{uv}\n")

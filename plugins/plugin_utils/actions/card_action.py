@@ -69,7 +69,7 @@ class CardAction(ActionBase):
         except Card as card:
             result.update(self._failure(card))
         except OSError as error:
-            result.update(self._failure(system_card(error)))
+            result.update(self._failure(system_card(error, self.place)))
         if self.shown:
             # For controllers that keep results, and no output.
             result["shown"] = self.shown
@@ -106,6 +106,11 @@ class CardAction(ActionBase):
             | found.values
             | {f"hermes_{name}": value for name, value in given.items()}
         )
+
+    @property
+    def place(self) -> Path:
+        """The folder below which it writes, for failures that name no file."""
+        return Path("/")
 
     @property
     def check_mode(self) -> bool:
@@ -164,10 +169,13 @@ class CardAction(ActionBase):
         return f"Changed: {', '.join(done)}.{left}"
 
 
-def system_card(error: OSError) -> Card:
-    """Return the card for a failure of the operating system that no step expected."""
+def system_card(error: OSError, place: Path = Path("/")) -> Card:
+    """Return the card for a failure of the operating system that no step expected.
+
+    place: the folder that it was below, for one that names no file.
+    """
     if error.errno in DISK_FULL:
-        return disk_card(error, Path(error.filename or "/"))
+        return disk_card(error, Path(error.filename or place))
     if isinstance(error, PermissionError) and error.filename:
         path = owner.existing(Path(os.fsdecode(error.filename)).absolute())
         if path.lstat().st_uid != os.geteuid():

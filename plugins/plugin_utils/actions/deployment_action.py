@@ -49,6 +49,12 @@ class PrintingAction(CardAction):
     deployment: StateFolder
     sources: Sources
 
+    @property
+    def place(self) -> Path:
+        """The folder below which it writes, for failures that name no file."""
+        deployment = getattr(self, "deployment", None)
+        return deployment.folder if deployment else super().place
+
     def _failure(self, card: Card) -> dict[str, Any]:
         """Name a full disk, whatever else is said: without room the Worker cannot even tell what is wrong."""
         deployment = getattr(self, "deployment", None)

@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from typing import Any
 from ...module_utils.cards import Card
 from ...module_utils.settings.catalogue import KEY_NAMES
 from ..state.disk import disk_card
-from . import bytecode, registries
+from . import bytecode, registries, symptoms
 
 COMPLETE = "complete.json"
 PYTHON = Path("venv/bin/python")
@@ -46,11 +47,6 @@ NETWORK = re.compile(
 REFUSED = re.compile(
     r"npm error code E(?:40\d|5\d\d)|HTTP status (?:client|server) error|\bHTTP error \d\d\d"
 )
-FULL = re.compile(
-    r"ENOSPC|No space left on device|os error 28|Errno 28|EDQUOT|Disk quota exceeded", re.IGNORECASE
-)
-HASH = re.compile(r"EINTEGRITY|Hash mismatch|THESE PACKAGES DO NOT MATCH THE HASHES", re.IGNORECASE)
-
 Progress = Callable[[str], None]
 
 
@@ -198,7 +194,7 @@ def make_environment(
     uv = find_uv()
     if uv:
         venv = [uv, "venv", "--quiet", "--python", sys.executable, str(folder)]
-        run(venv, label, env=installer_environment())
+        run(venv, label, env=installer_environment(), into=folder)
         command = [
             uv,
             "pip",
@@ -210,9 +206,11 @@ def make_environment(
             "--compile-bytecode",
         ]
         with bytecode.lent(earlier, folder):
-            run([*command, *links, "-r", str(lock)], label, env=installer_environment())
+            words = [*command, *links, "-r", str(lock)]
+            run(words, label, env=installer_environment(), into=folder)
         return python
-    run([sys.executable, "-m", "venv", str(folder)], label, env=installer_environment())
+    venv = [sys.executable, "-m", "venv", str(folder)]
+    run(venv, label, env=installer_environment(), into=folder)
     command = [
         str(python),
         "-m",
@@ -223,7 +221,7 @@ def make_environment(
         "--no-input",
     ]
     command += [*links, "--require-hashes", "-r", str(lock)]
-    run(command, label, env=installer_environment())
+    run(command, label, env=installer_environment(), into=folder)
     return python
 
 
@@ -312,9 +310,17 @@ def captured(
 
 
 def run(
-    command: list[str], label: str, *, cwd: Path | None = None, env: dict[str, str] | None = None
+    command: list[str],
+    label: str,
+    *,
+    cwd: Path | None = None,
+    env: dict[str, str] | None = None,
+    into: Path | None = None,
 ) -> str:
-    """Run an installer to its end and return its output. Raises a Card with its own last lines."""
+    """Run an installer to its end and return its output. Raises a Card with its own last lines.
+
+    into: the folder that it installs into, when that is not cwd.
+    """
     env = clean_environment() if env is None else env
     try:
         done = captured(command, env, cwd=cwd)
@@ -325,7 +331,7 @@ def run(
     if done.returncode != 0:
         # A packaged npm is started through its node.
         tool = "npm" if "npm-cli.js" in " ".join(command) else Path(command[0]).name
-        raise installer_card(label, tool, done.returncode, done.stdout, cwd, env)
+        raise installer_card(label, tool, done.returncode, done.stdout, into or cwd, env)
     return done.stdout
 
 
@@ -337,18 +343,21 @@ def installer_card(
     folder: Path | None = None,
     env: Mapping[str, str] | None = None,
 ) -> Card:
-    """Return the card for an installer that failed, by what its output says. env: what it was told."""
+    """Return the card for an installer that failed, by what its output says.
+
+    folder: what it installed into, or worked in; env: what it was told.
+    """
     detail = telling_lines(output)
-    if FULL.search(output):
+    if symptoms.FULL.search(output):
+        place, free, variable = symptoms.fullest(folder or Path(tempfile.gettempdir()), env or {})
         return Card.of(
             "disk",
-            f"no space left while {tool} installed {label}"
-            + (f" below {folder}." if folder else "."),
-            "free space there, or set hermes_state_dir to another disk.",
+            f"no space left while {tool} installed {label}: {free // 1_000_000} MB free below {place}.",
+            f"free space there, or set {variable or 'hermes_state_dir'} to another disk.",
             "disk",
             detail=detail,
         )
-    if HASH.search(output):
+    if symptoms.HASH.search(output):
         return Card.of(
             label,
             f"{tool} got a package that is not the one this release pins.",
@@ -363,7 +372,7 @@ def installer_card(
             "registry refused" if refused else "registry not reachable",
             f"{tool} could not fetch {label}"
             + (f" from {host}." if host else ".")
-            + registries.proxy_of(env or {}, tool),
+            + registries.obstacles(env or {}, tool),
             "check the network, or name your mirror (UV_DEFAULT_INDEX or PIP_INDEX_URL, npm_config_registry), proxy"
             " (HTTPS_PROXY) or own certificate authority (SSL_CERT_FILE); then run it again.",
             "network",

@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -42,8 +42,25 @@ OTHERS = ("NODE_", "PYTHON", "CONDA_", "VIRTUAL_ENV", "NPM_")
 BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
 """Variables that name a file with all authorities, as people set them; each program reads one of them only."""
 PROXIES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
-PIP_PROXIES = ("PIP_PROXY",)
+PIP_PROXY = "PIP_PROXY"
 NPM_PROXIES = ("npm_config_https_proxy", "npm_config_proxy")
+FILES = {
+    PIP_PROXY: "proxy in pip.conf",
+    "PIP_NO_INDEX": "no-index in pip.conf",
+    "UV_NO_INDEX": "no-index in uv.toml",
+    "UV_OFFLINE": "offline in uv.toml",
+    "npm_config_https_proxy": "https-proxy in .npmrc",
+    "npm_config_proxy": "proxy in .npmrc",
+    "npm_config_offline": "offline in .npmrc",
+}
+"""Variable -> what says the same in a file."""
+FORBIDDING = {
+    "pip": ("PIP_NO_INDEX",),
+    "uv": ("UV_NO_INDEX", "UV_OFFLINE"),
+    "npm": ("npm_config_offline",),
+}
+"""Installer -> variables with which it asks no registry."""
+OFF = ("", "0", "n", "no", "off", "false", "f")
 # Their own patience is minutes without a word.
 RETRIES = {"retries": "1"}
 HTTP_RETRIES = {"http-retries": "1"}
@@ -63,8 +80,7 @@ def environment(given: Mapping[str, str], home: Path) -> dict[str, str]:
     pip = RETRIES | _pip_files(given, home, config) | _variables(given, "PIP_", PIP)
     uv = HTTP_RETRIES | _uv_files(given, config) | _variables(given, "UV_", UV)
     npm = PATIENCE | _npm_files(given, home) | _npm_variables(given)
-    if pip.get("index-url") and not uv.keys() & {"index", "default-index", "index-url"}:
-        uv["default-index"] = pip["index-url"]
+    _share_index(pip, uv)
     env = {name: value for name, value in given.items() if not _is_setting(name)}
     env |= {name: value for name, value in given.items() if name.startswith("UV_INDEX_")}
     env.pop("UV_INDEX_STRATEGY", None)
@@ -72,6 +88,7 @@ def environment(given: Mapping[str, str], home: Path) -> dict[str, str]:
     env |= {_name("UV_", key): value for key, value in uv.items()}
     env |= {f"npm_config_{_for_npm(key)}": value for key, value in npm.items()}
     _share_certificates(env)
+    _share_proxy(env, _uv_proxies(given, config))
     return env | {
         "PIP_CONFIG_FILE": os.devnull,
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
@@ -99,17 +116,32 @@ def host_of(output: str, env: Mapping[str, str], tool: str) -> str:
     return ""
 
 
-def proxy_of(env: Mapping[str, str], tool: str) -> str:
-    """Return a sentence on the proxy that an installer was told of; empty without one. Nobody's password is in it."""
-    names = NPM_PROXIES if tool == "npm" else PIP_PROXIES
-    name = next((one for one in (*names, *PROXIES) if env.get(one)), "")
+def obstacles(env: Mapping[str, str], tool: str) -> str:
+    """Return sentences on what keeps an installer from a registry, by what it was told; empty when nothing is known.
+
+    Nobody's password is in them.
+    """
+    forbidding = [
+        f" {name} ({FILES[name]}) has {tool} ask no registry."
+        for name in FORBIDDING.get(tool, ())
+        if env.get(name, "").lower() not in OFF
+    ]
+    return "".join([*forbidding, _proxy_of(env, tool)])
+
+
+def _proxy_of(env: Mapping[str, str], tool: str) -> str:
+    own = {"pip": (PIP_PROXY,), "npm": NPM_PROXIES}.get(tool, ())
+    name = next((one for one in (*own, *PROXIES) if env.get(one)), "")
     url = env.get(name, "")
+    # What one of the three has in a file of its own, all are told.
+    name = next((one for one in (PIP_PROXY, *NPM_PROXIES) if url and env.get(one) == url), name)
+    said = f"{name} ({FILES[name]})" if name in FILES else name
     try:
         parts = urlsplit(url if "://" in url else f"//{url}")
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
-        return f" {name} names a proxy, with an address that is none."
-    return f" {name} names the proxy {parts.hostname}{port}." if parts.hostname else ""
+        return f" {said} names a proxy, with an address that is none."
+    return f" {said} names the proxy {parts.hostname}{port}." if parts.hostname else ""
 
 
 def _is_setting(name: str) -> bool:
@@ -147,16 +179,32 @@ def _pip_files(given: Mapping[str, str], home: Path, config: Path) -> dict[str, 
 
 
 def _uv_files(given: Mapping[str, str], config: Path) -> dict[str, str]:
-    """Return what uv's files for a user or a machine say; one above the checkout is another project's."""
-    own = Path(given["UV_CONFIG_FILE"]) if given.get("UV_CONFIG_FILE") else config / "uv/uv.toml"
+    """Return what uv's files say that its variables can say too."""
     found: dict[str, str] = {}
-    for file in (ETC / "uv" / "uv.toml", own):
-        try:
-            content = tomllib.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
+    for content in _uv_contents(given, config):
         found |= _of_uv(content.get("pip") or {}) | _of_uv(content)
     return found
+
+
+def _uv_proxies(given: Mapping[str, str], config: Path) -> dict[str, str]:
+    """Return the proxies in uv's files, for which it has no variables but everybody's."""
+    found: dict[str, str] = {}
+    for content in _uv_contents(given, config):
+        for name in ("http-proxy", "https-proxy", "no-proxy"):
+            value = content.get(name)
+            if value:
+                found[name] = ",".join(value) if isinstance(value, list) else str(value)
+    return found
+
+
+def _uv_contents(given: Mapping[str, str], config: Path) -> Iterator[dict[str, Any]]:
+    """Yield what uv's files for a machine and a user hold; one above the checkout is another project's."""
+    own = Path(given["UV_CONFIG_FILE"]) if given.get("UV_CONFIG_FILE") else config / "uv/uv.toml"
+    for file in (ETC / "uv" / "uv.toml", own):
+        try:
+            yield tomllib.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
 
 
 def _of_uv(table: Mapping[str, Any]) -> dict[str, str]:
@@ -215,6 +263,29 @@ def _for_npm(key: str) -> str:
 def _is_npms(key: str) -> bool:
     """Tell whether a key of npm's is about registries: `//host/:_authToken` and `@scope:registry` are, too."""
     return key in NPM or key.startswith("//") or (key.startswith("@") and key.endswith(":registry"))
+
+
+def _share_index(pip: dict[str, str], uv: dict[str, str]) -> None:
+    """Have pip and uv ask the same index, where one of them alone has a word of its own."""
+    told = uv.get("default-index") or uv.get("index-url")
+    if pip.get("index-url") and not uv.keys() & {"index", "default-index", "index-url"}:
+        uv["default-index"] = pip["index-url"]
+    elif told and "index-url" not in pip:
+        pip["index-url"] = re.sub(r"^[\w.-]+=", "", told)
+
+
+def _share_proxy(env: dict[str, str], uv: Mapping[str, str]) -> None:
+    """Have each program know a proxy that stands in a file of one of them. uv: its own file's."""
+    told = {
+        "HTTPS_PROXY": ("https-proxy", PIP_PROXY, *NPM_PROXIES),
+        "HTTP_PROXY": ("http-proxy", PIP_PROXY, "npm_config_proxy"),
+        "NO_PROXY": ("no-proxy", "npm_config_noproxy"),
+    }
+    for name, places in told.items():
+        said = (name, name.lower(), *(() if name == "NO_PROXY" else ("all_proxy", "ALL_PROXY")))
+        value = next((one for place in places if (one := uv.get(place) or env.get(place))), "")
+        if value and not any(env.get(one) for one in said):
+            env[name] = value
 
 
 def _share_certificates(env: dict[str, str]) -> None:

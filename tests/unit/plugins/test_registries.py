@@ -114,6 +114,44 @@ def test_proxies_go_along(tmp_path: Path) -> None:
     assert proxies.items() <= registries.environment(proxies, tmp_path).items()
 
 
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        (".config/pip/pip.conf", "[global]\nproxy = http://p:1\n"),
+        (".config/uv/uv.toml", 'https-proxy = "http://p:1"\n'),
+        (".npmrc", "https-proxy=http://p:1\n"),
+        (".npmrc", "proxy=http://p:1\n"),
+    ],
+)
+def test_a_proxy_in_the_file_of_one_program_is_known_to_all(
+    file: str, text: str, tmp_path: Path
+) -> None:
+    """All of them read the variable; one that is exported goes before."""
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_text(text)
+    assert registries.environment({}, tmp_path)["HTTPS_PROXY"] == "http://p:1"
+    env = registries.environment({"all_proxy": "http://own:1"}, tmp_path)
+    assert "HTTPS_PROXY" not in env
+
+
+def test_what_a_proxy_is_not_for_is_known_to_all(tmp_path: Path) -> None:
+    (tmp_path / ".config/uv").mkdir(parents=True)
+    (tmp_path / ".config/uv/uv.toml").write_text(
+        'https-proxy = "http://p:1"\nno-proxy = ["a.example", "b.example"]\n'
+    )
+    env = registries.environment({"HTTP_PROXY": "http://own:1"}, tmp_path)
+    assert env["NO_PROXY"] == "a.example,b.example"
+    assert (env["HTTP_PROXY"], env["HTTPS_PROXY"]) == ("http://own:1", "http://p:1")
+
+
+def test_an_index_of_uv_alone_is_pips_as_well(tmp_path: Path) -> None:
+    """Without uv on the PATH it is pip that gets it."""
+    env = registries.environment({"UV_DEFAULT_INDEX": "own=https://uv.example/simple"}, tmp_path)
+    assert env["PIP_INDEX_URL"] == "https://uv.example/simple"
+    given = {"UV_INDEX_URL": "https://uv.example/simple", "PIP_INDEX_URL": "https://pip.example/"}
+    assert registries.environment(given, tmp_path)["PIP_INDEX_URL"] == "https://pip.example/"
+
+
 def test_the_card_names_the_registry_and_nobodys_password() -> None:
     env = {"npm_config_registry": "https://me:secret@npm.example:8443/path"}
     output = "npm error code ECONNREFUSED\nnpm error connect ECONNREFUSED 127.0.0.1:9"
@@ -165,7 +203,7 @@ def test_npm_obeys_no_setting_but_those(tmp_path: Path) -> None:
         (
             "pip",
             {"ALL_PROXY": "socks5h://[::1]", "PIP_PROXY": "a.test"},
-            "PIP_PROXY names the proxy a.test.",
+            "PIP_PROXY (proxy in pip.conf) names the proxy a.test.",
         ),
         (
             "uv",
@@ -175,8 +213,19 @@ def test_npm_obeys_no_setting_but_those(tmp_path: Path) -> None:
         (
             "npm",
             {"npm_config_https_proxy": "http://c.test:8"},
-            "npm_config_https_proxy names the proxy c.test:8.",
+            "npm_config_https_proxy (https-proxy in .npmrc) names the proxy c.test:8.",
         ),
+        (
+            "uv",
+            {"PIP_PROXY": "http://a.test:1", "HTTPS_PROXY": "http://a.test:1"},
+            "PIP_PROXY (proxy in pip.conf) names the proxy a.test:1.",
+        ),
+        (
+            "pip",
+            {"PIP_NO_INDEX": "true"},
+            "PIP_NO_INDEX (no-index in pip.conf) has pip ask no registry.",
+        ),
+        ("uv", {"PIP_NO_INDEX": "true", "UV_OFFLINE": "0"}, ""),
         ("uv", {"npm_config_https_proxy": "http://c.test:8"}, ""),
     ],
 )

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -104,9 +107,142 @@ def test_an_installer_that_takes_long_is_told_of_while_it_works(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(bootstrap, "SIGN_OF_LIFE", 0.01)
     monkeypatch.setattr(bootstrap, "say", say)
-    assert bootstrap.call("pip", ["sh", "-c", SLOW.format(code=code)], None) == code
+    ended, said = bootstrap.call("pip", ["sh", "-c", SLOW.format(code=code)], None)
+    assert (ended, said) == (code, "what it has to say\n")
     assert told[0].startswith("  pip is still at it after ")
     assert capsys.readouterr().err == ("what it has to say\n" if code else "")
+
+
+SAYING = """#!/bin/sh
+echo "$SAID" >&2
+exit 2
+"""
+"""An installer that fails."""
+WHY = {
+    "error: failed to write: No space left on device (os error 28)": "disk: no space left while the packages of",
+    "Hash mismatch for `ansible-core==2.19.4`": "requirements/deploy.lock: a package is not the one that it pins",
+    "error: Connection refused "
+    + "by somebody " * 20: "registry not reachable, or refused: the packages of",
+}
+
+
+@pytest.mark.parametrize("said", WHY)
+def test_why_an_installation_failed_is_told_by_what_the_installer_says(
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("PATH", f"{program(tmp_path / 'bin' / 'uv', SAYING).parent}:/usr/bin:/bin")
+    monkeypatch.setenv("SAID", said)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(ROOT)
+    assert bootstrap.main(str(tmp_path / "venv"), "requirements/deploy.lock") == 1
+    told = capsys.readouterr().err
+    assert [line for line in told.splitlines() if line.startswith(WHY[said][:40])]
+    assert WHY[said] in " ".join(told.split())
+    assert [line for line in told.splitlines() if len(line) > 80] == []
+    assert said.rstrip() in " ".join(told.split())
+    assert not (tmp_path / "venv").exists()
+
+
+def test_the_fullest_of_the_disks_that_an_installer_writes_to_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    symptoms = bootstrap.shared("symptoms")
+    for name in ("venv", "tmp", "uv", "npm"):
+        (tmp_path / name).mkdir()
+    full = tmp_path / "venv"
+    monkeypatch.setattr(symptoms, "_free", lambda path: 0 if path == full else 10**9)
+    monkeypatch.setattr(symptoms.tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
+    env = {"UV_CACHE_DIR": str(tmp_path / "uv"), "npm_config_cache": str(tmp_path / "npm" / "new")}
+    found = {}
+    for name in ("venv", "tmp", "uv", "npm"):
+        full = tmp_path / name
+        place, free, found[name] = symptoms.fullest(tmp_path / "venv" / "new" / "folder", env)
+        assert (place, free) == (full, 0)
+    assert found == {"venv": "", "tmp": "TMPDIR", "uv": "UV_CACHE_DIR", "npm": "npm_config_cache"}
+
+
+WAITING_UV = """#!/bin/sh
+touch begun-$$
+while [ ! -e go ]; do sleep 0.05; done
+"""
+
+
+def test_of_two_at_once_one_installs_and_the_other_waits_and_has_it(tmp_path: Path) -> None:
+    program(tmp_path / "bin" / "uv", WAITING_UV)
+    (tmp_path / "deploy.lock").write_text("")
+    env = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    words = [sys.executable, BOOTSTRAP, ".venv", "deploy.lock"]
+
+    def begin() -> subprocess.Popen[str]:
+        return subprocess.Popen(words, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True)
+
+    first = begin()
+    try:
+        while not list(tmp_path.glob("begun-*")) and first.poll() is None:
+            time.sleep(0.05)
+        second = begin()
+        assert second.stdout
+        told = second.stdout.readline()
+    finally:
+        (tmp_path / "go").touch()
+    assert "done in" in first.communicate(timeout=300)[0]
+    assert second.communicate(timeout=300)[0] == ""
+    assert told.startswith("Waiting for another run that installs")
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert len(list(tmp_path.glob("begun-*"))) == 1
+    assert (tmp_path / ".venv" / "installed.lock").exists()
+
+
+def test_who_waits_and_has_enough_leaves_the_others_installation_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(descriptor: int, lock: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bootstrap, "hold", interrupted)
+    (tmp_path / "deploy.lock").write_text("")
+    (tmp_path / ".venv").mkdir()
+    assert bootstrap.main(".venv", "deploy.lock") == 130
+    assert capsys.readouterr().err.startswith("interrupted: ")
+    assert (tmp_path / ".venv").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("owner", "remedy"),
+    [
+        (3_000_000_001, "use a checkout of your own, or run it as 3000000001."),
+        (0, "sudo chown -R "),
+    ],
+)
+def test_a_folder_of_somebody_else_is_told_with_what_helps(
+    owner: int,
+    remedy: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Root's is what an earlier run with sudo left; another person's is their checkout."""
+    monkeypatch.setattr(bootstrap.os, "geteuid", lambda: 3_000_000_000)
+    monkeypatch.setattr(bootstrap.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(bootstrap.os, "stat", lambda path: SimpleNamespace(st_uid=owner))
+    assert bootstrap.owned(str(tmp_path)) is False
+    told = " ".join(capsys.readouterr().err.split())
+    assert told.startswith(f"{tmp_path}: belongs to ")
+    assert f"Do: {remedy}" in told
+
+
+def test_a_link_that_another_run_makes_at_the_same_time_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert bootstrap.main(".ansible/hermes/workers", "--link") == 0
+        assert (tmp_path / ".ansible/hermes/workers").resolve() == tmp_path.resolve()
+    assert [path.name for path in (tmp_path / ".ansible/hermes").iterdir()] == ["workers"]
 
 
 def test_a_sign_of_life_that_cannot_be_shown_ends_nothing() -> None:
