@@ -164,6 +164,17 @@ def redirect_output() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
+class Listener(CircusSocket):
+    """A socket of 127.0.0.1 that says which port it could not have."""
+
+    def bind_and_listen(self) -> None:
+        """Take the port. Raises OSError that names it."""
+        try:
+            super().bind_and_listen()
+        except OSError as error:
+            raise OSError(error.errno, f"port {self.port}: {error.strerror}") from error
+
+
 class Supervisor(Arbiter):
     """circus' arbiter, with an order in which to stop and without giving way to itself."""
 
@@ -317,7 +328,7 @@ def supervise(settings: dict[str, Any], record: TextIO, started: Callable[[], No
     )
     workerd.earlier_env = settings.get("earlier_secrets")
     sockets = [
-        CircusSocket(name=name, host="127.0.0.1", port=port, backlog=1024, blocking=False)
+        Listener(name=name, host="127.0.0.1", port=port, backlog=1024, blocking=False)
         for name, port in settings["ports"].items()
     ]
     for one in sockets:

@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ...module_utils.cards import Card
-from ...module_utils.settings.catalogue import DASHBOARD_PORT_OFFSET, PROVIDERS_PORT_OFFSET
+from ...module_utils.settings.catalogue import (
+    DASHBOARD_PORT_OFFSET,
+    PORT_VARIABLES,
+    PROVIDERS_PORT_OFFSET,
+)
 from ...module_utils.worker_client import Answer, WorkerClient
 from ..display.logs import tail
 from ..proof.health import health
@@ -23,6 +29,8 @@ from ..state.folder import StateFolder
 
 CHANGED_BY_HAND = "workerd runs from files that were changed by hand"
 START_SECONDS = 30.0
+TAKEN = re.compile(r"\bport (\d+): .*in use")
+"""How the supervisor names a port that it could not have."""
 # What the engine and Hermes may know of the caller's environment; anything else, keys above all, stays out.
 PASSED = (
     "PATH",
@@ -195,8 +203,9 @@ class Processes:
             sentence = (
                 " ".join(done.stderr.strip().splitlines()[-1:]) or f"exit code {done.returncode}"
             )
-            if "in use" in sentence:
-                sentence += " (a port was taken since it was checked)"
+            taken = TAKEN.search(sentence)
+            if taken and isinstance(content, dict):
+                raise self._port_card(int(taken[1]), content.get("ports", {}))
             raise Card.of(
                 self.deployment.name,
                 f"the processes could not be managed: {sentence}.",
@@ -205,6 +214,17 @@ class Processes:
                 detail=self.log_tail("supervisor", 4),
             )
         return done.stdout
+
+    def _port_card(self, port: int, ports: Mapping[str, int]) -> Card:
+        """Return the card for a port that was free when it was looked at. ports: of the sockets, by their names."""
+        of = (PORT_VARIABLES.get(name, name) for name, one in ports.items() if one == port)
+        variable = next(of, self.deployment.name)
+        return Card.of(
+            variable,
+            f"{port} was taken by another program after it was found free.",
+            f"run it again; where it stays taken, set {variable} to another port.",
+            "port",
+        )
 
     @staticmethod
     def _python(host: Path) -> Path:

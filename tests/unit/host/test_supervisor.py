@@ -26,6 +26,7 @@ from typing import Any
 import psutil
 import pytest
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.plan import build_digest
+from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.processes import TAKEN
 
 from tests.processes import alive, wait_for_ends
 from tests.standins.ports import free_port
@@ -396,7 +397,8 @@ def test_a_taken_port_is_told(box: Box) -> None:
         other.listen()
         done = box.run()
     assert done.returncode == 1
-    assert "in use" in done.stderr
+    found = TAKEN.search(done.stderr)
+    assert found and found[1] == str(box.port), "what the card reads it from"
     assert not (box.folder / "run" / "processes.json").exists()
 
 

@@ -1,6 +1,6 @@
 # Copyright: hermes.workers contributors
 # SPDX-License-Identifier: Apache-2.0
-"""A taken port is one line, with three ports that are free."""
+"""A taken port is one line, with three ports that are free; one that is taken in between is named as well."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
 from ansible_collections.hermes.workers.plugins.module_utils.settings.checks import Checker
 from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import StateFolder
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd import place, processes
@@ -51,3 +52,26 @@ def test_one_that_was_chosen_apart_is_named_by_itself(
 
 def test_none_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert problems(monkeypatch, tmp_path, set()) == []
+
+
+SUPERVISOR = """#!/bin/sh
+echo "[Errno 98] port 9787: Address already in use" >&2
+exit 1
+"""
+
+
+def test_one_that_is_taken_after_it_was_looked_at_is_named_with_its_variable(
+    tmp_path: Path,
+) -> None:
+    made = processes.Processes(StateFolder(str(tmp_path), "x"), "digest")
+    python = made.host / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(SUPERVISOR)
+    python.chmod(0o755)
+    made.deployment.folder.mkdir()
+    ports = {"http": 8787, "providers": 18787, "dashboard": 9787}
+    with pytest.raises(Card) as refused:
+        made.start("process", [], ports, 30, {}, {}, "nothing")
+    card = refused.value.render()
+    assert "hermes_dashboard_port: 9787 was taken by another program" in card
+    assert "set hermes_dashboard_port to another port" in " ".join(card.split())
