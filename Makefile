@@ -22,8 +22,8 @@ MUTANTS ?= *
 PROCESSES ?= 3
 JOBS ?= 2
 
-# What an interactive Python reads, or one of another installation, is nothing for the tools.
-unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONSTARTUP
+# What an interactive Python reads, one of another installation, or a developer's, is nothing for the tools.
+unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONSTARTUP PYTHONDEVMODE PYTHONINSPECT PYTHONWARNINGS
 
 # Ansible starts in no other encoding.
 ifneq ($(filter C POSIX,$(LC_ALL)),)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import io
+import select
 import sys
 from typing import Any
 
@@ -22,7 +23,10 @@ class Stream(io.FileIO):
     def write(self, data: Any, /) -> int:
         """Write what can be written, and take the rest as well; returns how many bytes were taken."""
         try:
-            return super().write(data)
+            while (taken := super().write(data)) is None:
+                # Somebody else who writes there made it one that does not wait.
+                select.select([], [self], [])
+            return taken
         except OSError as error:
             if error.errno != errno.EPIPE:
                 self.lost = self.lost or error

@@ -33,6 +33,8 @@ from ..plugin_utils.display import outside, screen
 
 COUNTS = (("ok", "ok"), ("changed", "changed"), ("failed", "failures"))
 SELDOM = ("unreachable", "rescued")
+ROOM_FOR_COUNTS = 30
+"""Columns that the counts of a host take, with what is before them."""
 
 
 class CallbackModule(Default):
@@ -46,6 +48,8 @@ class CallbackModule(Default):
         super().__init__()
         self._shown: set[str] = set()
         self._began = time.monotonic()
+        # Ansible's own headings and warnings, which take 79 columns where there are fewer.
+        self._display.columns = min(self._display.columns, screen.WIDTH - 1)
         outside.show_cards()
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
@@ -59,6 +63,15 @@ class CallbackModule(Default):
             self._display.display("")
         took = screen.took(time.monotonic() - self._began)
         self._display.display(f"Took {took}.")
+
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        """Show the heading of a play, on more lines where it is longer than the terminal is wide."""
+        heading = f"PLAY [{play.get_name().strip()}] ***"
+        if self._display.verbosity or len(heading) <= screen.WIDTH:
+            super().v2_playbook_on_play_start(play)
+            return
+        self._play = play
+        screen.show(self._display, f"\n{heading}")
 
     def _print_task_banner(self, task: Any) -> None:
         """Show the heading of a task; one that is longer than the terminal is wide without its role, on more lines."""
@@ -74,7 +87,8 @@ class CallbackModule(Default):
         told += [f"{name}={counts[name]}" for name in SELDOM if counts[name]]
         failed = counts["failures"] or counts["unreachable"]
         colour = constants.COLOR_ERROR if failed else constants.COLOR_OK
-        self._display.display(f"{host:<26} : {'  '.join(told)}", color=colour)
+        column = min(26, max(0, screen.WIDTH - ROOM_FOR_COUNTS))
+        self._display.display(f"{host:<{column}} : {'  '.join(told)}", color=colour)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         """Show the card when the result carries one, or when a task of ours failed before it could make one."""
