@@ -189,6 +189,13 @@ def busy(cloud: Cloud, name: str, provider: Provider) -> Iterator[None]:
         assert of_one and {*of_one} == {(200, True)}, "every request was answered, to its end"
 
 
+def home_of(cloud: Cloud, name: str) -> Path:
+    """The folder in which Hermes' state lies while it is awake."""
+    workers = cloud.plane.folder / "workers" / cloud.worker(name).tag
+    (database,) = (path for path in (workers / "disks").rglob("state.db"))
+    return database.parent
+
+
 def hermes_with(value: str) -> list[int]:
     """The Hermes processes that have a value in their environment."""
     found = []

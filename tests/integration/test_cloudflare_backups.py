@@ -5,22 +5,14 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 
 import requests
-from clouds import Cloud, cloud
+from clouds import Cloud, cloud, home_of
 
 __all__ = ["cloud"]
 
 SIZE = 105_000_000
 SKILL = "---\nname: gauges\ndescription: Reads gauges.\n---\nRead it twice.\n"
-
-
-def home_of(cloud: Cloud, name: str) -> Path:
-    """The folder in which Hermes' state lies while it is awake."""
-    workers = cloud.plane.folder / "workers" / cloud.worker(name).tag
-    (database,) = (path for path in (workers / "disks").rglob("state.db"))
-    return database.parent
 
 
 def test_a_large_state_is_backed_up_and_restored_although_it_is_cut_in_between(

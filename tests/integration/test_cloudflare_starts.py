@@ -1,38 +1,53 @@
 # SPDX-License-Identifier: Apache-2.0
 """A container of a new image takes seconds or minutes to start at Cloudflare, and may be refused for the moment.
 
-HERMES_TEST_STARTS is a list of further times, in seconds and by comma: 5,21,60,200 take twenty minutes.
+HERMES_TEST_STARTS is a list of further times, in seconds and by comma: 5,21,60,200 take an hour.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from collections.abc import Iterator
 
 import pytest
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import (
     REPOSITORY,
     Sources,
 )
-from clouds import ACCOUNT, Cloud, cloud, hermes_with, provider
+from clouds import ACCOUNT, KEY, Cloud, cloud, hermes_with, home_of, provider
 
 from tests.cloudflare.edge import NO_INSTANCE
+from tests.standins.provider import Provider
 
 __all__ = ["cloud", "provider"]
 
+ASKED = [*map(int, filter(None, os.environ.get("HERMES_TEST_STARTS", "").split(",")))]
 # Longer than what is far too long on one machine.
-SECONDS = [31, *map(int, filter(None, os.environ.get("HERMES_TEST_STARTS", "").split(",")))]
+SECONDS = [31, *ASKED]
+# Seconds of a start, and bytes of the state that a restore brings; more than gets in at once.
+STATES = [(3, 1_000), *((seconds, 150_000_000) for seconds in ASKED)]
 MODE = {"hermes_provider_keys": "environment", "hermes_models": ["anthropic/stand-in"]}
 
 
-@pytest.fixture(params=SECONDS)
-def slow(cloud: Cloud, request: pytest.FixtureRequest) -> int:
+@contextlib.contextmanager
+def starts_in(cloud: Cloud, seconds: int) -> Iterator[None]:
     """A Cloudflare that takes so many seconds to start a container, and then refuses two starts."""
     edge = cloud.plane.edge
     before = edge.start_seconds, edge.refusals
-    edge.start_seconds, edge.refusals = request.param, [NO_INSTANCE] * 2
-    yield request.param
-    edge.start_seconds, edge.refusals = before
+    edge.start_seconds, edge.refusals = seconds, [NO_INSTANCE] * 2
+    try:
+        yield
+    finally:
+        edge.start_seconds, edge.refusals = before
+
+
+@pytest.fixture(params=SECONDS)
+def slow(cloud: Cloud, request: pytest.FixtureRequest) -> Iterator[int]:
+    """How long a container takes to start."""
+    with starts_in(cloud, request.param):
+        yield request.param
 
 
 def test_a_first_deploy_an_upgrade_and_a_change_end_as_they_were_asked_for(
@@ -59,3 +74,53 @@ def test_a_first_deploy_an_upgrade_and_a_change_end_as_they_were_asked_for(
     assert hermes_with(f"marked-{name}-canary")
     assert "changed=0" in cloud.deploy(name, **MODE, hermes_base_image=base, **secret).output
     assert cloud.play("destroy", name, "-e", "hermes_confirm=yes").code == 0
+
+
+@pytest.mark.parametrize(("seconds", "size"), STATES)
+def test_a_sleeping_one_is_rotated_and_restored(
+    cloud: Cloud, provider: Provider, seconds: int, size: int
+) -> None:
+    name = f"asleep-{seconds}"
+    provider.also = KEY + "-2"
+    keys = ("-e", "hermes_keys=provider_keys")
+    with starts_in(cloud, seconds):
+        cloud.deploy(name, **MODE)
+        kept = home_of(cloud, name) / "memories" / "kept.bin"
+        kept.parent.mkdir(exist_ok=True)
+        content = os.urandom(size)
+        kept.write_bytes(content)
+        play = cloud.play("backup", name, **MODE)
+        assert play.code == 0, play.output
+        (backup,) = (cloud.home / "backups").glob(f"{name}-*.hermes")
+        kept.write_bytes(b"something else")
+
+        sleep(cloud, name)
+        second = {**MODE, "anthropic_api_key": KEY + "-2"}
+        play = cloud.play("rotate_keys", name, *keys, **second)
+        assert play.code == 0, play.output
+        assert cloud.chat(name, "Hello")[0] == 200
+        assert hermes_with(KEY + "-2")
+
+        sleep(cloud, name)
+        third = {**MODE, "anthropic_api_key": KEY + "-3"}
+        cloud.plane.faults.on("POST", rf"{name}\..*/v1/chat/completions", "error", times=1)
+        play = cloud.play("rotate_keys", name, *keys, **third)
+        cloud.plane.faults.clear()
+        assert "Taken back: anthropic_api_key." in play.output, play.output
+        assert cloud.chat(name, "Hello")[0] == 200
+        assert hermes_with(KEY + "-2")
+        assert not hermes_with(KEY + "-3")
+
+        sleep(cloud, name)
+        play = cloud.play("restore", name, "-e", f"hermes_backup={backup}", **second)
+        assert play.code == 0, play.output
+        assert cloud.chat(name, "Hello")[0] == 200
+        assert (home_of(cloud, name) / "memories" / "kept.bin").read_bytes() == content
+        assert "changed=0" in cloud.deploy(name, **second).output
+        destroyed = cloud.play("destroy", name, "-e", "hermes_confirm=yes", **second)
+        assert destroyed.code == 0, destroyed.output
+
+
+def sleep(cloud: Cloud, name: str) -> None:
+    """Put Hermes to sleep, so that what comes next starts a container."""
+    assert cloud.deployment(name).call("POST", "/api/instance/sleep").status == 200
