@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib.util
 import os
 import re
 import shutil
@@ -128,6 +129,17 @@ def test_a_reader_who_has_seen_enough_ends_nothing(tmp_path: Path) -> None:
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_bytecode_is_kept_whatever_a_shell_says(tmp_path: Path) -> None:
+    """Many a container's image has Python write none, and each play would compile all of the collection anew."""
+    folder = checkout(tmp_path / "checkout", tools=True)
+    env = clean_environment(PYTHONDONTWRITEBYTECODE="1")
+    env.pop("PYTHONPYCACHEPREFIX", None)
+    done = run(DESTROY.split(), folder, env)
+    assert done.returncode == 0, done.stdout
+    module = "plugins/plugin_utils/display/screen.py"
+    assert Path(importlib.util.cache_from_source(str(folder / module))).exists()
 
 
 def test_a_terminal_that_does_not_wait_is_none_to_fail_on(tmp_path: Path) -> None:
