@@ -35,6 +35,10 @@ if [ -n "${SANDBOX_EXTRA_CA-}" ]; then
     fi
 fi
 
+# The image's own browser, where it has one.
+browser="$(dirname "$0")/bin/chromium"
+[ ! -x "$browser" ] || export AGENT_BROWSER_EXECUTABLE_PATH="$browser"
+
 # -P: the modules beside the program are none of Hermes'.
 programs="$(dirname "$0")/sandbox/in_hermes"
 if [ "${1-}" = dashboard ]; then
@@ -48,6 +52,8 @@ for stale in gateway.pid gateway.lock gateway_state.json processes.json gateway-
     cron.pid; do
     rm -f "$HERMES_HOME/$stale"
 done
+# What pages knew of their visitor, where the browser of an earlier process was killed.
+[ ! -x "$browser" ] || rm -rf "${TMPDIR:-/tmp}"/agent-browser-chrome-*
 
 export API_SERVER_ENABLED=true
 export API_SERVER_HOST="${SANDBOX_BIND:-127.0.0.1}"

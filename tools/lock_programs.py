@@ -25,8 +25,11 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.build import debian
 
 LOCK = ROOT / "container" / "debian.json"
 SUITE = "bookworm"
-LEFT_OUT = debian_index.BASE_HAS | {"git-man", "liberror-perl", "perl"}
+OF_GIT = {"git-man", "liberror-perl", "perl"}
 """What git needs these for is none of an agent's work: mail, Subversion, a manual."""
+OF_CHROMIUM = {"x11-utils", "xdg-utils"}
+"""What Chromium has these for needs a screen; they bring all of Mesa along."""
+LEFT_OUT = debian_index.BASE_HAS | OF_GIT | OF_CHROMIUM
 
 
 def indexes() -> tuple[dict[str, debian_index.Package], list[dict[str, str]]]:

@@ -15,13 +15,14 @@ from ..module_utils.addresses import LOOPBACK
 from ..module_utils.cards import Card, Problem
 from ..module_utils.settings.catalogue import INPUTS, KEY_NAMES, PORT_VARIABLES
 from ..module_utils.settings.checks import Checker, unknown_variables
+from ..module_utils.settings.features import CHROMIUM
 from ..module_utils.settings.settings import Settings
 from ..module_utils.settings.values import duration, show
 from ..plugin_utils.actions.deployment_action import PrintingAction
 from ..plugin_utils.actions.rotation import Rotation, read_keys
 from ..plugin_utils.agent import changes as agent_changes
 from ..plugin_utils.agent.content import ARCHIVE
-from ..plugin_utils.build import conformance
+from ..plugin_utils.build import conformance, debian
 from ..plugin_utils.build.releases import Look, Releases
 from ..plugin_utils.build.runtime import Runtime
 from ..plugin_utils.build.sources import Sources
@@ -287,7 +288,7 @@ def plan_rows(
         ["token", *_token(checker, deployment)],
         ["sleeps after", duration(settings.sleep_after), source("hermes_sleep_after")],
         ["Hermes", sources.hermes_version, sources.release.words if sources.release else "pinned"],
-        *_features(settings, source("hermes_features")),
+        *_features(settings, sources, source("hermes_features")),
         *_packages(settings, source("hermes_packages")),
         ["Node", place.node(), "found"],
         *place.rows(source),
@@ -296,8 +297,12 @@ def plan_rows(
     return rows
 
 
-def _features(settings: Settings, source: str) -> list[list[str]]:
-    return [["features", ", ".join(settings.features), source]] if settings.features else []
+def _features(settings: Settings, sources: Sources, source: str) -> list[list[str]]:
+    rows = [["features", ", ".join(settings.features), source]] if settings.features else []
+    if "chromium" in settings.features:
+        # A browser ages within days: of which one is it?
+        rows.append(["browser", f"Chromium {debian.told(sources.container, CHROMIUM)}", "pinned"])
+    return rows
 
 
 def _packages(settings: Settings, source: str) -> list[list[str]]:

@@ -12,7 +12,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -273,9 +273,10 @@ def build_hermes(
     ask = "import sys; print('%d.%d' % sys.version_info[:2])"
     version = docker("run", "--rm", "--entrypoint", "python3", base, "-c", ask)
 
-    def build(container: Path, tag: str) -> Image:
+    def build(container: Path, tag: str, features: Sequence[str] = ()) -> Image:
         folder = tmp_path_factory.mktemp("build") / "context"
-        digest = build_context.prepare(container, folder, version, [uv])
+        lock = build_context.lock_text(container, features)
+        digest = build_context.prepare(container, folder, version, [uv], lock, features)
         name = docker.build(
             folder,
             f"hermes-tests/hermes:{tag}",

@@ -11,14 +11,20 @@ import shutil
 import signal
 import tarfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
+from ansible_collections.hermes.workers.plugins.module_utils.settings.features import FEATURES
 
 from tests.docker.engine import Docker, Image, until
+from tests.standins import debian_mirror
 from tests.standins.provider import Provider
+from tools.lock_programs import LEFT_OUT
 
 LARGEST = 450_000_000
 CANARY = "canary-5be1f0c2-not-in-any-image"
@@ -96,7 +102,7 @@ class Sandbox:
 
     def chat(self, text: str) -> dict[str, Any]:
         address = self.docker.inspect(self.name)["NetworkSettings"]["IPAddress"]
-        connection = http.client.HTTPConnection(address, 18789, timeout=60)
+        connection = http.client.HTTPConnection(address, 18789, timeout=300)
         body = json.dumps({"messages": [{"role": "user", "content": text}]})
         headers = {"Authorization": f"Bearer {GATEWAY_KEY}", "Content-Type": "application/json"}
         connection.request("POST", "/v1/chat/completions", body, headers)
@@ -106,16 +112,17 @@ class Sandbox:
 
 
 @pytest.fixture
-def start(docker: Docker, image: Image) -> Iterator[Callable[..., Sandbox]]:
-    """Start containers; they are gone after the test."""
+def start(docker: Docker, request: pytest.FixtureRequest) -> Iterator[Callable[..., Sandbox]]:
+    """Start containers, of the image of Hermes or of another; they are gone after the test."""
     names: list[str] = []
 
-    def run(*options: str) -> Sandbox:
+    def run(*options: str, of: Image | None = None) -> Sandbox:
+        of = of or request.getfixturevalue("image")
         # No id of the sandboxes outside containers: each kills what carries its own, in a container too.
         boot = f"container-{next(_numbers)}"
         names.append(boot)
         environment = ("--env", f"HERMES_BOOT_ID={boot}")
-        docker("run", "--detach", "--name", boot, *environment, *options, image.name)
+        docker("run", "--detach", "--name", boot, *environment, *options, of.name)
         sandbox = Sandbox(docker, boot, boot)
         until(sandbox.answers, "PID 1 takes orders")
         return sandbox
@@ -260,3 +267,142 @@ def test_a_boot_that_died_is_not_started_again(start: Callable[..., Sandbox]) ->
     until(lambda: sandbox.state["Status"] == "exited", "Docker gives up on it", 20)
     assert sandbox.state["ExitCode"] == 0
     assert "this boot has ended" in sandbox.docker("logs", sandbox.name)
+
+
+BROWSERS_USER = 64142
+AUTHORITY = "/etc/site/authority.pem"
+VISIT = "canary-of-what-a-page-knows-of-its-visitor"
+SITE = f"""
+import http.server, os, ssl, time
+
+class Page(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        while not os.path.exists("/tmp/looked"):
+            time.sleep(0.05)
+        body = b"<title>Quokkas</title><h1>They hop</h1><a href='/burrow'>A burrow</a>"
+        self.send_response(200)
+        self.send_header("Set-Cookie", "visit={VISIT}; Max-Age=9999")
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(body)
+
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 8443), Page)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("/etc/site/site.pem")
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
+"""
+"""A page that comes once somebody has looked at its visitor."""
+TELLING = r"""
+set -eu
+cd /usr/lib/chromium
+mv chromium-headless-shell itself
+printf '#!/bin/sh\nenv > /tmp/given\nexec /usr/lib/chromium/itself "$@"\n' > chromium-headless-shell
+chmod 0755 chromium-headless-shell
+"""
+"""Has the browser tell what it was given: it writes over that itself."""
+
+
+@pytest.fixture(scope="module")
+def with_chromium(
+    build_hermes: Callable[..., Image], sources: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Image:
+    """An image with the feature `chromium`, out of this machine's own Chromium.
+
+    The one that is locked leaves the mirrors within days. This one is its brother with a screen, and has its name.
+    """
+    folder = tmp_path_factory.mktemp("chromium")
+    container = Path(shutil.copytree(sources, folder / "container"))
+    (feature,) = (one for one in FEATURES if one.name == "chromium")
+    names = debian_mirror.needed(["chromium", *feature.debian[1:]], LEFT_OUT | {"libgtk-3-0"})
+    moved = {"/usr/lib/chromium/chromium": f"/usr/lib/chromium/{feature.debian[0]}"}
+    packages = debian_mirror.pack(names, folder / "mirror", moved)
+    path = container / "debian.json"
+    lock = json.loads(path.read_text()) | {"packages": packages, "parts": {"chromium": names}}
+    path.write_text(json.dumps(lock))
+    with debian_mirror.serving(folder / "mirror") as mirror, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HERMES_DEBIAN_MIRROR", mirror)
+        made: Image = build_hermes(container, "chromium", ["browser", "chromium"])
+    return made
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """A folder with a page's server, and the certificate of an authority that nobody knows yet."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "authority.pem")
+    served = authority.issue_cert("localhost").private_key_and_cert_chain_pem
+    served.write_to_path(folder / "site.pem")
+    (folder / "site.py").write_text(SITE)
+    return folder
+
+
+@contextmanager
+def visiting(sandbox: Sandbox, provider: Provider, site: Path) -> Iterator[Callable[[], str]]:
+    """Have Hermes open the page; what is made returns what its tool told the model."""
+    sandbox.docker("cp", str(site), f"{sandbox.name}:/etc")
+    sandbox.docker("exec", "--detach", sandbox.name, "python3", "/etc/site/site.py")
+    look = "import socket; socket.create_connection(('127.0.0.1', 8443)).close(); print('serves')"
+    ask = ("exec", sandbox.name, "python3", "-c", look)
+    until(lambda: sandbox.docker(*ask, check=False) == "serves", "the page is served", 60)
+    sandbox.go(provider.url, provider.key)
+    assert browsers(sandbox) == [], "it costs memory: only who opens a page has one"
+    with ThreadPoolExecutor() as pool:
+        order = 'call browser_navigate {"url": "https://localhost:8443/"}'
+        turn = pool.submit(sandbox.chat, order)
+
+        def told() -> str:
+            turn.result()
+            last = [seen.body["messages"][-1] for seen in provider.seen if seen.body]
+            return "".join(str(one["content"]) for one in last if one["role"] == "tool")
+
+        yield told
+
+
+def browsers(sandbox: Sandbox) -> list[list[str]]:
+    """What runs of a browser in the container: whose it is, and its arguments."""
+    listed = sandbox.docker("top", sandbox.name, "-eo", "pid,uid,args").splitlines()[1:]
+    return [line.split()[1:] for line in listed if " /usr/lib/chromium/" in line]
+
+
+def test_a_page_is_opened_in_the_images_own_browser_which_has_nothing_of_hermes(
+    start: Callable[..., Sandbox], provider: Provider, with_chromium: Image, site: Path
+) -> None:
+    """As with hermes_egress: whoever looks at what leaves vouches for the hosts by an authority of its own."""
+    held = ("--env", f"SANDBOX_EXTRA_CA={AUTHORITY}")
+    sandbox = start(*held, "--security-opt", "seccomp=unconfined", of=with_chromium)
+    sandbox.sh(TELLING)
+    with visiting(sandbox, provider, site) as told:
+        running = until(
+            lambda: (them := browsers(sandbox)) and "--type=renderer" in str(them) and them,
+            "the page is asked for",
+            120,
+        )
+        sandbox.sh("touch /tmp/looked")
+        for words in ("Quokkas", "They hop", "A burrow"):
+            assert words in told()
+
+    assert {user for user, *_ in running} == {str(BROWSERS_USER)}
+    given = sandbox.sh("cat /tmp/given")
+    assert "HOME=/tmp/agent-browser-chrome-" in given
+    for secret in (GATEWAY_KEY, DASHBOARD_TOKEN, provider.key):
+        assert secret not in given
+    as_it = ("exec", "--user", str(BROWSERS_USER), sandbox.name)
+    assert "Permission denied" in sandbox.docker(*as_it, "ls", "/root/.hermes", check=False)
+    namespaces = ("unshare", "--user", "--net", "--pid", "echo", "made")
+    walls = "made" in sandbox.docker(*as_it, *namespaces, check=False)
+    assert any("--no-sandbox" in words for words in running) is not walls
+
+    until(lambda: browsers(sandbox) == [], "the browser ends with the turn", 120)
+    left = "ls -d /tmp/agent-browser-chrome-* 2> /dev/null || true"
+    until(lambda: sandbox.sh(left) == "", "what it knew goes with it", 120)
+    assert sandbox.sh(f"grep -rsl {VISIT} /root || true") == "", "what backups are made of"
+
+
+def test_an_authority_that_nobody_vouched_for_is_not_trusted(
+    start: Callable[..., Sandbox], provider: Provider, with_chromium: Image, site: Path
+) -> None:
+    with visiting(start(of=with_chromium), provider, site) as told:
+        assert "ERR_CERT_AUTHORITY_INVALID" in told()

@@ -236,7 +236,13 @@ describe("what is declared of the agent", () => {
         jobs: [{ name: "morning", enabled: true, next: "2027-01-01T07:00:00+00:00" }],
         servers: [{ name: "issues", status: "failed", error: "401 for [redacted]", tools: [] }],
         environment: ["HOME", "PATH"],
-        packages: { python: { pandas: "2.2.3" }, debian: { jq: { version: "1.6", other: ["usr/bin/jq"] } } },
+        packages: {
+          python: { pandas: "2.2.3" },
+          debian: {
+            jq: { version: "1.6", other: ["usr/bin/jq"], gone: ["usr/bin/jq"] },
+            git: { version: "2.39", other: [], gone: [] },
+          },
+        },
         laid: [],
         kept: [],
       },

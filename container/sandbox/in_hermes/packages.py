@@ -33,14 +33,18 @@ def of_python() -> "dict[str, str]":
 
 
 def of_debian(root: Path) -> "dict[str, dict[str, object]]":
-    """Return each package that was laid into the image: its version, and which of its files are not its own."""
+    """Return each package that was laid into the image: its version, and which of its files are others, or gone."""
     found: dict[str, dict[str, object]] = {}
     for record in sorted(root.joinpath(RECORDS).glob("*")):
         sums = record.with_name(f"{record.name}.md5sums")
         if sums.is_file() and (version := _VERSION.search(record.read_text("utf-8"))):
             lines = (line.split("  ", 1) for line in sums.read_text("utf-8").splitlines())
-            other = [path for digest, path in lines if _digest(root / path) != digest]
-            found[record.name] = {"version": version[1], "other": other}
+            now = {path: (digest, _digest(root / path)) for digest, path in lines}
+            found[record.name] = {
+                "version": version[1],
+                "other": [path for path, (packed, there) in now.items() if packed != there],
+                "gone": [path for path, (_packed, there) in now.items() if not there],
+            }
     return found
 
 
@@ -55,4 +59,10 @@ def _digest(path: Path) -> str:
 @functools.cache
 def _read(path: Path, *_state: int) -> str:
     """Return a file's digest; once for each state of it, since a small machine reads long."""
-    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    # In parts: a browser is one file, larger than all of Hermes in memory.
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, _md5).hexdigest()
+
+
+def _md5() -> "hashlib._Hash":
+    return hashlib.md5(usedforsecurity=False)

@@ -197,19 +197,22 @@ class Checker(Reader):
             self.sources.setdefault("hermes_features", "hermes_mcp_servers")
 
     def _browser(self) -> None:
-        """Read which browser Hermes opens pages in; neither the address nor the feature is of use alone."""
+        """Read which browser Hermes opens pages in; what speaks to it comes along, and is of no use alone."""
         settings, given = self.settings, self.raw.get("hermes_browser_url")
-        if given in (None, ""):
+        named = given not in (None, "")
+        if "chromium" in settings.features:
+            self._chromium(named=named)
+        elif not named:
             if "browser" in settings.features:
                 self.problem(
                     "hermes_features",
-                    "browser opens pages in a browser that runs elsewhere, and none is named.",
-                    "set hermes_browser_url, or take browser out.",
+                    "browser opens pages in a browser, and none is named.",
+                    "set hermes_browser_url, take the feature chromium for one in the image, or take browser out.",
                     "browser",
                 )
             return
         # The address itself may be a secret.
-        if "BROWSER_URL" in self.secrets and not BROWSER.fullmatch(self.secrets["BROWSER_URL"]):
+        elif "BROWSER_URL" in self.secrets and not BROWSER.fullmatch(self.secrets["BROWSER_URL"]):
             self.problem(
                 "hermes_browser_url",
                 "is no address of a browser.",
@@ -223,9 +226,26 @@ class Checker(Reader):
                 "set hermes_host_tools: true, run Hermes in a container, or leave hermes_browser_url out.",
                 "browser",
             )
-        elif "browser" not in settings.features:
+        if "browser" not in settings.features:
             settings.features = sorted([*settings.features, "browser"])
             self.sources.setdefault("hermes_features", "hermes_browser_url")
+
+    def _chromium(self, *, named: bool) -> None:
+        """Refuse a browser of the image where no image is, or beside another. named: by hermes_browser_url."""
+        if named:
+            self.problem(
+                "hermes_browser_url",
+                "names a browser elsewhere, and the feature chromium is one in the image.",
+                "leave hermes_browser_url out, or take chromium out of hermes_features.",
+                "browser",
+            )
+        if self.settings.engine == "process":
+            self.problem(
+                "hermes_features",
+                "chromium is a browser in an image, and the process engine has no image.",
+                "set hermes_engine: docker, or name a browser in hermes_browser_url.",
+                "browser",
+            )
 
     def _lazy_installs(self) -> None:
         """See that what Hermes asks for later can be had; neither the setting nor the feature is of use alone."""

@@ -22,6 +22,9 @@ class Feature:
     """What a machine has to have of them where Hermes is a process of it."""
 
 
+CHROMIUM = "chromium-headless-shell"
+"""Debian's package of the browser, as a feature brings it into an image."""
+
 FEATURES = (
     Feature("search", ("ripgrep>=14,<15",), "ripgrep, with which Hermes looks through files"),
     Feature(
@@ -54,7 +57,13 @@ FEATURES = (
     Feature(
         "browser",
         ("agent-browser-cli>=0.39,<0.40",),
-        "pages opened in a browser that `hermes_browser_url` names",
+        "pages opened in a browser: the one that `hermes_browser_url` names, or `chromium`",
+    ),
+    Feature(
+        "chromium",
+        (),
+        "that browser in the image: Debian's Chromium, without a screen",
+        debian=(CHROMIUM, "libnss3-tools"),
     ),
     Feature(
         "installs",

@@ -46,10 +46,10 @@ class Settings(Fields):
     @property
     def may_be_processes(self) -> bool:
         """Whether Hermes could be processes of this machine instead, as far as the other settings go."""
-        needs_a_container = (
-            self.platform != "workerd" or "image" in self.source or self.egress != "open"
-        )
-        return not needs_a_container and (self.host_tools or "browser" not in self.features)
+        in_an_image = "image" in self.source or "chromium" in self.features
+        needs_a_container = self.egress != "open" or in_an_image
+        reads_the_machine = "browser" in self.features and not self.host_tools
+        return self.platform == "workerd" and not (needs_a_container or reads_the_machine)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for a task's result."""

@@ -65,6 +65,14 @@ def read_lock(container_dir: Path) -> Lock:
     return lock
 
 
+def told(container_dir: Path, name: str) -> str:
+    """Return which version of a package the collection has locked, and of which day, for people."""
+    lock = read_lock(container_dir)
+    upstream = lock["packages"][name]["version"].rpartition(":")[2].rpartition("-")[0]
+    day = lock["snapshot"]
+    return f"{upstream}, Debian's of {day[:4]}-{day[4:6]}-{day[6:8]}"
+
+
 def text(container_dir: Path, features: Sequence[str], further: Lock | None = None) -> str:
     """Return what is locked for these features, whatever their order; empty when nothing of Debian is needed.
 

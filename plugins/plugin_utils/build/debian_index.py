@@ -138,6 +138,7 @@ def locked(known: dict[str, Package], names: Iterable[str]) -> dict[str, debian.
             "path": known[name]["Filename"],
             "sha256": known[name]["SHA256"],
             "size": int(known[name]["Size"]),
+            "version": known[name]["Version"],
         }
         for name in sorted(names)
     }

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import re
 
+from ...module_utils.settings.features import FEATURES
 from ...module_utils.settings.settings import Settings
-from . import build_context
+from . import build_context, debian
 from .releases import further
 from .sources import Sources
 
@@ -29,7 +30,19 @@ def packages(settings: Settings, sources: Sources) -> dict[str, dict[str, str]]:
         for variable, several in names.items()
     }
     found["hermes_packages.debian"] = dict(one.split("=", 1) for one in besides["debian"])
+    if settings.engine != "process":
+        found |= _programs(settings, sources)
     return {variable: several for variable, several in found.items() if several}
+
+
+def _programs(settings: Settings, sources: Sources) -> dict[str, dict[str, str]]:
+    """Return the versions of what the features bring from Debian, but for what it needs; it is in images alone."""
+    locked = debian.read_lock(sources.container)["packages"]
+    return {
+        f"hermes_features.{one.name}.debian": {name: locked[name]["version"] for name in one.debian}
+        for one in FEATURES
+        if one.name in settings.features
+    }
 
 
 def _name(name: str) -> str:

@@ -35,12 +35,17 @@ def missing(declared: Declared, running: dict[str, Any] | None, remedy: str) -> 
     problems = []
     for label, several in declared.items():
         for name, version in several.items():
+            subject = label
             if label.endswith(".debian"):
-                flaw = _flaw_of_debian(has["debian"].get(name), version)
+                of_feature = label.startswith("hermes_features.")
+                subject = label.removesuffix(".debian") if of_feature else label
+                # A feature's program may be one that the base has already; a package is what was asked for.
+                flawed = "gone" if of_feature else "other"
+                flaw = _flaw_of_debian(has["debian"].get(name), version, flawed)
             else:
                 flaw = _flaw(has["python"].get(name), version)
             if flaw:
-                problems.append(_problem(label, f"{name} {flaw}.", remedy))
+                problems.append(_problem(subject, f"{name} {flaw}.", remedy))
     return problems
 
 
@@ -50,12 +55,14 @@ def _flaw(there: str | None, version: str) -> str:
     return "" if _equal(there, version) else f"is {there} in the running Hermes, not {version}"
 
 
-def _flaw_of_debian(there: dict[str, Any] | None, version: str) -> str:
+def _flaw_of_debian(there: dict[str, Any] | None, version: str, flawed: str) -> str:
+    """Say what is wrong with a package. flawed: which of its files count, those that are "other" or "gone"."""
     if there is None:
         return f"{version} is not there"
     if there["version"] != version:
         return f"is {there['version']} in the sandbox, not {version}"
-    other = [f"/{path}" for path in there["other"]]
+    # A Worker of an earlier release tells of no files that are gone.
+    other = [f"/{path}" for path in there.get(flawed, [])]
     more = [f"{len(other) - SHOWN} more"] if len(other) > SHOWN else []
     named = ", ".join([*other[:SHOWN], *more])
     return f"{version} is there, but not with its own {named}" if other else ""

@@ -77,7 +77,7 @@ GOOD: dict[str, list[str]] = {
     "hermes_telegram_api_url": ["http://127.0.0.1:8081", "https://telegram.example.com"],
     "hermes_verify": ["full"],
     "hermes_docker_socket": ["unix:/var/run/docker.sock", "/run/podman/podman.sock"],
-    "hermes_features": ["[]", "[search]", "[web, mcp]"],
+    "hermes_features": ["[]", "[search]", "[web, mcp]", "[chromium]"],
     "hermes_packages": ["{}", "{python: [], debian: []}"],
     "hermes_version": ["'0.19.0'", "''"],
     "hermes_source": ["{}", f"{{image: 'docker.io/acme/hermes@sha256:{'a' * 64}'}}"],

@@ -290,13 +290,22 @@ def test_the_sandbox_tells_which_programs_of_debian_are_there_as_they_were_packe
 ) -> None:
     assert in_hermes.of_debian(tmp_path) == {}, "an image without any"
     debian.unpack(PACKAGE, tmp_path)
-    told = {"version": "1:2.39.5-0+deb12u3", "other": []}
+    told = {"version": "1:2.39.5-0+deb12u3", "other": [], "gone": []}
     assert in_hermes.of_debian(tmp_path) == {"git": told}
     (tmp_path / "usr/bin/git").write_text("./usr/bin/gut")
     assert in_hermes.of_debian(tmp_path) == {"git": told | {"other": ["usr/bin/git"]}}
     (tmp_path / "usr/lib/x/libgit.so.1").unlink()
     others = ["usr/bin/git", "usr/lib/x/libgit.so.1"]
-    assert in_hermes.of_debian(tmp_path) == {"git": told | {"other": others}}
+    gone = {"other": others, "gone": ["usr/lib/x/libgit.so.1"]}
+    assert in_hermes.of_debian(tmp_path) == {"git": told | gone}
+
+
+def test_people_are_told_which_version_of_a_program_is_locked_and_of_which_day(
+    tmp_path: Path,
+) -> None:
+    lock = {"snapshot": "20261127T000000Z", "packages": {"git": {"version": "1:2.39.5-0+deb12u3"}}}
+    (tmp_path / "debian.json").write_text(json.dumps(lock))
+    assert debian.told(tmp_path, "git") == "2.39.5, Debian's of 2026-11-27"
 
 
 def test_a_program_that_is_not_the_locked_one_is_not_laid(container: Path, tmp_path: Path) -> None:

@@ -117,6 +117,7 @@ def test_a_package_brings_what_it_needs_beyond_the_base(container: Path) -> None
         "path": "pool/updates/j/jq.deb",
         "sha256": "77",
         "size": 3,
+        "version": WANTED.partition("=")[2],
     }
     assert "dpkg" in debian_index.resolve(container, ["dpkg=1.21"], archived)["packages"]
 

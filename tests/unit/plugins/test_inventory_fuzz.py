@@ -22,8 +22,13 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings.catalogue 
     INPUTS,
     role_argument,
 )
+from ansible_collections.hermes.workers.plugins.module_utils.settings.features import CHROMIUM
 from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import installer, variables
+from ansible_collections.hermes.workers.plugins.plugin_utils.build import (
+    debian,
+    installer,
+    variables,
+)
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import wrangler_config
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd import config
@@ -160,6 +165,12 @@ def judge_plan(_one: Case, outcome: Outcome, sources: Sources) -> None:
         value = said(outcome, variable_of(field))
         if value not in (None, ""):
             assert settings[field] == meaning(value), field
+    aged = [
+        line
+        for line in outcome.shown
+        if f"Chromium {debian.told(sources.container, CHROMIUM)}" in line
+    ]
+    assert len(aged) == ("chromium" in settings["features"]), "which browser, and of which day"
     assert settings["default_model"] in (
         said(outcome, "hermes_default_model") or settings["default_model"],
         "rehearsal/rehearsal",

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,13 +27,30 @@ pywin32==312 ; sys_platform == 'win32' \\
 """
 DECLARED = {
     "hermes_features.search": {"ripgrep": "14.1.0"},
+    "hermes_features.git.debian": {"git": "1:2.39.5", "openssh-client": "1:9.2"},
     "hermes_packages.python": {"more-itertools": "10.5.0"},
     "hermes_packages.debian": {"jq": "1.6-2.1+deb12u3"},
 }
 RUNNING: dict[str, Any] = {
     "python": {"hermes-agent": "0.19.0", "ripgrep": "14.1", "more-itertools": "10.5.0"},
-    "debian": {"jq": {"version": "1.6-2.1+deb12u3", "other": []}},
+    "debian": {
+        "jq": {"version": "1.6-2.1+deb12u3", "other": [], "gone": []},
+        # The base had one of its files already.
+        "git": {"version": "1:2.39.5", "other": ["usr/bin/git"], "gone": []},
+        # In the words of an earlier release.
+        "openssh-client": {"version": "1:9.2", "other": []},
+    },
 }
+
+
+def without(name: str) -> dict[str, Any]:
+    """Without a package of Debian."""
+    return {"debian": {one: told for one, told in RUNNING["debian"].items() if one != name}}
+
+
+def having(name: str, **told: Any) -> dict[str, Any]:
+    """With a package of Debian in another state."""
+    return {"debian": RUNNING["debian"] | {name: told}}
 
 
 def settings(engine: str) -> Settings:
@@ -47,13 +65,17 @@ def settings(engine: str) -> Settings:
 def sources(tmp_path: Path) -> Any:
     parts = '{"": ["hermes-agent"], "search": ["ripgrep", "pywin32"], "git": []}'
     (tmp_path / "features.json").write_text(parts)
+    versions = DECLARED["hermes_features.git.debian"].items()
+    programs = {name: {"version": version} for name, version in versions}
+    (tmp_path / "debian.json").write_text(json.dumps({"packages": programs}))
     return SimpleNamespace(lock_text=LOCK, container=tmp_path)
 
 
 def test_what_is_declared_has_the_versions_of_the_lock(tmp_path: Path) -> None:
     assert declared.packages(settings("docker"), sources(tmp_path)) == DECLARED
     machine = declared.packages(settings("process"), sources(tmp_path))
-    assert set(DECLARED) - set(machine) == {"hermes_packages.debian"}, "it has the machine's own"
+    own = {"hermes_packages.debian", "hermes_features.git.debian"}
+    assert set(DECLARED) - set(machine) == own, "it has the machine's own"
     assert declared.packages(Settings(), Sources()) == {}
 
 
@@ -83,14 +105,20 @@ def test_a_hermes_that_has_them_lacks_nothing() -> None:
             "hermes_features.search",
             "ripgrep 14.1.0 is not there.",
         ),
-        ({"debian": {}}, "hermes_packages.debian", "jq 1.6-2.1+deb12u3 is not there."),
+        (without("jq"), "hermes_packages.debian", "jq 1.6-2.1+deb12u3 is not there."),
+        (without("openssh-client"), "hermes_features.git", "openssh-client 1:9.2 is not there."),
         (
-            {"debian": {"jq": {"version": "1.7", "other": []}}},
+            having("git", version="1:2.39.5", other=["usr/bin/git"], gone=["usr/bin/git"]),
+            "hermes_features.git",
+            "git 1:2.39.5 is there, but not with its own /usr/bin/git.",
+        ),
+        (
+            having("jq", version="1.7", other=[], gone=[]),
             "hermes_packages.debian",
             "jq is 1.7 in the sandbox, not 1.6-2.1+deb12u3.",
         ),
         (
-            {"debian": {"jq": {"version": "1.6-2.1+deb12u3", "other": list("abcdefg")}}},
+            having("jq", version="1.6-2.1+deb12u3", other=list("abcdefg"), gone=[]),
             "hermes_packages.debian",
             "jq 1.6-2.1+deb12u3 is there, but not with its own /a, /b, /c, /d, /e, 2 more.",
         ),

@@ -814,11 +814,27 @@ def test_a_browser_is_named_by_an_address_and_brings_what_speaks_to_it() -> None
         assert problem.code == "browser"
 
 
+def test_a_browser_of_the_image_needs_an_image_and_no_other_browser() -> None:
+    chromium = {"hermes_features": ["chromium"]}
+    checker = check(**DOCKER, **chromium)
+    assert checker.problems == []
+    assert checker.settings.features == ["browser", "chromium"]
+    address = {"hermes_browser_url": "http://127.0.0.1:9222"}
+    for refused, subject in (
+        ({**DOCKER, **chromium, **address}, "hermes_browser_url"),
+        (chromium, "hermes_features"),
+        ({**chromium, "hermes_host_tools": True}, "hermes_features"),
+    ):
+        (problem,) = check(**refused).problems
+        assert (problem.subject, problem.code) == (subject, "browser")
+
+
 @pytest.mark.parametrize(
     "inputs",
     [
         {},
         {"hermes_features": ["git"]},
+        {"hermes_features": ["chromium"]},
         {"hermes_egress": "providers"},
         {"hermes_egress": ["github.com"]},
         OF_UPSTREAM,

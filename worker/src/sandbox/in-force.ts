@@ -19,8 +19,11 @@ export const NOTHING_LAID: Laid = { archive: "", laid: [], kept: [] };
 export interface Packages {
   /** Of Python: the version that an import finds. */
   python: Record<string, string>;
-  /** Of Debian, where an image brought them: the version, and which of its files are not there as it has them. */
-  debian: Record<string, { version: string; other: string[] }>;
+  /**
+   * Of Debian, where an image brought them: the version, which of its files are not there as it has them, and which of
+   * these are not there at all.
+   */
+  debian: Record<string, { version: string; other: string[]; gone: string[] }>;
 }
 
 /** See above. */
@@ -63,7 +66,14 @@ const schema = z.tuple([
       packages: z.nullish(
         z.object({
           python: z.record(z.string(), z.string()),
-          debian: z.record(z.string(), z.object({ version: z.string(), other: z.array(z.string()) })),
+          debian: z.record(
+            z.string(),
+            z.object({
+              version: z.string(),
+              other: z.array(z.string()),
+              gone: z._default(z.array(z.string()), []),
+            }),
+          ),
         }),
       ),
     }),

@@ -212,7 +212,11 @@ export class Machine {
     const failed = { name: "issues", transport: "http", status: "failed", error: tells.error, tools: [] };
     const packages = {
       python: { pandas: "2.2.3" },
-      debian: { jq: { version: "1.6", other: ["usr/bin/jq"] } },
+      // The second one in the words of an earlier release.
+      debian: {
+        jq: { version: "1.6", other: ["usr/bin/jq"], gone: ["usr/bin/jq"] },
+        git: { version: "2.39", other: [] },
+      },
     };
     return { mcp_servers: [failed], environment: ["HOME", "PATH"], packages };
   }
