@@ -231,25 +231,30 @@ def call(tool, command, environment):
     That is shown when it failed, and not when it was interrupted.
     """
     started = time.time()
-    with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
-        try:
-            while True:
-                try:
-                    code = process.wait(SIGN_OF_LIFE)
-                    break
-                except subprocess.TimeoutExpired:
-                    words = "  {} is still at it after {:.0f} s"
-                    say(words.format(tool, time.time() - started))
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-        said.seek(0)
-        words = said.read()
-        if code != 0:
-            sys.stderr.write(fitted(words) + "\n")
-        return code, words
+    # In memory: the disk for temporary files may be what is full.
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        universal_newlines=True,
+        errors="replace",
+    )
+    try:
+        while True:
+            try:
+                said = process.communicate(timeout=SIGN_OF_LIFE)[0]
+                break
+            except subprocess.TimeoutExpired:
+                words = "  {} is still at it after {:.0f} s"
+                say(words.format(tool, time.time() - started))
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    if process.returncode != 0:
+        sys.stderr.write(fitted(said) + "\n")
+    return process.returncode, said
 
 
 def shared(name):

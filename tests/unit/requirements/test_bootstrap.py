@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import importlib.util
 import os
 import subprocess
@@ -144,6 +145,20 @@ def test_why_an_installation_failed_is_told_by_what_the_installer_says(
     assert [line for line in told.splitlines() if len(line) > 80] == []
     assert said.rstrip() in " ".join(told.split())
     assert not (tmp_path / "venv").exists()
+
+
+def test_what_an_installer_says_needs_no_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be about the disk for temporary files."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for name in ("TemporaryFile", "NamedTemporaryFile", "mkstemp"):
+        monkeypatch.setattr(bootstrap.tempfile, name, full)
+    said = bootstrap.call("uv", ["sh", "-c", "echo out; echo No space left >&2; exit 3"], None)
+    assert said == (3, "out\nNo space left\n")
 
 
 def test_the_fullest_of_the_disks_that_an_installer_writes_to_is_named(
