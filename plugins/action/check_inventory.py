@@ -61,10 +61,11 @@ class ActionModule(CardAction):
             folder = os.path.abspath(os.path.expanduser(settings.state_dir))
             name = settings.name or str(raw["hermes_name"])
             found[host] = (folder, name, settings.ports.values())
-        problems = collisions(found) + shared_bots(self._channels())
+        channels = self._channels()
+        problems = collisions(found) + shared_bots(channels)
         if problems:
             raise Card(problems)
-        accounts_ = self._accounts()
+        accounts_ = self._accounts(channels)
         return {
             "changed": False,
             "deployments": len(found),
@@ -115,9 +116,10 @@ class ActionModule(CardAction):
             {name for account, name, where in self._identities if (account, where) in here}
         )
 
-    def _accounts(self) -> dict[str, dict[str, Any]]:
-        """Return what each account of the inventory has, by accounts.key()."""
+    def _accounts(self, channels: dict[str, Channels]) -> dict[str, dict[str, Any]]:
+        """Return what each account of the inventory has, by accounts.key(). channels: of each host."""
         hostnames: dict[tuple[str, str, str], set[str]] = {}
+        mails: dict[tuple[str, str, str], set[str]] = {}
         places: dict[tuple[str, str, str], Settings] = {}
         taken: dict[str, str] = {}
         problems = []
@@ -129,13 +131,15 @@ class ActionModule(CardAction):
             place = (settings.account_id, checker.cloudflare_token, settings.api_base_url)
             places[place] = settings
             names = hostnames.setdefault(place, set())
+            mail = channels[host].mail[0] if host in channels else ""
+            mails.setdefault(place, set()).update(filter(None, [mail]))
             if settings.dashboard_hostname:
                 names.add(settings.dashboard_hostname)
                 problems += _shared(taken, settings.dashboard_hostname, host)
         if problems:
             raise Card(problems)
         self.surveys = {
-            place: self._survey(places[place], place[1], names)
+            place: self._survey(places[place], place[1], names, mails[place])
             for place, names in hostnames.items()
         }
         return {accounts.key(*place): found.as_dict() for place, found in self.surveys.items()}
@@ -149,10 +153,12 @@ class ActionModule(CardAction):
         known = checker.settings.account_id and checker.cloudflare_token
         return checker if known else None
 
-    def _survey(self, settings: Settings, token: str, hostnames: set[str]) -> accounts.Account:
+    def _survey(
+        self, settings: Settings, token: str, hostnames: set[str], mails: set[str]
+    ) -> accounts.Account:
         deployment = StateFolder(settings.state_dir, settings.name or "unnamed")
         api = open_api(settings, token, deployment, self.progress)
-        found = accounts.survey(api, hostnames)
+        found = accounts.survey(api, hostnames, mails)
         found.named = self._named_in(settings.account_id)
         return found
 

@@ -20,7 +20,7 @@ from ..module_utils.worker_client import RemoteClient, Unreachable
 from ..plugin_utils.actions.destroy_action import DestroyAction
 from ..plugin_utils.build.sources import Sources
 from ..plugin_utils.cloudflare import account as accounts
-from ..plugin_utils.cloudflare import hostname
+from ..plugin_utils.cloudflare import hostname, mailbox
 from ..plugin_utils.cloudflare.deployed import Deployed, host_of, is_ours, read
 from ..plugin_utils.cloudflare.image import prune
 from ..plugin_utils.cloudflare.place import open_api
@@ -83,13 +83,16 @@ class ActionModule(DestroyAction):
 
     @cached_property
     def account(self) -> accounts.Account:
-        """The account, with the zones of the deployment's hostnames."""
-        return accounts.survey(self.api, hostname.owned(self.deployed.tags))
+        """The account, with the zones of the deployment's hostnames and mail addresses."""
+        tags = self.deployed.tags
+        return accounts.survey(self.api, hostname.owned(tags), mailbox.owned(tags))
 
     def judge(self) -> None:
         """Refuse what cannot be judged, and what is not ours."""
         self.done: list[str] = []
-        lacking = [*self.account.problems, *chain(*self.account.zone_problems.values())]
+        account = self.account
+        in_zones = chain(*account.zone_problems.values(), *account.mail_problems.values())
+        lacking = [*account.problems, *in_zones]
         if lacking:
             raise Card([Problem(**entry) for entry in lacking])
         if self.deployed.exists and not is_ours(self.deployed):
@@ -132,6 +135,9 @@ class ActionModule(DestroyAction):
         if self._application:
             found.append(f"delete  container application {application_name(name)}")
         found += [f"delete  {one}: custom domain or route, and record" for one in self._hostnames]
+        found += [
+            f"delete  rule of Email Routing for {one}" for one in mailbox.owned(self.deployed.tags)
+        ]
         if self.deployment.folder.is_dir():
             shown = self.deployment.shown(self.deployment.folder)
             found.append(f"remove  {shown} (token, build, logs)")
@@ -168,6 +174,13 @@ class ActionModule(DestroyAction):
         for one in self._hostnames:
             self.progress(f"deleting {one}")
             names.detach(one)
+            self.done.append(one)
+        mails = mailbox.Mailbox(
+            self.api, self.settings, self.account, self.deployed.tags, self.progress
+        )
+        for one in mailbox.owned(self.deployed.tags):
+            self.progress(f"deleting the rule for mails to {one}")
+            mails.detach(one)
             self.done.append(one)
         if self._application:
             self.progress(f"deleting the container application {application_name(name)}")

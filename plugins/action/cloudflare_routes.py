@@ -1,7 +1,7 @@
 # Copyright: hermes.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Gives a deployment on Cloudflare its hostname, and takes away what the inventory no longer names."""
+"""Gives a deployment on Cloudflare its hostname and mail address, and takes away what the inventory no longer names."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..module_utils.worker_client import Owner, RemoteClient
 from ..plugin_utils.actions.cloudflare_action import CloudflareAction
 from ..plugin_utils.build import installer
 from ..plugin_utils.cloudflare.hostname import Hostnames
+from ..plugin_utils.cloudflare.mailbox import Mailbox
 
 SECONDS = 600.0
 """How long a certificate may take."""
@@ -42,7 +43,10 @@ class ActionModule(CloudflareAction):
         steps = hostnames.settle()
         if any(step.kind in ("attach", "route") for step in steps):
             self._wait(self.settings.dashboard_hostname)
-        return {"changed": True, "steps": [step.words for step in steps]}
+        mailbox = Mailbox(self.api, self.settings, self.account, hostnames.tags, self.progress)
+        mailbox.done = self.done
+        words = [step.words for step in steps] + [step.words for step in mailbox.settle()]
+        return {"changed": True, "steps": words}
 
     def _wait(self, hostname: str) -> None:
         """Wait until the hostname leads to the Worker over TLS: its certificate may take minutes."""

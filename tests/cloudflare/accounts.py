@@ -16,10 +16,13 @@ PERMISSIONS = frozenset(
     {
         "Account Settings Read",
         "DNS Write",
+        "Email Routing Addresses Read",
+        "Email Routing Rules Write",
         "Workers Containers Write",
         "Workers Routes Write",
         "Workers Scripts Write",
         "Zone Read",
+        "Zone Settings Read",
     }
 )
 """Permission groups of a token that can do everything the collection does. Write includes Read."""
@@ -70,6 +73,10 @@ class Zone:
     id: str = field(default_factory=hex_id)
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     routes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    takes_mails: bool = False
+    """Whether Email Routing is enabled."""
+    mail_status: str = "ready"
+    mail_rules: list[dict[str, Any]] = field(default_factory=list)
     created_on: str = field(default_factory=now)
 
     def covers(self, hostname: str) -> bool:
@@ -245,6 +252,8 @@ class Account:
     workers: dict[str, Worker] = field(default_factory=dict)
     applications: dict[str, Application] = field(default_factory=dict)
     domains: dict[str, Domain] = field(default_factory=dict)
+    destinations: dict[str, str | None] = field(default_factory=dict)
+    """Mail addresses of people, and when each agreed to be sent to; None: not yet."""
 
     def namespaces(self) -> Iterator[Namespace]:
         """All namespaces of Durable Objects."""

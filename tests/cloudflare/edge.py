@@ -25,7 +25,7 @@ from aiohttp import (
     web,
 )
 
-from tests.cloudflare import workerd
+from tests.cloudflare import mails, workerd
 from tests.cloudflare.accounts import Account, State, Version, Worker
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,6 +78,7 @@ class Served:
     folder: Path
     http: socket.socket
     providers: socket.socket
+    mails: socket.socket
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     running: asyncio.subprocess.Process | None = None
     engine: asyncio.subprocess.Process | None = None
@@ -133,6 +134,8 @@ class Edge:
         """host:port of a test's own server, which then answers for the whole internet of all Workers."""
         self.vouched: dict[str, str] = {}
         """The assertion that Cloudflare Access sets on each request for a hostname."""
+        self.outbox = mails.Outbox(state)
+        self.outbox_port = 0
         self._served: dict[str, Served] = {}
         self._session: ClientSession | None = None
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -196,7 +199,7 @@ class Edge:
         del self._served[worker.tag]
         if served.engine:
             _kill(served.engine)
-        for listener in (served.http, served.providers):
+        for listener in (served.http, served.providers, served.mails):
             listener.close()
         shutil.rmtree(served.folder, ignore_errors=True)
 
@@ -223,6 +226,7 @@ class Edge:
             for listener in (
                 served.http,
                 served.providers,
+                served.mails,
                 *(s for _, s in served.fronts.values()),
             ):
                 listener.close()
@@ -257,6 +261,29 @@ class Edge:
             served.used = self.clock()
             self._evict()
 
+    async def mail(self, raw: bytes, sender: str, to: str) -> int:
+        """Hand a mail to the Worker that gets it; return what its sender's server is told, as SMTP has it."""
+        found = mails.ruled(self.state, to)
+        if found is None:
+            return 550
+        zone, worker = found
+        served = self._served.get(worker.tag) or self._place(worker)
+        served.requests += 1
+        try:
+            if not await self._ready(served, self.state.accounts[zone.account]):
+                return 451
+            if mails.binding_of(worker.serving) is None:
+                return 451
+            port = int(served.mails.getsockname()[1])
+            query = {"from": sender, "to": to}
+            async with self._client().post(
+                f"http://127.0.0.1:{port}/", params=query, data=raw
+            ) as answer:
+                return answer.status
+        finally:
+            served.requests -= 1
+            served.used = self.clock()
+
     async def _patiently(
         self, served: Served, account: Account, request: web.Request
     ) -> web.StreamResponse:
@@ -285,7 +312,7 @@ class Edge:
         folder = self.folder / worker.tag
         for name in ("run", "storage", "logs", "disks", "snapshots"):
             (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
-        served = Served(worker, folder, _listener(), _listener())
+        served = Served(worker, folder, _listener(), _listener(), _listener())
         self._served[worker.tag] = served
         self._set_starts(served)
         return served
@@ -326,6 +353,7 @@ class Edge:
         if workerd.overlaid(version):
             overlay.engine = served.engine is not None
             overlay.variables = self._variables(served)
+        overlay.outbox = f"127.0.0.1:{self.outbox_port}"
         build = served.folder / version.id
         workerd.write(build, served.worker, version, overlay)
         http = _listener()
@@ -340,7 +368,8 @@ class Edge:
 
     async def _start_workerd(self, served: Served, version: Version, engine: bool) -> None:
         running = engine and workerd.speaks_to_an_engine(version)
-        overlay = workerd.Overlay(engine=running, internet=self.internet)
+        outbox = f"127.0.0.1:{self.outbox_port}"
+        overlay = workerd.Overlay(engine=running, internet=self.internet, outbox=outbox)
         if workerd.overlaid(version):
             overlay.variables = self._variables(served)
         build = served.folder / "build"
@@ -348,6 +377,8 @@ class Edge:
         sockets = {"http": served.http}
         if workerd.has_providers(version):
             sockets["providers"] = served.providers
+        if mails.binding_of(version):
+            sockets["mails"] = served.mails
         with _listener() as free:
             served.debug = int(free.getsockname()[1])
         words = [f"--socket-fd={name}={one.fileno()}" for name, one in sockets.items()]

@@ -164,6 +164,14 @@ class ControlPlane:
         digest = self.registry.add_image(f"{account}/{repository}", note=note)
         return f"{self.env['CLOUDFLARE_CONTAINER_REGISTRY']}/{account}/{repository}@{digest}"
 
+    def deliver(self, raw: bytes, sender: str, to: str) -> int:
+        """Have a mail come in, as Cloudflare's server took it; return what its sender's server is told: 250, 451, 550.
+
+        sender: of its envelope.
+        """
+        handed = self.edge.mail(raw, sender, to)
+        return asyncio.run_coroutine_threadsafe(handed, self._loop).result()
+
     def _run(self, what: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(what, self._loop).result()
 
@@ -188,6 +196,12 @@ class ControlPlane:
                 await plain.start()
                 both = TlsOrPlain(self._ports[name], port_of(plain))
                 self.registry_port = await self._listen(both)
+        outbox = web.AppRunner(self.edge.outbox.application(), access_log=None)
+        await outbox.setup()
+        self._runners.append(outbox)
+        taking = web.TCPSite(outbox, "127.0.0.1", 0)
+        await taking.start()
+        self.edge.outbox_port = port_of(taking)
         self.registry.hosts.add(f"127.0.0.1:{self.registry_port}")
         proxy_port = await self._listen(self._proxy)
         self.env = self._environment(proxy_port)

@@ -16,7 +16,7 @@ import cloudflare
 import pytest
 
 from tests.cloudflare import ControlPlane
-from tests.cloudflare.accounts import PERMISSIONS, Worker, Zone
+from tests.cloudflare.accounts import PERMISSIONS, Worker, Zone, now
 from tests.cloudflare.api.front import PREFIX, ROUTES
 from tests.cloudflare.stub import StubEdge
 from tests.cloudflare.uploading import ACCOUNT, CODE, TOKEN, metadata
@@ -78,6 +78,9 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[There]:
         pytest.MonkeyPatch.context() as patch,
     ):
         plane.add_account(ACCOUNT, TOKEN, scopes=PERMISSIONS | FURTHER, zones=["example.com"])
+        for zone in plane.state.zones.values():
+            zone.takes_mails = True
+        plane.state.accounts[ACCOUNT].destinations |= {"a@x.test": now(), "b@x.test": None}
         for name, value in plane.env.items():
             patch.setenv(name, value)
         with SDK(api_token=TOKEN, max_retries=0, _strict_response_validation=True) as sdk:
@@ -136,6 +139,20 @@ def route(it: There) -> Any:
     assert routes.get(made.id, zone_id=zone).script == NAME
     assert [one.pattern for one in routes.list(zone_id=zone)] == [f"{HOST}/v2/*"]
     return routes.delete(made.id, zone_id=zone)
+
+
+def mail_rule(it: There) -> Any:
+    """A rule's life in Email Routing."""
+    rules, zone = it.sdk.email_routing.rules, it.zone.id
+    said: dict[str, Any] = {
+        "matchers": [{"type": "literal", "field": "to", "value": "a@example.com"}],
+        "actions": [{"type": "worker", "value": [NAME]}],
+    }
+    made = rules.create(zone_id=zone, **said)
+    rules.update(made.id or "", zone_id=zone, enabled=False, name="box", **said)
+    assert rules.get(made.id or "", zone_id=zone).enabled is False
+    assert [one.name for one in rules.list(zone_id=zone)] == ["box"]
+    return rules.delete(made.id or "", zone_id=zone)
 
 
 def domain(it: There) -> Any:
@@ -225,6 +242,11 @@ CALLS: dict[str, Ask] = {
     "record": record,
     "route": route,
     "domain": domain,
+    "rule for mails": mail_rule,
+    "zone's mails": lambda it: it.sdk.email_routing.get(zone_id=it.zone.id),
+    "addresses to send to": lambda it: list(
+        it.sdk.email_routing.addresses.list(account_id=ACCOUNT)
+    ),
     "account's subdomain": lambda it: it.sdk.workers.subdomains.get(account_id=ACCOUNT),
     "account's new subdomain": lambda it: it.sdk.workers.subdomains.update(
         account_id=ACCOUNT, subdomain=it.plane.state.accounts[ACCOUNT].subdomain

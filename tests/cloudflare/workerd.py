@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.cloudflare import mails
 from tests.cloudflare.accounts import Module, Version, Worker
 
 CODE = {
@@ -31,6 +32,8 @@ class Overlay:
     images: dict[str, str] = field(default_factory=dict)
     internet: str = ""
     """host:port of what answers for every host on the internet; empty: the internet itself."""
+    outbox: str = ""
+    """host:port of what takes the mails that a Worker sends."""
     objects: str = ""
     """host:port of another workerd in which the Durable Objects live on, with the code of before."""
 
@@ -77,6 +80,7 @@ def write(folder: Path, worker: Worker, version: Version, overlay: Overlay) -> N
         + "".join(f'export const {name} = elsewhere("{name}");\n' for name in worker.namespaces),
         encoding="utf-8",
     )
+    (folder / "mails.js").write_text(mails.MODULE, encoding="utf-8")
     text = _configuration(worker, version, modules, overlay)
     (folder / "config.capnp").write_text(text, encoding="utf-8")
 
@@ -116,6 +120,12 @@ def _configuration(
             ' http = (forwardedProtoHeader = "X-Forwarded-Proto"))'
         )
     ]
+    if mails.binding_of(version):
+        services += [
+            '(name = "mails", worker = .mails)',
+            f'(name = "outbox", external = (address = {text(overlay.outbox)}, http = ()))',
+        ]
+        sockets.append('(name = "mails", address = "127.0.0.1:0", service = "mails", http = ())')
     if overlay.engine:
         services += [
             '(name = "engine", external = (address = "unix:run/engine.sock", http = ()))',
@@ -150,7 +160,19 @@ const worker :Workerd.Worker = (
   globalOutbound = "internet",
   bindings = [{_lines(_bindings(version, overlay))}],
 );
-{_elsewhere(worker, version, overlay)}"""
+{_elsewhere(worker, version, overlay)}{_mails(version)}"""
+
+
+def _mails(version: Version) -> str:
+    if not mails.binding_of(version):
+        return ""
+    return f"""
+const mails :Workerd.Worker = (
+  modules = [(name = "mails.js", esModule = embed "mails.js")],
+  compatibilityDate = {text(version.metadata["compatibility_date"])},
+  bindings = [(name = "MAIN", service = "main"), (name = "OUTBOX", service = "outbox")],
+);
+"""
 
 
 def _elsewhere(worker: Worker, version: Version, overlay: Overlay) -> str:
@@ -210,6 +232,10 @@ def _bindings(version: Version, overlay: Overlay) -> Iterable[str]:
             yield f"(name = {text(binding['name'])}, durableObjectNamespace = {target})"
         elif binding["type"] == "json":
             yield f"(name = {text(binding['name'])}, json = {text(json.dumps(binding['json']))})"
+        elif binding["type"] == "send_email":
+            props = text(json.dumps(binding))
+            target = f'(name = "mails", entrypoint = "Sender", props = (json = {props}))'
+            yield f"(name = {text(binding['name'])}, service = {target})"
     if overlay.engine:
         yield '(name = "ENGINE", service = "engine")'
         yield '(name = "LOOPBACK", service = "loopback")'

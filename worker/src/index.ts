@@ -10,6 +10,7 @@ import {
   hookMessage,
   LARGEST,
   LARGEST_HOOK,
+  mailed,
   received,
   registrationOf,
   tooManyWait,
@@ -17,7 +18,7 @@ import {
 import { archiveOf, deployedAgent } from "./config/agent.ts";
 import { changesOf } from "./config/configuration.ts";
 import { deployedDigest } from "./config/deployed-digest.ts";
-import type { Env, Settings } from "./config/settings.ts";
+import { type Env, type Settings, settingsOf } from "./config/settings.ts";
 import { dashboard } from "./dashboard/gate.ts";
 import { authorize, type TokenCaller } from "./gate/auth.ts";
 import {
@@ -328,6 +329,11 @@ const entry: ExportedHandler<Env> = {
     if (url instanceof Response) return url;
     if (isForDashboard(url, env)) return dashboard(request, env, ctx);
     return app.fetch(request, env, ctx);
+  },
+  /** What this throws has the sender's server try again. */
+  async email(message, env) {
+    const told = await mailed(message, settingsOf(env));
+    if (told !== null) await askInstance(env, (it) => it.receive("email", told));
   },
 };
 

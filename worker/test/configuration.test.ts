@@ -82,7 +82,10 @@ const ROWS: Record<string, Row[]> = {
   HERMES_ENV: [hermes('{"A":"b"}')],
   HERMES_SECRETS: [hermes('{"A":"b"}')],
   HERMES_BOTS: [hermes('{"telegram":"4242"}')],
-  HERMES_CHANNELS: [worker(`{"telegram":{"token":"4242:${"x".repeat(35)}","allow":["77"]}}`)],
+  HERMES_CHANNELS: [
+    worker(`{"telegram":{"token":"4242:${"x".repeat(35)}","allow":["77"]}}`),
+    worker('{"email":{"address":"hermes@example.com","allow":["ann@example.net"]}}'),
+  ],
   HERMES_PUBLIC_URL: [worker("https://a.example")],
   HERMES_TELEGRAM_API_URL: [worker("https://a.example")],
   API_TOKEN: [worker("another-token-of-sixteen")],

@@ -36,6 +36,14 @@ ZONES = Permission("Zone: Read", "Zone Read", "/zones")
 DNS = Permission("DNS: Edit", "DNS Write", "dns_records?per_page=1")
 ROUTES = Permission("Workers Routes: Edit", "Workers Routes Write", "workers/routes")
 
+MAIL_RULES = Permission(
+    "Email Routing Rules: Edit", "Email Routing Rules Write", "email/routing/rules"
+)
+MAIL_ADDRESSES = Permission(
+    "Email Routing Addresses: Read", "Email Routing Addresses Read", "email/routing/addresses"
+)
+ZONE_SETTINGS = Permission("Zone Settings: Read", "Zone Settings Read", "email/routing")
+
 
 def verify(api: Cloudflare) -> dict[str, Any]:
     """Return the token's `id`, `status` and `expires_on`. Raises CloudflareError when it is not valid.

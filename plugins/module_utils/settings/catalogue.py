@@ -570,7 +570,7 @@ SETTINGS: tuple[Setting, ...] = (
         "hermes_channels",
         Secret("HERMES_CHANNELS"),
         "[by what people write to Hermes](channels.md) besides its API: `telegram: {token: ..., allow: [...]}`,"
-        " `slack:`, `whatsapp_cloud:`, `sms:`, `discord:`, and"
+        " `slack:`, `whatsapp_cloud:`, `sms:`, `discord:`, `email:`, and"
         " [webhooks](channels.md#webhooks): `hooks: {NAME: {kind: ..., secret: ...}}`. Their secrets are held by the"
         " Worker only",
         default="`{}`",

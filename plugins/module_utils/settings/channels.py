@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,12 +29,13 @@ class Channels:
     """What was declared.
 
     worker: as the Worker reads it; bots: of each channel whom Hermes speaks as there, which is no secret; apis: servers
-    of platforms' APIs that are the owner's.
+    of platforms' APIs that are the owner's; mail: our own mail address, and who may write there.
     """
 
     worker: dict[str, Any] = field(default_factory=dict)
     bots: dict[str, str] = field(default_factory=dict)
     apis: list[str] = field(default_factory=list)
+    mail: tuple[str, list[str]] = ("", [])
 
 
 def read_channels(reader: Reader, *, on_cloudflare: bool) -> Channels:
@@ -62,6 +64,10 @@ def read_channels(reader: Reader, *, on_cloudflare: bool) -> Channels:
         else:
             read.bots[name] = str(found.get(platform.bot) or "worker")
             _reached(reader, name, platform, on_cloudflare)
+            if name == "email":
+                read.mail = _mail(reader, found)
+                # Nobody else is ever written to.
+                chats[name] = re.compile("|".join(map(re.escape, found["allow"])))
             read.apis += [found["apiUrl"]] if "apiUrl" in found else []
         read.worker[name] = found
     hooks = _part(reader, declared, "hooks", "a name for each: with kind: and secret:")
@@ -91,7 +97,7 @@ def shared_bots(deployments: Mapping[str, Channels]) -> list[Problem]:
                     Problem(
                         f"{VARIABLE}.{name}",
                         f"{other} and {host} both have the same one, whose messages reach one of them only.",
-                        f"give each host a {name} of its own.",
+                        "give each host one of its own.",
                         "channels",
                     )
                 )
@@ -113,8 +119,10 @@ def _platform(
     reader: Reader, name: str, platform: Platform, said: Mapping[str, Any]
 ) -> dict[str, Any]:
     shown = f"{VARIABLE}.{name}"
-    further = "receive" if name == "telegram" else OWN_API
-    keys = (*(part.name for part in platform.parts), "allow", "home", PAIRING, further)
+    further = () if platform.is_cloudflares else (PAIRING, OWN_API)
+    if name == "telegram":
+        further = (PAIRING, "receive")
+    keys = (*(part.name for part in platform.parts), "allow", "home", *further)
     reader.known(shown, said, keys, "a setting of it")
     found: dict[str, Any] = {}
     for part in platform.parts:
@@ -143,10 +151,13 @@ def _platform(
     found["allow"] = [] if nobody else _allowed(reader, shown, platform, said.get("allow"))
     if home := _home(reader, shown, platform, said.get("home")):
         found["home"] = home
+    if name == "email":  # its addresses have no capitals
+        found |= {key: value.lower() for key, value in found.items() if isinstance(value, str)}
+        found["allow"] = [one.lower() for one in found["allow"]]
     if name == "whatsapp_cloud":  # its numbers have no plus
         found["allow"] = [one.lstrip("+") for one in found["allow"]]
         found |= {"home": home.lstrip("+")} if home else {}
-    if name != "telegram" and said.get(OWN_API) not in (None, ""):
+    if OWN_API in keys and said.get(OWN_API) not in (None, ""):
         url = str(said[OWN_API]).rstrip("/")
         if flaw := url_flaw(url):
             remedy = (
@@ -156,6 +167,24 @@ def _platform(
         else:
             found["apiUrl"] = url
     return found
+
+
+def _mail(reader: Reader, found: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Return our own mail address, and who may write there; note what does not go together."""
+    address, allow = str(found["address"]), list(found["allow"])
+    shown = f"{VARIABLE}.email"
+    if address in allow:
+        reader.problem(
+            f"{shown}.allow", "lists Hermes' own address.", "leave that out of it.", "channels"
+        )
+    if "home" in found and found["home"] not in allow:
+        reader.problem(
+            f"{shown}.home",
+            "is not among those who may write, and mails go to nobody else.",
+            f"list it in {shown}.allow, too.",
+            "channels",
+        )
+    return address, sorted(set(allow))
 
 
 def _pairing(reader: Reader, shown: str, said: Any) -> bool:
@@ -168,7 +197,14 @@ def _pairing(reader: Reader, shown: str, said: Any) -> bool:
 
 def _reached(reader: Reader, name: str, platform: Platform, on_cloudflare: bool) -> None:
     """Note a platform that sends its messages, and does not reach this machine."""
-    if not on_cloudflare and not reader.given("hermes_public_url"):
+    if platform.is_cloudflares and not on_cloudflare:
+        reader.problem(
+            f"{VARIABLE}.{name}",
+            f"is declared, but {platform.label} hands mails to a Worker at Cloudflare, and to none on this machine.",
+            f"leave {VARIABLE}.{name} out, or deploy with hermes_platform: cloudflare.",
+            "channels",
+        )
+    elif not on_cloudflare and not reader.given("hermes_public_url"):
         reader.problem(
             f"{VARIABLE}.{name}",
             f"is declared, but {platform.label} does not reach this machine, and cannot be asked for messages.",

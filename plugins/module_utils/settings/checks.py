@@ -719,6 +719,7 @@ class Checker(Reader):
         self._further_secrets()
         read = read_channels(self, on_cloudflare=self.settings.platform == "cloudflare")
         self.settings.bots, self.settings.channel_apis = read.bots, read.apis
+        self.settings.mail_address, self.settings.mail_people = read.mail
         if read.worker:
             self.secrets["HERMES_CHANNELS"] = canonical(read.worker)
 

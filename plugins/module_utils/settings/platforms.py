@@ -8,6 +8,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+MAIL_ADDRESS = re.compile(
+    r"[a-z0-9.!#$%'*+/=?^_`{|}~-]{1,64}@[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})+",
+    re.ASCII | re.IGNORECASE,
+)
 LONG_NUMBER = re.compile(r"\d{15,25}", re.ASCII)
 
 
@@ -46,7 +50,7 @@ class Platform:
 
     who: one who may write; whom: what is said of somebody who is none; ask: where people find it; by_hand: where a
     person tells the platform the address, empty where the deploy does; bot: of what the bot is known, which is no
-    secret.
+    secret; is_cloudflares: whether it is a service of Cloudflare's, for Workers there.
     """
 
     label: str
@@ -56,6 +60,7 @@ class Platform:
     ask: str
     by_hand: str = ""
     bot: str = ""
+    is_cloudflares: bool = False
 
 
 TELEGRAM_TOKEN = re.compile(r"(\d{1,20}):[\w-]{20,100}", re.ASCII)
@@ -176,6 +181,23 @@ PLATFORMS = {
         "lists something other than IDs: names in Discord change.",
         "list your own user ID (Discord's developer mode, Copy User ID), and those of others, channels or servers",
         bot="applicationId",
+    ),
+    "email": Platform(
+        "Email Routing",
+        (
+            Part(
+                "address",
+                MAIL_ADDRESS,
+                "is no mail address",
+                "choose one in a domain of your account at Cloudflare (hermes@example.com)",
+                secret=False,
+            ),
+        ),
+        MAIL_ADDRESS,
+        "lists something other than mail addresses.",
+        "list your own mail address, and those of others",
+        bot="address",
+        is_cloudflares=True,
     ),
 }
 """By the names that inventories call them by."""

@@ -21,6 +21,10 @@ class Settings(Fields):
     """Channel -> number of the bot that Hermes speaks as there, which is no secret."""
     channel_apis: list[str] = field(default_factory=list)
     """Servers of platforms' APIs that are the owner's, besides Telegram's."""
+    mail_address: str = ""
+    """The channel e-mail's own; empty without that channel."""
+    mail_people: list[str] = field(default_factory=list)
+    """Who may write there, and is written to."""
     deployments: int = 1
     """How many of the account share what Cloudflare's plan includes."""
     agent: dict[str, Any] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from ...module_utils.cloudflare.client import Cloudflare, CloudflareError
 from ..cloudflare import account as accounts
-from ..cloudflare import hostname
+from ..cloudflare import hostname, mailbox
 from ..cloudflare.deployed import Deployed, read
 from ..cloudflare.place import open_api
 from ..proof.secrets import effective_secrets
@@ -37,10 +37,11 @@ class CloudflareAction(DeploymentAction):
 
     @cached_property
     def account(self) -> accounts.Account:
-        """What the account has of hostnames now, those that were given to the deployment before among them."""
+        """What the account has of hostnames and mail addresses now, those that the deployment had before among them."""
         owned = hostname.owned(self.deployed.tags)
         wanted = filter(None, [self.settings.dashboard_hostname, *owned])
-        return accounts.of_hostnames(self.api, wanted)
+        mails = filter(None, [self.settings.mail_address, *mailbox.owned(self.deployed.tags)])
+        return accounts.of_hostnames(self.api, wanted, mails)
 
     @cached_property
     def deployed(self) -> Deployed:

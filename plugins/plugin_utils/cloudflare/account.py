@@ -12,7 +12,15 @@ from functools import partial
 from typing import Any
 
 from ...module_utils.cards import Problem
-from ...module_utils.cloudflare import containers, domains, permissions, routes, scripts, zones
+from ...module_utils.cloudflare import (
+    containers,
+    domains,
+    email_routing,
+    permissions,
+    routes,
+    scripts,
+    zones,
+)
 from ...module_utils.cloudflare.client import Cloudflare, CloudflareError
 
 TOKENS_PAGE = "https://dash.cloudflare.com/profile/api-tokens"
@@ -43,6 +51,12 @@ class Account:
     """{id, name, status, type, paused} of each zone; empty when no deployment has a hostname."""
     routes: dict[str, list[dict[str, str]]] = field(default_factory=dict)
     """Zone id -> its routes, for the zones in which a deployment has a hostname."""
+    mail_problems: dict[str, list[dict[str, str]]] = field(default_factory=dict)
+    """The like of zone_problems against a deployment with a mail address there."""
+    mail: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Zone id -> {enabled, status, rules}, for the zones in which a deployment has a mail address."""
+    mail_verified: list[str] = field(default_factory=list)
+    """To whom the account may send mails; empty when no deployment has a mail address."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for a task's result."""
@@ -54,13 +68,27 @@ class Account:
 
     def problems_of(self, hostname: str) -> list[dict[str, str]]:
         """Return what the token lacks for a hostname; nothing without one."""
+        return self._lacking(self.zone_problems, hostname)
+
+    def problems_of_mail(self, address: str) -> list[dict[str, str]]:
+        """Return what the token lacks for a mail address; nothing without one."""
+        return self._lacking(self.mail_problems, domain_of(address))
+
+    def _lacking(
+        self, problems: dict[str, list[dict[str, str]]], hostname: str
+    ) -> list[dict[str, str]]:
         zone = self.zone_of(hostname) if hostname else None
         ids = ["", *([zone["id"]] if zone else [])] if hostname else []
-        return [problem for one in ids for problem in self.zone_problems.get(one, [])]
+        return [problem for one in ids for problem in problems.get(one, [])]
 
     def zone_of(self, hostname: str) -> dict[str, Any] | None:
         """Return the zone that a hostname lies in, or None."""
         return zones.covering(hostname, self.zones)
+
+
+def domain_of(address: str) -> str:
+    """Return the domain of a mail address; empty for none."""
+    return address.rpartition("@")[2]
 
 
 def key(account_id: str, token: str, base_url: str) -> str:
@@ -69,18 +97,18 @@ def key(account_id: str, token: str, base_url: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def survey(api: Cloudflare, hostnames: Iterable[str]) -> Account:
-    """Ask for everything that is the account's. hostnames: of all deployments there.
+def survey(api: Cloudflare, hostnames: Iterable[str], mails: Iterable[str] = ()) -> Account:
+    """Ask for everything that is the account's. hostnames, mails: addresses of all deployments there, of both kinds.
 
     What is wrong with the token or the account is in the result, so that it comes in one message with all else.
     """
     found = Account()
-    hostnames = sorted(set(hostnames))
+    hostnames, mails = sorted(set(hostnames)), sorted(set(mails))
     try:
         token_id = _check_token(api, found)
         if not found.problems:
-            _check_permissions(api, found, hostnames)
-            _check_policies(api, found, token_id, hostnames)
+            _check_permissions(api, found, hostnames, mails)
+            _check_policies(api, found, token_id, hostnames, mails)
         if not found.problems:
             _read(api, found)
     except CloudflareError as error:
@@ -89,11 +117,15 @@ def survey(api: Cloudflare, hostnames: Iterable[str]) -> Account:
     return found
 
 
-def of_hostnames(api: Cloudflare, hostnames: Iterable[str]) -> Account:
-    """Ask for nothing but what decides about hostnames: few calls. Raises CloudflareError."""
-    hostnames = sorted(set(hostnames))
-    found = Account(zones=_zones(api, hostnames), domains=_domains(api))
+def of_hostnames(api: Cloudflare, hostnames: Iterable[str], mails: Iterable[str] = ()) -> Account:
+    """Ask for nothing but what decides about hostnames and mail addresses: few calls. Raises CloudflareError."""
+    hostnames, mail_domains = sorted(set(hostnames)), sorted(set(map(domain_of, mails)))
+    found = Account(zones=_zones(api, [*hostnames, *mail_domains]), domains=_domains(api))
     found.routes = {zone["id"]: _routes(api, zone["id"]) for zone in _zones_of(found, hostnames)}
+    found.mail = {
+        zone["id"]: {"rules": _mail_rules(api, zone["id"])}
+        for zone in _zones_of(found, mail_domains)
+    }
     return found
 
 
@@ -117,7 +149,9 @@ def _check_token(api: Cloudflare, found: Account) -> str:
     return verified.get("id") or ""
 
 
-def _check_permissions(api: Cloudflare, found: Account, hostnames: list[str]) -> None:
+def _check_permissions(
+    api: Cloudflare, found: Account, hostnames: list[str], mails: list[str]
+) -> None:
     """Note each permission that is missing, by the dashboard's name for it."""
     denied = []
     for permission in (permissions.SCRIPTS, permissions.CONTAINERS):
@@ -148,11 +182,13 @@ def _check_permissions(api: Cloudflare, found: Account, hostnames: list[str]) ->
             " (Workers & Pages, Plans).",
             "account",
         )
-    if hostnames:
-        _check_zones(api, found, hostnames)
+    if hostnames or mails:
+        _check_zones(api, found, hostnames, sorted(set(map(domain_of, mails))))
 
 
-def _check_policies(api: Cloudflare, found: Account, token_id: str, hostnames: list[str]) -> None:
+def _check_policies(
+    api: Cloudflare, found: Account, token_id: str, hostnames: list[str], mails: list[str]
+) -> None:
     """Note each permission that is "Read" where "Edit" is needed, if the token may tell."""
     groups = permissions.granted(api, token_id) or set()
     purpose = "of which it has the reading half only"
@@ -162,17 +198,28 @@ def _check_policies(api: Cloudflare, found: Account, token_id: str, hostnames: l
         in_zones = found.zone_problems.setdefault("", [])
         for one in permissions.read_only(groups, (permissions.ROUTES, permissions.DNS)):
             _missing(in_zones, one.label, purpose)
+    if mails:
+        in_zones = found.mail_problems.setdefault("", [])
+        for one in permissions.read_only(groups, (permissions.MAIL_RULES,)):
+            _missing(in_zones, one.label, purpose)
 
 
-def _check_zones(api: Cloudflare, found: Account, hostnames: list[str]) -> None:
-    """Note each permission that is missing in the zones of these hostnames; keep their routes."""
-    in_any = found.zone_problems.setdefault("", [])
+def _check_zones(
+    api: Cloudflare, found: Account, hostnames: list[str], mail_domains: list[str]
+) -> None:
+    """Note each permission that is missing in the zones of these hostnames and domains; keep their routes and rules."""
+    in_any: list[dict[str, str]] = []
     found.zones = _asked(
         in_any,
-        lambda: _zones(api, hostnames),
+        lambda: _zones(api, [*hostnames, *mail_domains]),
         permissions.ZONES.label,
-        "to find the zone of a hostname",
+        "to find the zone of a hostname" if hostnames else "to find the zone of a mail address",
     )
+    if hostnames:
+        found.zone_problems[""] = list(in_any)
+    if mail_domains:
+        found.mail_problems[""] = in_any
+        _check_mail(api, found, mail_domains)
     for zone in _zones_of(found, hostnames):
         identity, name = zone["id"], zone["name"]
         problems = found.zone_problems.setdefault(identity, [])
@@ -188,6 +235,54 @@ def _check_zones(api: Cloudflare, found: Account, hostnames: list[str]) -> None:
             permissions.DNS.label,
             f"to see and make records of {name}",
         )
+
+
+def _check_mail(api: Cloudflare, found: Account, mail_domains: list[str]) -> None:
+    """Note each permission that is missing for mail addresses; keep what decides about them."""
+    found.mail_verified = _asked(
+        found.mail_problems[""],
+        lambda: email_routing.verified(api),
+        permissions.MAIL_ADDRESSES.label,
+        "to see to whom mails may be sent",
+    )
+    for zone in _zones_of(found, mail_domains):
+        identity, name = zone["id"], zone["name"]
+        problems = found.mail_problems.setdefault(identity, [])
+        rules = _asked(
+            problems,
+            partial(_mail_rules, api, identity),
+            permissions.MAIL_RULES.label,
+            f"to see and set the rules for mails of {name}",
+        )
+        (told,) = _asked(
+            problems,
+            partial(_mail_settings, api, identity),
+            permissions.ZONE_SETTINGS.label,
+            f"to see whether {name} takes mails",
+        ) or [{}]
+        found.mail[identity] = {
+            "enabled": told.get("enabled") is True,
+            "status": told.get("status") or "",
+            "rules": rules,
+        }
+
+
+def _mail_settings(api: Cloudflare, zone_id: str) -> list[dict[str, Any]]:
+    return [email_routing.settings(api, zone_id)]
+
+
+def _mail_rules(api: Cloudflare, zone_id: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": one["id"],
+            "name": one.get("name") or "",
+            "address": email_routing.address_of(one),
+            "worker": email_routing.worker_of(one),
+            "action": next((str(each.get("type")) for each in one.get("actions") or []), ""),
+            "enabled": one.get("enabled") is not False,
+        }
+        for one in email_routing.listing(api, zone_id)
+    ]
 
 
 def _asked(

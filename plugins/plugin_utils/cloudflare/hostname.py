@@ -18,6 +18,7 @@ from ...module_utils.cards import Card, Problem
 from ...module_utils.cloudflare import dns, domains, routes, scripts
 from ...module_utils.cloudflare.client import Cloudflare, CloudflareError
 from ...module_utils.settings.settings import Settings
+from . import mailbox
 from .account import Account
 
 HOST_TAG = f"{scripts.TAG}.host:"
@@ -88,8 +89,10 @@ def tag_problems(settings: Settings, tags: list[str]) -> list[Problem]:
     ours = {
         *scripts.our_tags(settings.name),
         *(f"{HOST_TAG}{one}" for one in [*owned(tags), *([wanted] if wanted else [])]),
+        *(f"{mailbox.MAIL_TAG}{one}" for one in mailbox.named(settings, tags)),
     }
-    foreign = [tag for tag in tags if tag not in ours and not tag.startswith(HOST_TAG)]
+    prefixes = (HOST_TAG, mailbox.MAIL_TAG)
+    foreign = [tag for tag in tags if tag not in ours and not tag.startswith(prefixes)]
     if len(ours) + len(foreign) <= scripts.MOST_TAGS:
         return []
     return [

@@ -22,7 +22,7 @@ from ..plan import Change
 from ..proof.secrets import effective_secrets
 from ..state.folder import StateFolder
 from . import account as accounts
-from . import cost, deployed, hostname, plan
+from . import cost, deployed, hostname, mailbox, plan
 from .image import PushedImage
 
 
@@ -68,7 +68,8 @@ class CloudflarePlace(Controller):
         found = self.known(accounts.key(settings.account_id, self.token, settings.api_base_url))
         if found is not None:
             return accounts.Account(**found)
-        return accounts.survey(self.api, filter(None, [settings.dashboard_hostname]))
+        hostnames, mails = [settings.dashboard_hostname], [settings.mail_address]
+        return accounts.survey(self.api, filter(None, hostnames), filter(None, mails))
 
     @cached_property
     def deployed(self) -> deployed.Deployed:
@@ -123,7 +124,11 @@ class CloudflarePlace(Controller):
         return RemoteClient(self.settings.host, token)
 
     def _account_problems(self) -> list[Problem]:
-        lacking = self.account.problems + self.account.problems_of(self.settings.dashboard_hostname)
+        lacking = [
+            *self.account.problems,
+            *self.account.problems_of(self.settings.dashboard_hostname),
+            *self.account.problems_of_mail(self.settings.mail_address),
+        ]
         if lacking:
             return [Problem(**entry) for entry in lacking]
         self.settings.host = deployed.host_of(self.settings, self.account)
@@ -136,6 +141,7 @@ class CloudflarePlace(Controller):
             *self._name(),
             *hostname.tag_problems(self.settings, self.deployed.tags),
             *hostname.problems(self.api, self.settings, self.account),
+            *mailbox.problems(self.settings, self.account),
             *self._build(),
         ]
 
@@ -212,6 +218,8 @@ class CloudflarePlace(Controller):
             mode = settings.route_mode.replace("_", " ")
             words = f"{settings.dashboard_hostname} ({mode})"
             rows.append(["hostname", words, source("hermes_dashboard_hostname")])
+        if settings.mail_address:
+            rows.append(["mail", settings.mail_address, source("hermes_channels")])
         image = "in the registry" if self.reference else "will be built and pushed"
         rows += [
             ["image", image, "found"],

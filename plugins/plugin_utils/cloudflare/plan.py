@@ -17,15 +17,19 @@ from ..build.variables import COMPATIBILITY_DATE, compatibility_flags
 from ..plan import Change, channels_change, hermes_change
 from ..proof.secrets import differing_secrets, variables_of
 from ..state.folder import StateFolder
-from . import hostname
+from . import hostname, mailbox
 from .account import Account
 from .deployed import Deployed, is_behind, observe
-from .wrangler_config import application_name, version_of, worker_variables
+from .wrangler_config import MAIL_BINDING, application_name, version_of, worker_variables
 
 WORKER = "the Worker"
 BEHIND = "the Worker has them, its Durable Object still runs with what it had before"
-OWN_BINDINGS = (("INSTANCE", "durable_object_namespace"),)
-"""What an upload binds beside variables and secrets."""
+
+
+def own_bindings(settings: Settings) -> list[tuple[str, str]]:
+    """Return what an upload binds beside variables and secrets: names and kinds."""
+    mail = [(MAIL_BINDING, "send_email")] if settings.mail_address else []
+    return [("INSTANCE", "durable_object_namespace"), *mail]
 
 
 def secret_changes(
@@ -70,11 +74,11 @@ def worker_changes(
     words += [
         f"{name} ({kind}) was added by hand"
         for name, kind in sorted(deployed.bindings.items())
-        if (name, kind) not in OWN_BINDINGS
+        if (name, kind) not in own_bindings(settings)
     ]
     words += [
         f"{name} was removed by hand"
-        for name, kind in OWN_BINDINGS
+        for name, kind in own_bindings(settings)
         if deployed.bindings.get(name) != kind
     ]
     if deployed.compatibility_date != COMPATIBILITY_DATE:
@@ -125,7 +129,10 @@ class Plan:
             words = f"Hermes {self.sources.hermes_version}, image {image}"
             changes.append(Change("create", "image", words))
         changes += self._of_the_worker()
-        steps = hostname.steps(self.settings, self.account, self.deployed.tags)
+        steps: list[hostname.Step | mailbox.Step] = [
+            *hostname.steps(self.settings, self.account, self.deployed.tags),
+            *mailbox.steps(self.settings, self.account, self.deployed.tags),
+        ]
         changes += [Change(step.action, "routes", step.words) for step in steps]
         if not steps and self.deployed.exists and not _tagged(self.settings, self.deployed):
             words = "tags that mark the Worker as this deployment"

@@ -20,7 +20,7 @@ from ...module_utils.settings.settings import Settings
 from ..agent.content import ARCHIVE
 from ..build.installer import Progress
 from ..build.variables import COMPATIBILITY_DATE, INSTANCE_CLASS, compatibility_flags
-from .wrangler_config import IMAGE_NAME, MIGRATION_TAG, REFERENCE, application_name
+from .wrangler_config import IMAGE_NAME, MAIL_BINDING, MIGRATION_TAG, REFERENCE, application_name
 
 MODULE = "worker.js"
 READY_SECONDS = 300.0
@@ -47,9 +47,17 @@ def metadata(
         "type": "durable_object_namespace",
         "class_name": INSTANCE_CLASS,
     }
+    mail = {
+        "name": MAIL_BINDING,
+        "type": "send_email",
+        # It writes to nobody else, whatever the Worker asks of it.
+        "allowed_destination_addresses": settings.mail_people,
+        "allowed_sender_addresses": [settings.mail_address],
+    }
+    further = [instance, mail] if settings.mail_address else [instance]
     made: dict[str, Any] = {
         "main_module": MODULE,
-        "bindings": [*plain, *secret, instance],
+        "bindings": [*plain, *secret, *further],
         "containers": containers_of(settings, image),
         "compatibility_date": COMPATIBILITY_DATE,
         "compatibility_flags": compatibility_flags(settings),

@@ -25,6 +25,8 @@ IMAGE_NAME = "hermes"
 REFERENCE = "HERMES_IMAGE_REFERENCE"
 """Variable that keeps the image's reference, so that an unchanged deployment need not ask the registry."""
 MIGRATION_TAG = "v1"
+MAIL_BINDING = "EMAIL"
+"""What the Worker calls what sends its mails."""
 BUILD_FILE = "wrangler.toml"
 
 
@@ -53,6 +55,17 @@ def _text(
     texts = variables(settings, sources, version) | {REFERENCE: reference}
     rows = "\n".join(f"{name} = {quoted(value)}" for name, value in texts.items())
     required = ", ".join(quoted(name) for name in sorted(secrets))
+    mail = (
+        f"""
+# Sends mails to those who may write, and to nobody else.
+[[send_email]]
+name = {quoted(MAIL_BINDING)}
+allowed_destination_addresses = [{", ".join(quoted(one) for one in settings.mail_people)}]
+allowed_sender_addresses = [{quoted(settings.mail_address)}]
+"""
+        if settings.mail_address
+        else ""
+    )
     rules = f'\n[[rules]]\ntype = "Data"\nglobs = [{quoted(ARCHIVE)}]\n' if settings.agent else ""
     return f"""\
 # Rendered by hermes.workers for the deployment {settings.name}; rendered again at each change.
@@ -81,7 +94,7 @@ enabled = true
 [[durable_objects.bindings]]
 name = "INSTANCE"
 class_name = {quoted(INSTANCE_CLASS)}
-
+{mail}
 # An object that is in use takes a new version at once, and not up to five minutes after it was verified.
 [durable_objects.code_update_strategy]
 mode = "immediate"

@@ -47,6 +47,9 @@ def _refused(answer: Answer, settings: Settings) -> dict[str, str]:
 
 
 def _problem(name: str, why: str) -> Problem:
+    if name == "email":
+        sentence = f"the Worker cannot use it: {why}"
+        return Problem(f"hermes_channels.{name}", sentence, "run the deploy again.", "channels")
     return Problem(
         f"hermes_channels.{name}",
         f"{label(name)} was asked for the bot, and it does not work: {why}",
@@ -99,6 +102,8 @@ def row(name: str, told: dict[str, Any], url: str) -> tuple[str, str]:
     if name.startswith("hooks/"):
         address = told["address"]
         return "webhook", address if "://" in address else f"{url}{address}"
+    if name == "email":
+        return name, f"write to {told['bot']}"
     how = f"messages come to {told['address']}" if told["address"] else "messages are asked for"
     if by_hand := name in PLATFORMS and PLATFORMS[name].by_hand:
         how = f"{how} (to be said at {by_hand})"

@@ -7,6 +7,7 @@ from tests.cloudflare.api import (
     dashboard,  # before domains, whose paths with a name would catch one of its own
     dns,
     domains,
+    email_routing,
     scripts,
     secrets,
     versions,
@@ -20,6 +21,7 @@ __all__ = [
     "dashboard",
     "dns",
     "domains",
+    "email_routing",
     "scripts",
     "secrets",
     "versions",

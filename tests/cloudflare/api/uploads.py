@@ -26,7 +26,7 @@ DEFERRED = {"mode": "deferred", "max_delay": 300}
 LONGEST_DELAY = 86_400
 KINDS = (
     *("plain_text", "secret_text", "json", "durable_object_namespace", "inherit"),
-    *("kv_namespace", "secrets_store_secret", "secret_key"),
+    *("kv_namespace", "secrets_store_secret", "secret_key", "send_email"),
 )
 NEW_CLASSES = {"new_sqlite_classes": True, "new_classes": False}
 
@@ -203,7 +203,17 @@ def _binding(
         return {**inherited, "name": name} if inherited else None
     if kind in ("plain_text", "secret_text"):
         check_value(given)
+    if kind == "send_email":
+        _check_sender(given)
     return dict(given)
+
+
+def _check_sender(given: dict[str, Any]) -> None:
+    known = {"destination_address", "allowed_destination_addresses", "allowed_sender_addresses"}
+    if unknown := given.keys() - known - {"name", "type"}:
+        raise invalid_script(f"binding {given.get('name')} has no {', '.join(unknown)}.")
+    if {"destination_address", "allowed_destination_addresses"} <= given.keys():
+        raise invalid_script("a binding that sends mails has one destination, or a list of them.")
 
 
 def _migrated(worker: Worker, metadata: dict[str, Any]) -> tuple[dict[str, Namespace], str | None]:

@@ -105,9 +105,12 @@ class Plays:
         patch.setattr(ContainerImage, "has_image", lambda _image: False)
         patch.setattr(ContainerImage, "has_other", lambda _image: False)
         patch.setattr(confinement, "confines", lambda _container: True)
-        patch.setattr(account, "survey", lambda _api, _names: account.Account(subdomain="acme"))
+        patch.setattr(
+            account, "survey", lambda _api, _names, _mails: account.Account(subdomain="acme")
+        )
         patch.setattr(place.PushedImage, "reference", lambda _image: "")
         patch.setattr(place.hostname, "problems", lambda _api, _settings, _account: [])
+        patch.setattr(place.mailbox, "problems", lambda _settings, _account: [])
         self.shown: list[str] = []
         patch.setattr(CardAction, "show", lambda _action, lines: self.shown.extend(lines))
         patch.setattr(CardAction, "progress", lambda _action, text: self.shown.append(text))

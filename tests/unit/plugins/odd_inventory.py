@@ -71,6 +71,7 @@ GOOD: dict[str, list[str]] = {
         f"{{slack: {{token: xoxb-1-{CANARY}, signing_secret: {'a' * 32}, allow: [U0ANN00]}}}}",
         f"{{hooks: {{ci: {{kind: github, secret: {CANARY}, events: [push]}}}}}}",
         f"{{telegram: {{token: '4242:{CANARY}', allow: [77], home: 77}}}}",
+        "{email: {address: hermes@example.com, allow: [Ann@example.net], home: ann@example.net}}",
         "{}",
     ],
     "hermes_public_url": ["https://hermes.example.com/"],

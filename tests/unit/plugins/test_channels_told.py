@@ -43,7 +43,7 @@ def settings(*names: str) -> Settings:
     return Settings(bots=dict.fromkeys(names, "worker"))
 
 
-@pytest.mark.parametrize("name", sorted(PLATFORMS))
+@pytest.mark.parametrize("name", sorted(PLATFORMS.keys() - {"email"}))
 def test_a_platform_that_refuses_is_named_with_its_own_words(name: str) -> None:
     error = {"message": "its own words", "param": name}
     client: Any = Client(502, {"error": error})
@@ -54,6 +54,19 @@ def test_a_platform_that_refuses_is_named_with_its_own_words(name: str) -> None:
     assert problem.subject == f"hermes_channels.{name}"
     assert problem.sentence.startswith(f"{label} was asked") and "its own words" in problem.sentence
     assert f"reaches {label};" in problem.remedy
+
+
+def test_a_worker_that_cannot_send_mails_is_told_with_its_words_and_where_to_write_otherwise() -> (
+    None
+):
+    refused = {"email": "the Worker has no binding that sends mails"}
+    client: Any = Client(200, {"registered": {}, "refused": refused})
+    with pytest.raises(Card) as caught:
+        channels.register(client, settings("email"), URL, look=False)
+    (problem,) = caught.value.problems
+    assert problem.subject == "hermes_channels.email" and refused["email"] in problem.sentence
+    told = {"bot": "hermes@example.com", "address": ""}
+    assert channels.row("email", told, URL) == ("email", "write to hermes@example.com")
 
 
 def test_all_platforms_that_refuse_are_named_at_once() -> None:

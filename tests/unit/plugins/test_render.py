@@ -138,7 +138,7 @@ CONTROLLERS = {
     # What is resolved of these is part of the sources.
     *("version", "source", "packages"),
     # These stand in what the Worker is told of its channels too.
-    "channel_apis",
+    *("channel_apis", "mail_address", "mail_people"),
     *("route_mode", "take_over_hostname", "uploader", "check_provider_key", "prune_images"),
 }
 """Settings that are a play's own business: the Worker is the same, whatever they are."""

@@ -67,7 +67,10 @@ def at(name: str, **said: Any) -> dict[str, Any]:
         | {"number": "+15005550006"},
         "discord": {"token": "x" * 60, "application_id": 123456789012345678}
         | {"public_key": "a" * 64, "allow": [123456789012345678]},
+        "email": {"address": "hermes@example.com", "allow": ["ann@example.net"]},
     }
+    if name == "email":
+        return CLOUD | {"hermes_channels": {name: right[name] | said}}
     return {
         "hermes_channels": {name: right[name] | said},
         "hermes_public_url": "https://hermes.example.com",
@@ -334,6 +337,20 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     (at("sms", number=15005550006), "hermes_channels.sms.number", "with a plus"),
     (at("discord", public_key="x"), "hermes_channels.discord.public_key", "no public key"),
     (at("discord", allow=["ann"]), "hermes_channels.discord.allow", "IDs"),
+    (at("email", address="hermes"), "hermes_channels.email.address", "no mail address"),
+    (at("email", address="a&b@example.com"), "hermes_channels.email.address", "no mail address"),
+    (at("email", allow=["Ann <a@example.net>"]), "hermes_channels.email.allow", "mail addresses"),
+    (at("email", allow=["HERMES@example.com"]), "hermes_channels.email.allow", "own address"),
+    (at("email", allow=[]), "hermes_channels.email.allow", "nobody who may write"),
+    (at("email", home="bob@example.net"), "hermes_channels.email.home", "nobody else"),
+    (at("email", home="hermes@example.com"), "hermes_channels.email.home", "nobody else"),
+    (at("email", pairing=True), "hermes_channels.email", "that there is not"),
+    (at("email", api_url="https://a.example"), "hermes_channels.email", "that there is not"),
+    (
+        {**at("email"), "hermes_platform": "workerd", "hermes_public_url": "https://a.example"},
+        "hermes_channels.email",
+        "to none on this machine",
+    ),
     (CLOUD | bot(receive="poll"), "hermes_channels.telegram.receive", "never rests"),
     ({"hermes_public_url": "http://hermes.example.com"}, "hermes_public_url", "unencrypted"),
     ({"hermes_public_url": "http://127.0.0.1:8787"}, "hermes_public_url", "without TLS"),
@@ -1026,7 +1043,29 @@ def reads(**said: Any) -> Channels:
     return read_channels(Reader(said), on_cloudflare=False)
 
 
-@pytest.mark.parametrize("name", ["telegram", "slack", "whatsapp_cloud", "sms", "discord"])
+def test_mail_addresses_are_known_by_small_letters_and_written_to_by_nobody_else() -> None:
+    email = {"address": "Hermes@Example.com", "allow": ["Bob@x.test", "ann@x.test", "ANN@x.test"]}
+    hooks = {"ci": {"kind": "github", "secret": "x" * 20, "chat": "email:bob@x.test"}}
+    given = CLOUD | {"hermes_channels": {"email": email | {"home": "ANN@x.test"}, "hooks": hooks}}
+    checker = check(**given)
+    assert checker.problems == []
+    assert told(checker)["email"] == {
+        "address": "hermes@example.com",
+        "allow": ["bob@x.test", "ann@x.test", "ann@x.test"],
+        "home": "ann@x.test",
+    }
+    settings = checker.settings
+    assert (settings.mail_address, settings.mail_people) == (
+        "hermes@example.com",
+        ["ann@x.test", "bob@x.test"],
+    )
+    assert settings.bots["email"] == "hermes@example.com"
+    hooks["ci"]["chat"] = "email:eve@x.test"
+    (problem,) = check(**given).problems
+    assert problem.subject == "hermes_channels.hooks.ci.chat"
+
+
+@pytest.mark.parametrize("name", ["telegram", "slack", "whatsapp_cloud", "sms", "discord", "email"])
 def test_hosts_that_are_the_same_bot(name: str) -> None:
     right = {"telegram": bot(), "slack": slack()}.get(name) or at(name)
     hosts = {"a": reads(**right), "b": reads(**hook()), "c": reads(**right)}
@@ -1044,6 +1083,7 @@ def test_hosts_with_bots_of_their_own_or_with_none_share_none() -> None:
         "whatsapp_cloud": at("whatsapp_cloud", phone_number_id=206540352242922),
         "sms": at("sms", number="+15005550007"),
         "discord": at("discord", application_id=223456789012345678),
+        "email": at("email", address="other@example.com"),
     }
     for name, one in other.items():
         right = {"telegram": bot(), "slack": slack()}.get(name) or at(name)

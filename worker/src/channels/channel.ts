@@ -221,6 +221,8 @@ export interface Received {
 export interface PlatformParts {
   time: Time;
   fetch(url: string, init: RequestInit): Promise<Response>;
+  /** Sends mails, where that is a channel. */
+  mail?: SendEmail | undefined;
   /** Ways that it gives for one answer alone. */
   ways: Ways;
   /** What is known of that with which the platform was last told to prove itself. */

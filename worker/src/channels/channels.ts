@@ -92,6 +92,8 @@ export interface ChannelsParts {
   log: Log;
   port(): { fetch(url: string, init?: RequestInit): Promise<Response> };
   fetch(url: string, init: RequestInit): Promise<Response>;
+  /** Sends mails, where that is a channel. */
+  mail?: SendEmail | undefined;
 }
 
 /** What a channel is and did, for the owner. */
@@ -151,10 +153,11 @@ export class Channels {
     this.#files = new SentFiles(parts.storage);
     this.#files.dropAllBut(this.#inbox.files());
     this.#pairing = new Pairing(parts.storage);
-    const { time, fetch } = parts;
+    const { time, fetch, mail } = parts;
     this.#platforms = opened(parts.settings, (name) => ({
       time,
       fetch,
+      mail,
       ways: new Ways(parts.storage.kv, name),
       given: this.#inbox.given(name),
     }));

@@ -16,6 +16,7 @@ import {
   type Received,
 } from "./channel.ts";
 import { isGenuine, isSigned, messageOf } from "./hooks.ts";
+import { mailOf } from "./mail/mail.ts";
 import { noSuchCode } from "./pairing.ts";
 import { receiver } from "./platforms/platforms.ts";
 
@@ -34,6 +35,15 @@ export async function received(name: string, call: Call, settings: Settings): Pr
   const taken = receiver(name, settings);
   if (taken === undefined || !taken.methods.includes(call.method)) return null;
   return taken.receive(call);
+}
+
+/**
+ * Reads a mail.
+ * @returns `null` where nobody is told of it.
+ */
+export async function mailed(message: ForwardableEmailMessage, settings: Settings): Promise<object | null> {
+  const { email } = settings.channels.platforms;
+  return email === undefined ? null : mailOf(message, email);
 }
 
 /**

@@ -77,6 +77,19 @@ const discord = z.object({
   pairing,
 });
 
+/** A mail address, in lower case. */
+const MAIL_ADDRESS = /^[a-z0-9.!#$%'*+/=?^_`{|}~-]{1,64}@[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})+$/;
+
+const email = z.object({
+  home,
+  /** Our own, in a zone whose mails Cloudflare leads here. */
+  address: z.string().check(z.regex(MAIL_ADDRESS, "has no mail address for email")),
+  /** Who may write, and is written to. */
+  allow: z.array(z.string().check(z.regex(MAIL_ADDRESS, "lists no mail address"))),
+  /** What comes by mail says of itself whom it is from; so a stranger is told nothing. */
+  pairing: z._default(z.literal(false, "lets no stranger ask by email"), false),
+});
+
 /** A name in an address. */
 const HOOK_NAME = /^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$/;
 
@@ -107,6 +120,7 @@ export const channels = json(
     whatsapp_cloud: z.optional(whatsapp),
     sms: z.optional(sms),
     discord: z.optional(discord),
+    email: z.optional(email),
     hooks: z._default(
       z.record(z.string().check(z.regex(HOOK_NAME, "has a webhook of a bad name")), hook),
       {},
@@ -137,12 +151,16 @@ export type SmsSettings = z.infer<typeof sms>;
 /** An application of Discord's. */
 export type DiscordSettings = z.infer<typeof discord>;
 
+/** An address of Cloudflare's Email Routing. */
+export type EmailSettings = z.infer<typeof email>;
+
 /** What each platform needs; each is known by its name. */
 export interface PlatformSettings {
   slack: SlackSettings;
   whatsapp_cloud: WhatsAppSettings;
   sms: SmsSettings;
   discord: DiscordSettings;
+  email: EmailSettings;
   telegram: TelegramSettings;
 }
 
@@ -231,6 +249,7 @@ const DESCRIPTORS: readonly Descriptor[] = [
   { ...PLAIN, platform: "whatsapp_cloud", label: "WhatsApp", max_message_length: 4096, len_unit: "utf16" },
   { ...PLAIN, platform: "sms", label: "SMS", max_message_length: 1600, len_unit: "utf16" },
   { ...PLAIN, platform: "discord", label: "Discord", max_message_length: 2000, len_unit: "utf16" },
+  { ...PLAIN, platform: "email", label: "E-mail", max_message_length: 100_000, len_unit: "utf16" },
   { ...PLAIN, platform: "webhook", label: "Webhooks", max_message_length: 16_000, len_unit: "chars" },
 ];
 

@@ -28,6 +28,8 @@ export interface Env {
   PROVIDER?: Fetcher;
   /** A network that reaches a server of Telegram's API on this machine. */
   CHANNELS?: Fetcher;
+  /** Sends mails to those who may write; only where e-mail is a channel. */
+  EMAIL?: SendEmail;
   [name: string]: unknown;
 }
 

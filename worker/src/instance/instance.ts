@@ -134,6 +134,7 @@ export class HermesInstance extends DurableObject<Env> {
       log: this.#log,
       port: () => this.#sandbox.getTcpPort(RELAY_PORT),
       fetch: (url, init) => (env.CHANNELS ?? globalThis).fetch(url, init),
+      mail: env.EMAIL,
     });
     this.#channels.resume();
     // A sandbox that outlived this object's restart is looked for at once, not at the next request.

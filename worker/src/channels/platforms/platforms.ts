@@ -11,6 +11,7 @@ import {
   type Received,
 } from "../channel.ts";
 import { discord } from "./discord.ts";
+import { email } from "./email.ts";
 import { slack } from "./slack.ts";
 import { sms } from "./sms.ts";
 import { telegram } from "./telegram.ts";
@@ -18,6 +19,7 @@ import { whatsapp } from "./whatsapp-cloud.ts";
 
 const PLATFORMS: { readonly [N in PlatformName]: Platform<PlatformSettings[N]> } = {
   discord,
+  email,
   slack,
   sms,
   telegram,
