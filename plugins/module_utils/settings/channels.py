@@ -107,11 +107,15 @@ def shared_bots(deployments: Mapping[str, Channels]) -> list[Problem]:
 def _part(
     reader: Reader, declared: Mapping[str, Any], name: str, words: str
 ) -> Mapping[str, Any] | None:
-    value = declared.get(name)
-    if value is None or isinstance(value, Mapping):
+    if name not in declared:
+        return None
+    value = declared[name]
+    if isinstance(value, Mapping):
         return value
     shown = f"{VARIABLE}.{name}"
-    reader.problem(shown, "is not a mapping.", f"write {shown} as {words}.", "channels")
+    # What was to be written below it is missing, or further left than it should be.
+    flaw = "says nothing." if value is None else "is not a mapping."
+    reader.problem(shown, flaw, f"write {shown} as {words}, or leave it out.", "channels")
     return None
 
 
