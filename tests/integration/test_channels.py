@@ -382,7 +382,10 @@ def test_a_job_of_a_sleeping_hermes_is_told_at_home_and_where_it_was_asked_for_o
 ) -> None:
     # A bot may write first to nobody who never wrote to it.
     telegram.await_answer(telegram.write("hello", ANN))
-    lamp = {"action": "create", "name": "lamp", "prompt": "Oil.", "deliver": "telegram"}
+    picture = png()
+    path = made_by_hermes(chatty, "lamp.png", picture)
+    oil = f"Oil. MEDIA:{path}"
+    lamp = {"action": "create", "name": "lamp", "prompt": oil, "deliver": "telegram"}
     use(chatty, "cronjob", schedule=soon(), **lamp)
     asked = {"action": "create", "name": "boat", "prompt": "Tar.", "schedule": soon()}
     telegram.await_answer(telegram.write(f"Please call cronjob {json.dumps(asked)}", BOB))
@@ -395,6 +398,9 @@ def test_a_job_of_a_sleeping_hermes_is_told_at_home_and_where_it_was_asked_for_o
         telegram.await_text(f"Response: {job}", 180)
         (sent,) = [one for one in telegram.sent if f"Response: {job}" in one.text]
         assert (sent.chat, sent.reply_to, errand in sent.text) == (chat, None, True)
+    shown = telegram.await_file("lamp.png")
+    assert (shown.chat, shown.kind, shown.file and shown.file.data) == (ANN, "photo", picture)
+    assert path not in "".join(one.text for one in telegram.sent[-3:])
     assert chatty.status()["whyAwake"] == "cron"
     assert (waiting(chatty), twice(chatty)) == (0, before)
 

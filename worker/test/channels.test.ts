@@ -543,6 +543,81 @@ describe("a message", () => {
   );
 });
 
+describe("a message that its author changes", () => {
+  const edited = (world: World, update: TelegramUpdate, text: string, more: object = {}): TelegramUpdate => ({
+    update_id: update.update_id + 1000,
+    edited_message: { ...world.update("", more).message, ...update.message, text, ...more } as never,
+  });
+
+  it(
+    "is what Hermes is given, where it waits; later it changes nothing",
+    inWorld(async (world) => {
+      world.late = 1;
+      world.hermes.answers = null;
+      const channels = world.life();
+      const [one, two] = [world.update("helo"), world.update("and tihs")];
+      for (const update of [one, two]) await channels.receive("telegram", update);
+      await settle();
+      // Hermes is being woken for the first, and the second waits for it.
+      for (const [update, text] of [
+        [one, "hello"],
+        [two, "and this"],
+      ] as const)
+        expect(await channels.receive("telegram", edited(world, update, text))).toEqual(["edit"]);
+      await world.time.pass(1000);
+      await settle();
+      expect(world.hermes.given.map(({ event }) => event?.text)).toEqual(["hello"]);
+      await channels.receive("telegram", edited(world, one, "hello there"));
+      world.hermes.say(world.hermes.given[0] as Frame, "hi");
+      await settle();
+      world.hermes.say(world.hermes.given[1] as Frame, "yes");
+      await settle();
+      await channels.receive("telegram", edited(world, one, "bye"));
+      await settle();
+      expect(world.hermes.given.map(({ event }) => event?.text)).toEqual(["hello", "and this"]);
+      expect(world.sent.map(({ text }) => text)).toEqual(["hi", "yes"]);
+      expect(channels.views()["telegram"]).toMatchObject({ waiting: 0, again: 0 });
+    }),
+  );
+
+  it(
+    "is given once more as it was given, when its Hermes died",
+    inWorld(async (world) => {
+      world.hermes.answers = null;
+      const channels = world.life();
+      const update = world.update("hello");
+      await channels.receive("telegram", update);
+      await settle();
+      await channels.receive("telegram", edited(world, update, "good bye"));
+      world.hermes.die();
+      await settle();
+      await world.time.pass(2000);
+      await settle();
+      expect(world.hermes.given.map(({ event }) => event?.text)).toEqual(["hello", "hello"]);
+    }),
+  );
+
+  it(
+    "is not another's, and no place that moves is answered",
+    inWorld(async (world) => {
+      world.late = 1;
+      const channels = world.life();
+      const mine = world.update("mine");
+      await channels.receive("telegram", mine);
+      const stranger = { from: { id: 666, first_name: "Eve" } };
+      await channels.receive(
+        "telegram",
+        edited(world, mine, "hers", { ...stranger, chat: { id: 666, type: "private" } }),
+      );
+      const moves = edited(world, mine, "", { text: undefined, location: { latitude: 1, longitude: 2 } });
+      await channels.receive("telegram", moves);
+      await world.time.pass(1000);
+      await settle();
+      expect(world.sent.map(({ text }) => text)).toEqual(["heard mine"]);
+    }),
+  );
+});
+
 describe("a turn", () => {
   it(
     "begins by another line where that to Hermes has ended and nobody told",
@@ -805,6 +880,36 @@ describe("what Hermes sends on its own account", () => {
       expect(second).toMatch(/^77 \(I do not know whether this reached you before\.\)\nrain$/);
       expect(channels.sendOwn(own("rain"))).toBe("known");
       expect(channels.views()["telegram"]).toMatchObject({ waiting: 0, twice: 1 });
+    }),
+  );
+
+  it(
+    "may be a file, which comes after its text, and is kept once",
+    inWorld(async (world) => {
+      const channels = world.life();
+      const file = {
+        ...{ name: "name of it", platform: "telegram", chat: "77", thread: null },
+        ...{ kind: "photo" as const, called: "a.png", mime: "image/png", size: 1_500_000 },
+      };
+      const content = "x".repeat(file.size);
+      const body = () => new Response(content).body as ReadableStream<Uint8Array>;
+      world.refusals.push({ error_code: 500, description: "Internal Server Error" });
+      channels.sendOwn(own("rain"));
+      expect(await channels.sendOwnFile(file, body())).toBe("new");
+      expect(await channels.sendOwnFile(file, body())).toBe("known");
+      await expect(
+        channels.sendOwnFile({ ...file, name: "cut off", size: 2_000_000 }, body()),
+      ).rejects.toThrow("not as long");
+      await expect(channels.sendOwnFile({ ...file, chat: "666" }, body())).rejects.toThrow(
+        "no chat to write to",
+      );
+      await settle();
+      expect([world.sent, world.sentFiles]).toEqual([[], []]);
+      await world.time.pass(2000);
+      await settle();
+      expect(world.sent.map(({ text }) => text)).toEqual(["rain"]);
+      expect(world.sentFiles).toEqual([["sendPhoto", "77", "", "a.png", "image/png", content]]);
+      expect([...world.storage.sql.exec("SELECT * FROM inbox_pieces")]).toEqual([]);
     }),
   );
 

@@ -169,6 +169,19 @@ describe("what Hermes sends on its own account", () => {
     expect((await call("/channels/send", { method: "GET", body: null })).status).toBe(404);
     // With it the instance is asked, which has no such channel here.
     expect((await refused(call("/channels/send", { body }))).text).toContain("no_channel");
+    const { text: _, ...place } = message;
+    const file = (told: object, more: object = {}) =>
+      refused(
+        call("/channels/send", {
+          body: "the bytes",
+          headers: { "x-hermes-file": encodeURIComponent(JSON.stringify(told)), ...more },
+        }),
+      );
+    const told = { ...place, thread: null, kind: "image", called: "ä.png", mime: "image/png" };
+    expect((await file(told)).text).toContain("no_channel");
+    expect((await file(told, wrong)).text).toContain("bad_capability");
+    expect((await file({ ...told, mime: "image/png\nx: y" })).text).toContain("bad_message");
+    expect((await file({ ...told, name: "x" })).text).toContain("bad_message");
   });
 });
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Hermes sends on its own account goes to people by the Worker: `MENDED`.
+"""What Hermes sends on its own account goes to people by the Worker: `mended()`.
 
 Hermes sends results of its jobs, and what its engine for sending is told, with libraries that hold a
 bot's token. There is none here: the Worker has it. So on platforms on which the Worker speaks, what
@@ -21,14 +21,17 @@ import os
 import secrets
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 BOTS = "HERMES_RELAY_BOTS"
 ADDRESS = "HERMES_OWN_MESSAGES_URL"
 """Where the Worker takes what is to be sent; set by it where it speaks on some platform."""
 CAPABILITY = "HERMES_PROVIDER_CAPABILITY"
+FILE = "X-Hermes-File"
+"""The header in which the Worker is told of a file; the body is what is in it."""
 HELD = "held by the Worker"
 """What stands for a token."""
 PATIENCE = 120.0
@@ -72,7 +75,7 @@ def _jobs(scheduler: Any) -> None:
         setattr(scheduler, name, _sending(getattr(scheduler, name)))
 
 
-def _sender(tool: Any) -> None:
+def _sender(tool: Any, files: Any) -> None:
     of_hermes = tool._send_to_platform
 
     async def send(
@@ -87,33 +90,62 @@ def _sender(tool: Any) -> None:
         if platform.value not in platforms():
             more = {"media_files": media_files, "force_document": force_document}
             return await of_hermes(platform, pconfig, chat_id, message, thread_id, **more)
-        text = _with_those_left_out(message, len(media_files or ()))
         thread = None if thread_id is None else str(thread_id)
-        return await asyncio.to_thread(keep, platform.value, str(chat_id), thread, text)
+        place = {"platform": platform.value, "chat": str(chat_id), "thread": thread}
+        paths = [file[0] for file in media_files or ()]
+        return await asyncio.to_thread(_keep_all, files, place, message, paths, force_document)
 
     tool._send_to_platform = send
     tool.send_message_tool = _sending(tool.send_message_tool)
 
 
-MENDED: dict[str, Callable[[Any], None]] = {
-    "gateway.config": _settings,
-    "cron.scheduler": _jobs,
-    "tools.send_message_tool": _sender,
-}
-"""Hermes' modules, and what is to be done with each as soon as it is loaded."""
+def mended(files: Any) -> dict[str, Callable[[Any], None]]:
+    """Return Hermes' modules, and what is to be done with each as soon as it is loaded.
+
+    files: the module that knows which files may be sent, `sent_files`.
+    """
+    return {
+        "gateway.config": _settings,
+        "cron.scheduler": _jobs,
+        "tools.send_message_tool": functools.partial(_sender, files=files),
+    }
 
 
-def keep(platform: str, chat: str, thread: str | None, text: str) -> dict[str, Any]:
-    """Give the Worker something to send; returns what Hermes expects of a sender.
+def _keep_all(
+    files: Any, place: dict[str, Any], text: str, paths: list[str], as_documents: bool
+) -> dict[str, Any]:
+    """Give the Worker a text, and then files; returns what Hermes expects of a sender."""
+    with contextlib.ExitStack() as stack:
+        found = []
+        for path in paths:
+            try:
+                found.append((path, stack.enter_context(os.fdopen(files.opened(path), "rb"))))
+            except files.NotSentError as error:
+                text = (
+                    f"{text}\n\n(I could not send you the file {os.path.basename(path)}: {error}.)"
+                )
+        answer = {"success": True}
+        if text.strip():
+            answer = keep(place, text.lstrip())
+        for path, file in found:
+            if "error" in answer:
+                break
+            kind = "document" if as_documents else files.kind_of(path)
+            told = {"kind": kind, "called": os.path.basename(path), "mime": files.type_of(path)}
+            answer = keep(place | told, file)
+    return answer
+
+
+def keep(told: dict[str, Any], what: str | BinaryIO) -> dict[str, Any]:
+    """Give the Worker something to send, a text or a file; returns what Hermes expects of a sender.
 
     What is asked again has the same name, so that it is kept once.
     """
-    said = {"platform": platform, "chat": chat, "thread": thread, "text": text}
-    body = json.dumps({**said, "name": secrets.token_hex(16)}).encode()
+    told = {**told, "name": secrets.token_hex(16)}
     until = time.monotonic() + PATIENCE
     while True:
         try:
-            _ask(body)
+            _ask(told, what)
         except urllib.error.HTTPError as error:
             if error.code < 500 or time.monotonic() > until:
                 return {"error": _words(error)}
@@ -121,15 +153,27 @@ def keep(platform: str, chat: str, thread: str | None, text: str) -> dict[str, A
             if time.monotonic() > until:
                 return {"error": f"the Worker cannot be reached: {error}"}
         else:
-            return {"success": True, "platform": platform, "chat_id": chat, "message_id": "kept"}
+            return {
+                "success": True,
+                "platform": told["platform"],
+                "chat_id": told["chat"],
+                "message_id": "kept",
+            }
         time.sleep(PAUSE)
 
 
-def _ask(body: bytes) -> None:
-    headers = {
-        "Authorization": f"Bearer {os.environ.get(CAPABILITY, '')}",
-        "Content-Type": "application/json",
-    }
+def _ask(told: dict[str, Any], what: str | BinaryIO) -> None:
+    headers = {"Authorization": f"Bearer {os.environ.get(CAPABILITY, '')}"}
+    body: bytes | BinaryIO
+    if isinstance(what, str):
+        headers["Content-Type"] = "application/json"
+        body = json.dumps({**told, "text": what}).encode()
+    else:
+        what.seek(0)
+        headers["Content-Type"] = "application/octet-stream"
+        headers["Content-Length"] = str(os.fstat(what.fileno()).st_size)
+        headers[FILE] = urllib.parse.quote(json.dumps(told))
+        body = what
     request = urllib.request.Request(os.environ[ADDRESS], body, headers)  # noqa: S310 - the Worker's
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with direct.open(request, timeout=ANSWERS) as answer:
@@ -140,13 +184,6 @@ def _words(error: urllib.error.HTTPError) -> str:
     with contextlib.suppress(ValueError, KeyError, TypeError, OSError):
         return str(json.loads(error.read())["error"]["message"])
     return f"the Worker answers {error.code}"
-
-
-def _with_those_left_out(text: str, files: int) -> str:
-    if files == 0:
-        return text
-    left_out = "a file is" if files == 1 else f"{files} files are"
-    return f"{text.rstrip()}\n\n({left_out} not sent: only text is taken here.)".lstrip()
 
 
 def _sending(work: Callable[..., Any]) -> Callable[..., Any]:

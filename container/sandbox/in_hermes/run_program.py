@@ -274,7 +274,7 @@ def main() -> None:
             _beside("sent_files").mend, offer=offer
         )
     if "HERMES_OWN_MESSAGES_URL" in os.environ:
-        extensions |= _beside("own_messages").MENDED
+        extensions |= _beside("own_messages").mended(_beside("sent_files"))
     for name, extend in extensions.items():
         sys.meta_path.insert(0, _Extended(name, extend))
     runpy.run_path(sys.argv[0], run_name="__main__")

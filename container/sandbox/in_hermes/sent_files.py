@@ -18,7 +18,6 @@ import mimetypes
 import os
 import stat
 from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,8 +28,10 @@ SPOKEN = (".ogg", ".opus")
 """What is sent as something spoken, and no piece of music."""
 KEPT_OF_METADATA = ("thread_id", "notify")
 
-Offer = Callable[[str, dict[str, Any], int], "Future[dict[str, Any]]"]
-"""Offers the Worker what is behind a file descriptor, on a platform: as an action of Hermes' relay."""
+Offer = Callable[[str, dict[str, Any], int], Any]
+"""Offers the Worker what is behind a file descriptor, on a platform, as an action of Hermes' relay; the future is its
+answer.
+"""
 
 
 class _Turn:
@@ -42,7 +43,7 @@ class _Turn:
         self.parts = 0
 
 
-class _NotSentError(Exception):
+class NotSentError(Exception):
     """Why a file is not sent, for who was to get it."""
 
 
@@ -68,7 +69,7 @@ def _methods(relay: Any, offer: Offer) -> dict[str, Callable[..., Any]]:
         name = name or os.path.basename(path)
         try:
             answer = await _offered(offer, adapter, kind, chat, path, name, caption, metadata)
-        except _NotSentError as error:
+        except NotSentError as error:
             words = f"{caption or ''}\n(I could not send you the file {name}: {error}.)"
             await adapter.send(chat, words.strip(), metadata=metadata)
             return relay.SendResult(success=False, error=str(error))
@@ -172,8 +173,7 @@ def _holds_files(adapter: Any, answer: str) -> bool:
     """Tell whether Hermes finds files in an answer, as it looks for them itself."""
     media, rest = adapter.extract_media(answer)
     images, rest = adapter.extract_images(rest)
-    local, _ = adapter.extract_local_files(rest)
-    return bool(media or images or local)
+    return bool(media or images or adapter.extract_local_files(rest)[0])
 
 
 async def _offered(
@@ -186,18 +186,18 @@ async def _offered(
     caption: str | None,
     metadata: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """Have the Worker fetch a file; returns what it answers. Raises _NotSentError."""
+    """Have the Worker fetch a file; returns what it answers. Raises NotSentError."""
     turn = _turn.get()
     part = 0
     if turn is not None:
         part, turn.parts = turn.parts, turn.parts + 1
-    file = _opened(adapter, path)
+    file = opened(path)
     try:
         action = {
             "chat_id": chat,
             "media_kind": kind,
             "filename": name,
-            "mime": mimetypes.guess_type(name)[0] or mimetypes.guess_type(path)[0] or "",
+            "mime": type_of(name) or type_of(path),
             "size": os.fstat(file).st_size,
             "content": caption or "",
             "metadata": {
@@ -207,24 +207,40 @@ async def _offered(
             "part": part,
         }
         platform = adapter._platform_by_chat.get(str(chat), "")
-        answer = await asyncio.wrap_future(offer(platform, action, file))
+        answer: dict[str, Any] = await asyncio.wrap_future(offer(platform, action, file))
     finally:
         os.close(file)
     if not answer.get("success"):
-        raise _NotSentError(answer.get("error") or "the Worker did not take it")
+        raise NotSentError(answer.get("error") or "the Worker did not take it")
     return answer
 
 
-def _opened(adapter: Any, path: str) -> int:
-    """Open a file that Hermes may give away, by its own rules. Raises _NotSentError."""
-    allowed = adapter.validate_media_delivery_path(path)
+def type_of(name: str) -> str:
+    """Return a file's media type by its name; empty for one that is not known."""
+    return mimetypes.guess_type(name)[0] or ""
+
+
+def kind_of(path: str) -> str:
+    """Return as what a file is sent by its name, as Hermes' relay contract calls it."""
+    ending = Path(path).suffix.lower()
+    if ending in SPOKEN:
+        return "voice"
+    kind = type_of(path).partition("/")[0]
+    return kind if kind in ("image", "audio", "video") else "document"
+
+
+def opened(path: str) -> int:
+    """Open a file that Hermes may give away, by its own rules. Raises NotSentError."""
+    from gateway.platforms.base import validate_media_delivery_path
+
+    allowed = validate_media_delivery_path(path)
     own = os.environ.get("SANDBOX_RUN")
     if allowed is None or (own and Path(allowed).is_relative_to(Path(own).resolve())):
-        raise _NotSentError("it is none that I may give away")
+        raise NotSentError("it is none that I may give away")
     try:
         file = os.open(allowed, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise _NotSentError("it cannot be read") from error
+        raise NotSentError("it cannot be read") from error
     found = os.fstat(file)
     why = ""
     if not stat.S_ISREG(found.st_mode):
@@ -235,7 +251,7 @@ def _opened(adapter: Any, path: str) -> int:
         why = f"it is larger than {LARGEST // 1024 // 1024} MB"
     if why:
         os.close(file)
-        raise _NotSentError(why)
+        raise NotSentError(why)
     return file
 
 

@@ -55,8 +55,14 @@ export interface Incoming {
   isNotice?: boolean;
 }
 
-/** What a platform sent: a message for Hermes; one that is answered without it; or nothing for us. */
-export type Update = Read | Stranger;
+/** What a platform sent: a message for Hermes; one that is answered without it; what became of one; or nothing for us. */
+export type Update = Read | Stranger | Edit;
+
+/** A message as its author changed it; who may not write changes nothing. */
+export interface Edit {
+  kind: "edit";
+  of: Read | Stranger;
+}
 
 /** What somebody sent who may. */
 export type Read =
@@ -120,7 +126,7 @@ export interface Stranger extends Asker {
 }
 
 /** What somebody sent, by whether they may. @param asker who they are; `false` where nobody may ask to be let in. */
-export function admitted(read: Read, isAllowed: boolean, asker: Asker | false): Update {
+export function admitted(read: Read, isAllowed: boolean, asker: Asker | false): Read | Stranger {
   if (isAllowed) return read;
   return asker === false ? { kind: "nothing", why: "stranger" } : { kind: "stranger", ...asker, said: read };
 }
@@ -133,6 +139,7 @@ export function onlyText(at: { chat: string; thread: string | null; message: str
 /** The message in an update, also a stranger's. */
 export function messageIn(update: Update): Event | null {
   if (update.kind === "stranger") return messageIn(update.said);
+  if (update.kind === "edit") return messageIn(update.of);
   return update.kind === "message" ? update.message.event : null;
 }
 
@@ -167,6 +174,22 @@ export interface OwnMessage {
   chat: string;
   thread: string | null;
   text: string;
+}
+
+/** A file that Hermes sends on its own account; without what is in it. */
+export interface OwnFile {
+  /** Its own name for this; what comes again under it was kept. */
+  name: string;
+  platform: string;
+  chat: string;
+  thread: string | null;
+  kind: FileKind;
+  /** What the file is called. */
+  called: string;
+  /** Its media type; empty = not known. */
+  mime: string;
+  /** In bytes. */
+  size: number;
 }
 
 /** A platform would not take a message. */

@@ -18,6 +18,7 @@ import {
   type Incoming,
   noChannel,
   type Outgoing,
+  type OwnFile,
   type OwnMessage,
   type Read,
   type Registered,
@@ -31,7 +32,7 @@ import { type Counts, type Entry, Inbox, laneOf, ownLaneOf, type Taken, type Una
 import { type Paired, Pairing, type Person } from "./pairing.ts";
 import { opened } from "./platforms/platforms.ts";
 import { type Manner, type OfferedFile, Relay } from "./relay.ts";
-import { SentFiles } from "./sent-files.ts";
+import { piecesOf, SentFiles } from "./sent-files.ts";
 import { Ways } from "./ways.ts";
 
 /** A Hermes that does not start is tried again for so long, in milliseconds; then the person is told. */
@@ -191,6 +192,12 @@ export class Channels {
 
   /** Hears who may write, and whom a code let in; another may be given one. */
   async #admit(name: string, read: Update): Promise<Taken | Update["kind"]> {
+    if (read.kind === "edit") {
+      const { of } = read;
+      const said = of.kind !== "stranger" ? of : this.#pairing.has(name, of.user) ? of.said : null;
+      if (said?.kind === "message") this.#inbox.amend(name, said.message.event);
+      return read.kind;
+    }
     if (read.kind !== "stranger") return this.#hear(name, read);
     if (this.#pairing.has(name, read.user)) return this.#hear(name, read.said);
     await this.#offer(name, read);
@@ -248,9 +255,7 @@ export class Channels {
    * @throws ApiError 404 `no_channel`; 403 `no_chat`; 429 `channel_full`.
    */
   sendOwn({ name, platform, chat, thread, text }: OwnMessage): Taken {
-    if (!this.#platforms.has(platform)) throw noChannel();
-    if (!this.#isOurs(platform, chat))
-      throw new ApiError({ status: 403, code: "no_chat", message: notOurs(platform, chat) });
+    this.#checkPlace(platform, chat);
     const source: Source = {
       ...{ platform, chat_id: chat, chat_type: "dm", user_id: "hermes", message_id: `own ${name}` },
       ...(thread === null ? {} : { thread_id: thread }),
@@ -266,6 +271,29 @@ export class Channels {
       });
     this.#answer(ownLaneOf(event));
     return taken;
+  }
+
+  /**
+   * Keeps a file that Hermes sends on its own account, after what it sent before.
+   * @throws ApiError 404 `no_channel`; 403 `no_chat`; Error when it ends before its end.
+   */
+  async sendOwnFile(file: OwnFile, body: ReadableStream<Uint8Array>): Promise<Taken> {
+    const { name, platform, chat, thread, kind, called, mime, size } = file;
+    this.#checkPlace(platform, chat);
+    const id = `own ${name}`;
+    if (this.#inbox.knows(platform, id)) {
+      await body.cancel();
+      return "known";
+    }
+    const what = { kind, name: called, mime, size, pieces: () => piecesOf(body) };
+    await this.#takeFile(platform, id, null, { chat, thread, answers: null, part: 0, caption: "", ...what });
+    return "new";
+  }
+
+  #checkPlace(platform: string, chat: string): void {
+    if (!this.#platforms.has(platform)) throw noChannel();
+    if (!this.#isOurs(platform, chat))
+      throw new ApiError({ status: 403, code: "no_chat", message: notOurs(platform, chat) });
   }
 
   /** Whether a chat is one that the owner named, or in which somebody wrote who may. */
@@ -498,11 +526,13 @@ export class Channels {
   }
 
   /** Gives Hermes a message; lasts until it is answered. */
-  async #turn(entry: Entry, keys: BootKeys): Promise<Lasting<void>> {
+  async #turn({ n }: Entry, keys: BootKeys): Promise<Lasting<void>> {
     await this.#relay.connect(keys.gatewayKey);
     // What Hermes said while nobody was here, or before it died, may be its answer.
-    await this.#answering.get(entry.n);
-    if (!this.#inbox.has(entry.n)) return over(undefined);
+    await this.#answering.get(n);
+    // Its author may have changed it while Hermes was woken.
+    const entry = this.#inbox.get(n);
+    if (entry === null) return over(undefined);
     await this.#bring(entry);
     const done = Promise.withResolvers<void>();
     const turn = this.#turnOf(entry, done);
@@ -659,10 +689,15 @@ export class Channels {
     const id = answers === null ? `file ${name}` : `file ${chat} ${answers} ${part}`;
     // The platform knows no message of a webhook's.
     const replyTo = entry === null || isHook(entry) ? null : answers;
+    await this.#takeFile(platform, id, replyTo, file).finally(heard);
+    return KEPT;
+  }
+
+  /** Keeps a file, after those before it. */
+  #takeFile(platform: string, id: string, replyTo: string | null, file: OfferedFile): Promise<void> {
     const kept = this.#keeping.then(() => this.#keepFile(platform, id, replyTo, file));
     this.#keeping = kept.catch(() => undefined);
-    await kept.finally(heard);
-    return KEPT;
+    return kept;
   }
 
   /** @param id as which it is known when Hermes offers it again, which was not heard that it is kept. */

@@ -14,6 +14,17 @@ const PIECE = MB / 2;
 /** A file is with Hermes within so long; milliseconds. */
 const PATIENCE = 120_000;
 
+/** The largest file that Hermes sends, in bytes; so Hermes' relay contract has it. */
+export const LARGEST_SENT = LARGEST;
+
+/** What Hermes' contract calls kinds of files; what is none of these is a document. */
+export const FILE_KINDS: Readonly<Record<string, FileKind>> = {
+  image: "photo",
+  voice: "voice",
+  audio: "audio",
+  video: "video",
+};
+
 /** What a file is by its media type alone. */
 export function kindOf(mime: string): FileKind {
   if (mime.startsWith("image/")) return "photo";

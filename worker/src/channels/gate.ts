@@ -12,9 +12,11 @@ import {
   type Call,
   type Incoming,
   noChannel,
+  type OwnFile,
   type OwnMessage,
   type Received,
 } from "./channel.ts";
+import { FILE_KINDS, LARGEST_SENT } from "./files.ts";
 import { isGenuine, isSigned, messageOf } from "./hooks.ts";
 import { mailOf } from "./mail/mail.ts";
 import { noSuchCode } from "./pairing.ts";
@@ -93,6 +95,34 @@ export function ownMessageOf(body: ArrayBuffer | null): OwnMessage {
     return ownMessageSchema.parse(JSON.parse(new TextDecoder().decode(body ?? new ArrayBuffer(0))));
   } catch (error) {
     throw new ApiError({ status: 400, code: "bad_message", message: "This is no message.", cause: error });
+  }
+}
+
+/** The header in which Hermes tells of a file that it sends on its own account; the body is what is in it. */
+export const OWN_FILE = "x-hermes-file";
+
+const ownFileSchema = z.object({
+  ...{ name: ownMessageSchema.shape.name, platform: ownMessageSchema.shape.platform },
+  ...{ chat: ownMessageSchema.shape.chat, thread: ownMessageSchema.shape.thread },
+  kind: z.string(),
+  called: z.string().check(z.maxLength(300)),
+  mime: z.string().check(z.regex(/^[\w.+/-]{0,100}$/)),
+});
+
+/**
+ * Reads what Hermes tells of a file: JSON, percent-encoded, and the length of its body.
+ * @throws ApiError 400 `bad_message`; 413 `body_too_large`.
+ */
+export function ownFileOf(headers: Headers): OwnFile {
+  const size = Number(headers.get("content-length") ?? 0);
+  if (size > LARGEST_SENT)
+    throw new ApiError({ status: 413, code: "body_too_large", message: "This file is too large." });
+  try {
+    if (!(size > 0)) throw new Error("it is empty");
+    const told = ownFileSchema.parse(JSON.parse(decodeURIComponent(headers.get(OWN_FILE) ?? "")));
+    return { ...told, kind: FILE_KINDS[told.kind] ?? "document", size };
+  } catch (error) {
+    throw new ApiError({ status: 400, code: "bad_message", message: "This is no file.", cause: error });
   }
 }
 

@@ -222,11 +222,21 @@ export class Inbox {
     return [...rows].map(entryOf).find(({ event }) => event.message_id === message) ?? null;
   }
 
-  /** Whether Hermes is still to answer a message. */
-  has(n: number): boolean {
-    return (
-      this.#sql.exec("SELECT 1 FROM inbox_messages WHERE n = ? AND why IS NULL AND notice = 0", n).toArray()
-        .length > 0
+  /** A message as it is by now, where Hermes is still to answer it. */
+  get(n: number): Entry | null {
+    const [row] = this.#sql.exec<Row>(
+      "SELECT * FROM inbox_messages WHERE n = ? AND why IS NULL AND notice = 0",
+      n,
+    );
+    return row === undefined ? null : entryOf(row);
+  }
+
+  /** Puts a message in the place of the one that it was before, unless Hermes was given that. */
+  amend(channel: string, event: Event): void {
+    this.#sql.exec(
+      `UPDATE inbox_messages SET event = ? WHERE channel = ? AND lane = ? AND handed = 0 AND why IS NULL
+        AND notice = 0 AND json_extract(event, '$.message_id') = ?`,
+      ...[JSON.stringify(event), channel, laneOf(event), event.message_id],
     );
   }
 

@@ -5,20 +5,12 @@
  */
 import { type Time, within } from "../base/time.ts";
 import type { Attachment, Event, FileKind, Outgoing } from "./channel.ts";
-import { Carrier } from "./files.ts";
+import { Carrier, FILE_KINDS } from "./files.ts";
 
 /** Port of the bridge in the sandbox. */
 export const RELAY_PORT = 18790;
 /** The bridge answers within so long; milliseconds. */
 const PATIENCE = 10_000;
-/** What Hermes' contract calls kinds of files that we call otherwise. */
-const KINDS: Readonly<Record<string, FileKind>> = {
-  image: "photo",
-  voice: "voice",
-  audio: "audio",
-  video: "video",
-};
-
 /** How Hermes says something. */
 export interface Manner {
   /** Its own name for this; it says it again under it until it is told that it was taken. */
@@ -285,7 +277,7 @@ export class Relay {
   ): OfferedFile {
     const { content: caption = "", media_kind: kind = "", filename: name = "", mime = "", size = 0 } = action;
     const { answers = null, part = 0, source_url: source = "" } = action;
-    const what = { kind: KINDS[kind] ?? "document", name, mime, size };
+    const what = { kind: FILE_KINDS[kind] ?? "document", name, mime, size };
     return { chat, thread, answers, part, caption, ...what, pieces: () => this.#pieces(line, source, size) };
   }
 

@@ -7,6 +7,22 @@ import type { Attachment, OutgoingFile } from "./channel.ts";
 
 type Row = Record<string, SqlStorageValue>;
 
+/** The shortest piece of a file that is kept, but for the last one, in bytes. */
+const PIECE = 512 * 1024;
+
+/** What comes of a file in pieces of any length, in such that are worth a row each. */
+export async function* piecesOf(body: ReadableStream<Uint8Array>): AsyncGenerator<ArrayBuffer> {
+  let [chunks, length]: [Uint8Array[], number] = [[], 0];
+  for await (const chunk of body) {
+    chunks.push(chunk);
+    length += chunk.byteLength;
+    if (length < PIECE) continue;
+    yield new Blob(chunks).arrayBuffer();
+    [chunks, length] = [[], 0];
+  }
+  if (length > 0) yield new Blob(chunks).arrayBuffer();
+}
+
 /** The bytes of files, by names. */
 export class SentFiles {
   readonly #sql: SqlStorage;

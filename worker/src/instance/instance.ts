@@ -7,7 +7,7 @@ import { BOOT_CAUSE } from "../base/headers.ts";
 import type { Lasting } from "../base/lasting.ts";
 import { Log, Redactor } from "../base/log.ts";
 import { realTime } from "../base/time.ts";
-import type { Incoming, OwnMessage } from "../channels/channel.ts";
+import type { Incoming, OwnFile, OwnMessage } from "../channels/channel.ts";
 import { Channels } from "../channels/channels.ts";
 import type { Taken } from "../channels/inbox.ts";
 import { RELAY_PORT } from "../channels/relay.ts";
@@ -189,6 +189,11 @@ export class HermesInstance extends DurableObject<Env> {
   /** What Hermes sends on its own account; it is stored when this answers. */
   sendOwn(requestId: string, message: OwnMessage): Promise<Response> {
     return this.#answer(requestId, async () => ({ status: this.#channels.sendOwn(message) }));
+  }
+
+  /** A file that Hermes sends on its own account; it is stored when this answers. */
+  sendOwnFile(requestId: string, file: OwnFile, body: ReadableStream<Uint8Array>): Promise<Response> {
+    return this.#answer(requestId, async () => ({ status: await this.#channels.sendOwnFile(file, body) }));
   }
 
   /** What each channel did, and what could not be answered. Never wakes Hermes. */

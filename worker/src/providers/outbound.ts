@@ -9,7 +9,7 @@ import { digestOf, hex } from "../base/digests.ts";
 import { ApiError, reason } from "../base/errors.ts";
 import { isOneOf } from "../base/headers.ts";
 import { Log, Redactor } from "../base/log.ts";
-import { LARGEST_OWN, ownMessageOf } from "../channels/gate.ts";
+import { LARGEST_OWN, OWN_FILE, ownFileOf, ownMessageOf } from "../channels/gate.ts";
 import { OWN_MESSAGES } from "../config/channels.ts";
 import { PROVIDERS, type Provider, type ProviderName } from "../config/providers.ts";
 import {
@@ -62,6 +62,9 @@ export class Providers extends WorkerEntrypoint<Env> {
     if (request.method !== "POST") throw notServed();
     const { stopWatching } = await this.#watch(await credentialOf(request.headers), () => undefined);
     try {
+      if (request.headers.has(OWN_FILE) && request.body !== null)
+        // What was read once cannot be given to another life of the object: Hermes says it again.
+        return await instanceOf(this.env).sendOwnFile("", ownFileOf(request.headers), request.body);
       const message = ownMessageOf(await readBody(request, LARGEST_OWN));
       return await askInstance(this.env, (it) => it.sendOwn("", message));
     } finally {

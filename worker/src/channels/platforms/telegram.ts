@@ -25,6 +25,7 @@ import {
   type Registered,
   type Registration,
   SendRefused,
+  type Stranger,
   type Update,
 } from "../channel.ts";
 import { tooLarge } from "../files.ts";
@@ -38,7 +39,7 @@ const POLL = 25;
 /** Telegram shows that somebody writes for 5 s. Milliseconds. */
 const TYPING = 4500;
 /** The kinds of updates that are read here. */
-const KINDS = ["message"];
+const KINDS = ["message", "edited_message"];
 
 /** Where Telegram sends updates. */
 const TELEGRAM_PATH = "/channels/telegram";
@@ -66,6 +67,7 @@ interface Message {
 export interface TelegramUpdate {
   update_id: number;
   message?: Message;
+  edited_message?: Message;
 }
 
 /** The largest file that Telegram gives a bot, in bytes. */
@@ -129,7 +131,12 @@ export async function proofOf(token: string): Promise<string> {
   return hex(await digestOf(`telegram webhook ${token}`));
 }
 
-const updateSchema = z.looseObject({ update_id: z.number(), message: z.optional(z.looseObject({})) });
+const messageSchema = z.optional(z.looseObject({}));
+const updateSchema = z.looseObject({
+  update_id: z.number(),
+  message: messageSchema,
+  edited_message: messageSchema,
+});
 
 /** Telegram, for the table of the platforms. */
 export const telegram: Platform<TelegramSettings> = {
@@ -159,13 +166,24 @@ function parsed(body: Uint8Array): TelegramUpdate {
 
 /** Reads an update. Who is not allowed learns nothing, not even that. */
 function readUpdate(update: TelegramUpdate, bot: TelegramSettings, name: string): Update {
-  const { message } = update;
+  const { update_id: id, message, edited_message: edited } = update;
+  if (edited === undefined) return readSaid(id, message, bot, name);
+  const of = readSaid(id, edited, bot, name);
+  return of.kind === "nothing" ? of : { kind: "edit", of };
+}
+
+function readSaid(
+  id: number,
+  message: Message | undefined,
+  bot: TelegramSettings,
+  name: string,
+): Read | Stranger {
   const from = message?.from;
   if (message === undefined || from === undefined || from.is_bot === true)
     return { kind: "nothing", why: "no message" };
   const { chat } = message;
   const isAllowed = [from.id, chat.id].some((id) => bot.allow.includes(String(id)));
-  const read = readMessage(update.update_id, message, from, bot, name);
+  const read = readMessage(id, message, from, bot, name);
   const who = { chat: String(chat.id), user: String(from.id), name: from.first_name ?? "" };
   return admitted(read, isAllowed, bot.pairing && chat.type === "private" && who);
 }
@@ -261,7 +279,8 @@ class Telegram extends Messenger<TelegramSettings> {
 
   override async read(told: object): Promise<Update[]> {
     const update = told as TelegramUpdate;
-    const isGroup = update.message !== undefined && update.message.chat.type !== "private";
+    const said = update.message ?? update.edited_message;
+    const isGroup = said !== undefined && said.chat.type !== "private";
     return [readUpdate(update, this.settings, isGroup ? await this.#knownName() : "")];
   }
 
@@ -286,7 +305,7 @@ class Telegram extends Messenger<TelegramSettings> {
     // Telegram does not tell what it proves itself with: after a new token that is the old one's still.
     const proof = wanted === "" ? "" : await proofOf(this.settings.token);
     // Of what proves a call to be Telegram's no copy is kept.
-    const mark = hex(await digestOf(proof));
+    const mark = hex(await digestOf(`${proof} ${KINDS}`));
     const changed = found.address !== wanted || (wanted !== "" && given.get() !== mark);
     if (changed && !look) {
       await (wanted === "" ? this.unregister() : this.#setWebhook(wanted, proof));
