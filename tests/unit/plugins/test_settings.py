@@ -28,7 +28,12 @@ from ansible_collections.hermes.workers.plugins.module_utils.settings.checks imp
     collisions,
     unknown_variables,
 )
-from ansible_collections.hermes.workers.plugins.module_utils.settings.kinds import Secret
+from ansible_collections.hermes.workers.plugins.module_utils.settings.kinds import (
+    Kind,
+    Number,
+    Secret,
+    Texts,
+)
 from ansible_collections.hermes.workers.plugins.module_utils.settings.values import Reader
 from hypothesis import HealthCheck, given
 from hypothesis import settings as tests
@@ -1139,3 +1144,18 @@ def test_credentials_in_an_address_are_not_shown(said: dict[str, Any]) -> None:
     problems = check(**said).problems
     assert problems
     assert "ary-1" not in str(problems)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "text"),
+    [
+        (Number(least=1, most=9), 0, ""),
+        (Number(least=1, most=9), 7, "7"),
+        (Texts(), ["a", "b"], "a,b"),
+        (Texts(as_json=True), ["a,b", "c"], '["a,b","c"]'),
+        (Texts(as_json=True), [], "[]"),
+    ],
+    ids=["no number", "a number", "texts", "texts with commas", "no texts"],
+)
+def test_the_worker_is_given_what_it_can_tell_apart(kind: Kind, value: Any, text: str) -> None:
+    assert kind.for_worker(value) == text
