@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from clouds import ACCOUNT, TOKEN, Cloud, cloud
+from plays import wait_until
 
 from tests.cloudflare.accounts import PERMISSIONS, Zone, now
 
@@ -80,17 +80,10 @@ def to_worker(name: str, address: str = ADDRESS) -> tuple[str, bool, dict[str, A
     return address, True, {"type": "worker", "value": [name]}
 
 
-def until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + 300
-    while not holds():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.05)
-
-
 def answers(cloud: Cloud, count: int) -> list[dict[str, Any]]:
     """What the Worker sent, once it is so much."""
     sent = cloud.plane.edge.outbox.sent
-    until(lambda: len(sent) >= count)
+    wait_until(lambda: len(sent) >= count, "so many answers", 300)
     return sent
 
 
@@ -115,7 +108,7 @@ def test_a_mail_wakes_hermes_and_is_answered_in_its_thread_once(
         "References": "<zero@example.com> <one@people.test>",
     }
     assert second["headers"]["In-Reply-To"] == "<two@people.test>", "one after the other"
-    until(lambda: told(cloud, deployed)["waiting"] == 0)
+    wait_until(lambda: told(cloud, deployed)["waiting"] == 0, "an end", 300)
     assert len(cloud.plane.edge.outbox.sent) == 2
     assert "email" in cloud.play("status", deployed).output
 
@@ -126,7 +119,7 @@ def told(cloud: Cloud, name: str) -> dict[str, Any]:
 
 
 def test_nobody_else_is_heard_or_wakes_anybody_or_is_told(cloud: Cloud, deployed: str) -> None:
-    until(lambda: told(cloud, deployed)["waiting"] == 0)
+    wait_until(lambda: told(cloud, deployed)["waiting"] == 0, "an end", 300)
     assert cloud.deployment(deployed).call("POST", "/api/instance/sleep?force=true").status == 200
     before = cloud.told(deployed, "instance/status")["boots"], told(cloud, deployed)["lastIn"]
     sent = len(cloud.plane.edge.outbox.sent)
@@ -153,7 +146,7 @@ def test_an_answer_that_cloudflare_does_not_take_yet_comes_later_and_once(
     sent = len(outbox.sent)
     outbox.refusals += ["E_SENDER_NOT_VERIFIED"]
     assert cloud.plane.deliver(mail(BOB, "Hello", "later"), BOB, ADDRESS) == 250
-    until(lambda: not outbox.refusals)
+    wait_until(lambda: not outbox.refusals, "a refusal to be met", 300)
     # What waits is Cloudflare's to take, not Hermes'.
     assert cloud.deployment(deployed).call("POST", "/api/instance/sleep?force=true").status == 200
     last = answers(cloud, sent + 1)[-1]

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self
 
 from .loopback import Loopback
 from .multipart import File
+from .outbox import Outbox
 
 
 @dataclass
@@ -80,7 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @dataclass
-class PlatformApi(Loopback, ABC):
+class PlatformApi(Loopback, Outbox[Sent], ABC):
     """A running stand-in. `url` has no trailing slash.
 
     reaches: where https addresses really lead, by their beginning; opener: by which they are reached; busy: chat -> how
@@ -132,17 +133,6 @@ class PlatformApi(Loopback, ABC):
             if self._changed.wait_for(found, seconds):
                 return found()[0]
         raise AssertionError(f"nothing says {words!r}: {self.sent}")
-
-    def await_file(self, name: str, seconds: float = 120.0) -> Sent:
-        """Return the first file of a name that was sent. Raises AssertionError without one in time."""
-
-        def found() -> list[Sent]:
-            return [one for one in self.sent if one.file is not None and one.file.name == name]
-
-        with self._changed:
-            if self._changed.wait_for(found, seconds):
-                return found()[0]
-        raise AssertionError(f"no file {name!r}: {self.sent}")
 
     def ask(self, url: str, body: bytes | None, headers: dict[str, str]) -> tuple[int, bytes]:
         """Call a webhook once; returns the status, 0 when nobody answered in time, and what it says."""

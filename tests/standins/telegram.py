@@ -25,6 +25,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from tests.standins import multipart
+from tests.standins.outbox import Outbox
 
 LONGEST = 4096
 LARGEST_FILE = 20 * 1024 * 1024
@@ -50,7 +51,7 @@ class Sent:
 
 
 @dataclass
-class Telegram:
+class Telegram(Outbox[Sent]):
     """A running stand-in. `url` has no trailing slash.
 
     token: of the bot; name: its username; reaches: where the https addresses of webhooks really lead, by their
@@ -253,17 +254,6 @@ class Telegram:
         if kind == "photo" and (why := why_no_photo(file.data)):
             return 400, f"Bad Request: {why}", None
         return self._note(said, text, kind, file)
-
-    def await_file(self, name: str, seconds: float = 120.0) -> Sent:
-        """Return the first file of a name that was sent. Raises AssertionError when there is none in time."""
-
-        def found() -> list[Sent]:
-            return [one for one in self.sent if one.file is not None and one.file.name == name]
-
-        with self._changed:
-            if self._changed.wait_for(found, seconds):
-                return found()[0]
-        raise AssertionError(f"no file {name}; sent: {self.sent}, waiting: {self.waiting}")
 
     def _deliver(self) -> None:
         """Send updates to the webhook, one after the other, again until it takes them."""
