@@ -9,7 +9,7 @@ longer names is found and removed, by whichever controller, and nothing else is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,7 @@ from ...module_utils.cloudflare.client import Cloudflare, CloudflareError
 from ...module_utils.settings.settings import Settings
 from . import mailbox
 from .account import Account
+from .tags import Tagged
 
 HOST_TAG = f"{scripts.TAG}.host:"
 VARIABLE = "hermes_dashboard_hostname"
@@ -230,30 +231,16 @@ def is_of_domain(record: dict[str, Any]) -> bool:
     return bool((record.get("meta") or {}).get("read_only"))
 
 
-class Hostnames:
+class Hostnames(Tagged):
     """Carries out the steps. Every method raises CloudflareError, or a Card."""
 
-    def __init__(
-        self,
-        api: Cloudflare,
-        settings: Settings,
-        account: Account,
-        tags: list[str],
-        progress: Callable[[str], None],
-    ) -> None:
-        self.api = api
-        self.settings = settings
-        self.account = account
-        self.tags = tags
-        self.progress = progress
-        self.done: list[str] = []
-        """The steps that are through, in words."""
+    prefix = HOST_TAG
 
     def settle(self) -> list[Step]:
         """Do what has to be done; return it."""
         todo = steps(self.settings, self.account, self.tags)
         kept = owned(self.tags)
-        self._note(kept + [step.hostname for step in todo if step.kind != "detach"])
+        self.note(kept + [step.hostname for step in todo if step.kind != "detach"])
         for step in todo:
             self.progress(f"{step.action} {step.words}")
             if step.kind == "attach":
@@ -264,19 +251,8 @@ class Hostnames:
                 self.detach(step.hostname)
             self.done.append(step.words)
         wanted = self.settings.dashboard_hostname
-        self._note([wanted] if wanted else [])
+        self.note([wanted] if wanted else [])
         return todo
-
-    def _note(self, hostnames: list[str]) -> None:
-        """Write down whose hostnames these are, on the Worker itself."""
-        ours = [f"{HOST_TAG}{one}" for one in dict.fromkeys(hostnames)]
-        base = scripts.our_tags(self.settings.name)
-        foreign = [tag for tag in self.tags if tag not in base and not tag.startswith(HOST_TAG)]
-        wanted = [*base, *ours, *foreign]
-        if set(wanted) != set(self.tags):
-            scripts.set_tags(self.api, self.settings.name, wanted)
-            self.tags = wanted
-            self.done.append("its tags")
 
     def _attach(self, hostname: str) -> None:
         domains.attach_over(

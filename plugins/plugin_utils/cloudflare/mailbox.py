@@ -8,15 +8,14 @@ Like a hostname it is written down as a tag of the Worker before its rule is mad
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from ...module_utils.cards import Problem
 from ...module_utils.cloudflare import email_routing, scripts, zones
-from ...module_utils.cloudflare.client import Cloudflare
 from ...module_utils.settings.settings import Settings
 from .account import Account, domain_of
+from .tags import Tagged
 
 MAIL_TAG = f"{scripts.TAG}.mail:"
 VARIABLE = "hermes_channels.email"
@@ -144,24 +143,10 @@ def _served(settings: Settings, account: Account) -> bool:
     return bool(rules) and rules[0]["worker"] == settings.name and rules[0]["enabled"]
 
 
-class Mailbox:
+class Mailbox(Tagged):
     """Carries out the steps. Every method raises CloudflareError."""
 
-    def __init__(
-        self,
-        api: Cloudflare,
-        settings: Settings,
-        account: Account,
-        tags: list[str],
-        progress: Callable[[str], None],
-    ) -> None:
-        self.api = api
-        self.settings = settings
-        self.account = account
-        self.tags = tags
-        self.progress = progress
-        self.done: list[str] = []
-        """The steps that are through, in words."""
+    prefix = MAIL_TAG
 
     def settle(self) -> list[Step]:
         """Do what has to be done; return it."""
@@ -169,7 +154,7 @@ class Mailbox:
         if not todo:
             return []
         wanted = self.settings.mail_address
-        self._note(named(self.settings, self.tags))
+        self.note(named(self.settings, self.tags))
         for step in todo:
             self.progress(f"{step.action} {step.words}")
             if step.action == "delete":
@@ -177,7 +162,7 @@ class Mailbox:
             elif not _served(self.settings, self.account):
                 self._attach(step.address)
             self.done.append(step.words)
-        self._note([wanted] if wanted else [])
+        self.note([wanted] if wanted else [])
         return todo
 
     def detach(self, address: str) -> None:
@@ -198,12 +183,3 @@ class Mailbox:
     def _zone(self, address: str) -> str:
         zone = self.account.zone_of(domain_of(address)) or {"id": ""}
         return str(zone["id"])
-
-    def _note(self, addresses: list[str]) -> None:
-        """Write down whose addresses these are, on the Worker itself."""
-        others = [tag for tag in self.tags if not tag.startswith(MAIL_TAG)]
-        wanted = [*others, *(f"{MAIL_TAG}{one}" for one in dict.fromkeys(addresses))]
-        if set(wanted) != set(self.tags):
-            scripts.set_tags(self.api, self.settings.name, wanted)
-            self.tags = wanted
-            self.done.append("its tags")
