@@ -142,7 +142,8 @@ def test_why_an_installation_failed_is_told_by_what_the_installer_says(
     told = capsys.readouterr().err
     assert [line for line in told.splitlines() if line.startswith(WHY[said][:40])]
     assert WHY[said] in " ".join(told.split())
-    assert [line for line in told.splitlines() if len(line) > 80] == []
+    # A path that is wider than the terminal stays whole, in a line of its own: it is to be copied.
+    assert [line for line in told.splitlines() if len(line) > 80 and " " in line.strip()] == []
     assert said.rstrip() in " ".join(told.split())
     assert not (tmp_path / "venv").exists()
 
