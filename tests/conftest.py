@@ -15,6 +15,7 @@ import pytest
 
 # Fixtures of the whole session: there is one engine, whoever uses it.
 from tests.docker.engine import base, build_hermes, docker, image, sidecar, sources
+from tests.measured import measured_plays
 
 __all__ = ["base", "build_hermes", "docker", "image", "sidecar", "sources"]
 
@@ -68,6 +69,15 @@ def stand_in_runtime(tmp_path_factory: pytest.TempPathFactory) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
     os.environ.setdefault("HERMES_TEST_RUNTIME", str(folder / "runtime"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have plays counted while coverage is measured, by the one process that all others of pytest come from."""
+    environment = ROOT / ".venv"
+    if not hasattr(config, "workerinput") and environment.exists():
+        measuring = measured_plays(environment)
+        measuring.__enter__()
+        config.add_cleanup(lambda: measuring.__exit__(None, None, None))
 
 
 link_checkout()
