@@ -9,9 +9,9 @@ beforeAll(anew);
 beforeEach(() => machine.provider(null));
 
 /** A call of the container, with some hosts allowed. */
-function reach(url: string, allowed: string): Promise<Response> {
+function reach(url: string, allowed: string, accept = "*/*"): Promise<Response> {
   const entrypoint = new Egress(createExecutionContext(), { ...env, HERMES_EGRESS: allowed } as Env);
-  return entrypoint.fetch(new Request(url));
+  return entrypoint.fetch(new Request(url, { headers: { Accept: accept } }));
 }
 
 describe("what a container may reach", () => {
@@ -48,5 +48,20 @@ describe("what a container may reach", () => {
     ).toBe(true);
     expect(lines.join()).not.toContain("key=1");
     log.mockRestore();
+  });
+
+  it("a program is told in JSON, and a browser by a page", async () => {
+    const program = await reach("https://evil.example/", "providers");
+    expect(await program.json()).toHaveProperty("error.code", "egress_blocked");
+    const browser = await reach(
+      "https://evil.example/",
+      "providers",
+      "text/html,application/xhtml+xml,*/*;q=0.8",
+    );
+    expect(browser.status).toBe(403);
+    expect(browser.headers.get("Content-Type")).toMatch(/^text\/html/);
+    expect(await browser.text()).toContain(
+      "<h1>This sandbox may not reach evil.example. Its owner allows hosts by hermes_egress.</h1>",
+    );
   });
 });

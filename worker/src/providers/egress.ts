@@ -14,15 +14,15 @@ export class Egress extends WorkerEntrypoint<Env> {
       return fetch(request, { redirect: "manual" });
     const log = new Log(new Redactor(secretValues(settings)));
     log.warn("egress_blocked", { host, scheme: protocol.slice(0, -1), method: request.method });
-    return Response.json(
-      {
-        error: {
-          code: "egress_blocked",
-          message: `This sandbox may not reach ${host}. Its owner allows hosts by hermes_egress.`,
-        },
-      },
-      { status: 403 },
-    );
+    const message = `This sandbox may not reach ${host}. Its owner allows hosts by hermes_egress.`;
+    // A browser folds JSON into a viewer of its own, and what Hermes is told of a page are its title and headings. A
+    // host's name can hold no "<".
+    if (request.headers.get("Accept")?.includes("text/html"))
+      return new Response(`<!doctype html><title>Refused</title><h1>${message}</h1>`, {
+        status: 403,
+        headers: { "Content-Type": "text/html; charset=utf-8" },
+      });
+    return Response.json({ error: { code: "egress_blocked", message } }, { status: 403 });
   }
 }
 
