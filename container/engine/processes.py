@@ -8,21 +8,19 @@ import sys
 import time
 
 MARK = "SANDBOX_ID"
+KILL_SECONDS = 5.0
 
 
-def kill_marked(sandbox: str, seconds: float = 5.0) -> bool:
-    """Kill every process of a sandbox until none is left; False when some survive `seconds`."""
-    end = time.monotonic() + seconds
-    while pids := _marked(f"{MARK}={sandbox}"):
+def kill_marked(sandbox: str) -> None:
+    """Kill every process of a sandbox until none is left, or KILL_SECONDS are over."""
+    end = time.monotonic() + KILL_SECONDS
+    while (pids := _marked(f"{MARK}={sandbox}")) and time.monotonic() < end:
         for pid in pids:
             try:
                 os.kill(pid, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
                 continue
-        if time.monotonic() > end:
-            return False
         time.sleep(0.01)
-    return True
 
 
 def _marked(variable: str) -> "set[int]":

@@ -26,6 +26,8 @@ FOLLOWERS = "followers.lock"
 SHUTDOWN_MARGIN = 10.0
 # How long a command waits for another that must not run beside it, in seconds.
 LOCK_PATIENCE = 120.0
+# The same of one for a PID 1 that has not written its id yet.
+BOOT_PATIENCE = 5.0
 _BOOT = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
 
 
@@ -53,9 +55,9 @@ class Paths:
         """Return a path next to HERMES_HOME, on the same file system."""
         return f"{self.home}.{suffix}"
 
-    def require_boot(self, boot: str, wait: float = 5.0) -> None:
-        """Raise unless `boot` is the id that PID 1 wrote; wait `wait` s for a PID 1 that is new."""
-        end = time.monotonic() + wait
+    def require_boot(self, boot: str) -> None:
+        """Raise unless `boot` is the id that PID 1 wrote; a PID 1 that is new is waited for."""
+        end = time.monotonic() + BOOT_PATIENCE
         while (current := read_text(self.in_run("boot"))) is None:
             if time.monotonic() >= end:
                 raise SandboxError(TEMPORARY, "PID 1 of this sandbox is not ready yet.")

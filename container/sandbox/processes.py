@@ -9,6 +9,7 @@ import sys
 import time
 
 _LINUX = sys.platform.startswith("linux")
+KILL_SECONDS = 5.0
 
 
 class Process:
@@ -83,12 +84,9 @@ def kill_group(group: int, number: int) -> None:
         os.killpg(group, number)
 
 
-def kill_all_below(root: int, mark: str, seconds: float = 5.0) -> bool:
-    """Kill every descendant of `root` and every marked process, until none is left.
-
-    Returns False when some survive for `seconds`.
-    """
-    end = time.monotonic() + seconds
+def kill_all_below(root: int, mark: str) -> bool:
+    """Kill every descendant of `root` and every marked process, until none is left; False when some survive that."""
+    end = time.monotonic() + KILL_SECONDS
     while pids := {process.pid for process in descendants(root)} | marked(mark):
         kill(pids)
         _reap()

@@ -165,7 +165,7 @@ def upload_serving(
     api: Cloudflare,
     name: str,
     secrets: Mapping[str, str | None],
-    containers: Containers | None = None,
+    containers: Containers | None,
 ) -> None:
     """Upload what serves as the newest version: its code, settings and secrets, but for these (None: without it).
 

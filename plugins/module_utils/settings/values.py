@@ -362,7 +362,7 @@ class Reader:
         )
         return default
 
-    def boolean(self, variable: str, *, default: bool = False) -> bool:
+    def boolean(self, variable: str, *, default: bool) -> bool:
         """Read true or false, in any way that YAML has of saying so."""
         value = self.raw.get(variable, default)
         if value is None:

@@ -86,7 +86,7 @@ class CardAction(ActionBase):
     def execute(self, options: dict[str, Any]) -> dict[str, Any]:
         """Do the work and return the task's result. Raises Card."""
 
-    def read_inputs(self, names: Iterable[str] = INPUTS) -> inventory.Inputs:
+    def read_inputs(self, names: Iterable[str]) -> inventory.Inputs:
         """Read inventory variables of this host; they stand in no argument, which Ansible may be told to print."""
         return inventory.read(
             names,

@@ -120,7 +120,7 @@ def installed(name: str) -> bool:
 
 
 def fetched(
-    archive: str, sha256: str, snapshot: str, path: str, archived: str, fetch: Fetch | None = None
+    archive: str, sha256: str, snapshot: str, path: str, archived: str, fetch: Fetch | None
 ) -> bytes:
     """Return a file as it was locked, from the mirror, or where all versions are kept. Raises DebianError.
 

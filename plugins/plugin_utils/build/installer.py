@@ -29,6 +29,7 @@ COMPLETE = "complete.json"
 PYTHON = Path("venv/bin/python")
 ASIDE = ".old"
 NODE_LEAST = 22
+MOST_LINES = 8
 SECRET_ENVIRONMENT = (*KEY_NAMES.values(), "CLOUDFLARE_API_TOKEN", "HERMES_API_TOKEN", "API_TOKEN")
 SET_UP = ("PYTHON", "NODE_OPTIONS", "NODE_PATH", "NODE_ENV")
 """Beginnings of variables that would have our own programs load what is somebody else's."""
@@ -101,7 +102,7 @@ def is_complete(folder: Path, marker: str = COMPLETE) -> bool:
     return made == str(folder) and os.access(folder / PYTHON, os.X_OK)
 
 
-def installed_at(folder: Path, marker: str = COMPLETE) -> str | None:
+def installed_at(folder: Path, marker: str) -> str | None:
     """Return the path where an installation was made; None when none was finished."""
     try:
         made: str = json.loads((folder / marker).read_text(encoding="utf-8")).get("folder", "")
@@ -387,7 +388,7 @@ def installer_card(
     )
 
 
-def telling_lines(output: str, count: int = 8) -> list[str]:
+def telling_lines(output: str) -> list[str]:
     """Return the lines of an installer's output that say why it failed: npm's come first, others' come last."""
     lines = [
         line.rstrip()[:200]
@@ -395,7 +396,7 @@ def telling_lines(output: str, count: int = 8) -> list[str]:
         if line.strip(" \t") and line.strip() != "npm error" and "npm error     at " not in line
     ]
     npm = [line for line in lines if line.startswith("npm error")]
-    return npm[:count] if npm else lines[-count:]
+    return npm[:MOST_LINES] if npm else lines[-MOST_LINES:]
 
 
 def timed(progress: Progress, text: str) -> Callable[[], None]:

@@ -24,6 +24,7 @@ SECONDS = 1200
 """Longer than its own patience, 900 s for an image, so that it can say itself what is wrong."""
 COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 HIDDEN = "********"
+MOST_LINES = 8
 
 
 class Wrangler:
@@ -114,7 +115,7 @@ def telling(line: str) -> bool:
     return bool(line) and not line.startswith(("If you think this is a bug", "🪵"))
 
 
-def telling_lines(output: str, secrets: list[str], count: int = 8) -> list[str]:
+def telling_lines(output: str, secrets: list[str]) -> list[str]:
     """Return the lines in which wrangler says what is wrong, without a secret, the cause first."""
     # Colours come even where none are wanted, in the middle of the mark.
     raw = [COLOURS.sub("", line).strip() for line in output.splitlines()]
@@ -125,4 +126,4 @@ def telling_lines(output: str, secrets: list[str], count: int = 8) -> list[str]:
     kept = [line for line in lines[marked[0] if marked else 0 :] if telling(line)]
     for value in sorted(filter(None, secrets), key=len, reverse=True):
         kept = [line.replace(value, HIDDEN) for line in kept]
-    return [line[:300] for line in (kept[:count] if marked else kept[-count:])]
+    return [line[:300] for line in (kept[:MOST_LINES] if marked else kept[-MOST_LINES:])]

@@ -137,7 +137,7 @@ def shown(path: str) -> str:
     return path if relative.startswith("..") else relative
 
 
-def as_typed(problem: Problem, given: Container[str] = ()) -> Problem:
+def as_typed(problem: Problem, given: Container[str]) -> Problem:
     """Return the problem of a variable by the name that was typed for it: an old one, or one of the Makefile's own.
 
     given: the variables of `-e`.

@@ -29,6 +29,7 @@ from ..state.folder import StateFolder
 
 CHANGED_BY_HAND = "workerd runs from files that were changed by hand"
 START_SECONDS = 30.0
+STOP_SECONDS = 120.0
 TAKEN = re.compile(r"\bport (\d+): .*in use")
 """How the supervisor names a port that it could not have."""
 # What the engine and Hermes may know of the caller's environment; anything else, keys above all, stays out.
@@ -140,23 +141,18 @@ class Processes:
         """Forget the secrets of before."""
         self._control("settle-secrets", None)
 
-    def statuses(self) -> dict[str, str]:
-        """Return what the supervisor says of its processes: name -> active, stopped, ..."""
-        told: dict[str, str] = json.loads(self._control("status", None) or "{}")
-        return told
-
-    def stop(self, seconds: float = 120.0) -> bool:
+    def stop(self) -> bool:
         """Stop supervisor and processes; returns whether any was running. Raises a Card when they stay."""
         record = self.deployment.supervisor()
         if record is None:
             return self._stop_orphans()
         os.kill(record["pid"], signal.SIGTERM)
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + STOP_SECONDS
         while self.deployment.supervisor() is not None:
             if time.monotonic() > deadline:
                 raise Card.of(
                     self.deployment.name,
-                    f"its supervisor (process {record['pid']}) did not stop within {seconds:.0f} s.",
+                    f"its supervisor (process {record['pid']}) did not stop within {STOP_SECONDS:.0f} s.",
                     f"read {self._log('supervisor')}; `kill -9 {record['pid']}` ends it.",
                     "processes",
                 )

@@ -265,7 +265,7 @@ def test_plays_read_what_the_supervisor_writes() -> None:
 
 def test_plays_give_orders_that_the_supervisor_knows() -> None:
     given = set(re.findall(r'_control\("([a-z-]+)"', text_of("plugins", "processes.py")))
-    assert given == {"status", "settle-secrets", *supervisor.CHANGES}
+    assert given == {"settle-secrets", *supervisor.CHANGES}
 
 
 def test_providers_and_their_keys_have_one_name_each() -> None:
