@@ -11,9 +11,9 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from tools import ROOT
+
 BUILT = ROOT / ".cache" / "docs"
 FIRST = ("deploy", "models", "clients", "dashboard", "operations", "variables", "errors")
 """Pages that people look for first; the others follow by their names."""

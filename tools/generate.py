@@ -7,26 +7,21 @@ Each file says that it is generated; `tests/unit/docs/test_generated.py` fails w
 from __future__ import annotations
 
 import re
-import sys
 import textwrap
 from collections.abc import Callable
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / ".ansible" / "collections"))
-
-from ansible_collections.hermes.workers.plugins.module_utils.settings.catalogue import (  # noqa: E402
+from ansible_collections.hermes.workers.plugins.module_utils.settings.catalogue import (
     SETTINGS,
     Setting,
     role_argument,
 )
-from ansible_collections.hermes.workers.plugins.module_utils.settings.kinds import (  # noqa: E402
+from ansible_collections.hermes.workers.plugins.module_utils.settings.kinds import (
     Declared,
     OfOnePlay,
     literal,
 )
 
-from tools import what_works  # noqa: E402
+from tools import ROOT, what_works
 
 BEGIN = "<!-- Generated from the catalogue of settings by `make generate`. -->"
 WORKS = "<!-- Generated from what-works.toml by `make generate`. -->"

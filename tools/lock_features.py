@@ -15,14 +15,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-CONTAINER = ROOT / "container"
-sys.path.insert(0, str(ROOT / ".ansible" / "collections"))
-
-from ansible_collections.hermes.workers.plugins.module_utils.settings.features import (  # noqa: E402
+from ansible_collections.hermes.workers.plugins.module_utils.settings.features import (
     FEATURES,
 )
 
+from tools import ROOT
+
+CONTAINER = ROOT / "container"
 LINE = re.compile(r"^([A-Za-z0-9._-]+)==", re.MULTILINE)
 
 

@@ -11,17 +11,15 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / ".ansible" / "collections"))
-
-from ansible_collections.hermes.workers.plugins.module_utils.settings.features import (  # noqa: E402
+from ansible_collections.hermes.workers.plugins.module_utils.settings.features import (
     FEATURES,
 )
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import debian_index  # noqa: E402
+from ansible_collections.hermes.workers.plugins.plugin_utils.build import debian_index
+
+from tools import ROOT
 
 LOCK = ROOT / "container" / "debian.json"
 SUITE = "bookworm"

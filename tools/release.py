@@ -11,11 +11,11 @@ import datetime
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
 
-ROOT = Path(__file__).resolve().parents[1]
+from tools import ROOT
+
 TARBALL = re.compile(r"hermes-workers-\d+\.\d+\.\d+\.tar\.gz")
 
 

@@ -21,7 +21,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from tools import ROOT
+
 HOME = ROOT / ".cache" / "sanity"
 BOOTSTRAP = '''\
 """In place of the script that installs pip: the one that Python brings, then the version that is asked for."""

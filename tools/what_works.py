@@ -7,9 +7,9 @@ import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from tools import ROOT
+
 TABLE = ROOT / "docs" / "what-works.toml"
 WORDS = ("works", "same", "untried", "off", "no")
 TOOL_PLACES = ("a process", "with `hermes_host_tools`", "a container", "Cloudflare")
