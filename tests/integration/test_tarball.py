@@ -109,3 +109,21 @@ def test_galaxy_takes_it(tarball: Path) -> None:
     assert told["repository"].startswith("https://")
     assert told["tags"] and "infrastructure" in told["tags"]
     assert told["readme"] == "README.md" and runtime["requires_ansible"]
+
+
+def test_its_playbooks_can_be_checked_without_an_inventory(tarball: Path, tmp_path: Path) -> None:
+    """As galaxy-importer does, by ansible-lint."""
+    installed = tmp_path / "ansible_collections" / "hermes" / "workers"
+    with tarfile.open(tarball) as archive:
+        archive.extractall(installed, filter="data")
+    playbooks = sorted((installed / "playbooks").glob("*.yml"))
+    assert len(playbooks) > 8
+    (tmp_path / "ansible.cfg").write_text("[defaults]\n")
+    words = ("--syntax-check", "-i", tmp_path / "none", *playbooks)
+    done = ok(
+        *(BIN / "ansible-playbook", *words),
+        cwd=installed,
+        ANSIBLE_COLLECTIONS_PATH=str(tmp_path),
+        ANSIBLE_CONFIG=str(tmp_path / "ansible.cfg"),
+    )
+    assert "no such inventory" not in done.stdout
