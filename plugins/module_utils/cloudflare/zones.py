@@ -13,7 +13,8 @@ from .client import Cloudflare, CloudflareError
 
 def listing(api: Cloudflare) -> list[dict[str, Any]]:
     """Return the account's zones that the token may see. Refused to a token that is limited to some of them."""
-    return list(api.pages("/zones", **{"account.id": api.account_id}))
+    found = api.pages("/zones", **{"account.id": api.account_id})
+    return [zone for zone in found if _is_ours(api, zone)]
 
 
 def of_hostnames(api: Cloudflare, hostnames: Iterable[str]) -> list[dict[str, Any]]:
@@ -84,11 +85,10 @@ def _named(api: Cloudflare, name: str) -> list[dict[str, Any]] | None:
         except CloudflareError as error:
             if not error.denied:
                 raise
-    own = [zone for answer in answers for zone in answer if _is_own(api, zone, name)]
-    return own if answers else None
+    found = [zone for answer in answers for zone in answer if _is_ours(api, zone)]
+    return [zone for zone in found if ascii_name(zone["name"]) == name] if answers else None
 
 
-def _is_own(api: Cloudflare, zone: dict[str, Any], name: str) -> bool:
-    """Whether a zone is of this account and name: a filter that is ignored must not lead to somebody else's."""
-    account = (zone.get("account") or {}).get("id")
-    return ascii_name(zone["name"]) == name and account in (None, api.account_id)
+def _is_ours(api: Cloudflare, zone: dict[str, Any]) -> bool:
+    """Whether a zone is of this account: a filter that is ignored must not lead to somebody else's."""
+    return (zone.get("account") or {}).get("id") in (None, api.account_id)

@@ -130,11 +130,13 @@ def test_zones_are_asked_for_and_looked_at_by_their_account(
     """A token may see those of several accounts: what it is not asked about is somebody else's."""
     theirs = {"id": "theirs", "name": "example.com", "account": {"id": "f" * 32}}
     ours = {"id": "ours", "name": "example.com", "account": {"id": ACCOUNT}}
-    server.script = [ok([theirs, ours]), ok([theirs]), ok([theirs]), ok([ours], total_pages=1)]
+    both = ok([theirs, ours], total_pages=1)
+    server.script = [both, ok([theirs]), ok([theirs]), both, both]
     assert zones.find(api, "example.com") == ours
     assert zones.find(api, "a.example.com") is None
     assert zones.listing(api) == [ours]
-    assert [call.query.get("account.id") for call in server.calls] == [ACCOUNT] * 4
+    assert zones.of_hostnames(api, ["a.example.com"]) == [ours]
+    assert [call.query.get("account.id") for call in server.calls] == [ACCOUNT] * 5
 
 
 def test_spellings_are_no_differences() -> None:
