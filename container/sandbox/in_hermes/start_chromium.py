@@ -26,6 +26,7 @@ PASSED = ("LANG", "LC_ALL", "TZ", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_
 """What of Hermes' environment the browser has, in small letters too; the rest holds keys."""
 
 PR_SET_NO_NEW_PRIVS = 38
+CAPABILITY_VERSION = 0x20080522
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 
 
@@ -65,6 +66,16 @@ def become(user: int) -> None:
     os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)
+    give_up_rights()
+
+
+def give_up_rights() -> None:
+    """Have none of root's rights, and never get any: there are containers in which a change of the user leaves them."""
+    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0)
+    # Effective, permitted and inheritable ones, twice 32 of each; what is not permitted is not ambient either.
+    none = (ctypes.c_uint32 * 6)()
+    if _libc().capset(header, none):
+        raise OSError(ctypes.get_errno(), "capset")
     if _libc().prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "no_new_privs")
 

@@ -2,6 +2,7 @@
 """What the image's Chromium is started with: what it is given, what it is told, what it may be."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -59,3 +60,26 @@ def test_whether_namespaces_can_be_had_is_asked_of_the_kernel_by_somebody_else()
     before = os.readlink("/proc/self/ns/user")
     assert start_chromium.has_namespaces() in (True, False)
     assert os.readlink("/proc/self/ns/user") == before
+
+
+KEEPING = """
+import ctypes, sys
+sys.path.insert(0, sys.argv[1])
+from sandbox.in_hermes import start_chromium
+PR_SET_SECUREBITS, NO_SETUID_FIXUP = 28, 4
+"""
+AS_ROOT = """
+if ctypes.CDLL(None).prctl(PR_SET_SECUREBITS, NO_SETUID_FIXUP, 0, 0, 0): raise SystemExit("securebits")
+start_chromium.become(start_chromium.USER)
+"""
+SHOW = "print(open('/proc/self/status').read())"
+
+
+def test_it_has_no_rights_where_a_change_of_the_user_leaves_them() -> None:
+    """A container of Cloudflare's does; here the kernel is told to."""
+    become = AS_ROOT if os.geteuid() == 0 else "start_chromium.give_up_rights()\n"
+    command = [sys.executable, "-c", KEEPING + become + SHOW, str(CONTAINER)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    status = dict(line.split(":\t", 1) for line in told.splitlines() if ":\t" in line)
+    assert {int(status[f"Cap{kind}"], 16) for kind in ("Eff", "Prm", "Inh", "Amb")} == {0}
+    assert status["NoNewPrivs"] == "1"
