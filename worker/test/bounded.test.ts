@@ -12,6 +12,7 @@ const silent = { status: 503, code: "sandbox_silent" };
 function world(given: Partial<Sandbox> = {}) {
   const time = new ManualTime();
   const nothing = {
+    startPatience: 20_000,
     inspect: never,
     start: never,
     exec: never,

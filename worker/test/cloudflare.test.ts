@@ -61,7 +61,7 @@ function world(work: (world: World) => Promise<void>): Promise<void> {
         providers: {} as Fetcher,
         providersHost: "198.51.100.1",
         egress: null,
-        instance: "standard-1",
+        instance: settings.instanceType,
         local: false,
         reference: settings.imageReference,
         env: { GIVEN: "to both" },
@@ -128,6 +128,18 @@ async function woken({ life, time }: World, ms: number): Promise<{ code: string;
   return waking;
 }
 
+/** The lines of a stream as they come, and whether it has ended. */
+function read(stream: ReadableStream<Uint8Array>) {
+  let text = "";
+  let over = false;
+  const reading = async () => {
+    for await (const chunk of stream.pipeThrough(new TextDecoderStream())) text += chunk;
+    over = true;
+  };
+  void reading();
+  return { seen: () => text.split("\n").filter((line) => line !== ""), ended: () => over };
+}
+
 const destroys = ({ container }: World) => container.calls.filter((call) => call === "destroy").length;
 
 describe("a boot on Cloudflare", () => {
@@ -182,6 +194,64 @@ describe("a boot on Cloudflare", () => {
       expect(await answered(w.life.inForce())).toMatchObject({ code: "not_told" });
     }));
 
+  it("is told of at once to who follows the log, which comes once there is one", () =>
+    world(async (w) => {
+      const waking = w.life.wake("test");
+      await w.time.pass(15_000);
+      const { seen, ended } = read(await w.life.followLog(200));
+      await w.time.pass(0);
+      expect(seen()).toEqual(["Cloudflare is still distributing the image, 15 s"]);
+      await w.time.pass(30_000);
+      expect(seen()).toHaveLength(4);
+      expect(seen().at(-1)).toBe("Cloudflare is still distributing the image, 45 s");
+      expect(ended()).toBe(false);
+      await w.time.pass(60_000);
+      await waking;
+      expect(seen().at(-1)).toBe("the log");
+      expect(await w.life.followLog(200).then((log) => new Response(log).text())).toBe("the log\n");
+    }));
+
+  it("that fails is told of to who follows the log, as the last line", () =>
+    world(async (w) => {
+      w.container.startTakes = 1000_000;
+      const waking = woken(w, 400_000);
+      await w.time.pass(1000);
+      const { seen, ended } = read(await w.life.followLog(200));
+      const error = await waking;
+      expect(seen().at(-1)).toBe(error?.message);
+      expect(ended()).toBe(true);
+      await expect(w.life.followLog(200)).rejects.toMatchObject({ status: 409, code: "asleep" });
+    }));
+
+  it("leaves no timer behind for who follows the log and leaves", () =>
+    world(async (w) => {
+      const waking = w.life.wake("test");
+      await w.time.pass(15_000);
+      const before = w.time.timers;
+      const reader = (await w.life.followLog(200)).getReader();
+      await reader.read();
+      const more = reader.read();
+      await w.time.pass(0);
+      expect(w.time.timers).toBe(before + 1);
+      await reader.cancel();
+      await more;
+      await w.time.pass(0);
+      expect(w.time.timers).toBe(before);
+      await w.time.pass(60_000);
+      await waking;
+    }));
+
+  it("tells the end of the log when it fails, however long it took", () =>
+    world(async (w) => {
+      w.container.startTakes = 200_000;
+      w.inside.commands["go"] = () => {
+        w.inside.die(7);
+        return new Promise(() => undefined);
+      };
+      const error = await woken(w, 260_000);
+      expect(error?.message).toMatch(/exit code 7.*Its log ends with: the log/);
+    }));
+
   it("ends when the image's first process does, however long others take", () =>
     world(async (w) => {
       w.container.startTakes = 1000;
@@ -204,6 +274,17 @@ describe("a boot on Cloudflare", () => {
       expect(error?.message).toMatch(/Cloudflare did not bring its container up/);
       expect(error?.message).not.toContain("Hermes' image");
       expect(w.healed()).toBe(0);
+    }));
+
+  it("names the setting of a size that Cloudflare does not start, and goes on where it does", () =>
+    world(async (w) => {
+      w.reborn({ HERMES_INSTANCE_TYPE: "basic" });
+      const error = await woken(w, 60_000);
+      expect(error?.message).toMatch(/Invalid instance: basic.*hermes_instance_type: standard-1/);
+      expect(w.container.started).toEqual([]);
+      w.container.sizes.push("basic");
+      expect(await woken(w, 120_000)).toBeNull();
+      expect(w.container.started[0]?.instance).toBe("basic");
     }));
 
   it("has its inactivity timeout from the start on, and again in a new object", () =>

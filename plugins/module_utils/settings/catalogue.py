@@ -154,7 +154,7 @@ SETTINGS: tuple[Setting, ...] = (
         "hermes_instance_type",
         Choice(("standard-1", "lite", "basic", "standard-2", "standard-3", "standard-4")),
         "size of the container on Cloudflare: `lite`, `basic`, `standard-1` to `standard-4`; in `lite` Hermes has"
-        " [hardly room](cloudflare-differences.md#the-smallest-container)",
+        " hardly room, and `basic` [may not be started](cloudflare-differences.md#the-smallest-container)",
         where="cloudflare",
         worker="HERMES_INSTANCE_TYPE",
         restarts="sandbox",

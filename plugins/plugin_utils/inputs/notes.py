@@ -84,6 +84,19 @@ REMEDIES = {
 RELAY = "GATEWAY_RELAY_URL"
 """A connector outside takes the channels' messages in, and needs no package in the image."""
 
+SIZES = {
+    "lite": (
+        "lite has 256 MiB and a sixteenth of a processor. Hermes takes half of that memory, and its dashboard over a"
+        " quarter; a tool that takes more than the rest has Hermes killed in the middle of its turn. The first answer"
+        " after a wake takes over a minute."
+    ),
+    "basic": (
+        "basic may not be started: Cloudflare's documentation says so, and its types say otherwise. Where it is not,"
+        " Hermes does not start, and standard-1 is the next size that does."
+    ),
+}
+"""What there is to know of a size of the container."""
+
 NEAR = 0.85
 """How alike two names have to be, of 1, until one is taken for a misspelling of the other."""
 
@@ -95,7 +108,7 @@ def notes(checker: Checker, names: Iterable[str], lock: str) -> list[str]:
     """
     return [
         *_without_effect(checker),
-        *_too_small(checker.settings),
+        *_size(checker.settings),
         *_silent_channels(checker, installed(lock)),
         *_near_misses(names),
     ]
@@ -130,16 +143,11 @@ def _argument(name: str, value: Any) -> str:
     return f"{name}={str(value).strip()}"
 
 
-def _too_small(settings: Settings) -> list[str]:
-    """Return what is said of a container in which Hermes has hardly room."""
-    if settings.platform != "cloudflare" or settings.instance_type != "lite":
+def _size(settings: Settings) -> list[str]:
+    """Return what is said of a container in which Hermes has hardly room, and of one that may not be started."""
+    if settings.platform != "cloudflare" or settings.instance_type not in SIZES:
         return []
-    words = (
-        "hermes_instance_type: lite has 256 MiB and a sixteenth of a processor. Hermes takes half of that memory, and"
-        " its dashboard over a quarter; a tool that takes more than the rest has Hermes killed in the middle of its"
-        " turn. The first answer after a wake takes over a minute."
-    )
-    return [words]
+    return [f"hermes_instance_type: {SIZES[settings.instance_type]}"]
 
 
 def _is_given(checker: Checker, name: str) -> bool:

@@ -91,7 +91,9 @@ def test_a_hostname_on_this_machine_is_told() -> None:
 def test_a_container_in_which_hermes_has_hardly_room_is_told() -> None:
     (note,) = told(**CLOUD, hermes_instance_type="lite")
     assert note.startswith("hermes_instance_type: lite has 256 MiB")
-    assert told(**CLOUD, hermes_instance_type="basic") == []
+    (note,) = told(**CLOUD, hermes_instance_type="basic")
+    assert note.startswith("hermes_instance_type: basic may not be started")
+    assert told(**CLOUD, hermes_instance_type="standard-2") == []
 
 
 def test_what_has_an_effect_or_says_the_default_is_not_told() -> None:

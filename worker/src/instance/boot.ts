@@ -214,7 +214,8 @@ export class Boot {
     if (attempt.answered || isSilent(cause) || isRefusedForNow(cause)) return lastWords(tail);
     const ended = cause instanceof SandboxGone && cause.exit !== null;
     if (settings.platform !== "cloudflare" || attempt.ran || ended) return wrongImage(settings.image);
-    return " Nothing was seen to run in it: Cloudflare did not bring its container up. The next request tries again.";
+    const size = ofTheSize(settings);
+    return ` Nothing was seen to run in it: Cloudflare did not bring its container up.${size} The next request tries again.`;
   }
 
   /** Nothing was wrong with Hermes, so the next request tries at once; what did run died with its engine. */
@@ -479,6 +480,12 @@ function bootError(cause: unknown, more: string, pause: number): ApiError {
 function lastWords(tail: string | null): string {
   const last = lastLine(tail ?? "");
   return last === "" ? "" : ` Its log ends with: ${last}`;
+}
+
+/** What it may be where nothing came up: of one size Cloudflare's pages say that it is not started, its types that it is. */
+function ofTheSize({ instanceType }: LifecycleParts["settings"]): string {
+  if (instanceType !== "basic") return "";
+  return " It may not start the size basic: then say hermes_instance_type: standard-1, and deploy.";
 }
 
 /** What to do about a sandbox in which nothing could be asked: its log is only the engine's own noise. */

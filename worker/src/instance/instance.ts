@@ -549,7 +549,7 @@ export class HermesInstance extends DurableObject<Env> {
     });
   }
 
-  /** The log as it grows, as plain text without secrets. */
+  /** The log as it grows, as plain text without secrets; of a start, first what it waits for. Never wakes Hermes. */
   followLogs(requestId: string, lines: number, credential: Credential): Promise<Response> {
     const headers = {
       "content-type": "text/plain; charset=utf-8",
@@ -557,16 +557,8 @@ export class HermesInstance extends DurableObject<Env> {
       "x-request-id": requestId,
     };
     return this.#stream(requestId, credential, headers, async () => {
-      const { bootId } = this.#lifecycle.record;
-      if (bootId === null)
-        throw new ApiError({
-          status: 409,
-          code: "asleep",
-          message: "Hermes is asleep; there is no log to follow.",
-        });
-      const cmd = ["sandbox", "logs", "--boot", bootId, "--lines", String(lines), "--follow"];
-      const process = await this.#sandbox.exec(cmd, { limit: null });
-      return process.stdout.pipeThrough(this.#log.redactor.stream());
+      const log = await this.#lifecycle.followLog(lines);
+      return log.pipeThrough(this.#log.redactor.stream());
     });
   }
 

@@ -25,6 +25,7 @@ import type { InForce } from "../sandbox/in-force.ts";
 import { asPublicError, type Exit, engineReason, SandboxGone } from "../sandbox/sandbox.ts";
 import type { Generation } from "../state/vault.ts";
 import { Boot, gatewayKeys, READY_PATIENCE, redactKeys } from "./boot.ts";
+import { followedLog } from "./followed-log.ts";
 import type { LifecycleParts, SharedParts } from "./parts.ts";
 import { PutBack } from "./put-back.ts";
 import { Reattach } from "./reattach.ts";
@@ -366,6 +367,11 @@ export class Lifecycle {
       }),
     );
     return this.#reattach;
+  }
+
+  /** See {@link followedLog}. */
+  followLog(lines: number): Promise<ReadableStream<Uint8Array>> {
+    return followedLog(this.#parts, lines);
   }
 
   // Settings

@@ -57,7 +57,11 @@ export class BoundedSandbox {
 
   /** @throws through the process, too, when its time is over. */
   async exec(cmd: readonly string[], { limit, ...options }: BoundedExec): Promise<SandboxProcess> {
-    if (limit === null) return this.#call("exec", this.#sandbox.exec(cmd, options));
+    if (limit === null) {
+      // It may have to wait for the start.
+      const patience = Math.max(CALL, this.startPatience);
+      return inTime(this.#time, "the engine's 'exec'", patience, this.#sandbox.exec(cmd, options));
+    }
     const kill = new AbortController();
     const deadline = new Deadline(this.#time, limit);
     const over = Promise.withResolvers<never>();

@@ -289,7 +289,8 @@ export class ContainerSandbox implements Sandbox {
 
   get #patience(): number {
     if (this.parts.local && this.#copies === 0) return CALL_PATIENCE;
-    return this.#proven ? COPY_PATIENCE : CLOUD_START;
+    // Who waits for a start is out of patience before, and gives it up as one that failed.
+    return this.#proven ? COPY_PATIENCE : CLOUD_START + CALL_PATIENCE;
   }
 
   #mustRun(): void {
@@ -331,8 +332,8 @@ function containerProcess(
   if (over.aborted) onOver();
   else over.addEventListener("abort", onOver, { once: true });
   const unlessCut = <T>(promise: Promise<T>): Promise<T> => Promise.race([promise, cut.promise]);
-  const stderr =
-    process.stderr === null ? Promise.resolve("") : unlessCut(textOf(process.stderr, STDERR_TAIL));
+  // What there is none of is null by the types, and undefined by Cloudflare's pages.
+  const stderr = unlessCut(textOf(process.stderr ?? streamOf(""), STDERR_TAIL));
   const reader = (process.stdout ?? streamOf("")).getReader();
   const drain = async () => {
     while (!(await reader.read()).done);

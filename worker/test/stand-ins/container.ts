@@ -3,8 +3,8 @@
  * STAND-IN for Cloudflare's `ctx.container`, as unkind as that is: a start takes its time and may be refused for the
  * moment, in Cloudflare's own words; commands wait for it, and get no environment but what they are given; an image is
  * started by its digest, whose name reaches an object late; a snapshot cannot be started from at once; a command that
- * has exited cannot be killed; an object that is torn down takes the inactivity timeout with it. Inside is a sandbox in
- * memory. Whoever wants it kinder says so.
+ * has exited cannot be killed; an object that is torn down takes the inactivity timeout with it; a size that its
+ * documentation does not list is not taken. Inside is a sandbox in memory. Whoever wants it kinder says so.
  */
 import { streamOf } from "../../src/base/streams.ts";
 import type { ManualTime, MemorySandbox } from "./sandbox.ts";
@@ -25,6 +25,7 @@ interface Start {
   env: Record<string, string>;
   labels: Record<string, string>;
   enableInternet: boolean;
+  instance: string;
 }
 
 /** One container of one object. */
@@ -33,6 +34,8 @@ export class HardContainer {
   startTakes = 60_000;
   /** What the next starts are refused with, one after the other. */
   refusals: string[] = [];
+  /** The sizes that it starts. Its types name one more, `basic`. */
+  sizes = ["lite", "standard-1", "standard-2", "standard-3", "standard-4"];
   /** Between a snapshot and the first start from it, in milliseconds. */
   snapshotTakes = 8000;
   /** Names of images; after a deploy it is empty for a while. */
@@ -68,6 +71,7 @@ export class HardContainer {
   start(options: Start): void {
     if (this.#box !== null)
       throw new Error("start() cannot be called on a container that is already running.");
+    if (!this.sizes.includes(options.instance)) throw new TypeError(`Invalid instance: ${options.instance}`);
     this.calls.push("start");
     this.started.push(options);
     const over = Promise.withResolvers<never>();
