@@ -206,3 +206,11 @@ def hermes_with(value: str) -> list[int]:
         except psutil.Error:
             continue
     return found
+
+
+def key_used(cloud: Cloud, name: str, provider: Provider) -> str:
+    """The key with which the provider is asked for a chat now."""
+    start = len(provider.seen)
+    assert cloud.chat(name, "Which key?")[0] == 200
+    (asked,) = {one.headers["x-api-key"] for one in provider.seen[start:]}
+    return asked

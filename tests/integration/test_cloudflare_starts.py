@@ -10,13 +10,14 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import (
     REPOSITORY,
     Sources,
 )
-from clouds import ACCOUNT, KEY, Cloud, cloud, hermes_with, home_of, provider
+from clouds import ACCOUNT, KEY, Cloud, cloud, hermes_with, home_of, key_used, provider
 
 from tests.cloudflare.edge import NO_INSTANCE
 from tests.standins.provider import Provider
@@ -119,6 +120,32 @@ def test_a_sleeping_one_is_rotated_and_restored(
         assert "changed=0" in cloud.deploy(name, **second).output
         destroyed = cloud.play("destroy", name, "-e", "hermes_confirm=yes", **second)
         assert destroyed.code == 0, destroyed.output
+
+
+@pytest.mark.parametrize("seconds", [3, *ASKED])
+def test_a_sealed_key_of_a_sleeping_one_is_rotated_and_taken_back(
+    cloud: Cloud, provider: Provider, seconds: int
+) -> None:
+    name = f"sealed-{seconds}"
+    provider.also = KEY + "-2"
+    sealed: dict[str, Any] = {"hermes_provider": None}
+    keys = ("-e", "hermes_keys=provider_keys")
+    with starts_in(cloud, seconds):
+        cloud.deploy(name, **sealed)
+        sleep(cloud, name)
+        second = {**sealed, "anthropic_api_key": KEY + "-2"}
+        play = cloud.play("rotate_keys", name, *keys, **second)
+        assert play.code == 0, play.output
+        assert key_used(cloud, name, provider) == KEY + "-2"
+
+        sleep(cloud, name)
+        refused = {**sealed, "anthropic_api_key": KEY + "-refused"}
+        play = cloud.play("rotate_keys", name, *keys, **refused)
+        assert play.code != 0
+        assert "Taken back: anthropic_api_key." in play.output, play.output
+        assert key_used(cloud, name, provider) == KEY + "-2"
+        assert cloud.told(name)["instance"]["inStep"]
+        assert "changed=0" in cloud.deploy(name, **second).output
 
 
 def sleep(cloud: Cloud, name: str) -> None:

@@ -13,21 +13,13 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources impor
     REPOSITORY,
     Sources,
 )
-from clouds import ACCOUNT, KEY, Cloud, busy, cloud, hermes_with, provider
+from clouds import ACCOUNT, KEY, Cloud, busy, cloud, hermes_with, key_used, provider
 
 from tests.standins.provider import Provider
 
 __all__ = ["cloud", "provider"]
 
 DIRECT = {"hermes_provider": None, "hermes_drain_timeout": "2m"}
-
-
-def key_used(cloud: Cloud, name: str, provider: Provider) -> str:
-    """The key with which the provider is asked for a chat now."""
-    start = len(provider.seen)
-    assert cloud.chat(name, "Which key?")[0] == 200
-    (asked,) = {one.headers["x-api-key"] for one in provider.seen[start:]}
-    return asked
 
 
 def test_an_upgrade_under_traffic_is_in_force_once_it_is_verified(
