@@ -20,6 +20,7 @@ import requests
 from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
 from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
     containers,
+    email_routing,
     scripts,
     zones,
 )
@@ -28,6 +29,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.cloudflare.client i
     CloudflareError,
 )
 from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.mailbox import MAIL_TAG
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.upload import Upload
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.wrangler_config import (
     REFERENCE,
@@ -98,10 +100,10 @@ class Field:
         finally:
             self.remove()
 
-    def upload(self, version: str) -> str:
-        """Upload the probing Worker; returns the version's id."""
+    def upload(self, version: str, **more: Any) -> str:
+        """Upload the probing Worker; returns the version's id. more: settings of the deployment."""
         (self.folder / "worker.js").write_text(self.code, encoding="utf-8")
-        upload = Upload(self.api, Settings(name=self.name), self.folder)
+        upload = Upload(self.api, Settings(name=self.name, **more), self.folder)
         exists = scripts.settings(self.api, self.name) is not None
         variables = {"HERMES_PLATFORM": "cloudflare", "VERSION": version, REFERENCE: self.image}
         secret = {"TOKEN": self.token} | ({} if exists else {"SECRET": "first"})
@@ -133,6 +135,22 @@ class Field:
         timeout = more.pop("timeout", 60)
         url = f"https://{host}/{path}"
         return requests.request(method, url, headers=headers, timeout=timeout, **more)
+
+    def zone(self) -> dict[str, Any]:
+        """Return the zone of the hostname that was given. Raises NotAsked."""
+        if not self.hostname:
+            raise NotAsked("HERMES_LIVE_HOSTNAME is not set")
+        found = zones.find(self.api, self.hostname)
+        if found is None:
+            raise NotAsked(f"no zone of the account has {self.hostname}")
+        return found
+
+    def mailbox(self) -> tuple[str, str]:
+        """Return the id of a zone that takes mails, and an address there that nobody has. Raises NotAsked."""
+        zone = self.zone()
+        if not email_routing.settings(self.api, zone["id"]).get("enabled"):
+            raise NotAsked(f"Email Routing is not enabled for {zone['name']}")
+        return zone["id"], f"{self.name}@{zones.ascii_name(zone['name'])}"
 
     def life(self) -> dict[str, Any]:
         """Return what the object says of itself, once it answers."""
@@ -232,6 +250,11 @@ def _tls(seen: dict[str, Any]) -> tuple[bool, str]:
 
 def _address(seen: dict[str, Any]) -> tuple[bool, str]:
     return seen["status"] == 403 or "1003" in seen["text"], f"{seen['status']} {seen['text'][:60]}"
+
+
+def _rights(seen: dict[str, Any]) -> tuple[bool, str]:
+    words = f"rights {seen['rights']}, a file of root's: {seen['file']}"
+    return int(seen["rights"], 16) == 0 and seen["file"] == "refused", words
 
 
 def _accepted(_seen: dict[str, Any]) -> tuple[bool, str]:
@@ -393,6 +416,59 @@ def _zones(there: Field) -> tuple[bool, str]:
     return zones.covering(there.hostname, found) is not None, f"{len(found)} zones"
 
 
+def _mail_zone(there: Field) -> tuple[bool, str]:
+    found = email_routing.settings(there.api, there.zone()["id"])
+    words = f"enabled: {found.get('enabled')}, status: {found.get('status')}"
+    return isinstance(found.get("enabled"), bool) and isinstance(found.get("status"), str), words
+
+
+def _mail_rule(there: Field) -> tuple[bool, str]:
+    zone_id, address = there.mailbox()
+    kept = scripts.our_tags(there.name)
+    # Written down before it is there: who takes away what a killed run left finds it.
+    scripts.set_tags(there.api, there.name, [*kept, f"{MAIL_TAG}{address}"])
+    try:
+        made = email_routing.create(there.api, zone_id, address, there.name, "probe")
+        try:
+            rules = email_routing.listing(there.api, zone_id)
+            told = next(one for one in rules if one["id"] == made["id"])
+        finally:
+            email_routing.delete(there.api, zone_id, made["id"])
+    except CloudflareError as error:
+        if error.denied:
+            raise
+        return False, f"refused with {error.status} {error.codes}"
+    finally:
+        scripts.set_tags(there.api, there.name, kept)
+    found = (email_routing.address_of(told), email_routing.worker_of(told), told.get("enabled"))
+    return found == (address, there.name, True), f"told as {found}"
+
+
+def _mail_addresses(there: Field) -> tuple[bool, str]:
+    found = list(there.api.pages(there.api.account("email/routing/addresses")))
+    if not found:
+        raise NotAsked("the account has no destination address")
+    agreed = sum(bool(one.get("verified")) for one in found)
+    fields = all({"email", "verified"} <= one.keys() for one in found)
+    return fields, f"{len(found)} addresses, {agreed} of them verified"
+
+
+def _mail_binding(there: Field) -> tuple[bool, str]:
+    _zone, address = there.mailbox()
+    try:
+        there.upload("mail", mail_address=address, mail_people=email_routing.verified(there.api))
+        bound = (scripts.settings(there.api, there.name) or {}).get("bindings") or []
+    except CloudflareError as error:
+        if error.denied:
+            raise
+        return False, f"refused with {error.status} {error.codes}"
+    finally:
+        there.upload("2")
+    found = [one for one in bound if one["type"] == "send_email"]
+    senders = [one.get("allowed_sender_addresses") for one in found]
+    return senders == [[address]], f"told as {found}"
+
+
 def _deletion(there: Field) -> tuple[bool, str]:
     namespace = there.namespace()
     there.api.delete(there.api.account(f"containers/applications/{namespace}"))
@@ -449,6 +525,12 @@ PROBES: tuple[Probe, ...] = (
         "containers",
         "a command's output ends with the request that began it",
         _pipes,
+    ),
+    Probe(
+        "rights-of-a-user",
+        "containers",
+        "a process that becomes another user and gives up its rights reads no file of root's",
+        of("rights", _rights),
     ),
     Probe(
         "snapshot-start",
@@ -561,6 +643,30 @@ PROBES: tuple[Probe, ...] = (
         _second_application,
     ),
     Probe("zones", "API", "a token may list zones without naming one", _zones),
+    Probe(
+        "mail-zone",
+        "e-mail",
+        "of a zone it is told whether Email Routing is enabled, and its status",
+        _mail_zone,
+    ),
+    Probe(
+        "mail-rule",
+        "e-mail",
+        "a rule that hands mails to a Worker is taken, and told with its address and its Worker",
+        _mail_rule,
+    ),
+    Probe(
+        "mail-addresses",
+        "e-mail",
+        "of each destination address it is told whether its owner agreed",
+        _mail_addresses,
+    ),
+    Probe(
+        "mail-binding",
+        "e-mail",
+        "a binding that sends mails from one address is taken, and told with it",
+        _mail_binding,
+    ),
     Probe(
         "application-deletion",
         "API",

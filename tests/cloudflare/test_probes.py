@@ -11,6 +11,7 @@ import pytest
 from ansible_collections.hermes.workers.plugins.module_utils.cloudflare.client import Cloudflare
 
 from tests.cloudflare import ControlPlane
+from tests.cloudflare.accounts import now
 from tests.cloudflare.edge import ROOT
 from tests.cloudflare.plane import Answer
 from tests.cloudflare.probes import (
@@ -38,12 +39,14 @@ NETWORK = {
     "http": "caught",
     "websocket": "HTTP/1.1 101 Switching Protocols and a message",
 }
+RIGHTS = {"rights": "0000000000000000", "file": "refused"}
 PLACE = {
     "trace": "fl=1\nloc=NL\ncolo=AMS\n",
     "environ": "CLOUDFLARE_COUNTRY_A2=DE\nCLOUDFLARE_REGION=WEUR\n",
 }
 FINE = {
     "network": NETWORK,
+    "rights": RIGHTS,
     "address": {"status": 403, "text": "error code: 1003"},
     "view": {},
     **PLACE,
@@ -84,6 +87,7 @@ def listings() -> Answer:
     return answer
 
 
+RULES, ADDRESSES = "/email/routing/rules$", "/email/routing/addresses$"
 SECRETS, TAGS, APPLICATIONS = "/secrets-bulk$", "/script-settings$", "/containers/applications$"
 Canned = tuple[str, str, Answer]
 # Of each probe: what makes it as assumed beside what is so anyway, and what makes it otherwise. A dict is how the
@@ -98,6 +102,7 @@ VARIANTS: dict[str, tuple[Any, Any]] = {
     "size-basic": ({}, {"refusedSize": "basic"}),
     "kill-after-exit": ({}, {"killThrows": True}),
     "command-pipes": ({}, {"pipesGoOn": True}),
+    "rights-of-a-user": ({}, {"rights": {"rights": "000001ffffffffff", "file": "read"}}),
     "snapshot-start": ({"snapshotFailures": 2}, {"snapshotFailures": 1000}),
     "end-is-seen": ({}, {"keepsOn": True}),
     "stays-without-requests": ({"view": {"lives": ["a", "b"]}}, {"view": {"lives": ["a", "a"]}}),
@@ -140,6 +145,10 @@ VARIANTS: dict[str, tuple[Any, Any]] = {
         ("POST", APPLICATIONS, always(refusal(409, 1000, "Conflict"))),
     ),
     "zones": ({}, ("GET", "/client/v4/zones$", always(refusal(403, 9109)))),
+    "mail-zone": ({}, ("GET", "/email/routing$", always(good({"status": "ready"})))),
+    "mail-rule": ({}, ("POST", RULES, always(refusal(400, 2020)))),
+    "mail-addresses": ({}, ("GET", ADDRESSES, always(good([{"email": "a@x.test"}])))),
+    "mail-binding": ({}, ("PUT", "/workers/scripts/probing$", once(refusal(400, 10021)))),
     # Gone at once, and never.
     "application-deletion": ({}, ("DELETE", "/containers/applications/", always(good(None)))),
 }
@@ -170,6 +179,9 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ControlPla
         pytest.MonkeyPatch.context() as patch,
     ):
         plane.add_account(ACCOUNT, TOKEN, zones=["example.com"])
+        (zone,) = plane.state.zones.values()
+        zone.takes_mails = True
+        plane.state.accounts[ACCOUNT].destinations |= {"a@x.test": now(), "b@x.test": None}
         for name, value in plane.env.items():
             patch.setenv(name, value)
         clock = Clock(plane)
@@ -188,6 +200,7 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ControlPla
             yield plane, there
         assert plane.state.accounts[ACCOUNT].workers == {}
         assert plane.state.accounts[ACCOUNT].applications == {}
+        assert zone.mail_rules == []
 
 
 def told(stand: tuple[ControlPlane, Field], probe: Probe, variant: Any) -> Verdict:
@@ -229,6 +242,23 @@ def test_without_a_container_a_probe_says_that_it_could_not_be_asked() -> None:
     there._facts["network"] = {"facts": {}}
     broken = [ask(probe, there) for probe in PROBES if probe.id == "names-resolve"]
     assert [one.outcome for one in broken] == [NOT_ASKED], "another shape is no verdict"
+
+
+def test_without_a_zone_that_takes_mails_it_is_said_that_nothing_could_be_asked(
+    stand: tuple[ControlPlane, Field],
+) -> None:
+    plane, there = stand
+    (zone,) = plane.state.zones.values()
+    asked = [probe for probe in PROBES if probe.id in ("mail-rule", "mail-binding")]
+    zone.takes_mails = False
+    try:
+        found = {ask(probe, there).told for probe in asked}
+    finally:
+        zone.takes_mails = True
+    assert found == {f"{NOT_ASKED}: Email Routing is not enabled for example.com"}
+    alone = Field(there.api, "probing", "image")
+    found = {ask(probe, alone).told for probe in PROBES if probe.id in ("zones", "mail-zone")}
+    assert found == {f"{NOT_ASKED}: HERMES_LIVE_HOSTNAME is not set"}
 
 
 def test_the_report_begins_with_what_is_otherwise() -> None:

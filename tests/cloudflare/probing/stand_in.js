@@ -81,7 +81,8 @@ class StandIn {
     const script = words.at(-1);
     if (words[0] === "/usr/bin/env")
       return [["PATH", ...Object.keys(env), ...(this.said.inherited ?? [])].map((name) => `${name}=1\n`).join("")];
-    if (words[0].endsWith("python3")) return [JSON.stringify(this.said.network ?? {})];
+    if (words[0].endsWith("python3"))
+      return [JSON.stringify((script.includes("start_chromium") ? this.said.rights : this.said.network) ?? {})];
     if (words[0] === "cat") return [this.said.forgets ? "" : "kept\n"];
     if (script.includes("/proc/1/environ")) return [this.said.environ ?? ""];
     if (script.includes("tick")) return this.said.pipesGoOn ? ["tick\nend\n"] : ["tick\n", 141];

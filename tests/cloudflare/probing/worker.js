@@ -66,6 +66,20 @@ note("websocket", websocket)
 print(json.dumps(found))
 `;
 
+/** Run by the image's Python: what the browser's user is, by the program that starts the browser. */
+const RIGHTS = `
+import json, sys
+sys.path.insert(0, "/opt/hermes")
+open("/root/rights", "w").close()
+__import__("os").chmod("/root/rights", 0o600)
+from sandbox.in_hermes import start_chromium
+start_chromium.become(start_chromium.USER)
+rights = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("CapEff"))
+try: open("/root/rights").close(); file = "read"
+except PermissionError: file = "refused"
+print(json.dumps({"rights": rights, "file": file}))
+`;
+
 /** Runs a command to its end. */
 async function run(container, words, options = {}) {
   const process = await container.exec(words, options);
@@ -96,6 +110,12 @@ const QUESTIONS = {
   async network(prober) {
     await prober.fresh({ caught: true });
     const { stdout, stderr } = await run(prober.container, ["/opt/hermes/bin/python3", "-c", NETWORK]);
+    if (stdout === "") throw new Error(stderr);
+    return JSON.parse(stdout);
+  },
+  async rights(prober) {
+    await prober.fresh();
+    const { stdout, stderr } = await run(prober.container, ["/opt/hermes/bin/python3", "-c", RIGHTS]);
     if (stdout === "") throw new Error(stderr);
     return JSON.parse(stdout);
   },
