@@ -302,6 +302,12 @@ CALLS: dict[str, Ask] = {
         expiration_minutes=5,
         permissions=["pull", "push"],
     ),
+    "registry to look at": lambda it: it.sdk.containers.registries.credentials.generate(
+        it.plane.env["CLOUDFLARE_CONTAINER_REGISTRY"],
+        account_id=ACCOUNT,
+        expiration_minutes=5,
+        permissions=["list"],
+    ),
     "applications": lambda it: list(it.sdk.containers.applications.list(account_id=ACCOUNT)),
     "application": lambda it: it.sdk.containers.applications.get(it.namespace, account_id=ACCOUNT),
     "application changed": lambda it: it.sdk.containers.applications.edit(
