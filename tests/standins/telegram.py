@@ -8,7 +8,8 @@ until they were confirmed by a later offset, or the webhook answered 2xx. A file
 that `getFile` tells, with the token in it, and not larger than 20 MB. A file that the bot sends comes in a form of a
 known length, in the field that its method names, not empty and not larger than 50 MB; what is sent as a picture is one,
 not larger than 10 MB, of no more than 10,000 pixels in width and height together, and no longer than 20 times its
-other side. Facts: core.telegram.org/bots/api.
+other side. A button's data have 1 to 64 bytes; a press is told of with the message as it is then, and is answered once;
+of a message only the bot's own is changed, and not into what it is. Facts: core.telegram.org/bots/api.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -48,6 +49,8 @@ class Sent:
     at: float
     kind: str = "message"
     file: multipart.File | None = None
+    buttons: tuple[tuple[str, str], ...] = ()
+    """The words of each, and what it sends back."""
 
 
 @dataclass
@@ -69,6 +72,8 @@ class Telegram(Outbox[Sent]):
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     sent: list[Sent] = field(default_factory=list)
     typing: list[int] = field(default_factory=list)
+    presses: dict[str, bool] = field(default_factory=dict)
+    """Each by its name, and whether the bot answered it."""
     last_error: str | None = None
     files: dict[str, bytes] = field(default_factory=dict)
     """A path that was told -> what is there."""
@@ -117,6 +122,69 @@ class Telegram(Outbox[Sent]):
             self._updates.append({"update_id": 1000 + next(self._ids), "message": message})
             self._changed.notify_all()
         return number
+
+    def press(self, message: Sent, label: str, user: int = 77) -> str:
+        """Press a button below a message of the bot's, as it was then; returns the press's name."""
+        data = dict(message.buttons)[label]
+        with self._changed:
+            name = str(7_000_000 + next(self._ids))
+            self.presses[name] = False
+            query = {
+                "id": name,
+                "from": {"id": user, "is_bot": False, "first_name": f"User{user}"},
+                "message": {
+                    "message_id": message.id,
+                    "from": {"id": int(self.token.split(":")[0]), "is_bot": True},
+                    "chat": {
+                        "id": message.chat,
+                        "type": "private" if message.chat > 0 else "supergroup",
+                    },
+                    "date": int(time.time()),
+                    "text": message.text,
+                    **({} if message.thread is None else {"message_thread_id": message.thread}),
+                },
+                "chat_instance": "1",
+                "data": data,
+            }
+            self._updates.append({"update_id": 1000 + next(self._ids), "callback_query": query})
+            self._changed.notify_all()
+        return name
+
+    def await_change(self, message: Sent, words: str, seconds: float = 60.0) -> Sent:
+        """Return a message of the bot's once it says some words. Raises AssertionError when it does not in time."""
+
+        def now() -> Sent:
+            return next(one for one in self.sent if one.id == message.id)
+
+        with self._changed:
+            if self._changed.wait_for(lambda: words in now().text, seconds):
+                return now()
+        raise AssertionError(f"{now()} does not say {words!r}; presses: {self.presses}")
+
+    def _answercallbackquery(self, said: dict[str, Any]) -> tuple[int, Any, None]:
+        name = said.get("callback_query_id")
+        with self._changed:
+            if self.presses.get(str(name)) is not False:
+                why = "query is too old and response timeout expired or query ID is invalid"
+                return 400, f"Bad Request: {why}", None
+            self.presses[str(name)] = True
+            self._changed.notify_all()
+        return 200, True, None
+
+    def _editmessagetext(self, said: dict[str, Any]) -> tuple[int, Any, None]:
+        text, buttons = said.get("text", ""), buttons_of(said)
+        where = int(said["chat_id"]), int(said["message_id"])
+        if why := why_no_text(text) or why_no_buttons(buttons):
+            return 400, f"Bad Request: {why}", None
+        with self._changed:
+            found = [one for one in self.sent if (one.chat, one.id) == where]
+            if not found or found[0].file is not None:
+                return 400, "Bad Request: message to edit not found", None
+            if (found[0].text, found[0].buttons) == (text, buttons):
+                return 400, "Bad Request: message is not modified", None
+            self.sent[self.sent.index(found[0])] = replace(found[0], text=text, buttons=buttons)
+            self._changed.notify_all()
+        return 200, {"message_id": where[1], "chat": {"id": where[0]}, "text": text}, None
 
     def attached(self, data: bytes, **more: Any) -> dict[str, Any]:
         """Return how a message tells of a file with these bytes. more: its name and type."""
@@ -202,8 +270,15 @@ class Telegram(Outbox[Sent]):
         offset = said.get("offset", 0)
         with self._changed:
             self._updates[:] = [one for one in self._updates if one["update_id"] >= offset]
+            self._keep_allowed(said)
             self._changed.wait_for(lambda: self._updates or self._ends, said.get("timeout", 0))
+            self._keep_allowed(said)
             return 200, self._updates[:100], None
+
+    def _keep_allowed(self, said: dict[str, Any]) -> None:
+        """Forget what the bot does not want to be told of."""
+        allowed = said.get("allowed_updates") or ["message", "edited_message", "callback_query"]
+        self._updates[:] = [one for one in self._updates if any(kind in one for kind in allowed)]
 
     def _sendchataction(self, said: dict[str, Any]) -> tuple[int, Any, None]:
         self.typing.append(int(said["chat_id"]))
@@ -211,10 +286,8 @@ class Telegram(Outbox[Sent]):
 
     def _sendmessage(self, said: dict[str, Any]) -> tuple[int, Any, int | None]:
         text = said.get("text", "")
-        if not text.strip():
-            return 400, "Bad Request: message text is empty", None
-        if len(text.encode("utf-16-le")) // 2 > LONGEST:
-            return 400, "Bad Request: message is too long", None
+        if why := why_no_text(text) or why_no_buttons(buttons_of(said)):
+            return 400, f"Bad Request: {why}", None
         return self._note(said, text)
 
     def _note(
@@ -233,7 +306,9 @@ class Telegram(Outbox[Sent]):
         with self._changed:
             number = next(self._ids)
             where = chat, None if thread is None else int(thread)
-            self.sent.append(Sent(*where, text, reply, number, time.monotonic(), kind, file))
+            buttons = buttons_of(said)
+            at = time.monotonic()
+            self.sent.append(Sent(*where, text, reply, number, at, kind, file, buttons))
             self._changed.notify_all()
         return 200, {"message_id": number, "chat": {"id": chat}, "text": text}, None
 
@@ -262,6 +337,9 @@ class Telegram(Outbox[Sent]):
                 self._changed.wait_for(lambda: (self.webhook and self._updates) or self._ends, 1)
                 if self._ends or not (self.webhook and self._updates):
                     continue
+                self._keep_allowed(self.webhook)
+                if not self._updates:
+                    continue
                 update, hook = self._updates[0], self.webhook
             if self.deliver(update, hook):
                 with self._changed:
@@ -286,6 +364,28 @@ class Telegram(Outbox[Sent]):
         except OSError:
             self.last_error = "Connection refused"
         return False
+
+
+def buttons_of(said: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return the buttons of a message that the bot sends: the words of each, and what it sends back."""
+    rows = said.get("reply_markup", {}).get("inline_keyboard", [])
+    return tuple((one["text"], one.get("callback_data", "")) for row in rows for one in row)
+
+
+def why_no_text(text: str) -> str | None:
+    """Return why a message has no text that Telegram takes, or None."""
+    if not text.strip():
+        return "message text is empty"
+    return "message is too long" if len(text.encode("utf-16-le")) // 2 > LONGEST else None
+
+
+def why_no_buttons(buttons: tuple[tuple[str, str], ...]) -> str | None:
+    """Return why Telegram does not take some buttons, or None."""
+    if any(not label.strip() for label, _ in buttons):
+        return "text buttons are not allowed to be empty"
+    if any(not 1 <= len(data.encode()) <= 64 for _, data in buttons):
+        return "BUTTON_DATA_INVALID"
+    return None
 
 
 def why_no_photo(data: bytes) -> str | None:

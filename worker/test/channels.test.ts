@@ -39,7 +39,9 @@ interface Frame {
   };
   name?: string;
   at?: number;
-  result?: { success: boolean; message_id?: string; error?: string };
+  result?: { success: boolean; message_id?: string; error?: string; after?: number };
+  prompt?: string;
+  option?: string;
 }
 
 /** What Hermes sends on its own account. */
@@ -71,6 +73,11 @@ class StandInHermes {
   piece = 5;
   /** Whether it gives the Worker no more of them. */
   keepsFiles = false;
+  /** What may be the answer to a question of its, and what was pressed below one. */
+  readonly answered: Frame[] = [];
+  readonly pressed: Frame[] = [];
+  /** What a press answers, by its question; of others nobody waits for an answer. */
+  readonly waitsFor = new Map<string, string>();
   /** Whether the next line to it has ended when something is said by it, and nobody tells. */
   isDeaf = false;
   #socket: WebSocket | null = null;
@@ -109,6 +116,7 @@ class StandInHermes {
   /** The process dies: all that it was given is forgotten. */
   die(): void {
     this.#held.clear();
+    this.waitsFor.clear();
     this.#socket?.close(1011, "");
   }
 
@@ -156,6 +164,21 @@ class StandInHermes {
     } as Frame & { requestId: string });
   }
 
+  /** Asks something in a message's chat. */
+  ask({ event }: Frame, prompt: string, options: string[]): void {
+    this.waitsFor.set(prompt, "");
+    this.#offer({
+      type: "outbound",
+      requestId: `r${this.#requests++}`,
+      platform: event?.source.platform,
+      action: {
+        ...{ op: "prompt", chat_id: event?.source.chat_id, prompt_id: prompt, prompt_kind: "clarify" },
+        ...{ content: `Which ${prompt}?`, typed: "Write one.", metadata: {} },
+        options: options.map((id) => ({ id, label: `the ${id}` })),
+      },
+    } as unknown as Frame & { requestId: string });
+  }
+
   /** What was offered, and nobody answered. */
   readonly #unanswered = new Map<string, Frame>();
 
@@ -172,6 +195,14 @@ class StandInHermes {
     }
     this.#unanswered.delete(frame.requestId ?? "");
     if (frame.type === "outbound_result") return void this.results.push(frame);
+    if (frame.type === "answer") return void this.answered.push(frame);
+    if (frame.type === "press") {
+      const { bufferId, prompt = "", option = "" } = frame;
+      this.pressed.push(frame);
+      const answer = this.waitsFor.has(prompt) ? this.waitsFor.get(prompt) || `the ${option}` : null;
+      if (answer !== null) this.waitsFor.set(prompt, answer);
+      return void this.#socket?.send(JSON.stringify({ type: "pressed", bufferId, answer }));
+    }
     const { type, name = "", ...told } = frame;
     if (type === "file") {
       this.#pieces = { told, bytes: "" };
@@ -207,7 +238,17 @@ function deaf(): object {
 /** Everything around the channels of one object, over several of its lives. */
 class World {
   readonly hermes = new StandInHermes();
-  readonly sent: { chat_id: string; text: string; reply_parameters?: { message_id: number } }[] = [];
+  readonly sent: {
+    chat_id: string;
+    text: string;
+    reply_parameters?: { message_id: number };
+    reply_markup?: { inline_keyboard: { text: string; callback_data: string }[][] };
+  }[] = [];
+  /** What messages of ours say since they were changed, by their numbers; and the presses that Telegram was told of. */
+  readonly changed: Record<string, string> = {};
+  readonly heard: string[] = [];
+  /** Why Telegram changes no message. */
+  unchangeable: object | null = null;
   /** The files that Telegram was sent: by which method, where, what was said to it, its name, its type, its bytes. */
   readonly sentFiles: string[][] = [];
   readonly time = new ManualTime();
@@ -221,6 +262,8 @@ class World {
   readonly files: Record<string, string> = {};
   /** Where Telegram sends messages. */
   webhook = "";
+  /** Whether a turn would have to wake Hermes. */
+  isAsleep = false;
   /** Why Hermes does not start. */
   broken: Error | null = null;
   /** Why Telegram cannot be reached; it is told the address, as a runtime's error may name it. */
@@ -254,6 +297,7 @@ class World {
           return turn({ keys: { gatewayKey: this.key, capability: "", dashboardToken: "" } });
         },
         arrive: (_isActivity, answer) => answer(),
+        isAsleep: this.isAsleep,
         stay: (work) => void work.catch(() => undefined),
       },
       time: this.time,
@@ -297,6 +341,22 @@ class World {
     };
   }
 
+  /** A button below a message of ours that is pressed. */
+  press(message: number, data: string, more: object = {}): TelegramUpdate {
+    const id = ++this.#updates;
+    return {
+      update_id: id,
+      callback_query: {
+        ...{ id: `q${id}`, from: { id: 77, first_name: "Ann" }, data },
+        message: {
+          ...{ message_id: message, date: 1, chat: { id: 77, type: "private" } },
+          text: this.sent[message - 1]?.text,
+        },
+        ...more,
+      },
+    } as TelegramUpdate;
+  }
+
   async #file(url: string, call: Response): Promise<Response> {
     const form = await call.formData();
     const refused = this.refusals.shift();
@@ -314,7 +374,14 @@ class World {
 
   #telegram(
     url: string,
-    body: { chat_id: string; text: string; offset: number; file_id?: string },
+    body: {
+      chat_id: string;
+      text: string;
+      offset: number;
+      file_id?: string;
+      message_id?: number;
+      callback_query_id?: string;
+    },
   ): Response | Promise<Response> {
     if (url.endsWith("/getFile"))
       return this.files[body.file_id ?? ""] === undefined
@@ -323,6 +390,11 @@ class World {
     if (url.endsWith("/getUpdates"))
       return Response.json({ ok: true, result: this.updates.filter((one) => one.update_id >= body.offset) });
     if (url.endsWith("/getWebhookInfo")) return Response.json({ ok: true, result: { url: this.webhook } });
+    if (url.endsWith("/answerCallbackQuery")) this.heard.push(body.callback_query_id ?? "");
+    if (url.endsWith("/editMessageText")) {
+      if (this.unchangeable !== null) return Response.json({ ok: false, ...this.unchangeable });
+      this.changed[String(body.message_id)] = body.text;
+    }
     if (!url.endsWith("/sendMessage")) return Response.json({ ok: true, result: { username: "the_bot" } });
     const refused = this.refusals.shift();
     if (refused !== undefined) return Response.json({ ok: false, ...refused });
@@ -614,6 +686,135 @@ describe("a message that its author changes", () => {
       await world.time.pass(1000);
       await settle();
       expect(world.sent.map(({ text }) => text)).toEqual(["heard mine"]);
+    }),
+  );
+});
+
+describe("a question of Hermes'", () => {
+  /** A life of the channels, in which Hermes asks something in the middle of a turn. */
+  async function asked(world: World, change: Record<string, string> = {}): Promise<Channels> {
+    world.hermes.answers = null;
+    const channels = world.life(change);
+    await channels.receive("telegram", world.update("paint it"));
+    await settle();
+    world.hermes.ask(world.hermes.given[0] as Frame, "c1", ["red", "blue"]);
+    await settle();
+    return channels;
+  }
+
+  it(
+    "has its options below it, and what is written afterwards may answer it; what a program says does not",
+    inWorld(async (world) => {
+      const hook = { kind: "github", secrets: ["It's a Secret to Everybody"] };
+      const channels = await asked(world, {
+        HERMES_CHANNELS: JSON.stringify({
+          telegram: { token: TOKEN, allow: ["77"] },
+          hooks: { ci: { ...hook, chat: { platform: "telegram", id: "77" } } },
+        }),
+      });
+      expect(world.sent).toEqual([
+        {
+          chat_id: "77",
+          text: "Which c1?",
+          reply_markup: {
+            inline_keyboard: [
+              [{ text: "the red", callback_data: "hp1:c1:red" }],
+              [{ text: "the blue", callback_data: "hp1:c1:blue" }],
+            ],
+          },
+        },
+      ]);
+      const [{ result } = {} as Frame] = world.hermes.results;
+      expect(result).toEqual({ success: true, message_id: "1", after: 1 });
+      const photo = { photo: [{ file_id: "p" }], text: undefined };
+      await channels.receive("telegram", world.update("green"));
+      await channels.receive("telegram", world.update("", photo));
+      const source = { platform: "telegram", chat_id: "77", chat_type: "dm", user_id: "ci", message_id: "h" };
+      channels.hook("ci", {
+        id: "h",
+        event: { text: "red", message_type: "text", message_id: "h", source: source as never },
+      });
+      await settle();
+      const answers = new Set(world.hermes.answered.map(({ event }) => event?.text));
+      expect([...answers]).toEqual(["green"]);
+      expect(world.hermes.given).toHaveLength(1);
+      world.hermes.fallSilent(world.hermes.answered[0] as Frame);
+      world.hermes.say(world.hermes.given[0] as Frame, "painted");
+      await settle();
+      // The answer is no message of its own any more; what was none, is.
+      expect(world.hermes.given.map(({ event }) => event?.text)).toEqual(["paint it", "red"]);
+    }),
+  );
+
+  it(
+    "is asked once by however many lives, and may be answered by what came in between",
+    inWorld(async (world) => {
+      const channels = await asked(world);
+      world.hermes.hangUp();
+      await channels.receive("telegram", world.update("green"));
+      world.life().resume();
+      await settle();
+      // The bridge was not heard to have asked.
+      world.hermes.ask(world.hermes.given[0] as Frame, "c1", ["red"]);
+      await settle();
+      expect(world.sent.filter(({ text }) => text === "Which c1?")).toHaveLength(1);
+      const after = world.hermes.results.map(({ result }) => result?.after);
+      expect(new Set(after)).toEqual(new Set([1]));
+      expect(world.hermes.answered.at(-1)?.event?.text).toBe("green");
+    }),
+  );
+
+  it(
+    "is answered by a press once, whatever dies; whoever pressed sees it",
+    inWorld(async (world) => {
+      await asked(world);
+      const [red, blue] = [world.press(1, "hp1:c1:red"), world.press(1, "hp1:c1:blue")];
+      // A life that ends as soon as it has stored the press.
+      world.hermes.isDeaf = true;
+      world.hermes.hangUp();
+      const life = world.life();
+      await life.receive("telegram", red);
+      await life.receive("telegram", red);
+      await settle();
+      const next = world.life();
+      next.resume();
+      await settle();
+      await next.receive("telegram", blue);
+      await settle();
+      expect(world.changed).toEqual({ "1": "Which c1?\n\n→ the red" });
+      expect(world.hermes.pressed.map(({ prompt }) => prompt)).toContain("c1");
+      expect(new Set(world.heard)).toEqual(new Set(["q2", "q3"]));
+      world.hermes.say(world.hermes.given[0] as Frame, "painted");
+      await settle();
+      expect([...world.storage.sql.exec("SELECT * FROM inbox_messages")]).toEqual([]);
+      expect(world.hermes.given).toHaveLength(1);
+    }),
+  );
+
+  it(
+    "that nobody waits for any more is told to be, and wakes nobody; a stranger's press does nothing",
+    inWorld(async (world) => {
+      const channels = await asked(world);
+      const elsewhere = { message_id: 1, date: 1, chat: { id: -900, type: "supergroup" }, text: "Which c1?" };
+      const eve = { from: { id: 666, first_name: "Eve" }, message: elsewhere };
+      expect(await channels.receive("telegram", world.press(1, "hp1:c1:red", eve))).toEqual(["nothing"]);
+      expect(await channels.receive("telegram", world.press(1, "another's"))).toEqual(["nothing"]);
+      world.hermes.waitsFor.clear();
+      await channels.receive("telegram", world.press(1, "hp1:c1:red"));
+      await settle();
+      expect(world.changed).toEqual({ "1": "Which c1?\n\n(I do not wait for this any more.)" });
+      world.hermes.say(world.hermes.given[0] as Frame, "unpainted");
+      await settle();
+      const pressed = world.hermes.pressed.length;
+      world.isAsleep = true;
+      world.broken = new Error("nobody is to be woken");
+      world.unchangeable = { error_code: 400, description: "Bad Request: message can't be edited" };
+      const again = world.life();
+      await again.receive("telegram", world.press(1, "hp1:c1:red"));
+      await settle();
+      expect(world.hermes.pressed).toHaveLength(pressed);
+      expect(world.sent.at(-1)?.text).toBe("(I do not wait for this any more.)");
+      expect([...world.storage.sql.exec("SELECT * FROM inbox_messages")]).toEqual([]);
     }),
   );
 });

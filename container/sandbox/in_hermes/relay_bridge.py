@@ -8,7 +8,8 @@ it says is kept until the Worker has answered it; and a Worker that comes again 
 is at, so that nothing is given to it twice. Frames are those of Hermes' relay contract, version 1:
 to Hermes lines of JSON, to the Worker one JSON text for each. Files that come with a message the
 Worker brings before it, in pieces; Hermes keeps them as those of its own channels. Files that
-Hermes sends are offered to the Worker, which asks for one piece after the other.
+Hermes sends are offered to the Worker, which asks for one piece after the other. What answers a
+question of Hermes' is no message to it: it goes to what waits for that.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from websockets.asyncio.server import ServerConnection
     from websockets.http11 import Request, Response
 
+    from sandbox.in_hermes.questions import Questions
+
 VARIABLE = "HERMES_RELAY_BOTS"
 """Which bots Hermes speaks as; set by the Worker when there are any."""
 LINE = 1 << 20
@@ -42,17 +45,17 @@ LOOK = 0.02
 """Between looks whether Hermes takes what there is for it, in seconds."""
 
 
-def serve(environ: os._Environ[str]) -> None:
+def serve(environ: os._Environ[str], questions: Questions) -> None:
     """Start the bridge when the Worker named bots, and have Hermes' relay dial it.
 
-    Returns when it listens. Raises OSError when its port is taken.
+    questions: what Hermes asks. Returns when it listens. Raises OSError when its port is taken.
     """
     told = environ.get(VARIABLE, "")
     if not told:
         return
     bots = json.loads(told)
     port = int(environ.get("PORT_18790") or "18790")
-    bridge = Bridge(bots, environ["API_SERVER_KEY"])
+    bridge = Bridge(bots, environ["API_SERVER_KEY"], questions)
     _running.append(bridge)
     host = environ.get("SANDBOX_BIND") or "127.0.0.1"
     begun: list[BaseException] = []
@@ -95,7 +98,8 @@ def offer(platform: str, action: dict[str, Any], file: int) -> Future[dict[str, 
 class Bridge:
     """What Hermes and the Worker have to say to each other."""
 
-    def __init__(self, bots: list[dict[str, Any]], key: str) -> None:
+    def __init__(self, bots: list[dict[str, Any]], key: str, questions: Questions) -> None:
+        self._questions = questions
         self.secret = secrets.token_hex(16)
         self._key = key
         self._descriptors = {bot["descriptor"]["platform"]: bot["descriptor"] for bot in bots}
@@ -266,26 +270,61 @@ class Bridge:
         return None
 
     async def _from_worker(self, frame: dict[str, Any]) -> None:
-        if frame.get("type") == "inbound":
-            event = frame["event"]
-            if names := event.get("media_urls"):
-                event["media_urls"] = [self._files.pop(name) for name in names]
-            key = (event["source"]["chat_id"], event["message_id"])
-            if frame["bufferId"] in self._done:
-                await self._tell_worker({"type": "processed", "bufferId": frame["bufferId"]})
-            elif frame["bufferId"] not in self._held:
-                self._held[frame["bufferId"]] = key
-                self._for_hermes.put_nowait(frame)
-        elif frame.get("type") == "outbound_result":
-            name = frame.get("requestId", "")
-            asked = self._unanswered.pop(name, None)
-            if name in self._offered:
-                self._offered[name][1].set_result(frame["result"])
-                return
-            if asked is not None:
-                self._answered(asked["action"])
-            if self._hermes is not None:
-                await _say(self._hermes, frame)
+        kind = frame.get("type")
+        if kind == "inbound":
+            await self._inbound(frame)
+        elif kind == "answer":
+            await self._answer(frame)
+        elif kind == "press":
+            answer = self._questions.press(frame["prompt"], frame["option"])
+            told = {"type": "pressed", "bufferId": frame["bufferId"], "answer": answer}
+            await self._tell_worker(told)
+        elif kind == "outbound_result":
+            await self._settle(frame)
+
+    async def _inbound(self, frame: dict[str, Any]) -> None:
+        """Give Hermes a message, with its files."""
+        event = frame["event"]
+        if names := event.get("media_urls"):
+            event["media_urls"] = [self._files.pop(name) for name in names]
+        if frame["bufferId"] in self._done:
+            await self._tell_worker({"type": "processed", "bufferId": frame["bufferId"]})
+        else:
+            self._give(frame)
+
+    async def _settle(self, frame: dict[str, Any]) -> None:
+        """Tell Hermes what became of what it said."""
+        name, result = frame.get("requestId", ""), frame["result"]
+        asked = self._unanswered.pop(name, None)
+        if name in self._offered:
+            self._offered[name][1].set_result(result)
+            return
+        if asked is not None:
+            action = asked["action"]
+            if action.get("op") == "prompt" and result.get("success"):
+                self._questions.sent(action["prompt_id"], result["after"])
+            self._answered(action)
+        if self._hermes is not None:
+            await _say(self._hermes, frame)
+
+    def _give(self, frame: dict[str, Any]) -> None:
+        """Give Hermes a message, unless it has it."""
+        event = frame["event"]
+        if frame["bufferId"] not in self._held:
+            self._held[frame["bufferId"]] = (event["source"]["chat_id"], event["message_id"])
+            self._for_hermes.put_nowait({**frame, "type": "inbound"})
+
+    async def _answer(self, frame: dict[str, Any]) -> None:
+        """Have a message answer what Hermes asks; of one that is no answer nothing becomes here."""
+        name = frame["bufferId"]
+        if name in self._held or name in self._done:
+            return
+        verdict = self._questions.typed(frame["event"], int(name))
+        if verdict == "given":
+            self._give(frame)
+        elif verdict == "taken":
+            self._done.add(name)
+            await self._tell_worker({"type": "processed", "bufferId": name})
 
     def _answered(self, action: dict[str, Any]) -> None:
         metadata = action.get("metadata") or {}

@@ -70,7 +70,13 @@ def _bridge_relay() -> None:
     """Start what leads from Hermes' relay to the Worker, where people write by our channels."""
     if "HERMES_RELAY_BOTS" not in os.environ or sys.argv[1:] != ["gateway", "run"]:
         return
-    _beside("relay_bridge").serve(os.environ)
+    _beside("relay_bridge").serve(os.environ, _questions())
+
+
+@functools.cache
+def _questions() -> Any:
+    """What Hermes asks people: its relay notes it, and the bridge hears what they say to it."""
+    return _beside("questions").Questions()
 
 
 @functools.cache
@@ -256,6 +262,18 @@ def _version() -> str:
     return str(__version__)
 
 
+def _relay_extensions() -> dict[str, Callable[[Any], None]]:
+    """Return what has Hermes do by its relay what it cannot in 0.19: send files, and ask people."""
+    extensions = dict(_beside("questions").mended(_questions()))
+    hear = extensions["gateway.relay.adapter"]
+
+    def mend(relay: Any) -> None:
+        _beside("sent_files").mend(relay, _beside("relay_bridge").offer)
+        hear(relay)
+
+    return extensions | {"gateway.relay.adapter": mend}
+
+
 def main() -> None:
     """Run the program with its words."""
     sys.argv = sys.argv[1:]
@@ -269,10 +287,7 @@ def main() -> None:
     _arrange_tools()
     extensions: dict[str, Callable[[Any], None]] = {_API: _extend}
     if _RELAY[0] in os.environ:
-        offer = _beside("relay_bridge").offer
-        extensions["gateway.relay.adapter"] = functools.partial(
-            _beside("sent_files").mend, offer=offer
-        )
+        extensions |= _relay_extensions()
     if "HERMES_OWN_MESSAGES_URL" in os.environ:
         extensions |= _beside("own_messages").mended(_beside("sent_files"))
     for name, extend in extensions.items():

@@ -35,6 +35,18 @@ export interface Attachment {
   size?: number;
 }
 
+/** A button that somebody pressed below a question of Hermes'. */
+export interface Press {
+  /** What is on the platform for this press, by which it is acknowledged there; empty = nothing. */
+  id: string;
+  /** The question, the option that was chosen, and how the platform calls the message with the buttons. */
+  prompt: string;
+  option: string;
+  message: string;
+  /** What the question says there. */
+  text: string;
+}
+
 /** A message as Hermes takes it in. */
 export interface Event {
   text: string;
@@ -44,6 +56,8 @@ export interface Event {
   source: Source;
   /** What came with it. */
   files?: Attachment[];
+  /** Where it is no message: it answers a question. */
+  press?: Press;
 }
 
 /** A message that came in. */
@@ -86,11 +100,25 @@ export interface Said {
   /** The message that it is an answer to. */
   replyTo?: string | undefined;
   files?: Attachment[];
+  press?: Press;
 }
 
 /** What a person said, for Hermes. */
 export function messageOf(platform: string, said: Said): Read {
-  const { message, text, chat, chatName, isGroup, user, userName, thread, scope, replyTo, files = [] } = said;
+  const {
+    message,
+    text,
+    chat,
+    chatName,
+    isGroup,
+    user,
+    userName,
+    thread,
+    scope,
+    replyTo,
+    files = [],
+    press,
+  } = said;
   const event: Event = {
     text,
     message_type: files[0]?.kind ?? "text",
@@ -108,6 +136,7 @@ export function messageOf(platform: string, said: Said): Read {
       message_id: message,
     },
     ...(files.length === 0 ? {} : { files }),
+    ...(press === undefined ? {} : { press }),
   };
   return { kind: "message", message: { id: said.id ?? message, event } };
 }
@@ -152,6 +181,31 @@ export interface Outgoing {
   replyTo: string | null;
   /** What goes with it: the text is what is said to that. */
   file?: OutgoingFile;
+  /** The buttons below it; only where presses are taken. */
+  buttons?: readonly Button[];
+}
+
+/** A button below a message. */
+export interface Button {
+  /** What comes back of it: at most 64 bytes. */
+  data: string;
+  label: string;
+}
+
+/** What comes back of a button, as Hermes' relay contract has it. */
+const BUTTON = /^hp1:([\w.-]{1,32}):([\w.-]{1,26})$/;
+
+/** What the button of a question's option is to send back. */
+export function buttonData(prompt: string, option: string): string {
+  const data = `hp1:${prompt}:${option}`;
+  if (!BUTTON.test(data)) throw new Error("a question or an option has a bad name");
+  return data;
+}
+
+/** What a button sent back; `null` for what is none of ours. */
+export function pressOf(data: string): Pick<Press, "prompt" | "option"> | null {
+  const [, prompt, option] = BUTTON.exec(data) ?? [];
+  return prompt === undefined || option === undefined ? null : { prompt, option };
 }
 
 /** A file that Hermes sends. */
@@ -293,6 +347,16 @@ export interface Channel {
    * @throws SendRefused.
    */
   sendFile?(message: Outgoing, file: OutgoingFile): Promise<string>;
+  /**
+   * Has the platform show that a press was heard; only where presses are taken, and where it waits for that.
+   * @throws SendRefused.
+   */
+  heard?(press: Press): Promise<void>;
+  /**
+   * Puts words below a question, and takes its buttons away; only where presses are taken.
+   * @throws SendRefused.
+   */
+  settle?(chat: string, press: Press, words: string): Promise<void>;
   /** Shows that an answer is being written. */
   show(chat: string, thread: string | null): Promise<void>;
   /**

@@ -13,6 +13,7 @@ import { longest, type PlatformName } from "../config/channels.ts";
 import type { BootKeys } from "../config/hermes-config.ts";
 import type { Settings } from "../config/settings.ts";
 import {
+  buttonData,
   type Channel,
   type Event,
   type Incoming,
@@ -20,6 +21,7 @@ import {
   type Outgoing,
   type OwnFile,
   type OwnMessage,
+  type Press,
   type Read,
   type Registered,
   SendRefused,
@@ -28,10 +30,19 @@ import {
   type Update,
 } from "./channel.ts";
 import { InParts } from "./in-parts.ts";
-import { type Counts, type Entry, Inbox, laneOf, ownLaneOf, type Taken, type Unanswered } from "./inbox.ts";
+import {
+  type Counts,
+  type Entry,
+  Inbox,
+  laneIn,
+  laneOf,
+  ownLaneOf,
+  type Taken,
+  type Unanswered,
+} from "./inbox.ts";
 import { type Paired, Pairing, type Person } from "./pairing.ts";
 import { opened } from "./platforms/platforms.ts";
-import { type Manner, type OfferedFile, Relay } from "./relay.ts";
+import { type Asked, type Manner, type OfferedFile, Relay } from "./relay.ts";
 import { piecesOf, SentFiles } from "./sent-files.ts";
 import { Ways } from "./ways.ts";
 
@@ -66,6 +77,9 @@ const MAYBE_TWICE = "(I do not know whether this reached you before.)\n";
 const NOT_ANSWERED =
   "I could not answer this. The message is kept, and my owner can see why and have me try it again.";
 
+/** What is put below a question that nobody waits for any more. */
+const TOO_LATE = "(I do not wait for this any more.)";
+
 const PAIRED = "You may write to me from now on.";
 
 /** What a stranger is told. */
@@ -81,6 +95,8 @@ export interface Life {
     turn: (at: { keys: BootKeys }) => Promise<Lasting<T>>,
   ): Promise<Lasting<T>>;
   arrive<T>(isActivity: boolean, answer: () => Promise<Lasting<T>>): Promise<Lasting<T>>;
+  /** Whether a turn would have to wake Hermes. */
+  readonly isAsleep: boolean;
   stay(work: Promise<unknown>): void;
 }
 
@@ -169,6 +185,8 @@ export class Channels {
       port: () => parts.port(),
       send: (...sent) => this.#fromHermes(...sent),
       sendFile: (...sent) => this.#fileFromHermes(...sent),
+      ask: (...asked) => this.#ask(...asked),
+      waits: (platform, chat) => this.#offerAnswers(laneIn(platform, chat)),
       processed: (id) => this.#over(Number(id)),
       lost: () => {
         for (const turn of this.#turns.values()) turn.reject(new Error("Hermes' relay hung up"));
@@ -205,7 +223,13 @@ export class Channels {
   }
 
   #hear(name: string, read: Read): Taken | Update["kind"] {
-    if (read.kind === "message") return this.#take(name, read.message);
+    if (read.kind === "message") {
+      const taken = this.#take(name, read.message);
+      const { press } = read.message.event;
+      const heard = press && this.#platforms.get(name)?.heard?.(press);
+      if (heard !== undefined) this.#parts.life.stay(heard.catch(() => undefined));
+      return taken;
+    }
     if (read.kind === "answer") {
       const { chat, thread, message, text } = read;
       this.#tell(name, `told ${chat} ${message}`, { chat, thread, text, replyTo: message });
@@ -398,6 +422,7 @@ export class Channels {
     if (taken !== "new") return taken;
     const lane = laneOf(message.event);
     if (STOP.test(message.event.text)) this.#interrupt(lane);
+    else this.#offerAnswers(lane);
     this.#answer(lane);
     return taken;
   }
@@ -405,6 +430,18 @@ export class Channels {
   /** Has the turn that a chat waits for ended, so that its next message is the one that says so. */
   #interrupt(lane: string): void {
     for (const { entry } of this.#turns.values()) if (entry.lane === lane) this.#over(entry.n);
+  }
+
+  /** Lets what came after the message that Hermes is at answer what it asks in the middle of it. */
+  #offerAnswers(lane: string): void {
+    const isAtOne = [...this.#turns.values()].some(({ entry }) => entry.lane === lane);
+    if (!isAtOne) return;
+    for (const entry of this.#inbox.behind(lane)) {
+      const id = String(entry.n);
+      // What a program says answers no question of Hermes'.
+      if (isHook(entry) || entry.event.files !== undefined || this.#relay.holds(id)) continue;
+      this.#relay.offer(entry.event, id);
+    }
   }
 
   /** A message is answered, or needs no answer: nothing of it is kept. */
@@ -472,10 +509,73 @@ export class Channels {
   /** Returns when a message is answered; meanwhile the person sees that somebody is at it. */
   async #answerOne(entry: Entry): Promise<void> {
     if (entry.is !== "message") return this.#notify(entry);
+    const { press } = entry.event;
+    if (press !== undefined) return this.#press(entry, press);
     const ask = () => this.#answered(entry);
     const answered = entry.event.source.platform === "webhook" ? this.#hooks.during(ask) : ask();
     void this.#typeUntil(entry, answered);
     await answered;
+  }
+
+  /** Answers a question by a button; whoever pressed it sees what it was answered, or that nobody waits for it. */
+  async #press(entry: Entry, press: Press): Promise<void> {
+    const { life } = this.#parts;
+    const { platform, chat_id: chat, thread_id: thread = null } = entry.event.source;
+    // What a Hermes asked that sleeps by now it has forgotten.
+    const asked = life.isAsleep
+      ? null
+      : await life.arrive(true, () =>
+          life.withSeat("message", true, async ({ keys }) => {
+            await this.#relay.connect(keys.gatewayKey);
+            return over(await this.#relay.press(String(entry.n), press));
+          }),
+        );
+    const answer = asked?.value ?? null;
+    const words = answer === null ? TOO_LATE : `→ ${answer}`;
+    try {
+      await this.#platforms.get(platform)?.settle?.(chat, press, words);
+    } catch (error) {
+      if (!(error instanceof SendRefused)) throw error;
+      if (!error.isFinal) throw error;
+      // A message that cannot be changed stays as it is; that it was too late is said in another one.
+      const said = { chat, thread, text: TOO_LATE, replyTo: null };
+      if (answer === null) this.#tell(platform, `press ${entry.n}`, said);
+    }
+    this.#inbox.done(entry);
+  }
+
+  /** Hermes asks something: it is asked once, with buttons where the platform has them. */
+  async #ask(
+    platform: string,
+    { chat, thread, text, prompt, options, typed }: Asked,
+  ): Promise<{ id: string; after: number }> {
+    const channel = this.#platforms.get(platform);
+    if (channel === undefined) throw new SendRefused("nobody is there to be asked", true);
+    if (!this.#isOurs(platform, chat)) throw new SendRefused(notOurs(platform, chat), true);
+    const what = `question ${prompt}`;
+    const before = `before ${what}`;
+    const now = this.#parts.time.now();
+    // Asked again by a Hermes that was not heard: what came in between may be the answer.
+    if (this.#inbox.sent(platform, before) === null)
+      this.#inbox.noteKept(platform, before, String(this.#inbox.last()), now);
+    const after = Number(this.#inbox.sent(platform, before));
+    for (const turn of this.#turns.values()) if (turn.entry.lane === laneIn(platform, chat)) turn.heard();
+    const hasButtons = channel.settle !== undefined && options.length > 0;
+    const buttons = options.map(({ id, label }) => ({ data: buttonData(prompt, id), label }));
+    const said = {
+      ...{ chat, thread, replyTo: null },
+      text: hasButtons || typed === "" ? text : `${text}\n\n${typed}`,
+      ...(hasButtons ? { buttons } : {}),
+    };
+    const known = this.#inbox.sent(platform, what);
+    if (known !== null) return { id: known, after };
+    const sending = this.#sending.get(what) ?? this.#sendOnce(platform, what, said, () => undefined);
+    this.#sending.set(what, sending);
+    try {
+      return { id: await sending, after };
+    } finally {
+      this.#sending.delete(what);
+    }
   }
 
   /** Sends a text that needs no Hermes. */
@@ -541,6 +641,8 @@ export class Channels {
       const isNew = this.#relay.hand(entry.event, String(entry.n));
       // What it holds was counted by whoever gave it, an earlier life perhaps.
       if (isNew || this.#silent.delete(entry.n)) this.#inbox.hand(entry);
+      // What it asked was answered perhaps while nobody was here.
+      if (!isNew) this.#offerAnswers(entry.lane);
     } catch (error) {
       this.#turns.delete(entry.n);
       // It may have been ended with the line by which it was to begin.

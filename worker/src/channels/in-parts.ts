@@ -30,10 +30,12 @@ export class InParts {
   async send(message: Outgoing, before = ""): Promise<string> {
     if (message.file !== undefined) return this.#sendFile(message, message.file, before);
     const what = JSON.stringify(message);
+    const { buttons, ...alone } = message;
     const parts = this.#begun.get(what) ?? partsOf(before + message.text, this.#longest);
     for (;;) {
       const [text = "", ...rest] = parts;
-      const id = await this.#channel.send({ ...message, text });
+      const below = rest.length > 0 || buttons === undefined ? {} : { buttons };
+      const id = await this.#channel.send({ ...alone, text, ...below });
       parts.shift();
       this.#begun.delete(what);
       if (rest.length === 0) return id;

@@ -213,6 +213,21 @@ export class Inbox {
     return row === undefined ? null : entryOf(row);
   }
 
+  /** What waits in a lane for Hermes, the oldest first. */
+  behind(lane: string): Entry[] {
+    const rows = this.#sql.exec<Row>(
+      "SELECT * FROM inbox_messages WHERE why IS NULL AND notice = 0 AND lane = ? ORDER BY n",
+      lane,
+    );
+    return [...rows].map(entryOf);
+  }
+
+  /** The number of the last message that came. */
+  last(): number {
+    const [row] = this.#sql.exec<Row>("SELECT MAX(n) AS n FROM inbox_messages");
+    return Number(row?.["n"] ?? 0);
+  }
+
   /** The message that an answer is for. */
   answeredBy(platform: string, chat: string, message: string): Entry | null {
     const rows = this.#sql.exec<Row>(
@@ -387,9 +402,13 @@ export class Inbox {
   }
 }
 
-/** What is answered one after the other: the messages of a chat, by whatever they come. */
-export function laneOf({ source }: Event): string {
-  return laneIn(source.platform, source.chat_id);
+/**
+ * What is answered one after the other: the messages of a chat, by whatever they come. A press answers what one of them
+ * waits for.
+ */
+export function laneOf({ source, press }: Event): string {
+  const lane = laneIn(source.platform, source.chat_id);
+  return press === undefined ? lane : `press ${lane}`;
 }
 
 /** What Hermes sends on its own account waits for no turn of the chat. */
@@ -397,7 +416,7 @@ export function ownLaneOf(event: Event): string {
   return `own ${laneOf(event)}`;
 }
 
-function laneIn(platform: string, chat: string): string {
+export function laneIn(platform: string, chat: string): string {
   return `${platform} ${chat}`;
 }
 

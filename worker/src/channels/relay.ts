@@ -4,7 +4,7 @@
  * greets it in our place and keeps what it says while we are away. Frames are those of Hermes' relay contract, version 1.
  */
 import { type Time, within } from "../base/time.ts";
-import type { Attachment, Event, FileKind, Outgoing } from "./channel.ts";
+import type { Attachment, Event, FileKind, Outgoing, Press } from "./channel.ts";
 import { Carrier, FILE_KINDS } from "./files.ts";
 
 /** Port of the bridge in the sandbox. */
@@ -38,6 +38,19 @@ export interface OfferedFile {
   pieces(): AsyncIterable<ArrayBuffer>;
 }
 
+/** What Hermes asks somebody in the middle of a turn. */
+export interface Asked {
+  chat: string;
+  thread: string | null;
+  text: string;
+  /** Its name, by which it is answered. */
+  prompt: string;
+  /** What may be chosen; nothing = the answer is to be written. */
+  options: { id: string; label: string }[];
+  /** How it is answered where there are no buttons; empty = its text says so. */
+  typed: string;
+}
+
 /** What the relay works with. */
 export interface RelayParts {
   time: Time;
@@ -50,6 +63,13 @@ export interface RelayParts {
   send(platform: string, message: Outgoing, manner: Manner): Promise<string>;
   /** Hermes sends a file. */
   sendFile(platform: string, file: OfferedFile, name: string): Promise<string>;
+  /**
+   * Hermes asks something.
+   * @returns what the platform calls it, and the number of the last message that came before it.
+   */
+  ask(platform: string, asked: Asked): Promise<{ id: string; after: number }>;
+  /** Hermes waits for an answer from now on. */
+  waits(platform: string, chat: string): void;
   /** Hermes is done with what it was given under this name, whatever it said to it. */
   processed(id: string): void;
   /** Nobody is heard any more: whoever waits for Hermes asks again what it holds. */
@@ -65,6 +85,8 @@ interface Outbound {
   held?: string[];
   /** Why Hermes cannot take a file; `null` when it has it. */
   error?: string | null;
+  /** What a question was answered by a press; `null` when nobody waits for that. */
+  answer?: string | null;
   action?: {
     op?: string;
     chat_id?: string;
@@ -79,6 +101,10 @@ interface Outbound {
     size?: number;
     answers?: string | null;
     part?: number;
+    /** Of a question. */
+    prompt_id?: string;
+    options?: { id: string; label: string }[];
+    typed?: string;
   };
 }
 
@@ -92,6 +118,8 @@ interface Line {
   files: Set<string>;
   /** Who waits for a piece of a file of Hermes', in the order in which they asked. */
   asked: PromiseWithResolvers<ArrayBuffer>[];
+  /** Who waits to hear what a press answered, by its name. */
+  pressed: Map<string, PromiseWithResolvers<string | null>>;
 }
 
 /** The relay of one instance. */
@@ -136,6 +164,35 @@ export class Relay {
     }
     line.held.add(id);
     return true;
+  }
+
+  /** Lets a message be the answer to what Hermes asked in its chat; where nothing was asked, nothing becomes of it. */
+  offer(event: Event, id: string): void {
+    try {
+      this.#line?.socket.send(JSON.stringify({ type: "answer", event, bufferId: id }));
+    } catch {
+      // It is closed; whoever comes next offers it again.
+    }
+  }
+
+  /**
+   * Answers a question by a button.
+   * @returns what it was answered, by this press or by an earlier one; `null` when nobody waits for an answer.
+   * @throws Error when the bridge is gone.
+   */
+  async press(id: string, { prompt, option }: Press): Promise<string | null> {
+    const line = this.#line;
+    if (line === null) throw new Error("Hermes' relay is gone");
+    const answer = Promise.withResolvers<string | null>();
+    line.pressed.set(id, answer);
+    try {
+      line.socket.send(JSON.stringify({ type: "press", bufferId: id, prompt, option }));
+      const said = await within(this.#parts.time, PATIENCE, answer.promise);
+      if (said !== undefined) return said;
+    } finally {
+      line.pressed.delete(id);
+    }
+    throw new Error("Hermes' relay does not answer");
   }
 
   /** Whether Hermes was given this. */
@@ -193,10 +250,11 @@ export class Relay {
     if (socket == null) throw new Error("Hermes' relay does not answer");
     const greeted = Promise.withResolvers<string[]>();
     const asked: Line["asked"] = [];
+    const pressed: Line["pressed"] = new Map();
     let isOver = false;
     const over = () => {
       isOver = true;
-      for (const { reject } of asked.splice(0)) reject(new LineEnded());
+      for (const { reject } of [...asked.splice(0), ...pressed.values()]) reject(new LineEnded());
       greeted.reject(new Error("Hermes' relay hung up"));
       if (this.#line?.socket !== socket) return;
       this.#line = null;
@@ -209,6 +267,7 @@ export class Relay {
       if (frame?.type === "hello") greeted.resolve(frame.held ?? []);
       else if (frame?.type === "outbound") void this.#outbound({ socket, asked }, frame);
       else if (frame?.type === "processed") this.#parts.processed(frame.bufferId ?? "");
+      else if (frame?.type === "pressed") pressed.get(frame.bufferId ?? "")?.resolve(frame.answer ?? null);
       else if (frame?.type === "file_taken") this.#carrier.heard(frame.bufferId ?? "", frame.error ?? null);
     });
     socket.addEventListener("close", over);
@@ -221,7 +280,7 @@ export class Relay {
     }
     // It may have ended since it greeted.
     if (isOver) throw new Error("Hermes' relay hung up");
-    this.#line = { key, socket, held: new Set(held), files: new Set(), asked };
+    this.#line = { key, socket, held: new Set(held), files: new Set(), asked, pressed };
   }
 
   async #outbound(
@@ -233,6 +292,7 @@ export class Relay {
     if (result === null) return;
     try {
       line.socket.send(JSON.stringify({ type: "outbound_result", requestId, result }));
+      if (action?.op === "prompt") this.#parts.waits(platform ?? "", action.chat_id ?? "");
     } catch {
       // It is closed; what waits for this asks again by the next one.
     }
@@ -247,10 +307,16 @@ export class Relay {
     const { op, chat_id: chat, content, reply_to: replyTo, metadata } = action;
     if (op === "get_chat_info") return { success: true, chat_info: { name: chat ?? "", type: "dm" } };
     const isFile = op === "send_media";
-    if (!(isFile || op === "send") || chat === undefined || content === undefined)
+    if (!(isFile || op === "send" || op === "prompt") || chat === undefined || content === undefined)
       return { success: false, error: `this connector has no ${op ?? "such"} operation` };
     const thread = metadata?.thread_id == null ? null : String(metadata.thread_id);
     try {
+      if (op === "prompt") {
+        const { prompt_id: prompt = "", options = [], typed = "" } = action;
+        const asked = { chat, thread, text: content, prompt, options, typed };
+        const { id, after } = await this.#parts.ask(platform, asked);
+        return { success: true, message_id: id, after };
+      }
       const message = { chat, thread, text: content, replyTo: replyTo ?? null };
       const manner = {
         name,

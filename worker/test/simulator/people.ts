@@ -110,6 +110,8 @@ export class SimulatedGateway {
     if (!this.#isAlive) return;
     const name = frame.bufferId ?? "";
     if (frame.type === "outbound_result") this.#settle(frame);
+    else if (frame.type === "answer")
+      return; // This Hermes asks nothing.
     else if (this.#done.has(name)) this.#worker?.tell({ type: "processed", bufferId: name });
     else if (!this.#held.has(name)) {
       this.#held.set(name, frame);

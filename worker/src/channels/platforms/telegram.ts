@@ -6,7 +6,7 @@
 import * as z from "zod/mini";
 import { digestOf, hex, isEqual } from "../../base/digests.ts";
 import { within } from "../../base/time.ts";
-import { botNumber, type TelegramSettings } from "../../config/channels.ts";
+import { botNumber, longest, type TelegramSettings } from "../../config/channels.ts";
 import {
   type Attachment,
   admitted,
@@ -20,6 +20,8 @@ import {
   type OutgoingFile,
   type Platform,
   type PlatformParts,
+  type Press,
+  pressOf,
   type Read,
   type Received,
   type Registered,
@@ -39,7 +41,7 @@ const POLL = 25;
 /** Telegram shows that somebody writes for 5 s. Milliseconds. */
 const TYPING = 4500;
 /** The kinds of updates that are read here. */
-const KINDS = ["message", "edited_message"];
+const KINDS = ["message", "edited_message", "callback_query"];
 
 /** Where Telegram sends updates. */
 const TELEGRAM_PATH = "/channels/telegram";
@@ -63,11 +65,21 @@ interface Message {
   [kind: string]: unknown;
 }
 
+/** A button that was pressed below a message of the bot's. */
+interface CallbackQuery {
+  id: string;
+  from: NonNullable<Message["from"]>;
+  /** One that is too old has neither text nor date. */
+  message?: Message & { date?: number };
+  data?: string;
+}
+
 /** One update, as far as it is read here. */
 export interface TelegramUpdate {
   update_id: number;
   message?: Message;
   edited_message?: Message;
+  callback_query?: CallbackQuery;
 }
 
 /** The largest file that Telegram gives a bot, in bytes. */
@@ -136,6 +148,7 @@ const updateSchema = z.looseObject({
   update_id: z.number(),
   message: messageSchema,
   edited_message: messageSchema,
+  callback_query: messageSchema,
 });
 
 /** Telegram, for the table of the platforms. */
@@ -166,7 +179,8 @@ function parsed(body: Uint8Array): TelegramUpdate {
 
 /** Reads an update. Who is not allowed learns nothing, not even that. */
 function readUpdate(update: TelegramUpdate, bot: TelegramSettings, name: string): Update {
-  const { update_id: id, message, edited_message: edited } = update;
+  const { update_id: id, message, edited_message: edited, callback_query: pressed } = update;
+  if (pressed !== undefined) return readPress(id, pressed, bot);
   if (edited === undefined) return readSaid(id, message, bot, name);
   const of = readSaid(id, edited, bot, name);
   return of.kind === "nothing" ? of : { kind: "edit", of };
@@ -181,11 +195,43 @@ function readSaid(
   const from = message?.from;
   if (message === undefined || from === undefined || from.is_bot === true)
     return { kind: "nothing", why: "no message" };
-  const { chat } = message;
-  const isAllowed = [from.id, chat.id].some((id) => bot.allow.includes(String(id)));
-  const read = readMessage(id, message, from, bot, name);
+  return heardOf(from, message.chat, readMessage(id, message, from, bot, name), bot);
+}
+
+/** What somebody says in a chat, by whether they may. */
+function heardOf(
+  from: NonNullable<Message["from"]>,
+  chat: Chat,
+  read: Read,
+  { allow, pairing }: TelegramSettings,
+): Read | Stranger {
+  const isAllowed = [from.id, chat.id].some((id) => allow.includes(String(id)));
   const who = { chat: String(chat.id), user: String(from.id), name: from.first_name ?? "" };
-  return admitted(read, isAllowed, bot.pairing && chat.type === "private" && who);
+  return admitted(read, isAllowed, pairing && chat.type === "private" && who);
+}
+
+/** Reads that a button was pressed. */
+function readPress(
+  id: number,
+  { id: query, from, message, data = "" }: CallbackQuery,
+  bot: TelegramSettings,
+): Update {
+  const pressed = pressOf(data);
+  if (message === undefined || pressed === null) return { kind: "nothing", why: "no message" };
+  const { chat } = message;
+  const press = { id: query, ...pressed, message: String(message.message_id), text: message.text ?? "" };
+  const read = messageOf("telegram", {
+    id: String(id),
+    message: `press ${query}`,
+    text: "",
+    chat: String(chat.id),
+    isGroup: chat.type !== "private",
+    user: String(from.id),
+    userName: from.first_name,
+    thread: message.message_thread_id === undefined ? null : String(message.message_thread_id),
+    press,
+  });
+  return heardOf(from, chat, read, bot);
 }
 
 function readMessage(
@@ -254,6 +300,12 @@ function isAddressed(text: string, name: string): boolean {
 
 function withoutName(text: string, name: string): string {
   return name === "" ? text : text.replace(new RegExp(`\\s*@${name}\\b`, "gi"), "").trim();
+}
+
+/** A question and what became of it, within what a message may hold. */
+function withWords(text: string, words: string): string {
+  const below = `\n\n${words}`;
+  return `${text.slice(0, longest("telegram") - below.length)}${below}`;
 }
 
 /** What Telegram answers to every call. */
@@ -377,10 +429,23 @@ class Telegram extends Messenger<TelegramSettings> {
     return String(sent.message_id);
   }
 
-  async send({ chat, thread, text, replyTo }: Outgoing): Promise<string> {
+  async heard({ id }: Press): Promise<void> {
+    await this.#call("answerCallbackQuery", { callback_query_id: id });
+  }
+
+  /** Words take the place of the buttons; of a message that is too old Telegram does not tell what it says. */
+  async settle(chat: string, { message, text }: Press, words: string): Promise<void> {
+    if (text === "") throw new SendRefused("Telegram: a message is too old to be changed", true);
+    const it = { chat_id: chat, message_id: Number(message) };
+    await this.#call("editMessageText", { ...it, text: withWords(text, words) });
+  }
+
+  async send({ chat, thread, text, replyTo, buttons = [] }: Outgoing): Promise<string> {
+    const keyboard = buttons.map(({ label, data }) => [{ text: label, callback_data: data }]);
     const sent = (await this.#call("sendMessage", {
       chat_id: chat,
       text,
+      ...(keyboard.length === 0 ? {} : { reply_markup: { inline_keyboard: keyboard } }),
       ...(thread === null ? {} : { message_thread_id: Number(thread) }),
       ...(replyTo === null
         ? {}
