@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import threading
 import urllib.request
@@ -17,34 +18,52 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import trustme
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.runtime import Runtime
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
 from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import StateFolder
 from plays import PLAYBOOK, ROOT, Deployment, Play, run, wait_until
 from turns import BY_GIT, BY_RIPGREP, TOUCHING_NO_MACHINE, TOUCHING_THE_MACHINE
 
+from tests.standins.fal import PICTURE, Fal
 from tests.standins.ports import free_port
 from tests.standins.provider import Provider
 from tests.standins.telegram import Telegram
-from tests.standins.tool_services import FOUND, ToolServices, spoken
+from tests.standins.tool_services import FOUND, MAIL, ToolServices, spoken
 from tools import what_works
 
-FEATURES = ["mcp", "search", "web"]
-"""Of the personal assistant, too, so that they are installed once."""
+FEATURES = ["editors", "google", "images", "mcp", "search", "web"]
 TOKEN = "canary-of-somebodys-tools"
 SEARCH_KEY = "fc-canary-of-a-search-key"
 SPEECH_KEY = "sk-canary-of-a-speech-key"
+MAIL_KEY = "ya29.canary-of-a-mail-key"
+PICTURE_KEY = "canary-of-a:picture-key"
 SERVER = ROOT / "tests" / "standins" / "tool_server.py"
+READER_OF_MAIL = """
+import sys
+from google.oauth2.credentials import Credentials
+from googleapiclient.discovery import build
+key, address = sys.argv[1:]
+mail = build("gmail", "v1", credentials=Credentials(key), client_options={"api_endpoint": address})
+print(mail.users().messages().list(userId="me", q="from:quokkas").execute()["messages"])
+"""
+"""What Hermes' own skill for Google does, and writes such programs for."""
 
 
 @pytest.fixture(scope="module")
-def tools(home: Path) -> Iterator[str]:
-    """The address of an MCP server over HTTP, run by the Python that the features are installed for."""
+def image(home: Path) -> Path:
+    """What Hermes runs from with the features."""
     runtime = Runtime(StateFolder(str(home), "none"), Sources(features=FEATURES), print)
     runtime.folder.mkdir(mode=0o700, exist_ok=True)
     runtime.install_image()
+    return runtime.image
+
+
+@pytest.fixture(scope="module")
+def tools(image: Path) -> Iterator[str]:
+    """The address of an MCP server over HTTP, run by the Python that the features are installed for."""
     port = free_port()
-    command = [str(runtime.image / "venv" / "bin" / "python"), str(SERVER), str(port)]
+    command = [str(image / "venv" / "bin" / "python"), str(SERVER), str(port)]
     with subprocess.Popen(command, env={**os.environ, "TOOLS_TOKEN": TOKEN}) as serving:
         yield f"http://127.0.0.1:{port}/mcp"
         serving.terminate()
@@ -53,7 +72,25 @@ def tools(home: Path) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def services() -> Iterator[ToolServices]:
     """What the tools for the web and for speech ask, in place of their services."""
-    with ToolServices(SEARCH_KEY, SPEECH_KEY) as running:
+    with ToolServices(SEARCH_KEY, SPEECH_KEY, MAIL_KEY) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def authority(image: Path) -> tuple[trustme.CA, Path]:
+    """An authority, and the file of its certificate, where Hermes can read it: bubblewrap shows it little else."""
+    made = trustme.CA()
+    path = image / "authority.pem"
+    made.cert_pem.write_to_path(path)
+    return made, path
+
+
+@pytest.fixture(scope="module")
+def pictures(authority: tuple[trustme.CA, Path]) -> Iterator[Fal]:
+    """What makes pictures, in place of its service."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority[0].issue_cert("127.0.0.1").configure_cert(tls)
+    with Fal(PICTURE_KEY, tls) as running:
         yield running
 
 
@@ -68,14 +105,23 @@ def pointed_at(services: ToolServices) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def deployment(make_deployment: Callable[..., Deployment], tools: str) -> Deployment:
+def deployment(
+    make_deployment: Callable[..., Deployment],
+    tools: str,
+    pictures: Fal,
+    authority: tuple[trustme.CA, Path],
+) -> Deployment:
     made = make_deployment(
         "features",
         hermes_provider="rehearsal",
         hermes_host_tools=True,
         # What the servers need comes along by itself.
-        hermes_features=["search", "web"],
-        hermes_secrets={"TOOLS_TOKEN": TOKEN},
+        hermes_features=[one for one in FEATURES if one != "mcp"],
+        hermes_secrets={"TOOLS_TOKEN": TOKEN, "FAL_KEY": PICTURE_KEY},
+        hermes_env={
+            "FAL_QUEUE_RUN_HOST": pictures.url.removeprefix("https://"),
+            "SSL_CERT_FILE": str(authority[1]),
+        },
         # Nobody is there whom Hermes could ask whether a program may run.
         hermes_config={"initial": {"approvals": {"mode": "off"}}},
         hermes_mcp_servers={
@@ -85,8 +131,8 @@ def deployment(make_deployment: Callable[..., Deployment], tools: str) -> Deploy
     )
     play = made.deploy()
     assert "2 servers with 3 tools" in play.output
-    assert "mcp, search, web" in play.output
-    assert TOKEN not in play.output
+    assert ", ".join(FEATURES) in play.output
+    assert PICTURE_KEY not in play.output and TOKEN not in play.output
     return made
 
 
@@ -244,6 +290,42 @@ def test_a_server_of_tools_answers_over_http_to_who_knows_its_secret(
     assert "There are 42 of apples." in called(deployment, "mcp__stock__in_stock", item="apples")
 
 
+def test_a_picture_is_made(deployment: Deployment, pictures: Fal) -> None:
+    said = called(deployment, "image_generate", prompt="A quokka that hops.")
+    assert PICTURE["url"] in said and PICTURE_KEY not in said
+    ((_, prompt),) = pictures.asked
+    assert prompt == "A quokka that hops."
+
+
+def test_mail_of_google_is_read(deployment: Deployment, services: ToolServices) -> None:
+    called(deployment, "write_file", path="mail.py", content=READER_OF_MAIL)
+    said = called(deployment, "terminal", command=f"python3 mail.py {MAIL_KEY} {services.url}")
+    assert MAIL in said, said
+    assert services.asked[-1][1]["q"] == "from:quokkas"
+
+
+@pytest.mark.parametrize(
+    ("feature", "part", "place"),
+    [
+        ("images", "module fal_client", "lib/python3*/site-packages/fal_client"),
+        ("search", "program rg", "bin/rg"),
+    ],
+)
+def test_what_is_gone_of_a_feature_is_named(
+    deployment: Deployment, image: Path, feature: str, part: str, place: str
+) -> None:
+    """Although the notes of its package are still there."""
+    (path,) = image.glob(f"venv/{place}")
+    gone = path.rename(path.with_name("somewhere-else"))
+    try:
+        play = deployment.play("verify", "-e", "hermes_verify=full")
+    finally:
+        gone.rename(path)
+    assert play.code != 0
+    assert f"hermes_features.{feature}: its {part} is not there." in play.output
+    assert deployment.play("verify", "-e", "hermes_verify=full").code == 0
+
+
 def test_a_page_is_opened_in_a_browser(deployment: Deployment, tmp_path: Path) -> None:
     word = "Quokkas hop here"
     (tmp_path / "index.html").write_text(f"<title>{word}</title>")
@@ -259,7 +341,7 @@ def test_a_page_is_opened_in_a_browser(deployment: Deployment, tmp_path: Path) -
             "initial": {"browser": {"allow_private_urls": True}}
         }
         play = deployment.deploy()
-        assert "browser, mcp, search, web" in play.output
+        assert ", ".join(["browser", *FEATURES]) in play.output
         said = called(deployment, "browser_navigate", url=f"http://127.0.0.1:{pages.server_port}/")
         assert word in said
         pages.shutdown()

@@ -3,20 +3,27 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar, Self
 
 
 class Loopback:
-    """A stand-in with a server. `handler` serves for it, and finds it as `standin`; `url` has no trailing slash."""
+    """A stand-in with a server. `handler` serves for it, and finds it as `standin`; `url` has no trailing slash.
+
+    With `tls` it speaks nothing else.
+    """
 
     handler: ClassVar[type[BaseHTTPRequestHandler]]
+    tls: ssl.SSLContext | None = None
 
     def __enter__(self) -> Self:
         handler = type("Handler", (self.handler,), {"standin": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
+        if self.tls:
+            self._server.socket = self.tls.wrap_socket(self._server.socket, server_side=True)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return self
 
@@ -27,4 +34,4 @@ class Loopback:
     @property
     def url(self) -> str:
         """Where it listens."""
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self._server.server_port}"

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stand-in for services that Hermes' tools ask, on loopback: Firecrawl's search of the web, and OpenAI's speech.
+"""Stand-in for services that Hermes' tools ask, on loopback: Firecrawl's search, OpenAI's speech, Google's mail.
 
 Strict where the real ones are: each takes its own key alone (401), no other path (404), and a body with
 what it has to have and nothing unknown (400); a voice or a format that there is not is refused. Facts:
 docs.firecrawl.dev/api-reference (`POST /v2/search`), platform.openai.com/docs/api-reference/audio
-(`POST /v1/audio/speech`).
+(`POST /v1/audio/speech`), developers.google.com/gmail/api/reference/rest/v1/users.messages/list.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import Any, ClassVar
+from urllib.parse import parse_qsl
 
 from .loopback import Loopback
 
@@ -21,6 +22,8 @@ FOUND = {
     "title": "Quokkas of Rottnest",
     "description": "They hop.",
 }
+MAIL = "18c2f6a9e0b1d3f4"
+"""The one mail that there is."""
 SPEECH_FORMATS = {
     "mp3": ("audio/mpeg", b"ID3\x04"),
     "opus": ("audio/ogg", b"OggS"),
@@ -51,10 +54,13 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """Keep the test's output to the test's own words."""
 
+    def do_GET(self) -> None:
+        self.do_POST()
+
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         given = self.headers.get("Authorization") or ""
-        status, kind, text = self.standin.answer(self.path, given, body)
+        status, kind, text = self.standin.answer(self.command, self.path, given, body)
         if status != 200:
             self.standin.refused.append(text.decode())
         self.send_response(status)
@@ -71,26 +77,36 @@ class ToolServices(Loopback):
     handler: ClassVar[type[BaseHTTPRequestHandler]] = _Handler
     search_key: str
     speech_key: str
+    mail_key: str
     asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
 
-    def answer(self, path: str, authorization: str, body: bytes) -> Answer:
+    def answer(self, method: str, target: str, authorization: str, body: bytes) -> Answer:
         """Answer one call."""
+        path, _, query = target.partition("?")
         services = {
-            "/v2/search": (self.search_key, self._search),
-            "/v1/audio/speech": (self.speech_key, self._speak),
+            ("POST", "/v2/search"): (self.search_key, self._search),
+            ("POST", "/v1/audio/speech"): (self.speech_key, self._speak),
+            ("GET", "/gmail/v1/users/me/messages"): (self.mail_key, self._list),
         }
-        if path not in services:
-            return refusal(404, f"there is no {path}")
-        key, serve = services[path]
+        if (method, path) not in services:
+            return refusal(404, f"there is no {method} {path}")
+        key, serve = services[method, path]
         if authorization != f"Bearer {key}":
             return refusal(401, "Unauthorized: Invalid token")
         try:
-            said = json.loads(body)
+            said = json.loads(body) if method == "POST" else dict(parse_qsl(query))
         except ValueError:
             return refusal(400, "the body is no JSON")
         self.asked.append((path, said))
         return serve(said)
+
+    @staticmethod
+    def _list(said: dict[str, Any]) -> Answer:
+        if unknown := said.keys() - {"q", "alt", "maxResults", "pageToken", "labelIds"}:
+            return refusal(400, f"Unknown name: {unknown}")
+        found = {"messages": [{"id": MAIL, "threadId": MAIL}], "resultSizeEstimate": 1}
+        return 200, "application/json", json.dumps(found).encode()
 
     @staticmethod
     def _search(said: dict[str, Any]) -> Answer:

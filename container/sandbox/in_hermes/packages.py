@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which packages this process has, as its own interpreter and the files around it say. Runs on Hermes' interpreter.
+"""Which packages this process has, as the files around its own interpreter say. Runs on Hermes' interpreter.
 
 Of a package of Debian an image holds what dpkg would know (see plugins/plugin_utils/build/debian.py): its version, and
 the digests of its files, which are compared with the files that are there. So a file that the base had already, or
@@ -8,28 +8,54 @@ that somebody replaced, is told.
 
 import functools
 import hashlib
+import os
 import re
-from importlib import metadata
+import sys
+import sysconfig
 from pathlib import Path
 
 RECORDS = "var/lib/dpkg/status.d"
-_VERSION = re.compile(r"^Version: (\S+)$", re.MULTILINE)
+_NAME = re.compile(r"^Name: *(\S+)$", re.MULTILINE)
+_VERSION = re.compile(r"^Version: *(\S+)$", re.MULTILINE)
 
 
 def told(root: str = "/") -> "dict[str, object]":
-    """Return the packages of Python, by name with the version, and those of Debian. root: where their files are."""
-    return {"python": of_python(), "debian": of_debian(Path(root))}
+    """Return the packages of Python, by name with the version, and those of Debian; names of modules and programs.
+
+    root: where the files of Debian's are.
+    """
+    return {
+        "python": of_python(),
+        "debian": of_debian(Path(root)),
+        "modules": sorted(
+            {name.partition(".")[0] for name in _listed(sysconfig.get_path("purelib"))}
+        ),
+        "commands": _listed(os.path.join(sys.prefix, "bin")),
+    }
 
 
 def of_python() -> "dict[str, str]":
     """Return the version of each that an import finds, by its name as a lock spells it."""
     found: dict[str, str] = {}
-    for one in metadata.distributions():
-        # A folder that was left half removed has no name.
-        if name := one.metadata["Name"]:
+    for place in sys.path:
+        for notes in sorted(Path(place).glob("*.dist-info/METADATA")):
+            name, version = _noted(notes, *_state(notes))
             # Of two with one name the first is imported.
-            found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), one.version)
+            found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), version)
     return found
+
+
+@functools.cache
+def _noted(notes: Path, *_state: int) -> "tuple[str, str]":
+    """Return a package's name and version; once for each state of its notes, most of which is a long description."""
+    head = notes.read_text("utf-8", "replace").partition("\n\n")[0]
+    name, version = _NAME.search(head), _VERSION.search(head)
+    return (name[1] if name else notes.parent.name, version[1] if version else "")
+
+
+def _listed(folder: str) -> "list[str]":
+    """Return the names in a folder that is there."""
+    return sorted(os.listdir(folder))
 
 
 def of_debian(root: Path) -> "dict[str, dict[str, object]]":
@@ -50,10 +76,15 @@ def of_debian(root: Path) -> "dict[str, dict[str, object]]":
 
 def _digest(path: Path) -> str:
     try:
-        now = path.stat()
-        return _read(path, now.st_mtime_ns, now.st_ctime_ns, now.st_size)
+        return _read(path, *_state(path))
     except OSError:
         return ""
+
+
+def _state(path: Path) -> "tuple[int, int, int]":
+    """Return what is otherwise once a file was changed."""
+    now = path.stat()
+    return now.st_mtime_ns, now.st_ctime_ns, now.st_size
 
 
 @functools.cache

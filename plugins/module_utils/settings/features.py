@@ -20,13 +20,22 @@ class Feature:
     """Packages of Debian that an image gets, with what they need; tools/lock_programs.py locks them."""
     programs: tuple[str, ...] = ()
     """What a machine has to have of them where Hermes is a process of it."""
+    modules: tuple[str, ...] = ()
+    """What is imported of its packages; a running Hermes is asked whether they are there."""
+    commands: tuple[str, ...] = ()
+    """The same of programs that it calls, beside its own."""
 
 
 CHROMIUM = "chromium-headless-shell"
 """Debian's package of the browser, as a feature brings it into an image."""
 
 FEATURES = (
-    Feature("search", ("ripgrep>=14,<15",), "ripgrep, with which Hermes looks through files"),
+    Feature(
+        "search",
+        ("ripgrep>=14,<15",),
+        "ripgrep, with which Hermes looks through files",
+        commands=("rg",),
+    ),
     Feature(
         "git",
         (),
@@ -38,43 +47,64 @@ FEATURES = (
         "web",
         ("ddgs>=9,<10", "hermes-agent[exa,firecrawl,parallel-web]"),
         "search of the web and reading of pages: DuckDuckGo without a key; Exa, Firecrawl and Parallel with one",
+        modules=("ddgs", "exa_py", "firecrawl", "parallel"),
     ),
     Feature(
         "mcp",
         ("hermes-agent[mcp]", "mcp-server-time"),
         "MCP servers, over stdio and HTTP, and one that tells the time in any zone",
+        modules=("mcp", "mcp_server_time"),
     ),
     Feature(
         "messaging",
         ("hermes-agent[messaging]",),
         "Telegram, Discord and Slack, as Hermes reaches them itself",
+        modules=("telegram", "discord", "slack_bolt"),
     ),
     Feature(
         "voice",
         ("hermes-agent[edge-tts]", "imageio-ffmpeg>=0.6"),
         "speech from text without a key, and ffmpeg, which makes voice messages of it",
+        modules=("edge_tts",),
+        commands=("ffmpeg",),
     ),
     Feature(
         "browser",
         ("agent-browser-cli>=0.39,<0.40",),
         "pages opened in a browser: the one that `hermes_browser_url` names, or `chromium`",
+        commands=("agent-browser",),
     ),
     Feature(
         "chromium",
         (),
         "that browser in the image: Debian's Chromium, without a screen",
         debian=(CHROMIUM, "libnss3-tools"),
+        commands=("chromium",),
     ),
     Feature(
         "installs",
         ("uv>=0.9,<1",),
         "uv, with which Hermes fetches what it asks for later: `hermes_lazy_installs` brings it along",
+        commands=("uv",),
     ),
-    Feature("images", ("hermes-agent[fal]",), "pictures by fal.ai, with its key"),
     Feature(
-        "google", ("hermes-agent[google,youtube]",), "Google's mail, calendar and files; YouTube"
+        "images",
+        ("hermes-agent[fal]",),
+        "pictures by fal.ai, with its key",
+        modules=("fal_client",),
     ),
-    Feature("editors", ("hermes-agent[acp]",), "the Agent Client Protocol of editors"),
+    Feature(
+        "google",
+        ("hermes-agent[google,youtube]",),
+        "Google's mail, calendar and files; YouTube",
+        modules=("googleapiclient", "google_auth_oauthlib", "youtube_transcript_api"),
+    ),
+    Feature(
+        "editors",
+        ("hermes-agent[acp]",),
+        "the Agent Client Protocol of editors",
+        modules=("acp",),
+    ),
 )
 FEATURE_NAMES = tuple(feature.name for feature in FEATURES)
 DEFAULT_FEATURES: tuple[str, ...] = ()

@@ -14,6 +14,7 @@ except ImportError:  # never: ansible-core needs it, and only its own check of i
     InvalidVersion = Version = None  # type: ignore[assignment,misc]
 
 from ...module_utils.cards import Problem
+from ...module_utils.settings.features import FEATURES
 
 SHOWN = 5
 """How many of a package's files a card names."""
@@ -46,6 +47,23 @@ def missing(declared: Declared, running: dict[str, Any] | None, remedy: str) -> 
                 flaw = _flaw(has["python"].get(name), version)
             if flaw:
                 problems.append(_problem(subject, f"{name} {flaw}.", remedy))
+    return problems + _parts(declared, has, remedy)
+
+
+def _parts(declared: Declared, has: dict[str, Any], remedy: str) -> list[Problem]:
+    """Return what is gone of features' packages whose notes are still there."""
+    problems = []
+    for feature in FEATURES:
+        label = f"hermes_features.{feature.name}"
+        if not {label, f"{label}.debian"} & {*declared}:
+            continue
+        # A Hermes of an earlier release tells of neither.
+        modules, commands = has.get("modules"), has.get("commands")
+        gone = [
+            *(f"its module {one}" for one in feature.modules if one not in (modules or [one])),
+            *(f"its program {one}" for one in feature.commands if one not in (commands or [one])),
+        ]
+        problems += [_problem(label, f"{one} is not there.", remedy) for one in gone]
     return problems
 
 

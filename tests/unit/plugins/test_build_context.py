@@ -300,6 +300,22 @@ def test_the_sandbox_tells_which_programs_of_debian_are_there_as_they_were_packe
     assert in_hermes.of_debian(tmp_path) == {"git": told | gone}
 
 
+def test_the_sandbox_tells_which_packages_of_python_an_import_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    notes = first / "Some_Thing-1.0.dist-info" / "METADATA"
+    for path in (notes, second / "some_thing-0.9.dist-info" / "METADATA"):
+        path.parent.mkdir(parents=True)
+        version = path.parent.name.split("-")[1].removesuffix(".dist")
+        path.write_text(f"Name: Some.Thing\nVersion: {version}\n\nVersion: 7\n")
+    (first / "left-1.0.dist-info").mkdir()
+    monkeypatch.setattr(sys, "path", [str(first), str(second), str(tmp_path / "none")])
+    assert in_hermes.of_python() == {"some-thing": "1.0"}
+    notes.write_text("Name: Some.Thing\nVersion: 1.0.1\n\n")
+    assert in_hermes.of_python() == {"some-thing": "1.0.1"}, "it is looked at again"
+
+
 def test_people_are_told_which_version_of_a_program_is_locked_and_of_which_day(
     tmp_path: Path,
 ) -> None:

@@ -10,6 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ansible_collections.hermes.workers.plugins.module_utils.settings.features import (
+    FEATURES,
+    Feature,
+)
 from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import declared
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
@@ -40,6 +44,8 @@ RUNNING: dict[str, Any] = {
         # In the words of an earlier release.
         "openssh-client": {"version": "1:9.2", "other": []},
     },
+    "modules": ["more_itertools"],
+    "commands": ["python3", "rg"],
 }
 
 
@@ -105,6 +111,7 @@ def test_a_hermes_that_has_them_lacks_nothing() -> None:
             "hermes_features.search",
             "ripgrep 14.1.0 is not there.",
         ),
+        ({"commands": ["python3"]}, "hermes_features.search", "its program rg is not there."),
         (without("jq"), "hermes_packages.debian", "jq 1.6-2.1+deb12u3 is not there."),
         (without("openssh-client"), "hermes_features.git", "openssh-client 1:9.2 is not there."),
         (
@@ -128,6 +135,20 @@ def test_what_is_otherwise_is_named(change: dict[str, Any], subject: str, words:
     (problem,) = packages.missing(DECLARED, {"packages": RUNNING | change}, "mend it.")
     told = (problem.subject, problem.sentence, problem.remedy, problem.code)
     assert told == (subject, words, "mend it.", "agent-not-in-force")
+
+
+@pytest.mark.parametrize("feature", FEATURES, ids=lambda one: one.name)
+def test_of_each_feature_it_is_seen_that_what_is_used_is_there(feature: Feature) -> None:
+    wanted = {f"hermes_features.{feature.name}": {"some": "1"}}
+    running = {"python": {"some": "1"}, "debian": {}, "modules": ["some"], "commands": ["python3"]}
+    told = [one.sentence for one in packages.missing(wanted, {"packages": running}, "x")]
+    assert told == [
+        *(f"its module {one} is not there." for one in feature.modules),
+        *(f"its program {one} is not there." for one in feature.commands),
+    ]
+    assert told or feature.debian
+    before = {"python": running["python"], "debian": {}, "modules": None, "commands": None}
+    assert packages.missing(wanted, {"packages": before}, "x") == []
 
 
 def test_a_hermes_that_does_not_tell_is_not_believed() -> None:

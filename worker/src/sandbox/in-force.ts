@@ -24,6 +24,9 @@ export interface Packages {
    * these are not there at all.
    */
   debian: Record<string, { version: string; other: string[]; gone: string[] }>;
+  /** Names of what can be imported, and of the programs beside its own; null of an earlier release's. */
+  modules: string[] | null;
+  commands: string[] | null;
 }
 
 /** See above. */
@@ -74,6 +77,8 @@ const schema = z.tuple([
               gone: z._default(z.array(z.string()), []),
             }),
           ),
+          modules: z._default(z.nullable(z.array(z.string())), null),
+          commands: z._default(z.nullable(z.array(z.string())), null),
         }),
       ),
     }),
