@@ -317,7 +317,50 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "taken over": ({"take_over": ["memories"]}, "hermes_take_over", "nothing that can be taken"),
     "taken over, undeclared": ({"take_over": ["skills/x"]}, "hermes_take_over", "not declared"),
     "a file with a secret": ({"soul": "leaks.md"}, "hermes_soul", "holds the secret of"),
+    "settings that are none": (
+        {"config": {"pinned": "agent"}},
+        "hermes_config.pinned",
+        "is not a mapping",
+    ),
+    "a skill in other letters": ({"skills": ["skills/latin"]}, "hermes_skills.latin", "UTF-8"),
+    "no YAML": ({"skills": {"a": "---\nname: [\n---\nx\n"}}, "hermes_skills.a", "is no YAML"),
+    "nothing to do": (
+        {"skills": {"a": "---\nname: a\ndescription: b\n---\n\n"}},
+        "hermes_skills.a",
+        "says nothing below",
+    ),
+    "a long path": ({"skills": ["skills/long"]}, "hermes_skills", "is no path that fits"),
+    "more files together than fit": (
+        {"skills": ["skills/many", "skills/more"]},
+        "hermes_skills",
+        "files of 0 MB are declared; 2000",
+    ),
+    "a job's name": ({"cron_jobs": {"a/b": JOB}}, "hermes_cron_jobs", "'a/b' is no name"),
+    "a job that is none": ({"cron_jobs": {"a": "x"}}, "hermes_cron_jobs.a", "is not a mapping"),
+    "a job taken over, undeclared": ({"take_over": ["jobs/x"]}, "hermes_take_over", "not declared"),
 }
+for key, value, words in [
+    ("prompt", 5, "a prompt that is no text"),
+    ("prompt", {"file": "none.md"}, "is not there"),
+    ("repeat", 0, "a repeat that is no number"),
+    ("repeat", True, "a repeat that is no number"),
+    ("skills", "notes", "skills that are no list"),
+    ("enabled_toolsets", [5], "enabled_toolsets that are no list"),
+    ("deliver", 5, "a deliver that is no text"),
+    ("enabled", "yes", "an enabled that is neither"),
+]:
+    raw = {"cron_jobs": {"a": JOB | {key: value}}}
+    REFUSED[f"a job's {key} {value}"] = (raw, "hermes_cron_jobs.a", words)
+for key, value, words in [
+    ("command", ["x"], "a command that is no text"),
+    ("args", "-v", "args that are no list"),
+    ("args", [{}], "args that are no list"),
+    ("env", ["A=b"], "env that are no mapping"),
+    ("headers", "A: b", "headers that are no mapping"),
+    ("args", ["--token=0123456789abc"], "token looks like a secret"),
+]:
+    raw = {"mcp_servers": {"a": {"command": "x"} | {key: value}}}
+    REFUSED[f"a server's {key} {value}"] = (raw, "hermes_mcp_servers.a", words)
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -332,6 +375,14 @@ def test_what_is_no_good_is_refused_by_its_name(inventory: Inventory, case: str)
     inventory.write("latin.md", b"\xe4\n")
     inventory.write("bad.j2", "{{ typo }}\n")
     inventory.write("leaks.md", f"My token is {SECRET}.\n")
+    inventory.write("skills/latin/SKILL.md", b"---\nname: \xe4\n---\nx\n")
+    inventory.skill("long")
+    inventory.write(f"skills/long/{'a' * 240}.md", "x")
+    if case.startswith("more files"):
+        for name in ("many", "more"):
+            inventory.skill(name)
+            for number in range(1000):
+                inventory.write(f"skills/{name}/{number}", "x")
     with tarfile.open(inventory.folder / "outside.tar", "w") as archive:
         archive.addfile(tarfile.TarInfo("../SKILL.md"))
     raw, subject, words = REFUSED[case]
