@@ -66,7 +66,7 @@ def python(value: object) -> str:
 
 def table() -> str:
     """Return the table of variables, as Markdown."""
-    rows = ["| variable | default | | a change restarts |", "|---|---|---|---|"]
+    rows = ["| variable | default | what it is | a change restarts |", "|---|---|---|---|"]
     for setting in SETTINGS:
         restarts = RESTARTS.get(setting.restarts, "")
         cells = (f"`{setting.variable}`", setting.shown_default, setting.text, restarts)
