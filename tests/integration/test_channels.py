@@ -638,6 +638,80 @@ def test_whatsapp_sms_and_discord_wake_hermes_too(
     wait_until(lambda: nothing_waits(reached), "an end to all of them")
 
 
+def asking(question: str) -> str:
+    """Have Hermes' model ask something in the middle of a turn."""
+    return f"Please call clarify {json.dumps({'question': question, 'choices': ['up', 'down']})}"
+
+
+def test_slack_and_discord_have_buttons_and_others_words(
+    reached: Deployment, slack: Slack, discord: Discord, whatsapp: WhatsApp, provider: Provider
+) -> None:
+    since = len(provider.seen)
+
+    def was_told(words: str) -> bool:
+        asked = [one.body["messages"] for one in provider.seen[since:] if one.body]
+        said = [one["content"] for every in asked for one in every if one["role"] == "tool"]
+        return any(f'"user_response": "{words}"' in one for one in said)
+
+    thread = slack.write(asking("Which way?"), "U0ANN00", "C0GENERAL")
+    question = slack.await_sent("❓ Which way?")
+    assert [label for label, _ in question.buttons] == ["up", "down"]
+    assert question.thread == thread
+    assert slack.press(question, "down", "U0EVE00") == (200, b"")
+    assert slack.press(question, "up", "U0ANN00") == (200, b"")
+    slack.await_sent("The stand-in heard: Please call clarify")
+    assert was_told("up")
+    wait_until(lambda: "→ up" in question.text, "Slack to show what was chosen")
+    assert question.buttons == ()
+
+    since = len(provider.seen)
+    asked = discord.command(asking("Which floor?"), "111111111111111111", "333333333333333333")
+    assert discord.deliver(asked) == (200, {"type": 5})
+    question = discord.await_sent("❓ Which floor?")
+    for user in ("222222222222222222", "111111111111111111"):
+        pressed = discord.pressed(question, "down", user, "333333333333333333")
+        assert discord.deliver(pressed) == (200, {"type": 6})
+    wait_until(lambda: "→ down" in question.text, "Discord to show what was chosen")
+    assert question.buttons == ()
+    wait_until(lambda: nothing_waits(reached), "an end")
+    assert was_told("down")
+
+    since = len(provider.seen)
+    ann = "491701234567"
+    assert whatsapp.deliver(whatsapp.written(asking("Which side?"), ann)[1]) == 200
+    assert "Reply with the number" in whatsapp.await_sent("❓ Which side?").text
+    assert whatsapp.deliver(whatsapp.written("2", ann)[1]) == 200
+    wait_until(lambda: nothing_waits(reached), "an end")
+    assert was_told("down")
+
+
+def test_a_message_that_is_changed_while_it_waits_is_read_as_it_is_by_then(
+    reached: Deployment, telegram: Telegram, slack: Slack, provider: Provider
+) -> None:
+    provider.wakes.clear()
+    provider.silent = "hold on, Ann"
+    telegram.write("hold on, Ann", ANN)
+    wait_until(lambda: provider.silent == "", "Hermes to be at it")
+    late = telegram.write("the frist thing", ANN)
+    telegram.edit(late, "the first thing", ANN)
+    wait_until(lambda: telegram.waiting == 0, "both to be taken")
+    provider.wakes.set()
+    assert "the first thing" in telegram.await_answer(late).text
+
+    provider.wakes.clear()
+    provider.silent = "hold on, Slack"
+    slack.write("hold on, Slack", "U0ANN00", "D0ANN00")
+    wait_until(lambda: provider.silent == "", "Hermes to be at it")
+    late_one = slack.write("the secnod thing", "U0ANN00", "D0ANN00")
+    assert slack.edit(late_one, "Eve was here", "U0EVE00", "D0ANN00") == (200, b"")
+    assert slack.edit(late_one, "the second thing", "U0ANN00", "D0ANN00") == (200, b"")
+    provider.wakes.set()
+    slack.await_sent("the second thing")
+    wait_until(lambda: nothing_waits(reached), "an end")
+    said = " ".join(one.text for one in [*telegram.sent, *slack.sent])
+    assert [word in said for word in ("frist", "secnod", "Eve was here")] == [False, False, False]
+
+
 def test_no_secret_of_a_channel_is_in_a_sandbox_a_backup_a_log_or_what_is_kept(
     reached: Deployment,
     telegram: Telegram,

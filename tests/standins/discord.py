@@ -5,7 +5,8 @@ An address for interactions is taken when it answers a PING, and refuses one who
 signed with Ed25519, and have to be answered with a body of their kind. A wrong token (0), a text of nothing (50006) or
 of more than 2000 characters (50035), an interaction that is over (10015), a channel that the bot does not see (50001)
 are refused, and too much is told to wait. A file comes in a form, with the message in its field payload_json, and is
-refused when it is larger than 10 MB (40005). Facts: docs.discord.com.
+refused when it is larger than 10 MB (40005). A row holds at most five buttons, each with at most 80 characters and a
+name of its own of at most 100. Facts: docs.discord.com.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ class Discord(PlatformApi):
 
     def __post_init__(self) -> None:
         self._key = Ed25519PrivateKey.generate()
+        # Token of a press -> the message with the button.
+        self._below: dict[str, str] = {}
 
     @property
     def public_key(self) -> str:
@@ -74,11 +77,23 @@ class Discord(PlatformApi):
             "data": {"name": "hermes", "options": [{"name": "text", "type": 3, "value": text}]},
         }
 
+    def pressed(self, message: Sent, label: str, user: str, channel: str) -> dict[str, Any]:
+        """Return the interaction of a button below a message of the application's."""
+        number = next(self.numbers)
+        self._below[f"interaction-token-{number}"] = message.name
+        return self.command("", user, channel) | {
+            "type": 3,
+            "id": f"{900000000000000000 + number}",
+            "token": f"interaction-token-{number}",
+            "data": {"component_type": 2, "custom_id": dict(message.buttons)[label]},
+            "message": {"id": message.name, "content": message.text},
+        }
+
     def answer(self, method: str, path: str, authorization: str, body: bytes, kind: str) -> Answer:
         """Answer one call."""
         said, file = said_by(body, kind)
         if path.startswith(f"/webhooks/{self.application}/"):
-            return self._follow_up(path.split("/")[3].partition("?")[0], said, file)
+            return self._by_interaction(method, path, said, file)
         if authorization != f"Bot {self.token}":
             return 401, {"message": "401: Unauthorized", "code": 0}
         if path == "/applications/@me":
@@ -122,10 +137,23 @@ class Discord(PlatformApi):
         self.endpoint = url
         return True
 
-    def _follow_up(self, token: str, said: dict[str, Any], file: multipart.File | None) -> Answer:
+    def _by_interaction(
+        self, method: str, path: str, said: dict[str, Any], file: multipart.File | None
+    ) -> Answer:
+        token = path.split("/")[3].partition("?")[0]
+        if method == "PATCH" and path.endswith("/messages/@original"):
+            return self._change(token, said)
         if token in self.over or not token.startswith("interaction-token-"):
             return 404, {"message": "Unknown Webhook", "code": 10015}
         return self._message(token, "interaction", said, file)
+
+    def _change(self, token: str, said: dict[str, Any]) -> Answer:
+        if token in self.over or token not in self._below:
+            return 404, {"message": "Unknown Webhook", "code": 10015}
+        if why := why_not(said):
+            return why
+        self.change(self._below[token], said["content"], buttons_of(said))
+        return 200, {"id": self._below[token]}
 
     def _message(
         self, chat: str, way: str, said: dict[str, Any], file: multipart.File | None
@@ -133,17 +161,40 @@ class Discord(PlatformApi):
         text = said.get("content", "")
         if file is not None and len(file.data) > LARGEST_FILE:
             return 413, {"message": "Request entity too large", "code": 40005}
-        if not text.strip() and file is None:
-            return 400, {"message": "Cannot send an empty message", "code": 50006}
-        if len(text) > LONGEST:
-            return 400, {"message": "Invalid Form Body", "code": 50035}
+        if (why := why_not(said)) and not (file is not None and not text.strip()):
+            return why
         if self.is_busy(chat):
             return 429, {
                 "message": "You are being rate limited.",
                 "retry_after": 0.5,
                 "global": False,
             }
-        return 200, {"id": self.note(Sent(chat, text, way=way, file=file))}
+        return 200, {
+            "id": self.note(Sent(chat, text, way=way, file=file, buttons=buttons_of(said)))
+        }
+
+
+def buttons_of(said: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return the buttons of a message: the words of each, and what it sends back."""
+    rows = said.get("components", [])
+    return tuple((one["label"], one["custom_id"]) for row in rows for one in row["components"])
+
+
+def why_not(said: dict[str, Any]) -> Answer | None:
+    """Return the refusal of a message without a file, or None."""
+    text, buttons = said.get("content", ""), buttons_of(said)
+    if not text.strip():
+        return 400, {"message": "Cannot send an empty message", "code": 50006}
+    rows = [row["components"] for row in said.get("components", [])]
+    names = [name for _, name in buttons]
+    if (
+        len(text) > LONGEST
+        or any(not 0 < len(row) <= 5 for row in rows)
+        or len(names) != len(set(names))
+        or any(not (0 < len(label) <= 80 and 0 < len(name) <= 100) for label, name in buttons)
+    ):
+        return 400, {"message": "Invalid Form Body", "code": 50035}
+    return None
 
 
 def said_by(body: bytes, kind: str) -> tuple[dict[str, Any], multipart.File | None]:

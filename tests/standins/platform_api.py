@@ -23,7 +23,8 @@ from .outbox import Outbox
 class Sent:
     """One message that was sent by the API.
 
-    way: by what, or as what, where there are several; name: the platform's; file: what went with it.
+    way: by what, or as what, where there are several; name: the platform's; file: what went with it; buttons: below it,
+    the words of each and what it sends back.
     """
 
     chat: str
@@ -33,6 +34,7 @@ class Sent:
     thread: str | None = None
     name: str = ""
     file: File | None = None
+    buttons: tuple[tuple[str, str], ...] = ()
 
 
 Answer = tuple[int, Any]
@@ -114,6 +116,15 @@ class PlatformApi(Loopback, Outbox[Sent], ABC):
         left = self.busy.get(chat, 0)
         self.busy[chat] = max(0, left - 1)
         return left > 0
+
+    def change(self, name: str, text: str, buttons: tuple[tuple[str, str], ...]) -> bool:
+        """Change what was sent under a name; returns whether there was something."""
+        with self._changed:
+            found = [one for one in self.sent if one.name == name]
+            for one in found:
+                one.text, one.buttons = text, buttons
+            self._changed.notify_all()
+        return bool(found)
 
     def note(self, sent: Sent) -> str:
         """Keep what was sent; returns its name."""

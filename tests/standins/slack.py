@@ -6,7 +6,9 @@ within 3 s, and is sent again up to three times, under the same name. Calls with
 channels that the app is no member of, or in threads that there are not, are refused (200 with `ok: false`, as Slack
 does); a channel that gets too much is told to wait (429 with Retry-After). Slack cuts a text after 4000 characters;
 here that is refused. Of a file Slack is told name and length, is sent the bytes where it says, without a token, and is
-told where to show it; all of that takes the scope files:write.
+told where to show it; all of that takes the scope files:write. A block of text has at most 3000 characters, a row of
+buttons at most 25 with at most 75 characters each, and each its own name; what is changed without a word of its blocks
+is shown without them. What an app answers to a press by its address takes the message's place.
 Facts: docs.slack.dev.
 """
 
@@ -17,6 +19,7 @@ import hmac
 import json
 import time
 import urllib.parse
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -135,6 +138,52 @@ class Slack(PlatformApi):
         body = urllib.parse.urlencode(form | {"response_url": hook}).encode()
         return self.send(self.request_url, body, kind="application/x-www-form-urlencoded")
 
+    def edit(self, ts: str, text: str, user: str, channel: str) -> tuple[int, bytes]:
+        """Change a message that somebody wrote."""
+        direct = channel.startswith("D")
+        said = {"type": "message", "user": user, "ts": ts}
+        said["text"] = text if direct else f"<@{BOT}> {text}"
+        edited = {"user": user, "ts": f"1700000002.{next(self.numbers):06}"}
+        _, body = self.event(
+            "",
+            user,
+            channel,
+            type="message",
+            subtype="message_changed",
+            hidden=True,
+            channel_type="im" if direct else "channel",
+            message=said | {"edited": edited},
+            previous_message=said,
+        )
+        told = json.loads(body)
+        # The author is told of with the message.
+        del told["event"]["user"], told["event"]["text"]
+        return self.send(self.request_url, json.dumps(told).encode())
+
+    def press(self, message: Sent, label: str, user: str) -> tuple[int, bytes]:
+        """Press a button below a message of the app's."""
+        number = next(self.numbers)
+        value = dict(message.buttons)[label]
+        action = {"type": "button", "block_id": "b", "action_id": value, "value": value}
+        payload = {
+            "type": "block_actions",
+            "user": {"id": user, "username": "ann", "team_id": TEAM},
+            "team": {"id": TEAM, "domain": "standin"},
+            "channel": {"id": message.chat, "name": "directmessage"},
+            "container": {
+                "type": "message",
+                "message_ts": message.name,
+                "channel_id": message.chat,
+            },
+            "message": {"type": "message", "ts": message.name, "text": message.text, "bot_id": "B0"}
+            | ({} if message.thread is None else {"thread_ts": message.thread}),
+            "actions": [action | {"action_ts": f"1700000003.{number:06}"}],
+            "trigger_id": f"{number}.1.abc",
+            "response_url": f"{super().url}/actions/{message.name}/{number}",
+        }
+        body = urllib.parse.urlencode({"payload": json.dumps(payload)}).encode()
+        return self.send(self.request_url, body, kind="application/x-www-form-urlencoded")
+
     def headers(self, status: int) -> dict[str, str]:
         """Return what Slack says besides its answer."""
         return {"X-OAuth-Scopes": self.scopes} | ({"Retry-After": "1"} if status == 429 else {})
@@ -152,19 +201,30 @@ class Slack(PlatformApi):
             said: dict[str, Any] = dict(urllib.parse.parse_qsl(body.decode()))
         else:
             said = json.loads(body or b"{}")
-        if room == "commands":
-            return self._respond(name, said)
+        if room in ("commands", "actions"):
+            return (
+                self._respond(name, said) if room == "commands" else self._replace(name, said, 400)
+            )
         if authorization != f"Bearer {self.token}":
             return refused("invalid_auth")
         if name == "auth.test":
             return 200, {"ok": True, "user": "hermes", "user_id": BOT, "team_id": TEAM}
         if name.startswith("files.") and "files:write" not in self.scopes:
             return refused("missing_scope")
-        if name == "files.getUploadURLExternal":
-            return self._expect(said)
-        if name == "files.completeUploadExternal":
-            return self._show(said)
-        return self._post(said) if name == "chat.postMessage" else refused("unknown_method")
+        methods: dict[str, Callable[[dict[str, Any]], Answer]] = {
+            "files.getUploadURLExternal": self._expect,
+            "files.completeUploadExternal": self._show,
+            "chat.update": lambda said: self._replace(said.get("ts", ""), said),
+            "chat.postMessage": self._post,
+        }
+        return methods[name](said) if name in methods else refused("unknown_method")
+
+    def _replace(self, ts: str, said: dict[str, Any], status: int = 200) -> Answer:
+        if why := why_not(said):
+            return refused(why, status)
+        if not self.change(ts, said["text"], buttons_of(said)):
+            return refused("message_not_found", status)
+        return 200, {"ok": True, "ts": ts}
 
     def _expect(self, said: dict[str, Any]) -> Answer:
         length, name = int(said.get("length", 0)), said.get("filename", "")
@@ -198,10 +258,8 @@ class Slack(PlatformApi):
         channel, text, thread = said.get("channel", ""), said.get("text", ""), said.get("thread_ts")
         if not channel.startswith("D") and channel not in self.member_of:
             return refused("not_in_channel")
-        if not text.strip():
-            return refused("no_text")
-        if len(text) > LONGEST:
-            return refused("msg_too_long")
+        if why := why_not(said):
+            return refused(why)
         if thread is not None and thread not in self._written:
             return refused("thread_not_found")
         if self.is_busy(channel):
@@ -209,7 +267,8 @@ class Slack(PlatformApi):
         ts = f"1700000001.{next(self.numbers):06}"
         self._written.add(ts)
         shown = text if shown is None else shown
-        self.note(Sent(channel, shown, thread=thread, name=ts, file=file))
+        buttons = buttons_of(said)
+        self.note(Sent(channel, shown, thread=thread, name=ts, file=file, buttons=buttons))
         return 200, {"ok": True, "ts": ts, "channel": channel}
 
     def _respond(self, channel: str, said: dict[str, Any]) -> Answer:
@@ -218,6 +277,29 @@ class Slack(PlatformApi):
             return refused("no_text", 400)
         self.note(Sent(channel, said["text"], way="command"))
         return 200, {}
+
+
+def buttons_of(said: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return the buttons of a message: the words of each, and what it sends back."""
+    rows = [block["elements"] for block in said.get("blocks", []) if block["type"] == "actions"]
+    return tuple((one["text"]["text"], one["value"]) for row in rows for one in row)
+
+
+def why_not(said: dict[str, Any]) -> str | None:
+    """Return why Slack does not take a message, or None."""
+    if not said.get("text", "").strip():
+        return "no_text"
+    if len(said["text"]) > LONGEST:
+        return "msg_too_long"
+    for block in said.get("blocks", []):
+        if block["type"] == "section" and not 0 < len(block["text"]["text"]) <= 3000:
+            return "invalid_blocks"
+        names = [one["action_id"] for one in block.get("elements", [])]
+        if block["type"] == "actions" and not (0 < len(names) == len(set(names)) <= 25):
+            return "invalid_blocks"
+        if any(len(one["text"]["text"]) > 75 for one in block.get("elements", [])):
+            return "invalid_blocks"
+    return None
 
 
 def refused(error: str, status: int = 200) -> Answer:

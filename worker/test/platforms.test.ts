@@ -281,11 +281,106 @@ describe("Slack", () => {
     ["a stranger's", { user: "U0EVE00" }],
     ["a stranger's mention", { ...mention, user: "U0EVE00" }],
     ["a bot's", { bot_id: "B1" }],
-    ["an edited", { subtype: "message_changed" }],
+    ["a changed, of which it is not told how,", { subtype: "message_changed" }],
+    ["a message with a link that is shown below it", { subtype: "message_changed", message: { text: "hi" } }],
     ["a channel's", { channel: "C0OPEN0", channel_type: "channel" }],
   ])("%s message is for nobody", async (_name, more) => {
     expect(await updateOf(event(more))).toBeNull();
   });
+
+  it("brings what a message says since its author changed it, and nobody else's", async () => {
+    const changed = (said: object, more: object = {}) => {
+      const edited = { user: "U0ANN00", ts: "9.9" };
+      const now = { type: "message", user: "U0ANN00", ts: "1.2", text: "ho", edited, ...said };
+      const { event: of, ...around } = event({
+        subtype: "message_changed",
+        message: now,
+        ts: "9.9",
+        ...more,
+      });
+      return updateOf({ ...around, event: { ...of, user: undefined, text: undefined } });
+    };
+    const as = (text: string, of: object = {}) => ({
+      kind: "edit",
+      of: { message: { event: { text, ...of } } },
+    });
+    expect(await changed({})).toMatchObject(as("ho", { message_id: "1.2" }));
+    const elsewhere = { channel: "C0X", channel_type: "channel" };
+    expect(await changed({ text: "<@U0BOT00> ha" }, elsewhere)).toMatchObject(
+      as("ha", { message_id: "1.2", source: expect.objectContaining({ thread_id: "1.2" }) }),
+    );
+    expect(await changed({}, elsewhere)).toBeNull();
+    expect(await changed({ user: "U0EVE00" })).toBeNull();
+    expect(await changed({ bot_id: "B0" })).toBeNull();
+  });
+
+  const pressed = async (more: object = {}, value = "hp1:c1:red") => {
+    const payload = {
+      ...{ type: "block_actions", user: { id: "U0ANN00" }, team: { id: "T0" }, channel: { id: "C0X" } },
+      message: { ts: "5.6", text: "Which *way*?", thread_ts: "1.2" },
+      actions: [{ type: "button", value, action_ts: "7.8" }],
+      response_url: "https://hooks.slack.com/actions/1",
+      ...more,
+    };
+    const body = new URLSearchParams({ payload: JSON.stringify(payload) }).toString();
+    const headers = { "content-type": "application/x-www-form-urlencoded", ...(await signed(body)) };
+    return slack.receive(call(body, headers), SLACK);
+  };
+
+  it("brings a press below a question, which shows what it answered", async () => {
+    const { answer, told } = await pressed();
+    expect([answer.status, await answer.text()]).toEqual([200, ""]);
+    const press = { id: "press C0X 5.6 U0ANN00 7.8", message: "5.6", text: "Which *way*?" };
+    expect(told).toMatchObject({
+      update: {
+        message: {
+          id: press.id,
+          event: {
+            press: { ...press, prompt: "c1", option: "red" },
+            source: { chat_id: "C0X", user_id: "U0ANN00", thread_id: "1.2" },
+          },
+        },
+      },
+    });
+    for (const of of [
+      pressed({ user: { id: "U0EVE00" } }),
+      pressed({}, "another's"),
+      pressed({ type: "view_submission" }),
+      pressed({ actions: [] }),
+    ])
+      expect((await of).told).toBeNull();
+    const taken: Answer = [{ ok: true }];
+    await inParts([taken, ["expired_url", { status: 404 }], taken], async (parts, asked) => {
+      const channel = slack.open(SLACK, parts);
+      await channel.read(told ?? {});
+      const it = { ...press, prompt: "c1", option: "red" };
+      await channel.settle?.("C0X", it, "→ a & b");
+      await channel.settle?.("C0X", it, "→ a & b");
+      const said = { text: "Which *way*?\n\n→ a &amp; b", blocks: [] };
+      expect(asked.map(({ url, body }) => [url, JSON.parse(body)])).toEqual([
+        ["https://hooks.slack.com/actions/1", { replace_original: true, ...said }],
+        ["https://hooks.slack.com/actions/1", { replace_original: true, ...said }],
+        ["https://slack.com/api/chat.update", { channel: "C0X", ts: "5.6", ...said }],
+      ]);
+    });
+  });
+
+  it("is asked with buttons below, and a question of any length above", () =>
+    inParts([[{ ok: true, ts: "1" }]], async (parts, asked) => {
+      const buttons = [{ data: "hp1:c1:red", label: "the red" }];
+      await slack.open(SLACK, parts).send(message({ text: `**${"&".repeat(3000)}**`, buttons }));
+      const { blocks } = JSON.parse(asked[0]?.body ?? "");
+      const above = blocks.slice(0, -1);
+      expect(above.length).toBeGreaterThan(1);
+      for (const { type, text } of above) {
+        expect(type).toBe("section");
+        expect(text.text.length).toBeLessThanOrEqual(3000);
+      }
+      expect(blocks.at(-1)).toMatchObject({
+        type: "actions",
+        elements: [{ type: "button", text: { type: "plain_text", text: "the red" }, value: "hp1:c1:red" }],
+      });
+    }));
 
   it("may be for everybody of a channel; may be files at Slack, and no others, nor too large ones", async () => {
     expect(await updateOf(event({ ...mention, channel: "C0OPEN0", user: "U0EVE00" }))).toMatchObject({
@@ -873,6 +968,42 @@ describe("Discord", () => {
     expect((await sent({ type: 3, id: "1" })).told).toBeNull();
     const other = (await sent(command("111111111111111111", { name: "new" }))).told;
     expect(other).toMatchObject({ update: { message: { event: { text: "/new" } } } });
+  });
+
+  it("is asked with buttons in rows of five, and shows what a press answered", async () => {
+    const { application, sent } = await discordOf();
+    const press = (user: string, id: string) => ({
+      ...command(user, { component_type: 2, custom_id: id }),
+      type: 3,
+      message: { id: "5", content: "Which?" },
+    });
+    const { answer, told } = await sent(press("111111111111111111", "hp1:c1:red"));
+    expect(await answer.json()).toEqual({ type: 6 });
+    const it = { id: "press 900000000000000001", prompt: "c1", option: "red", message: "5", text: "Which?" };
+    expect(told).toMatchObject({ update: { message: { id: it.id, event: { press: it } } } });
+    for (const of of [press("222222222222222222", "hp1:c1:red"), press("111111111111111111", "another's")]) {
+      const heard = await sent(of);
+      expect([await heard.answer.json(), heard.told]).toEqual([{ type: 6 }, null]);
+    }
+    await inParts([[{ id: "1" }]], async (parts, asked, time) => {
+      const channel = discord.open(application, parts);
+      await channel.read(told ?? {});
+      const buttons = Array.from({ length: 6 }, (_, at) => ({ data: `hp1:c1:${at}`, label: `${at}` }));
+      await channel.send(message({ chat: "333333333333333333", buttons }));
+      await channel.settle?.("333333333333333333", it, "→ red");
+      await time.pass(15 * 60_000);
+      await channel.settle?.("333333333333333333", it, "→ red");
+      const rows = JSON.parse(asked[0]?.body ?? "").components;
+      expect(rows.map((row: { components: object[] }) => row.components.length)).toEqual([5, 1]);
+      const said = { content: "Which?\n\n→ red", components: [] };
+      const calls = asked
+        .slice(1)
+        .map(({ url, body }) => [url.replace(application.apiUrl, ""), JSON.parse(body)]);
+      expect(calls).toEqual([
+        ["/webhooks/123456789012345678/the-token/messages/@original", said],
+        ["/channels/333333333333333333/messages/5", said],
+      ]);
+    });
   });
 
   it("is refused with another signature, or an old one", async () => {

@@ -37,7 +37,7 @@ export interface Attachment {
 
 /** A button that somebody pressed below a question of Hermes'. */
 export interface Press {
-  /** What is on the platform for this press, by which it is acknowledged there; empty = nothing. */
+  /** The platform's name for this press. */
   id: string;
   /** The question, the option that was chosen, and how the platform calls the message with the buttons. */
   prompt: string;
@@ -179,6 +179,8 @@ export interface Outgoing {
   text: string;
   /** The message that it answers. */
   replyTo: string | null;
+  /** The message whose turn it is said in, where it is no answer: by its way it may go. */
+  during?: string;
   /** What goes with it: the text is what is said to that. */
   file?: OutgoingFile;
   /** The buttons below it; only where presses are taken. */

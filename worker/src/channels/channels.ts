@@ -559,13 +559,15 @@ export class Channels {
     if (this.#inbox.sent(platform, before) === null)
       this.#inbox.noteKept(platform, before, String(this.#inbox.last()), now);
     const after = Number(this.#inbox.sent(platform, before));
-    for (const turn of this.#turns.values()) if (turn.entry.lane === laneIn(platform, chat)) turn.heard();
+    const turn = [...this.#turns.values()].find(({ entry }) => entry.lane === laneIn(platform, chat));
+    turn?.heard();
     const hasButtons = channel.settle !== undefined && options.length > 0;
     const buttons = options.map(({ id, label }) => ({ data: buttonData(prompt, id), label }));
     const said = {
       ...{ chat, thread, replyTo: null },
       text: hasButtons || typed === "" ? text : `${text}\n\n${typed}`,
       ...(hasButtons ? { buttons } : {}),
+      ...(turn === undefined || isHook(turn.entry) ? {} : { during: turn.entry.event.message_id }),
     };
     const known = this.#inbox.sent(platform, what);
     if (known !== null) return { id: known, after };

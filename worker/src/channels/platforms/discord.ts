@@ -7,6 +7,7 @@ import * as z from "zod/mini";
 import { type DiscordSettings, longest } from "../../config/channels.ts";
 import {
   admitted,
+  type Button,
   badSignature,
   badUpdate,
   type Call,
@@ -15,8 +16,11 @@ import {
   type Outgoing,
   type OutgoingFile,
   type Platform,
+  type Press,
+  pressOf,
   type Received,
   type Registered,
+  type Said,
   SendRefused,
   type Update,
 } from "../channel.ts";
@@ -30,6 +34,8 @@ const LASTS = 14.5 * 60_000;
 /** Kinds of interactions, and of what they are answered. */
 const [PING, COMMAND, COMPONENT, AUTOCOMPLETE] = [1, 2, 3, 4] as const;
 const [PONG, DEFERRED, DEFERRED_UPDATE, CHOICES] = [1, 5, 6, 8] as const;
+/** Kinds of components, the style of a button, and how many of them stand in a row. */
+const [ROW, BUTTON, SECONDARY, IN_A_ROW] = [1, 2, 2, 5] as const;
 /** The command by which people speak to Hermes. */
 const HERMES = {
   name: "hermes",
@@ -52,8 +58,11 @@ const interactionSchema = z.looseObject({
     z.looseObject({
       name: z.optional(z.string()),
       options: z.optional(z.array(z.looseObject({ value: z.optional(z.unknown()) }))),
+      custom_id: z.optional(z.string()),
     }),
   ),
+  /** The one below which a button was pressed. */
+  message: z.nullish(z.looseObject({ id: z.string(), content: z._default(z.string(), "") })),
 });
 
 type Interaction = z.infer<typeof interactionSchema>;
@@ -76,12 +85,23 @@ async function receive(call: Call, application: DiscordSettings): Promise<Receiv
   const { type } = asked;
   if (type === PING) return told({ type: PONG });
   if (type === AUTOCOMPLETE) return told({ type: CHOICES, data: { choices: [] } });
-  if (type === COMPONENT) return told({ type: DEFERRED_UPDATE });
+  if (type === COMPONENT) return receivePress(asked, application);
   const update = type === COMMAND ? read(asked, application) : null;
   // To a stranger it looks as if nobody was there.
   if (update === null || update.kind === "nothing" || asked.token === undefined)
     return { answer: new Response(null), told: null };
   return told({ type: DEFERRED }, { update, token: asked.token });
+}
+
+/** The message stays as it is until it is known what the press answered. */
+function receivePress(asked: Interaction, application: DiscordSettings): Received {
+  const { id, token, data, message } = asked;
+  const pressed = pressOf(data?.custom_id ?? "");
+  const answer = { type: DEFERRED_UPDATE };
+  if (pressed === null || message == null || token === undefined) return told(answer);
+  const press = { id: `press ${id}`, ...pressed, message: message.id, text: message.content };
+  const update = heardOf(asked, application, { message: press.id, text: "", press });
+  return told(answer, update.kind === "nothing" ? null : { update, token });
 }
 
 function told(answer: object, of: Told | null = null): Received {
@@ -105,15 +125,24 @@ async function proven({ headers, body, now }: Call, { publicKey }: DiscordSettin
 }
 
 /** Reads a command. */
-function read(asked: Interaction, { allow, pairing }: DiscordSettings): Update {
-  const { id, channel_id: channel, guild_id: guild, data } = asked;
-  const user = asked.member?.user ?? asked.user;
-  if (channel === undefined || user == null) throw badUpdate();
+function read(asked: Interaction, application: DiscordSettings): Update {
+  const { id, data } = asked;
   const said = (data?.options ?? []).map(({ value }) => String(value ?? "")).join(" ");
   const text = data?.name === HERMES.name ? said : `/${data?.name ?? ""} ${said}`;
+  return heardOf(asked, application, { message: id, text: text.trim() || "/help" });
+}
+
+/** What somebody says by an interaction, by whether they may. */
+function heardOf(
+  asked: Interaction,
+  { allow, pairing }: DiscordSettings,
+  said: Pick<Said, "message" | "text" | "press">,
+): Update {
+  const { channel_id: channel, guild_id: guild } = asked;
+  const user = asked.member?.user ?? asked.user;
+  if (channel === undefined || user == null) throw badUpdate();
   const message = messageOf("discord", {
-    message: id,
-    text: text.trim() || "/help",
+    ...said,
     chat: channel,
     isGroup: guild != null,
     user: user.id,
@@ -123,6 +152,16 @@ function read(asked: Interaction, { allow, pairing }: DiscordSettings): Update {
   const isAllowed = [user.id, channel, guild].some((one) => one != null && allow.includes(one));
   const who = { chat: channel, user: user.id, name: user.username ?? "" };
   return admitted(message, isAllowed, pairing && guild == null && who);
+}
+
+/** Buttons, in as many rows as they take. */
+function rowsOf(buttons: readonly Button[]): object[] {
+  const all = buttons.map(({ label, data }) => ({ type: BUTTON, style: SECONDARY, label, custom_id: data }));
+  const rows = Math.ceil(all.length / IN_A_ROW);
+  return Array.from({ length: rows }, (_, at) => ({
+    type: ROW,
+    components: all.slice(at * IN_A_ROW, (at + 1) * IN_A_ROW),
+  }));
 }
 
 /** What Discord answers. */
@@ -151,6 +190,16 @@ class Discord extends Messenger<DiscordSettings> {
     return this.#send(message, (path, body) => this.#call(path, "POST", body));
   }
 
+  /** The way of a press leads to the message with the buttons. */
+  async settle(chat: string, { id, message, text }: Press, words: string): Promise<void> {
+    const { ways, time } = this.parts;
+    const below = `\n\n${words}`;
+    const said = { content: `${text.slice(0, longest("discord") - below.length)}${below}`, components: [] };
+    const token = ways.of(id, time.now());
+    const own = `/webhooks/${this.settings.applicationId}/${token}/messages/@original`;
+    await this.#call(token === null ? `/channels/${chat}/messages/${message}` : own, "PATCH", said);
+  }
+
   caption(): number {
     return longest("discord");
   }
@@ -164,12 +213,13 @@ class Discord extends Messenger<DiscordSettings> {
   }
 
   async #send(
-    { chat, text, replyTo }: Outgoing,
+    { chat, text, replyTo, during, buttons = [] }: Outgoing,
     post: (path: string, body: object) => Promise<Answer>,
   ): Promise<string> {
     const { ways, time } = this.parts;
-    const body = { content: text, allowed_mentions: { parse: [] } };
-    const token = ways.of(replyTo, time.now());
+    const below = buttons.length === 0 ? {} : { components: rowsOf(buttons) };
+    const body = { content: text, allowed_mentions: { parse: [] }, ...below };
+    const token = ways.of(replyTo ?? during ?? null, time.now());
     if (token !== null)
       try {
         // The first one takes the place of "is thinking".

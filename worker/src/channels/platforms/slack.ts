@@ -8,6 +8,7 @@ import { longest, type SlackSettings } from "../../config/channels.ts";
 import {
   type Attachment,
   admitted,
+  type Button,
   badSignature,
   badUpdate,
   type Call,
@@ -17,13 +18,17 @@ import {
   type OutgoingFile,
   onlyText,
   type Platform,
+  type Press,
+  pressOf,
   type Read,
   type Received,
   type Registered,
   SendRefused,
+  type Stranger,
   type Update,
 } from "../channel.ts";
 import { isTooLarge, kindOf, tooLarge } from "../files.ts";
+import { partsOf } from "../in-parts.ts";
 import { starred } from "../marks.ts";
 import { Messenger } from "../messenger.ts";
 import { raw } from "../multipart.ts";
@@ -53,6 +58,9 @@ const FOR_NOW = new Set([
 
 /** Where Slack keeps files. */
 const FILES = "https://files.slack.com";
+/** The longest text of a block; what it becomes in Slack's own marks may be longer than what it was. In UTF-16 units. */
+const LONGEST_SECTION = 3000;
+const LONGEST_ABOVE = 2000;
 /** How many files of one message are taken. */
 const MOST_FILES = 10;
 
@@ -78,7 +86,26 @@ const eventSchema = z.object({
     ts: z.optional(z.string()),
     thread_ts: z.optional(z.string()),
     files: z.optional(z.array(fileSchema)),
+    /** What a message says by now. */
+    message: z.optional(z.looseObject({ edited: z.optional(z.looseObject({})) })),
   }),
+});
+
+/** A button that was pressed. */
+const pressSchema = z.looseObject({
+  type: z.literal("block_actions"),
+  user: z.looseObject({ id: z.string() }),
+  team: z.nullish(z.looseObject({ id: z.optional(z.string()) })),
+  channel: z.looseObject({ id: z.string() }),
+  message: z.looseObject({
+    ts: z.string(),
+    text: z._default(z.string(), ""),
+    thread_ts: z.optional(z.string()),
+  }),
+  actions: z.array(
+    z.looseObject({ value: z._default(z.string(), ""), action_ts: z._default(z.string(), "") }),
+  ),
+  response_url: z._default(z.nullable(z.string()), null),
 });
 
 type SlackEvent = z.infer<typeof eventSchema>;
@@ -105,14 +132,33 @@ async function receive(call: Call, app: SlackSettings): Promise<Received> {
   const text = await provenText(call, app);
   if (call.headers.get("content-type")?.startsWith("application/x-www-form-urlencoded")) {
     const form = new URLSearchParams(text);
-    // A button: Hermes asks nothing by buttons.
-    if (!form.has("command")) return taken({ kind: "nothing", why: "no message" });
+    if (!form.has("command")) return receivePress(form.get("payload") ?? "", app);
     return taken(readCommand(form, app), form.get("response_url"));
   }
   const body = jsonOf(text);
   if (body["type"] === "url_verification")
     return { answer: new Response(String(body["challenge"]), { status: 200 }), told: null };
   return taken(body["type"] === "event_callback" ? readEvent(eventOf(body), app) : nothing("no message"));
+}
+
+/** Of all that people do with an app besides writing, buttons of ours are read. */
+function receivePress(payload: string, app: SlackSettings): Received {
+  const { success, data } = pressSchema.safeParse(jsonOf(payload));
+  const [action] = data?.actions ?? [];
+  const pressed = pressOf(action?.value ?? "");
+  if (!success || action === undefined || pressed === null) return taken(nothing("no message"));
+  const { user, channel, team, message: below } = data;
+  const id = `press ${channel.id} ${below.ts} ${user.id} ${action.action_ts}`;
+  const isDirect = channel.id.startsWith("D");
+  const read = messageOf("slack", {
+    ...{ id, message: id, text: "", chat: channel.id, isGroup: !isDirect, user: user.id },
+    thread: below.thread_ts ?? null,
+    scope: team?.id,
+    press: { id, ...pressed, message: below.ts, text: below.text },
+  });
+  const who = { chat: channel.id, user: user.id, name: "" };
+  const isHeard = isAllowed(app, user.id, channel.id);
+  return taken(admitted(read, isHeard, app.pairing && isDirect && who), data.response_url);
 }
 
 /** The body of a call that is signed, and of now. */
@@ -146,7 +192,27 @@ function nothing(why: "not for the bot" | "no message"): Read {
 }
 
 /** Reads an event. Who is not allowed learns nothing, not even that. */
-function readEvent({ event, team_id: team, authorizations }: SlackEvent, app: SlackSettings): Update {
+function readEvent(of: SlackEvent, app: SlackSettings): Update {
+  const { event, authorizations } = of;
+  if (event.subtype !== "message_changed") return readMessage(of, app);
+  const { message, channel, channel_type } = event;
+  // Links that are shown below a message change it too; and what is said there Slack tells once, as changed.
+  if (message?.edited === undefined) return nothing("no message");
+  const me = authorizations?.[0]?.user_id;
+  const text = String(message["text"] ?? "");
+  const isDirect = channel_type === "im";
+  if (!isDirect && (me === undefined || !text.includes(`<@${me}>`))) return nothing("not for the bot");
+  const now = { ...message, type: isDirect ? "message" : "app_mention", channel, channel_type };
+  const changed = eventSchema.safeParse({ ...of, event: now });
+  if (!changed.success) throw badUpdate(changed.error);
+  const said = readMessage(changed.data, app);
+  return said.kind === "nothing" ? said : { kind: "edit", of: said };
+}
+
+function readMessage(
+  { event, team_id: team, authorizations }: SlackEvent,
+  app: SlackSettings,
+): Read | Stranger {
   const { channel, user, ts, bot_id: bot, files = [], text = "", thread_ts: thread } = event;
   const isMessage = event.subtype === undefined || event.subtype === "file_share";
   if (channel === undefined || user === undefined || ts === undefined || bot !== undefined || !isMessage)
@@ -241,6 +307,21 @@ export function mrkdwnOf(text: string): string {
   return starred(linked.replace(/^&gt; ?/gm, "> "));
 }
 
+/** A question with its buttons; a text that stands above such has its own limit. */
+function blocksOf(text: string, buttons: readonly Button[]): object[] {
+  const above = partsOf(text, LONGEST_ABOVE).map((part) => ({
+    type: "section",
+    text: { type: "mrkdwn", text: mrkdwnOf(part).slice(0, LONGEST_SECTION) },
+  }));
+  const elements = buttons.map(({ label, data }) => ({
+    type: "button",
+    text: { type: "plain_text", text: label },
+    value: data,
+    action_id: data,
+  }));
+  return [...above, { type: "actions", elements }];
+}
+
 /** What Slack answers to every call. */
 interface Answer {
   ok: boolean;
@@ -268,13 +349,18 @@ class Slack extends Messenger<SlackSettings> {
     return url.startsWith(HOOKS) || url.startsWith(`${new URL(this.settings.apiUrl).origin}/`);
   }
 
-  async send({ chat, thread, text, replyTo }: Outgoing): Promise<string> {
-    const said = mrkdwnOf(text);
-    const way = this.parts.ways.of(replyTo, this.parts.time.now());
-    if (way !== null && (await this.#sendBy(way, said))) return replyTo ?? "";
+  async send({ chat, thread, text, replyTo, during, buttons = [] }: Outgoing): Promise<string> {
+    const said = {
+      text: mrkdwnOf(text),
+      ...(buttons.length === 0 ? {} : { blocks: blocksOf(text, buttons) }),
+    };
+    const answered = replyTo ?? during ?? null;
+    const way = this.parts.ways.of(answered, this.parts.time.now());
+    if (way !== null && (await this.#sendBy(way, { response_type: "in_channel", ...said })))
+      return answered ?? "";
     const { ts } = await this.#call("chat.postMessage", {
       channel: chat,
-      text: said,
+      ...said,
       unfurl_links: false,
       unfurl_media: false,
       ...(thread === null ? {} : { thread_ts: thread }),
@@ -307,9 +393,18 @@ class Slack extends Messenger<SlackSettings> {
     return [FILES, new URL(this.settings.apiUrl).origin];
   }
 
-  /** Answers a command where it was given. @returns whether Slack took it. */
-  async #sendBy(way: string, text: string): Promise<boolean> {
-    return (await this.ask(way, "", "POST", { response_type: "in_channel", text })).response.ok;
+  /** What the question says comes back as Slack has it. */
+  async settle(chat: string, { id, message, text }: Press, words: string): Promise<void> {
+    const below = `\n\n${mrkdwnOf(words)}`;
+    const said = { text: `${text.slice(0, longest("slack") - below.length)}${below}`, blocks: [] };
+    const way = this.parts.ways.of(id, this.parts.time.now());
+    if (way !== null && (await this.#sendBy(way, { replace_original: true, ...said }))) return;
+    await this.#call("chat.update", { channel: chat, ts: message, ...said });
+  }
+
+  /** Answers a command where it was given, or a press. @returns whether Slack took it. */
+  async #sendBy(way: string, said: object): Promise<boolean> {
+    return (await this.ask(way, "", "POST", said)).response.ok;
   }
 
   /** Whoever may not read a file is shown a page to sign in. */
