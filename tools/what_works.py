@@ -25,7 +25,10 @@ class Row:
     places: tuple[str, ...]
     takes: str = ""
     by: str = ""
-    """worker: a channel of hermes_channels or the Worker's own; hermes: Hermes' own alone."""
+    """Of a platform, worker: a channel of hermes_channels or the Worker's own; hermes: Hermes' own alone.
+
+    Of a toolset, channels: the API offers it nowhere.
+    """
     packages: tuple[str, ...] = ()
     """What it needs that neither Hermes nor a feature brings."""
     tests: tuple[str, ...] = ()
