@@ -100,6 +100,18 @@ def test_unknown_images_are_named(server: Server) -> None:
     assert not server.disks()
 
 
+def test_what_is_no_order_is_refused_in_the_engines_words(server: Server) -> None:
+    async def test(client: Client) -> None:
+        for data in (b"no json", b"[]", b'"start"'):
+            async with client.session.post("http://engine/start", data=data) as answer:
+                assert (answer.status, (await answer.json())["error"]["code"]) == (400, "invalid")
+        status, body = await client.get("/nothing")
+        assert (status, body["error"]["code"]) == (404, "http")
+        assert (await client.get())[1]["running"] is False
+
+    server.run(test)
+
+
 @pytest.mark.parametrize(
     "body",
     [
