@@ -31,6 +31,7 @@ from ..plugin_utils.workerd.storage import Storage
 LOGS = ("supervisor", "workerd", "engine", "cleaner")
 PATIENCE = 20.0
 """How long the Worker may take for each of its answers, in seconds."""
+UNANSWERED = "the Worker does not answer to the token in the state folder"
 LONGEST_LINE = 4000
 MOST_BYTES = 2_000_000
 
@@ -167,7 +168,7 @@ class ActionModule(ExistingAction):
         if health:
             return "running"
         if self.deployment.note("host"):
-            return "deployed, but the Worker does not answer to the token in the state folder"
+            return f"deployed, but {UNANSWERED}"
         if record and self.is_refused:
             return f"its processes run, but {self.stranger().sentence.rstrip('.')}"
         if record:
@@ -211,7 +212,9 @@ class ActionModule(ExistingAction):
         for title, entries in found.items():
             if entries:
                 self.show(["", f"{self.settings.name}: {title}", *map(logs.line_of, entries)])
-        if began := words_of(starting_in({"instance": hermes})):
+        if client and not hermes:
+            self.show(["", f"{self.settings.name}: Hermes' log is not known: {UNANSWERED}"])
+        elif began := words_of(starting_in({"instance": hermes})):
             self.show(["", f"{self.settings.name}: Hermes has no log yet: {began}"])
         elif not any(found.values()):
             self.show(["", f"{self.settings.name}: nothing of that kind is in its logs"])

@@ -52,6 +52,8 @@ def sent(fleet: Fleet) -> list[tuple[str, str]]:
         ("backup", ()),
         ("restore", ("-e", "hermes_backup={backup}")),
         ("lifecycle", ("-e", "hermes_action=sleep")),
+        ("logs", ()),
+        ("pair", ("-e", "hermes_pair=K7MWQ2ZT")),
     ],
 )
 def test_a_hostname_that_another_worker_has_now(

@@ -96,6 +96,7 @@ def test_what_was_kept_is_told_and_nothing_of_one_that_has_all(info: ActionModul
     [
         ({"log": [], "starting": STARTING}, f"alice: Hermes has no log yet: {WHY}, "),
         ({"log": [], "starting": None}, "alice: nothing of that kind is in its logs"),
+        ({}, "alice: Hermes' log is not known: the Worker does not answer to the token"),
     ],
 )
 def test_one_that_starts_has_no_log_yet(
