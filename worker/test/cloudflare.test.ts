@@ -515,6 +515,20 @@ function untilItEnds(end: Promise<void>): ReadableStream<Uint8Array> {
 }
 
 describe("a boot that was cut with its object", () => {
+  it("is given an inactivity timeout before anything in it answers", () =>
+    world(async (w) => {
+      void w.life.wake("test").catch(() => undefined);
+      await w.time.pass(30_000);
+      w.container.calls.length = 0;
+      void w.reborn().reattach();
+      await w.time.pass(1000);
+      expect(w.life.record.starting).not.toBeNull();
+      expect(w.container.calls).toEqual(["setInactivityTimeout"]);
+      await w.time.pass(60_000);
+      expect(w.life.record.state).toBe("awake");
+      expect(w.container.inactivity).toBe(INACTIVITY_LIMIT);
+    }));
+
   it.each([1, 30, 59])("is taken up %s s after its beginning", (seconds) =>
     world(async (w) => {
       w.container.startTakes = 200_000;

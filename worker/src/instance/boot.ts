@@ -331,8 +331,10 @@ class Attempt {
 
   /** Goes on where an earlier life of this object was cut off. @throws what ended it. */
   async takeUp(): Promise<void> {
-    const { record, log } = this.#parts;
+    const { record, log, sandbox } = this.#parts;
     if (record.keys === null) throw new SandboxGone(null);
+    // What was set at its start went with the life of this object that set it.
+    void sandbox.setInactivityTimeout(INACTIVITY_LIMIT).catch(() => undefined);
     log.info("boot_taken_up", { boot: this.bootId });
     const commands = this.#parts.commands(this.bootId, record.keys);
     await this.#bring(commands, async () => {
