@@ -80,6 +80,15 @@ from .values import (
     url_flaw,
 )
 
+KNOWN_BY = {
+    "telegram": ("bot", "token", True),
+    "slack": ("app", "token", True),
+    "discord": ("bot", "token", True),
+    "whatsapp_cloud": ("app", "token", False),
+    "sms": ("account", "authTokens", False),
+    "email": ("address", "address", False),
+}
+"""Of a channel: as what Hermes' own would be the same one, by which part of it, and whether that takes libraries."""
 NOT_WITH_AN_IMAGE = (
     "hermes_features",
     "hermes_packages",
@@ -142,23 +151,25 @@ class Checker(Reader):
         """Note a bot that Hermes listens as by itself, too: a platform hands each message to one of the two."""
         settings = self.settings
         listens = "messaging" in settings.features or settings.lazy_installs
-        if not listens and "image" not in settings.source:
-            return
+        has_libraries = listens or "image" in settings.source
         channels = json.loads(self.secrets.get("HERMES_CHANNELS", "{}"))
         secrets = json.loads(self.secrets.get("HERMES_SECRETS", "{}"))
         given = [("hermes_env", settings.env), ("hermes_secrets", secrets)]
-        for name in channels.keys() & {"telegram", "slack", "discord"}:
-            token = channels[name]["token"]
+        for name, (what, part, by_library) in KNOWN_BY.items():
+            if name not in channels or (by_library and not has_libraries):
+                continue
+            found = channels[name][part]
+            its = found if isinstance(found, list) else [found]
             self.problems += [
                 Problem(
                     f"{variable}.{each}",
-                    f"is the bot of hermes_channels.{name}, which Hermes would take the messages of by itself.",
-                    "leave it out: the channel needs no token in there.",
+                    f"is the {what} of hermes_channels.{name}, of which Hermes would take the messages by itself.",
+                    "leave it out: the channel needs nothing in there.",
                     "channels",
                 )
                 for variable, values in given
                 for each, value in values.items()
-                if value == token
+                if (str(value).lower() if name == "email" else value) in its
             ]
 
     def check_place(self) -> None:

@@ -1047,6 +1047,38 @@ def test_a_bot_that_hermes_would_be_by_itself_too_is_refused(
     assert check(**given, **brings).problems == [], "another bot"
 
 
+@pytest.mark.parametrize("variable", ["hermes_secrets", "hermes_env"])
+@pytest.mark.parametrize(
+    ("channel", "part", "name"),
+    [
+        ("sms", "auth_token", "TWILIO_AUTH_TOKEN"),
+        ("whatsapp_cloud", "token", "WHATSAPP_CLOUD_ACCESS_TOKEN"),
+        ("email", "address", "EMAIL_ADDRESS"),
+    ],
+)
+def test_what_hermes_would_be_by_itself_without_any_library_is_refused(
+    channel: str, part: str, name: str, variable: str
+) -> None:
+    digits = "0123456789abcdef" * 2
+    channels = {
+        "sms": {"account_sid": f"AC{digits}", "auth_token": digits, "number": "+15005550006"}
+        | {"allow": ["+491701234567"]},
+        "whatsapp_cloud": {"token": "EAAG" + "x" * 40, "app_secret": digits}
+        | {"verify_token": "a-verify-token", "phone_number_id": "106540352242922"}
+        | {"allow": ["491701234567"]},
+        "email": {"address": "hermes@example.com", "allow": ["ann@x.test"]},
+    }
+    given = CLOUD | {"hermes_channels": {channel: channels[channel]}}
+    same = channels[channel][part]
+    said = same.title() if channel == "email" else same
+    (problem,) = check(**given, **{variable: {name: said, "OTHER": "x"}}).problems
+    assert problem.subject == f"{variable}.{name}"
+    assert f"hermes_channels.{channel}" in problem.sentence
+    assert channel == "email" or same not in str(problem)
+    other = {name: "another@example.com"}
+    assert check(**given, **{variable: other}).problems == []
+
+
 def reads(**said: Any) -> Channels:
     return read_channels(Reader(said), on_cloudflare=False)
 
