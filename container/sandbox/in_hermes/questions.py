@@ -239,7 +239,7 @@ def _ask_approval(
     can = {name: data.get(name, usual) for name, usual in CAN.items()}
     reason = data.get("description", "dangerous command")
     shown = run._format_exec_approval_fallback(command, reason, "/", **can)
-    words, _, typed = shown.rpartition("\n\n")
+    words, typed = shown.rsplit("\n\n", 1)
     left_out = {"session", "always"} if can["smart_denied"] else set()
     if not can["allow_permanent"]:
         left_out.add("always")
