@@ -38,6 +38,15 @@ GUARDIAN_SECONDS = 1.0
 """How long a guardian may take to read a line."""
 
 
+class Log(FileStream):
+    """A file of what a process has to say, which a full disk shortens, and nothing else."""
+
+    def close(self) -> None:
+        """Close it; what there is no room for is lost. Circus would end in the middle of stopping the processes."""
+        with contextlib.suppress(OSError):
+            super().close()
+
+
 class Process(Watcher):
     """Circus' watcher of one process, which starts a process that keeps failing less often."""
 
@@ -52,7 +61,7 @@ class Process(Watcher):
         self.spawned = self.not_before = 0.0
         self.earlier_env: dict[str, Any] | None = None
         self.build = ""
-        log = FileStream(f"logs/{name}.log", max_bytes=LOG_BYTES, backup_count=LOG_FILES)
+        log = Log(f"logs/{name}.log", max_bytes=LOG_BYTES, backup_count=LOG_FILES)
         super().__init__(
             name,
             shlex.quote(command[0]),

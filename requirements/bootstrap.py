@@ -17,6 +17,7 @@ import filecmp
 import glob
 import os
 import pwd
+import shlex
 import shutil
 import subprocess
 import sys
@@ -81,7 +82,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 REMEDIES = {
     errno.ENOSPC: "free space on its disk, then run it again.",
     errno.EDQUOT: "free space on its disk, then run it again.",
-    errno.EROFS: "use a checkout on a disk that can be written.",
+    errno.EROFS: "copy it to where you can write, cp -R {checkout} ~/hermes.workers, and run it there.",
 }
 
 
@@ -103,6 +104,7 @@ def not_written(error, path):
     # type: (OSError, str) -> int
     """Print the card of a path that cannot be written; returns the exit code."""
     remedy = REMEDIES.get(error.errno or 0, "mend the cause, then run it again.")
+    remedy = remedy.format(checkout=shlex.quote(os.path.dirname(HERE)))
     return fail(NOT_WRITTEN, path=path, reason=error.strerror or error, remedy=remedy)
 
 
@@ -296,6 +298,9 @@ def owned(folder):
             remedy = "use a checkout of your own, or run it as {}.".format(owner)
     if fine:
         return True
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        not_written(OSError(errno.EROFS, os.strerror(errno.EROFS)), os.path.abspath(path))
+        return False
     fail(NOT_YOURS, path=path, owner=owner, me=user, remedy=remedy)
     return False
 

@@ -22,6 +22,9 @@ from ..plugin_utils.workerd.processes import Processes
 class ActionModule(DestroyAction):
     """The action `hermes.workers.workerd_destroy`."""
 
+    stopped: str | None = None
+    """The card's sentence once processes were stopped."""
+
     def judge(self) -> None:
         """Keep the folder of a deployment at Cloudflare: its token opens a Worker that would stay. Raises a Card."""
         host = self.deployment.note("host")
@@ -73,7 +76,8 @@ class ActionModule(DestroyAction):
             self._save()
         self.progress("stopping the processes")
         at_boot_of(self.settings).remove()
-        Processes(self.deployment, self.sources.host).stop()
+        if Processes(self.deployment, self.sources.host).stop():
+            self.stopped = "Changed: processes stopped. Not changed: files and memory."
         return self._back_up() if keep else None
 
     def remove(self) -> None:
@@ -91,12 +95,11 @@ class ActionModule(DestroyAction):
     def _back_up(self) -> Path | None:
         """Keep the newest backup that the stopped Durable Object's files hold; None when nothing was ever saved."""
         folder = folder_of(self.deployment)
-        left = "Changed: processes stopped. Not changed: files and memory."
         try:
             return stored.newest(self.deployment.folder / "storage", self.settings.name, folder)
         except OSError as error:
-            raise disk_card(error, folder, left) from error
+            raise disk_card(error, folder, self.stopped) from error
         except stored.NoBackup as error:
             if not str(error):
                 return None
-            raise self.no_backup(error, left) from error
+            raise self.no_backup(error, self.stopped) from error

@@ -31,6 +31,9 @@ from ..plugin_utils.workerd.plan import (
 from ..plugin_utils.workerd.processes import Processes
 from ..plugin_utils.workerd.storage import Storage
 
+PROCESSES = "processes"
+"""What the card of a failure calls them."""
+
 
 class ActionModule(DeploymentAction):
     """The action `hermes.workers.workerd_service`."""
@@ -67,7 +70,7 @@ class ActionModule(DeploymentAction):
             Containers(**containers).hold_bridge(self.settings.sidecar_image)
         processes = Processes(self.deployment, self.sources.host)
         withdraw(actual.client, self.settings.bots)
-        self.done = ["processes"]
+        self.done, self.ran = [PROCESSES], actual.supervisor is not None
         if self._same_supervisor(actual):
             self.progress("restarting workerd; open requests are finished first")
             if self.settings.engine == "docker":
@@ -88,6 +91,12 @@ class ActionModule(DeploymentAction):
         left = at_boot_of(self.settings).settle(self.settings.after_reboot, self.runtime.host)
         if left:
             self.progress(f"after a reboot: {left}")
+
+    def changed_so_far(self) -> str | None:
+        """Return the card's sentence on what changed; of processes only if there are some now, or were before."""
+        if self.done and self.deployment.supervisor() is None:
+            self.done = [f"{PROCESSES} (ended, and none runs now)"] if self.ran else []
+        return super().changed_so_far()
 
     def _same_supervisor(self, actual: Actual) -> bool:
         record = actual.supervisor

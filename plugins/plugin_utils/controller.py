@@ -15,7 +15,7 @@ from ..module_utils.cards import Problem
 from ..module_utils.settings.settings import Settings
 from .build import installer
 from .build.runtime import Runtime
-from .state.disk import INSTALL_BYTES, RUN_BYTES
+from .state.disk import RUN_BYTES
 from .state.folder import StateFolder
 
 
@@ -39,10 +39,6 @@ class Controller:
     def notes(self) -> list[str]:
         """Return what was said and does nothing, as things stand where it runs."""
         return []
-
-    def installs(self) -> bool:
-        """Tell whether something has to be installed below the state folder."""
-        return not self.tools_installed
 
     def node(self) -> str:
         """Return which Node will install the Worker's tools, and why."""
@@ -93,7 +89,7 @@ class Controller:
 
     def _disk(self) -> list[Problem]:
         parent = existing_parent(self.deployment.folder)
-        needed = INSTALL_BYTES if self.installs() else RUN_BYTES
+        needed = max(RUN_BYTES, self.runtime.missing_bytes())
         try:
             free = shutil.disk_usage(parent).free
         except OSError:

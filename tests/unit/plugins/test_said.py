@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from ansible.parsing.dataloader import DataLoader
+from ansible_collections.hermes.workers.plugins.action import workerd_service
 from ansible_collections.hermes.workers.plugins.action.deployment_info import ActionModule
 from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
 from ansible_collections.hermes.workers.plugins.plugin_utils.actions.card_action import (
@@ -57,6 +58,31 @@ def test_secrets_that_went_along_are_not_called_unchanged(
     variables: dict[str, Any], words: str | None
 ) -> None:
     assert action(**variables).changed_so_far() == words
+
+
+@pytest.mark.parametrize(
+    ("ran", "runs", "words"),
+    [
+        (False, False, "Changed: image. Not changed: worker, processes, secrets."),
+        (
+            True,
+            False,
+            "Changed: image, processes (ended, and none runs now). Not changed: worker, secrets.",
+        ),
+        (
+            False,
+            True,
+            "Changed: image, processes (which took the secrets along). Not changed: worker.",
+        ),
+    ],
+)
+def test_processes_that_do_not_run_are_none_that_changed(ran: bool, runs: bool, words: str) -> None:
+    made = workerd_service.ActionModule.__new__(workerd_service.ActionModule)
+    made._task = SimpleNamespace(check_mode=False)
+    made.task_vars = on("workerd", "image")
+    made.done, made.ran = ["processes"], ran
+    made.deployment = SimpleNamespace(supervisor=lambda: {"pid": 1} if runs else None)
+    assert made.changed_so_far() == words
 
 
 def test_a_full_disk_is_named_by_the_system_card() -> None:

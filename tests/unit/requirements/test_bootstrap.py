@@ -251,6 +251,23 @@ def test_a_folder_of_somebody_else_is_told_with_what_helps(
     assert f"Do: {remedy}" in told
 
 
+def test_of_a_checkout_on_a_disk_that_is_read_only_nobody_becomes_the_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Root mounted it, and no chown changes that."""
+    with monkeypatch.context() as patched:
+        patched.setattr(bootstrap.os, "geteuid", lambda: 3_000_000_000)
+        patched.setattr(bootstrap.os, "access", lambda path, mode: False)
+        patched.setattr(bootstrap.os, "stat", lambda path: SimpleNamespace(st_uid=0))
+        mounted = SimpleNamespace(f_flag=os.ST_RDONLY)
+        patched.setattr(bootstrap.os, "statvfs", lambda path: mounted)
+        mine = bootstrap.owned(str(tmp_path))
+    assert mine is False
+    told = " ".join(capsys.readouterr().err.split())
+    assert told.startswith(f"{tmp_path}: cannot be written: Read-only file system. Nothing")
+    assert f"Do: copy it to where you can write, cp -R {BOOTSTRAP.parents[1]} ~/" in told
+
+
 def test_a_link_that_another_run_makes_at_the_same_time_is_no_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
