@@ -91,6 +91,21 @@ def problems_of(
             for source in missing
         ]
     unreadable = [problem for source in sources for problem in _unreadable(source, loader)]
+    if groups.get("all"):
+        # Below a folder there may be what is no inventory: the agent's files, say.
+        unparsed = [one for one in outside.unparsed if one in map(os.path.abspath, sources)]
+    else:
+        unparsed = list(outside.unparsed)
+    unreadable += [
+        Problem(
+            shown(source),
+            f"cannot be read: {outside.unparsed[source]}.",
+            "mend it, or name another inventory.",
+            "inventory",
+        )
+        for source in unparsed
+        if not unreadable
+    ]
     if groups.get("all") or unreadable:
         return unreadable
     names = ", ".join(map(shown, sources))
@@ -139,6 +154,8 @@ def _parts() -> list[Problem]:
         )
     if given.get("start_at_task"):
         problems.append(("--start-at-task", "would leave out what checks and plans the rest."))
+    if given.get("step"):
+        problems.append(("--step", "would leave out what is not answered with yes."))
     return [
         Problem(option, sentence, f"leave {option} out; {WHOLE}", "parts")
         for option, sentence in problems

@@ -41,6 +41,10 @@ FILES = {
     "vars/group_vars/all.yml": "a: b: c\n",
     "vault/hosts.yml": HOSTS,
     "vault/group_vars/all.yml": "$ANSIBLE_VAULT;1.1;AES256\n6231\n",
+    "good.yml": HOSTS,
+    "broken.ini": "[all\nalice\n",
+    "words.ini": "alice hermes_port=1 x\n",
+    "fails.sh": "#!/bin/sh\nexit 3\n",
     "names.yml": HOSTS + '    ansible_connection: "{{ conn }}"\n',
 }
 
@@ -52,14 +56,16 @@ class Case:
     words: tuple[str, ...]
     lines: tuple[str, ...]
     shell: dict[str, str] = field(default_factory=dict)
+    said: str = ""
+    """What the card says in any case, however its lines are broken."""
 
 
 def status(args: str, *lines: str) -> Case:
     return Case(("status", f"ARGS={args}"), lines)
 
 
-def inventory(name: str, line: str, *more: str) -> Case:
-    return Case(("deploy", f"INVENTORY={{here}}/{name}", *more), (line,))
+def inventory(name: str, line: str, *more: str, said: str = "") -> Case:
+    return Case(("deploy", f"INVENTORY={{here}}/{name}", *more), (line,), said=said)
 
 
 CASES = {
@@ -74,6 +80,13 @@ CASES = {
     "no password file": inventory(
         "vault", "the vault's password: ", "ARGS=--vault-password-file=/nonexistent"
     ),
+    "no ini": inventory("words.ini", "{here}/words.ini:", said="assignment, got: x. Nothing"),
+    "one of two is no ini": inventory(
+        "good.yml", "{here}/broken.ini:", "ARGS=-i {here}/broken.ini", said="cannot be read: not"
+    ),
+    "a program that fails": inventory(
+        "fails.sh", "{here}/fails.sh:", said="cannot be read: Inventory script returned non-zero"
+    ),
     "an undefined name": inventory("names.yml", "ansible_connection: cannot be read: 'conn' is un"),
     "nobody": status("-l nobody", "-l nobody: means no host of the inventory."),
     "-e @file": status("-e @/nonexistent.yml", "-e: there is no /nonexistent.yml."),
@@ -81,10 +94,11 @@ CASES = {
     "-e quote": status(f"-e 'a=\"{CANARY}'", "-e: cannot be read as variables."),
     "an option": status("--nonsense", "ARGS: unrecognized arguments: --nonsense."),
     "parts": status(
-        f"--tags x --skip-tags all --start-at-task=x -e 'key {CANARY}'",
+        f"--tags x --skip-tags all --step --start-at-task=x -e 'key {CANARY}'",
         "--tags: x would leave every task out.",
         "--skip-tags: all would leave every task out.",
         "--start-at-task: would leave out what checks",
+        "--step: would leave out what is not answered",
         "-e: a word of it has no value.",
     ),
     "failures": Case(
@@ -138,6 +152,8 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = folder / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(content)
+        if path.suffix == ".sh":
+            path.chmod(0o700)
     return folder
 
 
@@ -155,6 +171,7 @@ def test_what_is_wrong_is_one_card(here: Path) -> None:
             assert len(begun) == 1, f"{name}\n{output}"
         assert sum(line.startswith("Docs: ") for line in lines) == 1, f"{name}\n{output}"
         assert sum(line.startswith("Nothing was changed") for line in lines) == 1, name
+        assert CASES[name].said in " ".join(output.split()), f"{name}\n{output}"
         assert not any(raw in output for raw in RAW), f"{name}\n{output}"
         assert CANARY not in output, name
 

@@ -1041,6 +1041,10 @@ def unknown_variables(names: Iterable[str]) -> list[Problem]:
     return problems
 
 
+MOST_NAMES = 5
+"""So many hosts are named in one line."""
+
+
 def collisions(deployments: Mapping[str, tuple[str, str, Iterable[int]]]) -> list[Problem]:
     """Return the problems between hosts of one inventory.
 
@@ -1048,6 +1052,7 @@ def collisions(deployments: Mapping[str, tuple[str, str, Iterable[int]]]) -> lis
     """
     names: dict[tuple[str, str], str] = {}
     ports: dict[int, str] = {}
+    clashes: dict[tuple[str, int], list[str]] = {}
     problems = []
     for host, (state_dir, name, numbers) in deployments.items():
         other = names.setdefault((state_dir, name), host)
@@ -1061,17 +1066,24 @@ def collisions(deployments: Mapping[str, tuple[str, str, Iterable[int]]]) -> lis
                 )
             )
             continue
+        clash = None
         for number in numbers:
             other = ports.setdefault(number, host)
-            if other != host:
-                problems.append(
-                    Problem(
-                        "hermes_port",
-                        f"{other} and {host} both use port {number}.",
-                        f"set another hermes_port for {host}"
-                        f" (hermes_dashboard_port is {DASHBOARD_PORT_OFFSET} above,"
-                        f" hermes_providers_port {PROVIDERS_PORT_OFFSET}).",
-                        "port",
-                    )
-                )
+            if other != host and clash is None:
+                clash = other, number  # the ports that follow it clash too, and say nothing new
+        if clash:
+            clashes.setdefault(clash, []).append(host)
+    for (other, number), more in clashes.items():
+        hosts = [other, *more]
+        named = hosts if len(hosts) <= MOST_NAMES else [*hosts[:3], f"{len(hosts) - 3} more"]
+        problems.append(
+            Problem(
+                "hermes_port",
+                f"{', '.join(named[:-1])} and {named[-1]} {'all' if more[1:] else 'both'} use port {number}.",
+                f"set another hermes_port for {'each of them' if more[1:] else more[0]}"
+                f" (hermes_dashboard_port is {DASHBOARD_PORT_OFFSET} above,"
+                f" hermes_providers_port {PROVIDERS_PORT_OFFSET}).",
+                "port",
+            )
+        )
     return problems

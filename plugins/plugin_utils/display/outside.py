@@ -35,6 +35,14 @@ REPEATED = re.compile(
 )
 
 
+TRIED = re.compile(r"Failed to parse inventory with '(\w+)' plugin")
+GIVEN_UP = re.compile(r"Unable to parse (.*) as an inventory source")
+unparsed: dict[str, str] = {}
+"""Sources that Ansible passed over, by their absolute paths -> why."""
+_reasons: dict[str, str] = {}
+"""What each plugin had against the source that is being read."""
+
+
 def show_cards(*, quiet: bool = False) -> None:
     """Have this process show the errors of Ansible itself as cards.
 
@@ -60,10 +68,25 @@ def show_cards(*, quiet: bool = False) -> None:
 def _without_repeated(show: Any) -> Any:
     def show_others(*words: Any, **options: Any) -> None:
         said = " ".join(map(str, (*words, *options.values())))
+        _note_unparsed(said, options.get("exception"))
         if not REPEATED.search(said):
             show(*words, **options)
 
     return show_others
+
+
+def _note_unparsed(said: str, error: BaseException | None) -> None:
+    """Keep why a source is none: what is a program by its own plugin, anything else by the last one that tried it."""
+    tried = TRIED.search(said)
+    if tried and error:
+        told = [str(one) for one in _chain(error) if isinstance(one, AnsibleError)]
+        reason = (told or [str(error)])[-1].strip().splitlines()[0]
+        _reasons[tried[1]] = reason.removeprefix("Failed to parse inventory: ").rstrip(".")
+    given_up = GIVEN_UP.search(said)
+    if given_up:
+        reason = _reasons.get("script") or next(reversed(_reasons.values()), "no plugin reads it")
+        unparsed[os.path.abspath(given_up[1])] = reason
+        _reasons.clear()
 
 
 def card_of(error: str | BaseException) -> Card:

@@ -921,6 +921,16 @@ def test_hosts_that_take_each_others_place() -> None:
     ]
 
 
+def test_hosts_that_take_one_port_are_one_line() -> None:
+    """Their other ports follow it, and would say the same again."""
+    found = {f"h{number}": ("/s", f"h{number}", (8787, 18787, 9787)) for number in range(100)}
+    (three,) = collisions(dict(list(found.items())[:3]))
+    assert str(three) == "hermes_port: h0, h1 and h2 all use port 8787."
+    assert three.remedy.startswith("set another hermes_port for each of them ")
+    (all_of_them,) = collisions(found)
+    assert str(all_of_them) == "hermes_port: h0, h1, h2 and 97 more all use port 8787."
+
+
 # Building hypothesis' tables of characters is slow, once per machine.
 @tests(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
