@@ -1,6 +1,10 @@
 # Copyright: hermes.workers contributors
 # SPDX-License-Identifier: Apache-2.0
 
+ifeq ($(wildcard requirements/bootstrap.sh),)
+$(error start it in its own folder: make -C $(dir $(lastword $(MAKEFILE_LIST))))
+endif
+
 PYTHON ?= python3
 INVENTORY ?= inventories/local
 ARGS ?=
@@ -35,7 +39,10 @@ endif
 VENV := .venv
 TEST_VENV := .venv-test
 COLLECTION := .ansible/collections/ansible_collections/hermes/workers
-PLAY = $(VENV)/bin/python requirements/play.py -i $(INVENTORY)
+PLAY = $(VENV)/bin/python requirements/play.py -i $(or $(strip $(INVENTORY)),inventories/local)
+# What was typed, as one word of the shell's, whatever quotes are in it.
+QUOTE := '
+say = -e '$(subst $(QUOTE),$(QUOTE)\$(QUOTE)$(QUOTE),$(1)="$(2)")'
 BOOTSTRAP := sh requirements/bootstrap.sh $(PYTHON)
 # The tests' own environment comes first; plays in tests run from $(VENV), like a user's.
 WITH_TOOLS := PATH="$(CURDIR)/$(TEST_VENV)/bin:$$PATH"
@@ -59,30 +66,30 @@ verify: tools ## Prove the deployment by a chat, even when nothing changed
 	@$(PLAY) playbooks/verify.yml $(ARGS)
 
 rotate-keys: tools ## Rotate keys without a failed request (KEYS=api_token,provider_keys; all by default)
-	@$(PLAY) playbooks/rotate_keys.yml -e 'hermes_keys="$(KEYS)"' $(ARGS)
+	@$(PLAY) playbooks/rotate_keys.yml $(call say,hermes_keys,$(KEYS)) $(ARGS)
 
 status: tools ## Tell what the deployment does now
 	@$(PLAY) playbooks/status.yml $(ARGS)
 
 logs: tools ## Show the logs (LINES=40 of each, LEVEL=warn, SINCE=10m or 14:30, RAW=yes as they were written)
-	@$(PLAY) playbooks/logs.yml -e 'hermes_log_lines="$(LINES)"' $(if $(LEVEL),-e 'hermes_log_level="$(LEVEL)"') \
-	  $(if $(SINCE),-e 'hermes_log_since="$(SINCE)"') $(if $(RAW),-e 'hermes_log_raw="$(RAW)"') $(ARGS)
+	@$(PLAY) playbooks/logs.yml $(call say,hermes_log_lines,$(LINES)) $(if $(LEVEL),$(call say,hermes_log_level,$(LEVEL))) \
+	  $(if $(SINCE),$(call say,hermes_log_since,$(SINCE))) $(if $(RAW),$(call say,hermes_log_raw,$(RAW))) $(ARGS)
 
 backup: tools ## Keep a backup of Hermes' state in .hermes/backups
 	@$(PLAY) playbooks/backup.yml $(ARGS)
 
 restore: tools ## Put a backup back (BACKUP=newest, or a file)
-	@$(PLAY) playbooks/restore.yml -e 'hermes_backup="$(BACKUP)"' $(ARGS)
+	@$(PLAY) playbooks/restore.yml $(call say,hermes_backup,$(BACKUP)) $(ARGS)
 
 lifecycle: tools ## Wake, sleep, restart or stop Hermes (ACTION=wake, sleep, sleep-by-force, restart, restart-gateway, stop)
-	@$(PLAY) playbooks/lifecycle.yml $(if $(ACTION),-e 'hermes_action="$(ACTION)"') $(ARGS)
+	@$(PLAY) playbooks/lifecycle.yml $(if $(ACTION),$(call say,hermes_action,$(ACTION))) $(ARGS)
 
 pair: tools ## Let in a person whom a channel gave a code (CODE=...), or no longer (REMOVE=telegram:77); without both tell who asks
-	@$(PLAY) playbooks/pair.yml $(if $(CODE),-e 'hermes_pair="$(CODE)"') $(if $(REMOVE),-e 'hermes_unpair="$(REMOVE)"') $(ARGS)
+	@$(PLAY) playbooks/pair.yml $(if $(CODE),$(call say,hermes_pair,$(CODE))) $(if $(REMOVE),$(call say,hermes_unpair,$(REMOVE))) $(ARGS)
 
 destroy: tools ## Take the deployment away; asks first (CONFIRM=yes does not, FORGET=yes drops the memory too)
-	@$(PLAY) playbooks/destroy.yml $(if $(CONFIRM),-e 'hermes_confirm="$(CONFIRM)"') \
-	  $(if $(CONFIRM)$(FORGET),-e 'hermes_forget="$(or $(FORGET),no)"') $(ARGS)
+	@$(PLAY) playbooks/destroy.yml $(if $(CONFIRM),$(call say,hermes_confirm,$(CONFIRM))) \
+	  $(if $(CONFIRM)$(FORGET),$(call say,hermes_forget,$(or $(FORGET),no))) $(ARGS)
 
 test: test-python test-worker test-molecule ## Run every test
 

@@ -89,6 +89,13 @@ def main(arguments: list[str]) -> None:
             super().init_parser()
             self.parser.error = lambda message: refuse(NO_OPTION, reason=message)
 
+        def post_process_args(self, options: Any) -> Any:
+            # A dash that a word processor made long makes a playbook of an option.
+            strange = next((word for word in options.args if not os.path.exists(word)), None)
+            if strange:
+                refuse(NO_OPTION, reason=f"{strange} is no option, and no playbook")
+            return super().post_process_args(options)
+
         def ask_passwords(self) -> Any:
             # The last step before inventory and vaults are read; the collection can be imported by now.
             sys.meta_path.insert(0, KeptBytecode())

@@ -134,9 +134,13 @@ def _extra() -> list[Problem]:
     """Return the problem of words after `-e` that set nothing, and that Ansible passes over; they may be secret."""
     texts = [str(text) for text in context.CLIARGS.get("extra_vars") or () if text]
     plain = [text for text in texts if text[0] not in "@[{"]
-    if not any("_raw_params" in parse_kv(text) for text in plain):
-        return []
-    return [Problem("-e", "a word of it has no value.", outside.EXTRA, "inputs")]
+    names = {name for text in plain for name in parse_kv(text)}
+    if "_raw_params" in names:
+        return [Problem("-e", "a word of it has no value.", outside.EXTRA, "inputs")]
+    if not all(map(str.isidentifier, names)):
+        sentence = "a word before = is no name of a variable."
+        return [Problem("-e", sentence, f"{outside.EXTRA[:-1]}; quotes are straight.", "inputs")]
+    return []
 
 
 def _parts() -> list[Problem]:

@@ -93,6 +93,12 @@ CASES = {
     "-e {": status("-e '{{anthropic_api_key: " + CANARY + "'", "-e: cannot be read as variables."),
     "-e quote": status(f"-e 'a=\"{CANARY}'", "-e: cannot be read as variables."),
     "an option": status("--nonsense", "ARGS: unrecognized arguments: --nonsense."),
+    "a long dash": status("\u2013e a=b", "ARGS: \u2013e is no option, and no playbook."),
+    "curly quotes": status("-e \u201ca=b\u201d", "-e: a word before = is no name of a variable."),
+    "a quote in a file's name": Case(
+        ("restore", "BACKUP=/nonexistent/o'brien.hermes"),
+        ("hermes: not deployed: ",),
+    ),
     "parts": status(
         f"--tags x --skip-tags all --step --start-at-task=x -e 'key {CANARY}'",
         "--tags: x would leave every task out.",
@@ -174,6 +180,13 @@ def test_what_is_wrong_is_one_card(here: Path) -> None:
         assert CASES[name].said in " ".join(output.split()), f"{name}\n{output}"
         assert not any(raw in output for raw in RAW), f"{name}\n{output}"
         assert CANARY not in output, name
+
+
+def test_make_is_told_where_its_folder_is(tmp_path: Path) -> None:
+    done = run(["make", "-f", ROOT / "Makefile", "status"], tmp_path, clean_environment())
+    assert done.returncode != 0
+    assert f"start it in its own folder: make -C {ROOT}/." in done.stdout
+    assert done.stdout.count("\n") == 1
 
 
 def test_a_shell_that_is_set_up_for_other_work_changes_nothing() -> None:
