@@ -40,7 +40,7 @@ def curious(
         },
         hermes_telegram_api_url=telegram.url,
         hermes_host_tools=True,
-        hermes_config={"initial": {"approvals": {"mode": "manual"}}},
+        hermes_config={"initial": {"approvals": {"mode": "manual", "timeout": 900}}},
         hermes_default_model="custom/stand-in",
         hermes_provider_base_url=provider.url + "/v1",
         custom_api_key=provider.key,
