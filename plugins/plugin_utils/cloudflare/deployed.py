@@ -28,8 +28,8 @@ SERVED_SECONDS = 360.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 URGED_SECONDS = 1.0
 """An object that is not of its Worker for so long has its update deferred."""
-RENEWED_SECONDS = 10.0
-"""How often a Worker is asked to go on holding requests back, which it does for 30 s at a time."""
+RENEWED_SECONDS, HELD_SECONDS = 10.0, 30.0
+"""How often a Worker is asked to go on holding requests back, and for how long it does each time."""
 
 
 @dataclass
@@ -116,6 +116,9 @@ def held_back(client: WorkerClient | None, seconds: float) -> Iterator[None]:
     """
     over = threading.Event()
     hold = _hold(client, "", seconds + 10) if client else None
+    if client and hold is None and _is_awake(client):
+        # It was starting, and what waited for that has begun since: that has its time, and then what came after it.
+        hold = _hold(client, "", 2 * seconds + HELD_SECONDS + 10)
     renewing = threading.Thread(target=_renew, args=(client, hold, over), daemon=True)
     if hold:
         renewing.start()
@@ -133,6 +136,14 @@ def _renew(client: WorkerClient, hold: str, over: threading.Event) -> None:
         # An object that was started over meanwhile has nothing to hold back.
         if _hold(client, f"?again={hold}", 20.0) == "":
             return
+
+
+def _is_awake(client: WorkerClient) -> bool:
+    """Tell whether Hermes runs, and is not just being started."""
+    answer = health(client)
+    told = answer.json() if answer is not None and answer.status == 200 else {}
+    instance = told.get("instance") or {}
+    return bool(instance.get("bootId")) and not instance.get("starting")
 
 
 def _hold(client: WorkerClient, again: str, timeout: float) -> str | None:

@@ -21,6 +21,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import d
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.deployed import held_back
 
 HOLD = "/api/instance/hold"
+HEALTH = "GET /api/health"
 HELD = {"held": True, "hold": "h1"}
 STARTED_OVER = {"held": False, "hold": "h1"}
 OF_BEFORE = {"held": True}
@@ -33,12 +34,14 @@ class Worker:
     def __init__(self, *answers: dict[str, Any] | int | None) -> None:
         self.answers = list(answers)
         self.asked: list[str] = []
+        self.patience: list[float] = []
         self.has_asked = threading.Condition()
 
-    def request(self, method: str, path: str, **_more: Any) -> Answer:
+    def request(self, method: str, path: str, *, timeout: float, **_more: Any) -> Answer:
         told = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         with self.has_asked:
             self.asked.append(f"{method} {path}")
+            self.patience.append(timeout)
             self.has_asked.notify_all()
         if told is None:
             raise Unreachable("cut")
@@ -80,12 +83,35 @@ def test_an_object_that_was_started_over_is_not_asked_further() -> None:
     assert len(worker.asked) == 3
 
 
-@pytest.mark.parametrize("told", [OF_BEFORE, 409, 401, None])
+@pytest.mark.parametrize("told", [OF_BEFORE, 409, 401])
 def test_what_does_not_hold_them_back_is_asked_once(told: dict[str, Any] | int | None) -> None:
     worker = Worker(told)
     with held_back(worker, 5):
         assert not renewing()
     assert worker.asked == [f"POST {HOLD}"]
+
+
+@pytest.mark.parametrize(
+    "instance", [None, {"bootId": None}, {"bootId": "b", "starting": {"why": "the image"}}]
+)
+def test_one_that_is_starting_is_not_waited_for(instance: dict[str, Any] | None) -> None:
+    worker = Worker(None, instance and {"instance": instance})
+    with held_back(worker, 5):
+        assert not renewing()
+    assert worker.asked == [f"POST {HOLD}", HEALTH]
+
+
+def test_what_began_with_a_start_has_its_time_too() -> None:
+    """The start took longer than they are held back for, and was over when that was given up."""
+    worker = Worker(None, {"instance": {"bootId": "b", "starting": None}}, HELD)
+    with held_back(worker, 5):
+        assert worker.was_asked(4)
+    assert worker.asked[:3] == [f"POST {HOLD}", HEALTH, f"POST {HOLD}"]
+    assert {*worker.asked[3:]} == {f"POST {HOLD}?again=h1"}
+    first, second = worker.patience[0], worker.patience[2]
+    assert second >= first + 5 + deployed.HELD_SECONDS, (
+        "of those of before, and of those after them"
+    )
 
 
 def test_a_failed_upload_ends_it_and_a_first_one_holds_nothing() -> None:
