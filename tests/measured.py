@@ -58,7 +58,8 @@ def measured_plays(environment: Path) -> Iterator[None]:
     if MEASURING not in os.environ:
         yield
         return
-    entry = next(environment.glob("lib/python3*/site-packages")) / "measured.pth"
+    # Of its own: another run may measure at the same time.
+    entry = next(environment.glob("lib/python3*/site-packages")) / f"measured-{os.getpid()}.pth"
     entry.write_text(_line(f"{MEASURING!r} in os.environ", "coverage.process_startup()"))
     try:
         yield
