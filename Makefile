@@ -132,7 +132,7 @@ coverage: tools test-tools worker-tools ## Map what no test enters, by rooms; ta
 	@cd worker && PATH="$$(../$(TEST_VENV)/bin/python ../requirements/node_path.py):$$PATH" npm run --silent coverage
 	@$(WITH_TOOLS) python -m tools.coverage_map .cache/coverage/python.json .cache/coverage/worker/coverage-summary.json
 
-bench: tools test-tools worker-tools ## Measure (PART=channels, gate, wake, soak, memory, fleet or fresh); writes benchmarks/results
+bench: tools test-tools worker-tools ## Measure (PART=channels, features, gate, wake, soak, memory, fleet or fresh); writes benchmarks/results
 	@$(WITH_TOOLS) python benchmarks/run.py $(PART)
 
 record: tools test-tools ## Type README's first five minutes in a fresh clone; draws docs/first-five-minutes.svg

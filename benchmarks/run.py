@@ -25,7 +25,7 @@ FOLDERS = (HERE, ROOT, ROOT / ".ansible" / "collections", ROOT / "tests" / "inte
 sys.path[:0] = [str(folder) for folder in FOLDERS]
 
 RESULTS = HERE / "results"
-PARTS = ("channels", "fleet", "fresh", "gate", "memory", "soak", "wake")
+PARTS = ("channels", "features", "fleet", "fresh", "gate", "memory", "soak", "wake")
 
 
 def machine() -> dict[str, object]:
