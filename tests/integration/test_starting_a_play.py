@@ -241,6 +241,16 @@ def test_a_checkout_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     is_one_card(done.stdout, "hermes: not deployed: there is no .hermes/hermes.")
 
 
+def test_a_full_disk_at_the_state_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    small = ("--size", "3000000", "--tmpfs", str(tmp_path / "kept"))
+    state = f"-e hermes_port=9557 -e hermes_state_dir={tmp_path}/kept/state"
+    code, output = confined(*small, "--setenv", "ARGS", state)
+    assert code != 0
+    is_one_card(output, f"disk: 3 MB free below {tmp_path}/kept,")
+    assert re.search(r" [679]\d0 MB needed\.", " ".join(output.split())), output
+
+
 def test_a_deployment_goes_from_a_disk_that_is_full(tmp_path: Path) -> None:
     """Not a block is free, and nobody has to free one before it may go."""
     state = tmp_path / "kept" / "state"
