@@ -1046,6 +1046,33 @@ describe("a turn", () => {
   );
 
   it(
+    "that waits for its next attempt is over with its answer, and keeps the one behind it from Hermes no longer",
+    inWorld(async (world) => {
+      world.hermes.answers = null;
+      const channels = world.life();
+      await channels.receive("telegram", world.update("hello"));
+      await channels.receive("telegram", world.update("and you"));
+      await settle();
+      world.refusals.push({ error_code: 429, description: "later", parameters: { retry_after: 5 } });
+      world.hermes.say(world.hermes.given[0] as Frame, "an answer");
+      await settle();
+      // Its last word is on the way, and whoever would start another Hermes fails after 1, 3 and 7 s.
+      world.broken = new Error("it does not start");
+      world.hermes.die();
+      for (const pass of [1000, 2000, 1000]) {
+        await settle();
+        await world.time.pass(pass);
+      }
+      await settle();
+      world.broken = null;
+      await world.time.pass(1000);
+      await settle();
+      expect(world.sent.map(({ text }) => text)).toEqual(["an answer"]);
+      expect(world.hermes.given.map(({ event }) => event?.text)).toEqual(["hello", "and you"]);
+    }),
+  );
+
+  it(
     "tells Hermes from where it is",
     inWorld(async (world) => {
       const group = { chat: { id: -500, type: "supergroup", title: "Us" }, message_thread_id: 9 };

@@ -154,6 +154,8 @@ export class Channels {
   readonly #turns = new Map<number, Turn>();
   /** Messages that Hermes was at for so long without a word. */
   readonly #silent = new Set<number>();
+  /** Messages that are tried again after a while. */
+  readonly #pauses = new Map<number, AbortController>();
   readonly #polling = new Map<string, Promise<void>>();
   /** Until it is known whether a message's answer was taken. */
   readonly #answering = new Map<number, Promise<unknown>>();
@@ -449,6 +451,15 @@ export class Channels {
     this.#inbox.done({ n });
     this.#silent.delete(n);
     this.#turns.get(n)?.resolve();
+    this.#pauses.get(n)?.abort();
+  }
+
+  /** Waits until a message is tried again, or needs no answer any more: what Hermes said before it died may be taken yet. */
+  async #pause({ n }: Entry, ms: number): Promise<void> {
+    const over = new AbortController();
+    this.#pauses.set(n, over);
+    await this.#parts.time.sleep(ms, over.signal).catch(() => undefined);
+    this.#pauses.delete(n);
   }
 
   /** Answers a chat's messages, one after the other. */
@@ -497,7 +508,7 @@ export class Channels {
         const isRefused = error instanceof SendRefused && error.isFinal;
         const isHopeless = is === "message" ? isLate || isRefused || handed >= MOST_HANDED : isNeverTaken;
         const asked = error instanceof SendRefused ? error.retryAfter : 0;
-        if (!isHopeless) await time.sleep(Math.max(pause, asked));
+        if (!isHopeless) await this.#pause(entry, Math.max(pause, asked));
         else if (is === "failure") this.#inbox.told(entry);
         else if (is === "notice" && now.event.files !== undefined) this.#sayNotSent(now, why);
         else this.#inbox.fail(entry, this.#clean(why), isHook(entry));
