@@ -71,6 +71,8 @@ SIZE = re.compile(r"[1-9][0-9]{0,8}|(100|[1-9]?[0-9])%")
 DURATION = re.compile(r"(\d{1,6})\s*(s|m|h)")
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+NEAR = 0.8
+"""How alike two names have to be, of 1, until one is taken for a misspelling of the other."""
 
 
 def packages_flaw(origin: object, given: object) -> tuple[str, str] | None:

@@ -10,23 +10,27 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ...module_utils.settings.settings import Settings
+from ...module_utils.settings.values import NEAR
+from .config_names import ELSEWHERE, NAMES
 
-_ROOTS = """
-    agent always_log_local approvals auxiliary bedrock browser checkpoints code_execution command_allowlist compression
-    computer_use context context_file_max_chars credential_pool_strategies cron curator custom_providers dashboard
-    delegation desktop discord display fallback_model fallback_providers file_read_max_chars filter_silence_narration
-    gateway goals group_sessions_per_user honcho hooks hooks_auto_accept human_delay image_gen kanban
-    known_plugin_toolsets logging lsp matrix mattermost max_concurrent_sessions max_live_sessions mcp
-    mcp_discovery_timeout mcp_servers memory moa model model_catalog multiplex_profiles network onboarding openrouter
-    paste_collapse_char_threshold paste_collapse_threshold paste_collapse_threshold_fallback personalities
-    platform_hints platform_toolsets platforms plugins prefill_messages_file privacy profile_routes prompt_caching
-    providers quick_commands require_mention reset_triggers secrets security session_reset sessions signal skills slack
-    smart_model_routing streaming stt stt_echo_transcripts telegram terminal thread_sessions_per_user timezone
-    tool_loop_guardrails tool_output tools toolsets tts unauthorized_dm_behavior updates vertex video_gen voice web
-    whatsapp x_search
-    """
-ROOTS = frozenset(_ROOTS.split())
-"""What Hermes 0.19 reads at the top, but for the version of the file; a test holds it against Hermes' own list."""
+OWN_NAMES = ("moa.presets.",)
+"""Settings in which people choose the names themselves, beside one that Hermes has there."""
+
+
+def _read(lines: str) -> dict[str, list[str]]:
+    """Return by what is in something the names in it."""
+    found: dict[str, list[str]] = {}
+    for line in lines.strip("\n").splitlines():
+        parent, sign, names = line.rpartition("=")
+        inner = found.setdefault(parent.strip(), []) if sign else found[[*found][-1]]
+        inner += names.split()
+    return found
+
+
+_KNOWN = _read(NAMES)
+ROOTS = frozenset(_KNOWN[""])
+"""What Hermes reads at the top."""
+_SOMEWHERE = frozenset(ELSEWHERE.split()).union(*_KNOWN.values())
 OURS = {
     "model": "hermes_default_model decides it",
     **dict.fromkeys(
@@ -92,13 +96,31 @@ def flat(config: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any
             yield key, value
 
 
+def unknown(
+    config: Mapping[str, Any], settings: Settings, before: str = ""
+) -> Iterator[tuple[str, str]]:
+    """Return the dotted keys with names that Hermes does not have, each with what is meant by it, or an empty text.
+
+    Further in than the top it is only known of names that are nearly Hermes' own, and no words of its code: it reads
+    more than its defaults have. Of another version than the pinned one nothing is known there.
+    """
+    siblings = _KNOWN.get(before.rstrip("."), [])
+    is_pinned = not (settings.version or settings.source) and before not in OWN_NAMES
+    for name, value in config.items():
+        key = f"{before}{name}"
+        if not before and name not in ROOTS:
+            yield key, next(iter(difflib.get_close_matches(name, ROOTS, 1)), "")
+            continue
+        is_odd = before and is_pinned and name not in _SOMEWHERE
+        close = difflib.get_close_matches(name, siblings, 1, NEAR) if is_odd else []
+        if close:
+            yield key, f"{before}{close[0]}"
+        elif isinstance(value, Mapping):
+            yield from unknown(value, settings, f"{key}.")
+
+
 def key_flaw(key: str, strength: str, settings: Settings) -> tuple[str, str]:
-    """Return what is wrong with a dotted key, and what to do; two empty texts when nothing is."""
-    root = key.partition(".")[0]
-    if root not in ROOTS:
-        close = difflib.get_close_matches(root, ROOTS, 1)
-        hint = f"; did you mean {close[0]}?" if close else "."
-        return f"Hermes has no such setting{hint}", f"rename or remove {key}."
+    """Return what is wrong with a dotted key of Hermes', and what to do; two empty texts when nothing is."""
     bare = settings.engine == "process" and not settings.host_tools
     if bare and key == "agent.disabled_toolsets" and strength == "initial":
         return "is replaced by the deployment's own list in a process.", "write it under pinned."

@@ -19,7 +19,7 @@ from ansible.parsing.utils.yaml import from_yaml
 from ...module_utils.settings.catalogue import KEY_NAMES
 from ...module_utils.settings.settings import Settings
 from ...module_utils.settings.values import Reader, canonical, show
-from .config_keys import flat, key_flaw
+from .config_keys import flat, key_flaw, unknown
 from .content import (
     MOST_FILES,
     MOST_PACKED,
@@ -157,6 +157,12 @@ class Declaration(Reader):
                 )
                 continue
             found[strength] = dict(config)
+            for key, meant in unknown(config, self.settings):
+                self._flaw(
+                    self._shown("hermes_config", key),
+                    f"Hermes has no such setting{f'; did you mean {meant}?' if meant else '.'}",
+                    f"rename or remove {key}.",
+                )
             for key, value in flat(config):
                 subject = self._shown("hermes_config", key)
                 flaw, remedy = key_flaw(key, strength, self.settings)

@@ -15,7 +15,7 @@ from typing import Any
 from ...module_utils.settings.catalogue import BATCHES, INPUTS, KNOWN_VARIABLES, SETTINGS
 from ...module_utils.settings.checks import Checker
 from ...module_utils.settings.settings import Settings
-from ...module_utils.settings.values import canonical
+from ...module_utils.settings.values import NEAR, canonical
 
 
 def _only(*where: str) -> tuple[str, ...]:
@@ -96,9 +96,6 @@ SIZES = {
     ),
 }
 """What there is to know of a size of the container."""
-
-NEAR = 0.85
-"""How alike two names have to be, of 1, until one is taken for a misspelling of the other."""
 
 
 def notes(checker: Checker, names: Iterable[str], lock: str) -> list[str]:

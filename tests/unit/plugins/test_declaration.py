@@ -8,6 +8,7 @@ import json
 import os
 import tarfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,32 @@ def test_nothing_declared_is_no_archive(inventory: Inventory) -> None:
         skills=[], cron_jobs={}, config={}, mcp_servers={}, soul="", take_over=[]
     )
     assert (empty.archive, empty.label, empty.problems) == (b"", {}, [])
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        # A word of Hermes' code, and one that is near to none of its names.
+        {"browser": {"enable": True}, "agent": {"surely_read_somewhere": 1}},
+        # Names that people choose.
+        {"moa": {"presets": {"defaults2": {}}}, "personalities": {"personality": "Be kind."}},
+        {"agent": {"reasoning_overrides": {"max_turnz": "low"}}},
+    ],
+)
+def test_what_hermes_may_read_further_in_is_passed_on(
+    inventory: Inventory, config: dict[str, Any]
+) -> None:
+    assert inventory.read(config={"initial": config}).problems == []
+
+
+@pytest.mark.parametrize("of_another", [{"version": "0.20.1"}, {"source": {"git": "x"}}])
+def test_of_another_hermes_only_the_top_is_looked_at(
+    inventory: Inventory, of_another: dict[str, Any]
+) -> None:
+    inventory.settings = replace(inventory.settings, **of_another)
+    config = {"agent": {"max_turnz": 9}, "agnet": {}}
+    declared = inventory.read(config={"pinned": config})
+    assert [problem.subject for problem in declared.problems] == ["hermes_config.agnet"]
 
 
 def test_all_of_it_is_in_the_archive(inventory: Inventory) -> None:
@@ -291,6 +318,16 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         {"config": {"pinned": {"agnet": {}}}},
         "hermes_config.agnet",
         "did you mean agent?",
+    ),
+    "an unknown key further in": (
+        {"config": {"initial": {"auxiliary": {"visoin": {"model": "a", "provider": "b"}}}}},
+        "hermes_config.auxiliary.visoin",
+        "did you mean auxiliary.vision?",
+    ),
+    "an unknown key at the end": (
+        {"config": {"pinned": {"agent": {"max_turnz": 9}}}},
+        "hermes_config.agent.max_turnz",
+        "did you mean agent.max_turns?",
     ),
     "our key": (
         {"config": {"pinned": {"gateway": {"api_server": {"max_concurrent_runs": 1}}}}},
