@@ -303,6 +303,7 @@ describe("a boot on Cloudflare", () => {
     "There is no container instance that can be provided to this Durable Object, try again later",
     "you are requesting too many containers per second",
     "The container service is unreachable",
+    "Maximum number of running container instances exceeded. Try again later, or try configuring a higher value for max_instances",
   ])("is begun again for a while when Cloudflare refuses it: %s", (words) =>
     world(async (w) => {
       w.container.refusals = [words, words, words, words];

@@ -48,7 +48,7 @@ const LABEL_LIMIT = 64;
 const SIGKILL = 9;
 /** What Cloudflare says when it has no container for the moment, or no word from those who have. */
 const REFUSALS =
-  /no container instance|too many containers|throttling the container service|container service is unreachable/i;
+  /no container instance|too many containers|throttling the container service|container service is unreachable|maximum number of running container instances/i;
 /**
  * The runtime makes one call after the other, and one that never comes back (a command that was about to begin when
  * its container ended) holds up all later ones, the news of that end among them. So long is waited, and so long
