@@ -67,7 +67,7 @@ def ask(python: Path) -> Asked:
     """Return what the Hermes of an interpreter says. Raises subprocess.CalledProcessError."""
     with tempfile.TemporaryDirectory() as home:
         told = subprocess.run(
-            [python, "-c", ASKED, WORD],
+            [python, "-P", "-c", ASKED, WORD],
             env={"HERMES_HOME": home, "HOME": home, "PATH": os.defpath},
             stdout=subprocess.PIPE,
             text=True,

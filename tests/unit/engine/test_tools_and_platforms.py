@@ -33,7 +33,7 @@ def told(image: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
     """What the pinned Hermes without features says that it has."""
     home = str(tmp_path_factory.mktemp("home"))
     asked = subprocess.run(
-        [image / "venv" / "bin" / "python", "-c", ASKED],
+        [image / "venv" / "bin" / "python", "-P", "-c", ASKED],
         env={"HERMES_HOME": home, "HOME": home, "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
