@@ -313,6 +313,28 @@ def test_mail_of_google_is_read(deployment: Deployment, services: ToolServices) 
         ("search", "program rg", "bin/rg"),
     ],
 )
+def test_who_speaks_the_protocol_of_editors_is_answered(image: Path, tmp_path: Path) -> None:
+    """As a program in the sandbox starts it."""
+    (tmp_path / "config.yaml").write_text("security: {allow_lazy_installs: false}\n")
+    hello = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "initialize",
+        "params": {"protocolVersion": 1, "clientCapabilities": {}},
+    }
+    asked = [image / "venv" / "bin" / "python", "-P", "-m", "hermes_cli.main", "acp"]
+    environment = {"HERMES_HOME": str(tmp_path), "HOME": str(tmp_path), "PATH": os.defpath}
+    with subprocess.Popen(
+        asked, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as serving:
+        assert serving.stdin is not None and serving.stdout is not None
+        serving.stdin.write(json.dumps(hello) + "\n")
+        serving.stdin.flush()
+        answer = json.loads(serving.stdout.readline())
+        serving.terminate()
+    assert answer["result"]["agentInfo"]["name"] == "hermes-agent"
+
+
 def test_what_is_gone_of_a_feature_is_named(
     deployment: Deployment, image: Path, feature: str, part: str, place: str
 ) -> None:

@@ -102,7 +102,7 @@ FEATURES = (
     Feature(
         "editors",
         ("hermes-agent[acp]",),
-        "the Agent Client Protocol of editors",
+        "the Agent Client Protocol, for programs that start `hermes acp` beside it; an editor is connected by the API",
         modules=("acp",),
     ),
 )
