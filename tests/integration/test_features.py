@@ -306,13 +306,6 @@ def test_mail_of_google_is_read(deployment: Deployment, services: ToolServices) 
     assert services.asked[-1][1]["q"] == "from:quokkas"
 
 
-@pytest.mark.parametrize(
-    ("feature", "part", "place"),
-    [
-        ("images", "module fal_client", "lib/python3*/site-packages/fal_client"),
-        ("search", "program rg", "bin/rg"),
-    ],
-)
 def test_who_speaks_the_protocol_of_editors_is_answered(image: Path, tmp_path: Path) -> None:
     """As a program in the sandbox starts it."""
     (tmp_path / "config.yaml").write_text("security: {allow_lazy_installs: false}\n")
@@ -335,6 +328,13 @@ def test_who_speaks_the_protocol_of_editors_is_answered(image: Path, tmp_path: P
     assert answer["result"]["agentInfo"]["name"] == "hermes-agent"
 
 
+@pytest.mark.parametrize(
+    ("feature", "part", "place"),
+    [
+        ("images", "module fal_client", "lib/python3*/site-packages/fal_client"),
+        ("search", "program rg", "bin/rg"),
+    ],
+)
 def test_what_is_gone_of_a_feature_is_named(
     deployment: Deployment, image: Path, feature: str, part: str, place: str
 ) -> None:
