@@ -11,7 +11,7 @@ from typing import Any
 
 from ...module_utils.settings.settings import Settings
 from ...module_utils.settings.values import NEAR
-from .config_names import ELSEWHERE, NAMES
+from .config_names import ELSEWHERE, NAMES, VERSION
 
 OWN_NAMES = ("moa.presets.",)
 """Settings in which people choose the names themselves, beside one that Hermes has there."""
@@ -105,13 +105,13 @@ def unknown(
     more than its defaults have. Of another version than the pinned one nothing is known there.
     """
     siblings = _KNOWN.get(before.rstrip("."), [])
-    is_pinned = not (settings.version or settings.source) and before not in OWN_NAMES
+    is_known = settings.version in ("", VERSION) and not settings.source
     for name, value in config.items():
         key = f"{before}{name}"
         if not before and name not in ROOTS:
             yield key, next(iter(difflib.get_close_matches(name, ROOTS, 1)), "")
             continue
-        is_odd = before and is_pinned and name not in _SOMEWHERE
+        is_odd = before and is_known and before not in OWN_NAMES and name not in _SOMEWHERE
         close = difflib.get_close_matches(name, siblings, 1, NEAR) if is_odd else []
         if close:
             yield key, f"{before}{close[0]}"

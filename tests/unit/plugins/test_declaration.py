@@ -16,6 +16,7 @@ import pytest
 from ansible.errors import AnsibleError
 from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
 from ansible_collections.hermes.workers.plugins.plugin_utils.agent import content
+from ansible_collections.hermes.workers.plugins.plugin_utils.agent.config_names import VERSION
 from ansible_collections.hermes.workers.plugins.plugin_utils.agent.declaration import Declaration
 from ansible_collections.hermes.workers.plugins.plugin_utils.agent.sources import Finder
 
@@ -99,6 +100,12 @@ def test_of_another_hermes_only_the_top_is_looked_at(
     config = {"agent": {"max_turnz": 9}, "agnet": {}}
     declared = inventory.read(config={"pinned": config})
     assert [problem.subject for problem in declared.problems] == ["hermes_config.agnet"]
+
+
+def test_the_pinned_hermes_is_looked_at_also_when_it_is_asked_for(inventory: Inventory) -> None:
+    inventory.settings = replace(inventory.settings, version=VERSION)
+    declared = inventory.read(config={"pinned": {"agent": {"max_turnz": 9}}})
+    assert [problem.subject for problem in declared.problems] == ["hermes_config.agent.max_turnz"]
 
 
 def test_all_of_it_is_in_the_archive(inventory: Inventory) -> None:
