@@ -39,10 +39,11 @@ endif
 VENV := .venv
 TEST_VENV := .venv-test
 COLLECTION := .ansible/collections/ansible_collections/hermes/workers
-PLAY = $(VENV)/bin/python requirements/play.py -i $(or $(strip $(INVENTORY)),inventories/local)
 # What was typed, as one word of the shell's, whatever quotes are in it.
 QUOTE := '
-say = -e '$(subst $(QUOTE),$(QUOTE)\$(QUOTE)$(QUOTE),$(1)="$(2)")'
+quoted = '$(subst $(QUOTE),$(QUOTE)\$(QUOTE)$(QUOTE),$(1))'
+say = -e $(call quoted,$(1)="$(2)")
+PLAY = $(VENV)/bin/python requirements/play.py -i $(call quoted,$(if $(strip $(INVENTORY)),$(INVENTORY),inventories/local))
 BOOTSTRAP := sh requirements/bootstrap.sh $(PYTHON)
 # The tests' own environment comes first; plays in tests run from $(VENV), like a user's.
 WITH_TOOLS := PATH="$(CURDIR)/$(TEST_VENV)/bin:$$PATH"
@@ -140,7 +141,7 @@ record: tools test-tools ## Type README's first five minutes in a fresh clone; d
 
 rehearse: INVENTORY = inventories/single
 rehearse: tools test-tools ## Rehearse a deployment to Cloudflare on this machine; no account (IMAGE=given builds none)
-	@$(WITH_STAND_IN) python -m tests.cloudflare.rehearse --inventory $(INVENTORY) --image $(IMAGE) -- $(ARGS)
+	@$(WITH_STAND_IN) python -m tests.cloudflare.rehearse --inventory $(call quoted,$(INVENTORY)) --image $(IMAGE) -- $(ARGS)
 
 live: tools test-tools ## Prove it on a real account, which costs cents; only with HERMES_LIVE_* set
 	@$(WITH_STAND_IN) python -m tests.cloudflare.live

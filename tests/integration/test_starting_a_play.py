@@ -36,6 +36,7 @@ CANARY = "sk-canary-of-a-command-line"
 HOSTS = "all:\n  hosts:\n    alice:\n  vars:\n    hermes_platform: workerd\n"
 FILES = {
     "colons.yml": "all: b: c\n",
+    "o'brien files/colons.yml": "all: b: c\n",
     "tab.yml": "all:\n\thosts:\n",
     "vars/hosts.yml": HOSTS,
     "vars/group_vars/all.yml": "a: b: c\n",
@@ -73,6 +74,11 @@ CASES = {
         "vault/hosts.yml",
         "{here}/colons.yml:1:7: cannot be read: YAML",
         "ARGS=-i {here}/colons.yml",
+    ),
+    "a folder with a name of its own": inventory(
+        "o'brien files/colons.yml",
+        "{here}/o'brien",
+        said="files/colons.yml:1:7: cannot be read: YAML",
     ),
     "a tab": inventory("tab.yml", "{here}/tab.yml:2:1: cannot be read: YAML parsing failed: Tabs"),
     "variables that are no YAML": inventory("vars", "{here}/vars/group_vars/all.yml:1:5: cannot"),

@@ -203,7 +203,7 @@ class Commands:
         first, *further = self.start.sources or [MAKE_INVENTORY]
         parts = ["make", playbook.replace("_", "-")]
         if first != MAKE_INVENTORY:
-            parts.append(f"INVENTORY={shlex.quote(first)}")
+            parts.append(f"INVENTORY={shlex.quote(first.replace('$', '$$'))}")
         for name, value in variables.items():
             if name in MAKE_VARIABLES and PLAIN.fullmatch(value):
                 parts.append(f"{MAKE_VARIABLES[name]}={value}")
