@@ -3,8 +3,8 @@
 
 A wake is one from asleep to the first token of a chat, of Hermes as a process of this machine. A deployment with the
 feature and one without any take turns, so that what else the machine does meets both. HERMES_BENCH_ROUNDS (9) says how
-often each wakes, HERMES_BENCH_FEATURES (all, by commas) with which features. `chromium` is for containers alone: its
-size is told, and no wake.
+often each wakes, HERMES_BENCH_FEATURES (all, by commas) with which features. `chromium` is for containers alone, and
+`browser` for a browser elsewhere: their sizes are told, and no wakes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CHOSEN = [one for one in os.environ.get("HERMES_BENCH_FEATURES", "").split(",") 
 WAKE_GOAL = 1.15
 LARGEST = 350
 """Megabytes of the largest feature, a browser."""
-IN_CONTAINERS = "chromium"
+WITHOUT_WAKE = ("chromium", "browser")
 USUAL = ["git", "mcp", "search", "web"]
 """Those of the personal assistant."""
 
@@ -84,8 +84,7 @@ def wakes(sets: dict[str, list[str]], folder: Path) -> list[Figure]:
                 having = {**common, "hermes_features": features}
                 made.append(Deployment(f"having-{number}", folder, variables=having))
                 made[-1].deploy()
-                # The first of each is not counted: what it reads may come from the disk.
-                pairs = [(_wake(made[-1]), _wake(made[0])) for _ in range(ROUNDS + 1)][1:]
+                pairs = _pairs(made[-1], made[0])
                 figures.append(Figure.against(f"wake with {name}", pairs, "without any", WAKE_GOAL))
                 made.pop().play("destroy", "-e", "hermes_confirm=yes", "-e", "hermes_forget=true")
             return figures
@@ -117,7 +116,7 @@ def measure() -> list[Figure]:
     """Measure sizes, then wakes."""
     names = CHOSEN or list(FEATURE_NAMES)
     sets = {", ".join(USUAL): USUAL}
-    sets |= {name: [name] for name in names if name != IN_CONTAINERS}
+    sets |= {name: [name] for name in names if name not in WITHOUT_WAKE}
     with tempfile.TemporaryDirectory(prefix="hermes-bench-") as folder:
         home = Path(folder) / "home"
         home.mkdir(mode=0o700)
