@@ -10,41 +10,33 @@ from __future__ import annotations
 
 import json
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from .loopback import Loopback
+from .loopback import Handler, Loopback
 
 PICTURE = {"url": "https://fal.example/quokka.png", "width": 1024, "height": 576}
 
 Answer = tuple[int, dict[str, Any]]
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler, BaseHTTPRequestHandler):
     standin: Fal
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: object) -> None:
-        """Keep the test's output to the test's own words."""
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self._answer(lambda: self.standin.submit(self.path, json.loads(body)))
+        body = self.body()
+        self._serve(lambda: self.standin.submit(self.path, json.loads(body)))
 
     def do_GET(self) -> None:
-        self._answer(lambda: self.standin.tell(urlsplit(self.path).path))
+        self._serve(lambda: self.standin.tell(urlsplit(self.path).path))
 
-    def _answer(self, serve: Any) -> None:
+    def _serve(self, serve: Callable[[], Answer]) -> None:
         allowed = self.headers.get("Authorization") == f"Key {self.standin.key}"
         status, said = serve() if allowed else (401, {"detail": "Cannot access application."})
-        text = json.dumps(said).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
+        self.answer(status, "application/json", json.dumps(said).encode())
 
 
 @dataclass

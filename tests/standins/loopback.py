@@ -9,6 +9,27 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar, Self
 
 
+class Handler(BaseHTTPRequestHandler):
+    """Serves for a stand-in, and says nothing by itself."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        """Keep the test's output to the test's own words."""
+
+    def body(self) -> bytes:
+        """Return what the request brings."""
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def answer(self, status: int, kind: str, content: bytes) -> None:
+        """Answer. kind: the content's type."""
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
 class Loopback:
     """A stand-in with a server. `handler` serves for it, and finds it as `standin`; `url` has no trailing slash.
 

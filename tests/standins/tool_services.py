@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl
 
-from .loopback import Loopback
+from .loopback import Handler, Loopback
 
 FOUND = {
     "url": "https://quokka.example/",
@@ -47,27 +47,18 @@ def refusal(status: int, why: str) -> Answer:
     return status, "application/json", json.dumps(said).encode()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler, BaseHTTPRequestHandler):
     standin: ToolServices
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: object) -> None:
-        """Keep the test's output to the test's own words."""
 
     def do_GET(self) -> None:
         self.do_POST()
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         given = self.headers.get("Authorization") or ""
-        status, kind, text = self.standin.answer(self.command, self.path, given, body)
+        status, kind, text = self.standin.answer(self.command, self.path, given, self.body())
         if status != 200:
             self.standin.refused.append(text.decode())
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
+        self.answer(status, kind, text)
 
 
 @dataclass
