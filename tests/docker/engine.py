@@ -185,6 +185,15 @@ class Daemon:
             self.process.wait(timeout=60)
             self.process = None
 
+    @contextmanager
+    def back_afterwards(self) -> Iterator[None]:
+        """Whatever comes of a stop meanwhile, what follows finds it running."""
+        try:
+            yield
+        finally:
+            if self.process is None:
+                self.start()
+
     def close(self) -> None:
         """Stop it and take its bridge away."""
         try:

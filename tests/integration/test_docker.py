@@ -178,9 +178,11 @@ def test_a_container_reaches_no_host_that_is_not_allowed(contained: Contained) -
     assert "unreachable" in ask("192.0.2.8:22", "elsewhere.example.com"), "past the way out"
     assert deployment.chat("Still there?").status == 200
 
-    log = (deployment.state / "logs" / "workerd.log").read_text()
-    blocked = [json.loads(line) for line in log.splitlines() if '"egress_blocked"' in line]
-    assert [one["host"] for one in blocked] == ["elsewhere.example.com"]
+    def blocked() -> list[str]:
+        lines = [line for line in contained.events().splitlines() if '"egress_blocked"' in line]
+        return [json.loads(line)["host"] for line in lines]
+
+    wait_until(lambda: blocked() == ["elsewhere.example.com"], "the log has it")
     deployment.deploy()
     assert "egress_blocked" not in ask("198.51.100.7", "elsewhere.example.com")
 

@@ -202,7 +202,7 @@ def test_a_backup_goes_back_in_parts_and_after_a_cut_only_the_rest_of_it(
     assert_all_is_there(lasting, provider)
 
     def taken() -> list[str]:
-        log = (deployment.state / "logs" / "workerd.log").read_text().splitlines()
+        log = lasting.events().splitlines()
         lines = [json.loads(line) for line in log if '"event":"request"' in line and place in line]
         return [one["route"][-1] for one in lines if (one["method"], one["status"]) == ("PUT", 200)]
 
@@ -253,7 +253,7 @@ def test_a_damaged_backup_is_passed_over_and_said_so(
     assert f"backup {newest}" in " ".join(restored["passedOver"])
     backups = deployment.call("GET", "/api/instance/backups").json["backups"]
     assert [b["state"] for b in backups if b["id"] == newest] == ["damaged"]
-    assert "backup_passed_over" in (deployment.state / "logs" / "workerd.log").read_text()
+    wait_until(lambda: "backup_passed_over" in lasting.events(), "the log has it")
 
 
 def damage(deployment: Deployment, backup: int) -> None:

@@ -91,10 +91,10 @@ def is_told(answer: Answer) -> bool:
 
 
 def test_docker_is_restarted_under_an_awake_hermes(troubled: Contained, daemon: Daemon) -> None:
-    daemon.stop()
-    answer = troubled.deployment.chat("Is anybody there?")
-    assert is_told(answer), answer.text
-    daemon.start()
+    with daemon.back_afterwards():
+        daemon.stop()
+        answer = troubled.deployment.chat("Is anybody there?")
+        assert is_told(answer), answer.text
     wait_until(lambda: wake(troubled).status == 200, "a boot")
     wait_until(lambda: "sandbox_lost" in troubled.events(), "the log has it")
 
@@ -102,13 +102,19 @@ def test_docker_is_restarted_under_an_awake_hermes(troubled: Contained, daemon: 
 def test_docker_is_restarted_during_a_boot(troubled: Contained, daemon: Daemon) -> None:
     troubled.sleep()
     before = len(troubled.events())
-    with troubled.held_at_start(lambda: wake(troubled)) as waking:
-        daemon.stop()
-    answer = waking.answer()
-    assert is_told(answer), answer.text
-    # Who says so depends on the moment: the boot, or the gate when the object cannot even be made without the engine.
-    asked = answer.json["error"]["request_id"]
-    told = [line for line in troubled.events()[before:].splitlines() if '"level":"error"' in line]
-    assert any("boot_failed" in line or asked in line for line in told)
-    daemon.start()
+    with daemon.back_afterwards():
+        with troubled.held_at_start(lambda: wake(troubled)) as waking:
+            daemon.stop()
+        answer = waking.answer()
+        assert is_told(answer), answer.text
+        # Who says so depends on the moment: the boot, or the gate, when the object cannot even be made without the
+        # engine.
+        asked = answer.json["error"]["request_id"]
+
+        def is_logged() -> bool:
+            lines = troubled.events()[before:].splitlines()
+            told = [line for line in lines if '"level":"error"' in line]
+            return any("boot_failed" in line or asked in line for line in told)
+
+        wait_until(is_logged, "the log has it")
     wait_until(lambda: wake(troubled).status == 200, "a boot")
