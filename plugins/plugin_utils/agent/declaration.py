@@ -404,9 +404,13 @@ class Declaration(Reader):
                 self._flaw(subject, flaw, f"mend its {SKILL}.")
             elif files:
                 found |= {f"skills/{name}/{inside}": one for inside, one in files.items()}
-        long = [name for name in found if len(name.encode()) > 240 or not name.isprintable()]
-        if long:
-            self._flaw("hermes_skills", f"{show(long[0])} is no path that fits.", "shorten it.")
+        odd = [name for name in found if not name.isprintable() or len(name.encode()) > 240]
+        if odd:
+            self._flaw(
+                "hermes_skills",
+                f"{show(odd[0])} is no path that fits.",
+                "rename it: at most 240 letters in UTF-8 that can be printed.",
+            )
         elif found:
             self.members |= found
             self.parts["hermes_skills"] = digest_of_members(found)

@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import stat
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,10 +21,18 @@ from ansible.errors import AnsibleError
 from ...module_utils.settings.values import show
 from .content import MOST_FILES, MOST_UNPACKED, Member, Members
 
-LEFT_OUT = frozenset({".git", ".DS_Store", "__pycache__", ".ruff_cache", ".pytest_cache"})
+LEFT_OUT = frozenset(
+    {".git", ".DS_Store", "__MACOSX", "__pycache__", ".ruff_cache", ".pytest_cache"}
+)
 """What lies in folders, and is nothing of what people mean by them."""
 TEMPLATE = ".j2"
 MOST_TEXT = 1 << 20
+DAMAGED = (
+    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, struct.error),
+    # A password, a way of packing, names and numbers that are none.
+    *(RuntimeError, NotImplementedError, ValueError, OverflowError),
+)
+"""What Python raises about an archive that cannot be unpacked, besides an OSError without a number."""
 SKILL = "SKILL.md"
 
 
@@ -46,7 +57,16 @@ class Finder:
         expanded = os.path.expanduser(name)
         looked = [Path(os.path.normpath(folder / expanded)) for folder in self.folders]
         for path in dict.fromkeys(looked):
-            if path.exists():
+            try:
+                found = path.exists()
+            except OSError as error:
+                raise Flaw(
+                    f"{show(name)} is no path: {error.strerror}.",
+                    "name a file or folder, or write the text itself with |, in lines of its own.",
+                ) from error
+            if found and not (path.is_file() or path.is_dir()):
+                raise Flaw(f"{_shown(path)} is neither a file nor a folder.", "name one of these.")
+            if found:
                 return path
         where = ", ".join(_shown(path) for path in dict.fromkeys(looked)) or "nowhere"
         raise Flaw(
@@ -71,13 +91,21 @@ class Finder:
             )
         if not text.strip():
             raise Flaw("is an empty text.", "write something, or leave it out.")
-        if len(text.encode(errors="surrogatepass")) > MOST_TEXT or "\0" in text:
-            raise Flaw(f"is no text of at most {MOST_TEXT >> 20} MB.", "make it shorter.")
-        return (text if text.endswith("\n") else f"{text}\n").encode()
+        try:
+            content = (text if text.endswith("\n") else f"{text}\n").encode()
+        except UnicodeEncodeError as error:  # what a template made
+            raise Flaw("has half a character, which no file can hold.", "mend it.") from error
+        if len(content) > MOST_TEXT or b"\0" in content:
+            raise _too_long("is")
+        return content
 
     def _file(self, name: str) -> str:
         path = self.find(name)
+        if path.is_dir():
+            raise Flaw(f"{_shown(path)} is a folder.", "name a file.")
         try:
+            if path.stat().st_size > MOST_TEXT:
+                raise _too_long(f"{_shown(path)} is")
             text = path.read_bytes().decode().replace("\r\n", "\n")
         except UnicodeDecodeError as error:
             raise Flaw(f"{_shown(path)} is no text in UTF-8.", "save it as one.") from error
@@ -108,10 +136,20 @@ class Finder:
                 members = _rooted(_tar(path))
             else:
                 return {SKILL: Member(self.text(value))}
-        except (tarfile.TarError, zipfile.BadZipFile) as error:
-            raise Flaw(f"{_shown(path)} is a damaged archive.", "make it again.") from error
-        except OSError as error:
-            raise _unreadable(path, error) from error
+        except (*DAMAGED, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise _unreadable(error.filename or path, error) from error
+            why = str(error).partition("\n")[0][:160].rstrip(".") or "it ends too early"
+            raise Flaw(
+                f"{_shown(path)} cannot be unpacked: {why}.",
+                "pack it again, as .zip or .tar.gz, without a password.",
+            ) from error
+        folders = {str(folder) for name in members for folder in PurePosixPath(name).parents}
+        if twice := folders & members.keys():
+            raise Flaw(
+                f"{_shown(path)} has {show(min(twice))}, which is a file and a folder.",
+                "pack one of the two.",
+            )
         if SKILL not in members:
             raise Flaw(
                 f"{_shown(path)} has no {SKILL}.", f"a skill is a folder with a {SKILL} in it."
@@ -132,9 +170,13 @@ def _shown(path: Path) -> str:
     return text if text.isprintable() else show(text)
 
 
-def _unreadable(path: Path, error: OSError) -> Flaw:
+def _too_long(subject: str) -> Flaw:
+    return Flaw(f"{subject} no text of at most {MOST_TEXT >> 20} MB.", "make it shorter.")
+
+
+def _unreadable(path: Path | str, error: OSError) -> Flaw:
     return Flaw(
-        f"{_shown(path)} cannot be read: {error.strerror or error}.",
+        f"{_shown(Path(path))} cannot be read: {error.strerror or error}.",
         "mend its rights, or its path.",
     )
 
@@ -158,7 +200,11 @@ class _Limits:
 
 def _folder(folder: Path) -> Members:
     limits, members = _Limits(folder), {}
-    for place, folders, files in os.walk(folder):
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    for place, folders, files in os.walk(folder, onerror=stop):
         folders[:] = sorted(set(folders) - LEFT_OUT)
         for name in sorted({*folders, *files} - LEFT_OUT):
             path = Path(place, name)

@@ -8,6 +8,7 @@ import json
 import os
 import tarfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -435,6 +436,104 @@ def test_what_is_no_good_is_refused_by_its_name(inventory: Inventory, case: str)
     assert [one for one in found if one[0] == subject and words in one[1]], found
     assert all(one.remedy and one.code == "agent" for one in declared.problems)
     assert SECRET not in str(found) and "0123456789abc" not in str(found)
+
+
+def zipped(inventory: Inventory, name: str, **changes: tuple[int, int]) -> dict[str, Any]:
+    """Write an archive of a skill. changes: bytes behind the start of each of its two headers, and what they become."""
+    path = inventory.write(f"{name}.zip", b"")
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.writestr("SKILL.md", SKILL.format(name=name))
+    content = bytearray(path.read_bytes())
+    for start, at in ((b"PK\x03\x04", 0), (b"PK\x01\x02", 2)):
+        for place, value in changes.values():
+            content[content.find(start) + place + at] = value
+    path.write_bytes(content)
+    return {"skills": [path.name]}
+
+
+def tarred(inventory: Inventory, *more: str, cut: int = 0) -> dict[str, Any]:
+    path = inventory.folder / "packed.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name, text in [
+            ("SKILL.md", SKILL.format(name="packed").encode()),
+            *((one, os.urandom(9000)) for one in more),
+        ]:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text))
+    if cut:
+        path.write_bytes(path.read_bytes()[:cut])
+    return {"skills": [path.name]}
+
+
+def with_file(inventory: Inventory, name: bytes) -> dict[str, Any]:
+    inventory.skill("odd")
+    Path(os.fsdecode(os.fsencode(inventory.folder / "skills/odd") + b"/" + name)).write_text("x")
+    return {"skills": ["skills/odd"]}
+
+
+def with_pipe(inventory: Inventory, name: str) -> str:
+    inventory.skill("piped")
+    os.mkfifo(inventory.folder / name)
+    return name
+
+
+UNREADABLE: dict[str, tuple[Callable[[Inventory], dict[str, Any]], str]] = {
+    "a device": (lambda _: {"skills": {"a": "/dev/zero"}}, "/dev/zero is neither a file"),
+    "a pipe": (lambda it: {"soul": with_pipe(it, "pipe")}, "is neither a file"),
+    "a pipe in a skill": (
+        lambda it: (with_pipe(it, "skills/piped/p") and {"skills": ["skills/piped"]}) or {},
+        "is neither a file",
+    ),
+    "a folder for a text": (lambda it: it.skill("good") or {"soul": "skills"}, "is a folder"),
+    "a large file": (
+        lambda it: (it.write("large.md", "x" * (2 << 20)) and {"soul": "large.md"}) or {},
+        "at most 1 MB",
+    ),
+    "a text in one line": (lambda _: {"soul": "You are kind. " * 400}, "is no path"),
+    "a name in no letters": (lambda it: with_file(it, b"\xff.md"), "is no path that fits"),
+    "an archive with a password": (lambda it: zipped(it, "a", flag=(6, 1)), "cannot be unpacked"),
+    "an archive packed otherwise": (lambda it: zipped(it, "a", way=(8, 99)), "cannot be unpacked"),
+    "a cut archive": (lambda it: tarred(it, "more", cut=5000), "cannot be unpacked"),
+    "a file that is a folder too": (
+        lambda it: tarred(it, "a", "a/b"),
+        "has 'a', which is a file and a folder",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_what_cannot_be_read_is_one_card(inventory: Inventory, case: str) -> None:
+    make, words = UNREADABLE[case]
+    (problem,) = inventory.read(**make(inventory)).problems
+    assert words in problem.sentence, problem.sentence
+    assert len(problem.sentence) < 600
+
+
+def test_a_folder_that_may_not_be_looked_into_is_not_left_out(
+    inventory: Inventory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inventory.skill("closed")
+    inventory.write("skills/closed/inside/more.md", "x")
+    looked_into = os.scandir
+
+    def scandir(place: Any) -> Any:
+        if Path(place).name == "inside":
+            raise PermissionError(13, "Permission denied", place)
+        return looked_into(place)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    (problem,) = inventory.read(skills=["skills/closed"]).problems
+    assert "closed/inside cannot be read: Permission denied." in problem.sentence
+
+
+def test_what_a_mac_packs_beside_a_skill_is_left_out(inventory: Inventory) -> None:
+    with zipfile.ZipFile(inventory.folder / "notes.zip", "w") as packed:
+        packed.writestr("notes/SKILL.md", SKILL.format(name="notes"))
+        packed.writestr("__MACOSX/notes/._SKILL.md", "x")
+    declared = inventory.read(skills=["notes.zip"])
+    assert declared.problems == []
+    assert [*declared.members] == ["skills/notes/SKILL.md", "agent.json"]
 
 
 def test_a_bare_process_has_no_say_in_its_tools(inventory: Inventory) -> None:
