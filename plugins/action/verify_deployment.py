@@ -104,7 +104,9 @@ class ActionModule(DeploymentAction):
         if not self.agent:
             return
         self.running = agent_proof.settled(self.client)
-        problems = agent_proof.missing(self.agent, self.settings.agent["archive"], self.running)
+        restart = self.command("lifecycle", hermes_action="restart-gateway")
+        archive = self.settings.agent["archive"]
+        problems = agent_proof.missing(self.agent, archive, self.running, restart)
         if problems:
             raise Card(problems, self._changed())
 

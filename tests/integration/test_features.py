@@ -59,14 +59,22 @@ def image(home: Path) -> Path:
     return runtime.image
 
 
-@pytest.fixture(scope="module")
-def tools(image: Path) -> Iterator[str]:
-    """The address of an MCP server over HTTP, run by the Python that the features are installed for."""
-    port = free_port()
+@contextmanager
+def serving_tools(image: Path, port: int) -> Iterator[str]:
+    """An MCP server over HTTP, run by the Python that the features are installed for; its address."""
     command = [str(image / "venv" / "bin" / "python"), str(SERVER), str(port)]
     with subprocess.Popen(command, env={**os.environ, "TOOLS_TOKEN": TOKEN}) as serving:
-        yield f"http://127.0.0.1:{port}/mcp"
-        serving.terminate()
+        try:
+            yield f"http://127.0.0.1:{port}/mcp"
+        finally:
+            serving.terminate()
+
+
+@pytest.fixture(scope="module")
+def tools(image: Path) -> Iterator[str]:
+    """The address of a server that is there from the beginning."""
+    with serving_tools(image, free_port()) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -386,6 +394,26 @@ def test_a_server_that_does_not_start_is_named_by_a_card(deployment: Deployment)
     assert "hermes_mcp_servers.time" not in play.output
     assert TOKEN not in play.output
     assert "There are 42 of apples." in called(deployment, "mcp__stock__in_stock", item="apples")
+
+
+def test_a_server_that_is_started_later_is_connected_by_what_its_card_says(
+    deployment: Deployment, image: Path
+) -> None:
+    port = free_port()
+    authorized = {"Authorization": "Bearer ${TOOLS_TOKEN}"}
+    late = {"url": f"http://127.0.0.1:{port}/mcp", "headers": authorized}
+    servers = deployment.variables["hermes_mcp_servers"]
+    servers.pop("broken", None)
+    deployment.variables["hermes_mcp_servers"] = {**servers, "late": late}
+    play = deployment.play("deploy")
+    assert "hermes_mcp_servers.late: is not connected" in play.output
+    command = re.findall(r"mend its cause, run `(.+?)`, ", play.output)[0]
+    with serving_tools(image, port):
+        typed = run(["sh", "-c", command])
+        assert typed.returncode == 0, typed.stdout
+        deployment.deploy()
+        assert "There are 35 of pears." in called(deployment, "mcp__late__in_stock", item="pears")
+        assert deployment.deploy().changed(deployment.name) == 0
 
 
 def test_the_personal_assistant_is_deployed_and_stays_as_it_is(

@@ -21,6 +21,7 @@ SETTLED_SECONDS = 40.0
 POLL_SECONDS = 0.5
 UNSETTLED = ("connecting", "configured")
 AGAIN = "mend its cause and run the deploy again."
+ANEW = "mend its cause, run `{}`, for Hermes reads this when it starts, and run the deploy again."
 
 
 def told(client: WorkerClient) -> dict[str, Any] | None:
@@ -49,11 +50,12 @@ def settled(client: WorkerClient) -> dict[str, Any] | None:
 
 
 def missing(
-    members: Mapping[str, Member], archive: str, running: dict[str, Any] | None
+    members: Mapping[str, Member], archive: str, running: dict[str, Any] | None, restart: str
 ) -> list[Problem]:
     """Return what is declared and not in force; what Hermes or its owner changed is kept on purpose, and no problem.
 
-    members: of the declared archive, and its digest; running: what Hermes has, None when it does not tell.
+    members: of the declared archive, and its digest; running: what Hermes has, None when it does not tell; restart: a
+    command that starts Hermes anew.
     """
     if not members:
         return []
@@ -83,14 +85,18 @@ def missing(
     if running["environment"] is None:
         # A Hermes that cannot be asked: the plan said so when its image was made, and says so again.
         return problems
-    problems += _servers(table["mcp_servers"], running["servers"])
+    anew = ANEW.format(restart)
+    problems += _servers(table["mcp_servers"], running["servers"], anew)
     names = set(REFERENCE.findall(members[TABLE].content.decode())) - ALWAYS_THERE
     for name in sorted(names - set(running["environment"])):
-        problems.append(_problem(f"hermes_secrets.{name}", "is not in Hermes' environment."))
+        words = "is not in Hermes' environment."
+        problems.append(_problem(f"hermes_secrets.{name}", words, anew))
     return problems
 
 
-def _servers(declared: Mapping[str, Any], running: list[dict[str, Any]]) -> list[Problem]:
+def _servers(
+    declared: Mapping[str, Any], running: list[dict[str, Any]], remedy: str
+) -> list[Problem]:
     states = {one["name"]: one for one in running}
     problems = []
     for name in declared:
@@ -99,12 +105,12 @@ def _servers(declared: Mapping[str, Any], running: list[dict[str, Any]]) -> list
             continue
         why = " ".join(str(one.get("error") or "").split())[:300].rstrip(".")
         sentence = f"is not connected ({one['status']}){f': {why}' if why else ''}."
-        problems.append(_problem(f"hermes_mcp_servers.{name}", sentence))
+        problems.append(_problem(f"hermes_mcp_servers.{name}", sentence, remedy))
     return problems
 
 
-def _problem(subject: str, sentence: str) -> Problem:
-    return Problem(subject, sentence, AGAIN, "agent-not-in-force")
+def _problem(subject: str, sentence: str, remedy: str = AGAIN) -> Problem:
+    return Problem(subject, sentence, remedy, "agent-not-in-force")
 
 
 def rows(

@@ -127,6 +127,7 @@ def test_what_is_there_the_worker_tells_else_the_build_folder(tmp_path: Path) ->
     assert changes.deployed(old, built) == FULL
 
 
+RESTART = "make lifecycle ACTION=restart-gateway"
 RUNNING: dict[str, Any] = {
     "archive": "1",
     "laid": ["soul", "skills/a", "skills/b", "jobs/morning", "jobs/evening"],
@@ -156,8 +157,8 @@ LACKING: dict[str, tuple[dict[str, Any], str, str]] = {
 
 
 def test_a_hermes_that_has_all_of_it_lacks_nothing() -> None:
-    assert proof.missing(FULL, "1", RUNNING) == []
-    assert proof.missing({}, "", None) == []
+    assert proof.missing(FULL, "1", RUNNING, RESTART) == []
+    assert proof.missing({}, "", None, RESTART) == []
     rows = proof.rows(FULL, RUNNING, "hermes_take_over")
     assert rows == [("agent", "a soul, 2 skills, 2 jobs, 1 server with 2 tools, settings")]
 
@@ -165,23 +166,25 @@ def test_a_hermes_that_has_all_of_it_lacks_nothing() -> None:
 @pytest.mark.parametrize("case", LACKING)
 def test_what_is_missing_is_named(case: str) -> None:
     change, subject, words = LACKING[case]
-    (problem,) = proof.missing(FULL, "1", RUNNING | change)
+    (problem,) = proof.missing(FULL, "1", RUNNING | change, RESTART)
     assert problem.subject == subject and words in problem.sentence
     assert problem.code == "agent-not-in-force"
+    # What Hermes reads at its start alone, no deploy without a change brings.
+    assert (RESTART in problem.remedy) is subject.startswith(("hermes_mcp", "hermes_secrets"))
 
 
 def test_a_hermes_that_does_not_tell_is_not_believed() -> None:
-    (problem,) = proof.missing(FULL, "1", None)
+    (problem,) = proof.missing(FULL, "1", None, RESTART)
     assert "does not tell" in problem.sentence
 
 
 def test_a_hermes_that_cannot_be_asked_for_its_servers_is_asked_for_the_rest() -> None:
     unasked = RUNNING | {"servers": [], "environment": None}
-    assert proof.missing(FULL, "1", unasked) == []
+    assert proof.missing(FULL, "1", unasked, RESTART) == []
     assert proof.rows(FULL, unasked, "hermes_take_over")[0][1].endswith(
         "2 jobs, 1 server, settings"
     )
-    (problem,) = proof.missing(FULL, "1", unasked | {"skills": ["a"]})
+    (problem,) = proof.missing(FULL, "1", unasked | {"skills": ["a"]}, RESTART)
     assert problem.subject == "hermes_skills.b"
 
 
@@ -191,7 +194,7 @@ def test_what_hermes_made_otherwise_is_kept_and_told() -> None:
         {"item": "jobs/morning", "why": "changed by Hermes or its owner"},
     ]
     running = RUNNING | {"kept": kept, "skills": ["a"], "jobs": [{"name": "evening"}]}
-    assert proof.missing(FULL, "1", running) == []
+    assert proof.missing(FULL, "1", running, RESTART) == []
     rows = proof.rows(FULL, running, "hermes_take_over")[1:]
     assert [label for label, _words in rows] == ["kept", "kept"]
     assert rows[0][1].startswith("skills/b: deleted by Hermes or its owner; hermes_take_over")
