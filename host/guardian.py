@@ -30,9 +30,10 @@ def main(supervisor: str) -> None:
         if line.endswith("\n"):
             settings = json.loads(line)
     wait = FIRST_WAIT
-    while settings is not None and os.path.isdir("run"):
+    while settings is not None:
         time.sleep(wait)
-        if start(supervisor, settings) in (0, ALREADY_RUNNING):
+        # Looked for at the last moment: the deployment may have been removed meanwhile.
+        if not os.path.isdir("run") or start(supervisor, settings) in (0, ALREADY_RUNNING):
             return
         wait = min(2 * wait, LONGEST_WAIT)
 

@@ -37,6 +37,11 @@ measured.start()
 """
 
 
+def measuring() -> dict[str, str]:
+    """Return what lets a program of the tests' own Python measure itself in an environment that it is given."""
+    return {name: os.environ[name] for name in (MEASURING,) if name in os.environ}
+
+
 def measure_sandbox(image: Path) -> None:
     """Let the sandbox's programs in an image measure themselves, while coverage is measured."""
     if MEASURING not in os.environ:

@@ -13,6 +13,7 @@ import re
 import socket
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 from urllib.parse import quote, urlencode
@@ -278,7 +279,7 @@ class DockerEngine:
         return output
 
     def _log(self, identity: str) -> str:
-        raw = self._request("GET", f"/containers/{identity}/logs?stdout=true&stderr=true").read()
+        raw = self._whole("GET", f"/containers/{identity}/logs?stdout=true&stderr=true")
         text = b""
         # Frames: one byte for the stream, three unused, four of length.
         while len(raw) >= 8:
@@ -290,22 +291,23 @@ class DockerEngine:
     def _json(self, method: str, path: str, content: Any = None, timeout: float = 60) -> Any:
         body = None if content is None else json.dumps(content).encode()
         headers = {"Content-Type": "application/json"} if body else {}
-        text = self._request(method, path, body, headers, timeout).read()
-        try:
-            return json.loads(text) if text.strip() else {}
-        except ValueError as error:
-            raise DockerError(0, "the answer is not JSON; no container engine serves it") from error
+        return _parsed(self._whole(method, path, body, headers, timeout))
 
     def _lines(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> Iterator[dict[str, Any]]:
         """Yield the objects of a streamed answer; an error among them ends it."""
-        response = self._request(method, path, body, headers or {}, LONG)
-        for raw in response:
-            line = json.loads(raw) if raw.strip() else {}
-            if line.get("error"):
-                raise DockerError(0, str(line["error"]))
-            yield line
+        with _heard():
+            for raw in self._request(method, path, body, headers or {}, LONG):
+                line = _parsed(raw)
+                if line.get("error"):
+                    raise DockerError(0, str(line["error"]))
+                yield line
+
+    def _whole(self, method: str, path: str, *more: Any) -> bytes:
+        """Return all of an answer."""
+        with _heard():
+            return self._request(method, path, *more).read()
 
     def _request(
         self,
@@ -316,16 +318,29 @@ class DockerEngine:
         timeout: float = 60,
     ) -> http.client.HTTPResponse:
         connection = _Connection(self.path, timeout)
-        try:
-            connection.request(
-                method, path, body, headers or {}, encode_chunked=isinstance(body, Iterator)
-            )
-            response = connection.getresponse()
-        except http.client.HTTPException as error:
-            raise DockerError(0, f"no container engine answers ({error!r})") from error
+        connection.request(
+            method, path, body, headers or {}, encode_chunked=isinstance(body, Iterator)
+        )
+        response = connection.getresponse()
         if response.status >= 400:
             raise DockerError(response.status, _message(response.read()))
         return response
+
+
+@contextmanager
+def _heard() -> Iterator[None]:
+    """Turn an answer that is none, or that breaks off, as where the engine is restarted, into a DockerError."""
+    try:
+        yield
+    except http.client.HTTPException as error:
+        raise DockerError(0, f"no container engine answers ({error!r})") from error
+
+
+def _parsed(text: bytes) -> Any:
+    try:
+        return json.loads(text) if text.strip() else {}
+    except ValueError as error:
+        raise DockerError(0, "the answer is not JSON; no container engine serves it") from error
 
 
 def tar_of(folder: Path) -> Iterator[bytes]:

@@ -22,6 +22,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.workerd import at_b
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.at_boot import AtBoot
 from test_supervisor import SCRIPT, Box
 
+from tests.measured import measuring
 from tests.processes import wait_for_ends
 
 box = test_supervisor.box
@@ -55,7 +56,9 @@ def reboot(box: Box) -> None:
 
 def boot(box: Box) -> None:
     command = [sys.executable, str(SCRIPT), "boot", "--folder", str(box.folder)]
-    subprocess.run(command, check=True, env={}, stdin=subprocess.DEVNULL, cwd="/", timeout=60)
+    subprocess.run(
+        command, check=True, env=measuring(), stdin=subprocess.DEVNULL, cwd="/", timeout=60
+    )
     box.started.append(box.record()["pid"])
 
 

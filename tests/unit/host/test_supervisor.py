@@ -28,6 +28,7 @@ import pytest
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.plan import build_digest
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.processes import TAKEN
 
+from tests.measured import measuring
 from tests.processes import alive, wait_for_ends
 from tests.standins.ports import free_port
 
@@ -110,7 +111,7 @@ class Box:
             "workerd": self.workerd(),
             "helpers": {"engine": [sys.executable, "-c", ENGINE]},
             "drain": 2,
-            "environment": {"PATH": os.defpath},
+            "environment": {"PATH": os.defpath} | measuring(),
             "workerd_environment": {"TZ": "UTC"},
             "secrets": {"API_TOKEN": SECRET},
         } | changes

@@ -8,15 +8,10 @@ import importlib.util
 import io
 import json
 import os
-import socketserver
 import sys
 import tarfile
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 from ansible_collections.hermes.workers.plugins.module_utils import docker
@@ -36,148 +31,13 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.containers.image im
     Containers,
     speaking,
 )
+from container_engine import StandIn, stand_in
+
+__all__ = ["stand_in"]
 
 IMAGE = f"a.example/hermes@sha256:{'a' * 64}"
 CLOUDFLARE = Settings(platform="cloudflare", engine="cloudflare", source={"image": IMAGE})
 CLEANER = Path(__file__).resolve().parents[3] / "host" / "cleaner.py"
-
-
-class StandIn(socketserver.ThreadingUnixStreamServer):
-    """An engine that holds images by name and answers as Docker does, or as Podman."""
-
-    daemon_threads = True
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path), Handler)
-        self.path = str(path)
-        self.images: dict[str, dict[str, Any]] = {}
-        self.containers: dict[str, str] = {}
-        self.mounts: dict[str, list[dict[str, str]]] = {}
-        self.volumes: set[str] = set()
-        self.used: set[str] = set()
-        self.refused: dict[str, tuple[int, Any]] = {}
-        self.seen: list[tuple[str, str]] = []
-        self.body = b""
-        self.pushed = b""
-        self.registry = ""
-        """What it writes before the names of images that it lists."""
-
-    def add(self, identity: str, *names: str, created: int = 0, session: str | None = None) -> None:
-        labels = {docker.SESSION_LABEL: session} if session else None
-        self.images[identity] = {
-            "Id": identity,
-            "RepoTags": list(names),
-            "Created": created,
-            "Labels": labels,
-        }
-
-    def names(self) -> set[str]:
-        return {name for image in self.images.values() for name in image["RepoTags"]}
-
-
-class Handler(BaseHTTPRequestHandler):
-    """The few calls that are made."""
-
-    server: StandIn
-    protocol_version = "HTTP/1.1"
-
-    def address_string(self) -> str:
-        return "unix"
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
-
-    def handle_any(self) -> None:
-        parts = urlsplit(self.path)
-        path, query = unquote(parts.path), parse_qs(parts.query)
-        self.server.seen.append((self.command, path))
-        if path in self.server.refused:
-            self.answer(*self.server.refused[path])
-        elif path == "/images/json":
-            self.answer(200, self.listed(json.loads(query["filters"][0])["reference"][0]))
-        elif path.startswith("/images/") and self.command == "DELETE":
-            self.remove(path.removeprefix("/images/"))
-        elif path == "/containers/json":
-            label = json.loads(query["filters"][0])["label"][0]
-            session = label.removeprefix(docker.SESSION_LABEL + "=")
-            found = [name for name, of in self.server.containers.items() if of == session]
-            mounts = self.server.mounts
-            listed = [
-                {"Id": name, "Names": [f"/{name}"], "Mounts": mounts.get(name)} for name in found
-            ]
-            self.answer(200, listed)
-        elif path.startswith("/volumes/") and self.command == "DELETE":
-            self.remove_volume(path.removeprefix("/volumes/"))
-        elif path.startswith("/containers/") and self.command == "DELETE":
-            self.remove_container(path.removeprefix("/containers/"))
-        elif path.endswith("/push"):
-            self.answer(200, None, self.server.pushed)
-        elif path == "/build":
-            self.server.body = self.chunked()
-            self.answer(200, None, b'{"stream":"Step 1"}\r\n{"error":"no space"}\r\n')
-        else:
-            self.answer(404, {"message": "page not found"})
-
-    do_GET = do_POST = do_DELETE = handle_any  # noqa: N815 - the base class looks for these names
-
-    def listed(self, pattern: str) -> list[dict[str, Any]]:
-        prefix = pattern.rstrip("*")
-        return [
-            image | {"RepoTags": [self.server.registry + name for name in image["RepoTags"]]}
-            for image in self.server.images.values()
-            if any(name.startswith(prefix) for name in image["RepoTags"])
-        ]
-
-    def remove(self, name: str) -> None:
-        for identity, image in list(self.server.images.items()):
-            if name not in image["RepoTags"]:
-                continue
-            if identity in self.server.used and len(image["RepoTags"]) == 1:
-                return self.answer(409, {"message": "is being used"})
-            image["RepoTags"].remove(name)
-            return self.answer(200, [])
-        return self.answer(404, {"message": "no such image"})
-
-    def remove_volume(self, name: str) -> None:
-        mounts = (one for of in self.server.mounts.values() for one in of)
-        if name in {one["Name"] for one in mounts}:
-            return self.answer(409, {"message": "volume is in use"})
-        if name not in self.server.volumes:
-            return self.answer(404, {"message": "no such volume"})
-        self.server.volumes.remove(name)
-        return self.answer(204, None, b"")
-
-    def remove_container(self, name: str) -> None:
-        found = self.server.containers
-        if name not in found:
-            return self.answer(404, {"message": "no such container"})
-        if self.server.registry and name.removesuffix("-proxy") in found.keys() - {name}:
-            return self.answer(500, {"message": "has dependent containers"})
-        del found[name]
-        return self.answer(204, None, b"")
-
-    def chunked(self) -> bytes:
-        found = b""
-        while size := int(self.rfile.readline(), 16):
-            found += self.rfile.read(size)
-            self.rfile.readline()
-        return found
-
-    def answer(self, status: int, content: Any, body: bytes | None = None) -> None:
-        body = json.dumps(content).encode() if body is None else body
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if body:
-            self.wfile.write(body)
-
-
-@pytest.fixture
-def stand_in(tmp_path: Path) -> Iterator[StandIn]:
-    with StandIn(tmp_path / "s") as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server
-        server.shutdown()
 
 
 @pytest.fixture(params=["", "docker.io/library/"], ids=["docker", "podman"])
@@ -238,6 +98,35 @@ def test_equal_folders_make_equal_archives(tmp_path: Path) -> None:
 
 def test_an_image_that_is_not_there_is_none(engine: DockerEngine) -> None:
     assert engine.image("nothing:1") is None
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{",
+        b"HTTP/1.1 500 Oh\r\nContent-Length: 100\r\n\r\n{",
+        CHUNKED + b"100\r\n{",
+        CHUNKED + b'9\r\n{"status"\r\n0\r\n\r\n',
+        b"SSH-2.0-other\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+    ],
+    ids=["nothing", "half", "half a refusal", "half a chunk", "half a line", "other", "no JSON"],
+)
+@pytest.mark.parametrize("call", ["version", "pull"])
+def test_an_engine_that_breaks_off_is_told_as_one_that_does_not_answer(
+    stand_in: StandIn, answer: bytes, call: str
+) -> None:
+    """As one does that is restarted in the middle."""
+    stand_in.raw = {"/version": answer, "/images/create": answer}
+    engine = DockerEngine(stand_in.path)
+    calls = {"version": engine.version, "pull": lambda: engine.pull("a.example/b", print)}
+    with pytest.raises(Card) as caught, speaking(stand_in.path):
+        calls[call]()
+    assert caught.value.render().startswith("hermes_engine: docker needs a Docker engine, and ")
 
 
 def test_who_cannot_ask_a_registry_does_not_refuse(stand_in: StandIn, engine: DockerEngine) -> None:
@@ -336,6 +225,34 @@ def test_the_cleaner_keeps_the_newest_snapshots(
     cleaner.clean(engine, "alice-00")
     kept = {name.split("-")[-1].split(":")[0] for name in either.names()}
     assert kept == {"1", "2", "3", "x"}, "1 is in use"
+
+
+def test_the_cleaner_goes_on_when_its_engine_does_and_tells_of_each_trouble_once(
+    stand_in: StandIn,
+    cleaner: Any,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for number in range(3):
+        name = f"workerd-container-snap-{number}:latest"
+        stand_in.add(str(number), name, created=number, session="alice-00")
+    down, up = {"/images/json": (500, {"message": "it is starting"})}, {}
+    rounds = iter((down, up, down))
+    stand_in.refused = down
+
+    def pause(seconds: float) -> None:
+        assert seconds == cleaner.EVERY_SECONDS
+        stand_in.refused = next(rounds)
+
+    monkeypatch.setattr(cleaner.time, "sleep", pause)
+    with pytest.raises(StopIteration):
+        cleaner.main(stand_in.path, "alice-00")
+    trouble = "the container engine does not answer: it is starting"
+    assert capfd.readouterr().out.splitlines() == [
+        trouble,
+        "removed workerd-container-snap-0:latest",
+        trouble,
+    ]
 
 
 @pytest.mark.parametrize(
