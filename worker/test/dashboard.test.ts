@@ -159,6 +159,26 @@ describe("signing in", () => {
     }
   });
 
+  it("is not asked for again of who is signed in", async () => {
+    const cookie = await signIn();
+    const answer = await askDashboard("/login?next=%2Fsessions", { headers: { ...page, cookie } });
+    expect([answer.status, answer.headers.get("location")]).toEqual([303, "/sessions"]);
+  });
+
+  it("is told to wait when it failed too often, in the page and its header", async () => {
+    const there = { HERMES_PLATFORM: "cloudflare" };
+    const headers = { origin: ORIGIN, "cf-connecting-ip": "203.0.113.9" };
+    const body = { method: "POST", body: new URLSearchParams({ token: "wrong" }) };
+    let answer = new Response();
+    for (let time = 0; time <= 20; time++) {
+      await answer.body?.cancel();
+      answer = await askWith(there, "/login", headers, body, ORIGIN);
+    }
+    expect(answer.status).toBe(429);
+    expect(Number(answer.headers.get("retry-after"))).toBeGreaterThan(0);
+    expect(await answer.text()).toContain("Too many wrong credentials");
+  });
+
   it("says what is wrong with a wrong token, in the page", async () => {
     const answer = await submit({ token: "wrong", next: "/" });
     expect(answer.status).toBe(401);
@@ -334,13 +354,19 @@ describe("sessions", () => {
 describe("the way to Hermes' dashboard", () => {
   it("shows a page that goes on by itself while Hermes wakes, then the dashboard without its token", async () => {
     const cookie = await signIn();
-    let answer = await askDashboard("/sessions", { headers: { ...page, cookie } });
-    for (let round = 0; answer.status === 503 && round < 100; round++) {
-      expect(answer.headers.get("refresh")).toBe("1;url=/sessions");
-      expect(await answer.text()).toContain("is waking up");
-      await scheduler.wait(20);
+    await machine.set({ holdGo: true });
+    const waiting = await askDashboard("/sessions", { headers: { ...page, cookie } });
+    expect(waiting.status).toBe(503);
+    expect(waiting.headers.get("refresh")).toBe("1;url=/sessions");
+    expect(waiting.headers.get("retry-after")).toBe("1");
+    expect(await waiting.text()).toContain("is waking up");
+    await machine.release();
+    // Nobody waits for it any more, and the boot goes on.
+    let answer = waiting;
+    await until(async () => {
       answer = await askDashboard("/sessions", { headers: { ...page, cookie } });
-    }
+      return answer.status !== 503;
+    });
     expect(answer.status).toBe(200);
     const { goes, dashboardStarts, starts } = await machine.look();
     const token = (goes[0] as { env: Record<string, string> }).env["HERMES_DASHBOARD_SESSION_TOKEN"] ?? "";
@@ -404,6 +430,55 @@ describe("the way to Hermes' dashboard", () => {
     expect((await upload(limit + 1)).status).toBe(413);
   });
 
+  it("says in a page why a page cannot be shown", async () => {
+    const cookie = await signIn();
+    await machine.set({ commandFails: { dashboard: { exitCode: 69, message: "It has no room." } } });
+    await wake();
+    const answer = await askDashboard("/sessions", { headers: { ...page, cookie } });
+    expect(answer.status).toBeGreaterThanOrEqual(500);
+    const text = await answer.text();
+    expect(text).toContain('role="alert"');
+    expect(text).toContain("cannot be shown");
+    await machine.set({ commandFails: {} });
+    // A start that failed is no start: the next one who asks has it tried again.
+    expect((await askDashboard("/sessions", { headers: { ...page, cookie } })).status).toBe(200);
+  });
+
+  it("takes no socket where Hermes has none, and says so", async () => {
+    const cookie = await signIn();
+    await wake();
+    const said = async (status: number) => {
+      const headers = { "x-stand-in-no-socket": "1" };
+      await machine.set({ dashboardSays: { status, headers, body: "no" } });
+      const answer = await socket({ cookie, origin: ORIGIN });
+      expect(await answer.json()).toMatchObject({ code: "no_websocket" });
+      return answer.status;
+    };
+    expect([await said(403), await said(200)]).toEqual([403, 502]);
+  });
+
+  it("leaves events uncompressed, a strong etag weak, and an empty answer empty", async () => {
+    const cookie = await signIn();
+    await wake();
+    const get = async (status: number, headers: Record<string, string>, body: string | null) => {
+      await machine.set({ dashboardSays: { status, headers, body } });
+      return askDashboard("/api/x", { headers: { cookie, "accept-encoding": "gzip" } });
+    };
+    const long = "x".repeat(5000);
+    const events = await get(200, { "content-type": "text/event-stream" }, long);
+    expect(events.headers.get("content-encoding")).toBeNull();
+    expect(await events.text()).toBe(long);
+    const json = { "content-type": "application/json" };
+    const weak = await get(200, { ...json, etag: 'W/"1"' }, long);
+    expect([weak.headers.get("etag"), weak.headers.get("content-encoding")]).toEqual(['W/"1"', "gzip"]);
+    expect(await weak.text()).toBe(long);
+    const bare = await get(200, json, long);
+    expect(bare.headers.get("etag")).toBeNull();
+    expect(await bare.text()).toBe(long);
+    const none = await get(204, {}, null);
+    expect([none.status, none.body]).toEqual([204, null]);
+  });
+
   it("names no inner address in redirects", async () => {
     const cookie = await signIn();
     await wake();
@@ -437,6 +512,15 @@ describe("the way to Hermes' dashboard", () => {
     expect(new Uint8Array((await next(ws)) as ArrayBuffer)).toEqual(new Uint8Array([1, 2, 3]));
     ws.send("bye");
     expect(await next(ws)).toEqual({ code: 4000, reason: "as you wish" });
+  });
+
+  it("speaks the protocol that Hermes chose", async () => {
+    const cookie = await signIn();
+    await wake();
+    const answer = await socket({ cookie, origin: ORIGIN, "sec-websocket-protocol": "chat" });
+    expect([answer.status, answer.headers.get("sec-websocket-protocol")]).toEqual([101, "chat"]);
+    answer.webSocket?.accept();
+    answer.webSocket?.close();
   });
 
   it("has a limit of open sockets, and room again when some are closed", async () => {

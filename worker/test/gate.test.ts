@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Every route by every credential. */
-import { runInDurableObject } from "cloudflare:test";
+import { createExecutionContext, runInDurableObject } from "cloudflare:test";
 import { beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { digestOf, hex } from "../src/base/digests.ts";
 import { sign } from "../src/base/session-cookie.ts";
+import { rawPath } from "../src/gate/requests.ts";
+import entry, { Dashboard, Providers } from "../src/index.ts";
 import { CREDENTIAL } from "../src/instance/leases.ts";
 import { Team } from "./access.ts";
-import { anew, askWith, crash, instance, machine, woken } from "./helpers.ts";
+import { anew, askWith, crash, env, instance, machine, woken } from "./helpers.ts";
 
 const OLD = "the-old-token-of-the-table";
 const NEW = "the-new-token-of-the-table";
@@ -220,6 +222,127 @@ describe("Access whose keys cannot be had", () => {
   });
 });
 
+describe("a visitor whom Access lets in", () => {
+  const there = { ...ROTATED, HERMES_PLATFORM: "cloudflare" };
+  const visit = async (path: string, order: Parameters<Team["token"]>[0], init: RequestInit = {}) => {
+    const headers = { "cf-access-jwt-assertion": await team.token(order), origin: `https://${HOST}` };
+    return askWith(there, path, headers, init, `https://${HOST}`);
+  };
+
+  it.each([
+    [{}, "alice@team.example"],
+    [{ email: "", common_name: "a service" }, "a service"],
+    [{ email: "", sub: "7335d417" }, "7335d417"],
+    [{ email: "" }, "a visitor"],
+  ])("with the claims %j is %s", async (claims, name) => {
+    const me = await visit("/api/auth/me", { claims, expiresIn: 60 });
+    const told = (await me.json()) as { expires_at: number };
+    expect(told).toMatchObject({ user_id: name, email: name, provider: "Cloudflare Access" });
+    expect(told.expires_at).toBeLessThanOrEqual(Math.ceil(Date.now() / 1000) + 60);
+  });
+
+  it("whose claims are of another shape is none", async () => {
+    expect((await visit("/api/auth/me", { claims: { email: 7 } })).status).toBe(403);
+  });
+
+  it("is signed out by Access, which would let them in again at once", async () => {
+    const answer = await visit("/auth/logout", {}, { method: "POST" });
+    expect([answer.status, answer.headers.get("location")]).toEqual([303, "/cdn-cgi/access/logout"]);
+  });
+
+  it("with the token is signed out as everybody is", async () => {
+    const headers = { authorization: `Bearer ${NEW}`, origin: `https://${HOST}` };
+    const answer = await askWith(there, "/auth/logout", headers, { method: "POST" }, `https://${HOST}`);
+    expect([answer.status, answer.headers.get("location")]).toEqual([303, "/login"]);
+  });
+
+  it("is told apart from a bad one where Access publishes no keys", async () => {
+    await machine.provider({ status: 200, headers: { "content-type": "application/json" }, body: "{}" });
+    const garbled = { ...there, HERMES_ACCESS_TEAM_DOMAIN: "garbled.cloudflareaccess.example" };
+    const token = await team.token({ issuer: "https://garbled.cloudflareaccess.example" });
+    const headers = { "cf-access-jwt-assertion": token };
+    const answer = await askWith(garbled, "/api/auth/me", headers, {}, `https://${HOST}`);
+    expect([answer.status, ((await answer.json()) as { code: string }).code]).toEqual([
+      503,
+      "access_unreachable",
+    ]);
+  });
+});
+
+describe("where nobody has to show anything", () => {
+  const open = { API_TOKEN: "", HERMES_ALLOW_UNAUTHENTICATED: "true" };
+
+  it("everybody is let in everywhere, and is nobody in particular", async () => {
+    const me = await askWith(open, "/api/auth/me", {}, {}, `https://${HOST}`);
+    expect(await me.json()).toMatchObject({ user_id: "owner", provider: "no token", expires_at: null });
+    const health = await askWith(open, "/api/health", {});
+    expect(await health.json()).toMatchObject({ status: "ok", token: null });
+    for (const [path, base] of [
+      ["/v1/capabilities", "http://worker"],
+      ["/api/sessions", `https://${HOST}`],
+    ] as const) {
+      const answer = await askWith(open, path, { "sec-fetch-mode": "navigate" }, {}, base);
+      expect(answer.status).not.toBe(401);
+      await answer.body?.cancel();
+    }
+  });
+
+  it("a session of before does not count, and does not harm", async () => {
+    const headers = cookie((await opened()).cookie);
+    const me = await askWith(open, "/api/auth/me", headers, {}, `https://${HOST}`);
+    expect(me.status).toBe(401);
+  });
+});
+
+describe("a request that makes no address", () => {
+  const strange = { url: "http://[strange", headers: new Headers() } as Request;
+
+  it("is answered before anything looks at it", async () => {
+    const context = createExecutionContext();
+    const fetch = entry.fetch as unknown as (...all: unknown[]) => Promise<Response>;
+    for (const answer of [
+      await fetch(strange, env, context),
+      await new Dashboard(context, env).fetch(strange),
+    ]) {
+      expect(answer.status).toBe(400);
+      expect(await answer.json()).toMatchObject({ error: { code: "bad_address" } });
+    }
+  });
+
+  it("has no path that any route knows", () => {
+    expect(rawPath({ url: "*" } as Request)).toBe("*");
+    expect(rawPath({ url: "http://worker" } as Request)).toBe("/");
+  });
+
+  it("and a tunnel is closed, wherever it is asked for", async () => {
+    let closed = 0;
+    const socket = { close: async () => void closed++ } as unknown as Socket;
+    const context = createExecutionContext();
+    await (entry.connect as unknown as (socket: Socket) => Promise<void>)(socket);
+    await new Dashboard(context, env).connect(socket);
+    await new Providers(context, env).connect(socket);
+    expect(closed).toBe(3);
+  });
+});
+
+describe("a configuration that cannot be read", () => {
+  it.each(["http://worker", `https://${HOST}`])("is told at %s", async (base) => {
+    const answer = await askWith({ HERMES_SLEEP_AFTER: "soon" }, "/api/auth/me", {}, {}, base);
+    expect(answer.status).toBe(503);
+    expect(await answer.json()).toMatchObject({
+      error: { code: "bad_configuration", message: expect.stringContaining("HERMES_SLEEP_AFTER") },
+    });
+  });
+
+  it("without a name for the dashboard has none there", async () => {
+    for (const name of [null, ""]) {
+      const change = { HERMES_DASHBOARD_HOSTNAME: name };
+      const answer = await askWith(change, "/login", {}, {}, `https://${HOST}`);
+      expect(await answer.json()).toMatchObject({ error: { code: "missing_token" } });
+    }
+  });
+});
+
 describe("after the overlap", () => {
   it("the old token is as good as none", async () => {
     // Its end begins with the first use of the new one.
@@ -311,6 +434,15 @@ describe("who answers here", () => {
     expect(await proved(`https://${host}`, asked)).toEqual(expected);
     expect(await proved(`https://${host}:8443`, asked)).toEqual(expected);
     expect(await proved("https://elsewhere.acme.workers.dev", asked)).toEqual([401, undefined]);
+  });
+
+  it("is proved where no token was replaced", async () => {
+    const alone = { API_TOKEN: NEW };
+    const asked = await proof(NEW, `asked worker ${nonce}`);
+    expect((await proved("https://worker", asked, alone))[0]).toBe(200);
+    expect((await proved("https://worker", "x", alone))[0]).toBe(401);
+    const bare = await askWith(alone, `/api/identity?nonce=${nonce}`, {});
+    expect(bare.status).toBe(401);
   });
 
   it("is proved to nobody who does not hold a token, for that could be guessed by", async () => {

@@ -34,12 +34,13 @@ export class LoopbackWire extends WorkerEntrypoint<Wires> {
     const headers = new Headers(request.headers);
     headers.delete("upgrade");
     const answer = await over(this.env.MACHINE_LOOPBACK, new Request(request.url, { headers }));
-    return answer.ok ? echo() : new Response(null, { status: 403 });
+    if (!answer.ok || answer.headers.has("x-stand-in-no-socket")) return answer;
+    return echo(request.headers.get("sec-websocket-protocol"));
   }
 }
 
 /** A WebSocket that says everything again; the wire to the machine carries none. */
-function echo(): Response {
+function echo(protocol: string | null): Response {
   const { 0: outside, 1: inside } = new WebSocketPair();
   inside.binaryType = "arraybuffer";
   inside.addEventListener("message", ({ data }) => {
@@ -47,7 +48,8 @@ function echo(): Response {
     else inside.send(data);
   });
   inside.accept();
-  return new Response(null, { status: 101, webSocket: outside });
+  const headers = new Headers(protocol === null ? {} : { "sec-websocket-protocol": protocol });
+  return new Response(null, { status: 101, webSocket: outside, headers });
 }
 
 /** A provider's network. */

@@ -446,3 +446,29 @@ async function hmac(value: string, message: string): Promise<string> {
   const bytes = new Uint8Array(await crypto.subtle.sign("HMAC", key, encoder.encode(message)));
   return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
+
+describe("a streamed chat", () => {
+  it("is known by the session that Hermes will give it, where its beginning tells that", async () => {
+    const given: (string | null)[] = [];
+    const fetch = async (_: string, init: RequestInit) => {
+      given.push(new Headers(init.headers).get("x-hermes-worker-session"));
+      return new Response("{}");
+    };
+    const INSTANCE = {
+      getByName: () => ({ fetch, tokenUsed: async () => ({ current: null, previous: null }) }),
+    };
+    const say = async (content: unknown, headers: Record<string, string> = {}) => {
+      const body = JSON.stringify({ stream: true, messages: [{ role: "user", content }] });
+      const change = { INSTANCE } as unknown as Record<string, string>;
+      const named = { authorization: `Bearer ${TOKEN}`, ...headers };
+      await (await askWith(change, "/v1/chat/completions", named, { method: "POST", body })).text();
+      return given.at(-1);
+    };
+    const derived = await say("hello");
+    expect(derived).toMatch(/^api-[0-9a-f]{16}$/);
+    expect(await say([{ type: "text", text: "hello" }])).toBe(derived);
+    expect(await say("hello", { "x-hermes-session-id": " mine " })).toBe("mine");
+    expect(await say([{ type: "image_url", image_url: { url: "data:," } }])).toBeNull();
+    expect(await say(null)).toMatch(/^api-/);
+  });
+});

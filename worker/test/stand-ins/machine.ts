@@ -19,6 +19,10 @@ export interface Knobs {
   commandFails: Record<string, { exitCode: number; message: string }>;
   /** Chats are answered only after `release`. */
   hold: boolean;
+  /** Hermes is begun only after `release`. */
+  holdGo: boolean;
+  /** What Hermes' dashboard answers to each call of its API, instead. */
+  dashboardSays: { status: number; headers: Record<string, string>; body: string | null } | null;
   /** So many requests get 503 gateway_draining. */
   draining: number;
   /** So many requests find the connection cut. */
@@ -107,6 +111,8 @@ const quiet = (): Knobs => ({
   startFails: null,
   commandFails: {},
   hold: false,
+  holdGo: false,
+  dashboardSays: null,
   draining: 0,
   cut: 0,
   says: null,
@@ -234,6 +240,8 @@ export class Machine {
     if (request.headers.get("origin") !== null) return new Response(null, { status: 403 });
     if (url.pathname.startsWith("/api/")) {
       if (given !== token) return Response.json({ detail: "Unauthorized" }, { status: 401 });
+      const says = this.#knobs.dashboardSays;
+      if (says !== null) return new Response(says.body, says);
       if (url.pathname === "/api/strict") return new Response("strict", { headers: STRICT });
       if (url.pathname === "/api/moved")
         return new Response(null, { status: 307, headers: { location: `${url.origin}/api/there` } });
@@ -287,6 +295,7 @@ export class Machine {
         break;
       case "release":
         this.#knobs.hold = false;
+        this.#knobs.holdGo = false;
         for (const go of this.#held.splice(0)) go();
         break;
       case "kill":
@@ -396,6 +405,7 @@ export class Machine {
       case "check":
         return (await homeOf(stdin)) === null ? fails(70, "The archive is damaged.") : prints("");
       case "go":
+        if (this.#knobs.holdGo) await new Promise<void>((resolve) => this.#held.push(resolve));
         return this.#go(sandbox, stdin);
       case "save":
         return this.#save(sandbox, options.get("--unless"));
