@@ -368,7 +368,9 @@ describe("the way to Hermes' dashboard", () => {
       return answer.status !== 503;
     });
     expect(answer.status).toBe(200);
-    const { goes, dashboardStarts, starts } = await machine.look();
+    const { goes, dashboardStarts, starts, dashboard } = await machine.look();
+    // Whoever saw the waiting page asked for nothing else.
+    expect(dashboard).toHaveLength(1);
     const token = (goes[0] as { env: Record<string, string> }).env["HERMES_DASHBOARD_SESSION_TOKEN"] ?? "";
     expect(token).toHaveLength(64);
     const html = await answer.text();

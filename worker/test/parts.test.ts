@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, it } from "vitest";
+import { errorResponse, inShape } from "../src/base/errors.ts";
+import { outerHeaders } from "../src/base/headers.ts";
 import { Redactor } from "../src/base/log.ts";
+import { eventsOf, lastLine, Tail } from "../src/base/streams.ts";
 import { buildGo } from "../src/config/hermes-config.ts";
 import { type Env, settingsOf } from "../src/config/settings.ts";
 import { ProcessSandbox } from "../src/sandbox/process-engine.ts";
@@ -172,6 +175,7 @@ describe("the engine's wire", () => {
     ["without an exit code", [frame(0, "1"), frame(1, "out")]],
     ["in the middle of a head", [frame(0, "1"), [1, 0, 0]]],
     ["in the middle of output", [frame(0, "1"), [1, 0, 0, 0, 9, 65]]],
+    ["in the middle of a warning", [frame(0, "1"), [2, 0, 0, 0, 9, 65]]],
     ["in an unknown frame", [frame(9, "?")]],
   ])("fails when the stream ends %s", async (_, parts) => {
     await expect(run(answer(...parts), ["x"], { limit: null })).rejects.toThrow();
@@ -218,7 +222,95 @@ describe("the engine's wire", () => {
   });
 });
 
+describe("an engine that answers out of turn", () => {
+  const engine = (answer: () => Response) =>
+    new ProcessSandbox({ fetch: async () => answer() } as unknown as Fetcher, env.LOOPBACK as Fetcher);
+
+  it("is told by its status when it gives no reason, and by a sentence when it gives no output", async () => {
+    const silent = engine(() => new Response("<html>", { status: 500 }));
+    await expect(silent.inspect()).rejects.toMatchObject({
+      status: 500,
+      code: "http_500",
+      message: "The engine answered 500.",
+    });
+    const empty = engine(() => new Response(null));
+    await expect(empty.exec(["x"])).rejects.toMatchObject({ status: 502, code: "bad_answer" });
+  });
+
+  it("is not asked again by who gave up meanwhile", async () => {
+    let calls = 0;
+    const gone = new AbortController();
+    const fetch = async () => {
+      calls++;
+      gone.abort(new Error("gave up"));
+      throw new Error("No such file or directory");
+    };
+    const sandbox = new ProcessSandbox({ fetch } as unknown as Fetcher, env.LOOPBACK as Fetcher);
+    await expect(sandbox.exec(["x"], { signal: gone.signal })).rejects.toThrow("No such file");
+    expect(calls).toBe(1);
+  });
+});
+
+describe("an error", () => {
+  it("that nobody expected is told without its words, which may hold anything", async () => {
+    const answer = errorResponse(new Error("the key sk-1234"), "id-1");
+    expect(answer.status).toBe(500);
+    const text = await answer.text();
+    expect(JSON.parse(text)).toMatchObject({ error: { code: "internal_error", request_id: "id-1" } });
+    expect(text).not.toContain("sk-1234");
+  });
+
+  it.each([
+    ['{"error":{"message":"no"}}', { message: "no", code: null }],
+    ['{"error":"no"}', { message: "no", code: null }],
+    ['{"error":{"words":"no"}}', { message: '{"error":{"words":"no"}}', code: "hermes_refused" }],
+    ["", { message: "Hermes refused this with 400.", code: "hermes_refused" }],
+  ])("of Hermes that says %s is in OpenAI's shape", (text, error) => {
+    expect(inShape(text, 400, "id-1")).toMatchObject({ error: { ...error, request_id: "id-1" } });
+  });
+});
+
+describe("a redirect to where Hermes knows itself", () => {
+  it.each([
+    ["http://127.0.0.1:8642", "/"],
+    ["http://localhost:8642/a?b", "/a?b"],
+    ["https://elsewhere.example/a", "https://elsewhere.example/a"],
+  ])("%s is to %s outside", (location, outside) => {
+    expect(outerHeaders(new Headers({ location })).get("location")).toBe(outside);
+  });
+});
+
+describe("a stream of events", () => {
+  it("of an answer that is none is one event", async () => {
+    for (const answer of [new Response(null), new Response("no\r\nway", { status: 503 })]) {
+      const said = answer.status === 503 ? "no way" : "";
+      expect(await new Response(await eventsOf(answer)).text()).toBe(`data: ${said}\n\ndata: [DONE]\n\n`);
+    }
+  });
+
+  it("keeps the end of what is too long, in whole pieces", () => {
+    const tail = new Tail(4);
+    for (const piece of ["ab", "cd", "ef"]) tail.push(new TextEncoder().encode(piece));
+    expect(tail.text()).toBe("cdef");
+    expect(new Tail(4).text()).toBe("");
+  });
+
+  it.each([
+    ["one\n two \n\n", "two"],
+    ["one", "one"],
+    [" \n", ""],
+    ["", ""],
+  ])("of lines %j has %j for its last that says something", (text, last) => {
+    expect(lastLine(text)).toBe(last);
+  });
+});
+
 describe("the redactor", () => {
+  it("takes a secret that is no whole text, and hides it", () => {
+    const cut = "secret\ud83d";
+    expect(new Redactor([cut]).clean(`a ${cut} b`)).toBe("a [redacted] b");
+  });
+
   it("hides what it was told and what looks like a key", () => {
     const redactor = new Redactor(["hunter2-hunter2", "abc"]);
     const clean = redactor.clean(

@@ -3,7 +3,7 @@ import { beforeAll, describe, expect, it } from "vitest";
 import origins from "../../tests/standins/origins.json";
 import { type Env, settingsOf } from "../src/config/settings.ts";
 import { authorize } from "../src/gate/auth.ts";
-import { BODY_LIMIT, gathered, soon } from "../src/gate/request-body.ts";
+import { BODY_LIMIT, gathered, readBody, soon, steady } from "../src/gate/request-body.ts";
 import { anew, ask, askBare, askWith, chat, env, machine, refusal, TOKEN, until, woken } from "./helpers.ts";
 import { ManualTime } from "./stand-ins/sandbox.ts";
 
@@ -470,5 +470,68 @@ describe("a streamed chat", () => {
     expect(await say("hello", { "x-hermes-session-id": " mine " })).toBe("mine");
     expect(await say([{ type: "image_url", image_url: { url: "data:," } }])).toBeNull();
     expect(await say(null)).toMatch(/^api-/);
+  });
+});
+
+describe("a body that breaks", () => {
+  const upload = (body: ReadableStream<Uint8Array>) =>
+    new Request("http://worker/", { method: "PUT", body, duplex: "half" } as RequestInit);
+
+  it("is told as the sender's fault", async () => {
+    const broken = new ReadableStream<Uint8Array>({
+      pull: (controller) => controller.error(new Error("bad chunk")),
+    });
+    await expect(readBody(upload(broken))).rejects.toMatchObject({ status: 400, code: "body_broken" });
+  });
+
+  it("or stalls is given up, and what sends it is told so", async () => {
+    let why: unknown = null;
+    const silent = new ReadableStream<Uint8Array>({
+      cancel: (reason) => {
+        why = reason ?? "cancelled";
+      },
+    });
+    const stream = steady(upload(silent), 20);
+    await expect(new Response(stream).text()).rejects.toMatchObject({
+      message: "The upload sent nothing for 0.02 s and was given up; nothing was changed.",
+    });
+    expect(why).not.toBeNull();
+  });
+
+  it("is let go of with whoever wanted it", async () => {
+    let isLetGo = false;
+    const endless = new ReadableStream<Uint8Array>({
+      pull: (controller) => controller.enqueue(new Uint8Array(1)),
+      cancel: () => {
+        isLetGo = true;
+      },
+    });
+    await steady(upload(endless)).cancel("not wanted");
+    expect(isLetGo).toBe(true);
+  });
+});
+
+describe("a configuration", () => {
+  const problem = (change: Record<string, unknown>) => {
+    try {
+      return settingsOf({ ...env, ...change } as Env).dashboardOff;
+    } catch (error) {
+      return (error as Error).message;
+    }
+  };
+
+  it.each([
+    [{ HERMES_ACCESS_AUDIENCES: "" }, "HERMES_ACCESS_TEAM_DOMAIN is set, but not HERMES_ACCESS_AUDIENCES"],
+    [{ HERMES_ACCESS_TEAM_DOMAIN: "" }, "HERMES_ACCESS_AUDIENCES is set, but not HERMES_ACCESS_TEAM_DOMAIN"],
+    [{ HERMES_MODELS: '["custom/one"]' }, "HERMES_PROVIDER_BASE_URL must be set to use the provider custom"],
+    [{ HERMES_DASHBOARD: "off" }, "It is switched off."],
+    [{ HERMES_DASHBOARD: "off: for now" }, "for now"],
+  ])("that says %j is answered with: %s", (change, sentence) => {
+    expect(problem(change)).toContain(sentence);
+  });
+
+  it("without Access has none", () => {
+    const none = { ...env, HERMES_ACCESS_AUDIENCES: "", HERMES_ACCESS_TEAM_DOMAIN: "" };
+    expect(settingsOf(none as Env).access).toBeNull();
   });
 });

@@ -65,15 +65,15 @@ function formsOf(secret: string): string[] {
 export class Log {
   constructor(readonly redactor: Redactor) {}
 
-  info(event: string, fields: Fields = {}): void {
+  info(event: string, fields: Fields): void {
     this.#write("info", event, fields);
   }
 
-  warn(event: string, fields: Fields = {}): void {
+  warn(event: string, fields: Fields): void {
     this.#write("warn", event, fields);
   }
 
-  error(event: string, fields: Fields = {}): void {
+  error(event: string, fields: Fields): void {
     this.#write("error", event, fields);
   }
 

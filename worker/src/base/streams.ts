@@ -10,9 +10,7 @@ export async function textOf(stream: ReadableStream<Uint8Array>, limit = 1024 * 
 
 /** A text as a stream of bytes. */
 export function streamOf(text: string): ReadableStream<Uint8Array> {
-  const { body } = new Response(text);
-  if (body === null) throw new TypeError("a text body has a stream");
-  return body;
+  return new Blob([text]).stream();
 }
 
 /** What a stream says while it waits for Hermes: a comment, which clients skip. */
@@ -61,5 +59,5 @@ export class Tail {
 
 /** The last line that says something. */
 export function lastLine(text: string): string {
-  return text.trimEnd().split("\n").at(-1)?.trim() ?? "";
+  return text.trim().replace(/^.*\n/s, "").trimStart();
 }

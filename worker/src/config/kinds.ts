@@ -29,7 +29,7 @@ export const flag = z.pipe(
 const UNITS: Readonly<Record<string, number>> = { s: 1000, m: 60_000, h: 3600_000 };
 
 /** `90`, `90s`, `10m` or `4h` as milliseconds; bare numbers are seconds. */
-const milliseconds = (value: string) => Number.parseInt(value, 10) * (UNITS[value.at(-1) ?? ""] ?? 1000);
+const milliseconds = (value: string) => Number.parseInt(value, 10) * (UNITS[value.slice(-1)] ?? 1000);
 
 /** A time between two others; `usual` when nobody said. */
 export const duration = (usual: string, least: string, most: string) =>

@@ -86,7 +86,9 @@ export type ProviderName = keyof typeof ROWS;
 export type ProviderKey = NonNullable<(typeof ROWS)[ProviderName]["key"]>;
 
 /** All providers, in the order of the documentation. */
-export const PROVIDERS: Readonly<Record<ProviderName, Provider<ProviderKey>>> = ROWS;
+export const PROVIDERS: {
+  readonly [Name in ProviderName]: Provider<ProviderKey> & Pick<(typeof ROWS)[Name], "key">;
+} = ROWS;
 /** Their names. */
 export const PROVIDER_NAMES = Object.keys(ROWS) as ProviderName[];
 /** The variables with their keys. */

@@ -223,7 +223,7 @@ function secretsOf(env: Env): Partial<Record<SecretName, string>> {
 }
 
 function badConfiguration(issues: readonly z.core.$ZodIssue[]): ApiError {
-  const told = issues.map((issue) => `${String(issue.path[0] ?? "environment")} ${issue.message}`);
+  const told = issues.map((issue) => `${String(issue.path[0])} ${issue.message}`);
   return configurationError(told.join("; "));
 }
 

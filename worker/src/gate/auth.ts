@@ -18,7 +18,6 @@ async function keptDigest(token: string): Promise<Digest> {
   if (kept !== undefined) return kept;
   const bytes = await digestOf(token);
   const digest = { bytes, hex: hex(bytes) };
-  if (digests.size > 16) digests.clear();
   digests.set(token, digest);
   return digest;
 }

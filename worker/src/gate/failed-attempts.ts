@@ -25,18 +25,13 @@ export class FailedAttempts {
     const full = now + ALLOWED * FORGIVEN_AFTER;
     this.#zeroAt.delete(address);
     this.#zeroAt.set(address, Math.min(zeroAt + FORGIVEN_AFTER, full));
-    if (this.#zeroAt.size > REMEMBERED) this.#forgetOldest();
+    if (this.#zeroAt.size > REMEMBERED) this.#zeroAt.delete(this.#zeroAt.keys().next().value as string);
     return zeroAt + FORGIVEN_AFTER <= full ? 0 : Math.ceil((zeroAt + FORGIVEN_AFTER - full) / 1000);
   }
 
   /** How many addresses are remembered. */
   get size(): number {
     return this.#zeroAt.size;
-  }
-
-  #forgetOldest(): void {
-    const oldest = this.#zeroAt.keys().next();
-    if (!oldest.done) this.#zeroAt.delete(oldest.value);
   }
 }
 
@@ -75,7 +70,7 @@ export class Quiet {
 /** Who counts as one: an IPv4 address, or the /64 that a single IPv6 customer has. */
 export function addressOf(ip: string): string {
   if (!ip.includes(":")) return ip;
-  const [head = "", tail] = ip.toLowerCase().split("%")[0]?.split("::") ?? [];
+  const [head, tail] = ip.toLowerCase().replace(/%.*/, "").split("::") as [string, string?];
   const before = head.split(":").filter((group) => group !== "");
   const after = (tail ?? "").split(":").filter((group) => group !== "");
   const mapped = after.at(-1) ?? "";

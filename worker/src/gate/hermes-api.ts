@@ -90,14 +90,10 @@ const LONGEST_TEXT = 65_536;
 export async function sessionOf(asked: Record<string, unknown>): Promise<string | null> {
   const messages = asked["messages"] as { role?: unknown; content?: unknown }[];
   const first = messages.find(({ role }) => role === "user");
-  const texts = [
-    ...messages.filter(({ role }) => role === "system"),
-    ...(first === undefined ? [] : [first]),
-  ];
-  const read = texts.map(({ content }) => textOf(content));
-  if (first === undefined || read.includes(null)) return null;
-  const user = read.pop() ?? "";
-  return `api-${hex(await digestOf(`${read.join("\n")}\n${user}`)).slice(0, 16)}`;
+  const user = first === undefined ? null : textOf(first.content);
+  const system = messages.filter(({ role }) => role === "system").map(({ content }) => textOf(content));
+  if (user === null || system.includes(null)) return null;
+  return `api-${hex(await digestOf(`${system.join("\n")}\n${user}`)).slice(0, 16)}`;
 }
 
 /** A message's text; `null` when it is more than that. */

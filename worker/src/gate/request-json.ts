@@ -4,7 +4,7 @@
  * is well already goes on as it came.
  */
 import * as z from "zod/mini";
-import { ApiError } from "../base/errors.ts";
+import { ApiError, reason } from "../base/errors.ts";
 import { BODY_LIMIT, gathered, readBody } from "./request-body.ts";
 
 /** A request's body. */
@@ -116,8 +116,7 @@ function parsed(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch (error) {
-    const why = error instanceof Error ? error.message.slice(0, 200) : "";
-    throw refused("invalid_json", `The body is no JSON: ${why}`);
+    throw refused("invalid_json", `The body is no JSON: ${reason(error).slice(0, 200)}`);
   }
 }
 

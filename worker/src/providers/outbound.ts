@@ -149,11 +149,11 @@ export class Providers extends WorkerEntrypoint<Env> {
     const gateway = gatewayOf(settings, name);
     const replaced = ownBaseUrl(settings, name) || gateway;
     const target = targetOf(replaced || provider.base, path, new URL(request.url).search);
-    const key = provider.key === null ? undefined : settings.secrets[provider.key];
+    const key = settings.secrets[provider.key];
     const gatewayToken = gateway === "" ? undefined : settings.secrets.AI_GATEWAY_TOKEN;
     // A gateway that knows who asks may hold the provider's key itself.
     if (key === undefined && provider.keyNeeded && gatewayToken === undefined)
-      throw this.#noKey(name, provider.key ?? "");
+      throw this.#noKey(name, provider.key);
     const headers = outerHeaders(request.headers, name, key);
     if (gatewayToken !== undefined) headers.set("cf-aig-authorization", `Bearer ${gatewayToken}`);
     const init: RequestInit = {
@@ -174,9 +174,7 @@ export class Providers extends WorkerEntrypoint<Env> {
           `Mend ${gateway === "" ? "HERMES_PROVIDER_BASE_URL" : "HERMES_AI_GATEWAY"}.`,
       });
     }
-    this.ctx.waitUntil(
-      why.then((found) => found && this.#report(name, answer.status, provider.key ?? "", found)),
-    );
+    this.ctx.waitUntil(why.then((found) => found && this.#report(name, answer.status, provider.key, found)));
     const told = new Headers(answer.headers);
     told.delete("set-cookie");
     return new Response(answer.body, { status: answer.status, headers: told });

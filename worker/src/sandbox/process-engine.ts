@@ -84,9 +84,9 @@ export class ProcessSandbox implements Sandbox {
   async monitor(): Promise<Exit> {
     // A watch that is cut is not taken up silently: the sandbox may have ended meanwhile.
     const answer = await this.#send("monitor", { method: "GET" }, 0);
-    const exit = (await answer.json()) as Partial<Exit>;
+    const exit = await answer.json<Exit>();
     this.#ports = null;
-    return { exitCode: exit.exitCode ?? null, labels: exit.labels ?? null };
+    return exit;
   }
 
   async setInactivityTimeout(ms: number): Promise<void> {
@@ -208,9 +208,9 @@ class FramedProcess implements SandboxProcess {
       {
         pull: async (controller) => {
           try {
-            const chunk = await this.#next();
-            if (chunk !== null) return controller.enqueue(chunk);
-            ended.resolve(this.#code ?? -1);
+            const next = await this.#next();
+            if (typeof next !== "number") return controller.enqueue(next);
+            ended.resolve(next);
             controller.close();
           } catch (error) {
             ended.reject(error);
@@ -226,12 +226,12 @@ class FramedProcess implements SandboxProcess {
     );
   }
 
-  /** The next piece of standard output, or `null` after the exit code. */
-  async #next(): Promise<Uint8Array | null> {
+  /** The next piece of standard output, or after it the exit code. */
+  async #next(): Promise<Uint8Array | number> {
     while (this.#pending === 0) {
       const head = await this.#exactly(5);
       if (head === null) {
-        if (this.#code !== null) return null;
+        if (this.#code !== null) return this.#code;
         throw new Error("The process was cut off: its output ended without an exit code.");
       }
       const type = head[0];
