@@ -19,7 +19,12 @@ MODULE = """
 import { WorkerEntrypoint } from "cloudflare:workers";
 
 export class Sender extends WorkerEntrypoint {
-  async send(message) {
+  async send({ attachments, ...given }) {
+    const files = attachments?.map(({ content, ...told }) => ({
+      ...told,
+      content: new Uint8Array(content).toBase64(),
+    }));
+    const message = files === undefined ? given : { ...given, attachments: files };
     const asked = { method: "POST", body: JSON.stringify({ binding: this.ctx.props, message }) };
     const answer = await this.env.OUTBOX.fetch("http://outbox/", asked);
     const told = await answer.json();
@@ -71,7 +76,13 @@ ALLOWED_FIELDS = {
 LONGEST_FIELD = 2048
 LONGEST_SUBJECT = 998
 LARGEST_FIELDS = 16 * 1024
-FIELDS = {*("to", "from", "subject", "text", "html", "cc", "bcc", "replyTo"), "headers"}
+FIELDS = {
+    *("to", "from", "subject", "text", "html", "cc", "bcc", "replyTo"),
+    *("headers", "attachments"),
+}
+ATTACHED = {"content", "filename", "type", "disposition"}
+LARGEST = 25 * 1024 * 1024
+"""Of a mail to an address that was verified."""
 
 
 def binding_of(version: Version) -> dict[str, Any] | None:
@@ -141,7 +152,18 @@ class Outbox:
         known = self.state.accounts[zone.account].destinations
         if not all(known.get(one) for one in to):
             return "", "destination address is not a verified address"
-        return _flaw_of(message.get("headers") or {})
+        return _flaw_of(message.get("headers") or {}) or _flaw_in(message)
+
+
+def _flaw_in(message: dict[str, Any]) -> tuple[str, str] | None:
+    """Return what is wrong with a mail's files."""
+    files = message.get("attachments", [])
+    for one in files:
+        if one.keys() != ATTACHED or one["disposition"] != "attachment" or not one["filename"]:
+            return "E_VALIDATION_ERROR", "An attachment is not described."
+    if sum(len(one["content"]) * 78 // 76 for one in files) + len(message["text"]) > LARGEST:
+        return "E_CONTENT_TOO_LARGE", "The mail is too large."
+    return None
 
 
 def _flaw_of(headers: dict[str, str]) -> tuple[str, str] | None:

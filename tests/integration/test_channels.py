@@ -622,6 +622,11 @@ def test_whatsapp_sms_and_discord_wake_hermes_too(
     assert whatsapp.deliver(whatsapp.shown(picture, "see here", ann)[1]) == 200
     whatsapp.await_sent("see here")
     assert was_seen(picture, provider, since)
+    picture, since = png(), len(provider.seen)
+    assert twilio.deliver(twilio.pictured(picture, "and here", f"+{ann}"))[0] == 200
+    twilio.await_sent("and here")
+    assert was_seen(picture, provider, since)
+    assert twilio.proofs == [""]
 
     # What each of them shows; Discord where it was asked.
     path = made_by_hermes(reached, "drawn-again.png", picture)

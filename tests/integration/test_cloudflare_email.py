@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from clouds import ACCOUNT, TOKEN, Cloud, cloud
+from clouds import ACCOUNT, TOKEN, Cloud, cloud, home_of
 from plays import wait_until
 
 from tests.cloudflare.accounts import PERMISSIONS, Zone, now
@@ -111,6 +112,37 @@ def test_a_mail_wakes_hermes_and_is_answered_in_its_thread_once(
     wait_until(lambda: told(cloud, deployed)["waiting"] == 0, "an end", 300)
     assert len(cloud.plane.edge.outbox.sent) == 2
     assert "email" in cloud.play("status", deployed).output
+
+
+def test_a_file_comes_with_a_mail_and_goes_with_an_answer(cloud: Cloud, deployed: str) -> None:
+    count, paper = len(cloud.plane.edge.outbox.sent), b"a paper of one's own"
+    parts = [
+        "--b",
+        "Content-Type: text/plain",
+        "",
+        "Read this.",
+        "--b",
+        "Content-Type: text/plain",
+        'Content-Disposition: attachment; filename="report.txt"',
+        "Content-Transfer-Encoding: base64",
+        "",
+        base64.b64encode(paper).decode(),
+        "--b--",
+    ]
+    head = ("MIME-Version: 1.0", "Content-Type: multipart/mixed; boundary=b")
+    letter = mail(ANN, "\r\n".join(parts), "with-a-file", head=head)
+    assert cloud.plane.deliver(letter, ANN, ADDRESS) == 250
+    # Its model says where the file is, which has Hermes send it.
+    said, shown = answers(cloud, count + 2)[count:]
+    (kept,) = home_of(cloud, deployed).rglob("*report.txt")
+    assert kept.read_bytes() == paper
+    assert "report.txt" in said["text"]
+    assert "attachments" not in said
+    (file,) = shown["attachments"]
+    assert base64.b64decode(file["content"]) == paper
+    assert file["filename"].endswith("report.txt")
+    assert shown["headers"]["In-Reply-To"] == "<with-a-file@people.test>"
+    wait_until(lambda: told(cloud, deployed)["waiting"] == 0, "an end", 300)
 
 
 def told(cloud: Cloud, name: str) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 
 What it sends is signed over the address as it knows it and all fields. A wrong account or token (20003), a number that
 is not the account's (21606), a text of nothing (21602) or of more than 1600 characters (21617), people who said STOP
-(21610), and too many calls (20429) are refused. Facts: twilio.com/docs.
+(21610), and too many calls (20429) are refused. A file that came with a message is for the account alone: it is led to
+where that is, and there nobody is asked who they are. Facts: twilio.com/docs.
 """
 
 from __future__ import annotations
@@ -21,13 +22,18 @@ LONGEST = 1600
 
 @dataclass
 class Twilio(PlatformApi):
-    """A running stand-in. stopped: who wants nothing any more; sms_url: where the number's messages go."""
+    """A running stand-in. stopped: who wants nothing any more; sms_url: where the number's messages go.
+
+    media: files that came with messages, by their names; proofs: what was told where they are.
+    """
 
     account: str = "AC" + "7" * 32
     token: str = "e" * 32
     number: str = "+15005550006"
     sms_url: str = "https://demo.twilio.com/welcome/sms/reply"
     stopped: set[str] = field(default_factory=set)
+    media: dict[str, bytes] = field(default_factory=dict)
+    proofs: list[str] = field(default_factory=list)
 
     def signature(self, url: str, form: dict[str, str]) -> str:
         """Return the signature of a call."""
@@ -41,6 +47,17 @@ class Twilio(PlatformApi):
         form |= {"From": user, "To": self.number, "Body": text, "NumMedia": "0"}
         return form | more
 
+    def pictured(self, picture: bytes, text: str, user: str) -> dict[str, str]:
+        """Return the fields of a message with a picture."""
+        form = self.form(text, user, NumMedia="1", MediaContentType0="image/png")
+        name = f"/2010-04-01/Accounts/{self.account}/Messages/{form['MessageSid']}/Media/ME1"
+        self.media[name] = picture
+        return form | {"MediaUrl0": f"{self.url}{name}"}
+
+    def headers(self, status: int) -> dict[str, str]:
+        """Return where a file is."""
+        return {"Location": f"{self.url}/there{self._asked}"} if status == 307 else {}
+
     def deliver(
         self, form: dict[str, str], signature: str | None = None, url: str | None = None
     ) -> tuple[int, bytes]:
@@ -52,10 +69,16 @@ class Twilio(PlatformApi):
 
     def answer(self, method: str, path: str, authorization: str, body: bytes, kind: str) -> Answer:
         """Answer one call."""
+        if path.startswith("/there/"):
+            self.proofs.append(authorization)
+            return 200, self.media[path.removeprefix("/there")]
         given = base64.b64encode(f"{self.account}:{self.token}".encode()).decode()
         root = f"/2010-04-01/Accounts/{self.account}/"
         if authorization != f"Basic {given}" or not path.startswith(root):
             return refused(401, 20003, "Authenticate")
+        if method == "GET" and path in self.media:
+            self._asked = path
+            return 307, {}
         form = dict(urllib.parse.parse_qsl(body.decode(), keep_blank_values=True))
         name = path.removeprefix(root)
         if name == "Messages.json" and method == "POST":

@@ -7,9 +7,10 @@ import type { Incoming, OwnMessage } from "../src/channels/channel.ts";
 import { Channels } from "../src/channels/channels.ts";
 import { isGenuine, messageOf } from "../src/channels/hooks.ts";
 import { MOST, MOST_OF_ONE, MOST_OWN, MOST_OWN_FILES } from "../src/channels/inbox.ts";
+import type { Mail } from "../src/channels/mail/mail.ts";
 import { proofOf, TELEGRAM_PROOF, type TelegramUpdate } from "../src/channels/platforms/telegram.ts";
 import { hmacKey } from "../src/channels/signatures.ts";
-import type { HookSettings } from "../src/config/channels.ts";
+import type { HookSettings, PlatformName } from "../src/config/channels.ts";
 import { type Env, settingsOf } from "../src/config/settings.ts";
 import { anew, ask, askWith, env, instance, refusal, woken } from "./helpers.ts";
 import { ManualTime } from "./stand-ins/sandbox.ts";
@@ -269,7 +270,9 @@ class World {
   /** Why Telegram cannot be reached; it is told the address, as a runtime's error may name it. */
   unreachable: ((url: string) => Error) | null = null;
   /** What other platforms answer. */
-  elsewhere: ((url: string) => Response) | null = null;
+  elsewhere: ((url: string, init: RequestInit) => Response) | null = null;
+  /** The mails that were sent. */
+  readonly mails: { text: string; attachments?: { filename: string }[] }[] = [];
   /** Whether the life that sends next does not hear what Telegram says. */
   dies = false;
   /** How many of those that come first wait for a Hermes that is slow to start. */
@@ -303,11 +306,18 @@ class World {
       time: this.time,
       log: new Log(new Redactor([TOKEN])),
       port: this.hermes.port,
+      mail: {
+        send: async (mail: World["mails"][number]) => {
+          const refused = this.refusals.shift();
+          if (refused !== undefined) throw Object.assign(new Error("refused"), refused);
+          return { messageId: `<${this.mails.push(mail)}@x>` };
+        },
+      } as never,
       fetch: async (url, init) => {
         this.called.push(url.slice(url.lastIndexOf("/") + 1));
         if (this.unreachable !== null) throw this.unreachable(url);
         if (this.elsewhere !== null && !url.startsWith("https://api.telegram.org/"))
-          return this.elsewhere(url);
+          return this.elsewhere(url, init);
         const file = /^https:\/\/api\.telegram\.org\/file\/bot([^/]+)\/files\/(.+)$/.exec(url);
         if (file !== null) {
           const found = file[1] === TOKEN ? this.files[file[2] ?? ""] : undefined;
@@ -1574,12 +1584,25 @@ describe("a file", () => {
   it(
     "that is larger than Telegram gives is refused at once, in a sentence, and Hermes not woken",
     inWorld(async (world) => {
-      const more = { document: { file_id: "large", file_size: 20 * 1024 * 1024 + 1 } };
-      expect(await world.life().receive("telegram", world.update("", more))).toEqual(["answer"]);
+      const of = (file_size: number) => world.update("", { document: { file_id: "large", file_size } });
+      expect(await world.life().receive("telegram", of(20 * 1024 * 1024 + 1))).toEqual(["answer"]);
       await settle();
       expect(world.sent[0]?.text).toContain("too large");
       expect(world.sent[0]?.text).toContain("20 MB");
       expect(world.hermes.keys).toEqual([]);
+      expect(await world.life().receive("telegram", of(20 * 1024 * 1024))).toEqual(["new"]);
+    }),
+  );
+
+  it(
+    "of 25 MB is the largest that Hermes is given, whoever gives it",
+    inWorld(async (world) => {
+      world.files["large"] = "x".repeat(25 * 1024 * 1024);
+      const channels = world.life();
+      await channels.receive("telegram", world.update("", { document: { file_id: "large" } }));
+      for (let turn = 0; turn < 20; turn++) await settle();
+      expect(world.hermes.files.get("1.0")?.bytes.length).toBe(25 * 1024 * 1024);
+      expect(channels.failed()).toEqual([]);
     }),
   );
 
@@ -1655,6 +1678,92 @@ describe("a file", () => {
   );
 });
 
+describe("a file that came with a mail", () => {
+  const EMAIL = { address: "hermes@example.com", allow: ["ann@gmail.test"] };
+  const change = { HERMES_CHANNELS: JSON.stringify({ email: EMAIL }), HERMES_BOTS: '{"email":"worker"}' };
+  const told = (id: string, content: string): Mail => ({
+    ...{ id, from: "ann@gmail.test", name: "Ann", subject: "A plan", references: [], text: "Look" },
+    files: [{ name: "a.pdf", mime: "application/pdf", bytes: bytes(content).buffer }],
+  });
+  const kept = ({ storage }: World) =>
+    [...storage.sql.exec("SELECT file, LENGTH(bytes) FROM inbox_pieces")].length;
+
+  it(
+    "is kept with its message, given to each Hermes that is given that, and goes with it",
+    inWorld(async (world) => {
+      world.hermes.answers = null;
+      const content = "x".repeat(1_200_000);
+      await world.life(change).receive("email", told("m1", content));
+      await settle();
+      world.hermes.die();
+      await settle();
+      await world.time.pass(1000);
+      const channels = world.life(change);
+      channels.resume();
+      await settle();
+      const given = { told: { kind: "document", mime: "application/pdf", called: "a.pdf" }, bytes: content };
+      expect([...world.hermes.files]).toEqual([["1.0", given]]);
+      expect(world.hermes.given).toHaveLength(2);
+      expect(kept(world)).toBe(3);
+      world.hermes.say(world.hermes.given[1] as Frame, "I see");
+      await settle();
+      expect(world.mails.map(({ text }) => text)).toEqual(["I see"]);
+      expect(kept(world)).toBe(0);
+    }),
+  );
+
+  it(
+    "goes when there is an answer, be that taken yet or not",
+    inWorld(async (world) => {
+      world.refusals.push({ code: "E_RATE_LIMIT_EXCEEDED" }, { code: "E_RATE_LIMIT_EXCEEDED" });
+      const channels = world.life(change);
+      await channels.receive("email", told("m1", "one"));
+      await settle();
+      expect(channels.views()["email"]).toMatchObject({ waiting: 1 });
+      expect([world.mails, kept(world)]).toEqual([[], 0]);
+      await world.time.pass(60_000);
+      await settle();
+      expect(world.mails.map(({ text }) => text)).toEqual(["heard Look"]);
+    }),
+  );
+
+  it(
+    "is kept once, and goes with a message that is dropped",
+    inWorld(async (world) => {
+      const channels = world.life(change);
+      world.broken = new Error("not yet");
+      await channels.receive("email", told("m1", "one"));
+      await channels.receive("email", told("m1", "the same mail"));
+      await settle();
+      expect(kept(world)).toBe(1);
+      world.storage.sql.exec("UPDATE inbox_messages SET why = 'x', handed = 4");
+      await world.time.pass(8 * 24 * 3600_000);
+      expect(channels.failed()).toEqual([]);
+      expect(kept(world)).toBe(0);
+    }),
+  );
+
+  it(
+    "is dropped with its message, and counted, where a hundred megabytes wait",
+    inWorld(async (world) => {
+      const channels = world.life(change);
+      world.broken = new Error("not yet");
+      const most = 100 * 1024 * 1024;
+      const rows = 100;
+      for (let row = 0; row < rows; row++)
+        world.storage.sql.exec(
+          "INSERT INTO inbox_pieces VALUES ('of others', ?, zeroblob(?))",
+          row,
+          most / rows,
+        );
+      expect(await channels.receive("email", told("m1", "x"))).toEqual(["full"]);
+      expect(channels.views()["email"]).toMatchObject({ waiting: 0, dropped: 1 });
+      world.storage.sql.exec("UPDATE inbox_pieces SET bytes = zeroblob(?) WHERE piece = 0", most / rows - 1);
+      expect(await channels.receive("email", told("m2", "x"))).toEqual(["new"]);
+    }),
+  );
+});
+
 describe("a file that Hermes sends", () => {
   /** A message that Hermes is at, in a world of its own. */
   const asked = (test: (world: World, channels: Channels, frame: Frame) => Promise<void>) =>
@@ -1666,6 +1775,80 @@ describe("a file that Hermes sends", () => {
       await test(world, channels, world.hermes.given[0] as Frame);
       expect([...world.storage.sql.exec("SELECT * FROM inbox_pieces")]).toEqual([]);
     });
+
+  /** Of each platform: its declaration, a chat, where files go first, and the largest one in megabytes, or how none goes. */
+  const OTHERS = {
+    telegram: [{ token: TOKEN }, "77", "sendDocument", 25],
+    slack: [
+      { token: `xoxb-${"1".repeat(20)}`, signingSecrets: [] },
+      "C0OPEN0",
+      "https://files.slack.com/x a file",
+      25,
+    ],
+    whatsapp_cloud: [
+      {
+        ...{ token: "E".repeat(30), appSecret: "5".repeat(32), verifyToken: "a made-up word" },
+        phoneNumberId: "106540352242922",
+      },
+      ...(["491701234567", "/media a file", 25] as const),
+    ],
+    sms: [
+      { accountSid: `AC${"7".repeat(32)}`, authTokens: ["e".repeat(32)], number: "+15005550006" },
+      ...(["+491701234567", null, "files are not sent here"] as const),
+    ],
+    discord: [
+      { token: "d".repeat(60), applicationId: "1".repeat(18), publicKey: "a".repeat(64) },
+      ...(["333333333333333333", "/messages a file", 10] as const),
+    ],
+    email: [{ address: "hermes@example.com" }, "ann@gmail.test", "a mail", 17],
+  } as const satisfies Record<PlatformName, readonly [object, string, string | null, number | string]>;
+
+  it.each(Object.entries(OTHERS))(
+    "is as large as %s takes, and one byte more is told in a sentence, without a byte of it",
+    async (platform, [declared, chat, asks, most]) => {
+      await inWorld(async (world) => {
+        const asked: string[] = [];
+        world.elsewhere = (url, { body }) => {
+          asked.push(
+            `${url} ${body instanceof ReadableStream ? "a file" : decodeURIComponent(String(body))}`,
+          );
+          return Response.json({ ok: true, ts: "1", id: "M1", upload_url: "https://files.slack.com/x" });
+        };
+        const channels = world.life({
+          HERMES_CHANNELS: JSON.stringify({ [platform]: { allow: [chat], ...declared } }),
+          HERMES_BOTS: JSON.stringify({ [platform]: "4242" }),
+        });
+        const send = (name: string, size: number) => {
+          const body =
+            size > 25 * 1024 * 1024 ? new Response("x").body : new Blob([new Uint8Array(size)]).stream();
+          const what = { kind: "document", called: "a.pdf", mime: "application/pdf", size } as const;
+          return channels.sendOwnFile(
+            { name, platform, chat, thread: null, ...what },
+            body as ReadableStream,
+          );
+        };
+        const said = () =>
+          [...world.sent, ...world.mails]
+            .map(({ text }) => text)
+            .concat(asked)
+            .join("\n")
+            .replaceAll("+", " ");
+        const bytes = typeof most === "number" ? most * 1024 * 1024 : 0;
+        expect(await send("one too large", bytes + 1)).toBe("new");
+        await settle();
+        const why = typeof most === "number" ? `it is larger than ${most} MB` : most;
+        expect(said()).toContain(`I could not send you the file a.pdf: ${why}.`);
+        expect(world.mails.flatMap(({ attachments = [] }) => attachments)).toEqual([]);
+        expect(said()).not.toContain(asks ?? "Media");
+        if (asks === null) return;
+        expect(await send("one that is not", bytes)).toBe("new");
+        for (let turn = 0; turn < 20; turn++) await settle();
+        const mails = world.mails.flatMap(({ attachments = [] }) => attachments.map(() => "a mail"));
+        expect([...world.called, ...mails, ...asked].some((one) => one.includes(asks))).toBe(true);
+        expect(channels.views()[platform]).toMatchObject({ waiting: 0, refused: 0 });
+      })();
+    },
+  );
   const text = "the bytes of it";
   const pdf = ["sendDocument", "77", "", "a.pdf", "application/pdf", text];
 
@@ -1702,6 +1885,19 @@ describe("a file that Hermes sends", () => {
       expect(world.sentFiles).toEqual([[method, "77", "look", "a.pdf", mime, text]]);
     })();
   });
+
+  it(
+    "is a picture up to 10 MB, and a document beyond",
+    asked(async (world, _channels, frame) => {
+      world.hermes.piece = 512 * 1024;
+      for (const beyond of [0, 1]) {
+        const content = "x".repeat(10 * 1024 * 1024 + beyond);
+        world.hermes.sendFile(frame, content, { media_kind: "image", mime: "image/png", part: beyond });
+        for (let turn = 0; turn < 5; turn++) await settle();
+      }
+      expect(world.sentFiles.map(([method]) => method)).toEqual(["sendPhoto", "sendDocument"]);
+    }),
+  );
 
   it(
     "that Telegram does not show as a picture is sent as a document",

@@ -102,6 +102,7 @@ describe("a mail of somebody who may write", () => {
       subject: "Café",
       references: ["<zero@gmail.test>", "<one@example.com>", "<two@gmail.test>"],
       text: "Subject: Café\n\nWhere shall we eat?",
+      files: [],
     });
   });
 
@@ -126,17 +127,51 @@ describe("a mail of somebody who may write", () => {
     expect(await textOf("", "")).toBe("");
   });
 
-  it("tells of files, which do not come along", async () => {
-    const head = ["Message-ID: <f@gmail.test>", "Content-Type: multipart/mixed; boundary=b"];
-    const body = `${LETTER}QUJD\r\n--b--\r\n`;
-    expect((await read({ head, body }))?.text).toBe(
-      "Look at this.\n\n(Files came with this mail, which cannot be taken here: plan.pdf. Tell its sender.)",
+  const MIXED = ["Message-ID: <f@gmail.test>", "Content-Type: multipart/mixed; boundary=b"];
+  const filesOf = (found: Mail | null) =>
+    found?.files.map(({ name, mime, bytes }) => [name, mime, new TextDecoder().decode(bytes)]);
+
+  it("brings its files, an empty one too", async () => {
+    const empty = "--b\r\nContent-Type: text/csv\r\nContent-Disposition: attachment\r\n\r\n";
+    const found = await read({ head: MIXED, body: `${LETTER}QUJD\r\n${empty}--b--\r\n` });
+    expect(found?.text).toBe("Look at this.");
+    expect(filesOf(found)).toEqual([
+      ["plan.pdf", "application/pdf", "ABC"],
+      ["", "text/csv", ""],
+    ]);
+  });
+
+  it("brings ten files, and names those beyond", async () => {
+    const part = LETTER.slice(LETTER.lastIndexOf("--b"));
+    const more = Array.from({ length: 11 }, (_, n) => `${part.replaceAll("plan", `plan-${n}`)}QUJD\r\n`);
+    const found = await read({ head: MIXED, body: `${more.join("")}--b--\r\n` });
+    expect(found?.files.map(({ name }) => name)).toEqual(
+      Array.from({ length: 10 }, (_, n) => `plan-${n}.pdf`),
+    );
+    expect(found?.text).toBe(
+      "(Files came with this mail that are not taken: plan-10.pdf. Of a mail of up to 10 MB the first 10 are. " +
+        "Tell its sender.)",
     );
   });
 
-  it("is read to its first two megabytes, however long its files are", async () => {
-    const head = ["Message-ID: <g@gmail.test>", "Content-Type: multipart/mixed; boundary=b"];
-    const message = mail({ head, body: LETTER });
+  it.each([
+    [0, 1],
+    [1, 0],
+  ])("of 10 MB and %i bytes brings %i files", async (beyond, count) => {
+    const end = "\r\n--b--\r\n";
+    const { rawSize } = mail({ head: MIXED, body: `${LETTER}${end}` });
+    const size = 10 * 1024 * 1024 + beyond - rawSize;
+    const found = await read({
+      head: MIXED,
+      body: `${LETTER}${"QUJD".repeat(size / 4 + 1).slice(0, size)}${end}`,
+    });
+    expect(found?.files).toHaveLength(count);
+    expect(found?.text).toContain("Look at this.");
+    expect(found?.text.includes("not taken: plan.pdf")).toBe(count === 0);
+  });
+
+  it("that is too large is read to its first two megabytes, however long its files are", async () => {
+    const message = mail({ head: MIXED, body: LETTER });
     const piece = new TextEncoder().encode("QUJD\r\n".repeat(10_000));
     let given = 0;
     let isLeft = false;
@@ -151,7 +186,8 @@ describe("a mail of somebody who may write", () => {
         isLeft = true;
       },
     });
-    const found = await mailOf({ ...message, headers: message.headers, raw: endless }, ACCOUNT);
+    const large = { ...message, headers: message.headers, rawSize: 25 * 1024 * 1024, raw: endless };
+    const found = await mailOf(large, ACCOUNT);
     expect(found?.text).toContain("Look at this.");
     expect(found?.text).toContain("plan.pdf");
     expect([isLeft, given < 3_000_000]).toEqual([true, true]);
@@ -320,6 +356,7 @@ const told = (more: Partial<Mail> = {}): Mail => ({
   subject: "Dinner",
   references: ["<zero@gmail.test>", "<one@gmail.test>"],
   text: "Where?",
+  files: [],
   ...more,
 });
 
@@ -378,6 +415,28 @@ describe("an answer", () => {
         ["Re: Dinner", { "Auto-Submitted": "auto-replied" }],
         ["The report", { "Auto-Submitted": "auto-generated" }],
       ]);
+    }));
+
+  it("may be a file, in the thread too", () =>
+    channel(async (its, given) => {
+      await its.read(told());
+      const file = (name: string, mime: string) => ({
+        ...{ kind: "document" as const, name, mime, size: 9 },
+        bytes: () => new Response("the bytes").body as ReadableStream<Uint8Array>,
+      });
+      await its.sendFile?.(answer({ text: "" }), file("a.pdf", "application/pdf"));
+      await its.sendFile?.(answer({ text: "look" }), file("", ""));
+      const [pdf, nameless] = given as (Given & { attachments: Record<string, unknown>[] })[];
+      expect(pdf).toMatchObject({ to: "ann@gmail.test", subject: "Re: Dinner", text: "a.pdf" });
+      expect(pdf?.headers["In-Reply-To"]).toBe("<one@gmail.test>");
+      const [attached, ...others] = pdf?.attachments ?? [];
+      expect(others).toEqual([]);
+      expect(attached).toMatchObject({
+        ...{ disposition: "attachment", filename: "a.pdf", type: "application/pdf" },
+      });
+      expect(new TextDecoder().decode(attached?.["content"] as ArrayBuffer)).toBe("the bytes");
+      expect(nameless?.text).toBe("look");
+      expect(nameless?.attachments[0]).toMatchObject({ filename: "file", type: "application/octet-stream" });
     }));
 
   it("is a sentence for a mail that says nothing", () =>

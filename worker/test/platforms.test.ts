@@ -100,6 +100,9 @@ const file = (more: Partial<OutgoingFile> = {}): OutgoingFile => ({
   ...more,
 });
 
+/** What is in a file of so many bytes. */
+const zeros = (size: number) => () => new Blob([new Uint8Array(size)]).stream() as ReadableStream<Uint8Array>;
+
 /** A form that was sent, by its fields; of a file its name, its type and what is in it. */
 async function formOf({ body, headers }: Asked): Promise<Record<string, unknown>> {
   const form = await new Response(body, { headers }).formData();
@@ -403,8 +406,10 @@ describe("Slack", () => {
       chat: "D0ANN00",
       text: expect.stringContaining(words),
     });
-    expect(await shared({ files: [{}] })).toMatchObject(answer("text only"));
-    const large = { ...files[0], size: 25 * 1024 * 1024 + 1 };
+    expect(await shared({ files: [{}] })).toMatchObject(answer("text and files only"));
+    const most = 25 * 1024 * 1024;
+    expect(await shared({ files: [{ ...files[0], size: most }] })).toMatchObject({ kind: "message" });
+    const large = { ...files[0], size: most + 1 };
     expect(await shared({ files: [large] })).toMatchObject(answer("up to 25 MB"));
   });
 
@@ -702,6 +707,7 @@ describe("WhatsApp", () => {
     [there, "taken"],
     [{ ...there, url: "https://evil.example/" }, "WhatsApp: a file is somewhere else, for good, 0"],
     [{}, "WhatsApp: a file is somewhere else, for good, 0"],
+    [{ ...there, file_size: 25 * 1024 * 1024 }, "taken"],
     [{ ...there, file_size: 25 * 1024 * 1024 + 1 }, "a file is too large, for good, 0"],
   ])("fetches a file that is %j", (told, ends) =>
     inParts([[told], ["the bytes"]], async (parts, asked) => {
@@ -733,7 +739,7 @@ describe("a file that WhatsApp is sent", () => {
     ...{ phoneNumberId: "106540352242922", allow: [], apiUrl: "https://graph.facebook.com/v23.0" },
     pairing: false,
   };
-  const LARGE = 5 * 1024 * 1024 + 1;
+  const MB = 1024 * 1024;
 
   it.each<[Partial<OutgoingFile>, string, string, object]>([
     [{}, "image/png", "image", { caption: "look" }],
@@ -768,12 +774,21 @@ describe("a file that WhatsApp is sent", () => {
     }),
   );
 
-  it("that is larger than a picture may be is a document", () =>
+  it.each([
+    ["photo", "image/png", 5, "image"],
+    ["audio", "audio/mpeg", 16, "audio"],
+    ["video", "video/mp4", 16, "video"],
+  ] as const)("that is larger than WhatsApp shows a %s (%s, %i MB) is a document", (kind, mime, most, type) =>
     inParts([[{ id: "M1" }], [{ messages: [{ id: "wamid.1" }] }]], async (parts, asked) => {
-      const bytes = () => new Response("x".repeat(LARGE)).body as ReadableStream<Uint8Array>;
-      await whatsapp.open(APP, parts).sendFile?.(message(), file({ size: LARGE, bytes }));
-      expect(JSON.parse(asked[1]?.body ?? "")).toMatchObject({ type: "document" });
-    }));
+      const channel = whatsapp.open(APP, parts);
+      await channel.sendFile?.(message(), file({ kind, mime, size: most * MB, bytes: zeros(most * MB) }));
+      await channel.sendFile?.(
+        message(),
+        file({ kind, mime, size: most * MB + 1, bytes: zeros(most * MB + 1) }),
+      );
+      expect([1, 3].map((at) => JSON.parse(asked[at]?.body ?? "").type)).toEqual([type, "document"]);
+    }),
+  );
 
   it("is refused for good with the words of Meta", () =>
     inParts([[{ error: { code: 100, message: "no such type" } }, { status: 400 }]], async (parts) => {
@@ -840,10 +855,69 @@ describe("SMS", () => {
       return (told as { updates: Update[] } | null)?.updates[0] ?? null;
     };
     expect(await updateOf({})).toMatchObject({ message: { id: "SM1", event: { text: "hi" } } });
-    expect(await updateOf({ NumMedia: "1" })).toMatchObject({ kind: "answer" });
+    expect(await updateOf({ Body: " " })).toMatchObject({ kind: "answer" });
     expect(await updateOf({ From: "+14150000000" })).toBeNull();
     expect(await updateOf({ AccountSid: `AC${"8".repeat(32)}` })).toBeNull();
   });
+
+  const there = "https://api.twilio.com/2010-04-01/Accounts/AC/Messages/MM1/Media/ME1";
+
+  it("brings pictures and other files, with a text or without", async () => {
+    const fields = {
+      ...{ MessageSid: "MM1", AccountSid: ACCOUNT.accountSid, From: "+14158675310", To: "+18005551212" },
+      ...{ Body: "", NumMedia: "2", MediaUrl0: there, MediaContentType0: "image/jpeg" },
+      ...{ MediaUrl1: `${there}2`, MediaContentType1: "text/vcard" },
+    };
+    const { told } = await sent(fields, await signed(fields));
+    expect((told as { updates: Update[] }).updates).toMatchObject([
+      {
+        kind: "message",
+        message: {
+          event: {
+            ...{ text: "", message_type: "photo" },
+            files: [
+              { ref: there, kind: "photo", mime: "image/jpeg" },
+              { ref: `${there}2`, kind: "document", mime: "text/vcard" },
+            ],
+          },
+        },
+      },
+    ]);
+  });
+
+  const leads = (to: string): Answer => ["", { status: 307, headers: { location: to } }];
+  it.each([
+    [there, [["the bytes"]], [there], "taken"],
+    [
+      there,
+      [leads("https://mms.twiliocdn.com/x"), ["the bytes"]],
+      [there, "https://mms.twiliocdn.com/x"],
+      "taken",
+    ],
+    [there, [leads("http://10.0.0.1/x")], [there], "Twilio: a file may not be read, for good, 0"],
+    [there, [leads("")], [there], "Twilio: a file may not be read, for good, 0"],
+    [
+      there,
+      [leads("https://a.example"), leads("https://b.example")],
+      [there, "https://a.example/"],
+      "Twilio: a file may not be read, for good, 0",
+    ],
+    [there, [["", { status: 404 }]], [there], "Twilio: a file was refused with 404, for good, 0"],
+    ["https://evil.example/x", [], [], "Twilio: a file is somewhere else, for good, 0"],
+  ] as [string, Answer[], string[], string][])(
+    "fetches a file where Twilio leads to, and tells nobody else its token: %s %j",
+    (ref, answers, urls, ends) =>
+      inParts(answers, async (parts, asked) => {
+        const file = { ref, kind: "photo", name: "", mime: "image/png" } as const;
+        const fetched = Promise.resolve(sms.open(ACCOUNT, parts).file?.(file));
+        if (ends === "taken") expect(await new Response(await fetched).text()).toBe("the bytes");
+        else expect(await refused(fetched)).toBe(ends);
+        expect(asked.map(({ url }) => url)).toEqual(urls);
+        const proofs = asked.map(({ headers }) => headers.get("authorization"));
+        const proof = `Basic ${btoa(`${ACCOUNT.accountSid}:12345`)}`;
+        expect(proofs).toEqual(urls.map((_, at) => (at === 0 ? proof : null)));
+      }),
+  );
 
   it("has its number sent here, unless only looked at, and leaves what is another's", () => {
     const found = (url: string): Answer => [

@@ -67,6 +67,8 @@ export interface Incoming {
   event: Event;
   /** Whether its text itself is for the chat, and Hermes is not asked. */
   isNotice?: boolean;
+  /** What is in its files, by their `ref`, where their platform keeps them for nobody. */
+  bytes?: ReadonlyMap<string, ArrayBuffer>;
 }
 
 /** What a platform sent: a message for Hermes; one that is answered without it; what became of one; or nothing for us. */
@@ -80,9 +82,15 @@ export interface Edit {
 
 /** What somebody sent who may. */
 export type Read =
-  | { kind: "message"; message: Incoming }
+  | Message
   | { kind: "answer"; chat: string; thread: string | null; message: string; text: string }
   | { kind: "nothing"; why: "stranger" | "not for the bot" | "no message" };
+
+/** A message for Hermes. */
+export interface Message {
+  kind: "message";
+  message: Incoming;
+}
 
 /** A message as its platform tells it; what it does not tell is left out. */
 export interface Said {
@@ -104,7 +112,7 @@ export interface Said {
 }
 
 /** What a person said, for Hermes. */
-export function messageOf(platform: string, said: Said): Read {
+export function messageOf(platform: string, said: Said): Message {
   const {
     message,
     text,
@@ -160,9 +168,9 @@ export function admitted(read: Read, isAllowed: boolean, asker: Asker | false): 
   return asker === false ? { kind: "nothing", why: "stranger" } : { kind: "stranger", ...asker, said: read };
 }
 
-/** What is said to what is no text, where nothing else is taken. */
+/** What is said to what holds neither a text nor a file. */
 export function onlyText(at: { chat: string; thread: string | null; message: string }): Read {
-  return { kind: "answer", ...at, text: "I can take text only here." };
+  return { kind: "answer", ...at, text: "I can take text and files only here." };
 }
 
 /** The message in an update, also a stranger's. */

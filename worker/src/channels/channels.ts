@@ -40,10 +40,11 @@ import {
   type Taken,
   type Unanswered,
 } from "./inbox.ts";
+import { KeptFiles, piecesOf } from "./kept-files.ts";
 import { type Paired, Pairing, type Person } from "./pairing.ts";
 import { opened } from "./platforms/platforms.ts";
 import { type Asked, type Manner, type OfferedFile, Relay } from "./relay.ts";
-import { piecesOf, SentFiles } from "./sent-files.ts";
+import { inMegabytes, largestTaken } from "./sizes.ts";
 import { Ways } from "./ways.ts";
 
 /** A Hermes that does not start is tried again for so long, in milliseconds; then the person is told. */
@@ -143,7 +144,7 @@ interface Turn {
 export class Channels {
   readonly #parts: ChannelsParts;
   readonly #inbox: Inbox;
-  readonly #files: SentFiles;
+  readonly #files: KeptFiles;
   readonly #pairing: Pairing;
   readonly #relay: Relay;
   readonly #platforms: ReadonlyMap<string, Channel>;
@@ -169,7 +170,7 @@ export class Channels {
   constructor(parts: ChannelsParts) {
     this.#parts = parts;
     this.#inbox = new Inbox(parts.storage);
-    this.#files = new SentFiles(parts.storage);
+    this.#files = new KeptFiles(parts.storage);
     this.#files.dropAllBut(this.#inbox.files());
     this.#pairing = new Pairing(parts.storage);
     const { time, fetch, mail } = parts;
@@ -419,9 +420,12 @@ export class Channels {
   }
 
   #take(channel: string, message: Incoming): Taken {
-    const taken = this.#inbox.take(channel, message, this.#parts.time.now());
+    const bytes = [...(message.bytes ?? [])];
+    const hasRoom = this.#files.hasRoom(bytes.reduce((sum, [, { byteLength }]) => sum + byteLength, 0));
+    const taken = this.#inbox.take(channel, message, this.#parts.time.now(), hasRoom);
     if (taken === "full") this.#parts.log.warn("message_dropped", { channel, why: "too many wait" });
     if (taken !== "new") return taken;
+    for (const [ref, one] of bytes) this.#files.put(ref, one);
     const lane = laneOf(message.event);
     if (STOP.test(message.event.text)) this.#interrupt(lane);
     else this.#offerAnswers(lane);
@@ -602,9 +606,8 @@ export class Channels {
     const it = file === undefined ? {} : { file: this.#files.opened(file) };
     const said = { ...to, text: isFailure ? NOT_ANSWERED : text, ...it };
     const taken = () => {
-      if (isFailure) return this.#inbox.told(entry);
-      this.#inbox.done(entry);
-      if (file !== undefined) this.#files.drop(file.ref);
+      if (isFailure) this.#inbox.told(entry);
+      else this.#inbox.done(entry);
     };
     try {
       await this.#sendOnce(source.platform, what, said, taken);
@@ -623,7 +626,6 @@ export class Channels {
     const text = notSent(files[0]?.name ?? "", this.#clean(why));
     const message_id = `${event.message_id} refused`;
     this.#inbox.answerWith(entry, { ...event, text, message_type: "text", message_id });
-    for (const { ref } of files) this.#files.drop(ref);
   }
 
   async #answered(entry: Entry): Promise<void> {
@@ -673,7 +675,8 @@ export class Channels {
     const platform = this.#platforms.get(channel);
     for (const [at, file] of (event.files ?? []).entries())
       await this.#relay.bring(id, at, file, async () => {
-        const bytes = await platform?.file?.(file);
+        const isHere = this.#files.has(file.ref);
+        const bytes = isHere ? this.#files.opened(file).bytes() : await platform?.file?.(file);
         if (bytes === undefined) throw new SendRefused("files are not taken here", true);
         return bytes;
       });
@@ -827,12 +830,7 @@ export class Channels {
     const event: Event = { text: caption, message_type: "text", message_id: id, ...to, source };
     const keep = (one: Event) => this.#inbox.keepOwn(platform, one, this.#parts.time.now());
     const channel = this.#platforms.get(platform);
-    const why =
-      channel?.sendFile === undefined
-        ? "files are not sent here"
-        : this.#inbox.hasRoom(platform, true)
-          ? null
-          : "too many wait already";
+    const why = this.#whyNotKept(platform, size);
     if (why === null) {
       const ref = `${platform} ${id}`;
       await this.#files.keep(ref, size, pieces());
@@ -843,6 +841,14 @@ export class Channels {
       if (keep({ ...event, text, message_type: kind, files }) === "full") this.#files.drop(ref);
     } else keep({ ...event, text: `${caption}\n${notSent(name, why)}`.trimStart() });
     this.#answer(ownLaneOf(event));
+  }
+
+  /** Why a file is not kept for a platform; `null` = it is. @param size bytes. */
+  #whyNotKept(platform: string, size: number): string | null {
+    const most = largestTaken(platform);
+    if (most === 0) return "files are not sent here";
+    if (size > most) return `it is larger than ${inMegabytes(most)}`;
+    return this.#inbox.hasRoom(platform, true) ? null : "too many wait already";
   }
 
   /**

@@ -4,18 +4,14 @@
  * bytes go from the platform through here to the bridge, in pieces and one file after the other.
  */
 import { type Time, within } from "../base/time.ts";
+import type { PlatformName } from "../config/channels.ts";
 import { type Attachment, type FileKind, SendRefused } from "./channel.ts";
+import { inMegabytes, LARGEST, largestGiven } from "./sizes.ts";
 
-const MB = 1024 * 1024;
-/** The largest file that is given to Hermes, in bytes; so Hermes' relay contract has it. */
-const LARGEST = 25 * MB;
 /** The longest piece, in bytes: the bridge takes no longer frames than twice that. */
-const PIECE = MB / 2;
+const PIECE = 512 * 1024;
 /** A file is with Hermes within so long; milliseconds. */
 const PATIENCE = 120_000;
-
-/** The largest file that Hermes sends, in bytes; so Hermes' relay contract has it. */
-export const LARGEST_SENT = LARGEST;
 
 /** What Hermes' contract calls kinds of files; what is none of these is a document. */
 export const FILE_KINDS: Readonly<Record<string, FileKind>> = {
@@ -32,14 +28,9 @@ export function kindOf(mime: string): FileKind {
   return mime.startsWith("video/") ? "video" : "document";
 }
 
-/** What is said to who sends a file that is too large. @param most bytes. */
-export function tooLarge(most = LARGEST): string {
-  return `This file is too large for me: I can take up to ${Math.floor(most / MB)} MB here.`;
-}
-
-/** Whether a file is larger than Hermes is given any. @param size bytes. */
-export function isTooLarge(size: number): boolean {
-  return size > LARGEST;
+/** What is said to who sends a file that is too large for what comes by a platform. */
+export function tooLarge(platform: PlatformName): string {
+  return `This file is too large for me: I can take up to ${inMegabytes(largestGiven(platform))} here.`;
 }
 
 /** What a carrier works with. */
@@ -112,10 +103,9 @@ export class Carrier {
       // Whoever comes instead knows nothing of it.
       if (this.#waiting !== mine) return taken.promise;
       size += chunk.byteLength;
-      if (isTooLarge(size)) break;
+      if (size > LARGEST) return "a file is too large";
       for (let at = 0; at < chunk.byteLength; at += PIECE) say(chunk.subarray(at, at + PIECE));
     }
-    if (isTooLarge(size)) return "a file is too large";
     say({ type: "file_end", name });
     return taken.promise;
   }

@@ -16,11 +16,12 @@ import {
   type OwnMessage,
   type Received,
 } from "./channel.ts";
-import { FILE_KINDS, LARGEST_SENT } from "./files.ts";
+import { FILE_KINDS } from "./files.ts";
 import { isGenuine, isSigned, messageOf } from "./hooks.ts";
 import { mailOf } from "./mail/mail.ts";
 import { noSuchCode } from "./pairing.ts";
 import { receiver } from "./platforms/platforms.ts";
+import { LARGEST as LARGEST_FILE } from "./sizes.ts";
 
 /** The largest update that is read, in bytes; the platforms' own are far smaller. */
 export const LARGEST = 256 * 1024;
@@ -115,7 +116,7 @@ const ownFileSchema = z.object({
  */
 export function ownFileOf(headers: Headers): OwnFile {
   const size = Number(headers.get("content-length") ?? 0);
-  if (size > LARGEST_SENT)
+  if (size > LARGEST_FILE)
     throw new ApiError({ status: 413, code: "body_too_large", message: "This file is too large." });
   try {
     if (!(size > 0)) throw new Error("it is empty");

@@ -95,14 +95,14 @@ export class Inbox {
         PRIMARY KEY (platform, chat)) WITHOUT ROWID;`);
   }
 
-  /** Stores a message, unless it came before or too many wait. */
-  take(channel: string, { id, event, isNotice = false }: Incoming, now: number): Taken {
+  /** Stores a message, unless it came before or too many wait. @param hasRoom whether there is room for its files. */
+  take(channel: string, { id, event, isNotice = false }: Incoming, now: number, hasRoom: boolean): Taken {
     this.#forget(now);
     if (this.knows(channel, id)) return "known";
     const { platform, user_id: sender } = event.source;
     // A webhook is one sender, into whatever chat it speaks.
     const isMuch = platform === channel && this.waiting(channel, sender) >= MOST_OF_ONE;
-    if (isMuch || this.waiting(channel) >= MOST) {
+    if (isMuch || !hasRoom || this.waiting(channel) >= MOST) {
       this.#count(channel, ({ dropped }) => ({ dropped: dropped + 1 }));
       return "full";
     }
@@ -178,12 +178,12 @@ export class Inbox {
     return Number(row?.["n"] ?? 0) < MOST_OWN && !(isFile && Number(row?.["files"] ?? 0) >= MOST_OWN_FILES);
   }
 
-  /** The names of the files that wait for their platforms. */
+  /** The names of the files of all messages. */
   files(): string[] {
     const rows = this.#sql.exec<Row>(
-      "SELECT json_extract(event, '$.files[0].ref') AS name FROM inbox_messages WHERE lane LIKE 'own %'",
+      "SELECT json_extract(value, '$.ref') AS name FROM inbox_messages, json_each(event, '$.files')",
     );
-    return [...rows].flatMap(({ name }) => (name === null ? [] : [String(name)]));
+    return [...rows].map(({ name }) => String(name));
   }
 
   /** Keeps a message's answer in its place until the platform takes it. */

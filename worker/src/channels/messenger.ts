@@ -87,17 +87,23 @@ export abstract class Messenger<S> implements Channel {
   /**
    * Fetches a file's bytes.
    * @param isIt whether an answer is the file, and no page that says something else.
+   * @param mayLead whether the platform may lead to where the file is, at which it wants no proof.
    * @throws SendRefused.
    */
   protected async bytesOf(
     url: string,
     authorization = "",
     isIt: (response: Response) => boolean = () => true,
+    mayLead = false,
   ): Promise<ReadableStream<Uint8Array>> {
     const headers = authorization === "" ? {} : { authorization };
     const response = await posted(this.parts, url, this.label, { method: "GET", headers });
     if (response.status === 200 && response.body !== null && isIt(response)) return response.body;
     await response.body?.cancel();
+    const there = response.headers.get("location");
+    const target = mayLead && there ? URL.parse(there, url) : null;
+    if (target !== null && [new URL(url).protocol, "https:"].includes(target.protocol))
+      return this.bytesOf(target.href, "", isIt);
     if (response.status < 400) throw new SendRefused(`${this.label}: a file may not be read`, true);
     throw this.refusal(response, `a file was refused with ${response.status}`);
   }
@@ -108,9 +114,10 @@ export abstract class Messenger<S> implements Channel {
     homes: readonly string[],
     authorization: string,
     isIt?: (response: Response) => boolean,
+    mayLead = false,
   ): Promise<ReadableStream<Uint8Array>> {
     this.refuseUnless(url, homes);
-    return this.bytesOf(url, authorization, isIt);
+    return this.bytesOf(url, authorization, isIt, mayLead);
   }
 
   /** @throws SendRefused for an address that is none of the platform's files. */

@@ -6,12 +6,14 @@
 import PostalMime, { addressParser } from "postal-mime";
 import { digestOf, hex } from "../../base/digests.ts";
 import type { EmailSettings } from "../../config/channels.ts";
+import { inMegabytes, LARGEST_MAIL } from "../sizes.ts";
 import { isAuthentic } from "./authentic.ts";
 import { wordsOf } from "./words.ts";
 
-/** So much of a mail is read, in bytes: what it says stands before what is attached. */
+/** So much is read of a mail that is too large, in bytes: what it says stands before what is attached. */
 const READ = 2 * 1024 * 1024;
-/** How many of the files that came with a mail Hermes is told of. */
+/** How many of the files that came with a mail are taken; and of how many that are not Hermes is told. */
+const MOST_FILES = 10;
 const MOST_NAMED = 10;
 /** What a mail may be called, to be named in its answer. */
 const MESSAGE_ID = /^<[!-;=?-~]{1,900}>$/;
@@ -29,6 +31,15 @@ export interface Mail {
   references: string[];
   /** Empty where it says nothing that Hermes is given. */
   text: string;
+  files: MailFile[];
+}
+
+/** A file that came with a mail. */
+export interface MailFile {
+  /** Empty = none was said. */
+  name: string;
+  mime: string;
+  bytes: ArrayBuffer;
 }
 
 /**
@@ -44,7 +55,8 @@ export async function mailOf(
   const from = senderOf(headers.get("from") ?? "");
   // Before anything of it is read: a stranger's mail costs nothing.
   if (from === null || !settings.allow.includes(from)) return null;
-  const mail = await PostalMime.parse(await beginningOf(message.raw));
+  const isWhole = message.rawSize <= LARGEST_MAIL;
+  const mail = await PostalMime.parse(await beginningOf(message.raw, isWhole ? LARGEST_MAIL : READ));
   const [field, ...others] = mail.headers.filter(({ key }) => key === "from");
   if (field === undefined || others.length > 0 || senderOf(field.value) !== from) return null;
   if (!isAuthentic(mail.headers, from.slice(from.indexOf("@") + 1))) return null;
@@ -52,6 +64,7 @@ export async function mailOf(
   const files = mail.attachments.filter(
     ({ disposition, related }) => disposition === "attachment" || !related,
   );
+  const taken = isWhole ? files.slice(0, MOST_FILES) : [];
   const before = references.match(/<[^<>\s]+>/g) ?? inReplyTo.match(/<[^<>\s]+>/g) ?? [];
   return {
     id: await idOf(messageId, mail.headers),
@@ -62,7 +75,14 @@ export async function mailOf(
     text: told(
       subject,
       wordsOf(subject, text, html),
-      files.map(({ filename }) => filename ?? ""),
+      files.slice(taken.length).map(({ filename }) => filename ?? ""),
+    ),
+    files: await Promise.all(
+      taken.map(async ({ filename, mimeType, content }) => ({
+        name: filename ?? "",
+        mime: mimeType,
+        bytes: await new Blob([content]).arrayBuffer(),
+      })),
     ),
   };
 }
@@ -96,13 +116,13 @@ function senderOf(value: string): string | null {
   return /^[^\s"(),:;<>@[\\\]]+@[a-z0-9.-]+$/.test(address) ? address : null;
 }
 
-async function beginningOf(raw: ReadableStream<Uint8Array>): Promise<Uint8Array> {
+async function beginningOf(raw: ReadableStream<Uint8Array>, most: number): Promise<Uint8Array> {
   const pieces: Uint8Array[] = [];
   let size = 0;
   for await (const piece of raw) {
     pieces.push(piece);
     size += piece.byteLength;
-    if (size >= READ) break;
+    if (size >= most) break;
   }
   const bytes = new Uint8Array(size);
   let at = 0;
@@ -124,10 +144,13 @@ function told(subject: string, words: string, files: readonly string[]): string 
   const note =
     files.length === 0
       ? []
-      : [`(Files came with this mail, which cannot be taken here: ${namesOf(files)}. Tell its sender.)`];
-  if (words === "" && subject === "") return "";
-  const isAlone = words.startsWith("/") || subject === "" || /^\s*re\s*:/i.test(subject);
-  return [...(isAlone && words !== "" ? [] : [`Subject: ${subject}`]), words, ...note]
+      : [
+          `(Files came with this mail that are not taken: ${namesOf(files)}. Of a mail of up to` +
+            ` ${inMegabytes(LARGEST_MAIL)} the first ${MOST_FILES} are. Tell its sender.)`,
+        ];
+  const isAlone = words.startsWith("/") || /^\s*re\s*:/i.test(subject);
+  const isTold = subject !== "" && (words === "" || !isAlone);
+  return [...(isTold ? [`Subject: ${subject}`] : []), words, ...note]
     .filter((one) => one !== "")
     .join("\n\n");
 }

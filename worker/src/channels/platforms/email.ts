@@ -4,17 +4,19 @@
  * sends to nobody but those who may write. Facts: developers.cloudflare.com/email-service.
  */
 import { within } from "../../base/time.ts";
-import type { EmailSettings } from "../../config/channels.ts";
+import { type EmailSettings, longest } from "../../config/channels.ts";
 import {
   messageOf,
   noChannel,
   type Outgoing,
+  type OutgoingFile,
   onlyText,
   type Platform,
   type Registered,
   SendRefused,
   type Update,
 } from "../channel.ts";
+import { kindOf } from "../files.ts";
 import type { Mail } from "../mail/mail.ts";
 import { Messenger } from "../messenger.ts";
 
@@ -62,16 +64,42 @@ class Email extends Messenger<EmailSettings> {
   protected readonly label = "Email Routing";
 
   override async read(told: object): Promise<Update[]> {
-    const { id, from, name, subject, references, text } = told as Mail;
+    const { id, from, name, subject, references, text, files: came } = told as Mail;
     const thread: Thread = { subject, references };
     const { time, ways } = this.parts;
     ways.keep(id, JSON.stringify(thread), time.now(), KNOWN);
-    if (text === "") return [onlyText({ chat: from, thread: null, message: id })];
+    if (text === "" && came.length === 0) return [onlyText({ chat: from, thread: null, message: id })];
     const userName = name === "" ? undefined : name;
-    return [messageOf("email", { message: id, text, chat: from, isGroup: false, user: from, userName })];
+    const ref = (at: number) => `email ${id} ${at}`;
+    const files = came.map(({ mime, ...file }, at) => ({
+      ...{ ref: ref(at), kind: kindOf(mime), name: file.name, mime },
+    }));
+    const who = { chat: from, isGroup: false, user: from, userName };
+    const { kind, message } = messageOf("email", { message: id, text, ...who, files });
+    return [{ kind, message: { ...message, bytes: new Map(came.map(({ bytes }, at) => [ref(at), bytes])) } }];
   }
 
-  async send({ chat, text, replyTo }: Outgoing): Promise<string> {
+  async send(message: Outgoing): Promise<string> {
+    return this.#send(message, []);
+  }
+
+  caption(): number {
+    return longest("email");
+  }
+
+  /** A mail that says nothing is none. */
+  async sendFile(message: Outgoing, { name, mime, bytes }: OutgoingFile): Promise<string> {
+    const content = await new Response(bytes()).arrayBuffer();
+    const file = {
+      disposition: "attachment" as const,
+      filename: lineOf(name) || "file",
+      type: mime || "application/octet-stream",
+      content,
+    };
+    return this.#send({ ...message, text: message.text.trim() || file.filename }, [file]);
+  }
+
+  async #send({ chat, text, replyTo }: Outgoing, attachments: EmailAttachment[]): Promise<string> {
     const way = this.parts.ways.of(replyTo, this.parts.time.now());
     const thread = way === null ? null : (JSON.parse(way) as Thread);
     const { mail, time } = this.parts;
@@ -81,6 +109,7 @@ class Email extends Messenger<EmailSettings> {
       from: { name: "Hermes", email: this.settings.address },
       subject: thread === null ? lineOf(text.trim().split("\n")[0] ?? "") : answered(thread.subject),
       text,
+      ...(attachments.length === 0 ? {} : { attachments }),
       headers: {
         "Auto-Submitted": thread === null ? "auto-generated" : "auto-replied",
         ...(thread === null ? {} : threading(thread.references)),

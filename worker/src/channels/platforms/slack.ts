@@ -27,12 +27,13 @@ import {
   type Stranger,
   type Update,
 } from "../channel.ts";
-import { isTooLarge, kindOf, tooLarge } from "../files.ts";
+import { kindOf, tooLarge } from "../files.ts";
 import { partsOf } from "../in-parts.ts";
 import { starred } from "../marks.ts";
 import { Messenger } from "../messenger.ts";
 import { raw } from "../multipart.ts";
 import { isSignedWith, joined, ofHex, timely } from "../signatures.ts";
+import { largestGiven } from "../sizes.ts";
 
 /** So long Slack takes answers to a slash command where the app is no member; milliseconds. */
 const COMMAND_LASTS = 29 * 60_000;
@@ -229,8 +230,8 @@ function readMessage(
   const read =
     said === "" && came.length === 0
       ? onlyText(at)
-      : files.some(({ size = 0 }) => isTooLarge(size))
-        ? ({ kind: "answer", ...at, text: tooLarge() } as const)
+      : files.some(({ size = 0 }) => size > largestGiven("slack"))
+        ? ({ kind: "answer", ...at, text: tooLarge("slack") } as const)
         : message(name, said, at, isDirect, user, team, "", came);
   const who = { chat: channel, user, name: "" };
   return admitted(read, isAllowed(app, user, channel), app.pairing && isDirect && who);

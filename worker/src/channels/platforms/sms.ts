@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-/** SMS by Twilio: what its number gets, and what it sends. Facts: twilio.com/docs. */
+/** SMS and MMS by Twilio: what its number gets, and what it sends. Facts: twilio.com/docs. */
 import type { SmsSettings } from "../../config/channels.ts";
 import {
+  type Attachment,
   admitted,
   badSignature,
   badUpdate,
@@ -15,10 +16,13 @@ import {
   SendRefused,
   type Update,
 } from "../channel.ts";
+import { kindOf } from "../files.ts";
 import { Messenger } from "../messenger.ts";
 import { isSignedWith, ofBase64, plain } from "../signatures.ts";
 
 const PATH = "/channels/sms";
+/** How many files Twilio brings with a message at most. */
+const MOST_FILES = 10;
 
 /** SMS, for the table of the platforms. */
 export const sms: Platform<SmsSettings> = {
@@ -50,12 +54,19 @@ function read(form: URLSearchParams, account: SmsSettings): Update {
   const [from, id, text] = [of("From"), of("MessageSid"), of("Body")];
   if (from === "" || id === "") throw badUpdate();
   if (of("AccountSid") !== account.accountSid) return { kind: "nothing", why: "not for the bot" };
-  const isText = Number(of("NumMedia")) === 0 && text.trim() !== "";
-  const read = isText
-    ? messageOf("sms", { message: id, text, chat: from, isGroup: false, user: from })
-    : onlyText({ chat: from, thread: null, message: id });
+  const files = Array.from({ length: Math.min(MOST_FILES, Number(of("NumMedia")) || 0) }, (_, at) =>
+    fileOf(of(`MediaUrl${at}`), of(`MediaContentType${at}`)),
+  );
+  const read =
+    text.trim() !== "" || files.length > 0
+      ? messageOf("sms", { message: id, text, chat: from, isGroup: false, user: from, files })
+      : onlyText({ chat: from, thread: null, message: id });
   const who = { chat: from, user: from, name: "" };
   return admitted(read, account.allow.includes(from), account.pairing && who);
+}
+
+function fileOf(ref: string, mime: string): Attachment {
+  return { ref, kind: kindOf(mime), name: "", mime };
 }
 
 interface PhoneNumber {
@@ -79,6 +90,10 @@ class Sms extends Messenger<SmsSettings> {
   async send({ chat, text }: Outgoing): Promise<string> {
     const { sid } = await this.#call("Messages.json", { To: chat, From: this.settings.number, Body: text });
     return sid ?? "";
+  }
+
+  async file({ ref }: Attachment): Promise<ReadableStream<Uint8Array>> {
+    return this.bytesAt(ref, [new URL(this.settings.apiUrl).origin], this.#proof, undefined, true);
   }
 
   async register(address: string, look: boolean): Promise<Registered> {
@@ -107,12 +122,17 @@ class Sms extends Messenger<SmsSettings> {
     await this.#call(`IncomingPhoneNumbers/${sid}.json`, { SmsUrl: url, SmsMethod: "POST" });
   }
 
+  get #proof(): string {
+    const { accountSid, authTokens } = this.settings;
+    return `Basic ${btoa(`${accountSid}:${authTokens[0]}`)}`;
+  }
+
   /** @throws SendRefused. */
   async #call(path: string, form?: Record<string, string>): Promise<Answer> {
-    const { accountSid, authTokens, apiUrl } = this.settings;
+    const { accountSid, apiUrl } = this.settings;
     const { response, answer } = await this.ask<Answer>(
       `${apiUrl}/2010-04-01/Accounts/${accountSid}/${path}`,
-      `Basic ${btoa(`${accountSid}:${authTokens[0]}`)}`,
+      this.#proof,
       form === undefined ? "GET" : "POST",
       form && new URLSearchParams(form),
     );

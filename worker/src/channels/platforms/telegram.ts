@@ -33,6 +33,7 @@ import {
 import { tooLarge } from "../files.ts";
 import { Messenger, UPLOAD_PATIENCE } from "../messenger.ts";
 import { multipart } from "../multipart.ts";
+import { SHOWN as LARGEST_SHOWN, largestGiven } from "../sizes.ts";
 
 /** An answer to a call comes within so long; milliseconds. */
 const PATIENCE = 15_000;
@@ -82,9 +83,6 @@ export interface TelegramUpdate {
   callback_query?: CallbackQuery;
 }
 
-/** The largest file that Telegram gives a bot, in bytes. */
-const LARGEST = 20 * 1024 * 1024;
-
 /** A file, as Telegram tells of one; of a picture it has several sizes, the largest last. */
 interface TelegramFile {
   file_id: string;
@@ -106,8 +104,6 @@ const FILES: Readonly<Record<string, { kind: FileKind; mime: string }>> = {
 
 /** The longest text that goes with a file, in UTF-16 units. */
 const CAPTION = 1024;
-/** The largest picture that Telegram shows as one, in bytes. */
-const LARGEST_PHOTO = 10 * 1024 * 1024;
 /** What of a file's types Telegram takes as what; all others it takes as documents. */
 const SHOWN: Readonly<Record<string, "photo" | "animation" | "voice" | "audio" | "video">> = {
   "image/jpeg": "photo",
@@ -250,7 +246,8 @@ function readMessage(
   const thread = message.message_thread_id === undefined ? null : String(message.message_thread_id);
   const at = { chat: String(chat.id), thread, message: String(message.message_id) };
   const came = fileOf(message);
-  if ((came?.size ?? 0) > LARGEST) return { kind: "answer", ...at, text: tooLarge(LARGEST) };
+  if ((came?.size ?? 0) > largestGiven("telegram"))
+    return { kind: "answer", ...at, text: tooLarge("telegram") };
   const other = Object.keys(OTHERS).find((kind) => message[kind] !== undefined);
   if (came === null && (other !== undefined || said.trim() === ""))
     return {
@@ -288,7 +285,7 @@ function fileOf(message: Message): { file: Attachment; size: number } | null {
 /** As what a file is sent: spoken is only what Hermes says to be. */
 function shownAs({ kind, mime, size }: OutgoingFile): keyof typeof METHODS {
   const as = kind === "document" ? undefined : SHOWN[mime];
-  const isRight = as === "voice" ? kind === "voice" : as !== "photo" || size <= LARGEST_PHOTO;
+  const isRight = as === "voice" ? kind === "voice" : as !== "photo" || size <= LARGEST_SHOWN.telegram.photo;
   return as !== undefined && isRight ? as : "document";
 }
 

@@ -20,11 +20,12 @@ import {
   SendRefused,
   type Update,
 } from "../channel.ts";
-import { isTooLarge, kindOf } from "../files.ts";
+import { kindOf } from "../files.ts";
 import { starred } from "../marks.ts";
 import { Messenger } from "../messenger.ts";
 import { multipart } from "../multipart.ts";
 import { isSignedWith, ofHex } from "../signatures.ts";
+import { SHOWN as LARGEST_SHOWN, largestGiven } from "../sizes.ts";
 
 /** Refusals after which another attempt may end otherwise: too many calls, Meta itself, a token being replaced. */
 const FOR_NOW = new Set([1, 2, 4, 190, 80007, 130429, 131000, 131016, 131048, 131056, 133004]);
@@ -36,12 +37,11 @@ const FILES = "https://lookaside.fbsbx.com";
 
 /** The longest text that goes with a file, in UTF-16 units; with what is heard goes none. */
 const CAPTION = 1024;
-const MB = 1024 * 1024;
-/** What WhatsApp shows as what, and how large it may be, in bytes; all else goes as a document. */
-const SHOWN: Readonly<Record<string, { types: readonly string[]; most: number }>> = {
-  image: { types: ["image/jpeg", "image/png"], most: 5 * MB },
-  audio: { types: ["audio/aac", "audio/amr", "audio/mpeg", "audio/mp4", "audio/ogg"], most: 16 * MB },
-  video: { types: ["video/mp4", "video/3gpp"], most: 16 * MB },
+/** What WhatsApp shows as what; all else goes as a document. */
+const SHOWN: Readonly<Record<keyof typeof LARGEST_SHOWN.whatsapp_cloud, readonly string[]>> = {
+  image: ["image/jpeg", "image/png"],
+  audio: ["audio/aac", "audio/amr", "audio/mpeg", "audio/mp4", "audio/ogg"],
+  video: ["video/mp4", "video/3gpp"],
 };
 
 const fileSchema = z.optional(
@@ -155,9 +155,10 @@ function fileOf(message: z.infer<typeof messageSchema>): { file: Attachment; cap
 }
 
 /** As what a file is sent. */
-function shownAs({ kind, mime, size }: OutgoingFile): string {
-  const found = Object.entries(SHOWN).find(([, { types, most }]) => types.includes(mime) && size <= most);
-  return kind === "document" || found === undefined ? "document" : found[0];
+function shownAs({ kind, mime, size }: OutgoingFile): keyof typeof SHOWN | "document" {
+  const as = (["image", "audio", "video"] as const).find((one) => SHOWN[one].includes(mime));
+  const isShown = kind !== "document" && as !== undefined && size <= LARGEST_SHOWN.whatsapp_cloud[as];
+  return isShown ? as : "document";
 }
 
 /** What Meta answers to every call. */
@@ -218,7 +219,7 @@ class WhatsApp extends Messenger<WhatsAppSettings> {
   async file({ ref }: Attachment): Promise<ReadableStream<Uint8Array>> {
     const { apiUrl, token } = this.settings;
     const { url = "", file_size: size = 0 } = await this.#ask(`/${encodeURIComponent(ref)}`, "GET");
-    if (isTooLarge(size)) throw new SendRefused("a file is too large", true);
+    if (size > largestGiven("whatsapp_cloud")) throw new SendRefused("a file is too large", true);
     return this.bytesAt(url, [FILES, new URL(apiUrl).origin], `Bearer ${token}`);
   }
 
