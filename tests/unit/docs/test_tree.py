@@ -26,6 +26,15 @@ def test_no_link_contains_itself() -> None:
         assert not (ROOT / os.path.dirname(link)).is_relative_to(target), f"{link} contains itself"
 
 
+def test_lines_end_as_programs_read_them_whatever_a_users_git_does(tmp_path: Path) -> None:
+    """As where it is told to write them as Windows does, on a disk that WSL and containers share."""
+    words = ["git", "-c", "core.autocrlf=true", "checkout-index", "--all", f"--prefix={tmp_path}/"]
+    subprocess.run(words, cwd=ROOT, check=True)
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".png"]
+    assert len(written) > 1000
+    assert [path for path in written if b"\r\n" in path.read_bytes()] == []
+
+
 def test_no_two_files_of_tests_have_one_name() -> None:
     """pytest takes the second for the first, and only where both are collected."""
     names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
