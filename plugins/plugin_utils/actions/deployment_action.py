@@ -9,6 +9,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -61,7 +62,17 @@ class PrintingAction(CardAction):
         full = full_disk(deployment.folder) if deployment else None
         if full and all(problem.code != full.code for problem in card.problems):
             card.problems.insert(0, full)
+        card.problems = [
+            replace(problem, remedy=self.without_room(problem.remedy))
+            if problem.code == "disk"
+            else problem
+            for problem in card.problems
+        ]
         return super()._failure(card)
+
+    def without_room(self, remedy: str) -> str:
+        """Return what to do on a full disk. remedy: for whatever needs room on it."""
+        return remedy
 
     def command(self, playbook: str, **variables: str) -> str:
         """Return what a person types for another playbook of this collection. variables: of that run."""

@@ -90,11 +90,19 @@ class DestroyAction(ExistingAction):
         return Card.of(
             self.settings.name,
             f"its last backup cannot be taken: {why}.",
-            f"run `{self.command('deploy')}` first to mend it;"
-            " or destroy it without a backup (-e hermes_forget=true).",
+            f"run `{self.command('deploy')}` first to mend it; {self._without_backup()}.",
             "save",
             changed,
         )
+
+    def without_room(self, remedy: str) -> str:
+        """Return what to do on a full disk: only a last backup needs room."""
+        if yes_or_no("hermes_forget", self.options["forget"]):
+            return remedy
+        return f"{remedy.rstrip('.')}; {self._without_backup()} and needs no room."
+
+    def _without_backup(self) -> str:
+        return f"or run `{self.command('destroy', hermes_forget='yes')}`, which keeps no backup"
 
     def _plan(self, exists: bool, forget: bool) -> list[str]:
         name, folder = self.settings.name, self.deployment.folder

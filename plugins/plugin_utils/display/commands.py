@@ -30,8 +30,10 @@ MAKE_INVENTORY = "inventories/local"
 """The inventory that the Makefile's targets take when none is named."""
 MAKE_VARIABLES = {"hermes_action": "ACTION", "hermes_backup": "BACKUP", "hermes_confirm": "CONFIRM"}
 """Variable of a single run -> the Makefile's own name for it."""
+OF_DESTROY = {"hermes_forget": "FORGET"}
+"""The same, for what only one of the targets has a name for."""
 TYPED = MAKE_VARIABLES | {
-    "hermes_forget": "FORGET",
+    **OF_DESTROY,
     "hermes_log_level": "LEVEL",
     "hermes_log_raw": "RAW",
     "hermes_log_since": "SINCE",
@@ -204,9 +206,10 @@ class Commands:
         parts = ["make", playbook.replace("_", "-")]
         if first != MAKE_INVENTORY:
             parts.append(f"INVENTORY={shlex.quote(first.replace('$', '$$'))}")
+        named = MAKE_VARIABLES | (OF_DESTROY if playbook == "destroy" else {})
         for name, value in variables.items():
-            if name in MAKE_VARIABLES and PLAIN.fullmatch(value):
-                parts.append(f"{MAKE_VARIABLES[name]}={value}")
+            if name in named and PLAIN.fullmatch(value):
+                parts.append(f"{named[name]}={value}")
             else:
                 words = [*words, *extra_words(name, value)]
         words = [*(word for source in further for word in ("-i", source)), *words]

@@ -63,6 +63,7 @@ def started(monkeypatch: pytest.MonkeyPatch, **arguments: Any) -> Start:
         ),
         (start(), "lifecycle", {"hermes_action": "sleep"}, "make lifecycle ACTION=sleep"),
         (start(), "deploy", {"hermes_forget": "true"}, 'make deploy ARGS="-e hermes_forget=true"'),
+        (start(), "destroy", {"hermes_forget": "yes"}, "make destroy FORGET=yes"),
         (start("my $1/a.yml"), "logs", {}, "make logs INVENTORY='my $$1/a.yml'"),
         (start("a.yml", "b.yml"), "logs", {}, 'make logs INVENTORY=a.yml ARGS="-i b.yml"'),
         (
