@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
+import getpass
 import importlib
 import io
 import locale
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import output
-from bootstrap import fail, misplaced, not_written, owned
+from bootstrap import fail, misplaced, not_written, owned, settle_umask
 
 ROOT = Path(__file__).resolve().parent.parent
 PLUGINS = "ansible_collections.hermes.workers.plugins."
@@ -64,8 +65,10 @@ OURS = (
 def main(arguments: list[str]) -> None:
     """Run the playbook and exit as Ansible does."""
     gc.set_threshold(OBJECTS)
+    settle_umask()
     settle_streams()
     settle_locale()
+    vars(getpass)["fallback_getpass"] = piped
     streams = output.install()
     if misplaced(str(ROOT)):
         refuse(misplaced(str(ROOT)), path=str(ROOT))
@@ -150,6 +153,15 @@ def settle_streams() -> None:
             os.dup2(nothing, number)
             os.set_inheritable(number, True)
     start_again()
+
+
+def piped(prompt: str, _stream: object = None) -> str:
+    """Return a password that is typed where there is no terminal: Python's own way warns of an echo there."""
+    print(prompt, end="", file=sys.stderr, flush=True)
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line.rstrip("\n")
 
 
 def settle_folder(kept: Path) -> None:

@@ -33,6 +33,7 @@ _raw:
 """
 
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -122,12 +123,48 @@ def _unreadable(source: str, loader: DataLoader) -> Iterator[Problem]:
     """Yield the problems of files that are no YAML: Ansible tries other formats on them, then goes on without."""
     path = Path(source)
     within = sorted(path.iterdir()) if path.is_dir() else [path]
-    for file in within:
-        if file.suffix in READ and file.is_file():
+    for file in filter(Path.is_file, within):
+        reason = _no_program(file)
+        if reason:
+            remedy = "mend its first line, or install what that names."
+            yield Problem(shown(str(file)), f"cannot be run: {reason}.", remedy, "inventory")
+        elif file.suffix in READ:
             try:
                 loader.load_from_file(str(file))
             except AnsibleError as error:
                 yield from outside.card_of(error).problems
+        elif file == path and not _is_text(file):
+            remedy = "save it as UTF-8, or name another inventory."
+            sentence = f"cannot be read: {outside.NO_TEXT}."
+            yield Problem(shown(source), sentence, remedy, "inventory")
+
+
+def _no_program(file: Path) -> str:
+    """Return why a program that tells an inventory cannot be started; empty where it can, and for what is none.
+
+    Ansible reads such a file as an inventory itself, and finds no host in it, or its words.
+    """
+    with file.open("rb") as opened:
+        first = opened.readline(300)
+    if not first.startswith(b"#!") or not os.access(file, os.X_OK):
+        return ""
+    if first.endswith(b"\r\n"):
+        return "its lines end as Windows has them"
+    words = os.fsdecode(first[2:]).split()
+    if words and not shutil.which(words[0]):
+        return f"there is no {words[0]}"
+    named = [word for word in words[1:] if not word.startswith("-") and "=" not in word]
+    if words and Path(words[0]).name == "env" and named and not shutil.which(named[0]):
+        return f"there is no {named[0]} on the PATH"
+    return ""
+
+
+def _is_text(file: Path) -> bool:
+    try:
+        file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _extra() -> list[Problem]:

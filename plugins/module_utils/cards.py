@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from pathlib import Path
 NOTHING_CHANGED = "Nothing was changed."
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = "errors.md"
+LIMITS = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EFBIG)
+"""Errors of the system's that say that a user, a shell or a container may have no more."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,17 @@ class Card(Exception):
         lines += [f"Do: {remedy}" for remedy in remedies]
         lines.append(f"Docs: {where_to_read(codes)}")
         return "\n".join(lines)
+
+
+def limit_card(error: OSError, changed: str | None = None) -> Card:
+    """Return the card of one of LIMITS."""
+    return Card.of(
+        "limit",
+        f"{error.strerror or error}.",
+        "raise what limits this shell (`ulimit -a`), user or container, then run it again.",
+        "limit",
+        changed,
+    )
 
 
 def where_to_read(codes: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ import os
 import shlex
 import shutil
 import stat
+import sys
 from pathlib import Path
 
 from ..module_utils.cards import Problem
@@ -51,13 +52,16 @@ class Controller:
         return f"{version} from PyPI ({words})"
 
     def _platform(self) -> list[Problem]:
+        remedy = "deploy from another machine."
         if installer.package_platform() is None:
             sentence = "has no build of workerd: Linux and macOS on x86-64 or ARM64 have."
         elif not installer.glibc():
             sentence = "has a C library that workerd does not run with: it needs glibc."
+        elif sys.platform == "linux" and not os.path.exists("/proc/self"):
+            sentence, remedy = "shows no process in /proc.", "mount it (mount -t proc proc /proc)."
         else:
             return []
-        return [Problem("this machine", sentence, "deploy from another machine.", "machine")]
+        return [Problem("this machine", sentence, remedy, "machine")]
 
     def _folder(self) -> list[Problem]:
         state_dir, folder = self.deployment.state_dir, self.deployment.folder

@@ -31,6 +31,11 @@ RAW = (
     "<<< caused by",
     "Unexpected Exception",
     "Failed to parse",
+    "[DEPRECATION WARNING]",
+    "[WARNING]: Error",
+    "GetPassWarning",
+    "echoed",
+    "codec",
 )
 CANARY = "sk-canary-of-a-command-line"
 HOSTS = "all:\n  hosts:\n    alice:\n  vars:\n    hermes_platform: workerd\n"
@@ -45,7 +50,14 @@ FILES = {
     "good.yml": HOSTS,
     "broken.ini": "[all\nalice\n",
     "words.ini": "alice hermes_port=1 x\n",
-    "fails.sh": "#!/bin/sh\nexit 3\n",
+    "fails.sh": "#!/bin/sh\necho 'no such account' >&2\nexit 3\n",
+    "nowhere.sh": "#!/usr/bin/env no-such-python\nprint({})\n",
+    "windows.sh": "#!/bin/sh\r\necho '{}'\r\n",
+    "latin.yml": "all:\n  vars:\n    drink: caf\xe9\n",
+    "latin.ini": "alice drink=caf\xe9\n",
+    "latin/hosts.yml": HOSTS,
+    "latin/group_vars/all.yml": "drink: caf\xe9\n",
+    "empty": "",
     "names.yml": HOSTS + '    ansible_connection: "{{ conn }}"\n',
 }
 
@@ -69,6 +81,7 @@ def inventory(name: str, line: str, *more: str, said: str = "") -> Case:
     return Case(("deploy", f"INVENTORY={{here}}/{name}", *more), (line,), said=said)
 
 
+ODD = [f"-i {{here}}/{name}" for name in ("windows.sh", "latin.yml", "latin.ini")]
 CASES = {
     "one of two is no YAML": inventory(
         "vault/hosts.yml",
@@ -91,7 +104,27 @@ CASES = {
         "good.yml", "{here}/broken.ini:", "ARGS=-i {here}/broken.ini", said="cannot be read: not"
     ),
     "a program that fails": inventory(
-        "fails.sh", "{here}/fails.sh:", said="cannot be read: Inventory script returned non-zero"
+        "fails.sh", "{here}/fails.sh:", said="returned non-zero exit code 3: no such account."
+    ),
+    "what is no program and no text": Case(
+        ("deploy", "INVENTORY={here}/nowhere.sh", f"ARGS={' '.join(ODD)}"),
+        (
+            "{here}/nowhere.sh: cannot be run: there is no no-such-python on the PATH.",
+            "{here}/windows.sh: cannot be run: its lines end as Windows has them.",
+            "{here}/latin.yml: cannot be read: it is no text in UTF-8.",
+            "{here}/latin.ini: cannot be read: it is no text in UTF-8.",
+        ),
+    ),
+    "variables that are no text": inventory(
+        "latin", "{here}/latin/group_vars/all.yml: cannot be read: it is no text in UTF-8."
+    ),
+    "an empty password file": inventory(
+        "vault",
+        "the vault's password: Invalid vault password",
+        "ARGS=--vault-password-file={here}/empty",
+    ),
+    "nobody who types the password": inventory(
+        "vault", "the vault's password: is asked for, and", "ARGS=--ask-vault-pass"
     ),
     "an undefined name": inventory("names.yml", "ansible_connection: cannot be read: 'conn' is un"),
     "nobody": status("-l nobody", "-l nobody: means no host of the inventory."),
@@ -163,7 +196,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, content in FILES.items():
         path = folder / name
         path.parent.mkdir(exist_ok=True)
-        path.write_text(content)
+        path.write_text(content, encoding="latin-1")
         if path.suffix == ".sh":
             path.chmod(0o700)
     return folder
@@ -245,6 +278,14 @@ def test_a_checkout_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     script = f"{typed[0]} && cd ~/hermes.workers && make --no-print-directory status"
     done = run(["sh", "-c", script], env=there)
     is_one_card(done.stdout, "hermes: not deployed: there is no .hermes/hermes.")
+
+
+def test_a_machine_without_proc_is_told(tmp_path: Path) -> None:
+    """As in a chroot that is bare: no process of a deployment would be found again."""
+    there = ("--setenv", "ARGS", f"-e hermes_port=9557 -e hermes_state_dir={tmp_path}/state")
+    code, output = confined("--tmpfs", "/proc", *there)
+    assert code != 0
+    is_one_card(output, "this machine: shows no process in /proc.")
 
 
 def test_a_full_disk_at_the_state_folder_is_told(tmp_path: Path) -> None:
@@ -347,6 +388,27 @@ def test_a_play_does_without_bytecode_that_cannot_be_written(compiling: Compilin
         assert CHECKS in compiled
         is_one_card(output, "hermes_name: 'x_' cannot name a Worker")
     assert folder.read_text() == "in the way"
+
+
+NO_MORE = """
+import errno, os
+
+def fork():
+    raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+os.fork = fork
+"""
+
+
+def test_a_play_that_gets_no_process_is_no_success(tmp_path: Path) -> None:
+    """By itself Ansible leaves the task out for which it gets none, and goes on to the next one."""
+    (tmp_path / "sitecustomize.py").write_text(NO_MORE)
+    words = ("requirements/play.py", "playbooks/status.yml", "-i", "alice,")
+    env = clean_environment(PYTHONPATH=str(tmp_path))
+    said = ("-e", "hermes_platform=workerd")
+    done = run([ROOT / ".venv/bin/python", *words, *said], cwd=ROOT, env=env)
+    assert done.returncode != 0, done.stdout
+    is_one_card(done.stdout, "limit: Resource temporarily unavailable.")
 
 
 def test_who_ends_a_play_is_told_what_that_means(here: Path) -> None:

@@ -16,7 +16,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible.utils.vars import load_extra_vars
 
-from ...module_utils.cards import Card
+from ...module_utils.cards import LIMITS, Card, limit_card
 from ...module_utils.settings.catalogue import INPUTS
 from ..display import screen
 from ..display.commands import as_typed
@@ -180,6 +180,8 @@ def system_card(error: OSError, place: Path = Path("/")) -> Card:
     """
     if error.errno in DISK_FULL:
         return disk_card(error, Path(error.filename or place))
+    if error.errno in LIMITS:
+        return limit_card(error)
     if isinstance(error, PermissionError) and error.filename:
         path = owner.existing(Path(os.fsdecode(error.filename)).absolute())
         if path.lstat().st_uid != os.geteuid():

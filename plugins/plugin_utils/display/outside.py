@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ansible import context
 from ansible.errors import AnsibleError
+from ansible.executor.process.worker import WorkerProcess
 from ansible.utils.display import Display
 
-from ...module_utils.cards import Card
+from ...module_utils.cards import Card, limit_card
 from . import screen
 
 AGAIN = "What was under way may be half done; the next run goes on from there."
@@ -23,6 +24,8 @@ NOT_HERE = "Nothing was changed by this step."
 VAULT = (
     "name the vault's password: --vault-password-file, --ask-vault-pass, or vault_identity_list."
 )
+NOBODY = "name a file that has it: --vault-password-file, or vault_identity_list."
+NO_TEXT = "it is no text in UTF-8"
 EXTRA = 'say -e name=value, -e \'{"name": "value"}\', or -e @file with YAML or JSON in it.'
 ROOTS = tuple(f"{path.parents[3]}{os.sep}" for path in (Path(__file__), Path(__file__).resolve()))
 """This collection's folder, as Ansible names it, and as it is when that is a link."""
@@ -31,11 +34,13 @@ DEFECT = "Unexpected Exception, this is probably a bug"
 # One who reads the card needs none of these: each plugin that was tried tells that the source is not its own.
 REPEATED = re.compile(
     r"Failed to parse inventory with|Unable to parse .* as an inventory source|No inventory was parsed"
-    r"|Could not match supplied host pattern|Error getting vault password file|Error in vault password prompt"
+    r"|Could not match supplied host pattern|Error getting vault password file|Error in vault password (?:prompt|file)"
+    r"|could not be decoded as"
 )
 
 
 TRIED = re.compile(r"Failed to parse inventory with '(\w+)' plugin")
+SCRIPT_WROTE = "Standard error from inventory script:"
 GIVEN_UP = re.compile(r"Unable to parse (.*) as an inventory source")
 unparsed: dict[str, str] = {}
 """Sources that Ansible passed over, by their absolute paths -> why."""
@@ -58,15 +63,29 @@ def show_cards(*, quiet: bool = False) -> None:
             plain(message, *more, **options)
         screen.show(display, f"\n{card_of(message).render()}", stderr=True)
 
+    WorkerProcess.start = _or_tell(WorkerProcess.start)
     error.__dict__["shows_cards"] = True
     display.error = error
     if quiet:
-        for name in ("warning", "error_as_warning"):
+        for name in ("warning", "error_as_warning", "deprecated"):
             setattr(display, name, _without_repeated(getattr(display, name)))
+
+
+def _or_tell(start: Callable[[WorkerProcess], None]) -> Callable[[WorkerProcess], None]:
+    """Return what starts a task's process or ends the play: Ansible leaves that task out, and ends with success."""
+
+    def start_or_tell(process: WorkerProcess) -> None:
+        try:
+            start(process)
+        except OSError as error:
+            raise AnsibleError("A process could not be started.") from limit_card(error, AGAIN)
+
+    return start_or_tell
 
 
 def _without_repeated(show: Any) -> Any:
     def show_others(*words: Any, **options: Any) -> None:
+        _skip_stackwalk = True  # Ansible asks its callers whose plugin is deprecated
         said = " ".join(map(str, (*words, *options.values())))
         _note_unparsed(said, options.get("exception"))
         if not REPEATED.search(said):
@@ -79,9 +98,12 @@ def _note_unparsed(said: str, error: BaseException | None) -> None:
     """Keep why a source is none: what is a program by its own plugin, anything else by the last one that tried it."""
     tried = TRIED.search(said)
     if tried and error:
-        told = [str(one) for one in _chain(error) if isinstance(one, AnsibleError)]
-        reason = (told or [str(error)])[-1].strip().splitlines()[0]
-        _reasons[tried[1]] = reason.removeprefix("Failed to parse inventory: ").rstrip(".")
+        told = [one for one in _chain(error) if isinstance(one, AnsibleError)]
+        reason = _first(str((told or [error])[-1])).removeprefix("Failed to parse inventory: ")
+        wrote = [str(one._help_text) for one in told if SCRIPT_WROTE in str(one._help_text)]
+        if wrote:
+            reason = f"{reason}: {_first(wrote[-1].splitlines()[-1])}"
+        _reasons[tried[1]] = reason
     given_up = GIVEN_UP.search(said)
     if given_up:
         reason = _reasons.get("script") or next(reversed(_reasons.values()), "no plugin reads it")
@@ -115,7 +137,7 @@ def card_of_task(result: Any) -> str | None:
 
 def _card(reason: str, whole: str, place: str) -> Card:
     """Return the card. reason: the innermost message; whole: all of them; place: of what could not be read."""
-    first = reason.strip().splitlines()[0].rstrip(".")
+    first = _first(reason)
     if "interrupted" in first:
         return Card.of("interrupted", "you ended the play.", "run it again.", "interrupted", AGAIN)
     if "no hosts to target" in whole or "limit file" in whole:
@@ -123,7 +145,10 @@ def _card(reason: str, whole: str, place: str) -> Card:
         sentence = "means no host of the inventory."
         remedy = "name a host or a group of the inventory, or leave -l out."
         return Card.of(f"-l {given}" if given else "-l", sentence, remedy, "hosts")
-    if re.search(r"(?:vault )?password (?:file|script|prompt)|on prompt for", whole):
+    if "EOFError" in first:
+        sentence = "is asked for, and there is nobody to type it."
+        return Card.of("the vault's password", sentence, NOBODY, "undefined")
+    if re.search(r"password (?:file|script|prompt)|vault password was|on prompt for", whole):
         return Card.of("the vault's password", f"{first}.", VAULT, "undefined")
     if re.search(r"decrypt|vault secrets|vault format", whole, re.IGNORECASE):
         sentence = "is encrypted, and no password of this play opens it."
@@ -144,6 +169,12 @@ def _card(reason: str, whole: str, place: str) -> Card:
             place, f"cannot be read: {first}.", "mend the file at that place.", "inventory"
         )
     return Card.of("Ansible", f"{first}.", "run it again with -vvv to see more.", "ansible")
+
+
+def _first(reason: str) -> str:
+    """Return the first line of a reason, without its end; for what is no text at all in words of our own."""
+    line = next(iter(reason.strip().splitlines()), "it did not say why")
+    return NO_TEXT if "surrogates not allowed" in line else line.rstrip(".").removesuffix(": None")
 
 
 def _defect(error: BaseException) -> Card:
