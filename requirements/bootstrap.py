@@ -53,6 +53,10 @@ HASH = """{lock}: a package is not the one that it pins (see above).
 Nothing was changed.
 Do: ask who runs your package mirror; do not go on with a changed package.
 Docs: docs/errors.md#hash"""
+OF_MACHINE = """{subject}: {sentence}.
+Nothing was changed.
+Do: {remedy}
+Docs: docs/errors.md#{heading}"""
 COLON = """{path}: has a colon in it, and Python makes no environment there.
 Nothing was changed.
 Do: move the checkout to a folder without one, then run it again.
@@ -91,13 +95,23 @@ def main(folder, lock):
     """Make the environment `folder` hold exactly what `lock` names; returns the exit code."""
     if not LEAST <= sys.version_info[:2] < BELOW:
         return fail(WRONG_PYTHON, found=".".join(map(str, sys.version_info[:3])))
+    settle_umask()
     try:
         return link(folder) if lock == "--link" else install(folder, lock)
     except KeyboardInterrupt:
         fail(INTERRUPTED)
         return 130
+    except MemoryError as error:
+        return fail(OF_MACHINE, **shared("symptoms").of_machine(repr(error), {}))
     except OSError as error:
-        return not_written(error, error.filename or folder)
+        found = shared("symptoms").of_machine(repr(error), {})
+        return fail(OF_MACHINE, **found) if found else not_written(error, error.filename or folder)
+
+
+def settle_umask():
+    # type: () -> None
+    """Have nobody else write into what is made here, whatever the shell permits: it is code that this user runs."""
+    os.umask(os.umask(0o077) | 0o022)
 
 
 def not_written(error, path):
@@ -207,12 +221,16 @@ def why(said, folder, environment, tool):
     import pathlib
 
     symptoms, registries = shared("symptoms"), shared("registries")
+    said = " ".join(said.split())  # it breaks its lines at the terminal's end
     if symptoms.FULL.search(said):
         place, free, name = symptoms.fullest(pathlib.Path(folder).absolute(), environment)
         instead = ", or set {} to another disk".format(name) if name else ""
         return DISK, {"place": place, "free": free // 1000000, "instead": instead}
     if symptoms.HASH.search(said):
         return HASH, {}
+    found = symptoms.of_machine(said, environment)
+    if found:
+        return OF_MACHINE, found
     host = registries.host_of("", environment, tool)
     told = registries.obstacles(environment, tool)
     return NOT_INSTALLED, {"host": " from " + host if host else "", "told": told}

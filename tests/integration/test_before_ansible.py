@@ -132,14 +132,19 @@ def test_a_reader_who_has_seen_enough_ends_nothing(tmp_path: Path) -> None:
 
 
 def test_bytecode_is_kept_whatever_a_shell_says(tmp_path: Path) -> None:
-    """Many a container's image has Python write none, and each play would compile all of the collection anew."""
+    """Many a container's image has Python write none, and each play would compile all of the collection anew.
+
+    And nobody else may change it, though the shell would let them.
+    """
     folder = checkout(tmp_path / "checkout", tools=True)
     env = clean_environment(PYTHONDONTWRITEBYTECODE="1")
     env.pop("PYTHONPYCACHEPREFIX", None)
-    done = run(DESTROY.split(), folder, env)
+    done = run(["sh", "-c", f"umask 0; {DESTROY}"], folder, env)
     assert done.returncode == 0, done.stdout
     module = "plugins/plugin_utils/display/screen.py"
-    assert Path(importlib.util.cache_from_source(str(folder / module))).exists()
+    kept = Path(importlib.util.cache_from_source(str(folder / module)))
+    for made in (kept, kept.parent, folder / ".ansible"):
+        assert made.stat().st_mode & 0o022 == 0, made
 
 
 def test_a_terminal_that_does_not_wait_is_none_to_fail_on(tmp_path: Path) -> None:

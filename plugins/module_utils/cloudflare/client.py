@@ -327,7 +327,10 @@ class Cloudflare:
         host = urlsplit(self.base_url).hostname
         reason = self.redact(str(_root_cause(error)) or type(error).__name__)
         message = f"no answer from {host}: {reason}"
-        remedy = f"check that this machine reaches {host} (HTTPS_PROXY, REQUESTS_CA_BUNDLE), then run it again."
+        remedy = (
+            f"check that this machine reaches {host} (HTTPS_PROXY, REQUESTS_CA_BUNDLE) and has the right date,"
+            " then run it again."
+        )
         return CloudflareError(0, [], message, remedy, method, path)
 
     def _check(self, token: str) -> None:

@@ -354,6 +354,7 @@ def installer_card(
     folder: what it installed into, or worked in; env: what it was told.
     """
     detail = telling_lines(output)
+    output = " ".join(output.split())  # an installer breaks its lines at the terminal's end
     if symptoms.FULL.search(output):
         place, free, variable = symptoms.fullest(folder or Path(tempfile.gettempdir()), env or {})
         return Card.of(
@@ -371,6 +372,10 @@ def installer_card(
             "hash",
             detail=detail,
         )
+    found = symptoms.of_machine(output, env or {})
+    if found:
+        sentence = f"{found['sentence']}."
+        return Card.of(found["subject"], sentence, found["remedy"], found["heading"], detail=detail)
     refused = REFUSED.search(output)
     if refused or NETWORK.search(output):
         host = registries.host_of(output, env or {}, tool)

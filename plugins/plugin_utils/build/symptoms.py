@@ -1,7 +1,7 @@
 # Copyright: hermes.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Why an installer failed, by its own words, and which disk was full then.
+"""Why an installer failed, by its own words, and what of this machine was in its way.
 
 Needs nothing but Python itself: requirements/bootstrap.py reads it.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +20,63 @@ FULL = re.compile(
 )
 HASH = re.compile(r"EINTEGRITY|Hash mismatch|THESE PACKAGES DO NOT MATCH THE HASHES", re.IGNORECASE)
 
+# A certificate holds for some months, and a clock that is wrong by years is in none of them.
+CLOCK = re.compile(
+    r"certificate (?:not valid yet|is not yet valid|expired|has expired)|CERT_NOT_YET_VALID|CERT_HAS_EXPIRED",
+    re.IGNORECASE,
+)
+# What a shell, a user or a container is limited to: threads and processes, memory, open files, their lengths.
+LIMIT = re.compile(
+    r"Resource temporarily unavailable|Cannot allocate memory|MemoryError|can't start new thread"
+    r"|Too many open files|File too large|out of memory|\b(?:EAGAIN|ENOMEM|EMFILE|EFBIG)\b"
+    r"|os error (?:11|12|24|27)\b",
+    re.IGNORECASE,
+)
+UNWRITABLE = re.compile(
+    r"\b(?:EROFS|EACCES)\b|Read-only file system|Permission denied|os error (?:13|30)\b",
+    re.IGNORECASE,
+)
+
+
+def of_machine(said: str, env: Mapping[str, str]) -> dict[str, str] | None:
+    """Return what of this machine was in an installer's way, as words of a card; None where it was something else.
+
+    said: by the installer; env: what it was told.
+    """
+    if CLOCK.search(said):
+        return {
+            "subject": "clock",
+            "sentence": f"it is {time.strftime('%Y-%m-%d')} on this machine, and a certificate does not hold then",
+            "remedy": "set the clock; where it is right, ask who runs your package mirror; then run it again.",
+            "heading": "clock",
+        }
+    if LIMIT.search(said):
+        return {
+            "subject": "limit",
+            "sentence": "no further process, memory or open file, or no longer file, may be had",
+            "remedy": "raise what limits this shell (`ulimit -a`), user or container, then run it again.",
+            "heading": "limit",
+        }
+    unwritable = [one for one in caches(env).items() if not os.access(_existing(one[1]), os.W_OK)]
+    if UNWRITABLE.search(said) and unwritable:
+        return {
+            "subject": str(unwritable[0][1]),
+            "sentence": "cannot be written, and packages are kept there",
+            "remedy": f"set {' and '.join(name for name, _ in unwritable)} to folders that you can write;"
+            " then run it again.",
+            "heading": "system",
+        }
+    return None
+
+
+def caches(env: Mapping[str, str]) -> dict[str, Path]:
+    """Return the folders that installers keep packages in, by the variables that name others. env: of the installer."""
+    home = env.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return {
+        "UV_CACHE_DIR": Path(env.get("UV_CACHE_DIR") or home),
+        "npm_config_cache": Path(env.get("npm_config_cache") or os.path.expanduser("~/.npm")),
+    }
+
 
 def fullest(target: Path, env: Mapping[str, str]) -> tuple[Path, int, str]:
     """Return, of the folders that an installer writes to, the one on the fullest disk.
@@ -26,13 +84,7 @@ def fullest(target: Path, env: Mapping[str, str]) -> tuple[Path, int, str]:
     With it come the free bytes there, and the variable that names another folder; "" for what is installed into.
     target: what is installed into; env: of the installer.
     """
-    cache = env.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    places = {
-        "": target,
-        "TMPDIR": Path(tempfile.gettempdir()),
-        "UV_CACHE_DIR": Path(env.get("UV_CACHE_DIR") or cache),
-        "npm_config_cache": Path(env.get("npm_config_cache") or os.path.expanduser("~/.npm")),
-    }
+    places = {"": target, "TMPDIR": Path(tempfile.gettempdir()), **caches(env)}
     found = [(_free(place := _existing(path)), place, name) for name, path in places.items()]
     free, place, name = min(found, key=lambda one: one[0])
     return place, free, name

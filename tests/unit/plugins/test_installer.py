@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
-from ansible_collections.hermes.workers.plugins.plugin_utils.build import installer
+from ansible_collections.hermes.workers.plugins.plugin_utils.build import installer, symptoms
 
 
 def ignore(_line: str) -> None:
@@ -127,6 +127,16 @@ OUTPUTS = [
     ("npm error nospc ENOSPC: no space left on device, write", "no space left"),
     ("error: Hash mismatch for `aiohttp==3.14.1`", "pins"),
     ("npm error code EINTEGRITY", "pins"),
+    ("cause: No space left on\n         device (os\n error 28)", "no space left"),
+    ("OS can't spawn worker thread: Resource temporarily unavailable", "ulimit -a"),
+    ("cause: Too many open files (os error 24)", "ulimit -a"),
+    ("npm error code ENOMEM", "ulimit -a"),
+    ("OSError(27, 'File too large')", "ulimit -a"),
+    ("cause: invalid peer certificate: certificate not valid yet: verification", "set the clock"),
+    ("cause: invalid peer certificate: certificate expired: verification time", "set the clock"),
+    ("npm error code CERT_NOT_YET_VALID", "set the clock"),
+    ("npm error request failed, reason: certificate has expired", "set the clock"),
+    ("certificate verify failed: certificate is not yet valid (_ssl.c:1)", "set the clock"),
     ("something else", "exit code 3"),
 ]
 
@@ -139,6 +149,20 @@ def test_the_cause_is_read_from_the_installers_words(output: str, words: str) ->
     assert output.count("//") == card.count("from x.")
     assert "Do: " in card
     assert "Docs: docs/errors.md#" in card
+
+
+def test_a_cache_that_cannot_be_written_is_named_with_the_variable_that_names_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the home is `/`, or another user's: what else cannot be written is nobody's cache."""
+    env = {"UV_CACHE_DIR": str(tmp_path / "uv"), "npm_config_cache": str(tmp_path / "npm")}
+    said = "failed to create directory `x`: Permission denied (os\nerror 13)"
+    assert "exit code" in installer.installer_card("Hermes", "uv", 2, said, env=env).render()
+    monkeypatch.setattr(symptoms.os, "access", lambda path, _mode: path != tmp_path)
+    card = installer.installer_card("Hermes", "uv", 2, said, env=env).render()
+    assert card.startswith(f"{tmp_path}/uv: cannot be written")
+    assert "set UV_CACHE_DIR and npm_config_cache to folders that you can write" in card
+    assert "exit code" in installer.installer_card("Hermes", "uv", 2, "else", env=env).render()
 
 
 def test_programs_get_no_key_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

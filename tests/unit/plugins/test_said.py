@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections import namedtuple
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 from ansible.parsing.dataloader import DataLoader
-from ansible_collections.hermes.workers.plugins.action import workerd_service
+from ansible_collections.hermes.workers.plugins.action import workerd_destroy, workerd_service
 from ansible_collections.hermes.workers.plugins.action.deployment_info import ActionModule
 from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
 from ansible_collections.hermes.workers.plugins.plugin_utils.actions.card_action import (
@@ -21,6 +22,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.actions.card_action
 from ansible_collections.hermes.workers.plugins.plugin_utils.state import disk
 from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import StateFolder
 
+ROOT = Path(__file__).resolve().parents[3]
 Usage = namedtuple("Usage", "total used free")
 
 
@@ -91,6 +93,18 @@ def test_a_full_disk_is_named_by_the_system_card() -> None:
     assert "/srv/hermes/lock.json" in card.render()
 
 
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.EMFILE])
+def test_a_limit_is_named_by_the_system_card(number: int) -> None:
+    """It is nothing about the file that happened to be opened."""
+    told = system_card(OSError(number, os.strerror(number), "/srv/hermes/lock.json")).render()
+    assert told.startswith(f"limit: {os.strerror(number)}.")
+    assert "ulimit -a" in told
+
+
+def no_room(*_: Any) -> None:
+    raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+
 @pytest.fixture
 def full(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda _path: Usage(10**9, 10**9, 4096))
@@ -108,6 +122,26 @@ def test_a_failure_on_a_full_disk_names_the_disk_first(tmp_path: Path) -> None:
     told = failed(tmp_path)
     assert told.startswith(f"disk: no space left below {tmp_path}")
     assert "the instance could not be reached" in told and "docs/errors.md#disk" in told
+
+
+@pytest.mark.parametrize("forget", [False, "yes"])
+def test_destroy_on_a_full_disk_names_the_way_that_needs_no_room(
+    tmp_path: Path, forget: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the last backup that finds no room, whether a disk's or an account's."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(workerd_destroy.stored, "newest", no_room)
+    made = workerd_destroy.ActionModule.__new__(workerd_destroy.ActionModule)
+    made._task, made._loader = SimpleNamespace(check_mode=False), DataLoader()
+    made.task_vars = {"inventory_hostname": "hermes"}
+    made.deployment = StateFolder(str(tmp_path), "hermes")
+    made.sources, made.options = SimpleNamespace(root=ROOT), {"forget": forget}
+    made.settings = SimpleNamespace(name="hermes")
+    with pytest.raises(Card) as caught:
+        made._back_up()
+    told = made._failure(caught.value)["msg"]
+    assert told.startswith("disk: no space left below ")
+    assert ("destroy FORGET=yes" in told) is not forget
 
 
 def test_a_failure_elsewhere_says_nothing_of_the_disk(tmp_path: Path) -> None:

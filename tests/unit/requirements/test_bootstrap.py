@@ -122,6 +122,8 @@ exit 2
 WHY = {
     "error: failed to write: No space left on device (os error 28)": "disk: no space left while the packages of",
     "Hash mismatch for `ansible-core==2.19.4`": "requirements/deploy.lock: a package is not the one that it pins",
+    "Resource temporarily unavailable (os error 11)": "limit: no further process, memory or open file",
+    "invalid peer certificate: certificate expired: verification": "clock: it is 20",
     "error: Connection refused "
     + "by somebody " * 20: "registry not reachable, or refused: the packages of",
 }
@@ -146,6 +148,19 @@ def test_why_an_installation_failed_is_told_by_what_the_installer_says(
     assert [line for line in told.splitlines() if len(line) > 80 and " " in line.strip()] == []
     assert said.rstrip() in " ".join(told.split())
     assert not (tmp_path / "venv").exists()
+
+
+def test_nobody_else_may_change_the_tools_though_the_shell_would_let_them(tmp_path: Path) -> None:
+    program(tmp_path / "bin" / "uv", "#!/bin/sh\necho > .venv/made\n")
+    (tmp_path / "deploy.lock").write_text("")
+    env = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    words = [sys.executable, BOOTSTRAP, ".venv", "deploy.lock"]
+    subprocess.run(
+        ["sh", "-c", 'umask 0; exec "$@"', "sh", *words], cwd=tmp_path, env=env, check=True
+    )
+    made = [path for path in (tmp_path / ".venv").rglob("*") if not path.is_symlink()]
+    assert tmp_path / ".venv" / "made" in made
+    assert [path for path in (*made, tmp_path / ".venv") if path.stat().st_mode & 0o022] == []
 
 
 def test_what_an_installer_says_needs_no_disk(
