@@ -44,29 +44,35 @@ def of_machine(said: str, env: Mapping[str, str]) -> dict[str, str] | None:
     said: by the installer; env: what it was told.
     """
     if CLOCK.search(said):
-        return {
-            "subject": "clock",
-            "sentence": f"it is {time.strftime('%Y-%m-%d')} on this machine, and a certificate does not hold then",
-            "remedy": "set the clock; where it is right, ask who runs your package mirror; then run it again.",
-            "heading": "clock",
-        }
+        today = time.strftime("%Y-%m-%d")
+        return problem(
+            "clock",
+            f"it is {today} on this machine, and a certificate does not hold then",
+            "set the clock; where it is right, ask who runs your package mirror; then run it again.",
+            "clock",
+        )
     if LIMIT.search(said):
-        return {
-            "subject": "limit",
-            "sentence": "no further process, memory or open file, or no longer file, may be had",
-            "remedy": "raise what limits this shell (`ulimit -a`), user or container, then run it again.",
-            "heading": "limit",
-        }
+        return problem(
+            "limit",
+            "no further process, memory or open file, or no longer file, may be had",
+            "raise what limits this shell (`ulimit -a`), user or container, then run it again.",
+            "limit",
+        )
     unwritable = [one for one in caches(env).items() if not os.access(_existing(one[1]), os.W_OK)]
     if UNWRITABLE.search(said) and unwritable:
-        return {
-            "subject": str(unwritable[0][1]),
-            "sentence": "cannot be written, and packages are kept there",
-            "remedy": f"set {' and '.join(name for name, _ in unwritable)} to folders that you can write;"
-            " then run it again.",
-            "heading": "system",
-        }
+        names = " and ".join(name for name, _ in unwritable)
+        return problem(
+            str(unwritable[0][1]),
+            "cannot be written, and packages are kept there",
+            f"set {names} to folders that you can write; then run it again.",
+            "system",
+        )
     return None
+
+
+def problem(subject: str, sentence: str, remedy: str, heading: str) -> dict[str, str]:
+    """Return the words of a card, by the names that its text has for them. heading: of errors.md."""
+    return {"subject": subject, "sentence": sentence, "remedy": remedy, "heading": heading}
 
 
 def caches(env: Mapping[str, str]) -> dict[str, Path]:

@@ -39,7 +39,10 @@ def lasting(text: str | None, now: datetime | None = None) -> str:
     if at is None:
         return f"since {text}"
     now = now or datetime.now(UTC)
-    return f"for {_span(round((now - at).total_seconds()))} (since {_clock(at, now)})"
+    seconds = round((now - at).total_seconds())
+    if seconds < -NOW_SECONDS:
+        return f"since {_clock(at, now)}, which by this machine's clock is yet to come"
+    return f"for {_span(seconds)} (since {_clock(at, now)})"
 
 
 def _distance(seconds: int) -> str:
