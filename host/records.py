@@ -22,21 +22,24 @@ TOKEN = Path("api_token")
 ENDED_IN_TURN = ("guardian", "workerd", "engine", "cleaner")
 """The guardian would start what is being ended; workerd finishes its requests while its engine still runs."""
 PREVIOUS = "API_TOKEN_PREVIOUS"
+ASKED_SECONDS = 1.0
+"""How long somebody who only asks whether we live may hold a shared lock on the record."""
+END_SECONDS = 10.0
+"""How long a process that is told to end may take."""
 
 
 def hold_record() -> TextIO:
     """Lock the record for as long as this process lives; raises BlockingIOError when another one does."""
     record = RECORD.open("a+", encoding="utf-8")
-    for attempt in range(20):
+    until = time.monotonic() + ASKED_SECONDS
+    while True:
         try:
-            # Somebody who only asks whether we live holds a shared lock for a moment.
             fcntl.flock(record, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return record
         except BlockingIOError:
-            if attempt == 19:
+            if time.monotonic() > until:
                 raise
             time.sleep(0.05)
-    return record
 
 
 def write_record(record: TextIO, settings: dict[str, Any]) -> None:
@@ -111,22 +114,22 @@ def end_orphans(spared: int | None = None) -> None:
             )
             process.send_signal(found.get("signal", signal.SIGTERM))
             try:
-                _await_end(process, 10)
+                _await_end(process)
             except psutil.TimeoutExpired:
                 process.kill()
-                _await_end(process, 10)
+                _await_end(process)
         except psutil.NoSuchProcess:
             continue
     noted.update({name: one for name, one in processes.items() if one["pid"] == spared})
     write_processes(noted)
 
 
-def _await_end(process: psutil.Process, seconds: float) -> None:
+def _await_end(process: psutil.Process) -> None:
     """Wait until a process has ended. Raises psutil.TimeoutExpired.
 
     One that nobody reaps, as where the first process of a container is no init, has ended: only its number is left.
     """
-    until = time.monotonic() + seconds
+    until = time.monotonic() + END_SECONDS
     while process.status() != psutil.STATUS_ZOMBIE:
         try:
             process.wait(0.1)

@@ -25,6 +25,7 @@ from typing import Any
 
 import psutil
 import pytest
+from ansible_collections.hermes.workers.plugins.plugin_utils.proof.secrets import PREVIOUS
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.plan import build_digest
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.processes import TAKEN
 
@@ -397,6 +398,20 @@ def test_changed_secrets_are_taken_back_as_one_until_they_are_settled(running: B
     assert running.get()[2] == "None"
 
 
+def test_the_token_that_a_rotation_replaced_stays_for_as_long_as_the_new_one(
+    running: Box,
+) -> None:
+    def environment() -> dict[str, str]:
+        return psutil.Process(running.pids()["workerd"]).environ()
+
+    new = {"API_TOKEN": "second-value"}
+    assert running.ctl("change-secrets", new | {PREVIOUS: SECRET}).returncode == 0
+    assert running.ctl("restart", {"secrets": new | {"KEY": "brought"}}).returncode == 0
+    assert (environment()[PREVIOUS], environment()["KEY"]) == (SECRET, "brought")
+    assert running.ctl("set-secrets", {"API_TOKEN": "third-value"}).returncode == 0
+    assert PREVIOUS not in environment() and "KEY" not in environment()
+
+
 def test_a_full_set_of_secrets_leaves_nothing_to_take_back(running: Box) -> None:
     running.ctl("change-secrets", {"API_TOKEN": "second-value"})
     assert running.ctl("set-secrets", {"API_TOKEN": "third-value"}).returncode == 0
@@ -590,13 +605,13 @@ def test_where_containers_outlive_it_workerd_is_killed_and_never_asked(box: Box)
 
     assert box.run(kind="docker", workerd=command, drain=60).returncode == 0
     wait_for(lambda: ups() == 1)
-    assert box.ctl("restart", {}).returncode == 0
-    wait_for(lambda: ups() == 2)
     orphan = box.pids()["workerd"]
     box.kill_both()
     assert box.run(kind="docker", workerd=command).returncode == 0
-    wait_for(lambda: ups() == 3)
+    wait_for(lambda: ups() == 2)
     assert not alive(orphan)
+    assert box.ctl("restart", {}).returncode == 0
+    wait_for(lambda: ups() == 3)
     assert box.ctl("stop").returncode == 0
     wait_for(lambda: not alive(box.record()["pid"]))
     assert not (box.folder / "asked").exists()
