@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ansible import context
+from ansible import constants, context
 from ansible.errors import AnsibleError
 from ansible.executor.process.worker import WorkerProcess
 from ansible.utils.display import Display
@@ -155,7 +155,8 @@ def _card(reason: str, whole: str, place: str) -> Card:
         return Card.of(place or "a file of the inventory", sentence, VAULT, "undefined")
     keyword = re.search(r"Error processing keyword '(\w+)'", whole)
     if keyword:
-        name = f"ansible_{keyword[1]}"
+        # What an inventory calls ansible_host is the keyword remote_addr.
+        name = constants.MAGIC_VARIABLE_MAPPING.get(keyword[1], (f"ansible_{keyword[1]}",))[-1]
         sentence = f"cannot be read: {first.split(': ')[-1]}."
         remedy = f"mend {name}, or define what it refers to."
         return Card.of(name, sentence, remedy, "undefined")
