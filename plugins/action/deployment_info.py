@@ -75,8 +75,7 @@ class ActionModule(ExistingAction):
         except Unreachable:
             return {}
         self.is_refused = answer is not None and answer.status == REFUSED
-        content = answer.json() if answer is not None and answer.status == 200 else {}
-        return content if isinstance(content, dict) else {}
+        return answer.json() if answer is not None and answer.status == 200 else {}
 
     def _card(
         self, client: WorkerClient | None, health: dict[str, Any], status: dict[str, Any]
@@ -195,8 +194,6 @@ class ActionModule(ExistingAction):
         found: dict[str, list[logs.Entry]] = {}
         for name in () if self.deployment.note("host") else LOGS:
             path = self.deployment.folder / "logs" / f"{name}.log"
-            if name in LOGS[2:] and not path.exists():
-                continue
             lines = tail(path, want.read, LONGEST_LINE, MOST_BYTES)
             found[self.deployment.shown(path)] = logs.chosen(lines, want, None)
         hermes = self._get(client, f"/api/instance/logs?lines={min(want.read, logs.MOST_READ)}")

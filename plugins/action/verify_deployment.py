@@ -165,7 +165,7 @@ class ActionModule(DeploymentAction):
         if (
             answer is None
             or answer.status != 200
-            or answer.json()["worker"]["version"] != self.service.version
+            or answer.json().get("worker", {}).get("version") != self.service.version
             or not self.service.is_as_built()
         ):
             raise self.service.not_served(answer)

@@ -75,17 +75,17 @@ class Answer:
     headers: dict[str, str]
     body: bytes
 
-    def json(self) -> Any:
-        """Return the body as JSON, or an empty dict when it is none."""
+    def json(self) -> dict[str, Any]:
+        """Return the object that the body is as JSON; an empty one when it is none, as where a stranger answers."""
         try:
-            return json.loads(self.body)
+            content = json.loads(self.body)
         except ValueError:
             return {}
+        return content if isinstance(content, dict) else {}
 
     def complaint(self) -> str:
         """Return the error's sentence in one line, for people."""
-        content = self.json()
-        error = content.get("error") if isinstance(content, dict) else None
+        error = self.json().get("error")
         message = error.get("message") if isinstance(error, dict) else None
         text = message or self.body[:300].decode("utf-8", "replace")
         return " ".join(str(text).split()) or f"HTTP {self.status}"

@@ -245,7 +245,7 @@ class ExistingAction(DeploymentAction):
             raise Card([self.stranger()])
         if answer.status != 200:
             raise self.silent(answer.complaint())
-        return dict(answer.json())
+        return answer.json()
 
     def running(self) -> WorkerClient:
         """Return a client for the Worker. Raises a Card when there is none, or nothing runs."""

@@ -97,8 +97,7 @@ def observe(host: str, deployment: StateFolder, wanted: dict[str, str]) -> Actua
         if answer is None:
             break
         if answer.status == 200:
-            content = answer.json()
-            return Actual(None, client, content if isinstance(content, dict) else {})
+            return Actual(None, client, answer.json())
     return Actual()
 
 
@@ -166,7 +165,7 @@ def wait_until_served(
     def is_new() -> bool:
         last[0] = health(client, timeout=20.0)
         found = last[0].json() if last[0] is not None and last[0].status == 200 else {}
-        return isinstance(found, dict) and found.get("worker", {}).get("version") == version
+        return bool(found.get("worker", {}).get("version") == version)
 
     if not wait_until_in_force(settings, api, client, is_new, SERVED_SECONDS):
         raise not_served(settings, last[0], version)

@@ -30,11 +30,7 @@ def told(client: WorkerClient) -> dict[str, Any] | None:
         answer = client.request("GET", AGENT, timeout=30)
     except Unreachable:
         return None
-    content = answer.json()
-    if answer.status != 200 or not isinstance(content, dict):
-        return None
-    running: dict[str, Any] | None = content.get("running")
-    return running
+    return answer.json().get("running") if answer.status == 200 else None
 
 
 def settled(client: WorkerClient) -> dict[str, Any] | None:

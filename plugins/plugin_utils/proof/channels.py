@@ -40,8 +40,7 @@ def register(
 
 def _refused(answer: Answer, settings: Settings) -> dict[str, str]:
     """Return which platform a Worker complains of that names one only, as those of earlier releases do."""
-    told = answer.json()
-    error = told.get("error") if isinstance(told, dict) else None
+    error = answer.json().get("error")
     param = error.get("param") if isinstance(error, dict) else None
     return {str(param or next(iter(settings.bots))): answer.complaint()}
 

@@ -47,7 +47,7 @@ class Chats:
 
     def _judge(self, answer: Answer) -> None:
         content = answer.json()
-        choices = content.get("choices") if isinstance(content, dict) else None
+        choices = content.get("choices")
         if answer.status != 200 or not choices:
             raise self._failed(answer.complaint(), answer.headers)
         choice = choices[0]
@@ -137,10 +137,10 @@ class Chats:
     def _provider_error(self) -> dict[str, Any] | None:
         """Return what the Worker noted of a provider that refused our key or our place, or None."""
         try:
-            content = self.client.request("GET", "/api/instance/status", timeout=10).json()
+            answer = self.client.request("GET", "/api/instance/status", timeout=10)
         except Unreachable:
             return None
-        found = content.get("lastProviderError") if isinstance(content, dict) else None
+        found = answer.json().get("lastProviderError")
         return found if isinstance(found, dict) and found.get("variable") else None
 
 

@@ -33,7 +33,7 @@ def drain_and_save(client: WorkerClient | None, seconds: float) -> None:
     try:
         while time.monotonic() < deadline:
             status = client.request("GET", "/api/instance/status", timeout=10).json()
-            if not isinstance(status, dict) or not status.get("requestsInFlight"):
+            if not status.get("requestsInFlight"):
                 break
             time.sleep(0.1)
         client.request("POST", "/api/instance/backups", timeout=SAVE_SECONDS)

@@ -78,7 +78,7 @@ def preview(
     except Unreachable:
         return None
     content = answer.json()
-    if answer.status != 200 or not isinstance(content, dict):
+    if answer.status != 200 or "restart" not in content:
         return None
     certain = not content.get("starting") or content["restart"] in ("nothing", "sandbox")
     return Restart(content["restart"], content["because"], "" if certain else STARTING)

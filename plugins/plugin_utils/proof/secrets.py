@@ -52,8 +52,7 @@ def differing_secrets(client: WorkerClient | None, wanted: dict[str, str]) -> li
         answer = client.request("POST", "/api/secrets/proof", {"nonce": nonce}, timeout=10)
     except Unreachable:
         return None
-    content = answer.json()
-    proofs = content.get("proofs") if isinstance(content, dict) else None
+    proofs = answer.json().get("proofs")
     if answer.status != 200 or not isinstance(proofs, dict):
         return None
     # The token of before a rotation stays until the next one: by then it is long refused, and nobody sets it by hand.

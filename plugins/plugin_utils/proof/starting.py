@@ -49,9 +49,9 @@ def starting(client: WorkerClient) -> dict[str, Any] | None:
     return starting_in(answer.json()) if answer is not None and answer.status == 200 else None
 
 
-def starting_in(told: Any) -> dict[str, Any] | None:
+def starting_in(told: dict[str, Any]) -> dict[str, Any] | None:
     """Return the same of an answer of /api/health."""
-    found = told.get("instance", {}).get("starting") if isinstance(told, dict) else None
+    found = told.get("instance", {}).get("starting")
     return found if isinstance(found, dict) else None
 
 

@@ -43,9 +43,7 @@ def observe(settings: Settings, deployment: StateFolder, wanted: dict[str, str])
         client = WorkerClient(port, token)
         answer = health(client)
         if answer is not None and answer.status == 200:
-            content = answer.json()
-            told = content if isinstance(content, dict) else {}
-            return Actual(supervisor, client, told, build=deployment.running_build())
+            return Actual(supervisor, client, answer.json(), build=deployment.running_build())
         refuses = refuses or (answer is not None and answer.status == 401)
     return Actual(supervisor, refuses=refuses)
 

@@ -173,10 +173,10 @@ def test_a_task_of_ours_that_could_not_begin_is_told_and_one_of_somebody_elses_i
 
 @pytest.fixture
 def display(monkeypatch: pytest.MonkeyPatch) -> Display:
-    """Ansible's display, which is put back as it was."""
+    """Ansible's display as it is made, whoever has changed it, and put back as it was."""
     made = Display()
     for name in ("error", "warning", "error_as_warning"):
-        monkeypatch.setattr(made, name, getattr(made, name))
+        monkeypatch.setattr(made, name, getattr(Display, name).__get__(made))
     monkeypatch.setattr(made, "verbosity", 0)
     monkeypatch.setattr(made, "_warns", set())
     outside.unparsed.clear()

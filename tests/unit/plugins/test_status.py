@@ -106,3 +106,117 @@ def test_one_that_starts_has_no_log_yet(
     info.show = shown.extend
     info._logs(Worker(logs=told), logs.wanted({}, None))  # type: ignore[arg-type]
     assert shown[1].startswith(said)
+
+
+AT = "2001-03-01T12:00:00.000Z"
+
+
+@pytest.mark.parametrize(
+    ("status", "row", "words"),
+    [
+        ({"hermesVersion": "9.9"}, "version", "1.0, Hermes 1.2 (9.9 runs)"),
+        ({"hermesVersion": "1.2"}, "version", "1.0, Hermes 1.2"),
+        ({"sqlite": "3.50"}, "SQLite", "3.50"),
+        ({"whyAwake": ["a chat", "a job"]}, "why awake", "a chat, a job"),
+        ({"whyAwake": {"requests": 2, "jobs": None}}, "why awake", "requests 2"),
+        ({"whyAwake": []}, "why awake", None),
+        ({"running": {"today": 61, "month": 7260}}, "ran", "2 min today, 2 h 01 min this month"),
+        ({"running": {"lastMonth": 60, "atMost": True}}, "ran", "at most 1 min last month"),
+        ({"running": {"today": 0}}, "ran", None),
+        ({"instanceType": "basic"}, "cost", "at most $0.00 this month"),
+        ({"instanceType": "colossal"}, "cost", "not known for the size colossal"),
+        ({"next": {"what": "sleeps", "at": AT}}, "next", "sleeps "),
+        ({"lastSave": AT}, "last save", "2001-03-01"),
+        (
+            {"lastSaveError": {"at": AT, "message": "no\n room", "code": "full"}},
+            "not saved",
+            ": no room (full)",
+        ),
+        ({"backups": {"count": 0, "leftOut": ["a", "b"]}}, "backups", "0"),
+        ({"backups": {"leftOut": ["a", "b"]}}, "left out", "a; b"),
+        ({"state": None}, "Hermes", None),
+        ({"state": "asleep"}, "Hermes", "asleep"),
+    ],
+)
+def test_each_thing_that_a_worker_tells_has_its_row_and_nothing_else_has(
+    info: ActionModule, status: dict[str, Any], row: str, words: str | None
+) -> None:
+    told = {"declared": {}, "running": None}
+    health = {"worker": {"version": "1.0"}, "hermes": {"version": "1.2"}}
+    shown = rows(info, Worker(health=health, status=status, agent=told))
+    assert words in shown[row] if words is not None else row not in shown
+
+
+def test_of_a_worker_that_does_not_answer_the_cost_is_not_known(info: ActionModule) -> None:
+    shown = rows(info, Worker(health=None, status=None, agent=None))
+    assert shown["cost"].startswith("not known while the Worker does not answer")
+    assert "version" not in shown
+
+
+@pytest.mark.parametrize("body", [(401, "no"), ["a stranger"]], ids=["refused", "a stranger"])
+def test_what_answers_as_another_is_told_as_not_ours(info: ActionModule, body: Any) -> None:
+    shown: list[str] = []
+    worker = Worker(health=body, status=body, agent=body, logs=body)
+    health, status = info._get(worker, "/api/health"), info._get(worker, "/api/instance/status")  # type: ignore[arg-type]
+    shown += info._card(worker, health, status)  # type: ignore[arg-type]
+    assert shown[1].startswith("alice: deployed, but the Worker does not answer to the token")
+
+
+class Here:
+    """A deployment on this machine, as its files tell of it."""
+
+    def __init__(self, info: ActionModule, monkeypatch: pytest.MonkeyPatch) -> None:
+        info.deployment.drop_note("host")
+        info.is_refused = False
+        self.info, self.monkeypatch = info, monkeypatch
+
+    def told(self, name: str, value: Any) -> None:
+        self.monkeypatch.setattr(type(self.info.deployment), name, lambda _self: value)
+
+    def verdict(self, health: dict[str, Any] | None = None) -> str:
+        return self.info._verdict(self.info.deployment.supervisor(), health or {})
+
+
+@pytest.fixture
+def here(info: ActionModule, monkeypatch: pytest.MonkeyPatch) -> Here:
+    return Here(info, monkeypatch)
+
+
+def test_the_verdict_on_this_machine_says_what_brings_it_back(here: Here) -> None:
+    assert here.verdict() == "stopped; `make deploy` starts it"
+    here.told("orphans", [{"pid": 1}])
+    assert "were killed; `make deploy` brings them back" in here.verdict()
+    here.told("supervisor", {"ports": {"http": 1}})
+    assert "the Worker does not answer; see `make logs`" in here.verdict()
+    assert here.verdict({"worker": {}}) == "running"
+    here.told("moved_from", "/before")
+    assert here.verdict({"worker": {}}).startswith("moved here from /before while it ran")
+
+
+def test_the_addresses_are_those_that_its_processes_hold(here: Here) -> None:
+    record = {"ports": {"http": 1234, "providers": 2}, "revived": 1}
+    here.told("supervisor", record)
+    here.monkeypatch.setattr(here.info, "_after_reboot", lambda _record: [])
+    shown = "\n".join(here.info._card(None, {}, {}))
+    assert "URL          http://127.0.0.1:1234" in shown and "dashboard" not in shown
+    assert "supervisor   was killed and started again, 1 time by now" in shown
+    here.told("supervisor", record | {"ports": {"http": 1, "dashboard": 5678}, "revived": 2})
+    shown = "\n".join(here.info._card(None, {}, {}))
+    assert "dashboard    http://127.0.0.1:5678" in shown and "2 times" in shown
+
+
+def test_the_logs_on_this_machine_are_of_each_process_that_has_one(here: Here) -> None:
+    folder = here.info.deployment.folder / "logs"
+    folder.mkdir()
+    for name, word in (("workerd", "served"), ("engine", "up")):
+        (folder / f"{name}.log").write_text(f"2026-03-01 12:00:00 INFO {word}\n")
+    here.told("supervisor", {"kind": "process"})
+    shown: list[str] = []
+    here.info.show = shown.extend
+    here.info._logs(Worker(logs={"log": "2026-03-01 12:00:00 INFO a chat"}), logs.wanted({}, None))  # type: ignore[arg-type]
+    titles = [line.rpartition("/")[2] for line in shown if line.startswith("alice: ")]
+    assert titles == ["workerd.log", "engine.log", "alice: Hermes"]
+    raw: list[str] = []
+    here.info.show_raw = raw.extend
+    here.info._logs(None, logs.wanted({"hermes_log_raw": True}, None))
+    assert raw == ["2026-03-01 12:00:00 INFO served", "2026-03-01 12:00:00 INFO up"]

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 from ansible_collections.hermes.workers.plugins.module_utils import worker_client
 from ansible_collections.hermes.workers.plugins.module_utils.worker_client import (
+    Answer,
     Owner,
     RemoteClient,
     Unreachable,
@@ -225,3 +226,11 @@ def test_nobody_is_nobody(server: ApiServer) -> None:
     open_to_all = RemoteClient("hermes.example", None)
     open_to_all.url = client.url
     assert open_to_all.owner() is Owner.OURS, "without a token there is none to lose"
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"null", b"[1]", b'"text"', b"{", b"\xff"])
+def test_what_a_stranger_answers_is_an_answer_that_says_nothing(body: bytes) -> None:
+    """Another program may hold the port, or another Worker the hostname."""
+    answer = Answer(200, {}, body)
+    assert answer.json() == {}
+    assert answer.complaint()
