@@ -403,6 +403,86 @@ describe("operating it", () => {
     expect(followed).not.toContain(key);
   });
 
+  it("tells what runs by its own word, asked once a boot", async () => {
+    const told = async () => {
+      const { hermesVersion, sqlite } = await state();
+      return { hermesVersion, sqlite };
+    };
+    const unknown = { hermesVersion: null, sqlite: null };
+    const fails = { commandFails: { status: { exitCode: 69, message: "Not now." } } };
+    expect(await told()).toEqual(unknown);
+    await post("wake");
+    await machine.set(fails);
+    expect(await told()).toEqual(unknown);
+    await machine.set({ commandFails: {} });
+    expect(await told()).toEqual({ hermesVersion: "0.19.0", sqlite: "3.50.4" });
+    await machine.set(fails);
+    expect(await told()).toEqual({ hermesVersion: "0.19.0", sqlite: "3.50.4" });
+    // Of a sandbox that does not say how it is the log can be had all the same.
+    expect(await (await ask("/api/instance/logs")).json()).toMatchObject({
+      sandbox: null,
+      processes: [],
+      log: ["first line", expect.anything()],
+    });
+  });
+
+  it("of a Hermes that sleeps has the state that was saved, and the log of its end", async () => {
+    expect(await (await post("sleep")).json()).not.toHaveProperty("backup");
+    expect(await (await post("backups")).json()).toEqual({ backup: null, unchanged: true });
+    expect(await (await ask("/api/instance/logs")).json()).toMatchObject({ processes: [], log: [] });
+    await said(await chat("one", "s"));
+    expect(await (await post("sleep")).json()).toMatchObject({ state: "asleep", backup: { id: 1 } });
+    expect(await (await post("backups")).json()).toMatchObject({ backup: { id: 1 }, unchanged: true });
+    await machine.set({ dieAtGo: 71, logTail: "one\nno such model\n" });
+    expect((await post("wake")).status).toBe(503);
+    expect(await (await ask("/api/instance/logs")).json()).toMatchObject({ log: ["one", "no such model"] });
+  });
+
+  it("holds back for as long as it is asked to again, by whoever began", async () => {
+    await post("wake");
+    const { hold } = (await (await post("hold")).json()) as { hold: string };
+    expect(await (await post(`hold?again=${hold}`)).json()).toEqual({ held: true, hold });
+    expect(await (await post("hold?again=another")).json()).toMatchObject({ held: false });
+  });
+
+  it("tells of a state that shrank, and since when", async () => {
+    const health = async () =>
+      ((await (await ask("/api/health")).json()) as { stateShrank: object | null }).stateShrank;
+    await machine.set({ ballast: 200_000 });
+    await said(await chat("one", "s"));
+    await post("backups");
+    expect(await health()).toBeNull();
+    await machine.set({ ballast: 0 });
+    await said(await chat("two", "s"));
+    await post("backups");
+    expect(await health()).toMatchObject({
+      since: expect.stringMatching(/^20/),
+      before: { backup: 1, bytes: expect.any(Number) },
+    });
+  });
+
+  it("tells of a state that is at risk, without the secrets of its reason", async () => {
+    await said(await chat("one", "s"));
+    const message = "No space for sk-abcdefghijklmnop.";
+    await machine.set({ commandFails: { save: { exitCode: 73, message } } });
+    await post("backups");
+    await runInDurableObject(instance(), (_, storage) => {
+      const record = storage.storage.kv.get("memory") as object;
+      storage.storage.kv.put("memory", { ...record, firstUnsaved: 1, lastUnsaved: 1 });
+    });
+    await crash();
+    const told = await (await ask("/api/health")).text();
+    expect(JSON.parse(told)).toMatchObject({ stateAtRisk: { why: expect.stringContaining("No space") } });
+    expect(told).not.toContain("sk-abcdefghijklmnop");
+  });
+
+  it("serves who says nothing of what let them in, as the release before did", async () => {
+    await post("wake");
+    const answer = await instance().fetch("http://instance/v1/models");
+    expect(answer.status).toBe(200);
+    await answer.body?.cancel();
+  });
+
   it("carries a large state through rows and back", async () => {
     await machine.set({ ballast: 5_000_000 });
     await said(await chat("one", "s"));

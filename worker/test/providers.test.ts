@@ -4,7 +4,7 @@ import { beforeAll, beforeEach, describe, expect, it } from "vitest";
 import refusals from "../../tests/standins/refusals.json";
 import type { Env } from "../src/config/settings.ts";
 import { Providers } from "../src/providers/outbound.ts";
-import { whyRefused } from "../src/providers/refusals.ts";
+import { judged, whyRefused } from "../src/providers/refusals.ts";
 import { anew, ask, askProviders, chat, crash, env, instance, machine, said, until } from "./helpers.ts";
 
 type Refused = (typeof refusals)[number];
@@ -314,6 +314,56 @@ describe("what does not", () => {
   });
 });
 
+describe("what a provider answers", () => {
+  it("may be nothing", async () => {
+    await machine.provider({ status: 204, headers: {}, body: "" });
+    const answer = await call("/anthropic/v1/messages");
+    expect([answer.status, await answer.text()]).toEqual([204, ""]);
+  });
+
+  it("is judged by its status alone when it says nothing", async () => {
+    const { answer, why } = judged(new Response(null, { status: 401 }));
+    expect([answer.status, await why]).toEqual([401, "key"]);
+  });
+
+  it("is led elsewhere by the gateway, which is to be mended then", async () => {
+    await machine.provider({ status: 302, headers: { location: "https://evil.example/" }, body: "" });
+    const gateway = { HERMES_AI_GATEWAY: "https://gateway.ai.cloudflare.com/v1/acc/gw" };
+    const answer = await callWith(gateway, "/anthropic/v1/messages");
+    expect(await answer.text()).toContain("Mend HERMES_AI_GATEWAY.");
+  });
+
+  it("is asked for on this machine only where there is a way", async () => {
+    const own = { HERMES_PROVIDER_BASE_URL: "http://127.0.0.1:11434/v1", PROVIDER: undefined };
+    const answer = await callWith(own, "/anthropic/v1/messages");
+    expect([answer.status, await answer.text()]).toEqual([
+      502,
+      expect.stringContaining("no way to this machine"),
+    ]);
+  });
+
+  it("is not asked for by a Worker that cannot be configured", async () => {
+    const answer = await callWith({ INSTANCE: undefined }, "/openai/v1/responses");
+    expect([answer.status, ((await answer.json()) as { error: object }).error]).toEqual([
+      502,
+      expect.objectContaining({ code: "providers_failed" }),
+    ]);
+  });
+
+  it("is not laid to another provider that serves", async () => {
+    await machine.provider({ status: 401, headers: {}, body: "no" });
+    await refused(call("/anthropic/v1/messages"));
+    const trouble = async () =>
+      (await (await ask("/api/instance/status")).json<{ lastProviderError: object | null }>())
+        .lastProviderError;
+    await until(async () => (await trouble()) !== null);
+    await runInDurableObject(instance(), (it) => it.providerServed("openai"));
+    expect(await trouble()).not.toBeNull();
+    await runInDurableObject(instance(), (it) => it.providerServed("anthropic"));
+    expect(await trouble()).toBeNull();
+  });
+});
+
 describe("keys to mend", () => {
   const trouble = async () =>
     (
@@ -416,6 +466,38 @@ describe("the rehearsal", () => {
     expect((await said(turn)).content).toBe("The tool answered: a cat");
     const second = await said([...turn, { role: "assistant", content: "a cat" }, order]);
     expect(second.tool_calls[0]?.id).not.toBe(id);
+  });
+
+  const rehearsed = async (body: object) => {
+    const answer = await call("/rehearsal/v1/chat/completions", { body: JSON.stringify(body) });
+    return (await answer.json()) as { choices: [{ message: { content: string } }] };
+  };
+  const content = async (body: object) => (await rehearsed(body)).choices[0].message.content;
+
+  it("streams the call of a tool whole, and counts only when asked", async () => {
+    const tools = [{ type: "function", function: { name: "look" } }];
+    const messages = [{ role: "user", content: 'call look {"at": "it"}' }];
+    const body = JSON.stringify({ messages, tools, stream: true });
+    const text = await (await call("/rehearsal/v1/chat/completions", { body })).text();
+    expect(text).toContain('"name":"look"');
+    expect(text).toContain('"finish_reason":"tool_calls"');
+    expect(text).not.toContain('"usage"');
+  });
+
+  it("says which tools are offered when another one is called for", async () => {
+    const messages = [{ role: "user", content: "call jump {}" }];
+    const tools = [{ type: "function", function: { name: "look" } }, { type: "other" }];
+    expect(await content({ messages, tools })).toBe("No tool jump is offered, but: look, .");
+  });
+
+  it("shows the beginning of what is long, and nothing of what says nothing", async () => {
+    const long = await content({ messages: [{ role: "user", content: "x".repeat(600) }] });
+    expect(long).toContain(`"${"x".repeat(500)}..."`);
+    const parts = [{ type: "image_url" }, { type: "text", text: "seen" }];
+    expect(await content({ messages: [{ role: "user", content: parts }] })).toContain('You said: "seen"');
+    const [system, nothing] = [turns[0], { role: "user", content: null }];
+    for (const messages of [[system], [nothing]])
+      expect(await content({ messages })).toContain('You said: ""');
   });
 
   it("lists itself, and refuses what is no chat", async () => {

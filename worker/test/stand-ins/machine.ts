@@ -269,7 +269,7 @@ export class Machine {
     });
     const answer = this.#answer;
     if (answer !== null)
-      return new Response(answer.endless ? endless(answer.body) : answer.body, {
+      return new Response(answer.endless ? endless(answer.body) : answer.body || null, {
         status: answer.status,
         headers: answer.headers,
       });
@@ -392,6 +392,8 @@ export class Machine {
             nextCron: this.#knobs.nextCron,
             cronRunning: this.#knobs.cronRunning,
             processes: [{ pid: 7, name: "hermes", rssBytes: 1 }],
+            version: "0.19.0",
+            sqlite: "3.50.4",
           }),
         );
       case "logs":
