@@ -96,6 +96,39 @@ describe("a container's start", () => {
     await expect(sandbox(container({ monitor })).monitor()).rejects.toMatchObject({ code: "start_failed" });
   });
 
+  it("is told of its image by the name that the place has for it, be it written in another way", async () => {
+    const digest = "sha256:1";
+    const started = async (images: object | undefined, reference: string, image?: string) => {
+      const seen: unknown[] = [];
+      const start = (startup: { image: string }) => seen.push(startup.image);
+      const options = {
+        env: {},
+        labels: {},
+        enableInternet: true,
+        ...(image === undefined ? {} : { image }),
+      };
+      const parts = { reference, local: false };
+      await sandbox(container({ start, ...(images === undefined ? {} : { images }) }), parts).start(options);
+      return seen[0];
+    };
+    expect(await started({ hermes: `account/name@${digest}` }, `name@${digest}`)).toBe(
+      `account/name@${digest}`,
+    );
+    expect(await started({ hermes: "account/name@sha256:0" }, `name@${digest}`)).toBe(`name@${digest}`);
+    expect(await started(undefined, `name@${digest}`)).toBe(`name@${digest}`);
+    expect(await started(undefined, "", "given")).toBe("given");
+    expect(await started(undefined, "")).toBe("");
+  });
+
+  it("blames no image where none can be missing, and tells the exit code that stands in words alone", async () => {
+    const fails = (words: string) => ({ monitor: () => Promise.reject(new Error(words)) });
+    const there = (words: string) => sandbox(container(fails(words)), { local: false });
+    const failed = there("Container failed to start").monitor();
+    await expect(failed).rejects.toMatchObject({ message: "the container failed to start." });
+    const ended = there("Container exited with unexpected exit code: 137").monitor();
+    expect(await ended).toMatchObject({ exitCode: 137 });
+  });
+
   it("heals a broken way to the engine, and says what is wrong when that does not help", async () => {
     const heal = vi.fn(async () => undefined);
     const broken = { interceptOutboundHttp: () => Promise.reject(new Error("Network connection lost.")) };

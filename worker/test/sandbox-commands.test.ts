@@ -49,6 +49,38 @@ describe("work in Hermes' own queues", () => {
   });
 });
 
+describe("a command that fails", () => {
+  const failing = async (name: string, exitCode: number, stderr: string) => {
+    const sandbox = new MemorySandbox();
+    sandbox.commands[name] = () => ({ exitCode, stderr });
+    return commands(() => new Response(null, { status: 500 }), sandbox);
+  };
+
+  it("as the dashboard that must not run is told apart from one that does not come up", async () => {
+    const refused = (await failing("dashboard", 77, "It cannot be confined.")).dashboard(false);
+    await expect(refused).rejects.toMatchObject({ status: 503, code: "dashboard_refused" });
+    const failed = (await failing("dashboard", 70, "")).dashboard(true);
+    await expect(failed).rejects.toMatchObject({ code: "dashboard_failed" });
+  });
+
+  it("is told by its exit code where it says nothing, and what it prints where that is no JSON", async () => {
+    const mute = await failing("stop-gateway", 70, "");
+    await expect(mute.stopGateway(1)).rejects.toMatchObject({
+      message: "'sandbox stop-gateway' failed: exit code 70",
+    });
+  });
+
+  it("at looking again at what was declared is a declaration that failed", async () => {
+    const it = await failing("declare", 0, "");
+    const input = {} as Parameters<SandboxCommands["declare"]>[0];
+    await it.declare(input, false);
+    await expect(it.declare(input, true)).rejects.toMatchObject({
+      code: "declare_failed",
+      message: expect.stringContaining("Hermes answered 500."),
+    });
+  });
+});
+
 describe("a backup that is to be judged before anything is stopped", () => {
   const judged = async (done: { exitCode: number; stderr: string }) => {
     const sandbox = new MemorySandbox();

@@ -48,6 +48,6 @@ export function asOf(meter: Meter, now: number): Meter {
 
 /** Months since the year 0. */
 function monthOf(day: string): number {
-  const [year, month] = day.split("-").map(Number);
-  return (year ?? 0) * 12 + (month ?? 0);
+  const [year, month] = day.split("-").map(Number) as [number, number];
+  return year * 12 + month;
 }

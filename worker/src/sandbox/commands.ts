@@ -496,7 +496,7 @@ export class SandboxCommands {
   /** Runs `sandbox NAME --boot ID ...` and throws unless it succeeds. */
   async #command(
     name: string,
-    args: readonly string[] = [],
+    args: readonly string[],
     { stdin = "", limit = QUICK }: { stdin?: string; limit?: number } = {},
   ): Promise<string> {
     const cmd = ["sandbox", name, "--boot", this.bootId, ...args];

@@ -563,8 +563,7 @@ export class ArchiveReader {
     const out = new Uint8Array(length);
     let filled = 0;
     while (filled < length) {
-      const chunk = this.#chunks[0];
-      if (chunk === undefined) break;
+      const chunk = this.#chunks[0] as Uint8Array;
       const part = chunk.subarray(0, length - filled);
       out.set(part, filled);
       filled += part.byteLength;
@@ -586,7 +585,7 @@ export function parseManifest(line: string): Manifest {
     typeof value.sha256 === "string" &&
     /^[0-9a-f]{64}$/.test(value.sha256) &&
     Number.isSafeInteger(value.bytes) &&
-    (value.bytes ?? -1) >= 0;
+    Number(value.bytes) >= 0;
   if (sound !== true)
     throw new Error(`The archive's first line is not understood: ${line.slice(0, LONGEST_QUOTE)}`);
   return value as Manifest;
