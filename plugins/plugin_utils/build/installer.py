@@ -107,7 +107,7 @@ def installed_at(folder: Path, marker: str) -> str | None:
     try:
         made: str = json.loads((folder / marker).read_text(encoding="utf-8")).get("folder", "")
         return made
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
 
 

@@ -68,10 +68,7 @@ class StateFolder:
 
     def token(self) -> str | None:
         """Return the API token kept in the state folder, or None."""
-        try:
-            return self.token_file.read_text(encoding="ascii").strip() or None
-        except FileNotFoundError:
-            return None
+        return _text(self.token_file).strip() or None
 
     def keep_token(self, token: str) -> None:
         """Write the API token, readable by its owner only, in one step."""
@@ -83,13 +80,8 @@ class StateFolder:
 
     def rotation(self) -> dict[str, Any] | None:
         """Return what a rotation of keys noted that has not come to its end, or None."""
-        try:
-            record: dict[str, Any] = json.loads(
-                (self.folder / ROTATION).read_text(encoding="utf-8")
-            )
-            return record
-        except FileNotFoundError:
-            return None
+        text = _text(self.folder / ROTATION)
+        return dict(json.loads(text)) if text else None
 
     def keep_rotation(self, record: dict[str, Any]) -> None:
         """Note a rotation, the new API token among it, before the Worker learns of it: whoever holds this gets in."""
@@ -101,10 +93,7 @@ class StateFolder:
 
     def is_proved(self, version: str) -> bool:
         """Tell whether a chat has proved this version, and nothing was changed since."""
-        try:
-            return (self.build / PROOF).read_text(encoding="utf-8").strip() == version
-        except FileNotFoundError:
-            return False
+        return _text(self.build / PROOF).strip() == version
 
     def note_proof(self, version: str | None) -> None:
         """Keep that a chat proved this version; None drops the proof, before anything is changed."""
@@ -115,10 +104,7 @@ class StateFolder:
 
     def note(self, name: str) -> str:
         """Return what was noted under a name when this deployment was last changed, or an empty text."""
-        try:
-            return (self.folder / f"{name}.note").read_text(encoding="utf-8").strip()
-        except FileNotFoundError:
-            return ""
+        return _text(self.folder / f"{name}.note").strip()
 
     def keep_note(self, name: str, text: str) -> None:
         """Note something that the next run compares with."""
@@ -131,8 +117,8 @@ class StateFolder:
     def containers(self) -> dict[str, str] | None:
         """Return where this deployment has containers: {"socket", "session"}; None when it has none."""
         try:
-            record = json.loads((self.folder / CONTAINERS).read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
+            record = json.loads(_text(self.folder / CONTAINERS))
+        except ValueError:
             return None
         if self._of_another(record):
             return None
@@ -183,11 +169,9 @@ class StateFolder:
     def _processes(self) -> dict[str, dict[str, Any]]:
         """Return what the supervisor noted of its processes, by name."""
         try:
-            noted: dict[str, dict[str, Any]] = json.loads(
-                (self.folder / PROCESSES_RECORD).read_text(encoding="utf-8")
-            )
+            noted: dict[str, dict[str, Any]] = json.loads(_text(self.folder / PROCESSES_RECORD))
             return noted
-        except (FileNotFoundError, ValueError):
+        except ValueError:
             return {}
 
     def _of_another(self, record: dict[str, Any]) -> bool:
@@ -200,10 +184,7 @@ class StateFolder:
 
     def holder(self) -> dict[str, Any] | None:
         """Return the record of another play that is changing this deployment now, or None."""
-        try:
-            return other_holder((self.folder / LOCK).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
+        return other_holder(_text(self.folder / LOCK))
 
     def take(self, purpose: str) -> None:
         """Take the deployment for this play; raises a Card that names the other holder.
@@ -241,6 +222,14 @@ class StateFolder:
             f"wait for process {other['pid']} to end, or stop it; the lock ends with it.",
             "locked",
         )
+
+
+def _text(path: Path) -> str:
+    """Return a file's text; an empty one where there is none, also because a folder above it is a file."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
 
 
 def new_token() -> str:
