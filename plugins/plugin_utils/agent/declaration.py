@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections.abc import Callable, Container, Iterator, Mapping
@@ -39,6 +40,14 @@ CODE = "agent"
 FORMAT = 1
 SKILL_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 SERVER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_SERVER_KEYS = (
+    "command args env url headers timeout connect_timeout enabled tools auth oauth transport ssl_verify client_cert"
+    " client_key keepalive_interval supports_parallel_tool_calls sampling elicitation lifecycle skip_preflight"
+)
+SERVER_KEYS = tuple(_SERVER_KEYS.split())
+"""What Hermes reads of a server; what is near to none of these is passed on, for it may read more."""
+NEAR_SHORT = 0.7
+"""How alike a misspelt one is: they are short."""
 JOB_NAME = re.compile(r"[\w][\w .-]{0,63}")
 FRONT = re.compile(r"\ufeff?---\s*\n(.*?)\n---\s*\n(.*)", re.DOTALL)
 _JOB_KEYS = (
@@ -224,11 +233,27 @@ class Declaration(Reader):
                 self._references(subject, one)
                 self._literals(subject, key.rpartition(".")[2], one)
             self._literal_arguments(subject, value.get("args") or [])
-            servers[name] = dict(value)
+            servers[name] = _in_words(value)
+        self._alike(servers)
         return servers
+
+    def _alike(self, servers: Mapping[str, Any]) -> None:
+        """Note servers whose tools would be called the same."""
+        called: dict[str, str] = {}
+        for name in servers:
+            other = called.setdefault(name.replace("-", "_"), name)
+            if other != name:
+                self._flaw(
+                    f"hermes_mcp_servers.{name}",
+                    f"its tools are called as those of {other}: in them a dash is an underscore.",
+                    "rename one of the two.",
+                )
 
     @staticmethod
     def _server_flaw(value: Mapping[str, Any]) -> tuple[str, str] | None:
+        for name in sorted(value.keys() - set(SERVER_KEYS)):
+            if close := difflib.get_close_matches(name, SERVER_KEYS, 1, NEAR_SHORT):
+                return f"has {show(name)}; did you mean {close[0]}?", "rename or remove it."
         url = value.get("url")
         if not isinstance(value.get("command") or "", str):
             return "has a command that is no text.", "write the program, and its arguments in args."
@@ -239,10 +264,7 @@ class Declaration(Reader):
             isinstance(one, (str, int, float)) for one in arguments
         ):
             return "has args that are no list of words.", "write args as a list."
-        for name in ("env", "headers"):
-            if not isinstance(value.get(name, {}), Mapping):
-                return f"has {name} that are no mapping.", f"write {name} as NAME: value pairs."
-        return None
+        return _pairs_flaw(value) or _seconds_flaw(value)
 
     def _references(self, subject: str, value: Any) -> None:
         """Note a ${NAME} that nothing sets: Hermes would take it as it stands."""
@@ -526,6 +548,40 @@ def skill_flaw(name: str, content: bytes) -> str:
     if not found[2].strip():
         return f"its {SKILL} says nothing below its description."
     return ""
+
+
+def _pairs_flaw(server: Mapping[str, Any]) -> tuple[str, str] | None:
+    for name in ("env", "headers"):
+        pairs = server.get(name, {})
+        if not isinstance(pairs, Mapping):
+            return f"has {name} that are no mapping.", f"write {name} as NAME: value pairs."
+        for one, text in pairs.items():
+            if not isinstance(text, (str, int, float)) or re.search(r"[\0\r\n]", str(text)):
+                words = f"has {name} of which {show(one)} is not one line of text."
+                return words, "write a text or a number."
+    return None
+
+
+def _seconds_flaw(server: Mapping[str, Any]) -> tuple[str, str] | None:
+    for name in ("timeout", "connect_timeout"):
+        seconds = server.get(name, 1)
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+            return f"has a {name} that is no number.", "write seconds, without quotes."
+    return None
+
+
+def _in_words(server: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a server with texts where Hermes takes nothing else, and people write numbers."""
+    said = dict(server)
+    if "args" in said:
+        said["args"] = [_word(one) for one in said["args"]]
+    for name in {"env", "headers"} & said.keys():
+        said[name] = {one: _word(value) for one, value in said[name].items()}
+    return said
+
+
+def _word(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _variable_of(member: str) -> str:

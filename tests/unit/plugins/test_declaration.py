@@ -352,6 +352,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "hermes_config.model",
         "inventory",
     ),
+    "two names for one": (
+        {"mcp_servers": {"a-b": {"command": "x"}, "a_b": {"command": "x"}}},
+        "hermes_mcp_servers.a_b",
+        "called as those of a-b",
+    ),
     "a dot": ({"config": {"initial": {"display.skin": 1}}}, "hermes_config.initial", "a dot"),
     "no strength": ({"config": {"agent": {}}}, "hermes_config.agent", "neither pinned nor initial"),
     "two strengths": (
@@ -403,6 +408,11 @@ for key, value, words in [
     ("env", ["A=b"], "env that are no mapping"),
     ("headers", "A: b", "headers that are no mapping"),
     ("args", ["--token=0123456789abc"], "token looks like a secret"),
+    ("env", {"A": None}, "env of which 'A' is not one line"),
+    ("env", {"A": ["b"]}, "env of which 'A' is not one line"),
+    ("headers", {"A": "b\r\nC: d"}, "headers of which 'A' is not one line"),
+    ("agrs", ["x"], "did you mean args?"),
+    ("timeout", "60", "a timeout that is no number"),
 ]:
     raw = {"mcp_servers": {"a": {"command": "x"} | {key: value}}}
     REFUSED[f"a server's {key} {value}"] = (raw, "hermes_mcp_servers.a", words)
@@ -436,6 +446,16 @@ def test_what_is_no_good_is_refused_by_its_name(inventory: Inventory, case: str)
     assert [one for one in found if one[0] == subject and words in one[1]], found
     assert all(one.remedy and one.code == "agent" for one in declared.problems)
     assert SECRET not in str(found) and "0123456789abc" not in str(found)
+
+
+def test_numbers_of_a_server_are_texts_to_hermes(inventory: Inventory) -> None:
+    """It takes nothing else there: a server with a number in its environment would never be connected."""
+    said = {"command": "x", "args": ["--port", 8080, True], "env": {"A": 5, "B": False}}
+    server = said | {"timeout": 60, "lifecycle": {"a": 1}, "of_a_later_hermes": 1}
+    declared = inventory.read(mcp_servers={"a": server})
+    assert declared.problems == []
+    words = {"args": ["--port", "8080", "true"], "env": {"A": "5", "B": "false"}}
+    assert table(declared)["mcp_servers"]["a"] == server | words
 
 
 def zipped(inventory: Inventory, name: str, **changes: tuple[int, int]) -> dict[str, Any]:
