@@ -32,7 +32,7 @@ from tests.standins.telegram import Telegram
 from tests.standins.tool_services import FOUND, MAIL, ToolServices, spoken
 from tools import what_works
 
-FEATURES = ["editors", "google", "images", "mcp", "search", "web"]
+FEATURES = ["editors", "google", "images", "mcp", "messaging", "search", "web"]
 TOKEN = "canary-of-somebodys-tools"
 SEARCH_KEY = "fc-canary-of-a-search-key"
 SPEECH_KEY = "sk-canary-of-a-speech-key"
@@ -113,11 +113,19 @@ def pointed_at(services: ToolServices) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
+def written_to() -> Iterator[Telegram]:
+    """Telegram, as Hermes reaches it itself."""
+    with Telegram() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
 def deployment(
     make_deployment: Callable[..., Deployment],
     tools: str,
     pictures: Fal,
     authority: tuple[trustme.CA, Path],
+    written_to: Telegram,
 ) -> Deployment:
     made = make_deployment(
         "features",
@@ -125,13 +133,21 @@ def deployment(
         hermes_host_tools=True,
         # What the servers need comes along by itself.
         hermes_features=[one for one in FEATURES if one != "mcp"],
-        hermes_secrets={"TOOLS_TOKEN": TOKEN, "FAL_KEY": PICTURE_KEY},
+        hermes_secrets={
+            "TOOLS_TOKEN": TOKEN,
+            "FAL_KEY": PICTURE_KEY,
+            "TELEGRAM_BOT_TOKEN": written_to.token,
+        },
         hermes_env={
+            "TELEGRAM_ALLOWED_USERS": "77",
             "FAL_QUEUE_RUN_HOST": pictures.url.removeprefix("https://"),
             "SSL_CERT_FILE": str(authority[1]),
         },
         # Nobody is there whom Hermes could ask whether a program may run.
-        hermes_config={"initial": {"approvals": {"mode": "off"}}},
+        hermes_config={
+            "initial": {"approvals": {"mode": "off"}},
+            "pinned": {"platforms": {"telegram": {"extra": {"base_url": f"{written_to.url}/bot"}}}},
+        },
         hermes_mcp_servers={
             "time": {"command": "python3", "args": ["-m", "mcp_server_time"]},
             "stock": {"url": tools, "headers": {"Authorization": "Bearer ${TOOLS_TOKEN}"}},
@@ -314,6 +330,17 @@ def test_mail_of_google_is_read(deployment: Deployment, services: ToolServices) 
     assert services.asked[-1][1]["q"] == "from:quokkas"
 
 
+def test_hermes_own_telegram_answers_with_what_a_tool_found(
+    deployment: Deployment, written_to: Telegram
+) -> None:
+    """The feature `messaging`: no channel of the Worker's is set up, and Hermes holds the token itself."""
+    order = 'call todo {"todos": [{"id": "1", "content": "feed Ada", "status": "pending"}]}'
+    written_to.write(order, 77)
+    answer = written_to.await_text("The tool answered: ")
+    assert answer.chat == 77 and "feed Ada" in answer.text
+    assert "getUpdates" in {method for method, _said in written_to.calls}
+
+
 def test_who_speaks_the_protocol_of_editors_is_answered(image: Path, tmp_path: Path) -> None:
     """As a program in the sandbox starts it."""
     (tmp_path / "config.yaml").write_text("security: {allow_lazy_installs: false}\n")
@@ -369,11 +396,10 @@ def test_a_page_is_opened_in_a_browser(deployment: Deployment, tmp_path: Path) -
         threading.Thread(target=pages.serve_forever, daemon=True).start()
         deployment.variables["hermes_browser_url"] = address
         # It is another image, and who vouches for the service of pictures lies in the one of before.
-        del deployment.variables["hermes_env"], deployment.variables["hermes_secrets"]["FAL_KEY"]
+        del deployment.variables["hermes_env"]["SSL_CERT_FILE"]
+        del deployment.variables["hermes_secrets"]["FAL_KEY"]
         # By itself Hermes lets a browser elsewhere open no page of a private network.
-        deployment.variables["hermes_config"] = {
-            "initial": {"browser": {"allow_private_urls": True}}
-        }
+        deployment.variables["hermes_config"]["initial"] = {"browser": {"allow_private_urls": True}}
         play = deployment.deploy()
         assert ", ".join(["browser", *FEATURES]) in play.output
         said = called(deployment, "browser_navigate", url=f"http://127.0.0.1:{pages.server_port}/")

@@ -20,6 +20,7 @@ import struct
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,6 +35,8 @@ LARGEST_SENT = 50 * 1024 * 1024
 LARGEST_PHOTO = 10 * 1024 * 1024
 LONGEST_CAPTION = 1024
 PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF")
+TEXTS = ("text", "caption", "parse_mode", "action", "url", "secret_token", "file_id", "name")
+"""What is a text although it may look like a number."""
 SECRET = re.compile(r"[A-Za-z0-9_-]{1,256}")
 
 
@@ -251,7 +254,8 @@ class Telegram(Outbox[Sent]):
 
     def _getme(self, _said: dict[str, Any]) -> tuple[int, Any, None]:
         number = int(self.token.split(":")[0])
-        return 200, {"id": number, "is_bot": True, "username": self.name}, None
+        told = {"id": number, "is_bot": True, "first_name": "Hermes", "username": self.name}
+        return 200, told, None
 
     def _getwebhookinfo(self, _said: dict[str, Any]) -> tuple[int, Any, None]:
         info = {"url": self.webhook.get("url", ""), "pending_update_count": len(self._updates)}
@@ -324,7 +328,9 @@ class Telegram(Outbox[Sent]):
             at = time.monotonic()
             self.sent.append(Sent(*where, text, reply, number, at, kind, file, buttons))
             self._changed.notify_all()
-        return 200, {"message_id": number, "chat": {"id": chat}, "text": text}, None
+        kind = "private" if chat > 0 else "supergroup"
+        told = {"message_id": number, "chat": {"id": chat, "type": kind}, "date": int(time.time())}
+        return 200, told | {"text": text}, None
 
     def send_file(
         self, kind: str, said: dict[str, Any], files: dict[str, multipart.File]
@@ -378,6 +384,14 @@ class Telegram(Outbox[Sent]):
         except OSError:
             self.last_error = "Connection refused"
         return False
+
+
+def of_a_form(body: bytes) -> dict[str, Any]:
+    """Return what a form says, as JSON would: numbers are numbers, and lists and mappings are no texts."""
+    said: dict[str, Any] = {}
+    for name, value in urllib.parse.parse_qsl(body.decode()):
+        said[name] = value if name in TEXTS else json.loads(value)
+    return said
 
 
 def buttons_of(said: dict[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -444,6 +458,8 @@ class _Handler(BaseHTTPRequestHandler):
         )
         if kind.startswith("multipart/form-data"):
             said, files = multipart.read(kind, body)
+        elif kind.startswith("application/x-www-form-urlencoded"):
+            said, files = of_a_form(body), {}
         else:
             said, files = json.loads(body or b"{}"), {}
         if match is None:
