@@ -33,7 +33,7 @@ ROUTES = (
 )
 _API = "gateway.platforms.api_server"
 _LATER = "_LAZY_TARGET_ENV _TARGET_STAMP_NAME _python_abi_tag"
-_JOBS = "_jobs_lock load_jobs save_jobs create_job get_job update_job remove_job parse_schedule"
+_JOBS = "_jobs_lock load_jobs save_jobs create_job get_job update_job remove_job parse_schedule compute_next_run"
 
 
 def _has(module: str, *names: str) -> Callable[[], bool]:

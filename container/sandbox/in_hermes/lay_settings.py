@@ -39,6 +39,10 @@ DEFAULTS: dict[str, Any] = {
 OTHERS = {"schedule", "repeat", "attach_to_session", "enabled"}
 
 
+OVER = "over"
+"""In place of the id of a job that Hermes does not have, for its time had passed."""
+
+
 class Refused(Exception):
     """An item that Hermes does not take: its name and why."""
 
@@ -270,15 +274,25 @@ def lay_jobs(order: dict[str, Any]) -> dict[str, Any]:
     return written
 
 
+def is_over(jobs: Any, schedule: dict[str, Any]) -> bool:
+    """Tell whether a schedule was for once, and its time has passed: Hermes refuses to take it."""
+    return schedule["kind"] == "once" and jobs.compute_next_run(schedule) is None
+
+
 def lay_job(jobs: Any, item: str, known: str | None, name: str, told: dict[str, Any]) -> Any:
-    """Create or change one job."""
+    """Create or change one job; one that comes no more is done, and what it was before goes."""
     if unknown := sorted(set(told) - set(DEFAULTS) - OTHERS):
         raise Refused(item, f"a job has no {unknown[0]}")
     fields = {**DEFAULTS, **{key: told[key] for key in DEFAULTS if key in told}}
     repeat = told.get("repeat") or None
     try:
         schedule = jobs.parse_schedule(str(told["schedule"]))
-        if known is None:
+        was = None if known is None else jobs.get_job(known)
+        if is_over(jobs, schedule) and (was is None or was["schedule"] != schedule):
+            if was is not None:
+                jobs.remove_job(known)
+            return {"id": OVER, "schedule": schedule}
+        if was is None:
             job = jobs.create_job(
                 schedule=told["schedule"],
                 name=name,
@@ -288,7 +302,7 @@ def lay_job(jobs: Any, item: str, known: str | None, name: str, told: dict[str, 
             )
             updates: dict[str, Any] = {}
         else:
-            job = jobs.get_job(known)
+            job = was
             times = repeat or (1 if schedule["kind"] == "once" else None)
             completed = (job.get("repeat") or {}).get("completed", 0)
             updates = {**fields, "name": name, "repeat": {"times": times, "completed": completed}}

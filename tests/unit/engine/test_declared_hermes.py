@@ -254,6 +254,21 @@ def test_jobs_follow_by_their_names_and_those_of_others_stay(ready: Box, by_herm
     assert left["own"] == untouched["own"]
 
 
+def test_a_job_whose_time_is_over_stops_nothing(ready: Box, by_hermes: Hermes) -> None:
+    """As one is when a backup of before it comes back: Hermes takes none, and nobody would have a start fail by it."""
+    over = {"schedule": "2020-01-01T09:00", "prompt": "Bring a cake."}
+    lay(ready, cron_jobs={"morning": JOB, "party": over})
+    assert {*by_hermes()} == {"morning"}
+    assert told(ready) == (["jobs/morning", "jobs/party"], {})
+    lay(ready, cron_jobs={"morning": over, "party": over})
+    assert by_hermes() == {}
+    assert told(ready) == (["jobs/morning", "jobs/party"], {})
+    lay(ready, cron_jobs={"party": {**over, "schedule": "2999-01-01T09:00"}})
+    assert {*by_hermes()} == {"party"}
+    lay(ready, cron_jobs={})
+    assert by_hermes() == {}
+
+
 def but_the_jobs(box: Box) -> "dict[str, object]":
     """Return what is in the home beside what looking at the jobs changes."""
     return {name: what for name, what in box.tree().items() if not name.startswith("cron")}
