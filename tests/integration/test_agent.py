@@ -23,6 +23,7 @@ from tests.standins.provider import Provider
 KEY = "sk-canary-of-a-provider-key"
 SKILL = "---\nname: {name}\ndescription: Keeps {what}.\n---\nWrite down what was said.\n"
 DECLARED = ("soul", "skills", "cron_jobs", "memories", "config", "mcp_servers", "take_over")
+CLOCK = {"command": "python3", "args": ["-m", "mcp_server_time"]}
 DISPLAY = {"initial": {"display": {"language": "de"}}}
 
 
@@ -139,6 +140,52 @@ def test_a_change_is_told_item_by_item_and_restarts_nothing_of_hermes(scene: Sce
     assert scene.it.deploy().changed("declared") == 0
 
 
+def test_settings_and_servers_are_told_before_and_come_in_another_image_with_all_the_rest(
+    scene: Scene,
+) -> None:
+    """The feature that servers bring along is that other image."""
+    pinned = {"agent": {"environment_hint": "You live in a windmill."}}
+    scene.declare(
+        config={"pinned": pinned | {"timezone": "Europe/Berlin"}, "initial": {}},
+        mcp_servers={"clock": CLOCK, "watch": CLOCK},
+    )
+    change = (
+        "update agent servers: + clock, + watch;"
+        " config: + timezone, ~ agent.environment_hint, - display.language"
+    )
+    planned = scene.it.play("deploy", "--check", "--diff")
+    assert planned.code == 0 and change in words_of(planned.output)
+    for line in ('-        "environment_hint": "You live in a lighthouse."', '+    "clock": {'):
+        assert line in planned.output, "the texts are shown"
+    assert "lighthouse" in scene.prompt(), "and nothing was done"
+    output = scene.deploy()
+    assert change in output
+    assert "Hermes in a new sandbox, because of a new image" in output
+    assert "2 servers with 4 tools" in output
+    prompt = scene.prompt()
+    assert "windmill" in prompt and "lighthouse" not in prompt
+    assert "mcp__clock__get_current_time" in prompt and "mcp__watch__get_current_time" in prompt
+    assert "declared-the-second" in prompt and "Keeps minutes." in prompt and "green tea" in prompt
+    assert scene.skills() == ["notes", "songs"]
+    assert "language" not in (scene.home() / "config.yaml").read_text()
+    assert scene.it.deploy().changed("declared") == 0
+
+
+def test_one_server_is_taken_away_and_nothing_else(scene: Scene) -> None:
+    scene.declare(mcp_servers={"clock": CLOCK})
+    change = "update agent servers: - watch"
+    planned = scene.it.play("deploy", "--check", "--diff")
+    assert planned.code == 0 and f"{change}\n" in words_of(planned.output).replace(" \n", "\n")
+    boot = scene.it.status()["bootId"]
+    output = scene.deploy()
+    assert change in output and "1 server with 2 tools" in output
+    assert scene.it.status()["bootId"] == boot, "Hermes alone is restarted"
+    prompt = scene.prompt()
+    assert "mcp__clock__get_current_time" in prompt and "mcp__watch" not in prompt
+    assert "windmill" in prompt and "declared-the-second" in prompt
+    assert scene.skills() == ["notes", "songs"]
+
+
 def test_it_outlives_a_sleep_and_the_restore_of_a_backup_from_before(scene: Scene) -> None:
     backups = scene.it.call("GET", "/api/instance/backups").json["backups"]
     oldest = min(one["id"] for one in backups if one["state"] == "good")
@@ -154,6 +201,8 @@ def test_it_outlives_a_sleep_and_the_restore_of_a_backup_from_before(scene: Scen
         assert "declared-the-second" in prompt and "Keeps minutes." in prompt
         assert "Keeps lists." not in prompt and scene.skills() == ["notes", "songs"]
         assert json.loads((scene.home() / "cron/jobs.json").read_text())["jobs"] == []
+        assert "windmill" in prompt and "mcp__clock__get_current_time" in prompt
+        assert "language" not in (scene.home() / "config.yaml").read_text()
 
 
 def test_what_hermes_changed_is_kept_and_told_until_it_is_taken_over(scene: Scene) -> None:
@@ -162,6 +211,7 @@ def test_what_hermes_changed_is_kept_and_told_until_it_is_taken_over(scene: Scen
     scene.write("skills/notes/SKILL.md", SKILL.format(name="notes", what="new notes"))
     why = "skills/notes: changed by Hermes or its owner; hermes_take_over lays the declared one"
     assert f"kept {why}" in words_of(scene.it.play("status").output)
+    assert f"Note: {why}" in words_of(scene.it.play("deploy", "--check").output)
     output = scene.deploy()
     assert f"Note: {why}" in output and f"kept {why}" in output
     assert "what I learnt" in skill.read_text()
