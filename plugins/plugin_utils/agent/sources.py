@@ -27,6 +27,7 @@ LEFT_OUT = frozenset(
 """What lies in folders, and is nothing of what people mean by them."""
 TEMPLATE = ".j2"
 MOST_TEXT = 1 << 20
+ONE_LINE = "A text of one line is written {text: ...}."
 DAMAGED = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, struct.error),
     # A password, a way of packing, names and numbers that are none.
@@ -42,6 +43,10 @@ class Flaw(Exception):
     def __init__(self, sentence: str, remedy: str) -> None:
         super().__init__(sentence)
         self.sentence, self.remedy = sentence, remedy
+
+
+class Absent(Flaw):
+    """Nothing is where a source was looked for."""
 
 
 class Finder:
@@ -69,7 +74,7 @@ class Finder:
             if found:
                 return path
         where = ", ".join(_shown(path) for path in dict.fromkeys(looked)) or "nowhere"
-        raise Flaw(
+        raise Absent(
             f"{show(name)} is not there. Looked for: {where}.",
             "put it there, or mend the path: it is relative to the inventory, then to the playbook.",
         )
@@ -83,7 +88,10 @@ class Finder:
         elif isinstance(value, str) and "\n" in value:
             text = value
         elif _is_name(value):
-            text = self._file(value)
+            try:
+                text = self._file(value)
+            except Absent as flaw:
+                raise Absent(flaw.sentence, f"{flaw.remedy} {ONE_LINE}") from flaw
         else:
             raise Flaw(
                 f"{show(value)} is neither a text of several lines nor the path of a file.",

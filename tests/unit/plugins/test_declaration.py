@@ -418,6 +418,63 @@ for key, value, words in [
     REFUSED[f"a server's {key} {value}"] = (raw, "hermes_mcp_servers.a", words)
 
 
+SERVER = {"command": "x"}
+FOLLOWED: dict[str, dict[str, Any]] = {
+    "no SKILL.md": {"skills": ["skills/good"]},
+    "another name": {"skills": {"good": "skills/good"}},
+    "a skill's name": {"skills": {"good": "skills/good"}},
+    "twice": {"skills": ["skills/good"]},
+    "a soul that is none": {"soul": {"text": "You are Bob."}},
+    "a number": {"soul": "You are Bob.\n"},
+    "an empty file": {"soul": "You are Bob.\n"},
+    "a memory": {"memories": {"memory": "a\nb\n"}},
+    "no schedule": {"cron_jobs": {"a": JOB}},
+    "no prompt": {"cron_jobs": {"a": JOB}},
+    "never": {"cron_jobs": {"a": JOB | {"schedule": "every 2h"}}},
+    "once": {"cron_jobs": {"a": JOB | {"schedule": "2027-01-31T09:00"}}},
+    "words": {"cron_jobs": {"a": JOB | {"schedule": "0 7 * * *"}}},
+    "no command": {"mcp_servers": {"a": {"command": "x", "args": []}}},
+    "both": {"mcp_servers": {"a": {"url": "https://x"}}},
+    "a secret by look": {"mcp_servers": {"a": SERVER | {"env": {"A": "${TOKEN}"}}}},
+    "a secret by name": {
+        "mcp_servers": {"a": {"url": "https://x", "headers": {"X-Api-Key": "${TOKEN}"}}}
+    },
+    "a secret's argument": {"mcp_servers": {"a": SERVER | {"args": ["--token", "${TOKEN}"]}}},
+    "a server's args ['--token=0123456789abc']": {
+        "mcp_servers": {"a": SERVER | {"args": ["--token=${TOKEN}"]}}
+    },
+    "a server's timeout 60": {"mcp_servers": {"a": SERVER | {"timeout": 60}}},
+    "a server's env ['A=b']": {"mcp_servers": {"a": SERVER | {"env": {"A": "b"}}}},
+    "a server's agrs ['x']": {"mcp_servers": {"a": SERVER | {"args": ["x"]}}},
+    "two names for one": {"mcp_servers": {"a-b": SERVER, "c": SERVER}},
+    "an unknown key": {"config": {"pinned": {"agent": {"max_turns": 9}}}},
+    "an unknown key at the end": {"config": {"pinned": {"agent": {"max_turns": 9}}}},
+    "what is read past the pinned": {
+        "config": {"initial": {"browser": {"allow_private_urls": True}}}
+    },
+    "a dot": {"config": {"initial": {"display": {"skin": "mono"}}}},
+    "no strength": {"config": {"initial": {"agent": {"max_turns": 9}}}},
+    "settings that are none": {"config": {"pinned": {"agent": {"max_turns": 9}}}},
+    "two strengths": {"config": {"pinned": {"timezone": "UTC"}}},
+    "taken over": {"take_over": ["skills"]},
+    "a job's name": {"cron_jobs": {"a b.c-d": JOB}},
+}
+"""What somebody wrote who followed the cards of the cases above."""
+
+
+@pytest.mark.parametrize("case", FOLLOWED)
+def test_who_does_what_a_card_says_is_done_with_it(inventory: Inventory, case: str) -> None:
+    assert case in REFUSED
+    inventory.skill("good")
+    declared = inventory.read(**FOLLOWED[case])
+    assert [(one.subject, one.sentence) for one in declared.problems] == []
+
+
+def test_a_soul_of_one_line_is_told_how_it_is_written(inventory: Inventory) -> None:
+    (problem,) = inventory.read(soul="You are a kind assistant.").problems
+    assert "{text: ...}" in problem.remedy
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_is_no_good_is_refused_by_its_name(inventory: Inventory, case: str) -> None:
     inventory.skill("good")
