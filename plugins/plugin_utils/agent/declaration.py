@@ -185,8 +185,15 @@ class Declaration(Reader):
                     "has a name with a dot in it.",
                     "write what is inside of something as a mapping, not with a dot.",
                 )
-        both = {key for key, _value in flat(found["pinned"])} & {
-            key for key, _value in flat(found["initial"])
+        pinned, initial = (
+            [f"{key}." for key, value in flat(found[strength]) if value != {}]
+            for strength in STRENGTHS
+        )
+        both = {
+            max(one, other)[:-1]
+            for one in pinned
+            for other in initial
+            if one.startswith(other) or other.startswith(one)
         }
         for key in sorted(both):
             self._flaw(
@@ -370,6 +377,8 @@ class Declaration(Reader):
         for name in ("deliver", "model", "provider", "base_url", "workdir"):
             if not isinstance(value.get(name, ""), str):
                 return f"has a {name} that is no text."
+        if not value.get("workdir", "/").strip().startswith(("/", "~")):
+            return "has a workdir that is no absolute path."
         return (
             ""
             if isinstance(value.get("enabled", True), bool)
@@ -459,8 +468,8 @@ class Declaration(Reader):
     def _take_over(self, config: Mapping[str, Any], jobs: Container[str]) -> list[str]:
         taken = []
         for item in self.entries("hermes_take_over", "items", CODE):
-            kind, _slash, name = item.partition("/") if isinstance(item, str) else ("", "", "")
-            if kind not in TAKEN_OVER or (kind == "soul" and name):
+            kind, slash, name = item.partition("/") if isinstance(item, str) else ("", "", "")
+            if kind not in TAKEN_OVER or (kind == "soul" and name) or bool(slash) != bool(name):
                 self._flaw(
                     "hermes_take_over",
                     f"{show(item)} is nothing that can be taken over.",
@@ -541,10 +550,13 @@ def skill_flaw(name: str, content: bytes) -> str:
     ]
     if lacking:
         return f"its {SKILL} has no {' and no '.join(lacking)}."
-    if str(front["name"]) != name:
-        return (
-            f"its {SKILL} calls it {show(str(front['name']))}, and a skill is called as its folder."
-        )
+    for one in ("name", "description"):
+        if not isinstance(front[one], str):
+            return f"its {SKILL} has a {one} that is no text to YAML: write it in quotes."
+    if front["name"] != name:
+        return f"its {SKILL} calls it {show(front['name'])}, and a skill is called as its folder."
+    if others := _elsewhere(front.get("platforms")):
+        return f"its {SKILL} says that it is for {others}, and Hermes runs on linux."
     if not found[2].strip():
         return f"its {SKILL} says nothing below its description."
     return ""
@@ -582,6 +594,13 @@ def _in_words(server: Mapping[str, Any]) -> dict[str, Any]:
 
 def _word(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _elsewhere(platforms: Any) -> str:
+    """Return the systems that a skill is for where Hermes' is none of them; it would not be listed."""
+    several = platforms if isinstance(platforms, list) else [platforms] if platforms else []
+    words = [str(one).strip().lower() for one in several]
+    return "" if not words or "linux" in words else ", ".join(words)[:100]
 
 
 def _variable_of(member: str) -> str:

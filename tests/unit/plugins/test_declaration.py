@@ -379,6 +379,31 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "hermes_skills.a",
         "says nothing below",
     ),
+    "a name that is a number": (
+        {"skills": {"5": "---\nname: 5\ndescription: b\n---\nx\n"}},
+        "hermes_skills.5",
+        "has a name that is no text",
+    ),
+    "a description that is a number": (
+        {"skills": {"a": "---\nname: a\ndescription: 7\n---\nx\n"}},
+        "hermes_skills.a",
+        "has a description that is no text",
+    ),
+    "another system's": (
+        {"skills": {"a": "---\nname: a\ndescription: b\nplatforms: [macos]\n---\nx\n"}},
+        "hermes_skills.a",
+        "it is for macos, and Hermes runs on linux",
+    ),
+    "taken over, nothing": (
+        {"skills": ["skills/good"], "take_over": ["skills/"]},
+        "hermes_take_over",
+        "nothing that can be taken",
+    ),
+    "pinned around what is initial": (
+        {"config": {"pinned": {"timezone": "UTC"}, "initial": {"timezone": {"a": 1}}}},
+        "hermes_config.timezone.a",
+        "pinned and initial",
+    ),
     "a long path": ({"skills": ["skills/long"]}, "hermes_skills", "is no path that fits"),
     "more files together than fit": (
         {"skills": ["skills/many", "skills/more"]},
@@ -398,6 +423,7 @@ for key, value, words in [
     ("enabled_toolsets", [5], "enabled_toolsets that are no list"),
     ("deliver", 5, "a deliver that is no text"),
     ("enabled", "yes", "an enabled that is neither"),
+    ("workdir", "projects", "a workdir that is no absolute path"),
 ]:
     raw = {"cron_jobs": {"a": JOB | {key: value}}}
     REFUSED[f"a job's {key} {value}"] = (raw, "hermes_cron_jobs.a", words)
@@ -457,6 +483,11 @@ FOLLOWED: dict[str, dict[str, Any]] = {
     "settings that are none": {"config": {"pinned": {"agent": {"max_turns": 9}}}},
     "two strengths": {"config": {"pinned": {"timezone": "UTC"}}},
     "taken over": {"take_over": ["skills"]},
+    "a name that is a number": {"skills": {"5": "---\nname: '5'\ndescription: b\n---\nx\n"}},
+    "another system's": {
+        "skills": {"a": "---\nname: a\ndescription: b\nplatforms: [macos, Linux]\n---\nx\n"}
+    },
+    "a job's workdir projects": {"cron_jobs": {"a": JOB | {"workdir": "~/projects"}}},
     "a job's name": {"cron_jobs": {"a b.c-d": JOB}},
 }
 """What somebody wrote who followed the cards of the cases above."""
