@@ -23,6 +23,15 @@ from tests.standins.provider import Provider
 
 SESSION = "dev.workerd.session"
 HOME = "/root/.hermes"
+SKILL = "---\nname: gauges\ndescription: Reads gauges.\n---\nRead it twice.\n"
+DECLARED = {
+    "hermes_soul": {"text": "You live in a lighthouse."},
+    "hermes_skills": {"gauges": {"text": SKILL}},
+    "hermes_cron_jobs": {"lamp": {"schedule": "0 0 2 2 *", "prompt": "Trim the lamp."}},
+    # Nobody is there whom Hermes could ask whether a program may run.
+    "hermes_config": {"initial": {"display": {"language": "de"}, "approvals": {"mode": "off"}}},
+}
+"""An agent, as an inventory declares it."""
 ENVIRONMENTS = ("sh", "-c", "cat /proc/[0-9]*/environ 2>/dev/null; cat /proc/1/environ")
 """Prints the environments of all that runs in a container; some of it may end meanwhile, but not the first."""
 
@@ -73,6 +82,14 @@ def keeps_an_appointment(contained: Contained, provider: Provider, errand: str) 
         return contained.is_running() and errand not in jobs
 
     keeps(deployment, provider, errand, is_done)
+
+
+def assert_declared(contained: Contained, prompt: str) -> None:
+    """Hermes is what is declared of it. prompt: what the model was told before a new conversation."""
+    soul = contained.deployment.variables["hermes_soul"]["text"]
+    assert soul in prompt and "Reads gauges." in prompt, "what is declared is lost"
+    assert contained.inside("cat", f"{HOME}/cron/jobs.json").count("Trim the lamp.") == 1
+    assert "language: de" in contained.inside("cat", f"{HOME}/config.yaml")
 
 
 def kept_images(engine: Docker) -> list[str]:

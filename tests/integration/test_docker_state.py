@@ -15,7 +15,15 @@ from typing import Any
 import pytest
 from ansible_collections.hermes.workers.plugins.plugin_utils.state.backups import PART
 from appointments import use
-from contained import HOME, Contained, in_container, keeps_an_appointment, speaking_to
+from contained import (
+    DECLARED,
+    HOME,
+    Contained,
+    assert_declared,
+    in_container,
+    keeps_an_appointment,
+    speaking_to,
+)
 from plays import ROOT, Deployment, wait_until
 from turns import BY_GIT, BY_RIPGREP, TOUCHING_NO_MACHINE, TOUCHING_THE_MACHINE
 
@@ -25,14 +33,6 @@ from tests.standins.provider import Provider
 MEMORY = "The owner collects barometers."
 ERRAND = "Water the ferns."
 WISH = "Wish a happy new year."
-SKILL = "---\nname: gauges\ndescription: Reads gauges.\n---\nRead it twice.\n"
-DECLARED = {
-    "hermes_soul": {"text": "You live in a lighthouse."},
-    "hermes_skills": {"gauges": {"text": SKILL}},
-    "hermes_cron_jobs": {"lamp": {"schedule": "0 0 2 2 *", "prompt": "Trim the lamp."}},
-    # Nobody is there whom Hermes could ask whether a program may run.
-    "hermes_config": {"initial": {"display": {"language": "de"}, "approvals": {"mode": "off"}}},
-}
 SERVERS = {"time": {"command": "python3", "args": ["-m", "mcp_server_time"]}}
 """Their feature makes another image."""
 TOKYO = {"source_timezone": "UTC", "time": "12:00", "target_timezone": "Asia/Tokyo"}
@@ -93,10 +93,7 @@ def assert_all_is_there(lasting: Contained, provider: Provider) -> None:
     assert MEMORY in prompt, "the memory is lost"
     jobs = lasting.inside("cat", f"{HOME}/cron/jobs.json")
     assert WISH in jobs, "the cron job is lost"
-    soul = lasting.deployment.variables["hermes_soul"]["text"]
-    assert soul in prompt and "Reads gauges." in prompt, "what is declared is lost"
-    assert jobs.count("Trim the lamp.") == 1
-    assert "language: de" in lasting.inside("cat", f"{HOME}/config.yaml")
+    assert_declared(lasting, prompt)
 
 
 def has_file(lasting: Contained) -> bool:

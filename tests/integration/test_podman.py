@@ -9,7 +9,9 @@ import pytest
 from ansible_collections.hermes.workers.plugins.module_utils.docker import DockerEngine
 from ansible_collections.hermes.workers.plugins.plugin_utils.containers import network
 from contained import (
+    DECLARED,
     Contained,
+    assert_declared,
     hand_over,
     in_container,
     keeps_an_appointment,
@@ -45,6 +47,7 @@ def contained(
         "podman",
         **in_container(engine, base, build_sidecar(engine, base)),
         **speaking_to(provider),
+        **DECLARED,
     )
     contained = Contained(made, engine)
     assert "deployed and verified" in contained.deploy().output
@@ -80,6 +83,26 @@ def test_it_sleeps_and_remembers(contained: Contained, provider: Provider) -> No
     with remembering(contained, provider):
         contained.sleep()
         assert not contained.is_running()
+
+
+def test_what_is_declared_is_laid_over_an_older_backup(
+    contained: Contained, provider: Provider
+) -> None:
+    deployment = contained.deployment
+    play = deployment.play("backup")
+    assert play.code == 0, play.output
+    (older,) = (deployment.home / "backups").glob(f"{deployment.name}-*.hermes")
+    deployment.variables["hermes_soul"] = {"text": "You live in a windmill."}
+    assert "Restarts: podman (workerd)." in deployment.deploy().output
+    play = deployment.play("restore", "-e", f"hermes_backup={older}")
+    assert play.code == 0, play.output
+    for asleep in (False, True):
+        if asleep:
+            contained.sleep()
+        assert deployment.chat("Where do you live?").status == 200
+        asked = [seen.body["messages"] for seen in provider.seen if seen.body]
+        assert_declared(contained, str(asked[-1]))
+    assert deployment.deploy().changed("podman") == 0
 
 
 def test_a_job_that_is_due_while_it_sleeps_runs_in_time_and_once(
