@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -376,6 +377,15 @@ def installer_card(
     if found:
         sentence = f"{found['sentence']}."
         return Card.of(found["subject"], sentence, found["remedy"], found["heading"], detail=detail)
+    if cached := symptoms.CACHED.search(output):
+        clean = shlex.join([find_uv() or "uv", "cache", "clean", cached[1].replace("_", "-")])
+        return Card.of(
+            label,
+            f"{cached[1]} is another one in uv's cache than its name says: somebody wrote over a file of it.",
+            f"run `{clean}`, then run it again.",
+            "tools",
+            detail=detail,
+        )
     refused = REFUSED.search(output)
     if refused or NETWORK.search(output):
         host = registries.host_of(output, env or {}, tool)

@@ -20,6 +20,10 @@ FULL = re.compile(
 )
 HASH = re.compile(r"EINTEGRITY|Hash mismatch|THESE PACKAGES DO NOT MATCH THE HASHES", re.IGNORECASE)
 
+# A package in uv's cache that somebody wrote over, and its name: what is installed is one file with what is there.
+CACHED = re.compile(
+    r"Failed to install: ([\w.]+?)-\d.*?Wheel version does not match filename", re.DOTALL
+)
 # A certificate holds for some months, and a clock that is wrong by years is in none of them.
 CLOCK = re.compile(
     r"certificate (?:not valid yet|is not yet valid|expired|has expired)|CERT_NOT_YET_VALID|CERT_HAS_EXPIRED",

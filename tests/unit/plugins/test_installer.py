@@ -137,6 +137,13 @@ OUTPUTS = [
     ("npm error code CERT_NOT_YET_VALID", "set the clock"),
     ("npm error request failed, reason: certificate has expired", "set the clock"),
     ("certificate verify failed: certificate is not yet valid (_ssl.c:1)", "set the clock"),
+    (
+        (
+            "error: Failed to install: humanize-4.9.0-py3-none-any.whl (humanize==4.9.0)\n"
+            "  cause: Wheel version does not match filename (4.8.0 != 4.9.0)"
+        ),
+        "uv cache clean humanize`",
+    ),
     ("something else", "exit code 3"),
 ]
 
