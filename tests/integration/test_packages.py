@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from plays import Deployment
+from plays import Deployment, run
 from runtimes import furnished
 
 PACKAGES = ["humanize==4.9.0", "more-itertools==10.5.0"]
@@ -48,13 +49,20 @@ def test_packages_are_found_once_and_are_there_in_a_turn(
 
     # Something that it was allowed to run replaces one, and no file of ours.
     (notes,) = deployment.state.parent.glob(f"{VENV}/humanize-4.9.0.dist-info/METADATA")
-    before = notes.read_text()
-    notes.write_text(before.replace("Version: 4.9.0", "Version: 4.8.0", 1))
+    other = notes.read_text().replace("Version: 4.9.0", "Version: 4.8.0", 1)
+    # As an installer does it: what is installed is one file with what lies in the cache of it.
+    notes.unlink()
+    notes.write_text(other)
     replaced = deployment.play("verify", "-e", "hermes_verify=full")
     assert "hermes_packages.python: humanize is 4.8.0 in the running Hermes, not 4.9.0" in (
         replaced.output
     )
-    notes.write_text(before)
+    # Who does what the card says has it again.
+    (folder,) = re.findall(r"somebody changed (\S+): run", replaced.output)
+    sleep, deploy = re.findall(r"run `(.+?)`", replaced.output)
+    for order in (sleep, f"rm -r {folder}", deploy):
+        typed = run(["sh", "-c", order])
+        assert typed.returncode == 0, typed.stdout
     assert deployment.play("verify", "-e", "hermes_verify=full").code == 0
 
     second = deployment.deploy()
