@@ -33,6 +33,7 @@ from tests.standins.tool_services import FOUND, MAIL, ToolServices, spoken
 from tools import what_works
 
 FEATURES = ["editors", "google", "images", "mcp", "messaging", "search", "web"]
+SPEAKING = ["voice", "web"]
 TOKEN = "canary-of-somebodys-tools"
 SEARCH_KEY = "fc-canary-of-a-search-key"
 SPEECH_KEY = "sk-canary-of-a-speech-key"
@@ -173,7 +174,7 @@ def speaking(
         hermes_default_model="custom/stand-in",
         hermes_provider_base_url=f"{provider.url}/v1",
         custom_api_key=provider.key,
-        hermes_features=["voice", "web"],
+        hermes_features=SPEAKING,
         hermes_channels={"telegram": {"token": telegram.token, "allow": [77]}},
         hermes_telegram_api_url=telegram.url,
         **pointed_at(services),
@@ -289,6 +290,28 @@ def test_a_tool_that_touches_the_machine_is_used(
 ) -> None:
     said = called(deployment, tool, **arguments)
     assert comes_back in said and '"error"' not in said
+
+
+def test_two_deployments_share_what_is_equal_and_nothing_else(
+    deployment: Deployment, speaking: Deployment, image: Path, home: Path
+) -> None:
+    """Neither has a package of the other's features, nor Hermes' own files twice."""
+    spoken_by = Runtime(StateFolder(str(home), "none"), Sources(features=SPEAKING), print).image
+    by_feature = json.loads((ROOT / "container" / "features.json").read_text())
+
+    def of(features: list[str]) -> set[str]:
+        return {name for feature in features for name in by_feature.get(feature, [])}
+
+    def installed(place: Path) -> set[str]:
+        notes = place.glob("venv/lib/python3*/site-packages/*.dist-info")
+        return {one.name.partition("-")[0].lower().replace("_", "-") for one in notes}
+
+    theirs, ours = installed(spoken_by), installed(image)
+    # Some of a feature's are for other systems, or for another Python.
+    assert {"mcp", "python-telegram-bot"} <= ours - theirs <= of(FEATURES) - of(SPEAKING)
+    assert {"edge-tts"} <= theirs - ours <= of(SPEAKING) - of(FEATURES)
+    compiled = "venv/lib/python3*/site-packages/hermes_cli/__pycache__/main.*.pyc"
+    assert len({one.stat().st_ino for it in (spoken_by, image) for one in it.glob(compiled)}) == 1
 
 
 @pytest.mark.parametrize("place", [0, 1], ids=what_works.TOOL_PLACES[:2])
