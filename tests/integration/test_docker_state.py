@@ -24,7 +24,7 @@ from contained import (
     keeps_an_appointment,
     speaking_to,
 )
-from plays import ROOT, Deployment, wait_until
+from plays import PLAYBOOK, ROOT, Deployment, Play, run, wait_until
 from turns import BY_GIT, BY_RIPGREP, TOUCHING_NO_MACHINE, TOUCHING_THE_MACHINE
 
 from tests.docker.engine import Docker
@@ -129,8 +129,32 @@ def test_a_job_runs_with_a_key_that_hermes_holds(
     lasting.deployment.deploy()
 
 
+def engine_of(deployment: Deployment) -> dict[str, Any]:
+    """The variables that say where a deployment's containers are."""
+    return {
+        name: value
+        for name, value in deployment.variables.items()
+        if name.endswith(("_engine", "_socket", "_image"))
+    }
+
+
+def is_the_personal_assistant(it: Deployment) -> None:
+    """The inventory of the documentation, in a container of the same image, a second time unchanged, and gone again."""
+    own = {name: value for name, value in it.host().items() if name.endswith(("port", "_dir"))}
+    words = ["-i", "inventories/personal", "-e", json.dumps(own | it.variables)]
+    for is_new in (True, False):
+        done = run([PLAYBOOK, "playbooks/deploy.yml", *words])
+        assert done.returncode == 0, done.stdout
+        assert "a soul, 2 skills, 1 job, 1 server with 2 tools, settings" in done.stdout
+        assert "building" not in done.stdout, "it shares the image"
+        assert (Play(0, done.stdout).changed("ada") > 0) is is_new
+    forget = {"hermes_confirm": "yes", "hermes_forget": True}
+    gone = run([PLAYBOOK, "playbooks/destroy.yml", *words, "-e", json.dumps(forget)])
+    assert gone.returncode == 0, gone.stdout
+
+
 def test_a_new_image_takes_over_with_the_state_and_the_old_one_goes(
-    lasting: Contained, provider: Provider
+    make_deployment: Callable[..., Deployment], lasting: Contained, provider: Provider
 ) -> None:
     deployment, engine = lasting.deployment, lasting.engine
     deployment.call("POST", "/api/instance/wake")
@@ -141,7 +165,7 @@ def test_a_new_image_takes_over_with_the_state_and_the_old_one_goes(
     try:
         deployment.variables |= {
             "hermes_mcp_servers": SERVERS,
-            "hermes_features": ["git", "search"],
+            "hermes_features": ["git", "search", "web"],
         }
         play = deployment.deploy()
         assert "restarting Hermes in a new sandbox, because of a new image" in play.output
@@ -157,6 +181,8 @@ def test_a_new_image_takes_over_with_the_state_and_the_old_one_goes(
             use(deployment, tool, **arguments)
             told = told_last(provider)
             assert comes_back in told and '\\"error\\": \\"' not in told, tool
+
+        is_the_personal_assistant(make_deployment("ada", **engine_of(deployment)))
 
         git = told_of_debian(deployment)["git"]
         locked = json.loads((ROOT / "container" / "debian.json").read_text())["packages"]["git"]
