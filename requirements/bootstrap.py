@@ -69,6 +69,14 @@ PATTERN = """{path}: is a pattern for names of files, by which Ansible would not
 Nothing was changed.
 Do: move the checkout to a folder without brackets, stars and question marks, then run it again.
 Docs: docs/errors.md#ansible"""
+NO_TEXT = """{path!a}: is no text in UTF-8, and the tools would not find it.
+Nothing was changed.
+Do: move the checkout to a folder whose name is, then run it again.
+Docs: docs/errors.md#ansible"""
+NO_LINKS = """{path}: has files where the repository has links, so that Ansible finds no collection there.
+Nothing was changed.
+Do: clone it on a disk that has links, with git -c core.symlinks=true clone, then run it there.
+Docs: docs/errors.md#ansible"""
 NO_ENVIRONMENT = """python: {python} made no virtual environment (see above).
 Nothing was changed.
 Do: mend what it names, or name another one: make deploy PYTHON=python3.12
@@ -82,6 +90,8 @@ Nothing was changed.
 Do: run it again.
 Docs: docs/errors.md#interrupted"""
 SIGN_OF_LIFE = 8
+LINK = "playbooks/collections/ansible_collections/hermes/workers/plugins"
+"""Where the playbooks of a checkout find its plugins; git without links writes a file."""
 HERE = os.path.dirname(os.path.abspath(__file__))
 REMEDIES = {
     errno.ENOSPC: "free space on its disk, then run it again.",
@@ -190,9 +200,9 @@ def fill(folder, lock):
     if subprocess.call([sys.executable, "-m", "venv", "--without-pip", folder], env=environment):
         return fail(NO_ENVIRONMENT)
     python = os.path.join(folder, "bin", "python")
-    uv, said = shutil.which("uv"), ""
+    uv, code, said = shutil.which("uv"), 0, ""
     if not uv:
-        uv, said = install_uv(folder, python, lock, environment)
+        uv, code, said = install_uv(folder, python, lock, environment)
     if uv is None:
         return fail(NO_PIP)
     command = [
@@ -206,17 +216,17 @@ def fill(folder, lock):
         "--compile-bytecode",
         lock,
     ]
-    code, said = call("uv", command, environment) if uv else (1, said)
+    code, said = call("uv", command, environment) if uv else (code, said)
     if code != 0:
-        card, words = why(said, folder, environment, "uv" if uv else "pip")
+        card, words = why(code, said, folder, environment, "uv" if uv else "pip")
         return fail(card, lock=lock, **words)
     shutil.copyfile(lock, os.path.join(folder, "installed.lock"))
     say("Installing the tools: done in {:.1f} s".format(time.time() - started))
     return 0
 
 
-def why(said, folder, environment, tool):
-    # type: (str, str, dict[str, str], str) -> tuple[str, dict[str, object]]
+def why(code, said, folder, environment, tool):
+    # type: (int, str, str, dict[str, str], str) -> tuple[str, dict[str, object]]
     """Return the card for an installer that failed, and its words. said: by it; environment: what it was told."""
     import pathlib
 
@@ -228,7 +238,7 @@ def why(said, folder, environment, tool):
         return DISK, {"place": place, "free": free // 1000000, "instead": instead}
     if symptoms.HASH.search(said):
         return HASH, {}
-    found = symptoms.of_machine(said, environment)
+    found = symptoms.of_machine(said, environment, code)
     if found:
         return OF_MACHINE, found
     host = registries.host_of("", environment, tool)
@@ -239,6 +249,12 @@ def why(said, folder, environment, tool):
 def misplaced(checkout):
     # type: (str) -> str
     """Return the card of a checkout in which Ansible finds no file of its own; empty where it does."""
+    try:
+        checkout.encode("utf-8")
+    except UnicodeError:
+        return NO_TEXT
+    if os.path.isfile(os.path.join(checkout, LINK)):
+        return NO_LINKS
     if os.path.expandvars(checkout) != checkout:
         return EXPANDED
     return "" if glob.glob(checkout) == [checkout] else PATTERN
@@ -333,14 +349,14 @@ def name_of(uid):
 
 
 def install_uv(folder, python, lock, environment):
-    # type: (str, str, str, dict[str, str]) -> tuple[str | None, str]
+    # type: (str, str, str, dict[str, str]) -> tuple[str | None, int, str]
     """Install uv from the lock with whatever pip there is; returns its path, "" when that failed, None: no pip.
 
-    What pip had to say comes with it.
+    How pip ended, and what it had to say, come with it.
     """
     pip = find_pip(python, environment)
     if pip is None:
-        return None, ""
+        return None, 1, ""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as only_uv:
         only_uv.write(entry_of(lock, "uv"))
         only_uv.flush()
@@ -354,7 +370,7 @@ def install_uv(folder, python, lock, environment):
             only_uv.name,
         ]
         code, said = call("pip", pip[0] + command, pip[1])
-    return ("" if code else os.path.join(folder, "bin", "uv")), said
+    return ("" if code else os.path.join(folder, "bin", "uv")), code, said
 
 
 def find_pip(python, environment):

@@ -53,6 +53,7 @@ NOWHERE = {
     "[mine]": (True, "is a pattern"),
     "what?": (True, "is a pattern"),
     "a:b": (False, "has a colon"),
+    os.fsdecode(b"caf\xe9"): (True, "is no text in UTF-8"),
 }
 """A folder in which no play can run -> whether that holds with the tools there already; what the card says."""
 
@@ -68,10 +69,26 @@ def test_a_folder_in_which_nothing_works_is_told_before_anything_is_installed(
         (folder.parent / "whats").mkdir()
         done = make(folder)
         assert done.returncode != 0
-        is_one_card(done.stdout, f"{folder}: "[:COLUMNS].rstrip())
+        shown = str(folder) if str(folder).isascii() else ascii(str(folder))
+        is_one_card(done.stdout, f"{shown}: "[:COLUMNS].rstrip())
         assert said in " ".join(done.stdout.split())
         assert not (folder / ".hermes").exists()
         assert number or not (folder / ".venv").exists()
+
+
+def test_a_checkout_without_links_is_told_before_anything_is_installed(tmp_path: Path) -> None:
+    """As git writes it on a disk that has none, or where it was told so."""
+    for tools in (False, True):
+        folder = checkout(tmp_path / str(tools), tools=tools)
+        for link in filter(Path.is_symlink, (folder / "playbooks/collections").rglob("*")):
+            target = os.readlink(link)
+            link.unlink()
+            link.write_text(target)
+        done = make(folder)
+        assert done.returncode != 0
+        is_one_card(done.stdout, f"{folder}: "[:COLUMNS].rstrip())
+        assert "has files where the repository has links" in " ".join(done.stdout.split())
+        assert tools or not (folder / ".venv").exists()
 
 
 def test_a_folder_with_an_odd_name_is_fine(tmp_path: Path) -> None:

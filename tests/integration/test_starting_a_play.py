@@ -288,6 +288,13 @@ def test_a_machine_without_proc_is_told(tmp_path: Path) -> None:
     is_one_card(output, "this machine: shows no process in /proc.")
 
 
+def test_shared_memory_that_cannot_be_written_is_told() -> None:
+    """Without it no play begins."""
+    code, output = confined("--tmpfs", "/dev/shm", "--remount-ro", "/dev/shm")
+    assert code != 0
+    is_one_card(output, "/dev/shm: cannot be used: ")
+
+
 def test_a_full_disk_at_the_state_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "kept").mkdir()
     small = ("--size", "3000000", "--tmpfs", str(tmp_path / "kept"))

@@ -373,7 +373,7 @@ def installer_card(
             "hash",
             detail=detail,
         )
-    found = symptoms.of_machine(output, env or {})
+    found = symptoms.of_machine(output, env or {}, code)
     if found:
         sentence = f"{found['sentence']}."
         return Card.of(found["subject"], sentence, found["remedy"], found["heading"], detail=detail)

@@ -36,16 +36,18 @@ LIMIT = re.compile(
     r"|os error (?:11|12|24|27)\b",
     re.IGNORECASE,
 )
+KILLED = (-9, 137)
+"""How a program ends that the system kills because there is no memory left; by itself, and below a shell."""
 UNWRITABLE = re.compile(
     r"\b(?:EROFS|EACCES)\b|Read-only file system|Permission denied|os error (?:13|30)\b",
     re.IGNORECASE,
 )
 
 
-def of_machine(said: str, env: Mapping[str, str]) -> dict[str, str] | None:
+def of_machine(said: str, env: Mapping[str, str], code: int = 1) -> dict[str, str] | None:
     """Return what of this machine was in an installer's way, as words of a card; None where it was something else.
 
-    said: by the installer; env: what it was told.
+    said: by the installer; env: what it was told; code: how it ended.
     """
     if CLOCK.search(said):
         today = time.strftime("%Y-%m-%d")
@@ -55,7 +57,7 @@ def of_machine(said: str, env: Mapping[str, str]) -> dict[str, str] | None:
             "set the clock; where it is right, ask who runs your package mirror; then run it again.",
             "clock",
         )
-    if LIMIT.search(said):
+    if LIMIT.search(said) or code in KILLED:
         return problem(
             "limit",
             "no further process, memory or open file, or no longer file, may be had",

@@ -24,6 +24,7 @@ NOT_HERE = "Nothing was changed by this step."
 VAULT = (
     "name the vault's password: --vault-password-file, --ask-vault-pass, or vault_identity_list."
 )
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where Linux has it, and no file of ours
 NOBODY = "name a file that has it: --vault-password-file, or vault_identity_list."
 NO_TEXT = "it is no text in UTF-8"
 EXTRA = 'say -e name=value, -e \'{"name": "value"}\', or -e @file with YAML or JSON in it.'
@@ -140,6 +141,10 @@ def _card(reason: str, whole: str, place: str) -> Card:
     first = _first(reason)
     if "interrupted" in first:
         return Card.of("interrupted", "you ended the play.", "run it again.", "interrupted", AGAIN)
+    if SHARED_MEMORY in first:
+        sentence = f"cannot be used: {first.rpartition(': ')[2]}."
+        remedy = f"have a tmpfs there that you can write: mount -o remount,rw {SHARED_MEMORY}."
+        return Card.of(SHARED_MEMORY, sentence, remedy, "machine")
     if "no hosts to target" in whole or "limit file" in whole:
         given = _given("subset")
         sentence = "means no host of the inventory."

@@ -158,6 +158,11 @@ def test_the_cause_is_read_from_the_installers_words(output: str, words: str) ->
     assert "Docs: docs/errors.md#" in card
 
 
+@pytest.mark.parametrize("code", [-9, 137])
+def test_an_installer_that_the_system_killed_had_no_memory(code: int) -> None:
+    assert installer.installer_card("workerd", "npm", code, "").render().startswith("limit: ")
+
+
 def test_a_cache_that_cannot_be_written_is_named_with_the_variable_that_names_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -150,6 +150,16 @@ def test_why_an_installation_failed_is_told_by_what_the_installer_says(
     assert not (tmp_path / "venv").exists()
 
 
+def test_an_installer_that_the_system_killed_had_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    killed = program(tmp_path / "bin" / "uv", "#!/bin/sh\nkill -9 $$\n")
+    monkeypatch.setenv("PATH", f"{killed.parent}:/usr/bin:/bin")
+    monkeypatch.chdir(ROOT)
+    assert bootstrap.main(str(tmp_path / "venv"), "requirements/deploy.lock") == 1
+    assert "\nlimit: no further process, memory" in capsys.readouterr().err
+
+
 def test_nobody_else_may_change_the_tools_though_the_shell_would_let_them(tmp_path: Path) -> None:
     program(tmp_path / "bin" / "uv", "#!/bin/sh\necho > .venv/made\n")
     (tmp_path / "deploy.lock").write_text("")
