@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Three people write by two platforms while everything dies at each step that a message takes: each is answered.
 
+By Telegram they send pictures too, are sent files, and press buttons below what Hermes asks them.
+
 `HERMES_MESSAGES=200 pytest -s` of this file writes more than the few of each run, and everything dies at every step;
 `HERMES_MESSAGES_SEED` throws other dice. What was seen is printed.
 """
@@ -8,17 +10,20 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import psutil
 from plays import Deployment, wait_until
+from test_channels import made_by_hermes, png, was_seen
 from test_survival import processes
 
 from tests.standins.platform_api import Answer
@@ -38,6 +43,11 @@ VICTIMS = ("hermes", "sandbox", "workerd", "sleep", "deploy")
 MANY = 5
 """So many wait for their answers at the same time."""
 MARK = "(I do not know whether this reached you before.)"
+CHOICES = ("up", "down")
+QUESTION = "❓"
+"""Before what Hermes' model asks."""
+FILES = 4
+"""So many of what lies with Hermes are sent, each of them once or more."""
 PATIENCE = 300
 """Seconds after which what does not come is a failure, on a busy machine too."""
 
@@ -80,7 +90,7 @@ class Fate:
 
 
 class WatchedTelegram(Telegram):
-    """A Telegram that tells what it sees, and loses its words where it is to."""
+    """A Telegram that tells what it sees, and loses its words where it is to; who sees a button presses it."""
 
     fate: Fate
 
@@ -100,6 +110,9 @@ class WatchedTelegram(Telegram):
             self.fate.at("sent")
             return 500, "Internal Server Error", None
         answer = super().call(method, said)
+        if answer[0] == 200 and said.get("reply_markup"):
+            (asked,) = [one for one in self.sent if one.id == answer[1]["message_id"]]
+            self.press(asked, CHOICES[0], asked.chat)
         self.fate.at("accepted")
         return answer
 
@@ -135,23 +148,77 @@ class WatchedSlack(Slack):
 
 @dataclass
 class Writer:
-    """Somebody who writes: how, and what each message was answered with so far."""
+    """Somebody who writes: how, one way after the other, and what each message was answered with so far."""
 
     name: str
-    write: Callable[[str], object]
+    ways: Iterator[Callable[[str], object]]
     said: Callable[[], list[str]]
     written: list[str] = field(default_factory=list)
 
     def writes(self, word: str) -> None:
         """Write a word; it is answered with the same."""
         self.written.append(word)
-        self.write(f"Say {word}")
+        next(self.ways)(word)
 
     def answers(self, word: str) -> list[str]:
         return [text for text in self.said() if word in text]
 
     def unanswered(self) -> list[str]:
         return [word for word in self.written if not self.answers(word)]
+
+
+class Things:
+    """What comes with messages by Telegram, besides words, and what became of that."""
+
+    def __init__(self, telegram: Telegram, made: Deployment) -> None:
+        self._telegram = telegram
+        self.pictures: list[bytes] = []
+        self.asked: list[str] = []
+        self.files = {f"shown-{number}.png": png() for number in range(FILES)}
+        self._paths = [made_by_hermes(made, name, data) for name, data in self.files.items()]
+        self._next = itertools.cycle(self._paths)
+        self.shown: list[str] = []
+
+    def ways(self, chat: int) -> Iterator[Callable[[str], object]]:
+        """Return how somebody writes, for ever."""
+        write = self._telegram.write
+
+        def picture(word: str) -> None:
+            self.pictures.append(png())
+            sizes = [self._telegram.attached(self.pictures[-1])]
+            write(None, chat, photo=sizes, caption=f"Say {word}")
+
+        def question(word: str) -> None:
+            self.asked.append(word)
+            order = json.dumps({"question": f"{word}?", "choices": CHOICES})
+            write(f"Please call clarify {order}", chat)
+
+        def file(word: str) -> None:
+            path = next(self._next)
+            self.shown.append(os.path.basename(path))
+            write(f"Say {word} MEDIA:{path}", chat)
+
+        plain = partial(self._say, chat)
+        return itertools.cycle([picture, question, file, plain])
+
+    def _say(self, chat: int, word: str) -> None:
+        self._telegram.write(f"Say {word}", chat)
+
+    def judge(self, provider: Provider) -> int:
+        """See that each came to where it is to; returns how often a file came once more, which was marked."""
+        assert all(was_seen(one, provider, 0) for one in self.pictures)
+        asked = [one for one in self._telegram.sent if one.text.startswith(QUESTION)]
+        for word in self.asked:
+            (*_, last) = [one for one in asked if f"{word}?" in one.text]
+            assert (last.buttons, last.text.endswith(f"→ {CHOICES[0]}")) == ((), True), last
+        doubles = 0
+        for name, data in self.files.items():
+            came = [one for one in self._telegram.sent if one.file and one.file.name == name]
+            assert all(one.file and one.file.data == data for one in came)
+            marked = sum(one.text.startswith(MARK) for one in came)
+            assert len(came) - marked == self.shown.count(name), (name, self.shown, came)
+            doubles += marked
+        return doubles
 
 
 def watch_provider(provider: Provider, fate: Fate) -> None:
@@ -162,7 +229,7 @@ def watch_provider(provider: Provider, fate: Fate) -> None:
         def _openai(self, body: dict[str, Any]) -> None:
             """Answer what a person wrote, as a model does, and not Hermes' own word of a turn that was cut."""
             asked = body["messages"]
-            while asked and "word-" not in last_user_text(asked[-1:]):
+            while asked and not is_of_a_turn(asked[-1]):
                 asked = asked[:-1]
             super()._openai({**body, "messages": asked or body["messages"]})
 
@@ -172,6 +239,11 @@ def watch_provider(provider: Provider, fate: Fate) -> None:
             fate.at("answered")
 
     provider._server.RequestHandlerClass = Watched
+
+
+def is_of_a_turn(message: dict[str, Any]) -> bool:
+    """Tell whether something is what a person wrote, or what a tool of the same turn said."""
+    return message["role"] == "tool" or "word-" in last_user_text([message])
 
 
 class Siege:
@@ -254,15 +326,24 @@ def test_each_message_is_answered_whatever_dies_at_whichever_step(
         slack.set_request_url(f"{made.url}/channels/slack")
         watch_provider(provider, fate)
 
+        things = Things(telegram, made)
+        # What lies with Hermes is as safe as all that is.
+        assert made.call("POST", "/api/instance/backups").status == 200
+
         def of(chat: int) -> Callable[[], list[str]]:
-            return lambda: [one.text for one in telegram.sent if one.chat == chat]
+            """Return what somebody is answered; a question is none."""
+            return lambda: [
+                one.text
+                for one in telegram.sent
+                if one.chat == chat and one.kind == "message" and QUESTION not in one.text
+            ]
 
         writers = [
-            Writer("Ann", lambda text: telegram.write(text, 77), of(77)),
-            Writer("Bob", lambda text: telegram.write(text, 88), of(88)),
+            Writer("Ann", things.ways(77), of(77)),
+            Writer("Bob", things.ways(88), of(88)),
             Writer(
                 "Cy",
-                lambda text: slack.write(text, "U0ANN00", "D0ANN00"),
+                itertools.repeat(lambda word: slack.write(f"Say {word}", "U0ANN00", "D0ANN00")),
                 lambda: [one.text for one in slack.sent],
             ),
         ]
@@ -292,12 +373,13 @@ def test_each_message_is_answered_whatever_dies_at_whichever_step(
             siege.settle()
             siege.until_answered(MANY)
         siege.until_answered()
-        judge(writers, siege.struck, made.status())
+        judge(writers, siege.struck, made.status(), things.judge(provider))
 
 
-def judge(writers: list[Writer], struck: list[tuple[str, str]], status: dict[str, Any]) -> None:
-    """See that everybody got what they should, in its order, and no more than has to be."""
-    doubles = 0
+def judge(
+    writers: list[Writer], struck: list[tuple[str, str]], status: dict[str, Any], doubles: int
+) -> None:
+    """See that everybody got what they should, in its order, and no more than has to be. doubles: of files."""
     for one in writers:
         said, firsts = one.said(), []
         for word in one.written:
