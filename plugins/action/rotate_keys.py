@@ -214,16 +214,25 @@ class ActionModule(DeploymentAction):
             "url": self.delivery.url,
             "version": answer.get("worker", {}).get("version"),
             "health": health_words(answer),
+            "left": self._left(answer),
         }
         if len(self.task_vars.get("ansible_play_hosts_all", [])) <= FULL_CARDS:
             self.show(self._card(told))
         return told
 
+    def _left(self, answer: dict[str, Any]) -> str:
+        """Return in words what differs from the inventory besides keys, which a rotation does not bring."""
+        running = answer.get("worker", {}).get("version")
+        service = service_of(self.settings, self.deployment, self.runtime)
+        if running in (None, service.version):
+            return "nothing"
+        return f"more than keys differs from the inventory: run `{self.command('deploy')}`"
+
     def _card(self, told: dict[str, Any]) -> list[str]:
         rotated = [change.what for change in self.rotation.changes()]
         verdict = f"{'would rotate' if self.check_mode else 'rotated'} {', '.join(rotated)}"
         lines = ["", f"{self.settings.name}: {verdict if rotated else 'nothing to rotate'}"]
-        lines += [f"  {name:<12} {told[name]}" for name in ("url", "version", "health")]
+        lines += [f"  {name:<12} {told[name]}" for name in ("url", "version", "health", "left")]
         if self.rotation.new_token:
             lines.append(f"  {'token':<12} {self.deployment.shown(self.deployment.token_file)}")
         return lines

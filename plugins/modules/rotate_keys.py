@@ -63,6 +63,11 @@ health:
   returned: success
   type: str
   sample: ok, Hermes is awake
+left:
+  description: What differs from the inventory besides keys, which a rotation does not bring.
+  returned: success
+  type: str
+  sample: nothing
 seconds_to_first_token:
   description: Until the first text of the chat that proved the keys.
   returned: when there was something to prove

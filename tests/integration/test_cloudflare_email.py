@@ -314,6 +314,20 @@ def test_what_stands_against_it_is_said_before_anything_is_changed(
     assert leading(spoilt) == rules and not (cloud.home / "refused").exists()
 
 
+def test_a_rotation_tells_that_whom_mails_are_sent_to_is_a_deploys(
+    cloud: Cloud, deployed: str
+) -> None:
+    fewer = {"hermes_channels": {"email": EMAIL | {"allow": [ANN]}}}
+    play = cloud.play("rotate_keys", deployed, "-e", "hermes_keys=channels", **fewer)
+    assert play.code == 0, play.output
+    assert bound(cloud, deployed) == [("EMAIL", [ANN, BOB], [ADDRESS])]
+    assert re.search(r"left +more than keys differs from the inventory: run .*deploy", play.output)
+    cloud.deploy(deployed, **fewer)
+    assert bound(cloud, deployed) == [("EMAIL", [ANN], [ADDRESS])]
+    play = cloud.play("rotate_keys", deployed, "-e", "hermes_keys=channels", **fewer)
+    assert re.search(r"left +nothing", play.output)
+
+
 def test_a_destroyed_deployment_gets_no_mails(cloud: Cloud, deployed: str, zone: Zone) -> None:
     play = cloud.play("destroy", deployed, "-e", "hermes_confirm=yes", **DECLARED)
     assert play.code == 0, play.output
