@@ -531,14 +531,30 @@ def reached(
     return chatty
 
 
-def test_a_webhook_is_set_once_and_put_right_again(reached: Deployment, telegram: Telegram) -> None:
+def test_a_webhook_is_set_once_and_put_right_again(
+    reached: Deployment, telegram: Telegram, twilio: Twilio, discord: Discord
+) -> None:
+    def found() -> dict[str, str | None]:
+        where = telegram.webhook["url"], twilio.sms_url, discord.endpoint
+        return dict(zip(("telegram", "sms", "discord"), where, strict=True))
+
+    ours: dict[str, str | None] = {name: f"{OUTSIDE}/channels/{name}" for name in found()}
     play = reached.deploy()
     assert play.changed(reached.name) == 0
-    telegram.webhook["url"] = "https://somebody.else.example.com/"
-    assert reached.play("deploy", "--check").changed(reached.name) == 1
-    assert telegram.webhook["url"].startswith("https://somebody")
-    assert reached.deploy().changed(reached.name) == 1
-    assert telegram.webhook["url"] == f"{OUTSIDE}/channels/telegram"
+    others = {name: f"https://somebody.else.example.com/{name}" for name in ours}
+    telegram.webhook["url"], twilio.sms_url, discord.endpoint = others.values()
+    play = reached.play("deploy", "--check")
+    assert play.changed(reached.name) == 1
+    planned = re.sub(r"\s+", " ", play.output)
+    for name, address in others.items():
+        assert f"{name}: {address} was found" in planned
+    assert found() == others
+    play = reached.deploy()
+    assert play.changed(reached.name) == 1
+    assert found() == ours
+    for address in ours.values():
+        assert f"messages come to {address}" in play.output
+    assert reached.deploy().changed(reached.name) == 0
 
 
 def test_slack_wakes_hermes_and_is_answered_where_it_asked_once(
