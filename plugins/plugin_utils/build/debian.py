@@ -128,11 +128,12 @@ def fetched(
     """
     addresses = [f"{base}/{path}" for base in _mirrors(archive)]
     addresses.append(f"{ARCHIVED}/{archive}/{snapshot}/{archived}")
-    for address in addresses:
+    while True:
+        address = addresses.pop(0)
         try:
             content = (fetch or _fetch)(address)
         except urllib.error.HTTPError as error:
-            if error.code == 404 and address != addresses[-1]:
+            if error.code == 404 and addresses:
                 continue
             raise DebianError(f"HTTP error {error.code} for {address}") from error
         except OSError as error:
@@ -140,7 +141,6 @@ def fetched(
         if hashlib.sha256(content).hexdigest() != sha256:
             raise DebianError(f"Hash mismatch for {address}")
         return content
-    raise AssertionError("the last address answers or raises")
 
 
 def _mirrors(archive: str) -> list[str]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,13 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.build.build_context
     BuildContextError,
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.containers import image
+from ansible_collections.hermes.workers.plugins.plugin_utils.containers.engine import (
+    ContainerEngine,
+)
+from ansible_collections.hermes.workers.plugins.plugin_utils.state.disk import (
+    IMAGE_BYTES,
+    RUN_BYTES,
+)
 from container_engine import StandIn, stand_in
 
 __all__ = ["stand_in"]
@@ -237,3 +245,34 @@ def test_somebody_who_may_not_open_the_socket_is_told_of_its_group() -> None:
 def test_a_file_that_cannot_be_had_is_not_taken_for_the_engine(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), image.speaking("/run/d.sock"):
         (tmp_path / "none").read_text()
+
+
+def test_an_engines_registry_and_disk_are_looked_at_before_anything_is_pulled(
+    making: Making, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = making.engine.refused
+    refused["/version"] = (200, {"Version": "1", "Arch": "amd64"})
+    refused["/networks/bridge"] = (200, {"IPAM": {"Config": [{}, {"Gateway": "172.17.0.1"}]}})
+    refused["/info"] = (200, {"DockerRootDir": str(tmp_path)})
+    refused[f"/distribution/{BASE}/json"] = (401, {"message": "no\n such user"})
+    free = [IMAGE_BYTES - 1]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=free[0]))
+
+    def told() -> list[str]:
+        engine = ContainerEngine(making.settings, SimpleNamespace(), making.image)  # type: ignore[arg-type]
+        return [f"{one.subject}: {one.sentence}" for one in engine.problems()]
+
+    registry, disk = told()
+    assert registry.startswith(f"hermes_base_image: {BASE} is not in the container engine")
+    assert "no such user" in registry and str(tmp_path) in disk
+    free[0] = IMAGE_BYTES
+    making.engine.add("base", BASE)
+    making.engine.add("sidecar", SIDECAR)
+    assert told() == []
+    # The image is there, so that only what a run takes has to be free.
+    making.engine.add("made", making.image.name, making.image.claim)
+    free[0] = RUN_BYTES
+    assert told() == []
+    free[0] = 0
+    refused["/info"] = (200, {"DockerRootDir": "/in/a/virtual/machine"})
+    assert told() == []
