@@ -86,5 +86,10 @@ def test_a_hermes_of_no_registry_is_built_of_its_commit_and_the_same_as_its_whee
     (wheel,) = deployment.state.parent.glob(".runtime/release-*/*.whl")
     copy = shutil.copy(wheel, tmp_path / wheel.name)
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    deployment.variables["hermes_source"] = {"file": str(copy), "sha256": "0" * 64}
+    refused = deployment.play("deploy")
+    assert f"its sha256 is {digest}, not {'0' * 64}" in refused.output
+    assert "Nothing was changed." in refused.output
+    assert running(deployment) == UNKNOWN
     deployment.variables["hermes_source"] = {"file": str(copy), "sha256": digest}
     assert deployment.deploy().changed(deployment.name) == 0, "it is the same Hermes"
