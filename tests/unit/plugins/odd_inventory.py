@@ -226,6 +226,29 @@ ODD = [
     *(VAULTED_PORT, VAULTED_PORT.replace("3", "4"), "!vault |\n        no vault"),
 ]
 
+INSIDE: dict[str, list[str]] = {
+    "hermes_config": ["{pinned: @}", "{pinned: {agent: @}}", "{initial: {display: {language: @}}}"],
+    "hermes_mcp_servers": [
+        *("{@: {command: c}}", "{a: @}", "{a: {command: @}}", "{a: {command: c, args: @}}"),
+        *("{a: {command: c, env: {A: @}}}", "{a: {command: c, env: @}}", "{a: {url: @}}"),
+        *("{a: {url: 'https://a.example', headers: {A: @}}}", "{a: {command: c, timeout: @}}"),
+    ],
+    "hermes_soul": ["{text: @}", "{file: @}"],
+    "hermes_skills": ["[@]", "{@: a.zip}", "{a: @}", "{a: {text: @}}"],
+    "hermes_cron_jobs": [
+        *("{@: {schedule: every 1h, prompt: a}}", "{a: @}", "{a: {schedule: @, prompt: a}}"),
+        *(
+            "{a: {schedule: every 1h, prompt: @}}",
+            "{a: {schedule: every 1h, prompt: a, repeat: @}}",
+        ),
+        *("{a: {schedule: every 1h, prompt: a, skills: @}}",),
+        *("{a: {schedule: every 1h, prompt: a, workdir: @}}",),
+    ],
+    "hermes_memories": ["{@: a.md}", "{user: @}", "{user: {text: @}}"],
+    "hermes_take_over": ["[@]", "[soul, @]"],
+}
+"""What has something odd further in, where @ stands, of what is declared of the agent."""
+
 CHARACTERS = " \t\n\r\0\x1b\x7f\"'\\$#{}%&*!|>@`,:;/..\u00a0\u200b\u2028\u202e\ufeff\ud800üß😀٣Ａ"
 
 
@@ -269,6 +292,8 @@ def _odd(draw: random.Random, name: str) -> str:
     if name in SECRET_INPUTS:
         return _odd_secret(draw, name)
     way = draw.random()
+    if name in INSIDE and draw.random() < 0.7:
+        return draw.choice(INSIDE[name]).replace("@", draw.choice(ODD))
     if way < 0.4:
         return draw.choice(ODD)
     if way < 0.5:
