@@ -13,6 +13,25 @@ export function streamOf(text: string): ReadableStream<Uint8Array> {
   return new Blob([text]).stream();
 }
 
+/** A stream with something before the rest of it. Errors and back-pressure pass through. */
+export function startingWith(
+  first: Uint8Array,
+  rest: ReadableStreamDefaultReader<Uint8Array>,
+): ReadableStream<Uint8Array> {
+  return new ReadableStream<Uint8Array>(
+    {
+      start: (controller) => controller.enqueue(first),
+      async pull(controller) {
+        const { done, value } = await rest.read();
+        if (done) controller.close();
+        else controller.enqueue(value);
+      },
+      cancel: (why) => rest.cancel(why),
+    },
+    { highWaterMark: 0 },
+  );
+}
+
 /** What a stream says while it waits for Hermes: a comment, which clients skip. */
 export const WAKING = ": Hermes is waking up\n\n";
 

@@ -29,7 +29,7 @@ import { followedLog } from "./followed-log.ts";
 import type { LifecycleParts, SharedParts } from "./parts.ts";
 import { PutBack } from "./put-back.ts";
 import { Reattach } from "./reattach.ts";
-import type { InstanceRecord, ProviderTrouble } from "./record.ts";
+import { type InstanceRecord, type ProviderTrouble, startedWith } from "./record.ts";
 import { Recorder } from "./recorder.ts";
 import { riskOf, Saving } from "./saving.ts";
 import { bootPause, maySleep, nextDue, type Policy, policyFor } from "./schedule.ts";
@@ -395,16 +395,13 @@ export class Lifecycle {
       const difference = await differenceOf(settings, await configurationOf(own), startOf(own));
       return { difference, starting: true };
     }
-    const { state, image, started } = this.#record;
-    if (state === "asleep") return null;
-    const now = started === null ? null : { image: image ?? "", ...started };
-    return { difference: await differenceOf(settings, this.#running, now), starting: false };
+    if (this.#record.state === "asleep") return null;
+    const started = startedWith(this.#record);
+    return { difference: await differenceOf(settings, this.#running, started), starting: false };
   }
 
   async #runsWith(running: Configuration | null): Promise<void> {
-    const { image, started } = this.#record;
-    const now = started === null ? null : { image: image ?? "", ...started };
-    this.#difference = await differenceOf(this.#parts.settings, running, now);
+    this.#difference = await differenceOf(this.#parts.settings, running, startedWith(this.#record));
     this.#running = running;
     if (this.#difference.restart !== "nothing")
       this.#parts.log.info("settings_not_in_force", { ...this.#difference, boot: this.#record.bootId });

@@ -5,6 +5,7 @@ import type { BootKeys } from "../config/hermes-config.ts";
 import type { SandboxCommands } from "../sandbox/commands.ts";
 import { engineReason, INACTIVITY_LIMIT } from "../sandbox/sandbox.ts";
 import type { SharedParts } from "./parts.ts";
+import { startedWith } from "./record.ts";
 import type { Saving } from "./saving.ts";
 import type { Watch } from "./watch.ts";
 
@@ -88,8 +89,8 @@ export class Reattach {
 
   #wouldStartAlike(): boolean {
     const { settings, record } = this.#parts;
-    const { image, started } = record;
-    return started !== null && startsAlike(settings, { image: image ?? "", ...started });
+    const started = startedWith(record);
+    return started !== null && startsAlike(settings, started);
   }
 
   async #answers(commands: SandboxCommands): Promise<boolean> {

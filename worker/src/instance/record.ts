@@ -80,6 +80,11 @@ export interface InstanceRecord {
   snapshotNote: string | null;
 }
 
+/** All that the sandbox that runs was started with; `null` when that is not known. */
+export function startedWith({ image, started }: Readonly<InstanceRecord>): Started | null {
+  return image === null || started === null ? null : { image, ...started };
+}
+
 /** An instance that never ran. */
 export function newRecord(now: number): InstanceRecord {
   return {

@@ -2,7 +2,7 @@
 /** `SandboxCommands`: what is asked of the sandbox of one boot, by its `sandbox` command and by Hermes' port. */
 import { ApiError, reason } from "../base/errors.ts";
 import type { Log } from "../base/log.ts";
-import { lastLine } from "../base/streams.ts";
+import { lastLine, startingWith } from "../base/streams.ts";
 import { Deadline, inTime, type Time } from "../base/time.ts";
 import { type Configuration, type LabelledGo, parseConfiguration } from "../config/configuration.ts";
 import type { BootKeys } from "../config/hermes-config.ts";
@@ -595,21 +595,5 @@ async function peek(stream: ReadableStream<Uint8Array>): Promise<ReadableStream<
   let { done, value } = await reader.read();
   while (!done && value?.byteLength === 0) ({ done, value } = await reader.read());
   if (done || value === undefined) return null;
-  let first: Uint8Array | null = value;
-  return new ReadableStream<Uint8Array>(
-    {
-      async pull(controller) {
-        if (first !== null) {
-          controller.enqueue(first);
-          first = null;
-          return;
-        }
-        const next = await reader.read();
-        if (next.done) controller.close();
-        else controller.enqueue(next.value);
-      },
-      cancel: (why) => reader.cancel(why),
-    },
-    { highWaterMark: 0 },
-  );
+  return startingWith(value, reader);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** A sandbox made of processes, by the engine: its unix socket, and a network that reaches only this machine. */
 import { ApiError } from "../base/errors.ts";
-import { Tail } from "../base/streams.ts";
+import { startingWith, Tail } from "../base/streams.ts";
 import { realTime, type Time } from "../base/time.ts";
 import {
   EngineError,
@@ -47,7 +47,10 @@ export class ProcessSandbox implements Sandbox {
   async exec(cmd: readonly string[], options: ExecOptions = {}): Promise<SandboxProcess> {
     const head = `${JSON.stringify({ cmd, stdout: "pipe", stderr: "pipe" })}\n`;
     const { stdin = "", signal } = options;
-    const body = typeof stdin === "string" ? head + stdin : prefixed(head, stdin);
+    const body =
+      typeof stdin === "string"
+        ? head + stdin
+        : startingWith(new TextEncoder().encode(head), stdin.getReader());
     const answer = await this.#send("exec", {
       method: "POST",
       body,
@@ -149,28 +152,6 @@ async function engineError(answer: Response): Promise<EngineError> {
     answer.status,
     body?.error?.code ?? `http_${answer.status}`,
     body?.error?.message ?? `The engine answered ${answer.status}.`,
-  );
-}
-
-/** A stream with a line before it. Errors and back-pressure pass through. */
-function prefixed(head: string, rest: ReadableStream<Uint8Array>): ReadableStream<Uint8Array> {
-  const reader = rest.getReader();
-  let first = true;
-  return new ReadableStream<Uint8Array>(
-    {
-      async pull(controller) {
-        if (first) {
-          first = false;
-          controller.enqueue(new TextEncoder().encode(head));
-          return;
-        }
-        const { done, value } = await reader.read();
-        if (done) controller.close();
-        else controller.enqueue(value);
-      },
-      cancel: (why) => reader.cancel(why),
-    },
-    { highWaterMark: 0 },
   );
 }
 
