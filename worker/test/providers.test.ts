@@ -2,6 +2,7 @@
 import { createExecutionContext, runInDurableObject, waitOnExecutionContext } from "cloudflare:test";
 import { beforeAll, beforeEach, describe, expect, it } from "vitest";
 import refusals from "../../tests/standins/refusals.json";
+import { ownFileOf, ownMessageOf } from "../src/channels/gate.ts";
 import type { Env } from "../src/config/settings.ts";
 import { Providers } from "../src/providers/outbound.ts";
 import { judged, whyRefused } from "../src/providers/refusals.ts";
@@ -182,6 +183,34 @@ describe("what Hermes sends on its own account", () => {
     expect((await file(told, wrong)).text).toContain("bad_capability");
     expect((await file({ ...told, mime: "image/png\nx: y" })).text).toContain("bad_message");
     expect((await file({ ...told, name: "x" })).text).toContain("bad_message");
+  });
+});
+
+describe("a file that Hermes sends on its own account", () => {
+  const told = { name: "name-of-it", platform: "telegram", chat: "77", kind: "image", called: "a", mime: "" };
+  const headers = (size: string | null, of: unknown = told) =>
+    new Headers({
+      "x-hermes-file": encodeURIComponent(JSON.stringify(of)),
+      ...(size === null ? {} : { "content-length": size }),
+    });
+
+  it("is read with its length, and of a kind that nobody knows is a document", () => {
+    expect(ownFileOf(headers("3"))).toMatchObject({ kind: "photo", size: 3, thread: null });
+    expect(ownFileOf(headers("3", { ...told, kind: "hologram" }))).toMatchObject({ kind: "document" });
+  });
+
+  it.each([
+    ["is empty", () => headers("0"), "bad_message"],
+    ["has no length", () => headers(null), "bad_message"],
+    ["has a length that is none", () => headers("x"), "bad_message"],
+    ["is told nothing of", () => new Headers({ "content-length": "3" }), "bad_message"],
+    ["is larger than any platform takes", () => headers("999999999"), "body_too_large"],
+  ])("is refused when it %s", (_, made, code) => {
+    expect(() => ownFileOf(made())).toThrow(expect.objectContaining({ code }));
+  });
+
+  it("is no message without a body", () => {
+    expect(() => ownMessageOf(null)).toThrow(expect.objectContaining({ code: "bad_message" }));
   });
 });
 
