@@ -139,6 +139,19 @@ describe("a call of a platform without a body", () => {
     }));
 });
 
+describe("an instance on Cloudflare", () => {
+  it("tells the size of its sandbox, which has none elsewhere", async () => {
+    const sizeOf = (change: object) =>
+      runInDurableObject(env.PLAIN.getByName(`declared ${rooms++}`), async (_, state) => {
+        const instance = new HermesInstance(state, { ...env, ...change } as Env);
+        return ((await (await instance.status("x")).json()) as { instanceType: string | null }).instanceType;
+      });
+    const there = { HERMES_PLATFORM: "cloudflare", HERMES_ENGINE: "cloudflare" };
+    expect(await sizeOf({ ...there, HERMES_INSTANCE_TYPE: "standard-2" })).toBe("standard-2");
+    expect(await sizeOf({ HERMES_INSTANCE_TYPE: "standard-2" })).toBeNull();
+  });
+});
+
 describe("platforms", () => {
   it("are told where to send, by a look nothing, and no more when it is over", () =>
     deployed({ ci: { kind: "github" } }, async ({ ask, asked, view }) => {

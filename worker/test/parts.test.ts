@@ -6,6 +6,7 @@ import { Redactor } from "../src/base/log.ts";
 import { eventsOf, lastLine, Tail } from "../src/base/streams.ts";
 import { buildGo } from "../src/config/hermes-config.ts";
 import { type Env, settingsOf } from "../src/config/settings.ts";
+import { inForce } from "../src/sandbox/in-force.ts";
 import { ProcessSandbox } from "../src/sandbox/process-engine.ts";
 import { run } from "../src/sandbox/run.ts";
 import { env } from "./helpers.ts";
@@ -248,6 +249,27 @@ describe("an engine that answers out of turn", () => {
     const sandbox = new ProcessSandbox({ fetch } as unknown as Fetcher, env.LOOPBACK as Fetcher);
     await expect(sandbox.exec(["x"], { signal: gone.signal })).rejects.toThrow("No such file");
     expect(calls).toBe(1);
+  });
+});
+
+describe("what Hermes tells of itself", () => {
+  it("may leave out when a job is next, why a server is not there, and all that an older one cannot tell", () => {
+    const jobs = [{ name: "morning", enabled: false }];
+    const older = inForce([{ data: [{ name: "skill" }] }, { jobs }, null]);
+    expect(older).toEqual({
+      skills: ["skill"],
+      jobs: [{ name: "morning", enabled: false, next: null }],
+      servers: [],
+      environment: null,
+      packages: null,
+    });
+    const server = { name: "issues", status: "connected", tools: ["list"] };
+    const own = { mcp_servers: [server], environment: ["HOME"] };
+    expect(inForce([{ data: [] }, { jobs: [] }, own])).toMatchObject({
+      servers: [{ ...server, error: null }],
+      environment: ["HOME"],
+      packages: null,
+    });
   });
 });
 
