@@ -185,6 +185,7 @@ def test_a_terminal_that_does_not_wait_is_none_to_fail_on(tmp_path: Path) -> Non
     assert play.returncode == 0, output
     assert "nothing to remove" in " ".join(output.split())
     assert re.search(r"^hermes +: ok=\d", output, re.MULTILINE), output
+    assert re.search(r"^Took \d", output, re.MULTILINE), output
     assert [line for line in output.splitlines() if len(line) > NARROW] == [], output
 
 
