@@ -93,6 +93,8 @@ export class SimulatedEngine {
   troubled = 0;
   hanging = 0;
   healthy = true;
+  /** Whether Hermes asks people in the middle of turns. */
+  asks = false;
   /** How long the sandbox goes on without its object, as the object that is in memory now has said; in milliseconds. */
   inactivity = 0;
   /** Jobs that were run, whatever became of the result. */
@@ -131,6 +133,7 @@ export class SimulatedEngine {
       this.dice,
       (what) => this.witness.wrong(what),
       () => ++this.#count,
+      this.asks,
     );
   }
 

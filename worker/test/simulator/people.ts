@@ -12,11 +12,24 @@ interface Frame {
   type: string;
   bufferId?: string;
   requestId?: string;
-  event?: { text: string; message_id: string; source: { platform: string; chat_id: string } };
+  event?: {
+    text: string;
+    message_id: string;
+    media_urls?: string[];
+    source: { platform: string; chat_id: string };
+  };
   result?: { success: boolean };
-  action?: { chat_id: string; reply_to: string; metadata: { notify: boolean } };
+  action?: { chat_id: string; reply_to?: string; metadata: { notify?: boolean } };
   held?: string[];
+  /** Of a file, and of a press. */
+  name?: string;
+  error?: null;
+  prompt?: string;
+  answer?: string | null;
 }
+
+/** What is on the one button below a question. */
+const CHOICE = "the choice";
 
 /** The object's end of a line to the bridge; nothing is heard by it any more once its object was torn down. */
 class Line {
@@ -39,8 +52,10 @@ class Line {
     this.#accepted.resolve();
   }
 
-  send(text: string): void {
+  send(text: string | Uint8Array): void {
     if (!this.#isOpen) throw new Error("it is closed");
+    // A piece of a file.
+    if (typeof text !== "string") return;
     void this.#later(() => this.take(JSON.parse(text) as Frame));
   }
 
@@ -81,12 +96,19 @@ export class SimulatedGateway {
   readonly #results = new Map<string, (isTaken: boolean) => void>();
   /** Chats in which it thinks. */
   readonly #thinking = new Set<string>();
+  /** Which files it has. */
+  readonly #files = new Set<string>();
+  /** What it waits for an answer to, and what was answered, by the questions' names. */
+  readonly #asked = new Map<string, PromiseWithResolvers<void>>();
+  readonly #chosen = new Set<string>();
 
   constructor(
     readonly time: SimulatedTime,
     readonly dice: Dice,
     readonly wrong: (what: string) => void,
     readonly names: () => number,
+    /** Whether it asks in the middle of turns. */
+    readonly asks: boolean,
   ) {}
 
   /** Somebody comes to its bridge. */
@@ -110,13 +132,46 @@ export class SimulatedGateway {
     if (!this.#isAlive) return;
     const name = frame.bufferId ?? "";
     if (frame.type === "outbound_result") this.#settle(frame);
-    else if (frame.type === "answer")
-      return; // This Hermes asks nothing.
+    else if (frame.type === "answer" || frame.type === "file")
+      return; // Its questions have buttons.
+    else if (frame.type === "file_end") {
+      this.#files.add(frame.name ?? "");
+      this.#worker?.tell({ type: "file_taken", bufferId: frame.name ?? "", error: null });
+    } else if (frame.type === "press") this.#press(name, frame.prompt ?? "");
     else if (this.#done.has(name)) this.#worker?.tell({ type: "processed", bufferId: name });
     else if (!this.#held.has(name)) {
+      const lacks = (frame.event?.media_urls ?? []).filter((one) => !this.#files.has(one));
+      if (lacks.length > 0) this.wrong(`${frame.event?.text} was given to Hermes without its file`);
       this.#held.set(name, frame);
       void this.#turn(name, frame);
     }
+  }
+
+  #press(name: string, prompt: string): void {
+    const waits = this.#asked.get(prompt);
+    if (waits !== undefined) this.#chosen.add(prompt);
+    waits?.resolve();
+    this.#worker?.tell({ type: "pressed", bufferId: name, answer: this.#chosen.has(prompt) ? CHOICE : null });
+  }
+
+  /** Asks something, and waits for a press below it, but not for ever. */
+  async #ask(event: Frame["event"], text: string): Promise<void> {
+    const prompt = `p${this.names()}`;
+    const pressed = Promise.withResolvers<void>();
+    this.#asked.set(prompt, pressed);
+    const options = [{ id: "a", label: CHOICE }];
+    const asked = {
+      prompt_id: prompt,
+      prompt_kind: "clarify",
+      content: `what of ${text}`,
+      typed: "",
+      options,
+    };
+    if (!(await this.#say(event, { op: "prompt", ...asked, metadata: {} }))) return;
+    const left = new AbortController();
+    const late = this.time.sleep(1200_000, left.signal).catch(() => undefined);
+    await Promise.race([pressed.promise, late]);
+    left.abort();
   }
 
   #settle({ requestId = "", result }: Frame): void {
@@ -135,27 +190,29 @@ export class SimulatedGateway {
     if (this.#thinking.has(chat)) this.wrong(`${text} was given to Hermes in the middle of another turn`);
     this.#thinking.add(chat);
     await time.sleep(dice.between(0, 20_000));
-    if (dice.chance(0.2)) await this.#say(event, `thinking of ${text}`, false);
+    if (dice.chance(0.2)) await this.#tell(event, `thinking of ${text}`, false);
+    if (this.asks && dice.chance(0.5)) await this.#ask(event, text);
     if (dice.chance(0.2)) await time.sleep(dice.between(0, 20_000));
     this.#thinking.delete(chat);
     // Of an answer that nobody took in time it is not done.
-    const isTaken = await this.#say(event, `${HEARD}${text}`, true);
+    const isTaken = await this.#tell(event, `${HEARD}${text}`, true);
     if (!isTaken || !this.#isAlive || !this.#held.delete(name)) return;
     this.#done.add(name);
     this.#worker?.tell({ type: "processed", bufferId: name });
   }
 
+  #tell(event: Frame["event"], content: string, notify: boolean): Promise<boolean> {
+    return this.#say(event, { op: "send", content, reply_to: event?.message_id ?? "", metadata: { notify } });
+  }
+
   /** @returns whether it was told that this was taken. */
-  async #say(event: Frame["event"], content: string, notify: boolean): Promise<boolean> {
+  async #say(
+    event: Frame["event"],
+    said: Omit<NonNullable<Frame["action"]>, "chat_id"> & Record<string, unknown>,
+  ): Promise<boolean> {
     if (!this.#isAlive) return false;
     const requestId = `r${this.names()}`;
-    const action = {
-      op: "send",
-      chat_id: event?.source.chat_id ?? "",
-      content,
-      reply_to: event?.message_id ?? "",
-      metadata: { notify },
-    };
+    const action = { chat_id: event?.source.chat_id ?? "", ...said };
     const frame = { type: "outbound", requestId, platform: event?.source.platform, action };
     this.#unanswered.set(requestId, frame);
     this.#worker?.tell(frame);
@@ -188,6 +245,10 @@ export class SimulatedPlatform {
   failing = 0;
   isDown = false;
   readonly accepted: Accepted[] = [];
+  /** The messages that say by now what became of them. */
+  readonly changed = new Set<number>();
+  /** Is told of a message with a button. */
+  onButton: (chat: string, message: number, data: string) => void = () => undefined;
 
   constructor(
     readonly time: SimulatedTime,
@@ -199,7 +260,12 @@ export class SimulatedPlatform {
   apiFor(alive: () => boolean): (url: string, init: RequestInit) => Promise<Response> {
     const answer = async (url: string, init: RequestInit): Promise<Response> => {
       const { time, dice } = this;
-      if (!url.endsWith("/sendMessage")) return Response.json({ ok: true, result: {} });
+      if (url.includes("/file/")) return new Response("a picture");
+      if (url.endsWith("/editMessageText")) {
+        if (this.isDown) throw new Error("connection refused");
+        this.changed.add((JSON.parse(String(init.body)) as { message_id: number }).message_id);
+      }
+      if (!url.endsWith("/sendMessage")) return Response.json({ ok: true, result: { file_path: "f" } });
       if (dice.chance(0.2)) await time.sleep(dice.between(1, 5000));
       if (this.isDown) throw new Error("connection refused");
       if (!alive()) return new Promise(() => undefined);
@@ -209,10 +275,12 @@ export class SimulatedPlatform {
           error_code: 429,
           parameters: { retry_after: dice.between(1, 20) },
         });
-      const { chat_id: chat, text, reply_parameters: to } = JSON.parse(String(init.body));
+      const { chat_id: chat, text, reply_parameters: to, reply_markup } = JSON.parse(String(init.body));
       const taken = { chat, text, message: String(to?.message_id ?? ""), isLost: true };
       this.accepted.push(taken);
       this.tell(`      ${chat} is sent, to m${taken.message}: ${text}`);
+      const data = reply_markup?.inline_keyboard[0]?.[0]?.callback_data;
+      if (data !== undefined) this.onButton(chat, this.accepted.length, data);
       if (dice.chance(0.2)) await time.sleep(dice.between(1, 5000));
       if (dice.chance(this.failing / 4)) throw new Error("connection reset");
       taken.isLost = !alive();

@@ -2,7 +2,8 @@
 /**
  * SIMULATOR_SEEDS=n runs so many seeds, SIMULATOR_SEEDS=m-n those; SIMULATOR_SEED=n tells of that one;
  * SIMULATOR_STEPS=n takes so many steps;
- * in the first SIMULATOR_PEOPLE=n people write to it as well, which takes three times as long.
+ * in the first SIMULATOR_PEOPLE=n people write to it as well, which takes three times as long;
+ * in the next SIMULATOR_THINGS=n they send pictures too, and press buttons below what Hermes asks.
  */
 import { expect, it } from "vitest";
 import { install } from "./platform.ts";
@@ -13,6 +14,7 @@ const {
   SIMULATOR_SEEDS = "1000",
   SIMULATOR_STEPS = "100",
   SIMULATOR_PEOPLE = "24",
+  SIMULATOR_THINGS = "16",
 } = process.env;
 
 /** Beyond the first thousand, those that found something once. */
@@ -33,11 +35,14 @@ export function runHalf(half: 0 | 1): void {
   const mine = seeds(half);
   it(`holds its promises for ${mine.length} seeds`, { timeout: 3600_000 }, async () => {
     const failures: string[] = [];
+    const people = Number(SIMULATOR_PEOPLE);
+    const things = people + Number(SIMULATOR_THINGS);
     for (const seed of mine)
       await simulate(
         seed,
         Number(SIMULATOR_STEPS),
-        seed <= Number(SIMULATOR_PEOPLE) || FOUND_WITH_PEOPLE.includes(seed),
+        seed <= things || FOUND_WITH_PEOPLE.includes(seed),
+        seed > people && seed <= things,
       ).catch((error: unknown) => failures.push((error as Error).message));
     const heads = failures.map((message) => message.split("\n", 1)[0]);
     // One whole story is enough to begin with; the others by their seeds.

@@ -254,12 +254,18 @@ const PEOPLE: readonly (readonly [number, Step])[] = [
 
 /**
  * Runs one seed.
+ * @param withThings whether people send pictures, too, and are asked by buttons.
  * @throws Error with the seed, the steps and what did not hold.
  */
-export async function simulate(seed: number, steps: number, hasPeople: boolean): Promise<void> {
+export async function simulate(
+  seed: number,
+  steps: number,
+  hasPeople: boolean,
+  withThings: boolean,
+): Promise<void> {
   const dice = new Dice(seed);
   const possible = hasPeople ? [...STEPS.slice(0, 7), ...PEOPLE, ...STEPS.slice(7)] : STEPS;
-  const world = new World(dice);
+  const world = new World(dice, withThings);
   let step = 0;
   try {
     for (; step < steps; step++) {

@@ -155,14 +155,22 @@ export class World implements Witness {
   readonly #held = new Set<Origin>();
   /** What people wrote, in their order, by chat -> the numbers of the messages. */
   readonly #written = new Map<string, string[]>();
+  /** Which buttons were pressed: the names of the presses, and the numbers of the messages above. */
+  readonly #pressed: [string, number][] = [];
   /** What the platform is about to deliver, one after the other in each chat. */
   readonly #delivering = new Map<string, Promise<void>>();
 
   readonly #origin = new AsyncLocalStorage<Origin>();
 
-  constructor(readonly dice: Dice) {
+  /** @param withThings whether people send pictures, too, and are asked by buttons. */
+  constructor(
+    readonly dice: Dice,
+    readonly withThings = false,
+  ) {
     this.engine = new SimulatedEngine(this.time, dice, this);
+    this.engine.asks = withThings;
     this.platform = new SimulatedPlatform(this.time, dice, (what) => void this.story.push(what));
+    this.platform.onButton = (chat, message, data) => this.#press(chat, message, data);
     this.engine.begunBy = () => this.#origin.getStore();
   }
 
@@ -407,7 +415,9 @@ export class World implements Witness {
         message_id: id,
         from: { id: Number(chat) },
         chat: { id: Number(chat), type: "private" },
-        text,
+        ...(this.withThings && this.dice.chance(0.3)
+          ? { photo: [{ file_id: `f${id}`, file_size: 9 }], caption: text }
+          : { text }),
       },
     };
     if (chat !== STRANGER) this.#written.set(chat, [...(this.#written.get(chat) ?? []), String(id)]);
@@ -417,6 +427,20 @@ export class World implements Witness {
       before.then(() => this.#deliver(update)),
     );
     return text;
+  }
+
+  /** Somebody presses a button, sooner or later. */
+  #press(chat: string, message: number, data: string): void {
+    const id = ++this.#count;
+    this.#pressed.push([`press q${id}`, message]);
+    const update: TelegramUpdate = {
+      update_id: id,
+      callback_query: {
+        ...{ id: `q${id}`, from: { id: Number(chat) }, data },
+        message: { message_id: message, date: 1, chat: { id: Number(chat), type: "private" }, text: "what" },
+      },
+    };
+    void this.time.sleep(this.dice.between(0, 60_000)).then(() => this.#deliver(update));
   }
 
   /** Delivers an update until it was taken, and sometimes once more: that it was taken may not be heard. */
@@ -447,6 +471,8 @@ export class World implements Witness {
     if (rows.length > failed.size) this.wrong("a message still waits");
     const left = JSON.stringify(["known", "sent"].map((of) => this.disk.sql(`SELECT * FROM inbox_${of}`)));
     if (/m\d+\./.test(left)) this.wrong("words of a message are left");
+    for (const [press, message] of this.#pressed)
+      if (!this.platform.changed.has(message) && !failed.has(press)) this.wrong(`${press} changed nothing`);
     if (this.platform.accepted.some(({ chat }) => chat === STRANGER)) this.wrong("a stranger was answered");
     for (const [chat, messages] of this.#written) {
       const answered = messages.map((message) => this.#checkAnswers(chat, message, failed.has(message)));
