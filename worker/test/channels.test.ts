@@ -145,6 +145,17 @@ class StandInHermes {
     );
   }
 
+  /** Has the connector do something. */
+  act(action: object): void {
+    const requestId = `r${this.#requests++}`;
+    this.babble(JSON.stringify({ type: "outbound", requestId, platform: "telegram", action }));
+  }
+
+  /** Says anything at all. */
+  babble(text: string): void {
+    this.#socket?.send(text);
+  }
+
   /** Sends a file with the answer to a message; `more` replaces what is told of it. */
   sendFile(frame: Frame | null, content: string, more: object = {}): void {
     const { event } = frame ?? {};
@@ -1098,6 +1109,58 @@ describe("a turn", () => {
         thread_id: "9",
         message_id: "101",
       });
+    }),
+  );
+});
+
+describe("an operation of Hermes' relay", () => {
+  it.each([
+    ["edit", { message_id: "1", content: "other words" }],
+    ["react", { message_id: "1", emoji: "👀" }],
+    ["typing", {}],
+    ["thread_create", { thread_name: "a plan" }],
+    ["thread_rename", { message_id: "5", thread_name: "a plan" }],
+    ["follow_up", { session_key: "x", kind: "discord.interaction_token", content: "hello" }],
+    ["send", {}],
+  ])(
+    "that is not announced, or not whole, is refused in words, and no platform asked: %s",
+    async (op, more) => {
+      await inWorld(async (world) => {
+        world.hermes.answers = null;
+        const channels = world.life();
+        await channels.receive("telegram", world.update("hello"));
+        await settle();
+        const called = world.called.filter((method) => method !== "sendChatAction").length;
+        world.hermes.act({ op, chat_id: "77", ...more });
+        await settle();
+        expect(world.hermes.results.map(({ result }) => result)).toEqual([
+          { success: false, error: `this connector has no ${op} operation` },
+        ]);
+        expect(world.called.filter((method) => method !== "sendChatAction")).toHaveLength(called);
+        expect(channels.views()["telegram"]).toMatchObject({ waiting: 1, refused: 0 });
+      })();
+    },
+  );
+
+  it(
+    "tells a chat's name and kind, and breaks nothing where it is none at all",
+    inWorld(async (world) => {
+      world.hermes.answers = null;
+      await world.life().receive("telegram", world.update("hello"));
+      await settle();
+      world.hermes.act({ op: "get_chat_info", chat_id: "77" });
+      world.hermes.act({});
+      for (const frame of ["no JSON", "null", '{"type":"going_idle"}', '{"type":"outbound"}'])
+        world.hermes.babble(frame);
+      world.hermes.say(world.hermes.given[0] as Frame, "done");
+      await settle();
+      expect(world.hermes.results.map(({ result }) => result)).toEqual([
+        { success: true, chat_info: { name: "77", type: "dm" } },
+        { success: false, error: "this connector has no such operation" },
+        { success: false, error: "this connector has no such operation" },
+        { success: true, message_id: "1" },
+      ]);
+      expect(world.sent.map(({ text }) => text)).toEqual(["done"]);
     }),
   );
 });
