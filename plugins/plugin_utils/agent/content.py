@@ -25,6 +25,10 @@ GZIP = b"\x1f\x8b\x08" + bytes(5) + b"\x02\xff"
 MOST_PACKED = 4 << 20
 MOST_UNPACKED = 32 << 20
 MOST_FILES = 2000
+MOST_OF_TABLE = 1 << 20
+"""Of settings, servers and jobs together: each start reads them."""
+DEEPEST = 64
+"""How many parts a path may have."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,9 @@ from ...module_utils.settings.settings import Settings
 from ...module_utils.settings.values import Reader, canonical, show
 from .config_keys import flat, key_flaw, unknown
 from .content import (
+    DEEPEST,
     MOST_FILES,
+    MOST_OF_TABLE,
     MOST_PACKED,
     MOST_UNPACKED,
     SOUL,
@@ -435,12 +437,16 @@ class Declaration(Reader):
                 self._flaw(subject, flaw, f"mend its {SKILL}.")
             elif files:
                 found |= {f"skills/{name}/{inside}": one for inside, one in files.items()}
-        odd = [name for name in found if not name.isprintable() or len(name.encode()) > 240]
+        odd = [
+            name
+            for name in found
+            if not name.isprintable() or len(name.encode()) > 240 or name.count("/") >= DEEPEST
+        ]
         if odd:
             self._flaw(
                 "hermes_skills",
                 f"{show(odd[0])} is no path that fits.",
-                "rename it: at most 240 letters in UTF-8 that can be printed.",
+                f"rename it: at most 240 letters in UTF-8 that can be printed, in {DEEPEST} parts.",
             )
         elif found:
             self.members |= found
@@ -504,6 +510,13 @@ class Declaration(Reader):
                 f"{files} files of {size >> 20} MB are declared; {MOST_FILES} of {MOST_UNPACKED >> 20} MB are the"
                 " most.",
                 "leave out what Hermes does not read.",
+            )
+        elif TABLE in self.members and len(self.members[TABLE].content) > MOST_OF_TABLE:
+            self._flaw(
+                "hermes_cron_jobs",
+                f"jobs, servers and settings take {len(self.members[TABLE].content) >> 10} KB;"
+                f" {MOST_OF_TABLE >> 10} KB are the most.",
+                "put what is long into a skill, which a prompt may name.",
             )
         elif (packed := len(self.archive)) > MOST_PACKED:
             self._flaw(

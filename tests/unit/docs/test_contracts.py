@@ -46,6 +46,7 @@ from sandbox.agent import declared, found, unpack  # noqa: E402
 from sandbox.commands import dashboard  # noqa: E402
 from sandbox.commands import hermes as commands  # noqa: E402
 from sandbox.state import archive  # noqa: E402
+from sandbox.state import members as unpacked  # noqa: E402
 
 import records  # noqa: E402
 import supervisor  # noqa: E402
@@ -164,7 +165,8 @@ def test_a_play_waits_longer_than_the_worker_does() -> None:
 
 
 def test_the_sandbox_lays_what_the_controller_packs(tmp_path: Path) -> None:
-    assert content.MOST_PACKED == declared.PACKED
+    assert (content.MOST_PACKED, content.MOST_OF_TABLE) == (declared.PACKED, declared.FIRST_LIMIT)
+    assert content.DEEPEST == unpacked._DEEPEST
     assert (content.MOST_UNPACKED, content.MOST_FILES) == (found.UNPACKED, found.FILES)
     table = {"format": 1, "take_over": ["soul"]}
     long_name = f"skills/a/{'deep/' * 30}{'name' * 20}.md"

@@ -404,11 +404,17 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "hermes_config.timezone.a",
         "pinned and initial",
     ),
+    "a deep path": ({"skills": ["skills/deep"]}, "hermes_skills", "is no path that fits"),
     "a long path": ({"skills": ["skills/long"]}, "hermes_skills", "is no path that fits"),
     "more files together than fit": (
         {"skills": ["skills/many", "skills/more"]},
         "hermes_skills",
         "files of 0 MB are declared; 2000",
+    ),
+    "more of jobs than a start reads": (
+        {"cron_jobs": {name: JOB | {"prompt": {"text": "x" * 600_000}} for name in "ab"}},
+        "hermes_cron_jobs",
+        "1024 KB are the most",
     ),
     "a job's name": ({"cron_jobs": {"a/b": JOB}}, "hermes_cron_jobs", "'a/b' is no name"),
     "a job that is none": ({"cron_jobs": {"a": "x"}}, "hermes_cron_jobs.a", "is not a mapping"),
@@ -519,6 +525,8 @@ def test_what_is_no_good_is_refused_by_its_name(inventory: Inventory, case: str)
     inventory.write("bad.j2", "{{ typo }}\n")
     inventory.write("leaks.md", f"My token is {SECRET}.\n")
     inventory.write("skills/latin/SKILL.md", b"---\nname: \xe4\n---\nx\n")
+    inventory.skill("deep")
+    inventory.write(f"skills/deep/{'a/' * 63}b", "x")
     inventory.skill("long")
     inventory.write(f"skills/long/{'a' * 240}.md", "x")
     if case.startswith("more files"):
