@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...module_utils.cards import Problem
+from ...module_utils.settings.values import canonical
 from ...module_utils.worker_client import Unreachable, WorkerClient
 from ..agent.content import SOUL, TABLE, Member
 from ..agent.declaration import ALWAYS_THERE, REFERENCE
@@ -83,7 +84,8 @@ def missing(
         return problems
     anew = ANEW.format(restart)
     problems += _servers(table["mcp_servers"], running["servers"], anew)
-    names = set(REFERENCE.findall(members[TABLE].content.decode())) - ALWAYS_THERE
+    named = canonical([table["config"], table["mcp_servers"]])
+    names = set(REFERENCE.findall(named)) - ALWAYS_THERE
     for name in sorted(names - set(running["environment"])):
         words = "is not in Hermes' environment."
         problems.append(_problem(f"hermes_secrets.{name}", words, anew))

@@ -173,6 +173,13 @@ def test_what_is_missing_is_named(case: str) -> None:
     assert (RESTART in problem.remedy) is subject.startswith(("hermes_mcp", "hermes_secrets"))
 
 
+def test_what_a_prompt_says_is_no_name_of_a_secret() -> None:
+    """Hermes puts secrets into settings and servers alone; a prompt may be about a shell's variables."""
+    job = JOB | {"prompt": "Run `echo ${NOBODY}`."}
+    prompted = declared({}, cron_jobs={"morning": job})
+    assert proof.missing(prompted, "1", RUNNING, RESTART) == []
+
+
 def test_a_hermes_that_does_not_tell_is_not_believed() -> None:
     (problem,) = proof.missing(FULL, "1", None, RESTART)
     assert "does not tell" in problem.sentence
