@@ -399,3 +399,49 @@ def test_an_authority_of_the_platform_is_trusted_beside_the_systems(box: Box) ->
     assert Path(environ["REQUESTS_CA_BUNDLE"]).read_text() == "SYSTEM\nEXTRA\n"
     assert environ["SSL_CERT_FILE"] == environ["NODE_EXTRA_CA_CERTS"]
     assert Path(environ["SSL_CERT_FILE"]).is_relative_to(box.run)
+
+
+def test_a_first_process_that_nobody_else_looks_after_serves_on_what_another_one_left(
+    box: Box,
+) -> None:
+    """A container has no engine beside it, and may be started twice on the same file system."""
+    for name in ("control", "boot", "go"):
+        (box.run / name).write_text("of before")
+    box.process = subprocess.Popen(
+        [str(box.image / "bin" / "sandbox"), "init"],
+        env=box.environ,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    wait_for(lambda: (box.run / "boot").exists() and (box.run / "boot").read_text() == box.boot)
+    assert (box.run / "control").is_fifo() and not (box.run / "go").exists()
+    assert box.state()["state"] == "waiting"
+    box.process.send_signal(signal.SIGTERM)
+    assert box.process.wait(60) == 0
+
+
+def test_a_command_that_does_not_end_when_it_is_told_is_left_when_it_is_told_again(
+    box: Box,
+) -> None:
+    up, heard = box.folder / "up", box.folder / "heard"
+    box.start(
+        "--", "sh", "-c", f'trap "touch {heard}" TERM; touch {up}; while :; do sleep 0.1; done'
+    )
+    wait_for(up.exists)
+    box.process.send_signal(signal.SIGTERM)
+    wait_for(heard.exists)
+    assert box.process.poll() is None
+    box.process.send_signal(signal.SIGTERM)
+    assert box.process.wait(60) == 128 + signal.SIGTERM
+    assert not carrying(f"SANDBOX_GATEWAY={box.boot}.1")
+
+
+def test_a_command_that_is_not_there_ends_the_sandbox_as_in_a_shell(box: Box) -> None:
+    box.process = subprocess.Popen(
+        [str(box.image / "bin" / "sandbox"), "init", "--", "/no/such/command"],
+        env=box.environ,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    assert box.process.wait(60) == 127
+    assert said(box, b"/no/such/command cannot be started")
