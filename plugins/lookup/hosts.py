@@ -144,10 +144,10 @@ def _no_program(file: Path) -> str:
 
     Ansible reads such a file as an inventory itself, and finds no host in it, or its words.
     """
+    if not outside.is_program(file):
+        return ""
     with file.open("rb") as opened:
         first = opened.readline(300)
-    if not first.startswith(b"#!") or not os.access(file, os.X_OK):
-        return ""
     if first.endswith(b"\r\n"):
         return "its lines end as Windows has them"
     words = os.fsdecode(first[2:]).split()

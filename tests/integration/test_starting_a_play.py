@@ -51,6 +51,7 @@ FILES = {
     "broken.ini": "[all\nalice\n",
     "words.ini": "alice hermes_port=1 x\n",
     "fails.sh": "#!/bin/sh\necho 'no such account' >&2\nexit 3\n",
+    "one-word.sh": "#!/bin/sh\nno-such-inventory-tool\n",
     "nowhere.sh": "#!/usr/bin/env no-such-python\nprint({})\n",
     "windows.sh": "#!/bin/sh\r\necho '{}'\r\n",
     "latin.yml": "all:\n  vars:\n    drink: caf\xe9\n",
@@ -105,6 +106,9 @@ CASES = {
     ),
     "a program that fails": inventory(
         "fails.sh", "{here}/fails.sh:", said="returned non-zero exit code 3: no such account."
+    ),
+    "a program that fails, and whose line is a name": inventory(
+        "one-word.sh", "{here}/one-word.sh: cannot be read: its program failed"
     ),
     "what is no program and no text": Case(
         ("deploy", "INVENTORY={here}/nowhere.sh", f"ARGS={' '.join(ODD)}"),

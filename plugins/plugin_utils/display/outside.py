@@ -42,6 +42,8 @@ REPEATED = re.compile(
 
 TRIED = re.compile(r"Failed to parse inventory with '(\w+)' plugin")
 SCRIPT_WROTE = "Standard error from inventory script:"
+PARSED = re.compile(r"Parsed (.*) inventory source with ([\w.]+) plugin")
+FAILED_PROGRAM = "its program failed, and its own lines are no inventory"
 GIVEN_UP = re.compile(r"Unable to parse (.*) as an inventory source")
 unparsed: dict[str, str] = {}
 """Sources that Ansible passed over, by their absolute paths -> why."""
@@ -70,6 +72,7 @@ def show_cards(*, quiet: bool = False) -> None:
     if quiet:
         for name in ("warning", "error_as_warning", "deprecated"):
             setattr(display, name, _without_repeated(getattr(display, name)))
+        display.vvv = _noting_programs(display.vvv)
 
 
 def _or_tell(start: Callable[[WorkerProcess], None]) -> Callable[[WorkerProcess], None]:
@@ -93,6 +96,26 @@ def _without_repeated(show: Any) -> Any:
             show(*words, **options)
 
     return show_others
+
+
+def _noting_programs(show: Callable[..., None]) -> Callable[..., None]:
+    """Return what notes a program of which Ansible took the source for an inventory, because it failed: in silence."""
+
+    def show_and_note(said: str, *more: Any, **options: Any) -> None:
+        parsed = PARSED.search(str(said))
+        if parsed and not parsed[2].endswith("script") and is_program(Path(parsed[1])):
+            unparsed[os.path.abspath(parsed[1])] = FAILED_PROGRAM
+        show(said, *more, **options)
+
+    return show_and_note
+
+
+def is_program(file: Path) -> bool:
+    """Tell whether a file of an inventory is to be run."""
+    if not file.is_file() or not os.access(file, os.X_OK):
+        return False
+    with file.open("rb") as opened:
+        return opened.read(2) == b"#!"
 
 
 def _note_unparsed(said: str, error: BaseException | None) -> None:
