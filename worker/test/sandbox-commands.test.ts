@@ -61,6 +61,8 @@ describe("a command that fails", () => {
     await expect(refused).rejects.toMatchObject({ status: 503, code: "dashboard_refused" });
     const failed = (await failing("dashboard", 70, "")).dashboard(true);
     await expect(failed).rejects.toMatchObject({ code: "dashboard_failed" });
+    const other = (await failing("stop-gateway", 77, "")).stopGateway(1);
+    await expect(other).rejects.toMatchObject({ code: "stop_gateway_failed" });
   });
 
   it("is told by its exit code where it says nothing, and what it prints where that is no JSON", async () => {
