@@ -1047,6 +1047,30 @@ describe("Discord", () => {
     expect(other).toMatchObject({ update: { message: { event: { text: "/new" } } } });
   });
 
+  it("brings what somebody says to the bot alone, by whatever command, and tells of a stranger only there", async () => {
+    const { application, sent } = await discordOf();
+    const alone = (user: object | null, data: object | null, more: object = {}) =>
+      sent({ type: 2, id: "9", token: "t", channel_id: "333333333333333333", user, data, ...more });
+    const ann = { id: "111111111111111111" };
+    const textOf = async (data: object | null) =>
+      ((await alone(ann, data)).told as { update: { message: { event: { text: string } } } }).update.message
+        .event.text;
+    expect(await textOf(null)).toBe("/");
+    expect(await textOf({ name: "hermes", options: [{}] })).toBe("/help");
+    expect(await textOf({ name: "new", options: [{ value: 7 }] })).toBe("/new 7");
+    await expect(alone(null, {})).rejects.toMatchObject({ status: 400, code: "bad_update" });
+    await expect(alone(ann, {}, { channel_id: undefined })).rejects.toMatchObject({ code: "bad_update" });
+    const typed = await sent({ type: 4, id: "9" });
+    expect([await typed.answer.json(), typed.told]).toEqual([{ type: 8, data: { choices: [] } }, null]);
+    application.pairing = true;
+    const eve = { id: "222222222222222222", username: "eve" };
+    expect((await alone(eve, {})).told).toMatchObject({
+      update: { kind: "stranger", user: eve.id, name: "eve" },
+    });
+    expect((await alone({ id: eve.id }, {})).told).toMatchObject({ update: { kind: "stranger", name: "" } });
+    expect((await alone(eve, {}, { guild_id: "777777777777777777" })).told).toBeNull();
+  });
+
   it("is asked with buttons in rows of five, and shows what a press answered", async () => {
     const { application, sent } = await discordOf();
     const press = (user: string, id: string) => ({
