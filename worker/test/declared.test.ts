@@ -130,6 +130,14 @@ describe("a stranger", () => {
     }));
 });
 
+describe("a call of a platform that proves nothing", () => {
+  it("is refused", () =>
+    deployed({}, async ({ ask }) => {
+      const answer = await ask("/channels/telegram", post(message("hello", 77)));
+      expect(await refusal(answer)).toMatchObject({ status: 401, code: "bad_signature" });
+    }));
+});
+
 describe("a call of a platform without a body", () => {
   it("tells nothing", () =>
     deployed({}, async ({ ask }) => {
@@ -258,6 +266,7 @@ describe("a webhook", () => {
   });
 
   it.each([
+    ["github", { "x-hub-signature-256": "sha1=00" }],
     ["gitlab", { "x-gitlab-token": "" }],
     ["gitlab", { "x-gitlab-token": "another" }],
     ["stripe", { "stripe-signature": "" }],

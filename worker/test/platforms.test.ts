@@ -371,6 +371,52 @@ describe("Slack", () => {
     });
   });
 
+  it("tells of a stranger who writes to the bot alone, by whatever way, and of nobody else", async () => {
+    const open = { ...SLACK, pairing: true };
+    const form = async (fields: Record<string, string>) => {
+      const body = new URLSearchParams(fields).toString();
+      const headers = { "content-type": "application/x-www-form-urlencoded", ...(await signed(body)) };
+      return (await slack.receive(call(body, headers), open)).told as { update: Update } | null;
+    };
+    const written = async (more: object) => {
+      const text = JSON.stringify(event({ user: "U0EVE00", ...more }));
+      return (await slack.receive(call(text, await signed(text)), open)).told as { update: Update } | null;
+    };
+    const command = (channel: string, more: object = {}) =>
+      form({ command: "/hermes", channel_id: channel, user_id: "U0EVE00", trigger_id: "1", ...more });
+    const press = (channel: string) =>
+      form({
+        payload: JSON.stringify({
+          ...{ type: "block_actions", user: { id: "U0EVE00" }, channel: { id: channel } },
+          message: { ts: "5.6", text: "Which?" },
+          actions: [{ type: "button", value: "hp1:c1:red", action_ts: "7.8" }],
+        }),
+      });
+    const stranger = { update: { kind: "stranger", user: "U0EVE00" } };
+    for (const told of [await written({}), await command("D0EVE00"), await press("D0EVE00")])
+      expect(told).toMatchObject(stranger);
+    for (const told of [await written(mention), await command("C0X"), await press("C0X")])
+      expect(told).toBeNull();
+    // What says nothing asks for help.
+    expect(await command("D0EVE00")).toMatchObject({
+      update: { said: { message: { event: { text: "/help" } } } },
+    });
+    for (const missing of ["channel_id", "user_id", "trigger_id"])
+      await expect(command("D0EVE00", { [missing]: "" })).rejects.toMatchObject({ code: "bad_update" });
+    await expect(form({})).rejects.toMatchObject({ code: "bad_update" });
+  });
+
+  it("brings files without a name or a text, and refuses a change that is none", async () => {
+    const files = [{ id: "F1", url_private_download: "https://files.slack.com/1", size: 3 }];
+    const shared = event({ subtype: "file_share", text: undefined, files }, { authorizations: undefined });
+    expect(await updateOf(shared)).toMatchObject({
+      message: { event: { text: "", files: [{ name: "", kind: "document" }] } },
+    });
+    const change = (message: object) =>
+      updateOf(event({ subtype: "message_changed", message: { edited: {}, user: "U0ANN00", ...message } }));
+    await expect(change({ ts: 7 })).rejects.toMatchObject({ code: "bad_update" });
+  });
+
   it("is asked with buttons below, and a question of any length above", () =>
     inParts([[{ ok: true, ts: "1" }]], async (parts, asked) => {
       const buttons = [{ data: "hp1:c1:red", label: "the red" }];
