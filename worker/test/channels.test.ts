@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { runInDurableObject } from "cloudflare:test";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { hex } from "../src/base/digests.ts";
 import { Log, Redactor } from "../src/base/log.ts";
 import type { Incoming, OwnMessage } from "../src/channels/channel.ts";
@@ -1090,6 +1090,37 @@ describe("a turn", () => {
       await settle();
       expect(world.sent.map(({ text }) => text)).toEqual(["an answer"]);
       expect(world.hermes.given.map(({ event }) => event?.text)).toEqual(["hello", "and you"]);
+    }),
+  );
+
+  it(
+    "is in no log with any word of it or of its answer, whatever becomes of it",
+    inWorld(async (world) => {
+      const lines: string[] = [];
+      const spies = (["log", "info", "warn", "error", "debug"] as const).map((kind) =>
+        vi.spyOn(console, kind).mockImplementation((...said) => void lines.push(said.join(" "))),
+      );
+      world.hermes.answers = (text) => `an-answer to ${text}`;
+      const channels = world.life();
+      world.refusals.push({ error_code: 429 }, { error_code: 400, description: "Bad Request: no" });
+      for (const text of ["a-word", "a-word again", "/stop a-word"])
+        await channels.receive("telegram", world.update(text));
+      const photo = { text: undefined, caption: "a-word", photo: [{ file_id: "gone" }] };
+      await channels.receive("telegram", world.update("", photo));
+      await settle();
+      world.broken = new Error("not yet");
+      for (let number = 0; number <= MOST_OF_ONE; number++)
+        await channels.receive("telegram", world.update(`a-word ${number}`));
+      for (let minute = 0; minute < 20; minute++) {
+        await world.time.pass(60_000);
+        await settle();
+      }
+      for (const spy of spies) spy.mockRestore();
+      const events = lines.map((line) => (JSON.parse(line) as { event: string }).event);
+      expect(new Set(events)).toEqual(
+        new Set(["message_not_sent", "message_not_answered", "message_dropped"]),
+      );
+      expect(lines.filter((line) => /a-word|an-answer/.test(line))).toEqual([]);
     }),
   );
 
