@@ -1004,6 +1004,26 @@ describe("SMS", () => {
   });
 });
 
+describe("a platform that does not answer", () => {
+  it.each([
+    ["within a quarter of a minute", () => new Promise<Response>(() => undefined), "did not answer in time"],
+    ["at all", () => Promise.reject(new Error(`no way to ${SLACK.token}`)), "could not be reached"],
+  ] as const)("%s may have taken a message; the call is left, and no secret told", (_, fetch, words) =>
+    inParts([], async (parts, _asked, time) => {
+      const left: boolean[] = [];
+      const watched = (_url: string, { signal }: RequestInit) => {
+        signal?.addEventListener("abort", () => void left.push(true));
+        return fetch();
+      };
+      const sending = slack.open(SLACK, { ...parts, fetch: watched }).send(message());
+      const ends = sending.catch((error: SendRefused) => error);
+      await time.pass(15_000);
+      expect(await ends).toMatchObject({ message: `Slack ${words}`, isFinal: false, isUnsure: true });
+      expect(left).toEqual(words.includes("in time") ? [true] : []);
+    }),
+  );
+});
+
 describe("strangers who may ask to be let in", () => {
   const update = (told: object | null) => (told as { updates: Update[] } | null)?.updates ?? [];
 
