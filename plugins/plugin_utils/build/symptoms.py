@@ -64,13 +64,13 @@ def of_machine(said: str, env: Mapping[str, str], code: int = 1) -> dict[str, st
             "raise what limits this shell (`ulimit -a`), user or container, then run it again.",
             "limit",
         )
-    unwritable = [one for one in caches(env).items() if not os.access(_existing(one[1]), os.W_OK)]
+    folders = caches(env)
+    unwritable = [name for name in folders if not os.access(_existing(folders[name]), os.W_OK)]
     if UNWRITABLE.search(said) and unwritable:
-        names = " and ".join(name for name, _ in unwritable)
         return problem(
-            str(unwritable[0][1]),
+            str(folders[unwritable[0]]),
             "cannot be written, and packages are kept there",
-            f"set {names} to folders that you can write; then run it again.",
+            f"set {' and '.join(unwritable)} to folders that you can write; then run it again.",
             "system",
         )
     return None
