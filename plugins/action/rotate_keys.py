@@ -223,8 +223,8 @@ class ActionModule(DeploymentAction):
     def _left(self, answer: dict[str, Any]) -> str:
         """Return in words what differs from the inventory besides keys, which a rotation does not bring."""
         running = answer.get("worker", {}).get("version")
-        if not running:  # it does not answer
-            return "nothing"
+        if not running:
+            return "not known: it tells no version"
         if running == service_of(self.settings, self.deployment, self.runtime).version:
             return "nothing"
         return f"more than keys differs from the inventory: run `{self.command('deploy')}`"

@@ -304,6 +304,7 @@ def test_without_anything_to_do_nothing_is_asked_of_hermes(
     monkeypatch.setattr(Client, "stream", None)
     done = Run(worker, settings, {"OPENAI_API_KEY": "old-key"}, "provider_keys").deploy()
     assert done["changed"] is False
+    assert done["left"].startswith("not known"), "of a Worker that tells no version"
 
 
 @pytest.mark.parametrize("words", ["all", ["all"], "api_token,all"])
