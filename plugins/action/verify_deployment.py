@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from typing import Any, ClassVar
 
@@ -13,12 +14,13 @@ from ..module_utils.settings.catalogue import REHEARSAL_MODEL
 from ..module_utils.settings.values import canonical
 from ..plugin_utils.actions.deployment_action import SETTINGS_OPTION, DeploymentAction
 from ..plugin_utils.actions.status_words import health_words, job_words, state_rows
+from ..plugin_utils.agent.content import TABLE
 from ..plugin_utils.build import declared
 from ..plugin_utils.display.table import FULL_CARDS
 from ..plugin_utils.inputs.answers import yes_or_no
 from ..plugin_utils.platform import Service, service_of
 from ..plugin_utils.proof import agent as agent_proof
-from ..plugin_utils.proof import channels, packages
+from ..plugin_utils.proof import channels, packages, toolsets
 from ..plugin_utils.proof.chats import SLEEP_BY_FORCE, Chats
 from ..plugin_utils.proof.health import health
 from ..plugin_utils.proof.in_force import (
@@ -61,6 +63,7 @@ class ActionModule(DeploymentAction):
         }
         self._storage(status)
         self.running = agent_proof.told(self.client) if self.agent else None
+        self.turned_off: list[tuple[str, str]] = []
         if self._full() and not self.check_mode:
             self._refuses_strangers()
             self.progress("asking Hermes; a sleeping one wakes first")
@@ -71,6 +74,7 @@ class ActionModule(DeploymentAction):
             self._version()
             self._agent()
             self._packages()
+            self._toolsets()
             self.deployment.note_proof(self.service.version)
             self.service.prune()
             status = self._health()
@@ -123,6 +127,23 @@ class ActionModule(DeploymentAction):
             running = self.running or agent_proof.told(self.client)
             if problems := packages.missing(wanted, running, remedy):
                 raise Card(problems, self._changed())
+
+    def _toolsets(self) -> None:
+        """Make sure that the Hermes that runs offers its model no tools that it is not to have. Raises a Card."""
+        answer = self.chats.request(self.client, "GET", toolsets.TOOLSETS)
+        told = answer.json().get("data")
+        if answer.status != 200 or not isinstance(told, list):
+            raise not_in_force(
+                self.settings.name,
+                f"Hermes does not tell which tools it has: {answer.complaint()}",
+                f"see `{self.command('logs')}`, then verify it again.",
+            )
+        config = json.loads(self.agent[TABLE].content)["config"] if self.agent else {"pinned": {}}
+        refused, offered = toolsets.refused(self.settings, config["pinned"]), toolsets.offered(told)
+        restart = self.command("lifecycle", hermes_action="restart-gateway")
+        if problems := toolsets.not_refused(refused, offered, restart):
+            raise Card(problems, self._changed())
+        self.turned_off = toolsets.rows(self.settings, refused, offered)
 
     def _risks(self, status: dict[str, Any]) -> list[tuple[str, str]]:
         size = self.settings.instance_type if self.settings.platform == "cloudflare" else None
@@ -223,6 +244,7 @@ class ActionModule(DeploymentAction):
         if "seconds_to_first_token" in result:
             rows.append(("first token", f"{result['seconds_to_first_token']} s"))
         rows += agent_proof.rows(self.agent, self.running, "hermes_take_over")
+        rows += self.turned_off
         rows += [
             ("dashboard", self.service.dashboard(status)),
             ("model", self._model_words()),

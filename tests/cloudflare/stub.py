@@ -246,6 +246,10 @@ class StubEdge(Edge):
         }
         return web.json_response({"declared": {}, "running": running})
 
+    async def _toolsets(self, *_: Any) -> web.Response:
+        """In a container Hermes has those that touch it, too."""
+        return web.json_response({"data": [{"name": "terminal", "enabled": True}]})
+
     async def _archive(
         self, _request: web.Request, worker: Worker, _stub: Stub, _which: str
     ) -> web.Response:
@@ -325,6 +329,7 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/api/instance/restart-gateway"): StubEdge._restarted,
     ("POST", "/api/dashboard/sessions/revoke"): StubEdge._done,
     ("POST", "/v1/chat/completions"): StubEdge._chat,
+    ("GET", "/v1/toolsets"): StubEdge._toolsets,
 }
 
 

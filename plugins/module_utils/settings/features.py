@@ -24,6 +24,8 @@ class Feature:
     """What is imported of its packages; a running Hermes is asked whether they are there."""
     commands: tuple[str, ...] = ()
     """The same of programs that it calls, beside its own."""
+    toolset: str = ""
+    """What Hermes calls the tools that need it, where it has a name for them."""
 
 
 CHROMIUM = "chromium-headless-shell"
@@ -35,6 +37,7 @@ FEATURES = (
         ("ripgrep>=14,<15",),
         "ripgrep, with which Hermes looks through files",
         commands=("rg",),
+        toolset="file",
     ),
     Feature(
         "git",
@@ -42,12 +45,14 @@ FEATURES = (
         "git, and ssh for it",
         debian=("git", "openssh-client"),
         programs=("git",),
+        toolset="terminal",
     ),
     Feature(
         "web",
         ("ddgs>=9,<10", "hermes-agent[exa,firecrawl,parallel-web]"),
         "search of the web and reading of pages: DuckDuckGo without a key; Exa, Firecrawl and Parallel with one",
         modules=("ddgs", "exa_py", "firecrawl", "parallel"),
+        toolset="web",
     ),
     Feature(
         "mcp",
@@ -67,12 +72,14 @@ FEATURES = (
         "speech from text without a key, and ffmpeg, which makes voice messages of it",
         modules=("edge_tts",),
         commands=("ffmpeg",),
+        toolset="tts",
     ),
     Feature(
         "browser",
         ("agent-browser-cli>=0.39,<0.40",),
         "pages opened in a browser: the one that `hermes_browser_url` names, or `chromium`",
         commands=("agent-browser",),
+        toolset="browser",
     ),
     Feature(
         "chromium",
@@ -80,6 +87,7 @@ FEATURES = (
         "that browser in the image: Debian's Chromium, without a screen",
         debian=(CHROMIUM, "libnss3-tools"),
         commands=("chromium",),
+        toolset="browser",
     ),
     Feature(
         "installs",
@@ -92,6 +100,7 @@ FEATURES = (
         ("hermes-agent[fal]",),
         "pictures by fal.ai, with its key",
         modules=("fal_client",),
+        toolset="image_gen",
     ),
     Feature(
         "google",

@@ -144,7 +144,7 @@ def read_browser(inputs: Inputs) -> None:
             "write it as its DevTools say: http://host:9222, or ws:// or wss:// with all that follows.",
             "browser",
         )
-    elif settings.engine == "process" and not settings.host_tools:
+    elif not settings.has_host_tools:
         inputs.problem(
             "hermes_browser_url",
             "needs hermes_host_tools on the process engine: a browser beside it reads this machine's files.",

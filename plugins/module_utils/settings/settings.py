@@ -48,6 +48,11 @@ class Settings(Fields):
         return ports
 
     @property
+    def has_host_tools(self) -> bool:
+        """Whether Hermes has tools that touch what it runs on: always in a container, in a process if it may."""
+        return self.engine != "process" or self.host_tools
+
+    @property
     def may_be_processes(self) -> bool:
         """Whether Hermes could be processes of this machine instead, as far as the other settings go."""
         in_an_image = "image" in self.source or "chromium" in self.features

@@ -121,7 +121,7 @@ def unknown(
 
 def key_flaw(key: str, strength: str, settings: Settings) -> tuple[str, str]:
     """Return what is wrong with a dotted key of Hermes', and what to do; two empty texts when nothing is."""
-    bare = settings.engine == "process" and not settings.host_tools
+    bare = not settings.has_host_tools
     if bare and key == "agent.disabled_toolsets" and strength == "initial":
         return "is replaced by the deployment's own list in a process.", "write it under pinned."
     for one, why in (OURS | (OURS_WITHOUT_TOOLS if bare else {})).items():

@@ -15,6 +15,7 @@ import os
 import re
 import struct
 import sys
+import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 import pytest
 from ansible_collections.hermes.workers.plugins.action import restore
 from ansible_collections.hermes.workers.plugins.module_utils.settings import catalogue
+from ansible_collections.hermes.workers.plugins.module_utils.settings.features import FEATURES
 from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
 from ansible_collections.hermes.workers.plugins.module_utils.worker_client import (
     CHANGE_SECONDS,
@@ -30,6 +32,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.worker_client impor
 from ansible_collections.hermes.workers.plugins.plugin_utils.agent import content
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import variables
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
+from ansible_collections.hermes.workers.plugins.plugin_utils.proof import toolsets
 from ansible_collections.hermes.workers.plugins.plugin_utils.state import backups, folder
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd import at_boot
 
@@ -37,6 +40,7 @@ from tests.standins import sandbox as stand_in
 from tests.standins.sidecar.sidecar import INTERCEPTED
 
 ROOT = Path(__file__).resolve().parents[3]
+WHAT_WORKS = ROOT / "docs" / "what-works.toml"
 sys.path[:0] = [str(ROOT / "container"), str(ROOT / "host")]
 
 from engine import engine, sandbox_link, server  # noqa: E402
@@ -280,6 +284,12 @@ def test_providers_and_their_keys_have_one_name_each() -> None:
     assert bases == {name: row.base for name, row in catalogue.PROVIDER_ROWS.items()} | {
         "rehearsal": ""
     }
+
+
+def test_tools_that_reach_the_machine_are_the_same_in_the_proof() -> None:
+    assert worker("HOST_TOOLSETS") == list(toolsets.HOST_TOOLSETS)
+    known = {row["name"] for row in tomllib.loads(WHAT_WORKS.read_text())["toolset"]}
+    assert known >= {one.toolset for one in FEATURES if one.toolset} | {*toolsets.HOST_TOOLSETS}
 
 
 def test_secrets_have_one_name_each() -> None:
