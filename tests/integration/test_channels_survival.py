@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import random
+import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -216,8 +217,11 @@ class Things:
             came = [one for one in self._telegram.sent if one.file and one.file.name == name]
             assert all(one.file and one.file.data == data for one in came)
             marked = sum(one.text.startswith(MARK) for one in came)
-            assert len(came) - marked == self.shown.count(name), (name, self.shown, came)
-            doubles += marked
+            seen = [(one.id, one.at, one.text) for one in came]
+            times = self.shown.count(name)
+            # One that is marked may be the only one that came: nobody knew.
+            assert len(came) - marked <= times <= len(came), (name, self.shown, seen)
+            doubles += len(came) - times
         return doubles
 
 
@@ -231,6 +235,8 @@ def watch_provider(provider: Provider, fate: Fate) -> None:
             asked = body["messages"]
             while asked and not is_of_a_turn(asked[-1]):
                 asked = asked[:-1]
+            if asked and isinstance(said := asked[-1]["content"], str):
+                asked = [*asked[:-1], {**asked[-1], "content": with_files_once(said)}]
             super()._openai({**body, "messages": asked or body["messages"]})
 
         def _events(self, events: Any) -> None:
@@ -239,6 +245,18 @@ def watch_provider(provider: Provider, fate: Fate) -> None:
             fate.at("answered")
 
     provider._server.RequestHandlerClass = Watched
+
+
+def with_files_once(text: str) -> str:
+    """Return what is asked, with each file named once.
+
+    Of a turn that was cut Hermes says the words twice, before a note of its own and after it, and no model sends a file
+    twice for that.
+    """
+    for name in set(re.findall(r"MEDIA:\S+", text)):
+        before, _, after = text.partition(name)
+        text = before + name + after.replace(name, "")
+    return text
 
 
 def is_of_a_turn(message: dict[str, Any]) -> bool:
@@ -395,6 +413,9 @@ def judge(
     }
     told = f"{sum(len(one.written) for one in writers)} messages, {len(struck)} blows: {counts}"
     print(f"\n{told}, seen twice: {doubles}")
-    assert doubles <= sum(step == "accepted" for step, _ in struck)
+    # Whoever dies at one message's step may die between a platform's word and our note of another one.
+    assert doubles <= sum(
+        step == "accepted" or victim in ("workerd", "deploy") for step, victim in struck
+    )
     assert doubles <= counts["twice"]
     assert (counts["dropped"], counts["refused"], status["unanswered"]) == (0, 0, [])
