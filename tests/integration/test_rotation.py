@@ -32,7 +32,9 @@ def provider() -> Iterator[Provider]:
 
 
 @pytest.fixture(scope="module")
-def rotating(make_deployment: Callable[..., Deployment], provider: Provider) -> Deployment:
+def rotating(
+    make_deployment: Callable[..., Deployment], provider: Provider
+) -> Iterator[Deployment]:
     made = make_deployment(
         "rotating",
         openai_api_key=provider.key,
@@ -41,7 +43,13 @@ def rotating(make_deployment: Callable[..., Deployment], provider: Provider) -> 
         hermes_secrets={"TELEGRAM_BOT_TOKEN": "canary-telegram-1"},
     )
     made.deploy()
-    return made
+    yield made
+    # Whom a kill did not reach may have come to its step later, and would hold still for ever.
+    for one in psutil.process_iter(["cmdline", "status"]):
+        words = " ".join(one.info["cmdline"] or [])
+        if one.info["status"] == psutil.STATUS_STOPPED and str(made.state.parent) in words:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
 
 
 @contextmanager
