@@ -31,7 +31,7 @@ ONE_LINE = "A text of one line is written {text: ...}."
 DAMAGED = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, struct.error),
     # A password, a way of packing, names and numbers that are none.
-    *(RuntimeError, NotImplementedError, ValueError, OverflowError),
+    *(RuntimeError, ValueError, OverflowError),
 )
 """What Python raises about an archive that cannot be unpacked, besides an OSError without a number."""
 SKILL = "SKILL.md"
