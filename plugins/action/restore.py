@@ -93,9 +93,11 @@ class ActionModule(ExistingAction):
         if named == NEWEST and kept:
             return kept[0]
         path = Path(named).expanduser().absolute()
-        flaw = None if named and named != NEWEST else "not set"
-        if flaw is None:
-            flaw = flaw_of(path, self.deployment.shown(path))
+        if named == NEWEST:
+            folder = self.deployment.shown(backups.folder_of(self.deployment))
+            flaw: str | None = f"there is no backup in {folder}"
+        else:
+            flaw = flaw_of(path, self.deployment.shown(path)) if named else "not set"
         if flaw is None:
             return path
         others = [self.deployment.shown(one) for one in kept[:5]]

@@ -191,6 +191,27 @@ def test_a_user_who_may_not_linger_is_told_what_to_do(
     assert left.endswith("sudo loginctl enable-linger alice")
 
 
+def test_what_systemd_refuses_is_told_with_its_word(made: AtBoot, tmp_path: Path) -> None:
+    program = tmp_path / "bin" / "systemctl"
+    program.write_text('#!/bin/sh\necho "$3"; echo no bus\n[ "$2" != enable ]\n')
+    assert made.settle("start", host(tmp_path)) == "systemctl --user enable failed: no bus"
+
+
+def test_what_is_to_stay_down_has_its_unit_taken_away(made: AtBoot, tmp_path: Path) -> None:
+    assert made.settle("stay_down", host(tmp_path)) == ""
+    assert not (tmp_path / "asked").exists()
+    made.settle("start", host(tmp_path))
+    os.utime(made.path, (0, 0))
+    made.settle("start", host(tmp_path))
+    assert made.path.stat().st_mtime == 0, "a unit that is as it should be is written again"
+    (tmp_path / "asked").unlink()
+    assert made.settle("stay_down", host(tmp_path)) == ""
+    assert not made.path.exists()
+    asked = (tmp_path / "asked").read_text().splitlines()
+    name = made.path.name
+    assert asked == [f"systemctl --user disable --quiet {name}", "systemctl --user daemon-reload"]
+
+
 def test_where_there_are_no_such_means_it_is_refused(
     made: AtBoot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
