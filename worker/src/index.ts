@@ -143,6 +143,11 @@ app.get("/api/health", async (c) => {
   });
 });
 
+app.get("/metrics", async (c) => {
+  const told = await hermes(c, (it) => it.metrics());
+  return c.body(told, 200, { "content-type": "text/plain; version=0.0.4; charset=utf-8" });
+});
+
 app.post("/api/secrets/proof", async (c) =>
   c.json(await prove(await readBody(c.req.raw), c.var.settings.secrets)),
 );

@@ -110,6 +110,7 @@ interface Route {
 
 const API: Route[] = [
   { method: "GET", path: "/api/health", ok: 200 },
+  { method: "GET", path: "/metrics", ok: 200 },
   { method: "POST", path: "/api/secrets/proof", ok: 400 },
   { method: "GET", path: "/api/instance/status", ok: 200 },
   { method: "GET", path: "/api/instance/agent", ok: 200 },

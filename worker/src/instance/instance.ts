@@ -26,6 +26,7 @@ import { DashboardSessions, type Opened } from "./dashboard-sessions.ts";
 import { DashboardSockets, SOCKET_END } from "./dashboard-sockets.ts";
 import { abortOf, CREDENTIAL, type Credential, Leases, TROUBLED, type Until } from "./leases.ts";
 import { Lifecycle } from "./lifecycle.ts";
+import { metricsOf } from "./metrics.ts";
 import type { InstanceRecord, ProviderTrouble } from "./record.ts";
 import { sandboxOf } from "./sandbox-of.ts";
 import { type Deaths, TokenRotation, type TokenUse } from "./token-rotation.ts";
@@ -354,6 +355,21 @@ export class HermesInstance extends DurableObject<Env> {
         lastJobError: dated(record.lastJobError),
         ...this.#channelsView(),
       };
+    });
+  }
+
+  /** What a monitor collects; asks nothing of Hermes, and never wakes it. */
+  async metrics(): Promise<string> {
+    const { record, risk, inFlight } = this.#lifecycle;
+    const { name, workerVersion, hermesVersion } = this.#settings;
+    return metricsOf({
+      ...{ name, workerVersion, hermesVersion, record },
+      running: runningOf(record, Date.now()),
+      requestsInFlight: inFlight,
+      atRiskSince: risk?.since ?? null,
+      backups: this.#vault.list().map(({ created }) => created),
+      unanswered: this.#channels.failed().length,
+      channels: this.#channels.views(),
     });
   }
 
