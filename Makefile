@@ -95,7 +95,7 @@ destroy: tools ## Take the deployment away; asks first (CONFIRM=yes does not, FO
 test: test-python test-worker test-molecule ## Run every test
 
 test-python: tools test-tools worker-tools
-	@$(WITH_TOOLS) pytest --numprocesses $(PROCESSES) --dist loadgroup --no-loadscope-reorder
+	@$(WITH_TOOLS) pytest --numprocesses $(PROCESSES) --dist loadgroup --no-loadscope-reorder --durations 20
 
 test-worker: worker-tools
 	@cd worker && PATH="$$(../$(TEST_VENV)/bin/python ../requirements/node_path.py):$$PATH" npm test
