@@ -266,16 +266,16 @@ class Hostnames(Tagged):
         # Last, because until then it may be the one that serves.
         route = _route(self.account, hostname)
         if route is not None and route["script"]:
-            self._remove_route(hostname)
+            routes.delete(self.api, self._zone(hostname), route["id"])
 
     def _add_route(self, hostname: str) -> None:
         """Lead a hostname here by a route. The route comes last: by it the next run tells what is done."""
         zone_id = self._zone(hostname)
-        is_domain = hostname in self.account.domains
-        if is_domain:
+        domain = self.account.domains.get(hostname)
+        if domain:
             # Its record goes with the custom domain, which serves until the route may do so.
             self._lead(hostname, zone_id)
-            self._remove_domain(hostname)
+            domains.detach(self.api, domain["id"])
         record = dns.PLACEHOLDER | {"name": hostname, "comment": comment(self.settings.name)}
         there = self._replaceable(hostname)
         right = [one for one in there if dns.equal(one, record)]
@@ -286,7 +286,7 @@ class Hostnames(Tagged):
         elif not right:
             dns.create(self.api, zone_id, record)
         try:
-            if not is_domain:
+            if not domain:
                 self._lead(hostname, zone_id)
         except CloudflareError:
             if replaced:
@@ -307,11 +307,12 @@ class Hostnames(Tagged):
 
     def detach(self, hostname: str) -> None:
         """Take a hostname away from the deployment: only what leads to it."""
-        if self.account.domains.get(hostname, {}).get("service") == self.settings.name:
-            self._remove_domain(hostname)
+        domain = self.account.domains.get(hostname, {})
+        if domain.get("service") == self.settings.name:
+            domains.detach(self.api, domain["id"])
         route = _route(self.account, hostname)
         if route is not None and route["script"] == self.settings.name:
-            self._remove_route(hostname)
+            routes.delete(self.api, self._zone(hostname), route["id"])
         if self.account.zone_of(hostname):
             self._remove_records(hostname)
 
@@ -329,16 +330,6 @@ class Hostnames(Tagged):
         for record in dns.listing(self.api, self._zone(hostname), hostname):
             if is_our_record(record, self.settings.name):
                 dns.delete(self.api, self._zone(hostname), record["id"])
-
-    def _remove_domain(self, hostname: str) -> None:
-        domain = self.account.domains.get(hostname)
-        if domain:
-            domains.detach(self.api, domain["id"])
-
-    def _remove_route(self, hostname: str) -> None:
-        route = _route(self.account, hostname)
-        if route is not None:
-            routes.delete(self.api, self._zone(hostname), route["id"])
 
     def _zone(self, hostname: str) -> str:
         zone = self.account.zone_of(hostname)

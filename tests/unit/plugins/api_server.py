@@ -107,6 +107,8 @@ class ApiServer(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # A head and its body are two writes, of which the second would wait for the client's word about the first.
+    disable_nagle_algorithm = True
     server: ApiServer
 
     def handle_one_call(self) -> None:

@@ -29,6 +29,11 @@ class FakeAccount:
         self.records: dict[str, dict[str, Any]] = {}
         self.routes: dict[str, dict[str, Any]] = {}
         self.applications: list[dict[str, Any]] = []
+        self.mail = {"enabled": True, "status": "ready"}
+        self.rules: dict[str, dict[str, Any]] = {}
+        self.verified = ["ann@x.test"]
+        self.groups: list[str] = []
+        """Permission groups of the token."""
         self.denied: set[str] = set()
         self._ids = 0
 
@@ -49,11 +54,18 @@ class FakeAccount:
         f"/zones/{ZONE}/dns_records/(.+)": "one_record",
         f"/zones/{ZONE}/workers/routes": "all_routes",
         f"/zones/{ZONE}/workers/routes/(.+)": "one_route",
+        f"/zones/{ZONE}/email/routing": "mail_settings",
+        f"/zones/{ZONE}/email/routing/rules": "all_rules",
+        f"/zones/{ZONE}/email/routing/rules/(.+)": "one_rule",
         "/user/tokens/verify": "verify",
+        "/user/tokens/t": "policies",
+        f"{BASE}/email/routing/addresses": "mail_addresses",
         f"{BASE}/containers/me": "limits",
         f"{BASE}/containers/applications": "all_applications",
+        f"{BASE}/containers/applications/(.+)": "one_application",
         f"{BASE}/containers/registries/.+/credentials": "credentials",
         f"{BASE}/workers/subdomain": "subdomain",
+        f"{BASE}/workers/services/(.+)": "service",
         f"{BASE}/workers/durable_objects/namespaces": "namespaces",
         f"{BASE}/workers/domains": "all_domains",
         f"{BASE}/workers/domains/(.+)": "one_domain",
@@ -71,11 +83,46 @@ class FakeAccount:
     def verify(self, _call: Call) -> Reply:
         return ok({"id": "t", "status": "active"})
 
+    def policies(self, _call: Call) -> Reply:
+        groups = [{"name": one} for one in self.groups]
+        return ok({"policies": [{"effect": "allow", "permission_groups": groups}]})
+
+    def mail_settings(self, _call: Call) -> Reply:
+        return ok(self.mail)
+
+    def all_rules(self, call: Call) -> Reply:
+        if call.method == "POST":
+            rule = {**call.body, "id": self.new_id()}
+            self.rules[rule["id"]] = rule
+            return ok(rule)
+        return ok(list(self.rules.values()))
+
+    def one_rule(self, _call: Call, rule_id: str) -> Reply:
+        return ok(self.rules.pop(rule_id))
+
+    def mail_addresses(self, _call: Call) -> Reply:
+        return ok([{"email": one, "verified": "2026-01-01"} for one in self.verified])
+
     def limits(self, _call: Call) -> Reply:
         return ok({"limits": {"total_vcpu": 1500}})
 
     def all_applications(self, _call: Call) -> Reply:
         return ok(self.applications)
+
+    def one_application(self, call: Call, application_id: str) -> Reply:
+        found = next((one for one in self.applications if one["id"] == application_id), None)
+        if found is None:
+            return refused(404, 1000, "APPLICATION_NOT_FOUND")
+        if call.method == "DELETE":
+            self.applications.remove(found)
+        return ok(found)
+
+    def service(self, call: Call, name: str) -> Reply:
+        if name not in self.secrets:
+            return NO_WORKER
+        if call.method == "DELETE":
+            del self.secrets[name]
+        return ok({})
 
     def credentials(self, _call: Call) -> Reply:
         return ok({"username": "v1", "password": "canary-password"})
@@ -143,6 +190,8 @@ class FakeAccount:
             return NO_WORKER
         if rest == "secrets-bulk":
             return self._bulk(name, call.body["secrets"])
+        if call.method == "PATCH" and rest == "script-settings":
+            self.tags[name] = call.body["tags"]
         version = {"version_id": f"{name}-v1", "percentage": 100}
         answers: dict[str, Any] = {
             "secrets": [{"name": key, "type": "secret_text"} for key in self.secrets[name]],

@@ -19,17 +19,6 @@ CANARY = "canary-secret-value"
 RECORD = {"name": "a.example.com", "type": "CNAME", "content": "b.example.com"}
 
 
-@pytest.fixture
-def account() -> FakeAccount:
-    return FakeAccount()
-
-
-@pytest.fixture
-def server(account: FakeAccount) -> Iterator[ApiServer]:
-    with ApiServer(account) as running:
-        yield running
-
-
 Run = Callable[..., dict[str, Any]]
 
 

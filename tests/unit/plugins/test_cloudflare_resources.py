@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import (
     containers,
@@ -21,23 +19,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.cloudflare.client i
 )
 from ansible_collections.hermes.workers.plugins.module_utils.digests import proof
 from api_server import ApiServer, Call, Reply, ok, refused
-from fake_account import ACCOUNT, TOKEN, ZONE, FakeAccount
-
-
-@pytest.fixture
-def account() -> FakeAccount:
-    return FakeAccount()
-
-
-@pytest.fixture
-def server(account: FakeAccount) -> Iterator[ApiServer]:
-    with ApiServer(account) as running:
-        yield running
-
-
-@pytest.fixture
-def api(server: ApiServer) -> Cloudflare:
-    return Cloudflare(TOKEN, ACCOUNT, server.url)
+from fake_account import ACCOUNT, ZONE, FakeAccount
 
 
 def test_settings_tell_variables_and_secrets_in_one_call(
