@@ -103,7 +103,8 @@ class RegistryImage(CloudflareModule):
         self.registry = Registry(self.api, ("pull",) if self.check_mode else ("pull", "push"))
         tags = self.registry.repositories().get(self.repository, [])
         unwanted = self._unwanted(tags)
-        used = self._used(unwanted) if unwanted else set()
+        named = containers.images_in_use(self.api) if unwanted else set()
+        used = self.registry.used(self.repository, unwanted, named)
         if used and self.options["state"] == "absent":
             raise Refused(
                 "in_use",
@@ -122,18 +123,6 @@ class RegistryImage(CloudflareModule):
         if self.options["state"] == "absent":
             return [tag for tag in tags if tag == self.options["tag"]]
         return [tag for tag in tags if tag not in self.options["keep"]]
-
-    def _used(self, tags: list[str]) -> set[str]:
-        """Return those of the tags whose image is named somewhere, by its digest or by the tag."""
-        named = containers.images_in_use(self.api)
-        digests = {reference.partition("@")[2] for reference in named}
-        by_tag = {reference.rpartition("/")[2] for reference in named}
-        return {
-            tag
-            for tag in tags
-            if f"{self.repository}:{tag}" in by_tag
-            or self.registry.digest(self.repository, tag) in digests
-        }
 
 
 def main() -> None:

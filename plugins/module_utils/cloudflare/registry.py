@@ -73,6 +73,16 @@ class Registry:
         response = self._call("HEAD", path, missing_ok=True, headers={"Accept": MANIFESTS})
         return response.headers.get("Docker-Content-Digest", "") if response.ok else ""
 
+    def used(self, repository: str, tags: Iterable[str], named: set[str]) -> set[str]:
+        """Return those of the tags whose image is named, by its digest or by the tag. named: references."""
+        digests = {reference.partition("@")[2] for reference in named} - {""}
+        by_tag = {reference.rpartition("/")[2] for reference in named}
+        return {
+            tag
+            for tag in tags
+            if f"{repository}:{tag}" in by_tag or self.digest(repository, tag) in digests
+        }
+
     def delete(self, repository: str, tag: str) -> bool:
         """Delete a tag; returns whether it was there. Call collect() after the last one."""
         path = self._manifest(repository, tag)

@@ -103,13 +103,9 @@ def prune(api: Cloudflare, keep: str) -> list[str]:
     keep: reference that stays in any case. Returns the tags that were deleted.
     """
     images = registry.Registry(api, ("pull", "push"))
-    used = {name.rpartition("@")[2] for name in containers.images_in_use(api)}
-    used.add(keep.rpartition("@")[2])
-    deleted = [
-        tag
-        for tag in images.repositories().get(REPOSITORY, [])
-        if images.digest(REPOSITORY, tag) not in used and images.delete(REPOSITORY, tag)
-    ]
+    tags = images.repositories().get(REPOSITORY, [])
+    used = images.used(REPOSITORY, tags, {*containers.images_in_use(api), keep})
+    deleted = [tag for tag in tags if tag not in used and images.delete(REPOSITORY, tag)]
     if deleted:
         images.collect()
     return deleted

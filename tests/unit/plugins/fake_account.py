@@ -3,10 +3,15 @@
 
 from __future__ import annotations
 
+import json
 import re
+import uuid
+from dataclasses import dataclass, field
 from typing import Any
 
 from api_server import NO_WORKER, Call, Reply, ok, refused
+
+from tests.standins import multipart
 
 ACCOUNT = "0123456789abcdef0123456789abcdef"
 ZONE = "5ababd603b22780302dd8d83498e5172"
@@ -23,6 +28,20 @@ class FakeAccount:
             {"id": ZONE, "name": "example.com", "status": "active", "account": {"id": ACCOUNT}}
         ]
         self.secrets: dict[str, dict[str, str]] = {"alice": {"API_TOKEN": "old"}}
+        self.variables: dict[str, dict[str, str]] = {
+            "alice": {
+                "WORKER_VERSION": "91ab03f7c2d4e560",
+                "HERMES_INSTANCE_TYPE": "standard-1",
+                "HERMES_PLATFORM": "cloudflare",
+            }
+        }
+        self.configuration: dict[str, Any] = {}
+        """Of every Worker, beside its variables, secrets and tags."""
+        self.bindings: list[dict[str, str]] = []
+        self.etags: dict[str, str] = {}
+        self.versions: list[dict[str, Any]] = []
+        self.uploads: list[dict[str, Any]] = []
+        """What was said of each upload."""
         self.tags: dict[str, list[str]] = {"alice": ["hermes.workers", "hermes.workers:alice"]}
         self.images: dict[str, dict[str, str]] = {}
         self.domains: dict[str, dict[str, Any]] = {}
@@ -70,7 +89,9 @@ class FakeAccount:
         f"{BASE}/workers/domains": "all_domains",
         f"{BASE}/workers/domains/(.+)": "one_domain",
         f"{BASE}/workers/scripts": "all_scripts",
+        f"{BASE}/workers/scripts/([^/]+)": "upload",
         f"{BASE}/workers/scripts/([^/]+)/(.+)": "script",
+        f"{BASE}/containers/image-preparations": "prepare",
     }
 
     def new_id(self) -> str:
@@ -106,7 +127,10 @@ class FakeAccount:
     def limits(self, _call: Call) -> Reply:
         return ok({"limits": {"total_vcpu": 1500}})
 
-    def all_applications(self, _call: Call) -> Reply:
+    def all_applications(self, call: Call) -> Reply:
+        if call.method == "POST":
+            identity = call.body["durable_objects"]["namespace_id"]
+            self.applications.append(call.body | {"id": identity})
         return ok(self.applications)
 
     def one_application(self, call: Call, application_id: str) -> Reply:
@@ -183,7 +207,27 @@ class FakeAccount:
         return ok(self.domains.pop(domain_id))
 
     def all_scripts(self, _call: Call) -> Reply:
-        return ok([{"id": name, "tags": self.tags.get(name, [])} for name in self.secrets])
+        return ok(
+            [
+                {"id": name, "tags": self.tags.get(name, []), "etag": self.etags.get(name)}
+                for name in self.secrets
+            ]
+        )
+
+    def prepare(self, _call: Call) -> Reply:
+        return ok({"status": "ready"})
+
+    def upload(self, call: Call, name: str) -> Reply:
+        fields, _files = multipart.read(call.headers["content-type"], call.content)
+        told = json.loads(fields["metadata"])
+        self.uploads.append(told)
+        texts = {
+            kind: {one["name"]: one["text"] for one in told["bindings"] if one["type"] == kind}
+            for kind in ("plain_text", "secret_text")
+        }
+        self.variables[name] = texts["plain_text"]
+        self.secrets[name] = self.secrets.get(name, {}) | texts["secret_text"]
+        return ok({"deployment_id": "f" * 32})
 
     def script(self, call: Call, name: str, rest: str) -> Reply:
         if name not in self.secrets:
@@ -195,18 +239,29 @@ class FakeAccount:
         version = {"version_id": f"{name}-v1", "percentage": 100}
         answers: dict[str, Any] = {
             "secrets": [{"name": key, "type": "secret_text"} for key in self.secrets[name]],
-            "settings": {"bindings": self._bindings(name), "tags": self.tags.get(name, [])},
+            "settings": {
+                "bindings": [*self._bindings(name), *self.bindings],
+                "tags": self.tags.get(name, []),
+                **self.configuration,
+            },
+            "versions": {"items": self.versions},
             "script-settings": {"tags": self.tags.get(name, [])},
             "subdomain": {"enabled": True, "previews_enabled": False},
             "deployments": {"deployments": [{"id": "d", "versions": [version]}]},
             f"versions/{name}-v1": {"resources": {"script_runtime": self._runtime(name)}},
+            f"versions/{uuid.UUID('f' * 32)}": {
+                "resources": {
+                    "bindings": [{"name": "INSTANCE", "namespace_id": "n"}],
+                    "script": {"etag": "new-etag"},
+                }
+            },
         }
         return ok(answers[rest])
 
     def _bindings(self, name: str) -> list[dict[str, str]]:
-        variables = {"WORKER_VERSION": "91ab03f7c2d4e560", "HERMES_INSTANCE_TYPE": "standard-1"}
         plain = [
-            {"type": "plain_text", "name": key, "text": text} for key, text in variables.items()
+            {"type": "plain_text", "name": key, "text": text}
+            for key, text in self.variables.get(name, {}).items()
         ]
         return plain + [{"type": "secret_text", "name": key} for key in self.secrets[name]]
 
@@ -223,3 +278,26 @@ class FakeAccount:
             else:
                 held[key] = change["text"]
         return ok({"bindings": self._bindings(name)})
+
+
+@dataclass
+class Images:
+    """The account's registry: repository -> tag -> digest."""
+
+    tags: dict[str, str] = field(default_factory=dict)
+    collected: int = 0
+    repository: str = "hermes"
+
+    def __call__(self, call: Call) -> Reply:
+        if call.path == "/v2/_catalog":
+            return Reply(200, {"repositories": {f"{ACCOUNT}/{self.repository}": list(self.tags)}})
+        if call.path == "/v2/gc/layers":
+            self.collected += 1
+            return Reply(200)
+        tag = call.path.rpartition("/")[2]
+        if tag not in self.tags:
+            return Reply(404)
+        if call.method == "DELETE":
+            del self.tags[tag]
+            return Reply(202)
+        return Reply(200, headers={"Docker-Content-Digest": self.tags[tag]})

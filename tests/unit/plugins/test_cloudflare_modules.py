@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 from ansible_collections.hermes.workers.plugins.module_utils.cloudflare import client
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare.client import Cloudflare
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare.registry import Registry
 from ansible_collections.hermes.workers.plugins.module_utils.digests import proof
 from api_server import ApiServer, Call, Reply, ok, refused
-from fake_account import ACCOUNT, TOKEN, ZONE, FakeAccount
+from fake_account import ACCOUNT, TOKEN, ZONE, FakeAccount, Images
 from run_module import run_module
 
 CANARY = "canary-secret-value"
@@ -318,38 +320,9 @@ def test_facts_about_workers(run: Run, account: FakeAccount, server: ApiServer) 
     assert not server.writes
 
 
-@dataclass
-class Images:
-    """The account's registry: repository -> tag -> digest."""
-
-    tags: dict[str, str] = field(default_factory=dict)
-    collected: int = 0
-
-    def __call__(self, call: Call) -> Reply:
-        if call.path == "/v2/_catalog":
-            return Reply(200, {"repositories": {f"{ACCOUNT}/hermes": list(self.tags)}})
-        if call.path == "/v2/gc/layers":
-            self.collected += 1
-            return Reply(200)
-        tag = call.path.rpartition("/")[2]
-        if tag not in self.tags:
-            return Reply(404)
-        if call.method == "DELETE":
-            del self.tags[tag]
-            return Reply(202)
-        return Reply(200, headers={"Docker-Content-Digest": self.tags[tag]})
-
-
-@pytest.fixture
-def images(monkeypatch: pytest.MonkeyPatch, account: FakeAccount) -> Iterator[Images]:
-    """Three images, of which "new" is in use by a Worker and "odd" by an application."""
-    kept = Images({name: f"sha256:{name}" for name in ("old", "new", "odd")})
-    account.images["alice"] = {"hermes": f"registry.cloudflare.com/{ACCOUNT}/hermes@sha256:new"}
-    odd = f"registry.cloudflare.com/{ACCOUNT}/hermes:odd"
-    account.applications = [{"id": "a", "configuration": {"image": odd}}]
-    with ApiServer(kept) as server:
-        monkeypatch.setenv("CLOUDFLARE_CONTAINER_REGISTRY", server.url.split("/")[2])
-        yield kept
+def test_a_tag_that_is_gone_by_now_is_in_nobodys_use(api: Cloudflare, images: Images) -> None:
+    found = Registry(api).used("hermes", ["new", "gone"], {"r/hermes@sha256:new", "r/other:odd"})
+    assert found == {"new"}
 
 
 def test_only_images_that_nothing_names_are_pruned(run: Run, images: Images) -> None:
