@@ -75,7 +75,7 @@ class Play:
 
     def __init__(self, server: ApiServer, folder: Path, patch: pytest.MonkeyPatch) -> None:
         self.server = server
-        self.account: FakeAccount = server.answer  # type: ignore[assignment]
+        self.account: FakeAccount = server.answer
         self.worker = worker = Worker(self.account)
         self.shown: list[str] = []
         self.said: list[str] = []

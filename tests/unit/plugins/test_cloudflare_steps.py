@@ -114,7 +114,7 @@ def test_an_object_that_takes_them_by_itself_is_not_urged(play: Play) -> None:
             play.worker.in_step = len(looks) > 4
         return answer(token, method, path, body)
 
-    play.worker.answer = late  # type: ignore[method-assign]
+    play.worker.answer = late
     assert secrets(play)["changed"] is True
     assert play.wrote == []
 
@@ -310,7 +310,7 @@ def test_a_worker_that_is_opened_to_everybody_forgets_its_token(
     def opened(token: str | None, method: str, path: str, body: Any) -> Any:
         return answer(token or account.secrets["alice"].get("API_TOKEN"), method, path, body)
 
-    play.worker.answer = opened  # type: ignore[method-assign]
+    play.worker.answer = opened
     assert worker(play)["changed"] is True
     assert play.deployment.token() is None
     assert account.secrets["alice"] == SECRETS

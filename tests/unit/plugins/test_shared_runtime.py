@@ -331,13 +331,13 @@ def test_what_no_deployment_uses_any_more_goes_after_a_proof(deployment: StateFo
     lay(deployment, "images/old", "images/bobs", "images/new", "host-old", "worker-1", "node-1")
     (deployment.runtime / "bundle-note").write_text("a file of the owner's")
     old, new = Parts("images/old", "worker-1"), Parts("images/new", "worker-1")
-    pruning.note_use(bob, Parts("images/bobs"))  # type: ignore[arg-type]
-    pruning.note_use(deployment, old)  # type: ignore[arg-type]
+    pruning.note_use(bob, Parts("images/bobs"))
+    pruning.note_use(deployment, old)
     # Until it is proved, what runs by now counts too.
-    pruning.note_use(deployment, new)  # type: ignore[arg-type]
-    pruning.note_use(bob, Parts("images/bobs"), proved=True)  # type: ignore[arg-type]
-    assert pruning.prune(bob, Parts("images/bobs")) == ["host-old"]  # type: ignore[arg-type]
-    assert pruning.prune(deployment, new) == ["images/old"]  # type: ignore[arg-type]
+    pruning.note_use(deployment, new)
+    pruning.note_use(bob, Parts("images/bobs"), proved=True)
+    assert pruning.prune(bob, Parts("images/bobs")) == ["host-old"]
+    assert pruning.prune(deployment, new) == ["images/old"]
     assert left(deployment) == {
         "images/bobs",
         "images/new",
@@ -355,7 +355,7 @@ def test_a_deployment_that_has_not_written_down_what_it_uses_keeps_everything(
     if text:
         (bob.build / pruning.USES).write_text(text)
     lay(deployment, "images/old")
-    assert pruning.prune(deployment, Parts()) == []  # type: ignore[arg-type]
+    assert pruning.prune(deployment, Parts()) == []
     assert left(deployment) == {"images/old"}
 
 
