@@ -416,6 +416,11 @@ export function ownLaneOf(event: Event): string {
   return `own ${laneOf(event)}`;
 }
 
+/** Whether a message came by a webhook. */
+export function isHook({ channel }: Entry): boolean {
+  return channel.startsWith("hooks/");
+}
+
 export function laneIn(platform: string, chat: string): string {
   return `${platform} ${chat}`;
 }
