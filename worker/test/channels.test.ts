@@ -995,6 +995,39 @@ describe("a turn", () => {
     }),
   );
 
+  it.each([
+    ["refuses it", null, "by the way"],
+    ["is not heard", "connection reset", "(I do not know whether this reached you before.)\nby the way"],
+  ])("says once what answers nothing, though Hermes says it again while its platform %s", (_, broken, read) =>
+    inWorld(async (world) => {
+      world.hermes.answers = null;
+      const channels = world.life();
+      await channels.receive("telegram", world.update("hello"));
+      await settle();
+      if (broken !== null) world.unreachable = () => new Error(broken);
+      world.refusals.push(...Array<object>(60).fill({ error_code: 429, description: "Too Many Requests" }));
+      const action = { op: "send", chat_id: "77", content: "by the way", metadata: {} };
+      const said = JSON.stringify({ type: "outbound", requestId: "again", platform: "telegram", action });
+      world.hermes.babble(said);
+      world.hermes.babble(said);
+      await settle();
+      await world.time.pass(30_000);
+      await settle();
+      expect(world.hermes.results.map(({ result }) => result?.message_id)).toEqual(["kept", "kept"]);
+      world.unreachable = null;
+      world.refusals.length = 0;
+      world.hermes.say(world.hermes.given[0] as Frame, "an answer");
+      await settle();
+      await world.time.pass(120_000);
+      await settle();
+      expect(world.sent.map(({ text }) => text)).toEqual(["an answer", read]);
+      expect(channels.views()["telegram"]).toMatchObject({
+        waiting: 0,
+        twice: read === "by the way" ? 0 : 1,
+      });
+    })(),
+  );
+
   it(
     "is not given up by a clock that is set on, or a machine that slept: not by Hermes' start, nor by its platform",
     inWorld(async (world) => {
