@@ -16,7 +16,7 @@ interface Frame {
     text: string;
     message_id: string;
     media_urls?: string[];
-    source: { platform: string; chat_id: string };
+    source: { platform: string; chat_id: string; thread_id?: string };
   };
   result?: { success: boolean };
   action?: { chat_id: string; reply_to?: string; metadata: { notify?: boolean } };
@@ -191,7 +191,7 @@ export class SimulatedGateway {
     this.#thinking.add(chat);
     await time.sleep(dice.between(0, 20_000));
     if (dice.chance(0.2)) await this.#tell(event, `thinking of ${text}`, false);
-    if (this.asks && dice.chance(0.5)) await this.#ask(event, text);
+    if (this.asks && source?.platform === "telegram" && dice.chance(0.5)) await this.#ask(event, text);
     if (dice.chance(0.2)) await time.sleep(dice.between(0, 20_000));
     this.#thinking.delete(chat);
     // Of an answer that nobody took in time it is not done.
@@ -202,7 +202,8 @@ export class SimulatedGateway {
   }
 
   #tell(event: Frame["event"], content: string, notify: boolean): Promise<boolean> {
-    return this.#say(event, { op: "send", content, reply_to: event?.message_id ?? "", metadata: { notify } });
+    const metadata = { notify, thread_id: event?.source.thread_id ?? null };
+    return this.#say(event, { op: "send", content, reply_to: event?.message_id ?? "", metadata });
   }
 
   /** @returns whether it was told that this was taken. */
@@ -260,23 +261,27 @@ export class SimulatedPlatform {
   apiFor(alive: () => boolean): (url: string, init: RequestInit) => Promise<Response> {
     const answer = async (url: string, init: RequestInit): Promise<Response> => {
       const { time, dice } = this;
-      if (url.includes("/file/")) return new Response("a picture");
+      if (url.includes("/file/")) {
+        if (dice.chance(0.5)) await time.sleep(dice.between(1, 20_000));
+        return new Response("a picture");
+      }
       if (url.endsWith("/editMessageText")) {
         if (this.isDown) throw new Error("connection refused");
         this.changed.add((JSON.parse(String(init.body)) as { message_id: number }).message_id);
       }
-      if (!url.endsWith("/sendMessage")) return Response.json({ ok: true, result: { file_path: "f" } });
+      if (!/\/(sendMessage|chat\.postMessage)$/.test(url))
+        return Response.json({ ok: true, result: { file_path: "f" } });
       if (dice.chance(0.2)) await time.sleep(dice.between(1, 5000));
       if (this.isDown) throw new Error("connection refused");
       if (!alive()) return new Promise(() => undefined);
       if (dice.chance(this.failing))
         return Response.json({
-          ok: false,
-          error_code: 429,
+          ...{ ok: false, error: "ratelimited", error_code: 429 },
           parameters: { retry_after: dice.between(1, 20) },
         });
-      const { chat_id: chat, text, reply_parameters: to, reply_markup } = JSON.parse(String(init.body));
-      const taken = { chat, text, message: String(to?.message_id ?? ""), isLost: true };
+      const said = JSON.parse(String(init.body));
+      const { chat_id: chat = said.channel, text, reply_parameters: to, reply_markup } = said;
+      const taken = { chat, text, message: String(to?.message_id ?? said.thread_ts ?? ""), isLost: true };
       this.accepted.push(taken);
       this.tell(`      ${chat} is sent, to m${taken.message}: ${text}`);
       const data = reply_markup?.inline_keyboard[0]?.[0]?.callback_data;
@@ -284,7 +289,10 @@ export class SimulatedPlatform {
       if (dice.chance(0.2)) await time.sleep(dice.between(1, 5000));
       if (dice.chance(this.failing / 4)) throw new Error("connection reset");
       taken.isLost = !alive();
-      return Response.json({ ok: true, result: { message_id: this.accepted.length } });
+      return Response.json({
+        ...{ ok: true, ts: String(this.accepted.length) },
+        result: { message_id: this.accepted.length },
+      });
     };
     return (url, init) =>
       answer(url, init).finally(() => (alive() ? undefined : new Promise<never>(() => undefined)));

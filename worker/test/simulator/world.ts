@@ -5,6 +5,7 @@ import { AsyncLocalStorage } from "node:async_hooks";
 import { hex } from "../../src/base/digests.ts";
 import { ApiError, toApiError } from "../../src/base/errors.ts";
 import { type Fields, Log, Redactor } from "../../src/base/log.ts";
+import { messageOf } from "../../src/channels/channel.ts";
 import { Channels } from "../../src/channels/channels.ts";
 import type { TelegramUpdate } from "../../src/channels/platforms/telegram.ts";
 import type { Settings } from "../../src/config/settings.ts";
@@ -22,6 +23,8 @@ const encode = (text: string) => new TextEncoder().encode(text);
 const HOUR = 3600_000;
 /** A chat of nobody who may write. */
 export const STRANGER = "666";
+/** The chat that is one of Slack's where people send things: its messages bring several files. */
+const IN_SLACK = "3";
 /** Longer than all the patience of the code under test together. */
 const PATIENCE = 60 * 60_000;
 const SETTINGS: Settings = {
@@ -64,6 +67,13 @@ const SETTINGS: Settings = {
         allow: ["1", "2", "3"],
         receive: "webhook",
         apiUrl: "http://t",
+        pairing: false,
+      },
+      slack: {
+        token: "xoxb-simulated",
+        signingSecrets: ["simulated"],
+        allow: [IN_SLACK],
+        apiUrl: "http://s",
         pairing: false,
       },
     },
@@ -409,24 +419,37 @@ export class World implements Witness {
   write(chat: string): string {
     const id = ++this.#count;
     const text = `m${id}.`;
-    const update: TelegramUpdate = {
-      update_id: id,
-      message: {
-        message_id: id,
-        from: { id: Number(chat) },
-        chat: { id: Number(chat), type: "private" },
-        ...(this.withThings && this.dice.chance(0.3)
-          ? { photo: [{ file_id: `f${id}`, file_size: 9 }], caption: text }
-          : { text }),
-      },
-    };
+    const isInSlack = this.withThings && chat === IN_SLACK;
+    const [by, told] = isInSlack ? this.#bySlack(chat, id, text) : this.#byTelegram(chat, id, text);
     if (chat !== STRANGER) this.#written.set(chat, [...(this.#written.get(chat) ?? []), String(id)]);
     const before = this.#delivering.get(chat) ?? Promise.resolve();
     this.#delivering.set(
       chat,
-      before.then(() => this.#deliver(update)),
+      before.then(() => this.#deliver(by, told)),
     );
     return text;
+  }
+
+  #byTelegram(chat: string, id: number, text: string): [string, TelegramUpdate] {
+    const message = {
+      message_id: id,
+      from: { id: Number(chat) },
+      chat: { id: Number(chat), type: "private" },
+      ...(this.withThings && this.dice.chance(0.3)
+        ? { photo: [{ file_id: `f${id}`, file_size: 9 }], caption: text }
+        : { text }),
+    };
+    return ["telegram", { update_id: id, message }];
+  }
+
+  /** In a thread of its own, as what names the bot in a channel: so its answer says what it answers. */
+  #bySlack(chat: string, id: number, text: string): [string, object] {
+    const files = Array.from({ length: this.dice.between(0, 3) }, (_, n) => ({
+      ...({ ref: `http://s/file/${id}.${n}`, kind: "photo", name: "", mime: "image/png" } as const),
+    }));
+    const message = String(id);
+    const said = { message, text, chat, isGroup: true, user: chat, thread: message, files };
+    return ["slack", { update: messageOf("slack", said), way: null }];
   }
 
   /** Somebody presses a button, sooner or later. */
@@ -440,15 +463,15 @@ export class World implements Witness {
         message: { message_id: message, date: 1, chat: { id: Number(chat), type: "private" }, text: "what" },
       },
     };
-    void this.time.sleep(this.dice.between(0, 60_000)).then(() => this.#deliver(update));
+    void this.time.sleep(this.dice.between(0, 60_000)).then(() => this.#deliver("telegram", update));
   }
 
   /** Delivers an update until it was taken, and sometimes once more: that it was taken may not be heard. */
-  async #deliver(update: TelegramUpdate): Promise<void> {
+  async #deliver(by: string, update: object): Promise<void> {
     for (;;) {
       const object = this.#object;
       try {
-        await Promise.race([this.#begun(() => object.channels.receive("telegram", update)), object.gone]);
+        await Promise.race([this.#begun(() => object.channels.receive(by, update)), object.gone]);
         if (!this.dice.chance(0.1)) return;
       } catch (error) {
         if (!(error instanceof ObjectGone)) throw error;
