@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...module_utils.settings.features import DEFAULT_FEATURES
-from . import debian
+from . import debian, records
 
 EPOCH = 315532800
 """Time of change of every file: the start of 1980, the earliest that a zip archive holds."""
@@ -77,10 +77,12 @@ _INSTALLER_NOTES = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_c
 class BuildContextError(Exception):
     """The folder could not be made.
 
-    detail: the last lines of the tool that failed; tool: its name.
+    detail: the last lines of the tool that failed; tool: its name; overwritten: the package that is another one where
+    uv keeps it unpacked.
     """
 
     detail: Sequence[str] = ()
+    overwritten = ""
     tool = "uv"
 
 
@@ -232,6 +234,10 @@ def install_packages(
     if done.returncode != 0:
         failure = BuildContextError("The packages of Hermes could not be installed.")
         failure.detail = done.stderr.strip().splitlines()[-10:]
+        raise failure
+    for name, path in records.overwritten(target_dir / PACKAGES):
+        failure = BuildContextError(f"{name} is another one in uv's cache.")
+        failure.overwritten, failure.detail = name, [str(path)]
         raise failure
 
 

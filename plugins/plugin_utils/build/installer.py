@@ -24,7 +24,7 @@ from typing import Any
 from ...module_utils.cards import Card
 from ...module_utils.settings.catalogue import KEY_NAMES
 from ..state.disk import disk_card
-from . import bytecode, registries, symptoms
+from . import bytecode, records, registries, symptoms
 
 COMPLETE = "complete.json"
 PYTHON = Path("venv/bin/python")
@@ -189,7 +189,7 @@ def make_environment(
     """Create a virtual environment at folder with the hashed lock's packages, compiled; return its Python.
 
     wheels: a folder with such as are in no registry; earlier: another environment, whose bytecode is taken over.
-    Raises a Card that tells a missing network from a full disk and from a changed package.
+    Raises a Card that tells a missing network from a full disk and from a changed package, in uv's cache too.
     """
     python = folder / "bin" / "python"
     links = ["--find-links", str(wheels)] if wheels else []
@@ -210,6 +210,9 @@ def make_environment(
         with bytecode.lent(earlier, folder):
             words = [*command, *links, "-r", str(lock)]
             run(words, label, env=installer_environment(), into=folder)
+        for packages in folder.glob("lib/python3*/site-packages"):
+            for name, path in records.overwritten(packages):
+                raise overwritten(label, name, [str(path)])
         return python
     venv = [sys.executable, "-m", "venv", str(folder)]
     run(venv, label, env=installer_environment(), into=folder)
@@ -342,6 +345,18 @@ def run(
     return done.stdout
 
 
+def overwritten(label: str, name: str, detail: list[str]) -> Card:
+    """Return the card for a package that is another one where uv keeps it unpacked. name: as a wheel's file has it."""
+    clean = shlex.join([find_uv() or "uv", "cache", "clean", name.replace("_", "-")])
+    return Card.of(
+        label,
+        f"{name} is another one in uv's cache than its name says: somebody wrote over a file of it.",
+        f"run `{clean}`, then run it again.",
+        "tools",
+        detail=detail,
+    )
+
+
 def installer_card(
     label: str,
     tool: str,
@@ -378,14 +393,7 @@ def installer_card(
         sentence = f"{found['sentence']}."
         return Card.of(found["subject"], sentence, found["remedy"], found["heading"], detail=detail)
     if cached := symptoms.CACHED.search(output):
-        clean = shlex.join([find_uv() or "uv", "cache", "clean", cached[1].replace("_", "-")])
-        return Card.of(
-            label,
-            f"{cached[1]} is another one in uv's cache than its name says: somebody wrote over a file of it.",
-            f"run `{clean}`, then run it again.",
-            "tools",
-            detail=detail,
-        )
+        return overwritten(label, cached[1], detail)
     refused = REFUSED.search(output)
     if refused or NETWORK.search(output):
         host = registries.host_of(output, env or {}, tool)

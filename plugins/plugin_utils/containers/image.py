@@ -194,6 +194,8 @@ class ContainerImage(Containers):
                     release.debian if release else None,
                 )
         except build_context.BuildContextError as error:
+            if error.overwritten:
+                raise installer.overwritten("Hermes", error.overwritten, [*error.detail]) from error
             raise installer.installer_card(
                 "Hermes", error.tool, 1, "\n".join(error.detail) or str(error)
             ) from error

@@ -34,7 +34,7 @@ target = pathlib.Path(words[words.index("--target") + 1])
 info = target / "demo-1.dist-info"
 info.mkdir()
 for name in ("RECORD", "INSTALLER", "METADATA", "uv_cache.json"):
-    (info / name).write_text(str(time.time_ns()) if name != "METADATA" else "Name: demo")
+    (info / name).write_text(f"{time.time_ns()},," if name != "METADATA" else "Name: demo")
 (target / "demo.py").write_text(" ".join(words[:2] + words[words.index("--require-hashes"):]))
 tool = target / "tool.sh"
 tool.write_text("#!/bin/sh")
@@ -424,6 +424,16 @@ def test_uvs_refusal_is_passed_on(container: Path, tmp_path: Path) -> None:
     with pytest.raises(BuildContextError, match="could not be installed") as caught:
         build_context.prepare(container, tmp_path / "out", "3.12", [sys.executable, "-c", script])
     assert caught.value.detail == ["error: hash mismatch for demo"]
+
+
+def test_a_package_that_was_written_over_where_uv_keeps_it_is_not_laid(
+    container: Path, tmp_path: Path
+) -> None:
+    script = FAKE_UV.replace('f"{time.time_ns()},,"', '"demo.py,sha256=of-another-one,9"')
+    with pytest.raises(BuildContextError) as caught:
+        build_context.prepare(container, tmp_path / "out", "3.12", [sys.executable, "-c", script])
+    assert caught.value.overwritten == "demo"
+    assert [Path(line).name for line in caught.value.detail] == ["demo.py"]
 
 
 def test_a_missing_uv_is_named(container: Path, tmp_path: Path) -> None:

@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import bytecode, installer
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.runtime import (
     IMAGE_MARKER,
@@ -106,26 +109,48 @@ def test_a_package_that_is_no_longer_there_leaves_nothing_to_import(
     assert not (later / ROOM / "gone").exists()
 
 
-def test_an_image_takes_over_what_another_compiled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As uv installs and compiles it."""
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Path]]:
+    """Make an image with one package, as uv installs and compiles it; return its environment."""
     deployment = StateFolder(str(tmp_path / "home"), "hermes")
     runtime = Runtime(deployment, Sources(), print)
     lock = tmp_path / "lock"
+
+    def install(image: str) -> Path:
+        runtime.image = deployment.runtime / "images" / image
+        runtime.image.mkdir(parents=True)
+        venv = runtime.image / "venv"
+        installer.make_environment(venv, lock, "thing", earlier=runtime.earlier())
+        (runtime.image / IMAGE_MARKER).write_text("{}")
+        return venv
+
     with package_index() as index:
-        name, content = wheel("thing", "1.0", {"thing/__init__.py": "a = 1\n"})
+        name, content = wheel("a_thing", "1.0", {"a_thing/__init__.py": "a = 1\n"})
         index.wheels[name] = content
         digest = hashlib.sha256(content).hexdigest()
-        lock.write_text(f"thing==1.0 --hash=sha256:{digest}\n")
+        lock.write_text(f"a-thing==1.0 --hash=sha256:{digest}\n")
         monkeypatch.setenv("UV_DEFAULT_INDEX", index.url)
         monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
-        made = []
-        for image in ("first", "second"):
-            runtime.image = deployment.runtime / "images" / image
-            runtime.image.mkdir(parents=True)
-            venv = runtime.image / "venv"
-            installer.make_environment(venv, lock, "thing", earlier=runtime.earlier())
-            (runtime.image / IMAGE_MARKER).write_text("{}")
-            made.append(compiled(venv)["__init__"])
-    assert made[0] == made[1]
+        yield install
+
+
+def test_an_image_takes_over_what_another_compiled(install: Callable[[str], Path]) -> None:
+    first, second = (compiled(install(image))["__init__"] for image in ("first", "second"))
+    assert first == second
+
+
+def test_what_somebody_wrote_over_in_an_image_is_in_no_later_one(
+    install: Callable[[str], Path],
+) -> None:
+    """What is installed is one file with what lies in uv's cache of it."""
+    module = install("first") / ROOM / "a_thing" / "__init__.py"
+    with module.open("r+") as file:
+        file.write("a = 2\n")
+    with pytest.raises(Card) as caught:
+        install("second")
+    (problem,) = caught.value.problems
+    assert "a_thing is another one in uv's cache than its name says" in problem.sentence
+    assert str(caught.value.detail[0]).endswith("a_thing/__init__.py")
+    (order,) = re.findall(r"run `(.+? cache clean a-thing)`", problem.remedy)
+    subprocess.run(shlex.split(order), check=True)
+    assert (install("third") / ROOM / "a_thing" / "__init__.py").read_text() == "a = 1\n"

@@ -186,6 +186,8 @@ def test_packages_that_cannot_be_had_are_told_with_the_tools_own_words(
     card = making.refused()
     assert (detail or ["uv failed"])[-1] in card
     assert making.posted("/build") == 0
+    error.overwritten = "a_thing"
+    assert "cache clean a-thing`, then run it again" in making.refused()
 
 
 def test_a_hermes_that_lacks_what_is_needed_leaves_no_image(making: Making) -> None:
