@@ -52,6 +52,11 @@ NEAR_SHORT = 0.7
 """How alike a misspelt one is: they are short."""
 JOB_NAME = re.compile(r"[\w][\w .-]{0,63}")
 FRONT = re.compile(r"\ufeff?---\s*\n(.*?)\n---\s*\n(.*)", re.DOTALL)
+CONDITIONS = (
+    *("requires_toolsets", "requires_tools"),
+    *("fallback_for_toolsets", "fallback_for_tools"),
+)
+"""What a skill's `metadata: {hermes: ...}` may say of tools."""
 _JOB_KEYS = (
     "schedule prompt repeat deliver skills model provider base_url enabled_toolsets workdir enabled"
 )
@@ -95,6 +100,7 @@ class Declaration(Reader):
         jobs = self._jobs()
         self._soul()
         self._skills()
+        self._turned_off(config)
         self._memories()
         taken = self._take_over(config, jobs)
         of_config = [one for one in taken if one.partition("/")[0] == "config"]
@@ -433,6 +439,8 @@ class Declaration(Reader):
             seen.add(name)
             files = self._sourced(subject, partial(self.finder.skill, value))
             flaw = "" if files is None else skill_flaw(name, files[SKILL].content)
+            if files and not flaw:
+                flaw = self._nowhere(files[SKILL].content)
             if flaw:
                 self._flaw(subject, flaw, f"mend its {SKILL}.")
             elif files:
@@ -451,6 +459,31 @@ class Declaration(Reader):
         elif found:
             self.members |= found
             self.parts["hermes_skills"] = digest_of_members(found)
+
+    def _nowhere(self, content: bytes) -> str:
+        """Return that a skill is for surroundings alone in which Hermes never is here; it would not be listed."""
+        never = set() if self.settings.source else {"s6"}
+        # Where the agent works off its own board, or is said to.
+        never |= set() if "kanban" in canonical(self.mapping("hermes_config")) else {"kanban"}
+        said = _words(front_of(content).get("environments"))
+        if not said or set(said) - never:
+            return ""
+        return (
+            f"its {SKILL} says that it is for {', '.join(said)} alone, and Hermes is nothing such."
+        )
+
+    def _turned_off(self, config: Mapping[str, Mapping[str, Any]]) -> None:
+        """Note skills that are declared and turned off at once."""
+        for strength in config.values():
+            skills = strength.get("skills")
+            off = _words(skills.get("disabled")) if isinstance(skills, Mapping) else []
+            for name in off:
+                if f"skills/{name}/{SKILL}" in self.members:
+                    self._flaw(
+                        "hermes_config.skills.disabled",
+                        f"turns {name} off, which hermes_skills declares.",
+                        f"remove {name} from one of the two.",
+                    )
 
     def _skill_entries(self) -> list[tuple[str, Any]]:
         """Return names and sources: of a mapping, or of a list of paths, which are called as their last part."""
@@ -556,23 +589,49 @@ def skill_flaw(name: str, content: bytes) -> str:
         front = from_yaml(found[1])
     except AnsibleError:
         return f"what its {SKILL} begins with is no YAML."
-    lacking = [
-        one
-        for one in ("name", "description")
-        if not (isinstance(front, Mapping) and front.get(one))
-    ]
+    if flaw := _front_flaw(name, front if isinstance(front, Mapping) else {}):
+        return f"its {SKILL} {flaw}"
+    return "" if found[2].strip() else f"its {SKILL} says nothing below its description."
+
+
+def _front_flaw(name: str, front: Mapping[str, Any]) -> str:
+    """Return what is wrong with what a skill's text begins with."""
+    lacking = [one for one in ("name", "description") if not front.get(one)]
     if lacking:
-        return f"its {SKILL} has no {' and no '.join(lacking)}."
+        return f"has no {' and no '.join(lacking)}."
     for one in ("name", "description"):
         if not isinstance(front[one], str):
-            return f"its {SKILL} has a {one} that is no text to YAML: write it in quotes."
+            return f"has a {one} that is no text to YAML: write it in quotes."
     if front["name"] != name:
-        return f"its {SKILL} calls it {show(front['name'])}, and a skill is called as its folder."
+        return f"calls it {show(front['name'])}, and a skill is called as its folder."
     if others := _elsewhere(front.get("platforms")):
-        return f"its {SKILL} says that it is for {others}, and Hermes runs on linux."
-    if not found[2].strip():
-        return f"its {SKILL} says nothing below its description."
+        return f"says that it is for {others}, and Hermes runs on linux."
+    for one, said in _conditions(front).items():
+        if not isinstance(said, list) or not all(isinstance(word, str) for word in said):
+            return f"has a {one} that is no list of names: no model would be shown it."
     return ""
+
+
+def front_of(content: bytes) -> Mapping[str, Any]:
+    """Return what a skill's text begins with, of one in which skill_flaw() found no flaw."""
+    found = FRONT.match(content.decode().replace("\r\n", "\n"))
+    front: Mapping[str, Any] = from_yaml(found[1]) if found else {}
+    return front
+
+
+def conditions_of(content: bytes) -> dict[str, Any]:
+    """Return with which tools Hermes shows its model a skill, and without which: lists by what they are called."""
+    return _conditions(front_of(content))
+
+
+def _conditions(front: Mapping[str, Any]) -> dict[str, Any]:
+    metadata = front.get("metadata")
+    said = metadata.get("hermes") if isinstance(metadata, Mapping) else None
+    return (
+        {name: said[name] for name in CONDITIONS if name in said}
+        if isinstance(said, Mapping)
+        else {}
+    )
 
 
 def _pairs_flaw(server: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -611,9 +670,14 @@ def _word(value: Any) -> str:
 
 def _elsewhere(platforms: Any) -> str:
     """Return the systems that a skill is for where Hermes' is none of them; it would not be listed."""
-    several = platforms if isinstance(platforms, list) else [platforms] if platforms else []
-    words = [str(one).strip().lower() for one in several]
+    words = [one.lower() for one in _words(platforms)]
     return "" if not words or "linux" in words else ", ".join(words)[:100]
+
+
+def _words(said: Any) -> list[str]:
+    """Return the words of a list, or the one that stands for a list of it."""
+    several = said if isinstance(said, list) else [said] if said else []
+    return [str(one).strip() for one in several]
 
 
 def _variable_of(member: str) -> str:

@@ -23,6 +23,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.agent.sources impor
 
 SECRET = "canary5b0cd2f4e6a7c8b9"
 SKILL = "---\nname: {name}\ndescription: What it is for.\n---\nDo it.\n"
+WITH_TOOLS = "---\nname: a\ndescription: b\nmetadata: {{hermes: {{{}}}}}\n---\nx\n"
 
 
 class Inventory:
@@ -394,6 +395,26 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "hermes_skills.a",
         "it is for macos, and Hermes runs on linux",
     ),
+    "another place's": (
+        {"skills": {"a": "---\nname: a\ndescription: b\nenvironments: [kanban, s6]\n---\nx\n"}},
+        "hermes_skills.a",
+        "it is for kanban, s6 alone, and Hermes is nothing such",
+    ),
+    "tools that are no list": (
+        {"skills": {"a": WITH_TOOLS.format("requires_tools: terminal")}},
+        "hermes_skills.a",
+        "has a requires_tools that is no list of names",
+    ),
+    "declared and off": (
+        {"skills": ["skills/good"], "config": {"initial": {"skills": {"disabled": ["good"]}}}},
+        "hermes_config.skills.disabled",
+        "turns good off, which hermes_skills declares",
+    ),
+    "declared and off in a word": (
+        {"skills": ["skills/good"], "config": {"initial": {"skills": {"disabled": "good"}}}},
+        "hermes_config.skills.disabled",
+        "turns good off",
+    ),
     "taken over, nothing": (
         {"skills": ["skills/good"], "take_over": ["skills/"]},
         "hermes_take_over",
@@ -492,6 +513,14 @@ FOLLOWED: dict[str, dict[str, Any]] = {
     "a name that is a number": {"skills": {"5": "---\nname: '5'\ndescription: b\n---\nx\n"}},
     "another system's": {
         "skills": {"a": "---\nname: a\ndescription: b\nplatforms: [macos, Linux]\n---\nx\n"}
+    },
+    "another place's": {
+        "skills": {"a": "---\nname: a\ndescription: b\nenvironments: [s6, docker]\n---\nx\n"}
+    },
+    "tools that are no list": {"skills": {"a": WITH_TOOLS.format("requires_tools: [terminal]")}},
+    "declared and off": {
+        "skills": ["skills/good"],
+        "config": {"initial": {"skills": {"disabled": ["other"]}}},
     },
     "a job's workdir projects": {"cron_jobs": {"a": JOB | {"workdir": "~/projects"}}},
     "a job's name": {"cron_jobs": {"a b.c-d": JOB}},
@@ -673,3 +702,28 @@ def test_a_bare_process_has_no_say_in_its_tools(inventory: Inventory) -> None:
 def test_schedules_that_hermes_takes_are_taken(inventory: Inventory, schedule: str) -> None:
     declared = inventory.read(cron_jobs={"a": JOB | {"schedule": schedule}})
     assert declared.problems == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "settings", "config", "refused"),
+    [
+        ("s6", {}, {}, True),
+        ("s6", {"source": {"image": "x@sha256:1"}}, {}, False),
+        ("kanban", {}, {}, True),
+        ("kanban", {}, {"pinned": {"toolsets": ["kanban"]}}, False),
+        # Whether it is in a container, only Hermes itself finds out; what it does not know hides nothing.
+        ("docker", {"engine": "process"}, {}, False),
+        ("else", {}, {}, False),
+    ],
+)
+def test_a_skill_for_what_is_not_here_is_refused_where_that_is_known(
+    inventory: Inventory,
+    environment: str,
+    settings: dict[str, Any],
+    config: dict[str, Any],
+    refused: bool,
+) -> None:
+    inventory.settings = Settings(**{"name": "alice", "engine": "docker"} | settings)
+    text = f"---\nname: a\ndescription: b\nenvironments: {environment}\n---\nx\n"
+    declared = inventory.read(skills={"a": text}, config=config)
+    assert [one.subject for one in declared.problems] == (["hermes_skills.a"] if refused else [])
