@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Container, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from ansible.utils.vars import load_extra_vars
@@ -30,7 +31,7 @@ from ..plugin_utils.containers import upstream
 from ..plugin_utils.inputs.answers import yes_or_no
 from ..plugin_utils.inputs.notes import notes
 from ..plugin_utils.plan import Change
-from ..plugin_utils.platform import Place, place_of
+from ..plugin_utils.platform import Place, place_of, service_of
 from ..plugin_utils.proof import agent as agent_proof
 from ..plugin_utils.proof.provider_key import provider_problems
 from ..plugin_utils.state import owner
@@ -47,6 +48,8 @@ OF_HERMES = {
     "hermes_name",
 }
 """What has to be right before it is looked which Hermes is asked for."""
+
+LEFT_ASLEEP = "Hermes sleeps, and is not woken for this: it wakes with it."
 
 
 class ActionModule(PrintingAction):
@@ -91,6 +94,7 @@ class ActionModule(PrintingAction):
             raise Card(checker.problems, detail=self.detail)
         changes = place.changes(checker.secrets)
         changes, drift = self._agent(checker.settings, place, changes)
+        left_asleep = self._left_asleep(checker.settings, place, runtime, changes)
         return {
             "changed": False,
             "settings": checker.settings.as_dict(),
@@ -99,7 +103,9 @@ class ActionModule(PrintingAction):
             "notes": notes(checker, self.task_vars, sources.lock_text)
             + place.notes()
             + drift
+            + ([LEFT_ASLEEP] if left_asleep else [])
             + conformance.notes(sources.release),
+            "left_asleep": left_asleep,
         }
 
     def _sources(self, checker: Checker) -> Sources:
@@ -141,6 +147,24 @@ class ActionModule(PrintingAction):
         running = agent_proof.told(client) if client and settings.agent else None
         kept = agent_proof.kept_rows(running, "hermes_take_over")
         return changes, [words for _label, words in kept]
+
+    def _left_asleep(
+        self, settings: Settings, place: Place, runtime: Runtime, changes: list[Change]
+    ) -> bool:
+        """Tell whether a Hermes that sleeps need not be woken for a proof: all else than its content has had one."""
+        if settings.verify == "full" or "agent" not in {change.what for change in changes}:
+            return False
+        told = agent_proof.asleep_with(place.connect(self.deployment.token()))
+        if told is None:
+            return False
+        version, before = told
+        was = service_of(replace(settings, agent=before), self.deployment, runtime).version
+        return (
+            was == version
+            and self.deployment.is_proved(version)
+            and {change.what for change in changes} <= {"worker", "processes", "agent"}
+            and agent_proof.is_content(before, settings.agent)
+        )
 
     def _storage(self, settings: Settings, deployment: StateFolder) -> list[Problem]:
         """Return why what is to be started would begin without the memory that it had."""

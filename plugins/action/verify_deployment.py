@@ -40,8 +40,11 @@ class ActionModule(DeploymentAction):
     """The action `hermes.workers.verify_deployment`."""
 
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = SETTINGS_OPTION | {
-        "changed_before": {"type": "bool", "default": False}
+        "changed_before": {"type": "bool", "default": False},
+        "left_asleep": {"type": "bool", "default": False},
     }
+    left_asleep = False
+    """Whether Hermes sleeps, and is not woken for a proof."""
 
     def deploy(self) -> dict[str, Any]:
         """Do the work and return the task's result. Raises Card."""
@@ -55,6 +58,7 @@ class ActionModule(DeploymentAction):
         self.client = self.service.connect(self.deployment.token())
         self.chats = Chats(self.client, self.settings, self.command("logs"), self._changed)
         status = self._health()
+        self.left_asleep = self._leaves_asleep(status)
         result: dict[str, Any] = {
             "changed": False,
             "version": self.service.version,
@@ -75,10 +79,15 @@ class ActionModule(DeploymentAction):
             self._agent()
             self._packages()
             self._toolsets()
-            self.deployment.note_proof(self.service.version)
-            self.service.prune()
+            self._proved()
             status = self._health()
             self._storage(status)
+        elif self.left_asleep and not self.check_mode:
+            self._refuses_strangers()
+            self._proved()
+        elif self.running and self.deployment.is_unasked() and not self.check_mode:
+            self._agent()
+            self._proved()
         result["health"] = health_words(status)
         result["channels"] = channels.register(
             self.client, self.settings, self.service.reached, look=True
@@ -90,6 +99,17 @@ class ActionModule(DeploymentAction):
             for label, words in self._risks(status):
                 self.progress(f"{label:<12} {words}")
         return result
+
+    def _leaves_asleep(self, status: dict[str, Any]) -> bool:
+        """Tell whether Hermes sleeps, and only what it wakes with was changed since its last chat."""
+        sleeps = status["instance"]["state"] == "asleep" and self.settings.verify != "full"
+        unasked = self.deployment.is_unasked() and self.deployment.is_proved(self.service.version)
+        return sleeps and (self.options["left_asleep"] or unasked)
+
+    def _proved(self) -> None:
+        """Keep that this version is proved, and remove what the one before left."""
+        self.deployment.note_proof(self.service.version, asked=not self.left_asleep)
+        self.service.prune()
 
     def _version(self) -> None:
         """Make sure that the Hermes that runs is the one that was asked for, by its own word. Raises a Card."""
@@ -144,6 +164,7 @@ class ActionModule(DeploymentAction):
         if problems := toolsets.not_refused(refused, offered, restart):
             raise Card(problems, self._changed())
         self.turned_off = toolsets.rows(self.settings, refused, offered)
+        self.turned_off += agent_proof.hidden_rows(self.agent, self.running, told)
 
     def _risks(self, status: dict[str, Any]) -> list[tuple[str, str]]:
         size = self.settings.instance_type if self.settings.platform == "cloudflare" else None
@@ -177,6 +198,8 @@ class ActionModule(DeploymentAction):
         return f"{self.changed_so_far() or NOTHING_CHANGED} Deployed, not verified."
 
     def _full(self) -> bool:
+        if self.left_asleep:
+            return False
         wanted = self.options["changed_before"] or self.settings.verify == "full"
         return wanted or not self.deployment.is_proved(self.service.version)
 
@@ -255,10 +278,15 @@ class ActionModule(DeploymentAction):
         ]
         verdict = "deployed and verified"
         if result["verified"] == "health":
-            verdict += " (by its health; nothing changed since its last chat)"
+            verdict += f" (by its health; {self._since_its_chat()})"
         lines = ["", f"{self.settings.name}: {verdict}"]
         lines += [f"  {name:<12} {value}" for name, value in rows]
         return [*lines, "", "Next:", *(f"  {line}" for line in self._next(url))]
+
+    def _since_its_chat(self) -> str:
+        if self.left_asleep:
+            return "Hermes sleeps, and wakes with what is declared"
+        return "nothing changed since its last chat"
 
     def _model_words(self) -> str:
         if self.settings.default_model == REHEARSAL_MODEL:

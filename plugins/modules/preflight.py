@@ -62,6 +62,11 @@ changes:
   type: list
   elements: dict
   sample: [{action: create, what: image, detail: Hermes 0.19.0, restarts: false}]
+left_asleep:
+  description: Whether a Hermes that sleeps is not woken, for only content that it wakes with is changed.
+  returned: success, not with O(rotate)
+  type: bool
+  sample: false
 chosen_keys:
   description: The keys that a rotation is for.
   returned: when O(rotate) is given

@@ -12,6 +12,7 @@ description:
   - Checks the version in C(/api/health), a chat and a streamed chat.
   - Checks that requests without a token, and with a wrong one, are refused.
   - An unchanged deployment that was proved before is checked by its health only, and a sleeping Hermes is not woken.
+  - Nor is one that sleeps when only content was changed that it wakes with.
   - A refusal by the model's provider is reported with the variable to mend.
 attributes:
   diff_mode:
@@ -21,6 +22,11 @@ options:
   changed_before:
     description:
       - Whether this play changed anything.
+    type: bool
+    default: false
+  left_asleep:
+    description:
+      - Whether a Hermes that sleeps is not woken, for only content that it wakes with was changed since its last chat.
     type: bool
     default: false
 extends_documentation_fragment:
@@ -53,7 +59,7 @@ health:
   type: str
   sample: ok, Hermes is awake
 verified:
-  description: V(chat), or V(health) for an unchanged deployment.
+  description: V(chat), or V(health) for an unchanged deployment, and one whose Hermes was left asleep.
   returned: success
   type: str
   sample: chat

@@ -22,8 +22,16 @@ from tests.standins.provider import Provider
 
 KEY = "sk-canary-of-a-provider-key"
 SKILL = "---\nname: {name}\ndescription: Keeps {what}.\n---\nWrite down what was said.\n"
+WITH_TOOLS = """---
+name: songs
+description: Keeps songs.
+metadata: {hermes: {requires_toolsets: [terminal]}}
+---
+Write it down.
+"""
 DECLARED = ("soul", "skills", "cron_jobs", "memories", "config", "mcp_servers", "take_over")
 CLOCK = {"command": "python3", "args": ["-m", "mcp_server_time"]}
+LEARNT = "(what Hermes has learnt stays)"
 DISPLAY = {"initial": {"display": {"language": "de"}}}
 
 
@@ -66,6 +74,11 @@ class Scene:
         """Hermes' home, as this machine has it."""
         (home,) = self.it.state.glob("engine/disks/*/disk/home/.hermes")
         return home
+
+    def traces_of_starts(self) -> tuple[list[str], list[int]]:
+        """What each start of a sandbox leaves: a disk of its own, and Hermes' processes."""
+        disks = sorted(path.name for path in self.it.state.glob("engine/disks/*"))
+        return disks, [one.process.pid for one in self.it.running() if "gateway" in one.words]
 
     def agent(self) -> dict[str, Any]:
         return dict(self.it.call("GET", "/api/instance/agent").json["running"])
@@ -118,7 +131,7 @@ def test_a_change_is_told_item_by_item_and_restarts_nothing_of_hermes(scene: Sce
     pids = scene.it.hermes_pids()
     scene.write("soul.md.j2", "You are called {{ inventory_hostname }}-the-second.\n")
     scene.write("skills/notes/SKILL.md", SKILL.format(name="notes", what="minutes"))
-    scene.write("skills/songs/SKILL.md", SKILL.format(name="songs", what="songs"))
+    scene.write("skills/songs/SKILL.md", WITH_TOOLS)
     scene.declare(skills=["skills/notes", "skills/songs"], cron_jobs={})
     change = "update agent soul: ~; skills: + songs, ~ notes, - lists; jobs: - morning"
     planned = scene.it.play("deploy", "--check", "--diff")
@@ -132,7 +145,10 @@ def test_a_change_is_told_item_by_item_and_restarts_nothing_of_hermes(scene: Sce
     assert "Restarts: declared (workerd)." in output
     assert scene.it.hermes_pids() == pids
     assert scene.skills() == ["notes", "songs"]
+    # Here Hermes has no tools of the machine's.
+    assert "hidden skills/songs: its SKILL.md wants toolsets that Hermes does not" in output
     prompt = scene.prompt()
+    assert "Keeps songs." not in prompt
     assert "declared-the-second" in prompt and "Keeps minutes." in prompt
     assert "Keeps lists." not in prompt
     assert json.loads((scene.home() / "cron/jobs.json").read_text())["jobs"] == []
@@ -205,6 +221,38 @@ def test_it_outlives_a_sleep_and_the_restore_of_a_backup_from_before(scene: Scen
         assert "language" not in (scene.home() / "config.yaml").read_text()
 
 
+def test_who_sleeps_is_not_woken_for_content_and_wakes_with_it(scene: Scene) -> None:
+    scene.deploy()
+    assert scene.it.call("POST", "/api/instance/sleep").status == 200
+    asked, before = len(scene.provider.seen), scene.traces_of_starts()
+    scene.write("soul.md.j2", "You are called {{ inventory_hostname }}-the-third.\n")
+    scene.write("skills/notes/SKILL.md", SKILL.format(name="notes", what="diaries"))
+    scene.declare(memories={"user": {"text": "Likes black tea."}})
+    change = f"update agent soul: ~; skills: ~ notes; memories: ~ user {LEARNT}"
+    note = "Note: Hermes sleeps, and is not woken for this: it wakes with it."
+    planned = scene.it.play("deploy", "--check", "--diff")
+    assert planned.code == 0
+    for line in (note, "-Likes green tea.", "+Likes black tea."):
+        assert line in planned.output
+    for output in (words_of(planned.output), scene.deploy()):
+        assert change in output and note in output
+    again = scene.it.deploy()
+    assert again.changed("declared") == 0
+    assert "by its health; Hermes sleeps, and wakes with what is declared" in again.output
+    assert (len(scene.provider.seen), scene.traces_of_starts()) == (asked, before)
+    assert scene.it.instance_state() == "asleep"
+    prompt = scene.prompt()
+    assert "declared-the-third" in prompt and "Keeps diaries." in prompt and "black tea" in prompt
+
+
+def test_what_hermes_has_learnt_stays_as_the_plan_says(scene: Scene) -> None:
+    (scene.home() / "memories/USER.md").write_text("Likes coffee.")
+    scene.declare(memories={"user": {"text": "Likes milk."}})
+    assert f"update agent memories: ~ user {LEARNT}" in scene.deploy()
+    prompt = scene.prompt()
+    assert "coffee" in prompt and "milk" not in prompt
+
+
 def test_what_hermes_changed_is_kept_and_told_until_it_is_taken_over(scene: Scene) -> None:
     skill = scene.home() / "skills/notes/SKILL.md"
     skill.write_text(SKILL.format(name="notes", what="what I learnt"))
@@ -242,7 +290,7 @@ def test_all_of_it_can_be_taken_away(scene: Scene) -> None:
     assert "soul: -; skills: - notes, - songs" in output
     assert scene.skills() == []
     prompt = scene.prompt()
-    assert "declared-the-second" not in prompt
-    assert "lighthouse" not in prompt and "green tea" not in prompt
+    assert "declared-the-" not in prompt
+    assert "lighthouse" not in prompt and "windmill" not in prompt and "milk" not in prompt
     assert not (scene.it.state / "build/agent.tar.gz").exists()
     assert scene.it.deploy().changed("declared") == 0

@@ -15,6 +15,7 @@ from ...module_utils.worker_client import Unreachable, WorkerClient
 from .config_keys import flat
 from .content import SOUL, TABLE, Member, Members, digest, unpack
 
+LEARNT = " (what Hermes has learnt stays)"
 NOT_TEXT = "not text: sha256 {}, {} bytes\n"
 
 
@@ -87,7 +88,9 @@ def words(before: Mapping[str, Member] | None, after: Mapping[str, Member]) -> s
             *(f"- {name}".strip() for name in sorted(was) if name not in is_),
         ]
         if changed:
-            told.append(f"{kind}: {', '.join(changed)}")
+            # Whether it has, only the run sees, and of one that sleeps nobody.
+            more = LEARNT if kind == "memories" and was else ""
+            told.append(f"{kind}: {', '.join(changed)}{more}")
     return "; ".join(told)
 
 

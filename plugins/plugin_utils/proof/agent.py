@@ -6,23 +6,30 @@
 from __future__ import annotations
 
 import json
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ...module_utils.cards import Problem
 from ...module_utils.settings.values import canonical
 from ...module_utils.worker_client import Unreachable, WorkerClient
 from ..agent.content import SOUL, TABLE, Member
-from ..agent.declaration import ALWAYS_THERE, REFERENCE
+from ..agent.declaration import ALWAYS_THERE, FORMAT, REFERENCE, conditions_of
+from ..agent.sources import SKILL
 
 AGENT = "/api/instance/agent"
 SETTLED_SECONDS = 40.0
 """How long a server of tools may take until it is connected, or has failed."""
 POLL_SECONDS = 0.5
 UNSETTLED = ("connecting", "configured")
+NOT_LISTED = ", though it is laid: skills.disabled in its own config.yaml turns it off, or it is for other environments"
 AGAIN = "mend its cause and run the deploy again."
 ANEW = "mend its cause, run `{}`, for Hermes reads this when it starts, and run the deploy again."
+
+CONTENT = frozenset({"hermes_soul", "hermes_skills", "hermes_memories"})
+"""Parts that Hermes reads when it needs them. Of a job it has to be asked when it is due, and of what is taken over
+what became of it."""
 
 
 def told(client: WorkerClient) -> dict[str, Any] | None:
@@ -46,6 +53,29 @@ def settled(client: WorkerClient) -> dict[str, Any] | None:
         time.sleep(POLL_SECONDS)
 
 
+def asleep_with(client: WorkerClient) -> tuple[str, dict[str, Any]] | None:
+    """Return the version of a Worker whose Hermes sleeps, and its agent's label; None of one that does not sleep."""
+    try:
+        health = client.request("GET", "/api/health", timeout=30)
+        agent = client.request("GET", AGENT, timeout=30)
+    except Unreachable:
+        return None
+    if not health.status == agent.status == 200:
+        return None
+    seen, declared = health.json(), agent.json()["declared"]
+    if seen["instance"]["state"] != "asleep":
+        return None
+    names = ("archive", "parts")
+    label = {"format": FORMAT} | {name: declared[name] for name in names}
+    return seen["worker"]["version"], label if declared["archive"] else {}
+
+
+def is_content(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Tell whether two labels of an agent differ in content only."""
+    old, new = (dict(one.get("parts", {})) for one in (before, after))
+    return {name for name in old | new if old.get(name) != new.get(name)} <= CONTENT
+
+
 def missing(
     members: Mapping[str, Member], archive: str, running: dict[str, Any] | None, restart: str
 ) -> list[Problem]:
@@ -65,7 +95,10 @@ def missing(
         problems.append(_problem("hermes", "has another declaration laid than this one."))
     skills = sorted({path.split("/")[1] for path in members if path.startswith("skills/")})
     problems += [
-        _problem(f"hermes_skills.{name}", "Hermes does not list it.")
+        _problem(
+            f"hermes_skills.{name}",
+            f"Hermes does not list it{NOT_LISTED if f'skills/{name}' in running['laid'] else ''}.",
+        )
         for name in skills
         if name not in running["skills"] and f"skills/{name}" not in kept
     ]
@@ -131,6 +164,47 @@ def rows(
     counted += ["settings"] if settings else []
     found = [("agent", ", ".join(counted) or "memories")]
     return found + kept_rows(running, take)
+
+
+def hidden_rows(
+    members: Mapping[str, Member],
+    running: Mapping[str, Any] | None,
+    toolsets: Iterable[Mapping[str, Any]],
+) -> list[tuple[str, str]]:
+    """Return a row for each skill that Hermes lists and does not show its model, as the skill wants it.
+
+    toolsets: as Hermes lists them.
+    """
+    kept = {one["item"] for one in (running or {}).get("kept", [])}
+    offered = [one for one in toolsets if one["enabled"]]
+    there = {
+        "toolsets": {one["name"] for one in offered},
+        "tools": {name for one in offered for name in one.get("tools", ())},
+    }
+    skills = {
+        path.removesuffix(f"/{SKILL}"): conditions_of(member.content)
+        for path, member in sorted(members.items())
+        if re.fullmatch(f"skills/[^/]+/{SKILL}", path)
+    }
+    return [
+        ("hidden", f"{item}: its {SKILL} {why}")
+        for item, wants in skills.items()
+        if item not in kept
+        for why in _hidden(wants, there)
+    ]
+
+
+def _hidden(wants: Mapping[str, Any], there: Mapping[str, set[str]]) -> Iterator[str]:
+    """Return why a skill is not shown. wants: its conditions; there: which tools are offered."""
+    for kind, names in there.items():
+        # Of tools of a server Hermes' lists say nothing.
+        lacking = {one for one in wants.get(f"requires_{kind}", ()) if not one.startswith("mcp")}
+        if lacking := lacking - names:
+            words = ", ".join(sorted(lacking))
+            yield f"wants {kind} that Hermes does not offer its model: {words}"
+        if other := names.intersection(wants.get(f"fallback_for_{kind}", ())):
+            words = ", ".join(sorted(other))
+            yield f"is for where Hermes offers its model no {kind} like {words}"
 
 
 def status_rows(client: WorkerClient, take: str, seconds: float) -> list[tuple[str, str]]:

@@ -25,6 +25,8 @@ LOCK = "lock.json"
 PROOF = "verified"
 ROTATION = "rotation.json"
 CONTAINERS = "containers.json"
+UNASKED = " unasked"
+"""Marks the proof of a version whose content came to a sleeping Hermes, which has not been asked for it since."""
 TOKEN_PREFIX = "hw_"  # noqa: S105 - a prefix, not a token
 
 
@@ -92,15 +94,22 @@ class StateFolder:
         (self.folder / ROTATION).unlink(missing_ok=True)
 
     def is_proved(self, version: str) -> bool:
-        """Tell whether a chat has proved this version, and nothing was changed since."""
-        return _text(self.build / PROOF).strip() == version
+        """Tell whether a chat has proved this version, apart from content that a sleeping Hermes was not woken for."""
+        return _text(self.build / PROOF).strip().removesuffix(UNASKED) == version
 
-    def note_proof(self, version: str | None) -> None:
-        """Keep that a chat proved this version; None drops the proof, before anything is changed."""
+    def is_unasked(self) -> bool:
+        """Tell whether there is such content in what is proved."""
+        return _text(self.build / PROOF).strip().endswith(UNASKED)
+
+    def note_proof(self, version: str | None, *, asked: bool = True) -> None:
+        """Keep that a chat proved this version; None drops the proof, before anything is changed.
+
+        asked: whether Hermes was asked, too, if it has the content that is declared.
+        """
         if version is None:
             (self.build / PROOF).unlink(missing_ok=True)
         else:
-            write_private(self.build / PROOF, version + "\n")
+            write_private(self.build / PROOF, f"{version}{'' if asked else UNASKED}\n")
 
     def note(self, name: str) -> str:
         """Return what was noted under a name when this deployment was last changed, or an empty text."""

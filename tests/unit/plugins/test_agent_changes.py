@@ -74,7 +74,8 @@ def test_each_item_that_changes_is_named_and_no_other() -> None:
         take_over=["skills/a"],
     )
     assert changes.words(FULL, other) == (
-        "soul: ~; skills: + c, ~ a, - b; jobs: ~ morning, - evening; memories: - user;"
+        "soul: ~; skills: + c, ~ a, - b; jobs: ~ morning, - evening; memories: - user"
+        " (what Hermes has learnt stays);"
         " config: ~ timezone; taken over: + skills/a"
     )
     assert changes.words(FULL, {}).startswith("soul: -; skills: - a, - b;")
@@ -212,3 +213,70 @@ def test_content_restarts_nothing_in_words() -> None:
     assert (
         restart.deed == "brings content, laid beside the running Hermes, because of hermes_skills"
     )
+
+
+@pytest.mark.parametrize(
+    ("parts", "content"),
+    [
+        ({"hermes_soul": "2", "hermes_memories": "1"}, True),
+        ({"hermes_skills": "1"}, True),
+        ({}, True),
+        ({"hermes_soul": "1", "hermes_config": "1"}, False),
+        ({"hermes_soul": "1", "hermes_mcp_servers": "1"}, False),
+        # Only a Hermes that has it knows when it is due.
+        ({"hermes_soul": "1", "hermes_cron_jobs": "1"}, False),
+        ({"hermes_soul": "1", "hermes_take_over": "1"}, False),
+    ],
+)
+def test_what_a_sleeping_hermes_may_just_wake_with(parts: dict[str, str], content: bool) -> None:
+    before = {"archive": "a", "parts": {"hermes_soul": "1"}}
+    assert proof.is_content(before, {"archive": "b", "parts": parts}) == content
+    assert proof.is_content({}, {"archive": "b", "parts": parts}) == content
+
+
+class InState:
+    """A Worker whose Hermes is in some state."""
+
+    def __init__(self, state: str, declared: dict[str, Any], status: int = 200) -> None:
+        self.state, self.declared, self.status = state, declared, status
+
+    def request(self, _method: str, path: str, **_: Any) -> Answer:
+        told: dict[str, Any] = {"declared": self.declared, "running": None}
+        if path == "/api/health":
+            told = {"instance": {"state": self.state}, "worker": {"version": "1"}}
+        return Answer(self.status, {}, json.dumps(told).encode())
+
+
+def test_of_one_that_sleeps_it_is_known_what_it_would_wake_with() -> None:
+    some, none = {"archive": "a", "parts": {"hermes_soul": "1"}}, {"archive": "", "parts": {}}
+    assert proof.asleep_with(InState("asleep", some)) == ("1", {"format": 1, **some})
+    assert proof.asleep_with(InState("asleep", none)) == ("1", {})
+    for other in (InState("awake", some), InState("booting", some), InState("asleep", some, 401)):
+        assert proof.asleep_with(other) is None
+
+
+TOOLSETS = [
+    {"name": "web", "enabled": True, "tools": ["web_search"]},
+    {"name": "terminal", "enabled": False, "tools": ["terminal"]},
+]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "told"),
+    [
+        ("requires_toolsets: [web], requires_tools: [web_search, mcp__clock__now]", []),
+        ("requires_toolsets: [web, terminal]", ["wants toolsets that Hermes does not offer"]),
+        ("requires_tools: [terminal]", ["wants tools that Hermes does not offer"]),
+        ("fallback_for_toolsets: [web]", ["is for where Hermes offers its model no toolsets"]),
+        ("fallback_for_tools: [web_search]", ["is for where Hermes offers its model no tools"]),
+        ("fallback_for_toolsets: [terminal], tags: [a]", []),
+    ],
+)
+def test_a_skill_that_no_model_is_shown_is_told(conditions: str, told: list[str]) -> None:
+    text = f"---\nname: a\ndescription: b\nmetadata: {{hermes: {{{conditions}}}}}\n---\nx\n"
+    members = declared({"skills/a/SKILL.md": text, "skills/a/more/SKILL.md": "no skill\n"})
+    rows = proof.hidden_rows(members, {"kept": []}, TOOLSETS)
+    assert [label for label, _ in rows] == ["hidden"] * len(told)
+    for (_, words), part in zip(rows, told, strict=True):
+        assert words.startswith(f"skills/a: its SKILL.md {part}")
+    assert proof.hidden_rows(members, {"kept": [{"item": "skills/a"}]}, TOOLSETS) == []

@@ -288,9 +288,14 @@ def test_a_proof_is_of_one_version(deployment: StateFolder) -> None:
     assert not deployment.is_proved("1")
     deployment.note_proof("1")
     assert deployment.is_proved("1")
-    assert not deployment.is_proved("2")
-    deployment.note_proof(None)
+    assert not deployment.is_proved("2") and not deployment.is_unasked()
+    deployment.note_proof("2", asked=False)
+    assert deployment.is_proved("2") and deployment.is_unasked()
     assert not deployment.is_proved("1")
+    deployment.note_proof("2")
+    assert deployment.is_proved("2") and not deployment.is_unasked()
+    deployment.note_proof(None)
+    assert not deployment.is_proved("2") and not deployment.is_unasked()
 
 
 def test_a_folder_that_cannot_be_made_is_told_with_what_to_do(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def proof(
     action.client = None
     action.command = lambda playbook, **_variables: f"make {playbook}"
     action.changed_so_far = lambda: ""
-    action.turned_off = []
+    action.turned_off, action.running = [], None
     action.chats = SimpleNamespace(
         request=lambda _client, _method, _path: Answer(status, {}, content)
     )

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ansible_collections.hermes.workers.plugins.action import verify_deployment
 from ansible_collections.hermes.workers.plugins.action.verify_deployment import ActionModule
 from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
 from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
@@ -116,3 +117,84 @@ def test_what_this_very_play_changed_is_waited_for_as_long_as_cloudflare_takes(
     action.options = {"changed_before": True}
     assert action._health() == COME
     assert clock[0] > 280
+
+
+class Noted:
+    """The proof of a state folder. version, unasked: what is noted."""
+
+    def __init__(self, version: str | None = None, *, unasked: bool = False) -> None:
+        self.version, self.unasked = version, unasked
+
+    def token(self) -> str:
+        return "t"
+
+    def is_proved(self, version: str) -> bool:
+        return self.version == version
+
+    def is_unasked(self) -> bool:
+        return self.unasked
+
+    def note_proof(self, version: str, *, asked: bool = True) -> None:
+        self.version, self.unasked = version, not asked
+
+
+@pytest.mark.parametrize(
+    ("state", "options", "noted", "asked", "then"),
+    [
+        # What was changed is proved by a chat, but for what a sleeping one wakes with.
+        ("asleep", {"changed_before": True}, Noted(), "chat agent", Noted("new")),
+        (
+            *("asleep", {"changed_before": True, "left_asleep": True}),
+            *(Noted(), "", Noted("new", unasked=True)),
+        ),
+        # Somebody woke it between the plan and the proof.
+        (
+            *("awake", {"changed_before": True, "left_asleep": True}),
+            *(Noted(), "chat agent", Noted("new")),
+        ),
+        ("asleep", {}, Noted("new", unasked=True), "", Noted("new", unasked=True)),
+        ("awake", {}, Noted("new", unasked=True), "agent", Noted("new")),
+        ("awake", {}, Noted("new"), "", Noted("new")),
+        # What is proved is of another version than the one that runs.
+        ("asleep", {}, Noted("old", unasked=True), "chat agent", Noted("new")),
+        ("asleep", {"verify": "full"}, Noted("new", unasked=True), "chat agent", Noted("new")),
+    ],
+    ids=[
+        *("changed", "content-asleep", "woken-meanwhile", "asleep-still"),
+        *("awake-again", "unchanged", "another-version", "asked-to"),
+    ],
+)
+def test_whom_a_proof_wakes_and_what_it_asks(
+    state: str,
+    options: dict[str, Any],
+    noted: Noted,
+    asked: str,
+    then: Noted,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    noted = Noted(noted.version, unasked=noted.unasked)  # another run of this test has its own
+    action, done = verification({}, verify=options.get("verify", "auto")), list[str]()
+    action.options = {"changed_before": False, "left_asleep": False} | options
+    action._task = SimpleNamespace(check_mode=False)
+    action.task_vars = {}
+    action.deployment, action.agent = noted, {"agent.json": None}
+    action.progress = action.show = lambda *_: None
+    action.service = SimpleNamespace(
+        version="new", url="u", reached="", connect=lambda _: None, prune=lambda: None
+    )
+    chats = SimpleNamespace(ask=lambda: done.append("chat") or "m", stream=lambda: 0.1)
+    monkeypatch.setattr(verify_deployment, "Chats", lambda *_: chats)
+    monkeypatch.setattr(verify_deployment.channels, "register", lambda *_, **__: {})
+    running = {"kept": []} if state == "awake" else None
+    monkeypatch.setattr(verify_deployment.agent_proof, "told", lambda _: running)
+    monkeypatch.setattr(verify_deployment, "health_words", lambda _: "")
+    nothing = ("_storage", "_refuses_strangers", "_version", "_packages", "_toolsets")
+    for name in nothing:
+        setattr(action, name, lambda *_: None)
+    action._service = lambda: action.service
+    action._health = lambda: {"instance": {"state": state}}
+    action._summary = lambda *_: []
+    action._agent = lambda: done.append("agent")
+    action.deploy()
+    assert " ".join(done) == asked
+    assert (noted.version, noted.unasked) == (then.version, then.unasked)
