@@ -341,17 +341,19 @@ class Declaration(Reader):
         return jobs
 
     def _job(self, subject: str, value: Mapping[str, Any]) -> dict[str, Any]:
+        # What lacks is most often there, misspelt.
+        for name in sorted(value.keys() - JOB_KEYS):
+            close = difflib.get_close_matches(name, JOB_KEYS, 1, NEAR_SHORT)
+            meant = f"; did you mean {close[0]}?" if close else "."
+            self._flaw(
+                subject,
+                f"has {show(name)}, which is nothing that a job has{meant}",
+                f"rename or remove it: a job has {', '.join(sorted(JOB_KEYS))}.",
+            )
+            return {}
         lacking = [name for name in ("schedule", "prompt") if not value.get(name)]
         if lacking:
             self._flaw(subject, f"has no {' and no '.join(lacking)}.", "write both.")
-            return {}
-        unknown = sorted(value.keys() - JOB_KEYS)
-        if unknown:
-            self._flaw(
-                subject,
-                f"{show(unknown[0])} is nothing that a job has.",
-                f"a job has {', '.join(sorted(JOB_KEYS))}.",
-            )
             return {}
         flaw = schedule_flaw(value["schedule"])
         if flaw:

@@ -438,6 +438,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "1024 KB are the most",
     ),
     "a job's name": ({"cron_jobs": {"a/b": JOB}}, "hermes_cron_jobs", "'a/b' is no name"),
+    "a job, misspelt": (
+        {"cron_jobs": {"a": {"schedul": "0 7 * * *", "prompt": "x"}}},
+        "hermes_cron_jobs.a",
+        "has 'schedul', which is nothing that a job has; did you mean schedule?",
+    ),
     "a job that is none": ({"cron_jobs": {"a": "x"}}, "hermes_cron_jobs.a", "is not a mapping"),
     "a job taken over, undeclared": ({"take_over": ["jobs/x"]}, "hermes_take_over", "not declared"),
 }
@@ -522,6 +527,7 @@ FOLLOWED: dict[str, dict[str, Any]] = {
         "skills": ["skills/good"],
         "config": {"initial": {"skills": {"disabled": ["other"]}}},
     },
+    "a job, misspelt": {"cron_jobs": {"a": {"schedule": "0 7 * * *", "prompt": "x"}}},
     "a job's workdir projects": {"cron_jobs": {"a": JOB | {"workdir": "~/projects"}}},
     "a job's name": {"cron_jobs": {"a b.c-d": JOB}},
 }
