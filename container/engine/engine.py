@@ -74,7 +74,8 @@ class Engine:
         # No await between the check above and here: exactly one start wins.
         sandbox = Sandbox(image, self._disks.new(), labels, self._ports)
         self._sandbox = sandbox
-        sandbox.ended.add_done_callback(lambda _: self._forget(sandbox))
+        # The first to learn of its end: whoever waits for that finds no sandbox.
+        sandbox.ended.add_done_callback(self._forget)
         await sandbox.start(self._confine, self._snapshots, snapshot, environ, entrypoint)
         return {"ports": _text_keys(sandbox.ports)}
 
@@ -112,6 +113,9 @@ class Engine:
     async def close(self) -> None:
         """Stop the sandbox in an orderly way; none starts any more."""
         self._closing = True
+        await self._terminate()
+
+    async def _terminate(self) -> None:
         if self._sandbox is not None:
             await self._sandbox.terminate()
 
@@ -137,13 +141,11 @@ class Engine:
             self._timer = loop.call_later(self._inactivity, self._expire)
 
     def _expire(self) -> None:
-        if self._sandbox is not None and not self._sandbox.ending:
-            self._expiring = asyncio.ensure_future(self._sandbox.terminate())
+        self._expiring = asyncio.ensure_future(self._terminate())
 
-    def _forget(self, sandbox: Sandbox) -> None:
-        if self._sandbox is sandbox:
-            self._sandbox = None
-            self._inactivity = None
+    def _forget(self, _ended: asyncio.Future[int]) -> None:
+        self._sandbox = self._inactivity = None
+        self.touch()
 
     def _image_of(self, snapshot: object, digest: object) -> str:
         own = self._snapshots.image_of(snapshot)

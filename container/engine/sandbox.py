@@ -162,8 +162,8 @@ class Sandbox:
             pass_fds=[theirs],
             start_new_session=True,
         )
-        self.link.listen()
         self._watcher = asyncio.ensure_future(self._watch(self._process))
+        self.link.listen()
 
     def constants(self) -> dict[str, str]:
         """Return what every process of this sandbox is given: where things are in it.

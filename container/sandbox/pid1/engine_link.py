@@ -70,7 +70,9 @@ class EngineLink:
         self._text += text
         while b"\n" in self._text:
             line, self._text = self._text.split(b"\n", 1)
-            self._obey(json.loads(line))
+            # With PID 1 everything would end, unsaved: no order is worth that.
+            with contextlib.suppress(ValueError, TypeError, LookupError, AttributeError):
+                self._obey(json.loads(line))
 
     def _receive(self) -> bytes:
         if self._socket is None:
