@@ -38,10 +38,6 @@ def unpack(content: bytes, folder: str) -> None:
         raise unusable(str(error) or "it cannot be read") from error
     except RecursionError as error:  # headers upon headers
         raise unusable("it is nested too deeply") from error
-    except OSError as error:  # the gzip module reports bad data as an OSError without a number
-        if error.errno is None:
-            raise unusable(str(error)) from error
-        raise
 
 
 def _unpack_member(tar: tarfile.TarFile, info: tarfile.TarInfo, folder: str) -> None:

@@ -340,6 +340,24 @@ def test_a_truncation_is_refused_and_proves_nothing_of_the_archive(
         refused(old, archive[:cut], code=74)
 
 
+def test_what_is_found_wrong_in_an_archive_of_which_the_end_never_came_proves_nothing(
+    old: Box,
+) -> None:
+    """It may be the connection that spoilt it, as it cut it."""
+    whole = crafted(member("../out", b"x"), member("large", os.urandom(3 << 20)))
+    refused(old, whole)
+    refused(old, whole[:-1], code=74)
+
+
+def test_a_database_that_could_not_be_read_where_it_was_unpacked_proves_nothing(
+    old: Box, archive: bytes
+) -> None:
+    told = f"Tree 2 page 3: unable to get the page. error code={sqlite3.SQLITE_IOERR_READ}"
+    line = '    if verdict != "ok":\n'
+    old.change("state/databases.py", line, f"    verdict = {told!r}\n{line}")
+    refused(old, archive, code=74)
+
+
 def test_every_flipped_byte_is_refused(old: Box, archive: bytes) -> None:
     start = len(header_line(archive))
     for at in [
