@@ -21,7 +21,10 @@ STOP_TIME = 5.0
 
 
 class DashboardKeeper:
-    """The dashboard of one sandbox: wanted from `want` to `stop`. `due` is when to call `tick`."""
+    """The dashboard of one sandbox: wanted from `want` to `stop`.
+
+    `child` is its process while it runs, `due` when to call `tick`.
+    """
 
     def __init__(
         self, start: "Callable[[int], Child]", note: "Callable[[int | None, str | None], None]"
@@ -29,7 +32,7 @@ class DashboardKeeper:
         """start: starts it, given how often that was done. note: publishes its pid, or its end."""
         self._start_child = start
         self._note = note
-        self._child: Child | None = None
+        self.child: Child | None = None
         self._wanted = False
         self._renewing = False
         self._runs = 0
@@ -37,20 +40,15 @@ class DashboardKeeper:
         self._pause = FIRST_PAUSE
         self.due: float | None = None
 
-    @property
-    def pid(self) -> "int | None":
-        """Return its process id; None while it does not run."""
-        return None if self._child is None else self._child.pid
-
     def want(self) -> None:
         """Start it, unless it runs or its next start is due anyway."""
         self._wanted = True
-        if self._child is None and self.due is None:
+        if self.child is None and self.due is None:
             self._start()
 
     def renew(self) -> None:
         """Let it come back with new settings, if it is there."""
-        self._renewing = self._child is not None
+        self._renewing = self.child is not None
         self._ask_to_end()
 
     def stop(self) -> None:
@@ -63,16 +61,15 @@ class DashboardKeeper:
         if self.due is None or time.monotonic() < self.due:
             return
         self.due = None
-        if self._child is not None:
-            self._child.signal_group(signal.SIGKILL)
+        if self.child is not None:
+            self.child.signal_group(signal.SIGKILL)
         else:
             self._start()
 
-    def ended(self, code: int) -> None:
+    def ended(self, child: Child, code: int) -> None:
         """Note that it was reaped, and when it is to come back."""
-        child, self._child, self.due = self._child, None, None
-        if child is not None:
-            child.bury(code)
+        self.child, self.due = None, None
+        child.bury(code)
         self._over(f"ended with code {code}")
 
     def _over(self, how: str) -> None:
@@ -91,16 +88,16 @@ class DashboardKeeper:
         return pause
 
     def _ask_to_end(self) -> None:
-        if self._child is not None:
-            self._child.signal_group(signal.SIGTERM)
+        if self.child is not None:
+            self.child.signal_group(signal.SIGTERM)
             self.due = time.monotonic() + STOP_TIME
 
     def _start(self) -> None:
         self._runs += 1
         self._started = time.monotonic()
         try:
-            self._child = self._start_child(self._runs)
+            self.child = self._start_child(self._runs)
         except (OSError, MemoryError) as error:
             self._over(f"cannot be started: {why(error)}")
             return
-        self._note(self.pid, None)
+        self._note(self.child.pid, None)

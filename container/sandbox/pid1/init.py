@@ -219,10 +219,11 @@ class Init:
                 return
             code = os.waitstatus_to_exitcode(status)
             code = code if code >= 0 else 128 - code
+            dashboard = self.dashboard.child
             if self.gateway is not None and pid == self.gateway.pid:
                 self._gateway_ended(self.gateway, code)
-            elif pid == self.dashboard.pid:
-                self.dashboard.ended(code)
+            elif dashboard is not None and pid == dashboard.pid:
+                self.dashboard.ended(dashboard, code)
             elif pid in self.execs:
                 self.execs.pop(pid)(code)
 
@@ -365,11 +366,11 @@ class Init:
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _tick(self) -> None:
-        if self.kill_at is not None and time.monotonic() >= self.kill_at:
+        late = self.kill_at is not None and time.monotonic() >= self.kill_at
+        if late and self.gateway is not None:
             self._say("Hermes did not end in time and is killed")
             self.kill_at = None
-            if self.gateway is not None:
-                self.gateway.signal_group(signal.SIGKILL)
+            self.gateway.signal_group(signal.SIGKILL)
         if self.end_at is not None and time.monotonic() >= self.end_at:
             self._end_hermes()
         if self.start_at is not None and time.monotonic() >= self.start_at:

@@ -2,6 +2,7 @@
 """PID 1: one Hermes at a time, restarted where that loses nothing, and no survivor."""
 
 import contextlib
+import fcntl
 import json
 import os
 import resource
@@ -258,7 +259,9 @@ def test_orders_that_are_none_end_nothing(box: Box) -> None:
     assert hermes(box) != before
 
 
-def test_an_order_of_the_engine_without_room_for_its_descriptors_is_refused(box: Box) -> None:
+@contextlib.contextmanager
+def engine_of(box: Box) -> Iterator[socket.socket]:
+    """Start PID 1 over a link of the engine's, and return the engine's end."""
     ours, theirs = socket.socketpair()
     environ = {**box.environ, "SANDBOX_PARENT_FD": str(theirs.fileno())}
     box.process = subprocess.Popen(
@@ -269,13 +272,62 @@ def test_an_order_of_the_engine_without_room_for_its_descriptors_is_refused(box:
         start_new_session=True,
     )
     theirs.close()
-    order = {"id": 1, "cmd": ["true"], "env": {}, "cwd": None}
-    with ours, ours.makefile("rb") as answers:
+    with ours:
+        yield ours
+
+
+def execute(
+    engine: socket.socket, number: int, *command: str, lent: "tuple[int, ...]" = (0, 1, 2)
+) -> None:
+    """Order a process."""
+    order = {"id": number, "cmd": command, "env": {"PATH": "/nowhere:/usr/bin:/bin"}, "cwd": None}
+    socket.send_fds(engine, [json.dumps(order).encode() + b"\n"], lent)
+
+
+def test_an_order_of_the_engine_without_room_for_its_descriptors_is_refused(box: Box) -> None:
+    with engine_of(box) as engine, engine.makefile("rb") as answers:
         for refused in (True, False):
-            lent = [] if refused else [0, 1, 2]
-            socket.send_fds(ours, [json.dumps(order).encode() + b"\n"], lent)
+            execute(engine, 1, "true", lent=() if refused else (0, 1, 2))
             assert ("error" in json.loads(answers.readline())) == refused
         assert json.loads(answers.readline()) == {"id": 1, "exit": 0}
+
+
+@pytest.mark.parametrize("how", ["told to stop", "the engine goes", "in mid-order", "unheard"])
+def test_a_command_that_runs_when_the_sandbox_ends_ends_with_it(box: Box, how: str) -> None:
+    with engine_of(box) as engine:
+        execute(engine, 1, "sh", "-c", "sleep 4323 & sleep 4324")
+        pid = json.loads(engine.recv(99))["pid"]
+        mine = wait_for(lambda: len(found := [pid, *descendants(pid)]) == 3 and found)
+        if how == "told to stop":
+            box.process.send_signal(signal.SIGTERM)
+            assert box.process.wait(30) == 0
+            engine.settimeout(30)
+            assert engine.recv(99) == b"", "nobody is told that it ended in an orderly way"
+        elif how == "in mid-order":
+            engine.sendall(b'{"id": 2, "cmd": ["tou')
+        elif how == "unheard":  # an answer that nobody reads makes an error of the end
+            engine.sendall(b'{"pause": false}\n')
+            wait_for(lambda: engine.recv(1, socket.MSG_PEEK))
+    assert box.process.wait(30) == (0 if how == "told to stop" else 137)
+    assert not [each for each in mine if alive(each)]
+
+
+def test_a_reader_of_the_logs_that_does_not_end_holds_no_end_up(box: Box) -> None:
+    box.run_hermes()
+    with open(box.run / "followers.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        box.process.send_signal(signal.SIGTERM)
+        assert box.process.wait(30) == 0
+    assert box.state()["ended"] is True
+
+
+def test_what_cannot_be_killed_holds_no_end_up_and_is_told(box: Box) -> None:
+    box.change("processes.py", "KILL_SECONDS = 5.0", "KILL_SECONDS = -1.0")
+    box.run_hermes()
+    box.process.send_signal(signal.SIGTERM)
+    assert box.process.wait(30) == 0
+    assert said(box, b"some processes could not be killed")
+    assert not (box.run / "env.json").exists()
 
 
 def test_told_to_stop_it_lets_hermes_go_on_for_as_long_as_there_is_time(box: Box) -> None:
@@ -379,11 +431,13 @@ def test_followed_logs_end_with_the_reason(box: Box) -> None:
     assert b"ended with code 3" in text
 
 
-def test_an_id_that_cannot_be_one_is_refused(box: Box) -> None:
-    for boot in ("", "../x", "a b"):
-        box.boot = boot
-        done = box.command("init", boot="x")
-        assert done.returncode == 64
+@pytest.mark.parametrize("boot", ["", "../x", "a b", "x" * 129])
+def test_an_id_that_cannot_be_one_is_refused(box: Box, boot: str) -> None:
+    box.boot = boot
+    command = [str(box.image / "bin" / "sandbox"), "init"]
+    done = subprocess.run(command, env=box.environ, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, b"HERMES_BOOT_ID must be" in done.stderr) == (64, True)
+    assert not any(box.run.iterdir())
 
 
 def test_an_authority_of_the_platform_is_trusted_beside_the_systems(box: Box) -> None:
