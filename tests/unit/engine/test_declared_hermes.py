@@ -2,15 +2,17 @@
 """What is declared of Hermes' own files, its configuration and its jobs, and what is in force in real Hermes."""
 
 import json
-import os
 import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import declared
 import pytest
-from declared import agent, go
+from declared import agent, go, told, waiting
+from sandbox.agent import hermes_settings
 from sandbox_box import KEY, Box, wait_for
 
 OWNERS = """\
@@ -95,31 +97,18 @@ def box(tmp_path: Path, image: Path) -> Iterator[Box]:
 
 
 @pytest.fixture
-def ready(box: Box) -> Iterator[Box]:
-    """One that waits for `go`, with nobody in it but one who reads what PID 1 is told."""
-    box.pretend()
-    os.mkfifo(box.run / "control")
-    (box.run / "managed").mkdir()
-    reader = os.open(box.run / "control", os.O_RDWR | os.O_NONBLOCK)
-    yield box
-    os.close(reader)
+def ready(box: Box, monkeypatch: pytest.MonkeyPatch) -> Iterator[Box]:
+    """One that waits for `go`, whose commands run in this process and ask real Hermes."""
+    hermes = SimpleNamespace(executable=str(box.image / "venv" / "bin" / "python"))
+    monkeypatch.setattr(hermes_settings, "sys", hermes)
+    yield from waiting(box, monkeypatch)
 
 
 def lay(box: Box, code: int = 0, env: "dict[str, str] | None" = None, **settings: object) -> str:
     """Give the go of another boot and return what is said at its end."""
-    (box.run / "go").unlink(missing_ok=True)
     files = settings.pop("files", {})
-    declared = agent(files, **settings) if files or settings else None
-    stdin = go(declared, config=CONFIG, env={**ENV, **(env or {})})
-    done = box.command("go", stdin=stdin)
-    assert done.returncode == code, done.stderr
-    return done.stderr.decode()
-
-
-def told(box: Box) -> "tuple[list[str], dict[str, str]]":
-    """Return what `status` says is laid, and what is kept with the reason."""
-    said = json.loads(box.ok("status"))["agent"]
-    return said["laid"], {item["item"]: item["why"] for item in said["kept"]}
+    what = agent(files, **settings) if files or settings else None
+    return declared.lay(box, what, code, config=CONFIG, env={**ENV, **(env or {})})
 
 
 def config(box: Box) -> str:
@@ -296,7 +285,7 @@ def test_what_hermes_refuses_is_named_and_nothing_is_half_laid(
             cron_jobs={"a": {**JOB, "prompt": "other"}, "aa": JOB, name: job},
         )
         assert said.startswith(f"jobs/{name}: ")
-        assert said.count("\n") == 1
+        assert "\n" not in said
         assert by_hermes() == jobs
         assert but_the_jobs(ready) == before
     # Nor by a laying that was cut: the next one goes on.
@@ -388,4 +377,4 @@ def test_what_is_declared_is_in_force_in_the_hermes_that_runs(box: Box) -> None:
         other.ok("go", stdin=go(third, config=CONFIG, env=ENV))
         assert [path.name for path in (other.home / "skills").iterdir()] == ["two"]
         assert json.loads((other.home / "cron" / "jobs.json").read_text())["jobs"] == []
-        assert told(other) == (["skills/two"], {})
+        assert json.loads(other.ok("status"))["agent"]["laid"] == ["skills/two"]

@@ -1,12 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `go` is given of a declared agent, as the controller makes it, or as nobody should."""
+"""What `go` is given of a declared agent, as the controller makes it, or as nobody should, and what becomes of it."""
 
 import base64
 import gzip
 import hashlib
 import io
 import json
+import os
+import sys
 import tarfile
+from collections.abc import Iterator
+
+import pytest
+from sandbox_box import CONTAINER, Box
+
+sys.path.insert(0, str(CONTAINER))
+
+from sandbox.commands import hermes
+from sandbox.errors import SandboxError
+from sandbox.paths import Paths
 
 FIRST = "agent.json"
 
@@ -58,3 +70,34 @@ def go(declared: "dict[str, str] | None" = None, **more: object) -> bytes:
     """Return the input of `go`, `declare` and `restart-gateway`."""
     settings = {"config": {}, "env": {}, **more}
     return json.dumps({**settings, **({"agent": declared} if declared else {})}).encode()
+
+
+def waiting(box: Box, monkeypatch: pytest.MonkeyPatch) -> Iterator[Box]:
+    """Have a sandbox wait for `go`, in this process, with nobody in it but one who reads what PID 1 is told."""
+    box.pretend()
+    for name, value in box.constants.items():
+        monkeypatch.setenv(name, value)
+    os.mkfifo(box.run / "control")
+    (box.run / "managed").mkdir()
+    reader = os.open(box.run / "control", os.O_RDWR | os.O_NONBLOCK)
+    yield box
+    os.close(reader)
+
+
+def lay(box: Box, declared: "dict[str, str] | None", code: int = 0, **more: object) -> str:
+    """Give the go of another boot, in this process, and return what is said at its end."""
+    (box.run / "go").unlink(missing_ok=True)
+    said, ended = "", 0
+    try:
+        hermes.go(Paths(box.constants), io.BytesIO(go(declared, **more)))
+    except SandboxError as error:
+        said, ended = str(error), error.code
+    assert ended == code, said
+    assert (box.run / "go").exists() == (code == 0)
+    return said
+
+
+def told(box: Box) -> "tuple[list[str], dict[str, str]]":
+    """Return what `status` says is laid, and what is kept with the reason."""
+    said = json.loads(hermes.status(Paths(box.constants)))["agent"]
+    return said["laid"], {item["item"]: item["why"] for item in said["kept"]}

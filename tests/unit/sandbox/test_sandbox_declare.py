@@ -4,7 +4,6 @@
 import contextlib
 import fcntl
 import gzip
-import io
 import json
 import os
 import shutil
@@ -16,14 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from declared import FIRST, agent, go, member, packed, sent
-from sandbox_box import CONTAINER, KEY, TOKEN, Box, wait_for
-
-sys.path.insert(0, str(CONTAINER))
-
-from sandbox.commands import hermes
-from sandbox.errors import SandboxError
-from sandbox.paths import Paths
+from declared import FIRST, agent, go, lay, member, packed, sent, told, waiting
+from sandbox.agent import hermes_settings
+from sandbox_box import KEY, TOKEN, Box, wait_for
 
 SKILL = "---\nname: greet\ndescription: Greets.\n---\n"
 FILES = {
@@ -62,36 +56,10 @@ sys.exit(code)
 @pytest.fixture
 def ready(box: Box, monkeypatch: pytest.MonkeyPatch) -> Iterator[Box]:
     """A sandbox that waits for `go`, with nobody in it but one who reads what PID 1 is told."""
-    box.pretend()
     box.modules = box.folder / "modules"
     (box.modules / "hermes_cli").mkdir(parents=True)
     (box.modules / "hermes_cli" / "default_soul.py").write_text(SOUL_OF_HERMES)
-    for name, value in box.constants.items():
-        monkeypatch.setenv(name, value)
-    os.mkfifo(box.run / "control")
-    (box.run / "managed").mkdir()
-    reader = os.open(box.run / "control", os.O_RDWR | os.O_NONBLOCK)
-    yield box
-    os.close(reader)
-
-
-def lay(box: Box, declared: "dict[str, str] | None", code: int = 0) -> str:
-    """Give the go of another boot, in this process, and return what is said at its end."""
-    (box.run / "go").unlink(missing_ok=True)
-    said, ended = "", 0
-    try:
-        hermes.go(Paths(box.constants), io.BytesIO(go(declared)))
-    except SandboxError as error:
-        said, ended = str(error), error.code
-    assert ended == code, said
-    assert (box.run / "go").exists() == (code == 0)
-    return said
-
-
-def told(box: Box) -> "tuple[list[str], dict[str, str]]":
-    """Return what `status` says is laid, and what is kept with the reason."""
-    said = json.loads(hermes.status(Paths(box.constants)))["agent"]
-    return said["laid"], {item["item"]: item["why"] for item in said["kept"]}
+    yield from waiting(box, monkeypatch)
 
 
 def of_home(box: Box) -> "dict[str, object]":
@@ -416,6 +384,43 @@ def test_nothing_is_half_laid(ready: Box, tmp_path: Path, how: str) -> None:
         assert set(of_home(ready)) == set(theirs), step
     else:
         raise AssertionError("it never came to its end")
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        ("raise RuntimeError('not today')", "RuntimeError: not today"),
+        ("import os; os._exit(3)", "no reason"),
+        ("import time; time.sleep(600)", "no reason"),
+    ],
+    ids=["fails", "vanishes", "never answers"],
+)
+def test_what_reads_hermes_settings_may_fail_and_nothing_is_half_laid(
+    ready: Box, monkeypatch: pytest.MonkeyPatch, program: str, reason: str
+) -> None:
+    write(ready, "SOUL.md", "theirs")
+    before = ready.tree()
+    patience = 0.2 if "sleep" in program else 600
+    monkeypatch.setattr(hermes_settings, "_PATIENCE", patience)
+    (ready.modules / "hermes_cli" / "default_soul.py").write_text(program)
+    said = lay(ready, agent(FILES, config={"initial": {"timezone": "Asia/Tokyo"}}), code=1)
+    assert said == f"Hermes' settings cannot be written: {reason}"
+    assert ready.tree() == before
+    assert not (ready.run / "declaring").exists()
+    assert [path.name for path in ready.home.parent.iterdir()] == [".hermes"]
+    # Whoever asks how it is gets an answer all the same.
+    monkeypatch.setattr(hermes_settings, "_PATIENCE", 600)
+    (ready.modules / "hermes_cli" / "default_soul.py").write_text(SOUL_OF_HERMES)
+    lay(ready, agent(FILES, config={"initial": {"timezone": "Asia/Tokyo"}}, take_over=["soul"]))
+    (ready.home / "config.yaml").write_text("timezone: Asia/Seoul\n")
+    (ready.modules / "yaml.py").write_text(program)
+    monkeypatch.setattr(hermes_settings, "_PATIENCE", patience)
+    unread = {"config/timezone": "what is there cannot be read"}
+    assert told(ready) == (ITEMS, unread)
+    monkeypatch.setattr(hermes_settings, "_PATIENCE", 600)
+    (ready.modules / "yaml.py").unlink()
+    (ready.home / "config.yaml").write_text("timezone: Asia/Tokyo\n")
+    assert told(ready) == (["config/timezone", *ITEMS], {})
 
 
 def test_settings_that_are_none_are_passed_over(ready: Box) -> None:
