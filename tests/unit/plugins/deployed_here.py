@@ -18,6 +18,8 @@ import pytest
 from ansible.parsing.dataloader import DataLoader
 from ansible.playbook.task import Task
 from ansible.template import Templar
+from ansible_collections.hermes.workers.plugins.module_utils.digests import proof
+from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
 from ansible_collections.hermes.workers.plugins.plugin_utils.actions.card_action import CardAction
 from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import (
     SUPERVISOR_RECORD,
@@ -48,23 +50,38 @@ class DeployedHere:
         self.deployment = StateFolder(str(folder / "state"), NAME)
         self.deployment.create()
         self.deployment.keep_token(TOKEN)
-        self.answers: dict[str, Any] = {"GET /api/health": HEALTH}
+        self.secrets = {"API_TOKEN": TOKEN}
+        """What the Worker holds, by name."""
+        self.answers: dict[str, Any] = {
+            "GET /api/health": HEALTH,
+            "POST /api/secrets/proof": self._proofs,
+        }
         self.worker = ApiServer(self._answer)
         self.lines: list[str] = []
         """What a person sees while an action runs."""
 
     def _answer(self, call: Call) -> Reply:
-        if call.headers.get("authorization") != f"Bearer {TOKEN}":
+        if call.headers.get("authorization") != f"Bearer {self.secrets['API_TOKEN']}":
             return error(401, "This API token is not the deployment's.")
         found = self.answers.get(f"{call.method} {call.path}", error(404, "There is nothing here."))
         if callable(found):
             found = found(call)
         return found if isinstance(found, Reply) else Reply(200, found)
 
+    def _proofs(self, call: Call) -> dict[str, Any]:
+        nonce = call.body["nonce"]
+        return {"proofs": {name: proof(value, nonce) for name, value in self.secrets.items()}}
+
     @property
     def asked(self) -> list[str]:
         """What the Worker was asked to do, looks left out."""
-        return [f"{call.method} {call.path}" for call in self.worker.writes]
+        done = (f"{call.method} {call.path}" for call in self.worker.writes)
+        return [one for one in done if one != "POST /api/secrets/proof"]
+
+    def settings(self, **more: Any) -> Settings:
+        """Checked settings of this deployment."""
+        given = {"port": self.worker.server_address[1], "state_dir": str(self.deployment.state_dir)}
+        return Settings(name=NAME, platform="workerd", **(given | more))
 
     @contextmanager
     def running(self, **more: Any) -> Iterator[None]:
