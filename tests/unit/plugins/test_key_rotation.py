@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.vault import VaultLib, VaultSecret
+from ansible_collections.hermes.workers.plugins.action import rotate_keys
 from ansible_collections.hermes.workers.plugins.action.rotate_keys import ActionModule
 from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
 from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
@@ -46,6 +47,11 @@ class Worker:
         self.overlap_is_over = False
         self.in_hermes = "old-key"
         self.looks = LOOKS
+        self.asked: list[str] = []
+        self.refused: set[str] = set()
+        """Paths that are not served as they should be."""
+        self.version = ""
+        self.state = "awake"
 
     def change(self, held: dict[str, str]) -> None:
         """Hold other secrets, and have a new object with them."""
@@ -57,7 +63,7 @@ class Worker:
         differs = ["openai_api_key"] if self.in_hermes != self.secrets["OPENAI_API_KEY"] else []
         told = {"differs": differs, "restart": "hermes" if differs else "nothing"}
         known = self.looks > LOOKS
-        return {"state": "awake", "inStep": True, "configuration": told if known else None}
+        return {"state": self.state, "inStep": True, "configuration": told if known else None}
 
     def lets_in(self, token: str | None) -> str | None:
         if token is None or token in self.dead:
@@ -86,10 +92,14 @@ class Client:
                 for name, value in self.worker.secrets.items()
             }
             return answer(200, {"proofs": made})
+        self.worker.asked += [path] if method == "POST" else []
+        if path in self.worker.refused:
+            return answer(503, {"error": {"message": "It is busy."}})
         if path == "/api/instance/refresh":
             self.worker.in_hermes = self.worker.secrets["OPENAI_API_KEY"]
         instance = self.worker.instance()
-        return answer(200, {"token": {"which": which}, "instance": instance, "worker": {}})
+        told = {"version": self.worker.version} if self.worker.version else {}
+        return answer(200, {"token": {"which": which}, "instance": instance, "worker": told})
 
     def stream(self, _path: str, _body: Any, _timeout: float) -> Iterator[tuple[float, Any]]:
         if self.worker.lets_in(self.token) is None:
@@ -152,6 +162,7 @@ class Run(ActionModule):
         self._task = SimpleNamespace(check_mode=False, diff=False)
         self._loader = DataLoader()
         self.sources = SimpleNamespace(root=Path("/nowhere"))
+        self.runtime = SimpleNamespace()
 
     def progress(self, text: str) -> None:
         """Say nothing."""
@@ -295,6 +306,134 @@ def test_a_token_that_was_replaced_elsewhere_is_not_replaced_again(settings: Set
     with pytest.raises(Card, match="replaced by a rotation from elsewhere"):
         Run(worker, settings, {}, "api_token").deploy()
     assert worker.secrets["API_TOKEN"] == "hw_of-somebody-else"
+
+
+def test_sessions_end_without_a_chat_and_without_another_secret(settings: Settings) -> None:
+    worker = Worker()
+    made = Run(worker, settings, {}, "dashboard_sessions")
+    made._task.diff = True
+    result = made.deploy()
+    assert result["rotated"] == ["dashboard_sessions"] and "seconds_to_first_token" not in result
+    assert result["diff"] == {"prepared": "rotated dashboard_sessions\n"}
+    assert worker.asked == ["/api/dashboard/sessions/revoke"]
+    assert on_disk(settings) == {OLD} and worker.undone is None
+
+
+@pytest.mark.parametrize("state", ["awake", "asleep"])
+def test_a_running_hermes_starts_again_for_its_gateways_token(
+    settings: Settings, state: str
+) -> None:
+    worker = Worker()
+    worker.state = state
+    result = Run(worker, settings, {}, "gateway_token", "dashboard_sessions").deploy()
+    restarted = "/api/instance/restart-gateway" in worker.asked
+    assert restarted is (state == "awake") is ("gateway_token" in result["rotated"])
+    assert "seconds_to_first_token" in result, "what starts is proved"
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/instance/restart-gateway", "/api/dashboard/sessions/revoke"]
+)
+def test_what_the_worker_refuses_ends_it_with_its_word(settings: Settings, path: str) -> None:
+    worker = Worker()
+    worker.refused = {path}
+    with pytest.raises(Card, match="It is busy") as failed:
+        Run(worker, settings, {}, "gateway_token", "dashboard_sessions").deploy()
+    assert failed.value.changed is None and worker.undone is None
+    with pytest.raises(Card, match="It is busy") as failed:
+        keys = ("api_token", "gateway_token", "dashboard_sessions")
+        Run(worker, settings, {}, *keys).deploy()
+    first = path.endswith("gateway")
+    told = "Taken back: hermes_api_token." if first else "Changed: hermes_api_token."
+    assert str(failed.value.changed).startswith(told)
+    assert (worker.secrets["API_TOKEN"] == OLD) is first
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+def test_a_delivery_that_failed_is_only_gone_on_with_when_something_arrived(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, arrived: bool
+) -> None:
+    deliver = Delivery.deliver
+
+    def fail(delivery: Delivery, values: dict[str, str], client: Client) -> None:
+        if arrived:
+            deliver(delivery, values, client)
+        raise Card.of("alice", "the processes could not be managed.", "read the log.", "processes")
+
+    worker = Worker()
+    monkeypatch.setattr(Delivery, "deliver", fail)
+    with pytest.raises(Card, match="could not be managed"):
+        Run(worker, settings, {"OPENAI_API_KEY": "new-key"}, "api_token", "provider_keys").deploy()
+    record = StateFolder(settings.state_dir, "alice").rotation()
+    assert (record is not None) is arrived
+    monkeypatch.undo()
+    Run(worker, settings, {"OPENAI_API_KEY": "new-key"}, "api_token", "provider_keys").deploy()
+    assert worker.secrets["OPENAI_API_KEY"] == worker.in_hermes == "new-key"
+    assert on_disk(settings) == {worker.secrets["API_TOKEN"]}
+    if record:
+        assert record["token"] == worker.secrets["API_TOKEN"]
+
+
+def test_a_bot_of_another_token_is_registered_and_again_when_it_is_taken_back(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, bool]] = []
+    service = SimpleNamespace(reached="https://alice.example", version="1")
+    monkeypatch.setattr(rotate_keys, "service_of", lambda *_: service)
+    monkeypatch.setattr(
+        rotate_keys.channels,
+        "register",
+        lambda _client, _settings, url, look: asked.append((url, look)),
+    )
+    worker = Worker()
+    worker.secrets["HERMES_CHANNELS"] = "old-bot"
+    Run(worker, settings, {"HERMES_CHANNELS": "new-bot"}, "channels").deploy()
+    assert asked == [("https://alice.example", False)]
+    assert worker.secrets["HERMES_CHANNELS"] == "new-bot"
+    given = {"HERMES_CHANNELS": "newest-bot", "OPENAI_API_KEY": "wrong-key"}
+    with pytest.raises(Card) as failed:
+        Run(worker, settings, given, "channels", "provider_keys").deploy()
+    assert "Taken back: hermes_channels, openai_api_key." in failed.value.render()
+    assert len(asked) == 3 and worker.secrets["HERMES_CHANNELS"] == "new-bot"
+
+
+@pytest.mark.parametrize(
+    ("version", "left"),
+    [("1", "nothing"), ("0", "more than keys differs from the inventory: run `")],
+)
+def test_what_a_rotation_leaves_is_told(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, version: str, left: str
+) -> None:
+    monkeypatch.setattr(rotate_keys, "service_of", lambda *_: SimpleNamespace(version="1"))
+    worker = Worker()
+    worker.version = version
+    made = Run(worker, settings, {}, "dashboard_sessions")
+    shown: list[str] = []
+    made.show = shown.extend  # type: ignore[method-assign]
+    made.task_vars["ansible_play_hosts_all"] = [f"host{n}" for n in range(30)]
+    assert made.deploy()["left"].startswith(left)
+    assert shown == [], "of many there is a table"
+    made.task_vars = {}
+    made.deploy()
+    assert shown[1] == "alice: rotated dashboard_sessions"
+
+
+def test_who_lets_everybody_in_has_no_token_to_rotate(settings: Settings) -> None:
+    settings.allow_unauthenticated = True
+    deployment = StateFolder(settings.state_dir, "alice")
+    found = rotations.Rotation(settings, deployment, {}, {"api_token"}, lambda token: token)
+    assert found.keys == set() and found._tokens() == [None]
+
+
+def test_a_worker_that_takes_none_of_our_tokens_is_not_rotated(settings: Settings) -> None:
+    worker = Worker()
+    worker.secrets["API_TOKEN"] = "hw_of-somebody-else"
+    made = Run(worker, settings, {}, "api_token")
+    with pytest.raises(Card, match="does not answer, or takes no API token") as failed:
+        made.deploy()
+    assert "a rotation changes the keys of what runs" in failed.value.render()
+    with pytest.raises(Card, match="does not answer"):
+        made.rotation.client  # noqa: B018 - it is asked for
 
 
 def test_without_anything_to_do_nothing_is_asked_of_hermes(
