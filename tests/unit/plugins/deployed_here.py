@@ -89,7 +89,7 @@ class DeployedHere:
         record = self.deployment.folder / SUPERVISOR_RECORD
         ports = {"http": self.worker.server_address[1]}
         record.write_text(json.dumps({"pid": os.getpid(), "ports": ports} | more))
-        with record.open() as held, self.worker:
+        with record.open() as held:
             fcntl.flock(held, fcntl.LOCK_EX)
             yield
 
@@ -125,5 +125,5 @@ class DeployedHere:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DeployedHere]:
     monkeypatch.chdir(tmp_path)
     made = DeployedHere(tmp_path)
-    with made.running():
+    with made.worker, made.running():
         yield made

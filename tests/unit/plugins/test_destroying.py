@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from ansible_collections.hermes.workers.plugins.action import workerd_destroy
 from ansible_collections.hermes.workers.plugins.plugin_utils.state import stored
+from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.at_boot import AtBoot
 from api_server import Reply
 from deployed_here import DeployedHere, error, here
 
@@ -34,8 +35,7 @@ class Going:
             workerd_destroy.Processes, "stop", lambda _processes: self.note("stopped", self.runs)
         )
         patch.setattr(workerd_destroy.stored, "newest", lambda *_: self._newest())
-        at_boot = type(workerd_destroy.at_boot_of(_settings()))
-        patch.setattr(at_boot, "remove", lambda _unit: self.note("not at boot", None))
+        patch.setattr(AtBoot, "remove", lambda _unit: self.note("not at boot", None))
 
     def note(self, what: str, value: Any) -> Any:
         self.done.append(what)
@@ -55,12 +55,6 @@ class Going:
     @property
     def is_there(self) -> bool:
         return self.here.deployment.folder.is_dir()
-
-
-def _settings() -> Any:
-    from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
-
-    return Settings(name="alice", state_dir="state")
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.hermes.workers.plugins.action.instance import ACTIONS, ActionModule
-from api_server import Call
+from ansible_collections.hermes.workers.plugins.module_utils.cards import Problem
+from ansible_collections.hermes.workers.plugins.plugin_utils.actions import deployment_action
 from deployed_here import HEALTH, DeployedHere, error, here
 
 __all__ = ["here"]
@@ -27,7 +28,7 @@ def test_each_is_asked_of_the_worker_once_and_what_came_of_it_is_told(
         told[0] = health("awake", "running")
     elif action == "wake":
         told.reverse()
-    path, _, query = ACTIONS[action].partition("?")
+    path = ACTIONS[action].partition("?")[0]
     here.answers |= {
         "GET /api/health": lambda _call: told.pop(0) if len(told) > 1 else told[0],
         f"POST /api/instance/{path}": {},
@@ -35,7 +36,7 @@ def test_each_is_asked_of_the_worker_once_and_what_came_of_it_is_told(
     result = here.run(ActionModule, {"action": action})
     assert result["changed"] is True
     assert here.asked == [f"POST /api/instance/{path}"]
-    assert here.worker.writes[0].query == ({"force": "true"} if query else {})
+    assert here.worker.writes[0].query == ({"force": "true"} if action == "sleep-by-force" else {})
     is_now = "awake, its gateway stopped" if action == "wake" else "asleep"
     assert result["shown"] == ["", f"alice: Hermes is {is_now}"]
     assert f"{action}: asking the Worker" in here.lines
@@ -81,10 +82,7 @@ def test_what_nobody_can_ask_is_refused_with_what_can_be(
 
 
 def test_what_the_worker_refuses_is_told_and_the_log_named(here: DeployedHere) -> None:
-    def refuse(_call: Call) -> Any:
-        return error(503, "Its state cannot be saved.")
-
-    here.answers["POST /api/instance/restart"] = refuse
+    here.answers["POST /api/instance/restart"] = error(503, "Its state cannot be saved.")
     result = here.run(ActionModule, {"action": "restart"})
     assert result["failed"] and result["msg"].startswith("alice: Its state cannot be saved.")
     assert "logs" in result["msg"] and "shown" not in result
@@ -121,9 +119,6 @@ def test_a_name_that_is_none_is_told_by_its_variable(
 def test_a_full_disk_is_named_before_what_the_worker_says(
     here: DeployedHere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ansible_collections.hermes.workers.plugins.module_utils.cards import Problem
-    from ansible_collections.hermes.workers.plugins.plugin_utils.actions import deployment_action
-
     full = Problem("disk", "no space left.", "free space there.", "disk")
     monkeypatch.setattr(deployment_action, "full_disk", lambda _folder: full)
     here.answers["GET /api/health"] = error(500, "Oh.")

@@ -66,7 +66,7 @@ class Verified(DeployedHere):
 def verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Verified]:
     monkeypatch.chdir(tmp_path)
     made = Verified(tmp_path, monkeypatch)
-    with made.running():
+    with made.worker, made.running():
         yield made
 
 

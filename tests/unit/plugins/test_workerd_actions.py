@@ -93,8 +93,8 @@ class Managed(DeployedHere):
 def managed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Managed]:
     monkeypatch.chdir(tmp_path)
     made = Managed(tmp_path, monkeypatch)
-    yield made
-    made.worker.server_close()
+    with made.worker:
+        yield made
 
 
 def test_what_runs_as_it_should_is_left_alone(managed: Managed) -> None:
@@ -293,6 +293,7 @@ def test_a_worker_that_proves_nothing_is_given_nothing(managed: Managed) -> None
 
 def test_a_try_leaves_secrets_to_the_processes_that_will_start(managed: Managed) -> None:
     result = managed.deploy(SECRETS, check=True, options={"delivered": True}, **GIVEN)
+    assert result["msg"] == "The processes start with today's secrets."
     assert result["changed"] is False and managed.worker.calls == []
 
 
@@ -328,9 +329,11 @@ class Built(Managed):
 
 
 @pytest.fixture
-def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Built:
+def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Built]:
     monkeypatch.chdir(tmp_path)
-    return Built(tmp_path, monkeypatch)
+    made = Built(tmp_path, monkeypatch)
+    with made.worker:
+        yield made
 
 
 BUNDLE = worker_bundle.ActionModule
