@@ -96,6 +96,13 @@ def test_a_permission_that_is_missing_is_told_to_those_who_need_it(
         assert found.subdomain == "acme", "the others are gone on with"
 
 
+def test_nobody_asks_for_mails_for_a_hostname(api: Cloudflare, server: ApiServer) -> None:
+    found = accounts.survey(api, [NAME])
+    assert found.routes == {ZONE: []}
+    assert (found.mail, found.mail_problems) == ({}, {})
+    assert not [call.path for call in server.calls if "email" in call.path]
+
+
 def test_a_mail_address_alone_names_itself(api: Cloudflare, account: FakeAccount) -> None:
     account.denied = {"list_zones"}
     found = accounts.survey(api, [], [MAIL])
@@ -169,7 +176,8 @@ def test_an_account_without_a_subdomain_is_told_of_by_the_place(
 ) -> None:
     missing = refused(404, 10007, "workers.dev subdomain not found")
     monkeypatch.setattr(account, "subdomain", lambda *_: missing)
-    assert survey(api).subdomain == ""
+    found = survey(api)
+    assert (found.subdomain, found.problems) == ("", [])
 
 
 def test_a_step_asks_for_what_decides_about_its_own_addresses(

@@ -448,3 +448,35 @@ def test_a_library_is_loaded_without_what_a_debugger_reads(tmp_path: Path) -> No
     (tmp_path / "library.so").write_bytes(kept)
     assert ctypes.CDLL(str(tmp_path / "library.so")).PyInit__ctypes
     assert build_context.without_debugging(b"no library") == b"no library"
+
+
+def test_programs_are_gathered_out_of_the_packages_that_bring_them(tmp_path: Path) -> None:
+    packages, folder = tmp_path / "packages", tmp_path / "bin"
+    build_context.lay_programs(packages, folder)
+    assert not folder.exists(), "a lock may bring none"
+    brought = {
+        "bin/rg": "rg",
+        "imageio_ffmpeg/binaries/ffmpeg-linux64-v7": "ffmpeg",
+        "agent_browser/bin/agent-browser-linux-x64": "agent-browser",
+    }
+    for place, name in brought.items():
+        (packages / place).parent.mkdir(parents=True, exist_ok=True)
+        (packages / place).write_text(name)
+    build_context.lay_programs(packages, folder)
+    found = {path.name: path.read_text() for path in folder.iterdir()}
+    assert found == {name: name for name in brought.values()}
+    assert all(path.stat().st_mode & 0o777 == 0o755 for path in folder.iterdir())
+    assert not (packages / "imageio_ffmpeg").exists()
+
+
+def test_a_link_has_the_time_of_all_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("")
+    outside.chmod(0o600)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "link").symlink_to(outside)
+    build_context.settle(folder)
+    assert int((folder / "link").lstat().st_mtime) == build_context.EPOCH
+    assert outside.stat().st_mode & 0o777 == 0o600
+    assert int(outside.stat().st_mtime) != build_context.EPOCH

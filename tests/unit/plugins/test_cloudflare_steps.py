@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 from ansible_collections.hermes.workers.plugins.action import cloudflare_worker
 from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
+from ansible_collections.hermes.workers.plugins.module_utils.docker import DockerError
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.runtime import Runtime
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import image as images_of
+from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import upload
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.image import PushedImage
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.wrangler import Wrangler
 from api_server import Call, Reply, ok, refused
@@ -423,8 +425,9 @@ def test_a_build_folder_that_cannot_be_written_is_told(
 
 @pytest.mark.usefixtures("deployed", "built")
 def test_an_object_that_is_not_ready_at_once_is_waited_for(
-    account: FakeAccount, play: Play
+    account: FakeAccount, play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(upload, "POLL_SECONDS", 50.0)
     looks: list[str] = []
 
     def late(call: Call) -> Reply:
@@ -522,6 +525,50 @@ def test_where_an_image_is_made_is_noted_before_it_is(play: Play, engine: Simple
     assert "no push" in play.run("cloudflare_image", planned=True)["msg"]
     assert play.deployment.containers() == noted
     assert not list(play.deployment.runtime.glob("push-*"))
+
+
+@pytest.mark.usefixtures("images")
+@pytest.mark.parametrize("fails", [False, True], ids=["taken", "not taken"])
+def test_a_push_leaves_no_name_in_the_engine_and_is_heard_of(
+    play: Play, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    class Engine:
+        """A container engine, as far as a push goes."""
+
+        def __init__(self) -> None:
+            self.names: list[str] = []
+
+        def tag(self, _name: str, repository: str, tag: str) -> None:
+            self.names.append(f"{repository}:{tag}")
+
+        def images(self, _repository: str) -> list[dict[str, Any]]:
+            return []
+
+        def remove_image(self, name: str) -> None:
+            self.names.remove(name)
+
+        def push(self, repository: str, tag: str, user: str, password: str, tell: Any) -> str:
+            assert f"{repository}:{tag}" in self.names
+            assert (user, password) == ("v1", "canary-password")
+            for line in ("1a Pushing", "1a Pushed", "2b Pushed"):
+                play.now += images_of.QUIET_SECONDS * 0.6
+                tell(line)
+            if fails:
+                raise DockerError(500, "denied for canary-password")
+            return f"sha256:{'0' * 64}"
+
+    engine = Engine()
+    monkeypatch.setattr(PushedImage, "install", lambda image: setattr(image, "engine", engine))
+    told = play.run("cloudflare_image", planned=True)
+    assert engine.names == []
+    assert "pushing the image: 1a Pushed" in play.said
+    assert "pushing the image: 2b Pushed" not in play.said, "now and then, not each line"
+    assert "canary" not in json.dumps(told)
+    if fails:
+        assert "did not take it" in told["msg"]
+        assert "Nothing was deployed." in told["msg"]
+    else:
+        assert told["reference"].endswith(f"/{ACCOUNT}/hermes-workers@sha256:{'0' * 64}")
 
 
 def test_an_image_that_another_run_pushed_meanwhile_is_not_built(

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.hermes.workers.plugins.plugin_utils.build import debian
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.debian import DebianError
+from api_server import ApiServer, Reply
 
 CONTENT = b"a package"
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -109,6 +110,18 @@ def test_a_mirror_that_is_none_of_the_web_reads_no_file(
     monkeypatch.setenv(debian.MIRROR, f"file://{tmp_path}")
     with pytest.raises(DebianError, match="no address of the web"):
         fetched(None)  # type: ignore[arg-type]
+
+
+def test_what_a_mirror_has_is_fetched_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ApiServer(lambda _call: Reply(200, CONTENT)) as server:
+        monkeypatch.setenv(debian.MIRROR, server.url)
+        snapshot = THERE.rpartition("/")[2]
+        place = "pool/a.deb"
+        assert debian.fetched("debian", DIGEST, snapshot, place, place, None) == CONTENT
+        (call,) = server.calls
+        assert call.path == "/debian/pool/a.deb"
+        with pytest.raises(DebianError, match="Hash mismatch"):
+            debian.fetched("debian", "0" * 64, snapshot, place, place, None)
 
 
 def tar(**files: str | bytes) -> bytes:

