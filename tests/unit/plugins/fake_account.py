@@ -42,6 +42,8 @@ class FakeAccount:
         self.versions: list[dict[str, Any]] = []
         self.uploads: list[dict[str, Any]] = []
         """What was said of each upload."""
+        self.files: dict[str, bytes] = {}
+        """Of the last one."""
         self.tags: dict[str, list[str]] = {"alice": ["hermes.workers", "hermes.workers:alice"]}
         self.images: dict[str, dict[str, str]] = {}
         self.domains: dict[str, dict[str, Any]] = {}
@@ -218,9 +220,10 @@ class FakeAccount:
         return ok({"status": "ready"})
 
     def upload(self, call: Call, name: str) -> Reply:
-        fields, _files = multipart.read(call.headers["content-type"], call.content)
+        fields, files = multipart.read(call.headers["content-type"], call.content)
         told = json.loads(fields["metadata"])
         self.uploads.append(told)
+        self.files = {part: file.data for part, file in files.items()}
         texts = {
             kind: {one["name"]: one["text"] for one in told["bindings"] if one["type"] == kind}
             for kind in ("plain_text", "secret_text")

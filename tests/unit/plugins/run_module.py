@@ -15,10 +15,12 @@ from ansible.module_utils.common.parameters import PASS_VARS
 from ansible.module_utils.testing import patch_module_args
 
 
-def run_module(name: str, /, check: bool = False, **arguments: Any) -> dict[str, Any]:
-    """Run plugins/modules/<name>.py in diff mode; returns what it printed."""
+def run_module(
+    name: str, /, check: bool = False, diff: bool = True, **arguments: Any
+) -> dict[str, Any]:
+    """Run plugins/modules/<name>.py; returns what it printed."""
     module = importlib.import_module(f"ansible_collections.hermes.workers.plugins.modules.{name}")
-    switches = {"_ansible_check_mode": check, "_ansible_diff": True}
+    switches = {"_ansible_check_mode": check, "_ansible_diff": diff}
     if "inject_invocation" in PASS_VARS:
         # Shown with -vvv; releases before 2.21 show it without being told.
         switches["_ansible_inject_invocation"] = True

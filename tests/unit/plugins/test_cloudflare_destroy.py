@@ -132,6 +132,25 @@ def test_the_plan_names_what_goes(account: FakeAccount, play: Play) -> None:
     assert play.wrote == []
 
 
+def test_the_plan_names_nothing_that_is_not_there(account: FakeAccount, play: Play) -> None:
+    def named() -> list[str]:
+        play.run("cloudflare_destroy", only_plan=True)
+        return [line.split()[1] for line in play.shown if line.split()[0:1] == ["delete"]]
+
+    account.applications.clear()
+    account.tags["alice"] = account.tags["alice"][:2]
+    account.domains.clear()
+    assert named() == ["Worker"]
+    assert "remove  state/alice" in " ".join(play.shown)
+    play.deployment.folder.rename(play.state / "elsewhere")
+    assert named() == ["Worker"]
+    assert "remove" not in " ".join(play.shown)
+    account.applications = [{"id": "alice", "name": "alice-hermes"}]
+    del account.secrets["alice"]
+    assert named() == ["container"]
+    assert "backup" not in " ".join(play.shown), "nobody is there to ask for one"
+
+
 def test_where_there_is_nothing_the_plan_says_so(account: FakeAccount, play: Play) -> None:
     del account.secrets["alice"]
     account.applications = []
@@ -245,7 +264,10 @@ def test_what_the_inventory_says_wrong_is_told_with_where_it_runs(play: Play) ->
     result = play.run("cloudflare_destroy", confirmed="yes")
     assert "hermes_account_id" in result["msg"]
     assert play.server.calls == []
-    play.variables["hermes_platform"] = "workerd"
+    play.variables["hermes_account_id"] = ACCOUNT
+    play.variables["hermes_platform"] = "mars"
+    assert "hermes_platform: " in play.run("cloudflare_destroy", confirmed="yes")["msg"]
+    assert play.server.calls == []
     result = play.run("cloudflare_destroy", prune_images="perhaps")
     assert "'perhaps' is neither yes nor no" in result["msg"]
 

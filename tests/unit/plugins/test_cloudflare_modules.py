@@ -175,6 +175,11 @@ def test_a_hostname_without_a_zone_is_refused(run: Run, module: str) -> None:
     assert answer["failure"]["code"] == "no_zone", "a zone that is named is meant exactly"
 
 
+def test_a_difference_is_told_to_who_asked_for_it(run: Run) -> None:
+    assert "diff" not in run("dns_record", check=True, diff=False, **RECORD)
+    assert run("dns_record", check=True, **RECORD)["diff"]["before"] == {}
+
+
 def test_records_beside_each_other_are_left(run: Run, account: FakeAccount) -> None:
     one = {"name": "a.example.com", "type": "TXT", "content": "one"}
     run("dns_record", **one)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,9 @@ from typing import Any
 import pytest
 from ansible_collections.hermes.workers.plugins.action import cloudflare_worker
 from ansible_collections.hermes.workers.plugins.module_utils.cards import Card
+from ansible_collections.hermes.workers.plugins.module_utils.cloudflare.client import Cloudflare
 from ansible_collections.hermes.workers.plugins.module_utils.docker import DockerError
+from ansible_collections.hermes.workers.plugins.plugin_utils.agent.content import ARCHIVE
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.runtime import Runtime
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare import image as images_of
@@ -300,6 +303,18 @@ def test_an_update_lets_requests_end_and_takes_away_what_is_not_wanted_any_more(
     told = worker(play, check=True, diff=True)
     assert told["diff"][0]["before"] == told["diff"][0]["after"] != ""
     assert len(play.wrote) == writes
+
+
+def test_what_is_declared_of_the_agent_is_uploaded_beside_the_code(
+    account: FakeAccount, api: Cloudflare, play: Play, tmp_path: Path
+) -> None:
+    made = {"worker.js": b"code", ARCHIVE: b"archive"}
+    for name, content in made.items():
+        (tmp_path / name).write_bytes(content)
+    for agent, names in (({}, {"worker.js"}), ({"archive": "a"}, {*made})):
+        settings = replace(play.settings, agent=agent)
+        upload.Upload(api, settings, tmp_path).deploy({}, {}, REFERENCE, True)
+        assert account.files == {name: made[name] for name in names}
 
 
 @pytest.mark.usefixtures("deployed", "built")

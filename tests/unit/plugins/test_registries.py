@@ -166,7 +166,7 @@ def test_the_card_names_the_registry_and_nobodys_password() -> None:
 
 
 def test_what_is_no_address_names_no_registry() -> None:
-    output = "error: Failed to fetch `https://` and http://[::1/simple"
+    output = "error: Failed to fetch `https://` and http://[::1/simple and https:///x"
     assert registries.host_of(output, {}, "uv") == ""
     env = {"UV_INDEX_URL": "https://mirror.example:3141/simple"}
     assert registries.host_of(output, env, "uv") == "mirror.example:3141"
