@@ -44,4 +44,5 @@ class Tagged:
         if set(wanted) != set(self.tags):
             scripts.set_tags(self.api, self.settings.name, wanted)
             self.tags = wanted
-            self.done.append("its tags")
+            if "its tags" not in self.done:  # a card names them once
+                self.done.append("its tags")

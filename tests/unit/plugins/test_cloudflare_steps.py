@@ -214,23 +214,30 @@ def test_both_addresses_come_and_are_noted_beside_each_other(
     assert waited == ["a.example.com"]
 
 
-def test_a_mail_rule_that_is_refused_tells_of_the_hostname_that_came(
+def test_an_old_mail_rule_that_stays_tells_of_all_that_came(
     account: FakeAccount, play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plugin = "ansible_collections.hermes.workers.plugins.action.cloudflare_routes.ActionModule"
     monkeypatch.setattr(f"{plugin}._wait", lambda *_: None)
 
     def refuse(call: Call) -> Reply:
-        if call.method == "POST" and "email" in call.path:
-            return refused(400, 2021, "Too many rules")
+        if call.method == "DELETE" and "email" in call.path:
+            return refused(400, 2021, "Rule is locked")
         return account(call)
 
+    account.tags["alice"].append("hermes.workers.mail:old@example.com")
+    account.rules["m"] = {
+        "id": "m",
+        "matchers": [{"type": "literal", "value": "old@example.com"}],
+        "actions": [{"type": "worker", "value": ["alice"]}],
+    }
     play.server.answer = refuse
     play.settings.dashboard_hostname = "a.example.com"
     play.settings.mail_address = "hermes@example.com"
     told = play.run("cloudflare_routes", planned=True)
-    assert "routes of alice: Cloudflare answers: Too many rules" in told["msg"]
-    assert "Changed: its tags, custom domain a.example.com" in told["msg"]
+    assert "routes of alice: Cloudflare answers: Rule is locked" in told["msg"]
+    came = "custom domain a.example.com, rule that hands mails to hermes@example.com to the Worker"
+    assert f"Changed: its tags, {came}." in told["msg"]
 
 
 # The Worker.
@@ -363,6 +370,42 @@ def test_an_upload_that_is_cut_tells_what_it_has_changed(
     told = worker(play)
     assert "worker of alice: Cloudflare answers: No such image" in told["msg"]
     assert words in told["msg"]
+
+
+@pytest.mark.usefixtures("deployed", "built")
+def test_a_wrangler_that_failed_halfway_tells_what_it_has_changed(
+    account: FakeAccount, play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_wrangler: Wrangler, _token: str, _secrets: Any) -> str:
+        account.variables["alice"] = {"WORKER_VERSION": "new"}
+        raise Card.of("alice", "wrangler could not deploy", "", "wrangler")
+
+    monkeypatch.setattr(Runtime, "install_wrangler", lambda _runtime: ["node", "wrangler"])
+    monkeypatch.setattr(Wrangler, "deploy", fails)
+    play.settings.uploader = "wrangler"
+    told = worker(play)["msg"]
+    assert "wrangler could not deploy" in told
+    assert "Changed: Worker (version new is uploaded). Not finished: its container" in told
+
+
+@pytest.mark.usefixtures("built")
+def test_a_first_deploy_that_is_cut_is_taken_up_with_its_token(
+    account: FakeAccount, play: Play
+) -> None:
+    """Whether the upload came through nobody knows; whoever has the state folder gets in."""
+    account.secrets.clear()
+
+    def cut(call: Call) -> Reply:
+        reply = account(call)
+        return refused(400, 10021, "cut") if call.path.endswith("scripts/alice") else reply
+
+    play.server.answer = cut
+    assert "cut" in worker(play)["msg"]
+    token = play.deployment.token()
+    assert account.secrets["alice"] == {"API_TOKEN": token}
+    play.server.answer = account
+    assert worker(play)["changed"] is True
+    assert play.deployment.token() == account.secrets["alice"]["API_TOKEN"] == token
 
 
 @pytest.mark.usefixtures("deployed", "built")
