@@ -571,6 +571,8 @@ def test_an_image_that_another_deploy_pushed_is_found(
     assert engine.pruned == []
     play.run("cloudflare_image")
     assert engine.pruned == [None]
+    engine.fails = Card.of("docker", "no engine answers.", "", "engine")
+    assert play.run("cloudflare_image")["reference"] == told["reference"], "it is not needed"
 
 
 @pytest.mark.usefixtures("images")
