@@ -146,6 +146,16 @@ def test_a_sealed_key_of_a_sleeping_one_is_rotated_and_taken_back(
         assert key_used(cloud, name, provider) == KEY + "-2"
         assert cloud.told(name)["instance"]["inStep"]
         assert "changed=0" in cloud.deploy(name, **second).output
+    # Content that it wakes with is no reason to start a container, nor to ask a provider.
+    sleep(cloud, name)
+    boots, asked = cloud.told(name, "instance/status")["boots"], len(provider.seen)
+    second["hermes_soul"] = {"text": "You live in a lighthouse."}
+    assert "Hermes sleeps, and wakes with what is declared" in cloud.deploy(name, **second).output
+    assert "changed=0" in cloud.deploy(name, **second).output
+    told = cloud.told(name, "instance/status")
+    assert (told["state"], told["boots"], len(provider.seen)) == ("asleep", boots, asked)
+    assert cloud.chat(name, "Where do you live?")[0] == 200
+    assert "lighthouse" in str(provider.seen[-1].body)
 
 
 def sleep(cloud: Cloud, name: str) -> None:
