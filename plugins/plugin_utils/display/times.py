@@ -53,11 +53,9 @@ def _distance(seconds: int) -> str:
 
 def _span(seconds: int) -> str:
     """Return a span in the largest unit that fits."""
-    for unit, length in UNITS:
-        count = abs(seconds) // length
-        if count or length == 1:
-            return f"{count} {unit}{'' if count == 1 else 's'}"
-    return ""
+    unit, length = next(one for one in UNITS if abs(seconds) >= one[1] or one is UNITS[-1])
+    count = abs(seconds) // length
+    return f"{count} {unit}{'' if count == 1 else 's'}"
 
 
 def _clock(at: datetime, now: datetime) -> str:

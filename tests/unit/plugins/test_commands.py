@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from ansible.parsing.dataloader import DataLoader
 from ansible.utils import context_objects
+from ansible_collections.hermes.workers.plugins.module_utils.cards import Problem
 from ansible_collections.hermes.workers.plugins.plugin_utils.display import commands
 from ansible_collections.hermes.workers.plugins.plugin_utils.display.commands import Commands, Start
 
@@ -164,8 +165,42 @@ def test_the_command_line_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
+def test_a_password_that_is_typed_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert started(monkeypatch, ask_vault_pass=True).passwords == ["--ask-vault-pass"]
+    assert started(monkeypatch, ask_vault_pass=False).passwords == []
+
+
+def test_a_problem_is_told_by_the_name_that_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "OLD_NAMES", {"hermes_new": "old"})
+    problem = Problem(
+        "hermes_new", "is none.", "set hermes_new, or leave hermes_new out.", "inputs"
+    )
+    assert commands.as_typed(problem, {}) == problem
+    assert commands.as_typed(problem, {"hermes_new", "old"}) == problem
+    told = commands.as_typed(problem, {"old"})
+    assert (told.subject, told.remedy) == ("old", "set old, or leave old out.")
+
+
+def test_behind_make_a_problem_is_told_by_makes_own_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    remedy = "say -e hermes_forget=yes."
+    problem = Problem("hermes_forget", "is none.", remedy, "inputs")
+    monkeypatch.delenv("FORGET", raising=False)
+    assert commands.as_typed(problem, {}) == problem
+    monkeypatch.setattr(commands.sys, "argv", [f"/x/{commands.MAKE_PROGRAM}"])
+    assert commands.as_typed(problem, {}) == problem, "`deploy` has no such word"
+    monkeypatch.setenv("FORGET", "perhaps")
+    told = commands.as_typed(problem, {})
+    assert (told.subject, told.remedy) == ("FORGET", "say FORGET=yes.")
+    confirm = Problem("hermes_confirm", "is none.", "say hermes_confirm=yes.", "inputs")
+    assert commands.as_typed(confirm, {}).subject == commands.TYPED["hermes_confirm"]
+
+
 def test_what_is_noted_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     given = {"hermes_port": 9000, "hermes_api_token": "hw_x", "cloudflare_api_token": "t"}
     more = {"anthropic_api_key": "k", "hermes_forget": "yes", "own": "1", "hermes_env": {"A": "b"}}
+    more["hermes_models"] = ["one/model", {"name": "another"}]
     monkeypatch.setattr(commands, "load_extra_vars", lambda _loader: given | more)
+    noted = {"hermes_env": {"A": "b"}, "hermes_port": 9000, "hermes_models": more["hermes_models"]}
+    assert commands.notable(DataLoader()) == noted
+    more["hermes_models"] = [object()]
     assert commands.notable(DataLoader()) == {"hermes_env": {"A": "b"}, "hermes_port": 9000}

@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import stat
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -217,10 +218,14 @@ def test_a_skill_may_be_an_archive(inventory: Inventory, kind: str, around: str)
     held = io.BytesIO()
     if kind == "zip":
         with zipfile.ZipFile(held, "w") as packed:
+            packed.mkdir(f"{around}a")
             for name, text in files.items():
                 packed.writestr(name, text)
     else:
         with tarfile.open(fileobj=held, mode="w:gz" if kind == "tar.gz" else "w") as archive:
+            folder = tarfile.TarInfo(f"{around}a")
+            folder.type = tarfile.DIRTYPE
+            archive.addfile(folder)
             for name, text in files.items():
                 entry = tarfile.TarInfo(name)
                 entry.size = len(text)
@@ -296,6 +301,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "once": ({"cron_jobs": {"a": JOB | {"schedule": "30m"}}}, "hermes_cron_jobs.a", "is once"),
     "words": ({"cron_jobs": {"a": JOB | {"schedule": "daily"}}}, "hermes_cron_jobs.a", "Hermes"),
+    "no words": ({"cron_jobs": {"a": JOB | {"schedule": " "}}}, "hermes_cron_jobs.a", "is no text"),
+    "odd signs": (
+        {"cron_jobs": {"a": JOB | {"schedule": "0 7 ? * *"}}},
+        "hermes_cron_jobs.a",
+        "has the day ?, which is none from 1 to 31.",
+    ),
     "no command": ({"mcp_servers": {"a": {"args": []}}}, "hermes_mcp_servers.a", "neither a comm"),
     "both": (
         {"mcp_servers": {"a": {"command": "x", "url": "https://x"}}},
@@ -602,7 +613,19 @@ def zipped(inventory: Inventory, name: str, **changes: tuple[int, int]) -> dict[
     return {"skills": [path.name]}
 
 
-def tarred(inventory: Inventory, *more: str, cut: int = 0) -> dict[str, Any]:
+def zip_of(inventory: Inventory, *names: str, kind: int = stat.S_IFREG) -> dict[str, Any]:
+    path = inventory.folder / "packed.zip"
+    with zipfile.ZipFile(path, "w") as packed:
+        for name in names:
+            entry = zipfile.ZipInfo(name)
+            entry.external_attr = (kind | 0o644) << 16
+            packed.writestr(entry, "x")
+    return {"skills": [path.name]}
+
+
+def tarred(
+    inventory: Inventory, *more: str, cut: int = 0, link: str | None = None
+) -> dict[str, Any]:
     path = inventory.folder / "packed.tar.gz"
     with tarfile.open(path, "w:gz") as archive:
         for name, text in [
@@ -612,6 +635,10 @@ def tarred(inventory: Inventory, *more: str, cut: int = 0) -> dict[str, Any]:
             entry = tarfile.TarInfo(name)
             entry.size = len(text)
             archive.addfile(entry, io.BytesIO(text))
+        if link:
+            entry = tarfile.TarInfo("link")
+            entry.type, entry.linkname = tarfile.SYMTYPE, link
+            archive.addfile(entry)
     if cut:
         path.write_bytes(path.read_bytes()[:cut])
     return {"skills": [path.name]}
@@ -645,6 +672,20 @@ UNREADABLE: dict[str, tuple[Callable[[Inventory], dict[str, Any]], str]] = {
     "a name in no letters": (lambda it: with_file(it, b"\xff.md"), "is no path that fits"),
     "an archive with a password": (lambda it: zipped(it, "a", flag=(6, 1)), "cannot be unpacked"),
     "an archive packed otherwise": (lambda it: zipped(it, "a", way=(8, 99)), "cannot be unpacked"),
+    "a link in a zip": (
+        lambda it: zip_of(it, "link", kind=stat.S_IFLNK),
+        "has 'link', which is no file inside of it.",
+    ),
+    "a text with a zero": (lambda it: {"soul": {"text": "a\0b"}}, "at most 1 MB"),
+    "a skill of no path": (lambda _: {"skills": [7]}, "7 is no path."),
+    "too many files": (
+        lambda it: zip_of(it, *map(str, range(2001))),
+        "has more than 2000 files or 32 MB.",
+    ),
+    "a link in an archive": (
+        lambda it: tarred(it, link="/etc/passwd"),
+        "has 'link', which is no file inside of it.",
+    ),
     "a cut archive": (lambda it: tarred(it, "more", cut=5000), "cannot be unpacked"),
     "a file that is a folder too": (
         lambda it: tarred(it, "a", "a/b"),

@@ -73,6 +73,12 @@ def test_a_push_tells_the_digest_whichever_way_the_engine_does(
     assert "canary" not in str(told + stand_in.seen)
 
 
+def test_a_push_that_tells_no_digest_is_none(stand_in: StandIn, engine: DockerEngine) -> None:
+    stand_in.pushed = json.dumps({"status": "pushed"}).encode() + b"\n"
+    with pytest.raises(DockerError, match="without the image's digest"):
+        engine.push("one", "tag", "me", "secret", print)
+
+
 def test_a_folder_is_sent_whole_and_a_failed_build_is_an_error(
     stand_in: StandIn, engine: DockerEngine, tmp_path: Path
 ) -> None:
@@ -94,6 +100,33 @@ def test_equal_folders_make_equal_archives(tmp_path: Path) -> None:
         (tmp_path / name / "file").write_text("x")
         os.utime(tmp_path / name / "file", (1e9, 1e9))
     assert b"".join(tar_of(tmp_path / "a")) == b"".join(tar_of(tmp_path / "b"))
+
+
+@pytest.mark.parametrize(
+    ("path", "ask"),
+    [
+        ("/networks/bridge", lambda one: one.bridge_gateway()),
+        ("/images/a/json", lambda one: one.image("a")),
+        ("/images/a", lambda one: one.remove_image("a")),
+        ("/containers/create", lambda one: one.keep_running("a", "b", [])),
+        ("/containers/a", lambda one: one.remove_container("a")),
+    ],
+    ids=["bridge", "image", "remove image", "container", "remove container"],
+)
+def test_an_engine_that_fails_is_not_taken_for_one_that_has_none(
+    stand_in: StandIn, engine: DockerEngine, path: str, ask: Any
+) -> None:
+    stand_in.refused[path] = (500, {"message": "the disk is broken"})
+    with pytest.raises(DockerError, match="the disk is broken"):
+        ask(engine)
+
+
+def test_what_is_gone_already_is_no_failure(stand_in: StandIn, engine: DockerEngine) -> None:
+    assert engine.bridge_gateway() == "" and engine.published_on() == docker.EVERYWHERE
+    assert engine.remove_image("a") is False and engine.remove_volume("a") is True
+    engine.remove_container("a")
+    assert engine.keep_running("a", "b", []) is True
+    assert engine.keep_running("a", "b", []) is False
 
 
 def test_an_image_that_is_not_there_is_none(engine: DockerEngine) -> None:
