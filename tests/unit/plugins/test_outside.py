@@ -216,6 +216,27 @@ def test_a_source_that_nobody_could_read_is_told_once_with_the_last_reason(
     assert outside.unparsed[str(path)]
 
 
+def test_of_a_program_that_wrote_its_last_line_is_told(display: Display, tmp_path: Path) -> None:
+    outside.show_cards(quiet=True)
+    path = tmp_path / "hosts.sh"
+    path.write_text("#!/bin/sh\necho one >&2; echo no account >&2; exit 1\n")
+    path.chmod(0o755)
+    parse(str(path))
+    assert outside.unparsed[str(path)].endswith("returned non-zero exit code 1: no account")
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (f"[Errno 30] Read-only file system: {outside.SHARED_MEMORY}", "/dev/shm: cannot be used"),
+        (f"no: {outside.SHARED_MEMORY}: Permission denied", "mount -o remount,rw /dev/shm"),
+        ("EOFError: nobody", "the vault's password: is asked for, and there is nobody to type it"),
+    ],
+)
+def test_what_a_machine_lacks_is_told_as_that(message: str, words: str) -> None:
+    assert words in outside.card_of(message).render()
+
+
 def test_of_a_program_that_failed_its_own_words_are_told(display: Display, tmp_path: Path) -> None:
     outside.show_cards(quiet=True)
     path = tmp_path / "hosts.sh"

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from ansible_collections.hermes.workers.plugins.action.pairing import ActionModule
+from ansible_collections.hermes.workers.plugins.module_utils.worker_client import WorkerClient
+from ansible_collections.hermes.workers.plugins.plugin_utils.actions import deployment_action
 from api_server import Reply
-from deployed_here import DeployedHere, error, here
+from deployed_here import TOKEN, DeployedHere, error, here
 
 __all__ = ["here"]
 
@@ -48,6 +50,21 @@ def test_who_asks_and_who_was_let_in_is_told(paired: DeployedHere) -> None:
     assert asks.startswith("alice: 7 asks by telegram, with a code that is good until ")
     assert "2001-03-01" in asks
     assert paired.asked == []
+
+
+def test_one_elsewhere_is_asked_at_its_address(
+    paired: DeployedHere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached: list[tuple[str, str | None]] = []
+
+    def remote(host: str, token: str | None) -> WorkerClient:
+        reached.append((host, token))
+        return WorkerClient(paired.worker.server_address[1], token)
+
+    monkeypatch.setattr(deployment_action, "RemoteClient", remote)
+    paired.deployment.keep_note("host", "alice.example.com")
+    assert paired.run(ActionModule)["changed"] is False
+    assert set(reached) == {("alice.example.com", TOKEN)}
 
 
 def test_where_nobody_asks_that_is_said(paired: DeployedHere) -> None:

@@ -17,6 +17,9 @@ from ansible_collections.hermes.workers.plugins.module_utils.worker_client impor
 )
 from ansible_collections.hermes.workers.plugins.plugin_utils.display import logs
 from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import StateFolder
+from deployed_here import DeployedHere, here
+
+__all__ = ["here"]
 
 WHY = "Cloudflare is still distributing the image"
 STARTING = {"since": "2026-03-01T12:00:00.000Z", "why": WHY}
@@ -162,7 +165,23 @@ def test_what_answers_as_another_is_told_as_not_ours(info: ActionModule, body: A
     assert shown[1].startswith("alice: deployed, but the Worker does not answer to the token")
 
 
-class Here:
+def test_a_status_shows_a_card_and_logs_are_asked_for_by_themselves(here: DeployedHere) -> None:
+    here.answers["GET /api/instance/status"] = AWAKE
+    here.answers["GET /api/instance/logs"] = {"log": "2026-03-01 12:00:00 INFO a chat"}
+    result = here.run(ActionModule)
+    assert result["shown"][1] == "alice: running" and result["running"] is True
+    assert result["status"] == AWAKE
+    shown = "\n".join(result["shown"])
+    assert "after reboot stays down; `" in shown and "lacking" not in shown
+    (here.deployment.folder / "boot.json").write_text('{"lacking": ["openai_api_key"]}')
+    shown = "\n".join(here.run(ActionModule)["shown"])
+    assert "lacking      openai_api_key, not kept for a reboot; run `" in shown
+    logs_of = here.run(ActionModule, {"log_lines": "40"})
+    assert any("a chat" in line for line in logs_of["shown"])
+    assert not any(line == "alice: running" for line in logs_of["shown"])
+
+
+class Files:
     """A deployment on this machine, as its files tell of it."""
 
     def __init__(self, info: ActionModule, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,45 +197,45 @@ class Here:
 
 
 @pytest.fixture
-def here(info: ActionModule, monkeypatch: pytest.MonkeyPatch) -> Here:
-    return Here(info, monkeypatch)
+def files(info: ActionModule, monkeypatch: pytest.MonkeyPatch) -> Files:
+    return Files(info, monkeypatch)
 
 
-def test_the_verdict_on_this_machine_says_what_brings_it_back(here: Here) -> None:
-    assert here.verdict() == "stopped; `make deploy` starts it"
-    here.told("orphans", [{"pid": 1}])
-    assert "were killed; `make deploy` brings them back" in here.verdict()
-    here.told("supervisor", {"ports": {"http": 1}})
-    assert "the Worker does not answer; see `make logs`" in here.verdict()
-    assert here.verdict({"worker": {}}) == "running"
-    here.told("moved_from", "/before")
-    assert here.verdict({"worker": {}}).startswith("moved here from /before while it ran")
+def test_the_verdict_on_this_machine_says_what_brings_it_back(files: Files) -> None:
+    assert files.verdict() == "stopped; `make deploy` starts it"
+    files.told("orphans", [{"pid": 1}])
+    assert "were killed; `make deploy` brings them back" in files.verdict()
+    files.told("supervisor", {"ports": {"http": 1}})
+    assert "the Worker does not answer; see `make logs`" in files.verdict()
+    assert files.verdict({"worker": {}}) == "running"
+    files.told("moved_from", "/before")
+    assert files.verdict({"worker": {}}).startswith("moved here from /before while it ran")
 
 
-def test_the_addresses_are_those_that_its_processes_hold(here: Here) -> None:
+def test_the_addresses_are_those_that_its_processes_hold(files: Files) -> None:
     record = {"ports": {"http": 1234, "providers": 2}, "revived": 1}
-    here.told("supervisor", record)
-    here.monkeypatch.setattr(here.info, "_after_reboot", lambda _record: [])
-    shown = "\n".join(here.info._card(None, {}, {}))
+    files.told("supervisor", record)
+    files.monkeypatch.setattr(files.info, "_after_reboot", lambda _record: [])
+    shown = "\n".join(files.info._card(None, {}, {}))
     assert "URL          http://127.0.0.1:1234" in shown and "dashboard" not in shown
     assert "supervisor   was killed and started again, 1 time by now" in shown
-    here.told("supervisor", record | {"ports": {"http": 1, "dashboard": 5678}, "revived": 2})
-    shown = "\n".join(here.info._card(None, {}, {}))
+    files.told("supervisor", record | {"ports": {"http": 1, "dashboard": 5678}, "revived": 2})
+    shown = "\n".join(files.info._card(None, {}, {}))
     assert "dashboard    http://127.0.0.1:5678" in shown and "2 times" in shown
 
 
-def test_the_logs_on_this_machine_are_of_each_process_that_has_one(here: Here) -> None:
-    folder = here.info.deployment.folder / "logs"
+def test_the_logs_on_this_machine_are_of_each_process_that_has_one(files: Files) -> None:
+    folder = files.info.deployment.folder / "logs"
     folder.mkdir()
     for name, word in (("workerd", "served"), ("engine", "up")):
         (folder / f"{name}.log").write_text(f"2026-03-01 12:00:00 INFO {word}\n")
-    here.told("supervisor", {"kind": "process"})
+    files.told("supervisor", {"kind": "process"})
     shown: list[str] = []
-    here.info.show = shown.extend
-    here.info._logs(Worker(logs={"log": "2026-03-01 12:00:00 INFO a chat"}), logs.wanted({}, None))  # type: ignore[arg-type]
+    files.info.show = shown.extend
+    files.info._logs(Worker(logs={"log": "2026-03-01 12:00:00 INFO a chat"}), logs.wanted({}, None))  # type: ignore[arg-type]
     titles = [line.rpartition("/")[2] for line in shown if line.startswith("alice: ")]
     assert titles == ["workerd.log", "engine.log", "alice: Hermes"]
     raw: list[str] = []
-    here.info.show_raw = raw.extend
-    here.info._logs(None, logs.wanted({"hermes_log_raw": True}, None))
+    files.info.show_raw = raw.extend
+    files.info._logs(None, logs.wanted({"hermes_log_raw": True}, None))
     assert raw == ["2026-03-01 12:00:00 INFO served", "2026-03-01 12:00:00 INFO up"]

@@ -14,6 +14,8 @@ from ansible_collections.hermes.workers.plugins.module_utils.cards import Proble
 from ansible_collections.hermes.workers.plugins.module_utils.settings.catalogue import (
     REHEARSAL_MODEL,
 )
+from ansible_collections.hermes.workers.plugins.plugin_utils.agent.declaration import Declaration
+from ansible_collections.hermes.workers.plugins.plugin_utils.agent.sources import Finder
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
 from ansible_collections.hermes.workers.plugins.plugin_utils.proof import agent, chats, toolsets
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd import confinement, service
@@ -36,6 +38,8 @@ class Verified(DeployedHere):
         self.wanted = self.settings()
         self.version = render(self.wanted, Sources()).version
         self.chats: list[str] = []
+        self.has: dict[str, Any] = {}
+        """What a running Hermes has of what is declared."""
         patch.setattr(confinement, "confines", lambda _container: True)
         patch.setattr(chats.Chats, "ask", lambda _one: self.chats.append("asked") or "hermes")
         patch.setattr(chats.Chats, "stream", lambda _one: self.chats.append("streamed") or 0.123)
@@ -190,6 +194,61 @@ def test_tools_that_hermes_is_not_to_have_are_told(
     assert not verified.deployment.is_proved(verified.version)
 
 
+SOUL = {"hermes_soul": "You are kind.\nAnd short.\n"}
+
+
+@pytest.fixture
+def declared(verified: Verified) -> Verified:
+    """The same with a declared agent, which Hermes has."""
+    made = Declaration(SOUL, verified.wanted, {}, Finder([], str)).read()
+    verified.wanted = verified.settings(agent=made.label)
+    verified.version = render(verified.wanted, Sources()).version
+    verified.tells()
+    has = {name: [] for name in ("kept", "skills", "jobs", "servers")}
+    verified.has = has | {"archive": made.label["archive"], "laid": ["soul"], "environment": []}
+    verified.answers[f"GET {agent.AGENT}"] = lambda _call: {"running": verified.has}
+    return verified
+
+
+def test_an_agent_that_is_what_was_declared_is_told_of(declared: Verified) -> None:
+    result = declared.verify(**SOUL)
+    assert result["verified"] == "chat" and rows(result)["agent"] == "a soul"
+
+
+def test_an_agent_that_is_otherwise_is_no_proof(declared: Verified) -> None:
+    declared.has["laid"] = []
+    card = declared.verify(**SOUL)["msg"]
+    assert card.startswith("hermes_soul: is not laid.") and "Deployed, not verified." in card
+    assert not declared.deployment.is_proved(declared.version)
+
+
+def test_what_was_declared_otherwise_meanwhile_is_not_verified(declared: Verified) -> None:
+    card = declared.verify(hermes_soul="You are another.\nAnd long.\n")["msg"]
+    assert card.startswith("alice: what is declared of the agent has changed since the plan")
+    assert declared.chats == []
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_packages_are_looked_at_in_the_running_hermes(
+    verified: Verified, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    seen: list[Any] = []
+    problem = Problem("hermes_packages.python", "numpy 1 is not there.", "restart it.", "packages")
+
+    def missing(wanted: Any, running: Any, _remedy: str) -> list[Problem]:
+        seen.append((wanted, running))
+        return [] if there else [problem]
+
+    monkeypatch.setattr(verify_deployment.declared, "packages", lambda *_: {"python": ["numpy"]})
+    monkeypatch.setattr(verify_deployment.packages, "missing", missing)
+    verified.answers[f"GET {agent.AGENT}"] = {"running": {"archive": "x"}}
+    result = verified.verify()
+    assert seen == [({"python": ["numpy"]}, {"archive": "x"})]
+    assert bool(result.get("failed")) is not there
+    assert verified.deployment.is_proved(verified.version) is there
+    assert there or result["msg"].startswith("hermes_packages.python: numpy 1 is not there.")
+
+
 def test_the_card_tells_of_risks_jobs_and_the_rehearsal(verified: Verified) -> None:
     job = {"message": "no\nroom", "at": STORAGE["since"], "job": "news"}
     verified.wanted = verified.settings(default_model=REHEARSAL_MODEL)
@@ -198,6 +257,7 @@ def test_the_card_tells_of_risks_jobs_and_the_rehearsal(verified: Verified) -> N
         hermes={"gateway": "running", "lastJobError": job},
         stateAtRisk={"since": STORAGE["since"], "why": "it is too large"},
     )
+    verified.deployment.note_proof(verified.version)
     result = verified.verify()
     shown = rows(result)
     assert "news: no room" in shown["jobs"] and "it is too large" in shown["AT RISK"]

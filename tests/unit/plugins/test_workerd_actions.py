@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.hermes.workers.plugins.action import (
+    container_image,
+    process_image,
     worker_bundle,
     workerd_secrets,
     workerd_service,
@@ -18,6 +21,8 @@ from ansible_collections.hermes.workers.plugins.action import (
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.installer import finish
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.runtime import Runtime
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
+from ansible_collections.hermes.workers.plugins.plugin_utils.containers.image import ContainerImage
+from ansible_collections.hermes.workers.plugins.plugin_utils.platform import delivery_of
 from ansible_collections.hermes.workers.plugins.plugin_utils.state.folder import session_of
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.at_boot import AtBoot
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.config import render
@@ -309,6 +314,65 @@ def test_before_containers_secrets_wait_for_what_is_under_way(contained: Managed
     with contained.running(kind="docker"):
         contained.deploy(SECRETS, **GIVEN)
     assert contained.steps[:3] == ["saved", "secrets", "up"]
+
+
+@pytest.mark.parametrize("engine", ["process", "docker"])
+def test_a_rotation_waits_where_workerd_does_not_before_it_ends(
+    managed: Managed, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    for name in ("change_secrets", "undo_secrets", "settle_secrets"):
+        monkeypatch.setattr(
+            Processes, name, lambda _one, *given, name=name: managed._note(name, given)
+        )
+    managed.wanted = managed.settings(engine=engine)
+    with managed.running():
+        runtime = Runtime(managed.deployment, Sources(), print)
+        delivery = delivery_of(managed.wanted, managed.deployment, runtime, "")
+        client = delivery.connect(TOKEN)
+        delivery.deliver({"A": "b"}, client)
+        delivery.deliver({}, client)
+        delivery.undo(delivery.before(), {}, client)
+        delivery.settle()
+    assert managed.given("change_secrets") == ({"A": "b"},)
+    saved = ["saved"] if engine == "docker" else []
+    assert managed.steps == [
+        *(*saved, "change_secrets", "up"),
+        "up",
+        *(*saved, "undo_secrets", "up"),
+        "settle_secrets",
+    ]
+
+
+IMAGES = {"process": process_image.ActionModule, "docker": container_image.ActionModule}
+
+
+@pytest.mark.parametrize("engine", IMAGES)
+def test_an_image_is_made_once_and_not_by_a_try(
+    managed: Managed, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    made: list[str] = []
+    managed.wanted = managed.settings(engine=engine, docker_socket="/run/docker.sock")
+    monkeypatch.setattr(Runtime, "installing_ahead", lambda _runtime: contextlib.nullcontext())
+    for kind, name in ((Runtime, "install_image"), (ContainerImage, "install")):
+        monkeypatch.setattr(kind, name, lambda _one: made.append(engine))
+    for kind in (Runtime, ContainerImage):
+        monkeypatch.setattr(kind, "has_image", lambda _one: bool(made))
+    assert managed.deploy(IMAGES[engine], check=True)["changed"] is True
+    assert made == [] and list(managed.deployment.build.iterdir()) == []
+    result = managed.deploy(IMAGES[engine])
+    assert result["changed"] is True and made == [engine]
+    assert list(managed.deployment.build.iterdir()) != [], "nobody is told what is used"
+    noted = managed.deployment.containers()
+    assert noted == (
+        {"socket": "/run/docker.sock", "session": session_of(managed.wanted)}
+        if engine == "docker"
+        else None
+    )
+    managed.deployment.note_containers("/run/another.sock", "before")
+    assert managed.deploy(IMAGES[engine])["changed"] is False and made == [engine]
+    made.clear()
+    managed.deploy(IMAGES[engine])
+    assert managed.deployment.containers() == {"socket": "/run/another.sock", "session": "before"}
 
 
 class Built(Managed):
