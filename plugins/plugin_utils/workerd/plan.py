@@ -193,10 +193,3 @@ class ImageStore:
         if self.container:
             return self.container.has_other()
         return any((self.runtime.folder / "images").glob(f"*/{IMAGE_MARKER}"))
-
-    def install(self) -> None:
-        """Make the image. Raises a Card."""
-        if self.container:
-            self.container.install()
-        else:
-            self.runtime.install_image()

@@ -155,6 +155,10 @@ def test_files_without_a_backup_say_nothing_and_broken_ones_why(tmp_path: Path) 
         pass
     with pytest.raises(stored.NoBackup, match=r"^$"):
         stored.newest(tmp_path / "storage", "alice", tmp_path)
+    with closing(sqlite3.connect(tmp_path / "storage" / "object" / "another.sqlite")) as rows:
+        rows.execute("CREATE TABLE of_somebody_else (id INTEGER)")
+    with pytest.raises(stored.NoBackup, match=r"^$"):
+        stored.newest(tmp_path / "storage", "alice", tmp_path)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a1.sqlite").write_bytes(b"no database at all" * 100)
     with pytest.raises(stored.NoBackup, match="not a database"):

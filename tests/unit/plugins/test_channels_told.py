@@ -109,6 +109,12 @@ def test_where_a_person_has_to_say_the_address_is_told() -> None:
     assert "to be said" not in channels.row("telegram", told, URL)[1]
 
 
+def test_a_webhooks_address_is_told_whole() -> None:
+    assert channels.row("hooks/ci", {"address": "/hooks/ci"}, URL) == ("webhook", f"{URL}/hooks/ci")
+    elsewhere = {"address": "https://else.example/hooks/ci"}
+    assert channels.row("hooks/ci", elsewhere, URL) == ("webhook", elsewhere["address"])
+
+
 def test_the_status_says_all_that_a_channel_counts() -> None:
     quiet = {"waiting": 0, "lastIn": None, "lastOut": None, "trouble": None}
     counts = {"dropped": 1, "again": 2, "twice": 3, "refused": 4}
@@ -118,6 +124,7 @@ def test_the_status_says_all_that_a_channel_counts() -> None:
         "channels": {
             "slack": quiet | dict.fromkeys(counts, 0),
             "telegram": busy | {"lastIn": ago, "lastOut": ago},
+            "discord": quiet | {"paired": [{"user": "7"}], "asking": [{"user": "8", "name": "Bo"}]},
         },
         "unanswered": [{"received": ago, "why": "no image"}],
     }
@@ -127,6 +134,7 @@ def test_the_status_says_all_that_a_channel_counts() -> None:
     assert rows["telegram"].endswith(
         "1 dropped, 2 again, 3 twice, 4 refused, does not work: Telegram: Unauthorized"
     )
+    assert rows["discord"] == "1 let in by a code, 8 (Bo) asks to be let in"
     assert rows["unanswered"].startswith("1, the last one 2 minutes ago (")
     assert rows["unanswered"].endswith("): no image")
 

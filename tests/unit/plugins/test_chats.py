@@ -74,6 +74,11 @@ def test_an_answer_without_text_is_none(text: str | None) -> None:
         chats(Worker(answer(text, usage=COUNTS))).ask()
 
 
+def test_an_answer_that_holds_no_choice_is_none() -> None:
+    with pytest.raises(Card, match="The model is away"):
+        chats(Worker({"error": {"message": "The model is away."}})).ask()
+
+
 def test_an_error_as_content_is_no_answer() -> None:
     with pytest.raises(Card, match="the chat failed: HTTP 401: no such key"):
         chats(Worker(answer("HTTP 401: no such key", "error", usage=COUNTS))).ask()

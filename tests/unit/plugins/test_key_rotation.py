@@ -556,6 +556,23 @@ def test_a_vault_that_this_play_cannot_open_is_found_out_before(
         token_store.check(settings, loader)
 
 
+def test_without_a_store_nothing_is_written(settings: Settings, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    token_store.write(settings, "hw_new", DataLoader())
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_that_cannot_be_written_is_found_out_before(
+    settings: Settings, loader: DataLoader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "vars.yml"
+    path.write_text("first: 1\n")
+    settings.token_vault_file = str(path)
+    monkeypatch.setattr(token_store.os, "access", lambda *_: False)
+    with pytest.raises(Card, match="cannot be written by you"):
+        token_store.check(settings, loader)
+
+
 def test_a_command_that_fails_is_named_without_the_token(
     settings: Settings, capfd: pytest.CaptureFixture[str]
 ) -> None:

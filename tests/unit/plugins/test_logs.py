@@ -54,6 +54,16 @@ def test_an_event_is_one_line_with_its_time_and_level() -> None:
     ]
 
 
+def test_what_is_no_event_is_shown_as_it_is_and_blanks_are_seen() -> None:
+    assert shown(['{"a": 1}', "[1, 2]"]) == [
+        '           info   {"a": 1}',
+        "           info   [1, 2]",
+    ]
+    (line,) = shown([FAILED.replace("[1]", '"by hand"')])
+    assert line.endswith('no room tries="by hand"')
+    assert shown([FAILED.replace("[1]", '"x"')])[0].endswith("tries=x")
+
+
 def test_what_other_programs_write_is_read_too() -> None:
     assert shown(HERMES) == [
         "  12:00:00 error  agent.loop: it failed",
@@ -62,6 +72,8 @@ def test_what_other_programs_write_is_read_too() -> None:
         "  12:30:00 info   gateway: on it goes",
         "           warn   tools.registry: of no time",
     ]
+    (entry,) = chosen(["2026-11-26T10:00:00+00:00 INFO a: b"], Wanted(), None)
+    assert line_of(entry, NOW) == "  11:00:00 info   a: b", "its own zone is the one that counts"
     (entry,) = chosen(["2026-11-26 12:59:59 INFO a: b"], Wanted(), None)
     assert line_of(entry, NOW) == "  12:59:59 info   a: b", "without a zone it is this machine's"
 

@@ -151,6 +151,12 @@ def test_of_each_feature_it_is_seen_that_what_is_used_is_there(feature: Feature)
     assert packages.missing(wanted, {"packages": before}, "x") == []
 
 
+@pytest.mark.parametrize(("engine", "words"), [("process", "/image"), ("docker", "`restart`")])
+def test_what_mends_them_is_told_by_where_hermes_runs(engine: str, words: str) -> None:
+    remedy = packages.remedy_on(engine, Path("/image"), "restart", "sleep", "deploy")
+    assert words in remedy and ("`deploy`" in remedy) is (engine == "process")
+
+
 def test_a_hermes_that_does_not_tell_is_not_believed() -> None:
     (problem,) = packages.missing(DECLARED, None, "x")
     assert "does not tell" in problem.sentence

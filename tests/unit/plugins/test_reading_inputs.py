@@ -156,6 +156,7 @@ ODD = [
     ({"hermes_default_model": datetime.date(2026, 1, 1)}, "date"),
     ({"hermes_models": [b"abc"]}, "neither"),
     ({"hermes_name": "x" * 100_000}, "100000 characters"),
+    ({"hermes_env": {"A": [[[[[[[["deep"]]]]]]]]}}, "is nested more than 8 deep"),
 ]
 
 

@@ -104,6 +104,11 @@ def test_what_became_of_it_is_told_with_what_to_do(
     assert "`run deploy hermes_forget=true`" in problem.remedy
 
 
+def test_of_a_worker_that_tells_nothing_nothing_is_noted(storage: Storage) -> None:
+    storage.note(None)
+    assert storage.known() == {"id": ID, "backups": 2}
+
+
 def test_another_ones_files_are_not_its_own(storage: Storage) -> None:
     removed(storage.folder / STORAGE_KEY / "0a1b.sqlite")
     fill(storage, str(uuid.uuid4()))

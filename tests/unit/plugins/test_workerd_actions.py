@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.template import trust_as_template
 from ansible_collections.hermes.workers.plugins.action import (
     container_image,
     process_image,
@@ -18,6 +19,8 @@ from ansible_collections.hermes.workers.plugins.action import (
     workerd_secrets,
     workerd_service,
 )
+from ansible_collections.hermes.workers.plugins.plugin_utils.agent.declaration import Declaration
+from ansible_collections.hermes.workers.plugins.plugin_utils.agent.sources import Finder
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.installer import finish
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.runtime import Runtime
 from ansible_collections.hermes.workers.plugins.plugin_utils.build.sources import Sources
@@ -310,6 +313,14 @@ def test_a_worker_without_a_token_gets_one(managed: Managed) -> None:
     assert "does not prove what secrets it holds" in card and managed.deployment.token() is None
 
 
+@pytest.mark.parametrize("key", ["sk canary\nof two lines", "{{ nothing_of_that_name }}"])
+def test_a_key_that_is_none_is_told_and_given_to_nobody(managed: Managed, key: str) -> None:
+    with managed.running():
+        card = managed.deploy(SECRETS, openai_api_key=trust_as_template(key))["msg"]
+    assert card.startswith("openai_api_key: ") and "canary" not in card
+    assert managed.worker.calls == []
+
+
 def test_before_containers_secrets_wait_for_what_is_under_way(contained: Managed) -> None:
     with contained.running(kind="docker"):
         contained.deploy(SECRETS, **GIVEN)
@@ -417,6 +428,20 @@ def test_a_build_is_made_once_and_a_try_makes_none(built: Built) -> None:
     (build / "config.capnp").write_text("# by hand\n")
     again = built.deploy(BUNDLE)
     assert again["changed"] is True and again["diff"][0]["before"] == "# by hand\n"
+
+
+def test_a_declared_agent_is_laid_beside_the_worker_and_goes_when_it_is_declared_no_more(
+    built: Built,
+) -> None:
+    soul = {"hermes_soul": "You are kind.\nAnd short.\n"}
+    declared = Declaration(soul, built.wanted, {}, Finder([], str)).read()
+    without, built.wanted = built.wanted, built.settings(agent=declared.label)
+    result = built.deploy(BUNDLE, **soul)
+    archive = built.deployment.build / "agent.tar.gz"
+    assert archive.read_bytes() == declared.archive
+    assert any("You are kind." in one["after"] for one in result["diff"])
+    built.wanted = without
+    assert built.deploy(BUNDLE)["changed"] is True and not archive.exists()
 
 
 def test_a_build_that_found_no_room_is_seen_as_unfinished(
