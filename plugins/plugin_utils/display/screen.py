@@ -103,14 +103,14 @@ def _words(text: str, width: int, first: str, further: str) -> Iterator[str]:
         if len(line) <= width:
             begin, room = line, True
             continue
-        if room:
-            yield begin
+        # A label whose value fits on no line stands above it.
+        if begin.strip() and begin != further:
+            yield begin.rstrip()
         begin, room = further + word, True
         if len(begin) > width and "`" in word:
             *done, begin = _command(begin, width, len(further))
             yield from done
-    if room:
-        yield begin
+    yield begin.rstrip()
 
 
 def _command(text: str, width: int, indent: int) -> Iterator[str]:

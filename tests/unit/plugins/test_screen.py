@@ -97,6 +97,25 @@ def test_a_label_keeps_its_column() -> None:
     assert second.index("word") == first.index("word")
 
 
+@pytest.mark.parametrize(
+    ("label", "below"),
+    [("  backup  ", " " * 10), ("  Do: ", " " * 6), ("    | ", "    | "), ("  ", " " * 6)],
+)
+def test_what_is_longer_than_a_line_stands_below_its_label(label: str, below: str) -> None:
+    fitted = screen.fit(f"{label}{'/d' * 40} is there", 40)
+    *labels, path, rest = fitted
+    assert labels == ([label.rstrip()] if label.strip(" |") else [])
+    assert (path, rest) == (f"{below}{'/d' * 40}", f"{below}is there")
+    command = screen.fit(f"{label}`make restore {'BACKUP=x ' * 9}INVENTORY=mine.yml`", 40)
+    assert (command[0] == label.rstrip()) is bool(labels)
+    assert command[len(labels)].lstrip(" |").startswith("`make restore BACKUP=x ")
+
+
+def test_a_line_of_blanks_stays_a_line() -> None:
+    assert [line.strip() for line in screen.fit(" " * 60, 40)] == [""]
+    assert screen.fit(f"    |{' ' * 60}", 40) == ["    |"]
+
+
 def test_paint_is_for_those_who_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = ["alice: deployed and verified", "  URL          https://a.example", "alice: FAILED"]
     monkeypatch.setattr(color, "ANSIBLE_COLOR", False)
