@@ -75,6 +75,14 @@ def test_it_is_saved_stopped_and_backed_up_before_its_files_go(going: Going) -> 
     assert again["changed"] is False
 
 
+def test_what_does_not_run_is_backed_up_from_its_files(
+    going: Going, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(going.here.deployment), "supervisor", lambda _folder: None)
+    assert going.run(**YES)["backup"] == str(going.backup)
+    assert going.done == ["not at boot", "stopped", "backed up"]
+
+
 def test_who_wants_it_forgotten_has_nothing_saved(going: Going) -> None:
     result = going.run(**YES, forget=True)
     assert going.done == ["not at boot", "stopped"] and not going.is_there

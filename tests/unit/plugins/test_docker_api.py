@@ -23,6 +23,7 @@ from ansible_collections.hermes.workers.plugins.module_utils.docker import (
 )
 from ansible_collections.hermes.workers.plugins.module_utils.settings.settings import Settings
 from ansible_collections.hermes.workers.plugins.plugin_utils.cloudflare.image import PushedImage
+from ansible_collections.hermes.workers.plugins.plugin_utils.containers import network
 from ansible_collections.hermes.workers.plugins.plugin_utils.containers.engine import (
     ContainerEngine,
 )
@@ -119,6 +120,21 @@ def test_an_engine_that_fails_is_not_taken_for_one_that_has_none(
     stand_in.refused[path] = (500, {"message": "the disk is broken"})
     with pytest.raises(DockerError, match="the disk is broken"):
         ask(engine)
+
+
+def test_a_container_that_cannot_call_this_machine_is_told_with_its_last_words(
+    stand_in: StandIn, engine: DockerEngine
+) -> None:
+    stand_in.refused["/networks/bridge"] = (200, {"IPAM": {"Config": [{"Gateway": "127.0.0.1"}]}})
+    stand_in.printed = (1, "Traceback ...\nTimeoutError: timed out\n")
+    assert network.why_unreachable(engine, "image") == "TimeoutError: timed out"
+    stand_in.printed = (0, "somebody else\n")
+    assert network.why_unreachable(engine, "image") == "somebody else"
+    stand_in.printed = (0, "")
+    assert network.why_unreachable(engine, "image") == "it was not answered"
+    stand_in.refused["/containers/create"] = (500, {"message": "the disk is broken"})
+    with pytest.raises(DockerError, match="the disk is broken"):
+        network.why_unreachable(engine, "image")
 
 
 def test_what_is_gone_already_is_no_failure(stand_in: StandIn, engine: DockerEngine) -> None:

@@ -276,6 +276,26 @@ def test_a_key_that_fails_is_taken_back_by_the_next_run_too(
     assert on_disk(settings) == {OLD}
 
 
+def test_keys_stay_where_the_token_of_before_is_refused_by_now(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody changed it meanwhile: nobody can ask the Worker to take them back."""
+    worker = Worker()
+    stream = Client.stream
+
+    def refused(client: Client, *given: Any) -> Iterator[tuple[float, Any]]:
+        yield from stream(client, *given)
+        worker.dead.add(OLD)
+
+    monkeypatch.setattr(Client, "stream", refused)
+    with pytest.raises(Card) as failed:
+        Run(worker, settings, {"OPENAI_API_KEY": "wrong"}, "provider_keys").deploy()
+    card = failed.value.render()
+    assert "Changed: openai_api_key. Not taken back: the API token of before is refused" in card
+    assert worker.secrets["OPENAI_API_KEY"] == "wrong" and on_disk(settings) == {OLD}
+    assert StateFolder(settings.state_dir, "alice").rotation() is not None, "the next run goes on"
+
+
 def test_where_the_overlap_is_over_the_new_token_is_kept(settings: Settings) -> None:
     worker = Worker()
     worker.overlap_is_over = True

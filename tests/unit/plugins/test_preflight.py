@@ -228,6 +228,8 @@ def test_a_rotation_is_planned_by_what_the_worker_holds(planned: Planned) -> Non
         assert "canary" not in str(result["changes"]) + str(result["rows"])
         card = planned.plan({"rotate": "nothing-of-that-name"})["msg"]
         assert card.startswith("hermes_keys: nothing-of-that-name: not among api_token")
+        card = planned.plan({"rotate": "api_token"}, hermes_api_token=TOKEN)["msg"]
+        assert "a rotation does not know where to write the new one" in card
         planned.secrets["API_TOKEN"] = "another"
         card = planned.plan({"rotate": "api_token"})["msg"]
     assert "takes no API token that this machine or the inventory has" in card

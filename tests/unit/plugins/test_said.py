@@ -62,6 +62,12 @@ def test_secrets_that_went_along_are_not_called_unchanged(
     assert action(**variables).changed_so_far() == words
 
 
+def test_a_try_has_changed_nothing() -> None:
+    made = action(**on("workerd", "image"))
+    made._task.check_mode = True
+    assert made.changed_so_far() is None
+
+
 @pytest.mark.parametrize(
     ("ran", "runs", "words"),
     [

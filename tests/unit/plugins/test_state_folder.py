@@ -304,3 +304,14 @@ def test_a_folder_that_cannot_be_made_is_told_with_what_to_do(tmp_path: Path) ->
         StateFolder(str(tmp_path / "file" / "state"), "alice").create()
     card = caught.value.render()
     assert "cannot be written: Not a directory" in card and "hermes_state_dir" in card
+
+
+def test_without_proc_a_process_is_told_from_a_later_one_by_ps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "stat_fields", lambda _pid: [])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert lock.started_at(7) == "", "no ps either"
+    (tmp_path / "ps").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "ps").chmod(0o755)
+    assert lock.started_at(7) == "-o lstart= -p 7"

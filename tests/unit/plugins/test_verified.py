@@ -21,7 +21,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.proof import agent,
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd import confinement, service
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.config import render
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.storage import Storage
-from api_server import Reply
+from api_server import Call, Reply
 from deployed_here import HEALTH, TOKEN, DeployedHere, error
 
 VERIFY, REFRESH = verify_deployment.ActionModule, refresh_instance.ActionModule
@@ -213,6 +213,21 @@ def declared(verified: Verified) -> Verified:
 def test_an_agent_that_is_what_was_declared_is_told_of(declared: Verified) -> None:
     result = declared.verify(**SOUL)
     assert result["verified"] == "chat" and rows(result)["agent"] == "a soul"
+
+
+def test_servers_that_are_being_connected_are_waited_for(
+    declared: Verified, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent, "POLL_SECONDS", 0.0)
+    states = ["connecting"] * 3 + ["connected"]
+
+    def told(_call: Call) -> dict[str, Any]:
+        state = states.pop(0) if len(states) > 1 else states[0]
+        servers = [{"name": "wiki", "status": state, "tools": []}]
+        return {"running": declared.has | {"servers": servers}}
+
+    declared.answers[f"GET {agent.AGENT}"] = told
+    assert declared.verify(**SOUL)["verified"] == "chat" and states == ["connected"]
 
 
 def test_an_agent_that_is_otherwise_is_no_proof(declared: Verified) -> None:
