@@ -31,6 +31,7 @@ from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.at_boot imp
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.config import render
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.processes import Processes
 from ansible_collections.hermes.workers.plugins.plugin_utils.workerd.storage import Storage
+from api_server import Reply
 from deployed_here import HEALTH, TOKEN, DeployedHere, error
 
 SERVICE, SECRETS = workerd_service.ActionModule, workerd_secrets.ActionModule
@@ -164,6 +165,19 @@ def test_one_that_does_not_answer_is_stopped_without_being_asked(managed: Manage
         managed.secrets["API_TOKEN"] = "another"
         managed.deploy()
     assert managed.steps == ["stop", "start", "up"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (error(401, "no"), "the Worker refuses the token that is kept"),
+        (error(500, "Oh."), "the Worker does not answer"),
+    ],
+)
+def test_a_plan_tells_a_refusal_from_silence(managed: Managed, reply: Reply, words: str) -> None:
+    managed.answers["GET /api/health"] = reply
+    with managed.running():
+        assert managed.deploy(check=True)["detail"] == words
 
 
 def test_nothing_is_ended_that_could_not_be_saved(managed: Managed) -> None:
