@@ -265,12 +265,25 @@ TOOLSETS = [
     ("conditions", "told"),
     [
         ("requires_toolsets: [web], requires_tools: [web_search, mcp__clock__now]", []),
-        ("requires_toolsets: [web, terminal]", ["wants toolsets that Hermes does not offer"]),
-        ("requires_tools: [terminal]", ["wants tools that Hermes does not offer"]),
-        ("fallback_for_toolsets: [web]", ["is for where Hermes offers its model no toolsets"]),
-        ("fallback_for_tools: [web_search]", ["is for where Hermes offers its model no tools"]),
+        (
+            "requires_toolsets: [web, terminal]",
+            ["wants toolsets that Hermes does not offer its model: terminal"],
+        ),
+        (
+            "requires_tools: [terminal]",
+            ["wants tools that Hermes does not offer its model: terminal"],
+        ),
+        (
+            "fallback_for_toolsets: [web]",
+            ["is for where Hermes offers its model no toolsets like web"],
+        ),
+        (
+            "fallback_for_tools: [web_search]",
+            ["is for where Hermes offers its model no tools like web_search"],
+        ),
         ("fallback_for_toolsets: [terminal], tags: [a]", []),
     ],
+    ids=["as-wanted", "toolset", "tool", "other-toolset", "other-tool", "as-wanted-too"],
 )
 def test_a_skill_that_no_model_is_shown_is_told(conditions: str, told: list[str]) -> None:
     text = f"---\nname: a\ndescription: b\nmetadata: {{hermes: {{{conditions}}}}}\n---\nx\n"
@@ -278,5 +291,5 @@ def test_a_skill_that_no_model_is_shown_is_told(conditions: str, told: list[str]
     rows = proof.hidden_rows(members, {"kept": []}, TOOLSETS)
     assert [label for label, _ in rows] == ["hidden"] * len(told)
     for (_, words), part in zip(rows, told, strict=True):
-        assert words.startswith(f"skills/a: its SKILL.md {part}")
+        assert words == f"skills/a: its SKILL.md {part}"
     assert proof.hidden_rows(members, {"kept": [{"item": "skills/a"}]}, TOOLSETS) == []
