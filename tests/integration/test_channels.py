@@ -503,7 +503,7 @@ def reached(
             "account_sid": twilio.account,
             "auth_token": twilio.token,
             "number": twilio.number,
-            "allow": ["+491701234567"],
+            "allow": ["+491701234567", "+12125550123"],
             "api_url": twilio.url,
         },
         "discord": {
@@ -651,7 +651,15 @@ def test_whatsapp_sms_and_discord_wake_hermes_too(
     shown = whatsapp.await_file("drawn-again.png")
     assert (shown.chat, shown.way, shown.file and shown.file.data) == (ann, "image", picture)
     assert twilio.deliver(twilio.form(f"Show it. MEDIA:{path}", f"+{ann}"))[0] == 200
-    twilio.await_sent("I could not send you the file drawn-again.png: files are not sent here")
+    german = twilio.await_sent("I could not send you the file drawn-again.png: Twilio: Message cannot")
+    assert german.chat == f"+{ann}"
+    # Twilio fetches what it sends, in the countries where it does, and nobody does after it.
+    assert twilio.deliver(twilio.form(f"Here it is. MEDIA:{path}", "+12125550123"))[0] == 200
+    sent = twilio.await_file("drawn-again.png")
+    assert (sent.chat, sent.file and sent.file.data) == ("+12125550123", picture)
+    assert twilio.await_sent("Here it is.").chat == "+12125550123"
+    wait_until(lambda: nothing_waits(reached), "Twilio to be done with it")
+    assert reached.call("GET", twilio.fetched[0].removeprefix(OUTSIDE), token="").status == 401
     asked = discord.command(f"Show it. MEDIA:{path}", user, "333333333333333333")
     assert discord.deliver(asked) == (200, {"type": 5})
     shown = discord.await_file("drawn-again.png")

@@ -35,13 +35,18 @@ def last_user_text(messages: list[dict[str, Any]]) -> str:
 
 
 def wanted_call(messages: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the tool call that the last message asks for, unless its result is there already."""
+    """Return the tool call that the last message asks for, unless its result is there already.
+
+    Of a turn that was cut Hermes says the words again before those that came next, so that several may be asked for.
+    """
     if messages[-1].get("role") != "user":
         return None
-    order = re.search(r"call (\w+) (\{.*\})", last_user_text(messages), re.DOTALL)
-    if order is None:
+    text = last_user_text(messages)
+    orders = list(re.finditer(r"call (\w+) (?=\{)", text))
+    if not orders:
         return None
-    function = {"name": order.group(1), "arguments": order.group(2)}
+    arguments, _ = json.JSONDecoder().raw_decode(text, orders[-1].end())
+    function = {"name": orders[-1].group(1), "arguments": json.dumps(arguments)}
     # Its own in the conversation, as the real ones: Hermes keeps one result of each.
     number = f"call_{len(messages)}"
     return {"index": 0, "id": number, "type": "function", "function": function}

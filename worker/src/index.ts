@@ -7,6 +7,7 @@ import { innerHeaders, WAITING } from "./base/headers.ts";
 import type { Call } from "./channels/channel.ts";
 import {
   codeOf,
+  fetched,
   hookMessage,
   LARGEST,
   LARGEST_HOOK,
@@ -96,6 +97,10 @@ app.all("/channels/:name{[a-z_]{1,20}}", async (c, next) => {
   const name = c.req.param("name");
   const taken = await received(name, callOf(c), c.var.settings);
   if (taken === null) return next();
+  if ("offered" in taken) {
+    const file = await hermes(c, (it) => it.offered(name, taken.offered));
+    return file === null ? next() : fetched(file);
+  }
   const { answer, told } = taken;
   if (told !== null) await hermes(c, (it) => it.receive(name, told));
   return answer;

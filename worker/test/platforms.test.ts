@@ -968,6 +968,126 @@ describe("SMS", () => {
       }),
   );
 
+  it.each([
+    ["as large as Twilio gives", 5 * 1024 * 1024, "taken"],
+    ["a byte larger", 5 * 1024 * 1024 + 1, "a file is too large, for good, 0"],
+  ])("gives a file that is %s as it says", (_, size, ends) =>
+    inParts([["x".repeat(size)]], async (parts) => {
+      const file = { ref: there, kind: "photo", name: "", mime: "image/png" } as const;
+      const read = sms
+        .open(ACCOUNT, parts)
+        .file?.(file)
+        .then((body) => new Response(body).arrayBuffer());
+      expect(await refused(Promise.resolve(read))).toBe(ends);
+    }),
+  );
+
+  const OURS = "https://h.example/channels/sms";
+  const mine = (url = OURS): Answer => [{ incoming_phone_numbers: [{ sid: "PN1", sms_url: url }] }];
+  const became = (status: string, code: number | null = null): Answer => [
+    { sid: "MM1", status, error_code: code, error_message: null },
+  ];
+  const sending = (parts: PlatformParts, more: Partial<OutgoingFile> = {}) => {
+    const channel = sms.open(ACCOUNT, parts);
+    const to = message({ chat: "+12125550123", text: "" });
+    return { channel, sent: Promise.resolve(channel.sendFile?.(to, file(more))) };
+  };
+  /** What Twilio is told to fetch. */
+  const mediaIn = (asked: Asked[]) => new URLSearchParams(asked[1]?.body).get("MediaUrl") ?? "";
+
+  it("has Twilio fetch a file that it sends, at an address that leads to it until it was sent", () =>
+    inParts([mine(), became("queued"), became("sending"), became("sent")], async (parts, asked, time) => {
+      const { channel, sent } = sending(parts);
+      await time.pass(0);
+      expect(Object.fromEntries(new URLSearchParams(asked[1]?.body))).toEqual({
+        ...{ To: "+12125550123", From: "+18005551212", MediaUrl: expect.stringContaining(`${OURS}?file=`) },
+      });
+      const url = mediaIn(asked);
+      const fetches = (one: string, more: Partial<Call> = {}) =>
+        sms.fetches?.(call("", {}, { method: "GET", url: one, now: time.now(), ...more }), ACCOUNT);
+      const name = await fetches(url);
+      expect(name).toBe(url.split("?file=")[1]);
+      const there = await channel.offered?.(name as string);
+      expect(there).toEqual({ name: "a__b_.png", mime: "image/png", bytes: plain("the bytes").buffer });
+      // Of a name that is none nobody is asked.
+      for (const wrong of [OURS, `${url}0`, url.replace(/.$/, (last) => (last === "0" ? "1" : "0"))])
+        expect(await fetches(wrong)).toBeNull();
+      expect(await fetches(url.replace("file-1", "file-2"))).toBeNull();
+      expect(await fetches(url, { now: time.now() + 300_000 })).toBeNull();
+      // The second token is as good while it replaces the first, and no other is.
+      const other = { ...ACCOUNT, authTokens: ["f".repeat(32)] };
+      expect(await sms.fetches?.(call("", {}, { url, now: time.now() }), other)).toBeNull();
+      await time.pass(3000);
+      expect(await sent).toBe("MM1");
+      expect(await channel.offered?.(name as string)).toBeNull();
+      expect(asked.slice(2).map((one) => one.url.split("/").at(-1))).toEqual(["MM1.json", "MM1.json"]);
+    }));
+
+  const no = (code: number, why: string): Answer => [{ code, message: why }, { status: 400 }];
+  it.each([
+    [
+      "of a type that it does not take",
+      { mime: "text/plain" },
+      [],
+      "Twilio: it takes no files of the type text/plain",
+    ],
+    ["of no type", { mime: "" }, [], "Twilio: it takes no files of the type that this one has"],
+    ["too large for a phone", { mime: "video/mp4", size: 600_001 }, [], "Twilio: it is larger than 600 KB"],
+    [
+      "where its number sends elsewhere",
+      {},
+      [mine("https://else.example")],
+      "Twilio: it does not know where to fetch",
+    ],
+    ["to where it sends none", {}, [mine(), no(21612, "no such combination")], "Twilio: no such combination"],
+    ["by a number that cannot", {}, [mine(), no(21621, "no MMS")], "Twilio: no MMS"],
+    [
+      "that it could not fetch",
+      {},
+      [mine(), became("queued"), became("failed", 11200)],
+      "Twilio: it was not sent (11200)",
+    ],
+    ["that a phone does not take", {}, [mine(), became("queued"), became("undelivered", 30011)], "(30011)"],
+  ] as [string, Partial<OutgoingFile>, Answer[], string][])(
+    "refuses a file %s for good, in words",
+    (_, more, answers, why) =>
+      inParts(answers, async (parts, asked, time) => {
+        const calls = answers.length;
+        const ends = refused(sending(parts, more).sent);
+        await time.pass(5000);
+        expect(await ends).toContain(why);
+        expect(await ends).toContain(", for good, ");
+        expect(asked).toHaveLength(calls);
+      }),
+  );
+
+  it.each([
+    ["is sent as it is, up to 600 KB", { mime: "video/mp4", size: 600_000 }],
+    ["is made smaller by Twilio, up to 5 MB", { mime: "image/jpeg", size: 5 * 1024 * 1024 }],
+  ])("takes what %s", (_, more) =>
+    inParts([mine(), became("queued"), became("delivered")], async (parts, _asked, time) => {
+      const ends = refused(sending(parts, more).sent);
+      await time.pass(5000);
+      expect(await ends).toBe("taken");
+    }),
+  );
+
+  it.each([
+    ["gives up one that it does not fetch", false, "Twilio: a file was not fetched in time, for now, 0"],
+    ["takes one that it has as sent", true, "taken"],
+  ])("asks what became of a file while Twilio does not say, and %s", (_, isFetched, is) =>
+    inParts([mine(), became("queued"), ["", { status: 503 }]], async (parts, asked, time) => {
+      const { channel, sent } = sending(parts);
+      const ends = refused(sent);
+      await time.pass(0);
+      if (isFetched) await channel.offered?.(mediaIn(asked).split("?file=")[1] ?? "");
+      await time.pass(300_000 - 1000);
+      expect(await Promise.race([ends, "waits"])).toBe("waits");
+      await time.pass(20_000);
+      expect(await ends).toBe(is);
+    }),
+  );
+
   it("has its number sent here, unless only looked at, and leaves what is another's", () => {
     const found = (url: string): Answer => [
       { incoming_phone_numbers: [{ sid: "PN1", sms_url: url, sms_method: "POST" }] },

@@ -230,6 +230,13 @@ export interface OutgoingFile {
   bytes(): ReadableStream<Uint8Array>;
 }
 
+/** A file as its platform fetches it. */
+export interface FetchedFile {
+  name: string;
+  mime: string;
+  bytes: ArrayBuffer;
+}
+
 /** What Hermes sends on its own account, as the result of a job. */
 export interface OwnMessage {
   /** Its own name for this; what comes again under it was kept. */
@@ -325,6 +332,8 @@ export interface Platform<S> {
    * @throws ApiError 404 `no_channel`; 401 `bad_signature`; 400 `bad_update`.
    */
   receive(call: Call, settings: S): Promise<Received>;
+  /** Reads which file a call fetches that its platform was offered; `null` = none. Only where platforms fetch files. */
+  fetches?(call: Call, settings: S): Promise<string | null>;
   open(settings: S, parts: PlatformParts): Channel;
 }
 
@@ -357,6 +366,8 @@ export interface Channel {
    * @throws SendRefused.
    */
   sendFile?(message: Outgoing, file: OutgoingFile): Promise<string>;
+  /** A file that the platform fetches, which was offered to it under a name; only where it fetches files. */
+  offered?(name: string): Promise<FetchedFile | null>;
   /**
    * Has the platform show that a press was heard; only where presses are taken, and where it waits for that.
    * @throws SendRefused.

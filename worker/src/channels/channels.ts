@@ -7,6 +7,7 @@
 import { Answers } from "./answers.ts";
 import {
   type Channel,
+  type FetchedFile,
   type Incoming,
   type OwnFile,
   type OwnMessage,
@@ -130,6 +131,11 @@ export class Channels {
   /** Lets in no longer whom a code let in. @returns whether there was one. */
   unpair(channel: string, user: string): boolean {
     return this.#shared.pairing.remove(channel, user);
+  }
+
+  /** A file that a platform fetches; `null` = it was offered none of this name, or not any more. */
+  async offered(channel: string, name: string): Promise<FetchedFile | null> {
+    return (await this.#shared.platforms.get(channel)?.offered?.(name)) ?? null;
   }
 
   /** What each channel is and did. */

@@ -10,6 +10,7 @@ import {
   badSignature,
   badUpdate,
   type Call,
+  type FetchedFile,
   type Incoming,
   noChannel,
   type OwnFile,
@@ -31,13 +32,31 @@ export const LARGEST_HOOK = 1024 * 1024;
 
 /**
  * Takes what was sent to a platform's address.
- * @returns `null` where no platform sends.
+ * @returns which file it fetches that it was offered; `null` where no platform sends, or fetches, anything.
  * @throws ApiError 404 `no_channel`; 401 `bad_signature`; 400 `bad_update`.
  */
-export async function received(name: string, call: Call, settings: Settings): Promise<Received | null> {
+export async function received(
+  name: string,
+  call: Call,
+  settings: Settings,
+): Promise<Received | { offered: string } | null> {
   const taken = receiver(name, settings);
-  if (taken === undefined || !taken.methods.includes(call.method)) return null;
-  return taken.receive(call);
+  if (taken?.methods.includes(call.method)) return taken.receive(call);
+  const offered = ["GET", "HEAD"].includes(call.method) ? await taken?.fetches(call) : null;
+  return offered == null ? null : { offered };
+}
+
+/** What a platform is answered that fetches a file. */
+export function fetched({ name, mime, bytes }: FetchedFile): Response {
+  return new Response(bytes, {
+    headers: {
+      "content-type": mime,
+      "content-length": String(bytes.byteLength),
+      "content-disposition": `inline; filename="${name}"`,
+      "cache-control": "no-store",
+      "x-content-type-options": "nosniff",
+    },
+  });
 }
 
 /**

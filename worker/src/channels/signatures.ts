@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** How senders sign: what they sign, how signatures are written, and whether one is good. */
+import { hex } from "../base/digests.ts";
 
 /** A signature with a time in it is good for so long, either way; milliseconds. */
 export const AGE = 300_000;
@@ -44,6 +45,11 @@ export function timely(seconds: string, now: number): number | null {
 /** A key to sign with, and to verify in time that tells nothing about how close a signature came. */
 export function hmacKey(key: Bytes, hash: Hash = "SHA-256"): Promise<CryptoKey> {
   return crypto.subtle.importKey("raw", key, { name: "HMAC", hash }, false, ["sign", "verify"]);
+}
+
+/** A text's signature by a secret, in hexadecimal digits. */
+export async function signatureOf(secret: string, text: string): Promise<string> {
+  return hex(await crypto.subtle.sign("HMAC", await hmacKey(plain(secret)), plain(text)));
 }
 
 /** Whether a text was signed with a secret. */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** How large a file may be that comes with a message, or that Hermes sends: as its platform and Hermes' contract have it. */
 import type { PlatformName } from "../config/channels.ts";
+import { SendRefused } from "./channel.ts";
 
 const MB = 1024 * 1024;
 /** Hermes' relay contract, section 4: of any file, either way. In bytes, as all that follows. */
@@ -20,7 +21,7 @@ const PLATFORMS: Readonly<Record<PlatformName, Sizes>> = {
   // developers.facebook.com/docs/whatsapp/cloud-api/reference/media, "Supported media types": a document.
   whatsapp_cloud: { gives: 100 * MB, takes: 100 * MB },
   // twilio.com/docs/messaging/guides/accepted-mime-types, "Media size limits".
-  sms: { gives: 5 * MB, takes: 0 },
+  sms: { gives: 5 * MB, takes: 5 * MB },
   // docs.discord.com/developers/reference, "Uploading files". Of its commands, which are what comes, none has a file.
   discord: { gives: 0, takes: 10 * MB },
   // developers.cloudflare.com/email-service/platform/limits: a mail of 25 MiB, in which a file is a third longer.
@@ -56,6 +57,23 @@ export function largestTaken(platform: string): number {
 
 /** The largest file that Hermes is given, or sends, by whatever platform. */
 export const LARGEST = CONTRACT;
+
+/** What Twilio does not make smaller itself, which is all but a few kinds of pictures: its help centre, "Size Limits for MMS". */
+export const LARGEST_AS_IT_IS = 600_000;
+
+/** What comes of a file. @throws SendRefused, by whoever reads it, when it is longer than so many bytes. */
+export function limited(body: ReadableStream<Uint8Array>, most: number): ReadableStream<Uint8Array> {
+  let size = 0;
+  return body.pipeThrough(
+    new TransformStream<Uint8Array, Uint8Array>({
+      transform(chunk, controller) {
+        size += chunk.byteLength;
+        if (size > most) controller.error(new SendRefused("a file is too large", true));
+        else controller.enqueue(chunk);
+      },
+    }),
+  );
+}
 
 /** Bytes, as they are said to people. */
 export function inMegabytes(size: number): string {

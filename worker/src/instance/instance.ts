@@ -7,7 +7,7 @@ import { BOOT_CAUSE } from "../base/headers.ts";
 import type { Lasting } from "../base/lasting.ts";
 import { Log, Redactor } from "../base/log.ts";
 import { realTime } from "../base/time.ts";
-import type { Incoming, OwnFile, OwnMessage } from "../channels/channel.ts";
+import type { FetchedFile, Incoming, OwnFile, OwnMessage } from "../channels/channel.ts";
 import { Channels } from "../channels/channels.ts";
 import type { Taken } from "../channels/inbox.ts";
 import { RELAY_PORT } from "../channels/relay.ts";
@@ -180,6 +180,11 @@ export class HermesInstance extends DurableObject<Env> {
   /** What a platform sent, from somebody who may write; it is stored when this returns. */
   async receive(name: string, told: object): Promise<void> {
     await this.#channels.receive(name, told);
+  }
+
+  /** A file that a platform fetches; `null` = it was offered none of this name, or not any more. */
+  async offered(channel: string, name: string): Promise<FetchedFile | null> {
+    return this.#channels.offered(channel, name);
   }
 
   /** What a webhook was sent by somebody who has its secret; it is stored when this returns. */

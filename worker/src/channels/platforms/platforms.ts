@@ -28,20 +28,25 @@ const PLATFORMS: { readonly [N in PlatformName]: Platform<PlatformSettings[N]> }
 
 const NAMES = Object.keys(PLATFORMS) as PlatformName[];
 
+/** What takes the calls of a platform. */
+interface Receiver {
+  methods: readonly string[];
+  receive(call: Call): Promise<Received>;
+  fetches(call: Call): Promise<string | null>;
+}
+
 /** Who takes what is sent to a platform's address; `undefined` for what is no platform. */
-export function receiver(
-  name: string,
-  { channels }: Settings,
-): { methods: readonly string[]; receive(call: Call): Promise<Received> } | undefined {
+export function receiver(name: string, { channels }: Settings): Receiver | undefined {
   const of = <N extends PlatformName>(known: N) => {
     const declared = channels.platforms[known];
-    const { methods, receive } = PLATFORMS[known];
+    const { methods, receive, fetches } = PLATFORMS[known];
     return {
       methods,
       receive: async (call: Call) => {
         if (declared === undefined) throw noChannel();
         return receive(call, declared);
       },
+      fetches: async (call: Call) => (declared && (await fetches?.(call, declared))) ?? null,
     };
   };
   return Object.hasOwn(PLATFORMS, name) ? of(name as PlatformName) : undefined;

@@ -7,8 +7,10 @@ import {
   badSignature,
   badUpdate,
   type Call,
+  type FetchedFile,
   messageOf,
   type Outgoing,
+  type OutgoingFile,
   onlyText,
   type Platform,
   type Received,
@@ -18,16 +20,41 @@ import {
 } from "../channel.ts";
 import { kindOf } from "../files.ts";
 import { Messenger } from "../messenger.ts";
-import { isSignedWith, ofBase64, plain } from "../signatures.ts";
+import { isSignedWith, ofBase64, ofHex, plain, signatureOf } from "../signatures.ts";
+import { LARGEST_AS_IT_IS, largestGiven, limited } from "../sizes.ts";
 
 const PATH = "/channels/sms";
 /** How many files Twilio brings with a message at most. */
 const MOST_FILES = 10;
 
+/** What Twilio makes as small as a phone takes it, and what it sends as it is; others it refuses. */
+const PICTURES = ["image/jpeg", "image/png", "image/gif"];
+const OTHERS = new Set([
+  ...["image/bmp", "image/heic", "image/heif", "image/tiff"],
+  ...["3gpp", "3gpp2", "mp4", "mpeg", "quicktime", "webm", "H261", "H263", "H264"].map((of) => `video/${of}`),
+  ...["3gpp", "3gpp2", "ac3", "amr", "basic", "L24", "mp4", "mpeg", "ogg", "vnd.wave", "webm"].map(
+    (of) => `audio/${of}`,
+  ),
+  ...["calendar", "csv", "directory", "richtext", "rtf", "vcard", "x-vcard"].map((of) => `text/${of}`),
+  ...["application/pdf", "application/vcard", "application/vnd.apple.pkpass"],
+]);
+
+/** The longest name of a file that Twilio tells phones. */
+const LONGEST_NAME = 20;
+/** A file is offered to Twilio for so long at most; milliseconds. */
+const OFFERED_FOR = 300_000;
+/** Pauses before it is asked what became of a message, in milliseconds. */
+const SHORTEST_PAUSE = 1000;
+const LONGEST_PAUSE = 15_000;
+/** A message that Twilio has not sent yet, and one that it will not send. */
+const WAITING = ["accepted", "scheduled", "queued", "sending"];
+const FAILED = ["failed", "undelivered", "canceled"];
+
 /** SMS, for the table of the platforms. */
 export const sms: Platform<SmsSettings> = {
   methods: ["POST"],
   receive,
+  fetches,
   open: (account, parts) => new Sms(account, parts),
 };
 
@@ -49,6 +76,26 @@ async function receive({ headers, body, url }: Call, account: SmsSettings): Prom
   return { answer, told: update.kind === "nothing" ? null : { updates: [update] } };
 }
 
+/**
+ * Reads the name of a file that Twilio fetches. It shows no proof there, so the name is one: whoever makes one up is told
+ * as little as at any other address, and the instance is not asked.
+ */
+async function fetches({ url, now }: Call, { authTokens }: SmsSettings): Promise<string | null> {
+  const name = new URL(url).searchParams.get("file") ?? "";
+  const [, signed = "", until, signature = ""] = NAME.exec(name) ?? [];
+  if (!(Number(until) > now)) return null;
+  const verified = authTokens.map((token) => isSignedWith(token, ofHex(signature), plain(signed)));
+  return (await Promise.all(verified)).includes(true) ? name : null;
+}
+
+/** A file's name: until when it is good, what nobody guesses, and the signature of both. */
+const NAME = /^(file-(\d{13})-[0-9a-f-]{36})-([0-9a-f]{64})$/;
+
+async function nameOf(until: number, [token = ""]: readonly string[]): Promise<string> {
+  const name = `file-${until}-${crypto.randomUUID()}`;
+  return `${name}-${await signatureOf(token, name)}`;
+}
+
 function read(form: URLSearchParams, account: SmsSettings): Update {
   const of = (name: string) => form.get(name) ?? "";
   const [from, id, text] = [of("From"), of("MessageSid"), of("Body")];
@@ -63,6 +110,13 @@ function read(form: URLSearchParams, account: SmsSettings): Update {
       : onlyText({ chat: from, thread: null, message: id });
   const who = { chat: from, user: from, name: "" };
   return admitted(read, account.allow.includes(from), account.pairing && who);
+}
+
+/** Why Twilio would refuse a file; `null` = it takes it. */
+function whyNot({ mime, size }: OutgoingFile): string | null {
+  if (PICTURES.includes(mime)) return null;
+  if (!OTHERS.has(mime)) return `it takes no files of the type ${mime || "that this one has"}`;
+  return size > LARGEST_AS_IT_IS ? `it is larger than ${LARGEST_AS_IT_IS / 1000} KB` : null;
 }
 
 function fileOf(ref: string, mime: string): Attachment {
@@ -80,20 +134,86 @@ interface Answer {
   sid?: string;
   incoming_phone_numbers?: PhoneNumber[];
   message?: string;
-  code?: number;
+  /** What became of a message. */
+  status?: string;
+  error_code?: number | null;
+  error_message?: string | null;
 }
 
 /** One number's calls. */
 class Sms extends Messenger<SmsSettings> {
   protected readonly label = "Twilio";
+  /** What Twilio may fetch, by names; and whether it did. */
+  readonly #offered = new Map<string, { file: OutgoingFile; isFetched: boolean }>();
 
   async send({ chat, text }: Outgoing): Promise<string> {
     const { sid } = await this.#call("Messages.json", { To: chat, From: this.settings.number, Body: text });
     return sid ?? "";
   }
 
+  /** Twilio fetches a file where its number sends messages; its words are a message of their own. */
+  async sendFile({ chat }: Outgoing, file: OutgoingFile): Promise<string> {
+    const why = whyNot(file);
+    if (why !== null) throw new SendRefused(`Twilio: ${why}`, true);
+    const { sms_url: here } = await this.#number();
+    if (!here?.endsWith(PATH))
+      throw new SendRefused(
+        "Twilio: it does not know where to fetch files, for its number sends elsewhere",
+        true,
+      );
+    const until = this.parts.time.now() + OFFERED_FOR;
+    const name = await nameOf(until, this.settings.authTokens);
+    const offered = { file, isFetched: false };
+    this.#offered.set(name, offered);
+    try {
+      const to = { To: chat, From: this.settings.number, MediaUrl: `${here}?file=${name}` };
+      const { sid = "" } = await this.#call("Messages.json", to);
+      await this.#sent(sid, until, offered);
+      return sid;
+    } finally {
+      this.#offered.delete(name);
+    }
+  }
+
+  async offered(name: string): Promise<FetchedFile | null> {
+    const offered = this.#offered.get(name);
+    if (offered === undefined) return null;
+    const { mime, name: called, bytes: read } = offered.file;
+    const bytes = await new Response(read()).arrayBuffer();
+    offered.isFetched = true;
+    return { mime, bytes, name: called.replaceAll(/[^\w.-]/g, "_").slice(-LONGEST_NAME) };
+  }
+
+  /** Waits until Twilio sent a message: it fetches files after it took that. @throws SendRefused when it does not. */
+  async #sent(sid: string, until: number, offered: { isFetched: boolean }): Promise<void> {
+    const { time } = this.parts;
+    for (let pause = SHORTEST_PAUSE; ; pause = Math.min(pause * 2, LONGEST_PAUSE)) {
+      await time.sleep(pause);
+      const { status = "", error_code: code, error_message: why } = await this.#message(sid);
+      if (FAILED.includes(status))
+        throw new SendRefused(`Twilio: ${why ?? "it was not sent"} (${code})`, true);
+      if (!WAITING.includes(status)) return;
+      if (time.now() < until) continue;
+      // What it has it sends when it can, as it does with texts.
+      if (offered.isFetched) return;
+      throw new SendRefused("Twilio: a file was not fetched in time", false, 0, true);
+    }
+  }
+
+  /** What Twilio says of a message; nothing new while it cannot be asked. */
+  async #message(sid: string): Promise<Answer> {
+    try {
+      return await this.#call(`Messages/${sid}.json`);
+    } catch (error) {
+      if (!(error instanceof SendRefused) || error.isFinal) throw error;
+      return { status: "queued" };
+    }
+  }
+
   async file({ ref }: Attachment): Promise<ReadableStream<Uint8Array>> {
-    return this.bytesAt(ref, [new URL(this.settings.apiUrl).origin], this.#proof, undefined, true);
+    const home = new URL(this.settings.apiUrl).origin;
+    // It does not say before how large one is.
+    return limited(await this.bytesAt(ref, [home], this.#proof, undefined, true), largestGiven("sms"));
   }
 
   async register(address: string, look: boolean): Promise<Registered> {
