@@ -3,7 +3,7 @@ import { runInDurableObject } from "cloudflare:test";
 import { describe, expect, it, vi } from "vitest";
 import { hex } from "../src/base/digests.ts";
 import { Log, Redactor } from "../src/base/log.ts";
-import type { Incoming, OwnMessage } from "../src/channels/channel.ts";
+import { type Incoming, type OwnMessage, messageOf as said } from "../src/channels/channel.ts";
 import { Channels } from "../src/channels/channels.ts";
 import { isGenuine, messageOf } from "../src/channels/hooks.ts";
 import { MOST, MOST_OF_ONE, MOST_OWN, MOST_OWN_FILES } from "../src/channels/inbox.ts";
@@ -440,6 +440,79 @@ const bytes = (text: string) => new TextEncoder().encode(text) as Uint8Array<Arr
 async function settle(): Promise<void> {
   for (let turn = 0; turn < 30; turn++) await scheduler.wait(0);
 }
+
+/** Of each platform: its declaration, a chat, where files go first, and the largest one in megabytes. */
+const EACH = {
+  telegram: [{ token: TOKEN }, "77", "sendDocument", 25],
+  slack: [
+    { token: `xoxb-${"1".repeat(20)}`, signingSecrets: [] },
+    "C0OPEN0",
+    "https://files.slack.com/x a file",
+    25,
+  ],
+  whatsapp_cloud: [
+    {
+      ...{ token: "E".repeat(30), appSecret: "5".repeat(32), verifyToken: "a made-up word" },
+      phoneNumberId: "106540352242922",
+    },
+    ...(["491701234567", "/media a file", 25] as const),
+  ],
+  sms: [
+    { accountSid: `AC${"7".repeat(32)}`, authTokens: ["e".repeat(32)], number: "+15005550006" },
+    ...(["+491701234567", "MediaUrl", 5] as const),
+  ],
+  discord: [
+    { token: "d".repeat(60), applicationId: "1".repeat(18), publicKey: "a".repeat(64) },
+    ...(["333333333333333333", "/messages a file", 10] as const),
+  ],
+  email: [{ address: "hermes@example.com" }, "ann@gmail.test", "a mail", 17],
+} as const satisfies Record<PlatformName, readonly [object, string, string, number]>;
+
+describe("what is told of a channel", () => {
+  it.each(Object.entries(EACH))(
+    "is what came by %s, went, waits, was dropped and was refused",
+    async (platform, [declared, chat]) => {
+      await inWorld(async (world) => {
+        world.hermes.answers = null;
+        world.elsewhere = () => Response.json({ ok: true, ts: "1", id: "M1", sid: "SM1" });
+        const channels = world.life({
+          HERMES_CHANNELS: JSON.stringify({ [platform]: { allow: [chat], ...declared } }),
+          HERMES_BOTS: JSON.stringify({ [platform]: "4242" }),
+        });
+        const toldOf = (n: number): object => {
+          if (platform === "telegram") return world.update(`message ${n}`);
+          const text = `message ${n}`;
+          if (platform === "email")
+            return { ...{ id: text, from: chat, name: "Ann", subject: "", references: [] }, text, files: [] };
+          const update = said(platform, { message: text, text, chat, isGroup: false, user: chat });
+          return { updates: [update], update, way: null, token: "t" };
+        };
+        const view = () => channels.views()[platform];
+        const answer = async (n: number) => {
+          await channels.receive(platform, toldOf(n));
+          await settle();
+          expect(view()).toMatchObject({ lastIn: world.time.now(), waiting: 1 });
+          await world.time.pass(1000);
+          world.hermes.say(world.hermes.given[n] as Frame, `answer ${n}`);
+          await settle();
+        };
+        const none = { waiting: 0, dropped: 0, refused: 0, trouble: null };
+        expect(view()).toMatchObject({ ...none, lastIn: 0, lastOut: 0 });
+        await answer(0);
+        const went = world.time.now();
+        expect(view()).toMatchObject({ ...none, lastIn: went - 1000, lastOut: went });
+        world.refusals.push({ error_code: 403, description: "Forbidden", code: "E_RECIPIENT_SUPPRESSED" });
+        const error = platform === "slack" ? "is_archived" : { code: 100, message: "no" };
+        world.elsewhere = () =>
+          Response.json({ ok: false, error }, { status: error === "is_archived" ? 200 : 403 });
+        await answer(1);
+        expect(view()).toMatchObject({ waiting: 0, dropped: 0, refused: 1, lastOut: went });
+        for (let n = 2; n <= MOST_OF_ONE + 2; n++) await channels.receive(platform, toldOf(n));
+        expect(view()).toMatchObject({ waiting: MOST_OF_ONE, dropped: 1, refused: 1 });
+      })();
+    },
+  );
+});
 
 describe("a message", () => {
   it(
@@ -1903,34 +1976,7 @@ describe("a file that Hermes sends", () => {
       expect([...world.storage.sql.exec("SELECT * FROM inbox_pieces")]).toEqual([]);
     });
 
-  /** Of each platform: its declaration, a chat, where files go first, and the largest one in megabytes. */
-  const OTHERS = {
-    telegram: [{ token: TOKEN }, "77", "sendDocument", 25],
-    slack: [
-      { token: `xoxb-${"1".repeat(20)}`, signingSecrets: [] },
-      "C0OPEN0",
-      "https://files.slack.com/x a file",
-      25,
-    ],
-    whatsapp_cloud: [
-      {
-        ...{ token: "E".repeat(30), appSecret: "5".repeat(32), verifyToken: "a made-up word" },
-        phoneNumberId: "106540352242922",
-      },
-      ...(["491701234567", "/media a file", 25] as const),
-    ],
-    sms: [
-      { accountSid: `AC${"7".repeat(32)}`, authTokens: ["e".repeat(32)], number: "+15005550006" },
-      ...(["+491701234567", "MediaUrl", 5] as const),
-    ],
-    discord: [
-      { token: "d".repeat(60), applicationId: "1".repeat(18), publicKey: "a".repeat(64) },
-      ...(["333333333333333333", "/messages a file", 10] as const),
-    ],
-    email: [{ address: "hermes@example.com" }, "ann@gmail.test", "a mail", 17],
-  } as const satisfies Record<PlatformName, readonly [object, string, string, number]>;
-
-  it.each(Object.entries(OTHERS))(
+  it.each(Object.entries(EACH))(
     "is as large as %s takes, and one byte more is told in a sentence, without a byte of it",
     async (platform, [declared, chat, asks, most]) => {
       await inWorld(async (world) => {
