@@ -660,6 +660,14 @@ def test_whatsapp_sms_and_discord_wake_hermes_too(
     assert twilio.await_sent("Here it is.").chat == "+12125550123"
     wait_until(lambda: nothing_waits(reached), "Twilio to be done with it")
     assert reached.call("GET", twilio.fetched[0].removeprefix(OUTSIDE), token="").status == 401
+    # Meta tells only after it took an answer that it is too late for it.
+    _, update = whatsapp.written("too late", ann)
+    whatsapp.open_for.discard(ann)
+    assert whatsapp.deliver(update) == 200
+    wait_until(
+        lambda: reached.status()["channels"]["whatsapp_cloud"]["refused"] == 1,
+        "WhatsApp's word that it did not send it",
+    )
     asked = discord.command(f"Show it. MEDIA:{path}", user, "333333333333333333")
     assert discord.deliver(asked) == (200, {"type": 5})
     shown = discord.await_file("drawn-again.png")

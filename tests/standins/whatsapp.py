@@ -2,8 +2,9 @@
 """Stand-in for WhatsApp's Cloud API, as strict as the real one where the product meets it.
 
 A callback URL is taken when it gives back the challenge for the right word. What the app is sent is signed with its
-secret. A wrong token (190), another number (100), a text of nothing or of more than 4096 characters (100), people who
-have not written for a day (131047), and too much to one of them (131056) are refused. A file is given before the
+secret. A wrong token (190), another number (100), a text of nothing or of more than 4096 characters (100), and too much
+to one of them (131056) are refused. What is for people who have not written for a day is taken, and the callback is told
+then that it was not delivered (131047). A file is given before the
 message that shows it, in a form with its type; of a type that there is not, too large for what it is, or shown as what
 it is not it is refused (100), and so are a text with what is heard, and what is no Ogg file as something spoken.
 Facts: developers.facebook.com.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import threading
 import urllib.parse
 from dataclasses import dataclass, field
 from typing import Any
@@ -130,11 +132,16 @@ class WhatsApp(PlatformApi):
         text = shown.get("body" if way == "text" else "caption", "")
         if said.get("messaging_product") != "whatsapp" or not self._is_right(way, shown, file):
             return refused(400, 100, "Invalid parameter")
-        if user not in self.open_for:
-            return refused(400, 131047, "Re-engagement message")
         if self.is_busy(user):
             return refused(400, 131056, "(Business Account, Consumer Account) pair rate limit hit")
         reply_to = said.get("context", {}).get("message_id")
+        if user not in self.open_for:
+            name = f"wamid.{next(self.numbers)}"
+            error = {"code": 131047, "title": "Re-engagement message"}
+            status = {"id": name, "status": "failed", "recipient_id": user, "errors": [error]}
+            update = self.update(statuses=[status])
+            threading.Thread(target=self.deliver, args=(update,), daemon=True).start()
+            return 200, {"messages": [{"id": name}]}
         way = "voice" if shown.get("voice") else way
         if file is not None and "filename" in shown:
             file.name = shown["filename"]

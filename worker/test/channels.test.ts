@@ -514,6 +514,24 @@ describe("what is told of a channel", () => {
   );
 });
 
+describe("an answer that WhatsApp took and does not deliver", () => {
+  it(
+    "is told like one that it refused, once, whatever comes of others then",
+    inWorld(async (world) => {
+      const [declared, chat] = EACH.whatsapp_cloud;
+      const channels = world.life({
+        HERMES_CHANNELS: JSON.stringify({ whatsapp_cloud: { allow: [chat], ...declared } }),
+        HERMES_BOTS: '{"whatsapp_cloud":"4242"}',
+      });
+      const told = { updates: [{ kind: "undelivered", message: "wamid.1", why: "WhatsApp: too late" }] };
+      for (let time = 0; time < 2; time++)
+        expect(await channels.receive("whatsapp_cloud", told)).toEqual(["undelivered"]);
+      const view = { refused: 1, trouble: "WhatsApp: too late", waiting: 0, lastIn: 0 };
+      expect(channels.views()["whatsapp_cloud"]).toMatchObject(view);
+    }),
+  );
+});
+
 describe("a message", () => {
   it(
     "is answered, and nothing of it is kept",

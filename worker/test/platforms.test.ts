@@ -723,6 +723,19 @@ describe("WhatsApp", () => {
       { message: { event: { reply_to_message_id: "wamid.0" } } },
     ]);
     expect(await updatesOf(value([], { statuses: [{ id: "wamid.0", status: "read" }] }))).toBeUndefined();
+    const late = { code: 131047, title: "Re-engagement message" };
+    const failed = [late, { code: 131026, title: "Message undeliverable" }, {}].map((error, n) => {
+      return { id: `wamid.${n}`, status: "failed", errors: [error] };
+    });
+    expect(await updatesOf(value([], { statuses: [...failed, { id: "wamid.9", status: "sent" }] }))).toEqual([
+      {
+        ...{ kind: "undelivered", message: "wamid.0" },
+        why: "WhatsApp: more than 24 hours have passed since they wrote (131047)",
+      },
+      { kind: "undelivered", message: "wamid.1", why: "WhatsApp: Message undeliverable (131026)" },
+      { kind: "undelivered", message: "wamid.2", why: "WhatsApp: no reason was given (0)" },
+    ]);
+    expect(await updatesOf(value([written], { statuses: [{ odd: 1 }] }))).toHaveLength(1);
     expect(await updatesOf(value([written], { metadata: { phone_number_id: "1" } }))).toBeUndefined();
     await expect(sent(value([written]), "6".repeat(32))).rejects.toMatchObject({ status: 401 });
     await expect(whatsapp.receive(call(value([written]), {}), APP)).rejects.toMatchObject({ status: 401 });

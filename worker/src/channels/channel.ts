@@ -72,7 +72,15 @@ export interface Incoming {
 }
 
 /** What a platform sent: a message for Hermes; one that is answered without it; what became of one; or nothing for us. */
-export type Update = Read | Stranger | Edit;
+export type Update = Read | Stranger | Edit | Undelivered;
+
+/** What a platform took, and tells later that it did not deliver. */
+export interface Undelivered {
+  kind: "undelivered";
+  /** As it called the message. */
+  message: string;
+  why: string;
+}
 
 /** A message as its author changed it; who may not write changes nothing. */
 export interface Edit {

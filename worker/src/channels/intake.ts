@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Takes in what platforms and webhooks send: of those who may write it is stored, a stranger may be given a code. */
-import type { Incoming, Read, Stranger, Update } from "./channel.ts";
+import type { Incoming, Read, Stranger, Undelivered, Update } from "./channel.ts";
 import type { Handover } from "./handover.ts";
 import { laneOf, type Taken } from "./inbox.ts";
 import type { Paired } from "./pairing.ts";
@@ -48,10 +48,22 @@ export class Intake {
       if (said?.kind === "message") inbox.amend(name, said.message.event);
       return update.kind;
     }
+    if (update.kind === "undelivered") return this.#noteUndelivered(name, update);
     const said = this.#saidBy(name, update);
     if (said !== null) return this.#hear(name, said);
     if (update.kind === "stranger") await this.#offer(name, update);
     return update.kind;
+  }
+
+  /** What was taken and not delivered is told like what was refused; it was answered, and cannot be sent again. */
+  #noteUndelivered(channel: string, { kind, message, why }: Undelivered): Undelivered["kind"] {
+    const { inbox, time, log, troubles } = this.#shared;
+    const what = `${kind} ${message}`;
+    if (inbox.sent(channel, what) === null) inbox.note(channel, "refused");
+    inbox.noteKept(channel, what, kind, time.now());
+    log.warn("message_not_sent", { channel, why });
+    troubles.set(channel, why);
+    return kind;
   }
 
   /** What somebody sent; `null` of one who may not write. */

@@ -64,6 +64,12 @@ const messageSchema = z.looseObject({
   document: fileSchema,
   context: z.optional(z.looseObject({ id: z.optional(z.string()) })),
 });
+/** What became of a message of ours. */
+const statusSchema = z.looseObject({
+  id: z.string(),
+  status: z.string(),
+  errors: z.optional(z.array(z.looseObject({ code: z.optional(z.number()), title: z.optional(z.string()) }))),
+});
 const updateSchema = z.object({
   object: z.literal("whatsapp_business_account"),
   entry: z.array(
@@ -81,6 +87,8 @@ const updateSchema = z.object({
               ),
             ),
             messages: z.optional(z.array(messageSchema)),
+            // What is none of these is no reason to lose a message beside it.
+            statuses: z.catch(z.array(statusSchema), []),
           }),
         }),
       ),
@@ -125,10 +133,14 @@ function valuesOf(bytes: Uint8Array): Value[] {
   }
 }
 
-/** Reads the messages in an update; of others, as what became of a message, it has none. */
-function read({ metadata, contacts, messages = [] }: Value, app: WhatsAppSettings): Update[] {
+/** Reads the messages in an update, and which of ours were not delivered: Meta tells that after it has taken them. */
+function read({ metadata, contacts, messages = [], statuses }: Value, app: WhatsAppSettings): Update[] {
   if (metadata?.phone_number_id !== app.phoneNumberId) return [];
-  return messages.map((message) => {
+  const failed = statuses.filter(({ status }) => status === "failed");
+  const undelivered = failed.map(({ id: message, errors: [error = {}] = [] }): Update => {
+    return { kind: "undelivered", message, why: wordsOf(error.code, error.title) };
+  });
+  const read = messages.map((message) => {
     const { from, id, type, text, context } = message;
     const userName = contacts?.find((one) => one.wa_id === from)?.profile?.name;
     const said = { message: id, chat: from, user: from, userName, replyTo: context?.id, isGroup: false };
@@ -141,6 +153,13 @@ function read({ metadata, contacts, messages = [] }: Value, app: WhatsAppSetting
     const who = { chat: from, user: from, name: userName ?? "" };
     return admitted(read, app.allow.includes(from), app.pairing && who);
   });
+  return [...undelivered, ...read];
+}
+
+/** Why WhatsApp does not send something. */
+function wordsOf(code = 0, words = "no reason was given"): string {
+  const why = code === TOO_LATE ? "more than 24 hours have passed since they wrote" : words;
+  return `WhatsApp: ${why} (${code})`;
 }
 
 /** What came with a message, and what its sender said to it. */
@@ -244,9 +263,8 @@ class WhatsApp extends Messenger<WhatsAppSettings> {
   /** @throws SendRefused for what is no success. */
   #known({ response, answer }: { response: Response; answer: Answer }): Answer {
     if (response.ok) return answer;
-    const { code = 0, message = "no reason was given" } = answer.error ?? {};
+    const { code = 0, message } = answer.error ?? {};
     const isFinal = response.status < 500 && response.status !== 429 && code !== 0 && !FOR_NOW.has(code);
-    const words = code === TOO_LATE ? "more than 24 hours have passed since they wrote" : message;
-    throw new SendRefused(`WhatsApp: ${words} (${code})`, isFinal);
+    throw new SendRefused(wordsOf(code, message), isFinal);
   }
 }
