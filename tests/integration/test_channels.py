@@ -651,7 +651,9 @@ def test_whatsapp_sms_and_discord_wake_hermes_too(
     shown = whatsapp.await_file("drawn-again.png")
     assert (shown.chat, shown.way, shown.file and shown.file.data) == (ann, "image", picture)
     assert twilio.deliver(twilio.form(f"Show it. MEDIA:{path}", f"+{ann}"))[0] == 200
-    german = twilio.await_sent("I could not send you the file drawn-again.png: Twilio: Message cannot")
+    german = twilio.await_sent(
+        "I could not send you the file drawn-again.png: Twilio: Message cannot"
+    )
     assert german.chat == f"+{ann}"
     # Twilio fetches what it sends, in the countries where it does, and nobody does after it.
     assert twilio.deliver(twilio.form(f"Here it is. MEDIA:{path}", "+12125550123"))[0] == 200

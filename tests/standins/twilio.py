@@ -5,8 +5,8 @@ What it sends is signed over the address as it knows it and all fields. A wrong 
 is not the account's (21606), a text of nothing (21602) or of more than 1600 characters (21617), people who said STOP
 (21610), and too many calls (20429) are refused. A file that came with a message is for the account alone: it is led to
 where that is, and there nobody is asked who they are. A file that is sent is fetched from its address, without a proof,
-after the message was taken: only for numbers in the United States and Canada (21612), by a number that can (21621), from
-an address that anybody reaches (21620); what is not there, is of another type than it says, or of none that phones
+after the message was taken: only for numbers in the United States and Canada (21612), by a number that can (21621),
+from an address that anybody reaches (21620); what is not there, is of another type than it says, or of none that phones
 take, or is too large fails then (11200, 12300, 11751). Facts: twilio.com/docs.
 """
 
@@ -140,7 +140,9 @@ class Twilio(PlatformApi):
         if not user.startswith("+1"):
             both = f"'To' ({user}) and/or 'From' ({self.number})"
             return refused(
-                400, 21612, f"Message cannot be sent with the current combination of {both} parameters"
+                400,
+                21612,
+                f"Message cannot be sent with the current combination of {both} parameters",
             )
         if not url.startswith("https://"):
             return refused(400, 21620, "Invalid media URL(s)")

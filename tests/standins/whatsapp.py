@@ -2,11 +2,11 @@
 """Stand-in for WhatsApp's Cloud API, as strict as the real one where the product meets it.
 
 A callback URL is taken when it gives back the challenge for the right word. What the app is sent is signed with its
-secret. A wrong token (190), another number (100), a text of nothing or of more than 4096 characters (100), and too much
-to one of them (131056) are refused. What is for people who have not written for a day is taken, and the callback is told
-then that it was not delivered (131047). A file is given before the
-message that shows it, in a form with its type; of a type that there is not, too large for what it is, or shown as what
-it is not it is refused (100), and so are a text with what is heard, and what is no Ogg file as something spoken.
+secret. A wrong token (190), another number (100), a text of nothing or of more than 4096 characters (100), and too
+much to one of them (131056) are refused. What is for people who have not written for a day is taken, and the callback
+is told then that it was not delivered (131047). A file is given before the message that shows it, in a form with its
+type; of a type that there is not, too large for what it is, or shown as what it is not it is refused (100), and so are
+a text with what is heard, and what is no Ogg file as something spoken.
 Facts: developers.facebook.com.
 """
 

@@ -705,7 +705,7 @@ describe("WhatsApp", () => {
       await expect(asked(query)).rejects.toMatchObject({ status: 401 });
   });
 
-  it("brings all messages of an update, of those who may write; of what became of others nothing", async () => {
+  it("brings all messages of an update, of those who may write; of what became of ours only that it failed", async () => {
     const picture = { ...written, id: "wamid.2", type: "sticker", text: undefined };
     const stranger = { ...written, id: "wamid.3", from: "491709999999" };
     const contacts = [{ wa_id: "491701234567", profile: { name: "Ann" } }];

@@ -1,4 +1,3 @@
-# Copyright: hermes.workers contributors
 # SPDX-License-Identifier: Apache-2.0
 """What the page on channels shows of an inventory is taken as it stands, once its secrets are there."""
 
