@@ -208,9 +208,12 @@ class Things:
     def judge(self, provider: Provider) -> int:
         """See that each came to where it is to; returns how often a file came once more, which was marked."""
         assert all(was_seen(one, provider, 0) for one in self.pictures)
-        asked = [one for one in self._telegram.sent if one.text.startswith(QUESTION)]
+        # One that is marked may be the only one that came: nobody knew.
+        asked = [one for one in self._telegram.sent if QUESTION in one.text]
         for word in self.asked:
-            (*_, last) = [one for one in asked if f"{word}?" in one.text]
+            came = [one for one in asked if f"{word}?" in one.text]
+            assert came, (word, [one.text for one in self._telegram.sent if word in one.text])
+            last = came[-1]
             assert (last.buttons, last.text.endswith(f"→ {CHOICES[0]}")) == ((), True), last
         doubles = 0
         for name, data in self.files.items():
@@ -219,7 +222,6 @@ class Things:
             marked = sum(one.text.startswith(MARK) for one in came)
             seen = [(one.id, one.at, one.text) for one in came]
             times = self.shown.count(name)
-            # One that is marked may be the only one that came: nobody knew.
             assert len(came) - marked <= times <= len(came), (name, self.shown, seen)
             doubles += len(came) - times
         return doubles
