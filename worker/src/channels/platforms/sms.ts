@@ -47,8 +47,8 @@ const OFFERED_FOR = 300_000;
 const SHORTEST_PAUSE = 1000;
 const LONGEST_PAUSE = 15_000;
 /** A message that Twilio has not sent yet, and one that it will not send. */
-const WAITING = ["accepted", "scheduled", "queued", "sending"];
-const FAILED = ["failed", "undelivered", "canceled"];
+const NOT_SENT_YET = ["accepted", "scheduled", "queued", "sending"];
+const NEVER_SENT = ["failed", "undelivered", "canceled"];
 
 /** SMS, for the table of the platforms. */
 export const sms: Platform<SmsSettings> = {
@@ -190,9 +190,9 @@ class Sms extends Messenger<SmsSettings> {
     for (let pause = SHORTEST_PAUSE; ; pause = Math.min(pause * 2, LONGEST_PAUSE)) {
       await time.sleep(pause);
       const { status = "", error_code: code, error_message: why } = await this.#message(sid);
-      if (FAILED.includes(status))
+      if (NEVER_SENT.includes(status))
         throw new SendRefused(`Twilio: ${why ?? "it was not sent"} (${code})`, true);
-      if (!WAITING.includes(status)) return;
+      if (!NOT_SENT_YET.includes(status)) return;
       if (time.now() < until) continue;
       // What it has it sends when it can, as it does with texts.
       if (offered.isFetched) return;
