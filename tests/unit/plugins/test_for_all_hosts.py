@@ -106,6 +106,12 @@ def test_too_many_failures_of_a_batch_end_the_play_before_the_next(
         assert "Not begun: carol." in result["msg"]
 
 
+def test_after_the_last_batch_no_failure_ends_anything(fleet: Fleet) -> None:
+    options = {"batch": HOSTS, "max_fail_percentage": 0.0}
+    result = fleet.play(show_results, options, dict.fromkeys(HOSTS, FAILED))
+    assert not result.get("failed") and result["failed_deployments"] == HOSTS
+
+
 def test_what_is_ours_in_an_account_and_no_host_is_found(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
