@@ -144,6 +144,8 @@ def test_a_time_is_told_as_people_say_it(text: str, words: str) -> None:
 def test_what_lasts_is_told_by_how_long() -> None:
     assert times.lasting("2026-11-26T11:18:00Z", NOW) == "for 42 minutes (since 12:18)"
     assert times.lasting("2026-11-26T12:00:02Z", NOW) == "for 2 seconds (since 13:00)"
+    assert times.lasting("2026-11-26T12:00:00Z", NOW) == "for 0 seconds (since 13:00)"
+    assert times.lasting("some day", NOW) == "since some day"
 
 
 def test_what_began_before_the_clock_was_set_back_lasts_for_no_time_that_is_known() -> None:
