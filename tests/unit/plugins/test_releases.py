@@ -350,11 +350,25 @@ def test_without_git_or_uv_it_is_said_what_to_install(
     assert resolver.asked == []
 
 
+def in_image(digest: str = "a", name: str = "a.example/hermes", version: str = "") -> Settings:
+    return of_source(version=version, image=f"{name}@sha256:{digest * 64}")
+
+
+@pytest.mark.parametrize("settings", [wanted(), in_image()], ids=["a version", "an image"])
 def test_what_another_play_resolves_meanwhile_is_taken_from_it(
-    here: releases.Releases, resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+    here: releases.Releases,
+    resolver: Resolver,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: Settings,
 ) -> None:
-    here.find(wanted(), Path)
-    first = here.kept(wanted())
+    asked: list[str] = []
+
+    def look(image: str) -> releases.Found:
+        asked.append(image)
+        return releases.Found("9.9.9", "3.13", ["hermes-agent==9.9.9"])
+
+    here.find(settings, Path, look)
+    first = here.kept(settings)
     read = here._read
     looks: list[Path] = []
 
@@ -363,13 +377,9 @@ def test_what_another_play_resolves_meanwhile_is_taken_from_it(
         return read(folder) if len(looks) > 1 else None
 
     monkeypatch.setattr(here, "_read", late)
-    here.find(wanted(), Path)
-    assert here.kept(wanted()) == first
-    assert len(resolver.asked) == 1
-
-
-def in_image(digest: str = "a", name: str = "a.example/hermes", version: str = "") -> Settings:
-    return of_source(version=version, image=f"{name}@sha256:{digest * 64}")
+    here.find(settings, Path, look)
+    assert here.kept(settings) == first
+    assert len(asked + resolver.asked) == 1
 
 
 def test_the_hermes_of_an_image_is_looked_at_once_and_known_by_the_digest(
