@@ -581,6 +581,7 @@ def test_where_an_image_is_made_is_noted_before_it_is(play: Play, engine: Simple
     assert (told["changed"], told["reference"]) == (True, REFERENCE), told
     (noted,) = engine.pushed
     assert noted is not None
+    assert not list(play.deployment.runtime.glob("push-*"))
     engine.fails = Card.of("the image of Hermes", "no push.", "", "image")
     assert "no push" in play.run("cloudflare_image", planned=True)["msg"]
     assert play.deployment.containers() == noted
