@@ -48,9 +48,9 @@ class Worker:
 
     def answer(self, token: str | None, method: str, path: str, body: Any) -> Answer:
         """Answer one request."""
+        self.asked.append(f"{method} {path}")
         if self.silent or "alice" not in self.account.secrets:
             raise Unreachable("no route to host")
-        self.asked.append(f"{method} {path}")
         held = self.account.secrets["alice"]
         if token != held.get("API_TOKEN"):
             return told(401)

@@ -95,6 +95,7 @@ class Deployments:
         self.account = account
         self.since = list(since)
         self.takes_back = True
+        self.before = [{"versions": [{"version_id": "before", "percentage": 100}]}]
         self.served: list[dict[str, Any]] = []
         account.secrets["alice"] |= KEYS
 
@@ -105,8 +106,7 @@ class Deployments:
                 self.account.secrets["alice"] = {"API_TOKEN": "old"}
             return ok({})
         if call.path.endswith("/deployments"):
-            before = {"versions": [{"version_id": "before", "percentage": 100}]}
-            return ok({"deployments": [*self.since, before]})
+            return ok({"deployments": [*self.since, *self.before]})
         if "/versions/" in call.path:
             made = call.path.rpartition("/")[2]
             return ok({"annotations": BY_SECRET if made == "by-secret" else {}})
@@ -162,6 +162,7 @@ def test_a_deploy_since_is_not_taken_back_with_them(
     since: list[dict[str, Any]],
 ) -> None:
     play.server.answer = made = Deployments(account, *since)
+    made.before = made.before if before else []
     with pytest.raises(Card, match="something was deployed since the keys were changed"):
         delivery.undo(before, KEYS, delivery.connect("old"))
     assert made.served == []

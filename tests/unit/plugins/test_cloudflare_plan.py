@@ -173,7 +173,10 @@ def test_secrets_that_differ_by_the_names_that_people_know(
 @pytest.mark.usefixtures("deployed")
 def test_a_worker_that_proves_nothing_is_uploaded_again(play: Play) -> None:
     play.worker.silent = True
-    assert changes(play) == [(*WORKER, "it does not answer to our token, or not with its version")]
+    play.worker.asked.clear()
+    (found,) = place(play).changes({"API_TOKEN": "another"})
+    assert found.detail == "it does not answer to our token, or not with its version"
+    assert play.worker.asked == ["GET /api/health"], "which may take its time, and is waited once"
 
 
 @pytest.mark.usefixtures("deployed")

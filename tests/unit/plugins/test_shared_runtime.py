@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -264,13 +265,16 @@ def test_the_worker_is_bundled_once(
 
 
 def test_what_fails_ahead_is_left_to_its_own_step(
-    deployment: StateFolder, installers: Installers
+    deployment: StateFolder, installers: Installers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shown: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", shown.append)
     installers.optional = False
     made = runtime(deployment)
     with made.installing_ahead():
         pass
     assert not made.tools.exists()
+    assert shown == []
     installers.optional = True
     with made.installing_ahead():
         pass
