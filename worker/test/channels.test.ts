@@ -8,9 +8,10 @@ import { Channels } from "../src/channels/channels.ts";
 import { isGenuine, messageOf } from "../src/channels/hooks.ts";
 import { MOST, MOST_OF_ONE, MOST_OWN, MOST_OWN_FILES } from "../src/channels/inbox.ts";
 import type { Mail } from "../src/channels/mail/mail.ts";
+import { opened } from "../src/channels/platforms/platforms.ts";
 import { proofOf, TELEGRAM_PROOF, type TelegramUpdate } from "../src/channels/platforms/telegram.ts";
 import { hmacKey } from "../src/channels/signatures.ts";
-import type { HookSettings, PlatformName } from "../src/config/channels.ts";
+import { type HookSettings, type PlatformName, relayed } from "../src/config/channels.ts";
 import { type Env, settingsOf } from "../src/config/settings.ts";
 import { anew, ask, askWith, env, instance, refusal, woken } from "./helpers.ts";
 import { ManualTime } from "./stand-ins/sandbox.ts";
@@ -259,6 +260,8 @@ class World {
   /** What messages of ours say since they were changed, by their numbers; and the presses that Telegram was told of. */
   readonly changed: Record<string, string> = {};
   readonly heard: string[] = [];
+  /** The bot's reactions, by messages. */
+  readonly reactions: Record<string, string[]> = {};
   /** Why Telegram changes no message. */
   unchangeable: object | null = null;
   /** The files that Telegram was sent: by which method, where, what was said to it, its name, its type, its bytes. */
@@ -402,6 +405,7 @@ class World {
       file_id?: string;
       message_id?: number;
       callback_query_id?: string;
+      reaction?: { type: string; emoji: string }[];
     },
   ): Response | Promise<Response> {
     if (url.endsWith("/getFile"))
@@ -411,6 +415,7 @@ class World {
     if (url.endsWith("/getUpdates"))
       return Response.json({ ok: true, result: this.updates.filter((one) => one.update_id >= body.offset) });
     if (url.endsWith("/getWebhookInfo")) return Response.json({ ok: true, result: { url: this.webhook } });
+    if (url.endsWith("/setMessageReaction")) return this.#react(String(body.message_id), body.reaction ?? []);
     if (url.endsWith("/answerCallbackQuery")) this.heard.push(body.callback_query_id ?? "");
     if (url.endsWith("/editMessageText")) {
       if (this.unchangeable !== null) return Response.json({ ok: false, ...this.unchangeable });
@@ -425,6 +430,17 @@ class World {
       return new Promise(() => undefined);
     }
     return Response.json({ ok: true, result: { message_id: this.sent.length } });
+  }
+
+  /** Telegram knows the messages that people wrote, and few emojis; a reaction that is there already it takes. */
+  #react(message: string, reaction: { type: string; emoji: string }[]): Response {
+    const refuse = (why: string) =>
+      Response.json({ ok: false, error_code: 400, description: `Bad Request: ${why}` });
+    if (!(Number(message) > 100)) return refuse("message to react not found");
+    if (reaction.some(({ type, emoji }) => type !== "emoji" || !["👀", "👍"].includes(emoji)))
+      return refuse("REACTION_INVALID");
+    this.reactions[message] = reaction.map(({ emoji }) => emoji);
+    return Response.json({ ok: true, result: true });
   }
 }
 
@@ -1271,8 +1287,6 @@ describe("a turn", () => {
 describe("an operation of Hermes' relay", () => {
   it.each([
     ["edit", { message_id: "1", content: "other words" }],
-    ["react", { message_id: "1", emoji: "👀" }],
-    ["typing", {}],
     ["thread_create", { thread_name: "a plan" }],
     ["thread_rename", { message_id: "5", thread_name: "a plan" }],
     ["follow_up", { session_key: "x", kind: "discord.interaction_token", content: "hello" }],
@@ -1295,6 +1309,90 @@ describe("an operation of Hermes' relay", () => {
         expect(channels.views()["telegram"]).toMatchObject({ waiting: 1, refused: 0 });
       })();
     },
+  );
+
+  it(
+    "has Hermes react to a message, and take that away again; what Telegram refuses breaks no turn",
+    inWorld(async (world) => {
+      world.hermes.answers = null;
+      const channels = world.life();
+      await channels.receive("telegram", world.update("hello"));
+      await settle();
+      const react = async (emoji: string, more: object = {}) => {
+        world.hermes.act({ op: "react", chat_id: "77", message_id: "101", emoji, remove: false, ...more });
+        await settle();
+      };
+      await react("👀");
+      await react("👀");
+      expect(world.reactions).toEqual({ "101": ["👀"] });
+      await react("👀", { remove: true });
+      await react("👀", { remove: true });
+      await react("✅");
+      await react("👀", { message_id: "press q1" });
+      await react("👀", { chat_id: "78" });
+      world.hermes.act({ op: "react" });
+      world.hermes.say(world.hermes.given[0] as Frame, "done");
+      await settle();
+      expect(world.reactions).toEqual({ "101": [] });
+      const taken = { success: true };
+      const refused = (error: string) => ({ success: false, error });
+      expect(world.hermes.results.map(({ result }) => result)).toEqual([
+        ...[taken, taken, taken, taken, refused("Telegram: Bad Request: REACTION_INVALID")],
+        refused("Telegram: Bad Request: message to react not found"),
+        refused(expect.stringContaining("telegram:78 is no chat to write to") as never),
+        refused("this connector has no react operation"),
+        { success: true, message_id: "1" },
+      ]);
+      expect(channels.views()["telegram"]).toMatchObject({ waiting: 0, refused: 0, trouble: null });
+      expect(world.storage.sql.exec("SELECT * FROM inbox_sent").toArray()).toHaveLength(2);
+    }),
+  );
+
+  it.each([
+    ["webhook", "hook/ci", "webhook:hook/ci is no chat to write to"],
+    ["email", "ann@example.net", "email has no reactions"],
+  ])("reacts to nothing by %s", (platform, chat, why) =>
+    inWorld(async (world) => {
+      world.hermes.answers = null;
+      const email = { address: "hermes@example.com", allow: ["ann@example.net"] };
+      const declared = { telegram: { token: TOKEN, allow: ["77"] }, email };
+      const channels = world.life({ HERMES_CHANNELS: JSON.stringify(declared) });
+      await channels.receive("telegram", world.update("hello"));
+      await settle();
+      const action = { op: "react", chat_id: chat, message_id: "1", emoji: "👀" };
+      world.hermes.babble(JSON.stringify({ type: "outbound", requestId: "r", platform, action }));
+      await settle();
+      expect(world.hermes.results.map(({ result }) => result)).toEqual([
+        { success: false, error: expect.stringContaining(why) },
+      ]);
+    })(),
+  );
+
+  it("is announced where the platform has it", () => {
+    const declared = Object.entries(EACH).map(([name, [more]]) => [name, { ...more, allow: [] }]);
+    const HERMES_CHANNELS = JSON.stringify(Object.fromEntries(declared));
+    const channels = opened(settingsOf({ ...env, HERMES_CHANNELS } as Env), () => ({}) as never);
+    expect(channels.size).toBe(6);
+    const bots = Object.fromEntries([...channels.keys()].map((name) => [name, "1"]));
+    for (const { descriptor } of relayed(bots)) {
+      const has = channels.get(descriptor.platform)?.react !== undefined;
+      const ops = ["send", "typing", "get_chat_info", ...(has ? ["react"] : [])];
+      expect([descriptor.platform, descriptor.supported_ops]).toEqual([descriptor.platform, ops]);
+    }
+  });
+
+  it(
+    "takes that Hermes writes for heard: Telegram is shown so as long as the turn goes on",
+    inWorld(async (world) => {
+      world.hermes.answers = null;
+      await world.life().receive("telegram", world.update("hello"));
+      await settle();
+      const called = [...world.called];
+      world.hermes.act({ op: "typing", chat_id: "77" });
+      await settle();
+      expect(world.hermes.results.map(({ result }) => result)).toEqual([{ success: true }]);
+      expect(world.called).toEqual(called);
+    }),
   );
 
   it(
@@ -2009,6 +2107,7 @@ describe("a file that Hermes sends", () => {
             ...{ sid: "SM1", status: "sent", incoming_phone_numbers: [number] },
           });
         };
+
         const channels = world.life({
           HERMES_CHANNELS: JSON.stringify({ [platform]: { allow: [chat], ...declared } }),
           HERMES_BOTS: JSON.stringify({ [platform]: "4242" }),

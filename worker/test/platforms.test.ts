@@ -609,6 +609,60 @@ describe("Slack", () => {
   });
 });
 
+describe("a reaction", () => {
+  const reaction = { chat: "C0OPEN0", message: "1.2", emoji: "👀", isOver: false };
+
+  it("has a name at Slack; one that is there already, or not any more, is no failure", () =>
+    inParts(
+      [[{ ok: true }], [{ ok: false, error: "already_reacted" }], [{ ok: false, error: "no_reaction" }]],
+      async (parts, asked) => {
+        const channel = slack.open(SLACK, parts);
+        for (const isOver of [false, false, true]) await channel.react?.({ ...reaction, isOver });
+        expect(asked.map(({ url }) => url.replace(SLACK.apiUrl, ""))).toEqual([
+          ...["/reactions.add", "/reactions.add", "/reactions.remove"],
+        ]);
+        for (const { body } of asked)
+          expect(JSON.parse(body)).toEqual({ channel: "C0OPEN0", timestamp: "1.2", name: "eyes" });
+      },
+    ));
+
+  it.each(["missing_scope", "message_not_found", "channel_not_found"])(
+    "is refused with the word of Slack: %s",
+    (error) =>
+      inParts([[{ ok: false, error }]], async (parts) => {
+        const react = Promise.resolve(slack.open(SLACK, parts).react?.(reaction));
+        expect(await refused(react)).toBe(`Slack: ${error}, for good, 0`);
+      }),
+  );
+
+  it("that Slack has no name for is refused without asking it", () =>
+    inParts([], async (parts, asked) => {
+      const react = Promise.resolve(slack.open(SLACK, parts).react?.({ ...reaction, emoji: "🦩" }));
+      expect(await refused(react)).toBe("Slack: a reaction is not known, for good, 0");
+      expect(asked).toEqual([]);
+    }));
+
+  it("is a message of its own by WhatsApp; without an emoji it takes the one before away", () =>
+    inParts([[{ messages: [{ id: "wamid.2" }] }]], async (parts, asked) => {
+      const app = {
+        ...{ token: "E".repeat(30), appSecret: "5".repeat(32), verifyToken: "made-up", phoneNumberId: "1" },
+        ...{ allow: [], apiUrl: "https://graph.facebook.com/v23.0", pairing: false },
+      };
+      const channel = whatsapp.open(app, parts);
+      for (const isOver of [false, true])
+        await channel.react?.({ ...reaction, chat: "491701234567", message: "wamid.1", isOver });
+      expect(asked.map(({ url, body }) => [url.replace(app.apiUrl, ""), JSON.parse(body)])).toEqual(
+        ["👀", ""].map((emoji) => [
+          "/1/messages",
+          {
+            ...{ messaging_product: "whatsapp", recipient_type: "individual", to: "491701234567" },
+            ...{ type: "reaction", reaction: { message_id: "wamid.1", emoji } },
+          },
+        ]),
+      );
+    }));
+});
+
 describe("a file that Slack is sent", () => {
   const place: Answer = [{ ok: true, upload_url: "https://files.slack.com/upload/v1/x", file_id: "F1" }];
 

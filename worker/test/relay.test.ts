@@ -42,6 +42,7 @@ function world(more: Partial<RelayParts> = {}) {
       told.push(["ask", ...all]);
       return { id: "m3", after: 7 };
     },
+    react: async (...all) => void told.push(["react", ...all]),
     waits: (...all) => void told.push(["waits", ...all]),
     processed: (id) => void told.push(["processed", id]),
     lost: () => {

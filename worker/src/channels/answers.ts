@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Sends what Hermes says; the message that it answers is done in the same step that notes that the platform took it. */
 import { digestOf, hex } from "../base/digests.ts";
-import { type Outgoing, SendRefused } from "./channel.ts";
+import { type Outgoing, type Reaction, SendRefused } from "./channel.ts";
 import { isHook } from "./inbox.ts";
 import { KEPT, type Outbox } from "./outbox.ts";
 import { clean, type Shared } from "./parts.ts";
@@ -71,6 +71,14 @@ export class Answers {
       }
     };
     return this.#sender.once(`${platform} ${what}`, () => this.#turns.whileAnswering(ends?.n, send));
+  }
+
+  /** Reacts to a message: once, for what it is to say is over soon. @throws SendRefused. */
+  async react(platform: string, reaction: Reaction): Promise<void> {
+    refuseStrangers(this.#shared, platform, reaction.chat);
+    const channel = this.#shared.platforms.get(platform);
+    if (channel?.react === undefined) throw new SendRefused(`${platform} has no reactions`, true);
+    await channel.react(reaction);
   }
 
   /** What became of an answer that was said, and whose files were not all there before Hermes died. */

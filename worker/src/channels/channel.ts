@@ -203,6 +203,15 @@ export interface Outgoing {
   buttons?: readonly Button[];
 }
 
+/** Hermes' reaction to a message. */
+export interface Reaction {
+  chat: string;
+  message: string;
+  emoji: string;
+  /** Whether it is taken away. */
+  isOver: boolean;
+}
+
 /** A button below a message. */
 export interface Button {
   /** What comes back of it: at most 64 bytes. */
@@ -386,6 +395,11 @@ export interface Channel {
    * @throws SendRefused.
    */
   settle?(chat: string, press: Press, words: string): Promise<void>;
+  /**
+   * Adds a reaction to a message, or takes it away; only where there are such. It may be done again.
+   * @throws SendRefused.
+   */
+  react?(reaction: Reaction): Promise<void>;
   /** Shows that an answer is being written. */
   show(chat: string, thread: string | null): Promise<void>;
   /**

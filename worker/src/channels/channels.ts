@@ -81,6 +81,7 @@ export class Channels {
       port: () => parts.port(),
       send: (...sent) => answers.send(...sent),
       sendFile: (...sent) => outbox.sendFile(...sent),
+      react: (...reaction) => answers.react(...reaction),
       ask: (...asked) => questions.ask(...asked),
       waits: (platform, chat) => handover.offerAnswers(laneIn(platform, chat)),
       processed: (id) => turns.over(Number(id)),

@@ -4,7 +4,7 @@
  * greets it in our place and keeps what it says while we are away. Frames are those of Hermes' relay contract, version 1.
  */
 import { type Time, within } from "../base/time.ts";
-import type { Attachment, Event, FileKind, Outgoing, Press } from "./channel.ts";
+import type { Attachment, Event, FileKind, Outgoing, Press, Reaction } from "./channel.ts";
 import { Carrier, FILE_KINDS } from "./files.ts";
 
 /** Port of the bridge in the sandbox. */
@@ -63,6 +63,8 @@ export interface RelayParts {
   send(platform: string, message: Outgoing, manner: Manner): Promise<string>;
   /** Hermes sends a file. */
   sendFile(platform: string, file: OfferedFile, name: string): Promise<string>;
+  /** Hermes reacts to a message. */
+  react(platform: string, reaction: Reaction): Promise<void>;
   /**
    * Hermes asks something.
    * @returns what the platform calls it, and the number of the last message that came before it.
@@ -101,6 +103,10 @@ interface Outbound {
     size?: number;
     answers?: string | null;
     part?: number;
+    /** Of a reaction. */
+    message_id?: string;
+    emoji?: string;
+    remove?: boolean;
     /** Of a question. */
     prompt_id?: string;
     options?: { id: string; label: string }[];
@@ -304,10 +310,13 @@ export class Relay {
     action: NonNullable<Outbound["action"]>,
     name: string,
   ): Promise<object | null> {
-    const { op, chat_id: chat, content, reply_to: replyTo, metadata } = action;
+    const { op, chat_id: chat, content = "", reply_to: replyTo, metadata } = action;
     if (op === "get_chat_info") return { success: true, chat_info: { name: chat ?? "", type: "dm" } };
+    // That an answer is being written is shown for as long as its turn goes on.
+    if (op === "typing") return { success: true };
     const isFile = op === "send_media";
-    if (!(isFile || op === "send" || op === "prompt") || chat === undefined || content === undefined)
+    const isSaid = (isFile || op === "send" || op === "prompt") && action.content !== undefined;
+    if (!(isSaid || op === "react") || chat === undefined)
       return { success: false, error: `this connector has no ${op ?? "such"} operation` };
     const thread = metadata?.thread_id == null ? null : String(metadata.thread_id);
     try {
@@ -316,6 +325,11 @@ export class Relay {
         const asked = { chat, thread, text: content, prompt, options, typed };
         const { id, after } = await this.#parts.ask(platform, asked);
         return { success: true, message_id: id, after };
+      }
+      if (op === "react") {
+        const { message_id: message = "", emoji = "", remove: isOver = false } = action;
+        await this.#parts.react(platform, { chat, message, emoji, isOver });
+        return { success: true };
       }
       const message = { chat, thread, text: content, replyTo: replyTo ?? null };
       const manner = {

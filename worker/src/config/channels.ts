@@ -226,6 +226,8 @@ export interface Descriptor {
   supports_threads: boolean;
   markdown_dialect: string;
   len_unit: "chars" | "utf16";
+  /** What its connector does; a Hermes that asks does nothing else, and one of before this was asked looks at nothing. */
+  supported_ops: readonly string[];
 }
 
 const PLAIN = {
@@ -234,19 +236,23 @@ const PLAIN = {
   supports_edit: false,
   supports_threads: true,
   markdown_dialect: "plain",
+  supported_ops: ["send", "typing", "get_chat_info"],
 } as const;
+
+/** Where Hermes reacts to messages, too. */
+const REACTING = { ...PLAIN, supported_ops: [...PLAIN.supported_ops, "react"] } as const;
 
 const DESCRIPTORS: readonly Descriptor[] = [
   {
-    ...PLAIN,
+    ...REACTING,
     platform: "telegram",
     label: "Telegram",
     max_message_length: 4096,
     len_unit: "utf16",
   },
   // Slack takes more, and cuts it at 4000 itself; its marks and escapes make a text longer.
-  { ...PLAIN, platform: "slack", label: "Slack", max_message_length: 3500, len_unit: "utf16" },
-  { ...PLAIN, platform: "whatsapp_cloud", label: "WhatsApp", max_message_length: 4096, len_unit: "utf16" },
+  { ...REACTING, platform: "slack", label: "Slack", max_message_length: 3500, len_unit: "utf16" },
+  { ...REACTING, platform: "whatsapp_cloud", label: "WhatsApp", max_message_length: 4096, len_unit: "utf16" },
   { ...PLAIN, platform: "sms", label: "SMS", max_message_length: 1600, len_unit: "utf16" },
   { ...PLAIN, platform: "discord", label: "Discord", max_message_length: 2000, len_unit: "utf16" },
   { ...PLAIN, platform: "email", label: "E-mail", max_message_length: 100_000, len_unit: "utf16" },

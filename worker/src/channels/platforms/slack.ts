@@ -20,6 +20,7 @@ import {
   type Platform,
   type Press,
   pressOf,
+  type Reaction,
   type Read,
   type Received,
   type Registered,
@@ -56,6 +57,17 @@ const FOR_NOW = new Set([
   "token_expired",
   "account_inactive",
 ]);
+
+/** What Slack calls the emojis with which Hermes reacts. */
+const EMOJIS: Readonly<Record<string, string>> = {
+  "👀": "eyes",
+  "✅": "white_check_mark",
+  "❌": "x",
+  "👍": "thumbsup",
+  "👎": "thumbsdown",
+};
+/** What it says of a reaction that is there already, or is not there any more. */
+const REACTED = /: (?:already_reacted|no_reaction)$/;
 
 /** Where Slack keeps files. */
 const FILES = "https://files.slack.com";
@@ -367,6 +379,17 @@ class Slack extends Messenger<SlackSettings> {
       ...(thread === null ? {} : { thread_ts: thread }),
     });
     return ts ?? "";
+  }
+
+  async react({ chat, message, emoji, isOver }: Reaction): Promise<void> {
+    const name = EMOJIS[emoji];
+    if (name === undefined) throw new SendRefused("Slack: a reaction is not known", true);
+    const it = { channel: chat, timestamp: message, name };
+    try {
+      await this.#call(isOver ? "reactions.remove" : "reactions.add", it);
+    } catch (error) {
+      if (!(error instanceof SendRefused && REACTED.test(error.message))) throw error;
+    }
   }
 
   caption(): number {

@@ -22,6 +22,7 @@ import {
   type PlatformParts,
   type Press,
   pressOf,
+  type Reaction,
   type Read,
   type Received,
   type Registered,
@@ -435,6 +436,12 @@ class Telegram extends Messenger<TelegramSettings> {
     if (text === "") throw new SendRefused("Telegram: a message is too old to be changed", true);
     const it = { chat_id: chat, message_id: Number(message) };
     await this.#call("editMessageText", { ...it, text: withWords(text, words) });
+  }
+
+  /** A bot has one reaction to a message; of many emojis Telegram knows none. */
+  async react({ chat, message, emoji, isOver }: Reaction): Promise<void> {
+    const reaction = isOver ? [] : [{ type: "emoji", emoji }];
+    await this.#call("setMessageReaction", { chat_id: chat, message_id: Number(message), reaction });
   }
 
   async send({ chat, thread, text, replyTo, buttons = [] }: Outgoing): Promise<string> {

@@ -15,6 +15,7 @@ import {
   type OutgoingFile,
   onlyText,
   type Platform,
+  type Reaction,
   type Received,
   type Registered,
   SendRefused,
@@ -204,6 +205,17 @@ class WhatsApp extends Messenger<WhatsAppSettings> {
       ...(replyTo === null ? {} : { context: { message_id: replyTo } }),
     });
     return messages?.[0]?.id ?? "";
+  }
+
+  /** It has one reaction to a message. */
+  async react({ chat, message, emoji, isOver }: Reaction): Promise<void> {
+    await this.#call("/messages", "POST", {
+      messaging_product: "whatsapp",
+      recipient_type: "individual",
+      to: chat,
+      type: "reaction",
+      reaction: { message_id: message, emoji: isOver ? "" : emoji },
+    });
   }
 
   caption(kind: FileKind): number {
