@@ -5,7 +5,7 @@ import { hex } from "../src/base/digests.ts";
 import { Log, Redactor } from "../src/base/log.ts";
 import { type Incoming, type OwnMessage, messageOf as said } from "../src/channels/channel.ts";
 import { Channels } from "../src/channels/channels.ts";
-import { isGenuine, messageOf } from "../src/channels/hooks.ts";
+import { isGenuine, isSigned, messageOf } from "../src/channels/hooks.ts";
 import { MOST, MOST_OF_ONE, MOST_OWN, MOST_OWN_FILES } from "../src/channels/inbox.ts";
 import type { Mail } from "../src/channels/mail/mail.ts";
 import { opened } from "../src/channels/platforms/platforms.ts";
@@ -945,6 +945,64 @@ describe("a question of Hermes'", () => {
       expect([...world.storage.sql.exec("SELECT * FROM inbox_messages")]).toEqual([]);
     }),
   );
+
+  it(
+    "that was answered, and whose message Telegram does not change, is told by nothing else",
+    inWorld(async (world) => {
+      const channels = await asked(world);
+      world.unchangeable = { error_code: 502, description: "Bad Gateway" };
+      await channels.receive("telegram", world.press(1, "hp1:c1:red"));
+      await settle();
+      expect(channels.views()["telegram"]).toMatchObject({ waiting: 2 });
+      world.unchangeable = { error_code: 400, description: "Bad Request: message can't be edited" };
+      await world.time.pass(2000);
+      await settle();
+      expect([channels.views()["telegram"]?.waiting, world.changed]).toEqual([1, {}]);
+      expect(world.sent.map(({ text }) => text)).toEqual(["Which c1?"]);
+    }),
+  );
+
+  it(
+    "is asked where somebody may be asked, with or without a turn, and with words where nothing is to be chosen",
+    inWorld(async (world) => {
+      const channels = await asked(world);
+      const ask = (more: object, platform = "telegram") =>
+        world.hermes.babble(
+          JSON.stringify({
+            ...{ type: "outbound", requestId: crypto.randomUUID(), platform },
+            action: { op: "prompt", chat_id: "77", content: "Well?", prompt_id: "p", ...more },
+          }),
+        );
+      ask({ prompt_id: "p1", typed: "Write it." });
+      await settle();
+      ask({ prompt_id: "p2", options: [] });
+      await settle();
+      ask({ prompt_id: "p3", chat_id: "78" });
+      await settle();
+      ask({ prompt_id: "p4" }, "slack");
+      await settle();
+      world.hermes.say(world.hermes.given[0] as Frame, "done");
+      await settle();
+      ask({ prompt_id: "p5", options: [{ id: "a", label: "A" }] });
+      await settle();
+      expect(channels.views()["telegram"]).toMatchObject({ waiting: 0 });
+      expect(world.sent.slice(1).map(({ text, reply_markup }) => [text, reply_markup !== undefined])).toEqual(
+        [
+          ...[
+            ["Well?\n\nWrite it.", false],
+            ["Well?", false],
+            ["done", false],
+            ["Well?", true],
+          ],
+        ],
+      );
+      const errors = world.hermes.results.flatMap(({ result }) => result?.error ?? []);
+      expect(errors).toEqual([
+        expect.stringContaining("is no chat to write to"),
+        "nobody is there to be asked",
+      ]);
+    }),
+  );
 });
 
 describe("a turn", () => {
@@ -1550,6 +1608,91 @@ describe("what Hermes sends on its own account", () => {
   );
 });
 
+describe("what waits for a channel", () => {
+  const elsewhere = { HERMES_CHANNELS: "{}", HERMES_BOTS: "{}" };
+
+  it(
+    "that was taken away is given up, and told to nobody; it is answered where the channel comes again",
+    inWorld(async (world) => {
+      world.broken = new Error("not yet");
+      const file = { text: undefined, photo: [{ file_id: "f1", file_size: 9 }] };
+      await world.life().receive("telegram", world.update("", file));
+      await world
+        .life()
+        .receive(
+          "telegram",
+          world.update("from a Hermes", { chat: { id: -500, type: "group" }, text: "/x" }),
+        );
+      await settle();
+      world.broken = null;
+      const called = world.called.length;
+      const without = world.life(elsewhere);
+      without.resume();
+      await settle();
+      await world.time.pass(60_000);
+      await settle();
+      expect(without.failed().map(({ why }) => why)).toContain("files are not taken here");
+      expect([world.sent, world.called.length]).toEqual([[], called]);
+      world.hermes.die();
+      const again = world.life();
+      world.files["f1"] = "a picture";
+      expect(again.retry()).toBeGreaterThan(0);
+      await settle();
+      await world.time.pass(120_000);
+      await settle();
+      expect(again.failed()).toEqual([]);
+      expect(world.sent.map(({ text }) => text).sort()).toEqual(["heard ", "heard /x"]);
+    }),
+  );
+
+  it(
+    "holds an answer with files before its files, where Telegram takes neither for a while",
+    inWorld(async (world) => {
+      world.hermes.answers = null;
+      const channels = world.life();
+      await channels.receive("telegram", world.update("draw"));
+      await settle();
+      const [frame] = world.hermes.given as [Frame];
+      world.refusals.push(...Array<object>(60).fill({ error_code: 429, description: "Too Many Requests" }));
+      world.hermes.say(frame, "here it is", true, true, true);
+      await settle();
+      await world.time.pass(30_000);
+      await settle();
+      expect(world.hermes.results.map(({ result }) => result?.message_id)).toEqual(["kept"]);
+      world.hermes.sendFile(frame, "%PDF");
+      await settle();
+      world.hermes.fallSilent(frame);
+      await settle();
+      expect([world.sent, world.sentFiles]).toEqual([[], []]);
+      world.refusals.length = 0;
+      await world.time.pass(120_000);
+      await settle();
+      expect([world.sent.map(({ text }) => text), world.sentFiles.length]).toEqual([["here it is"], 1]);
+      expect(channels.views()["telegram"]).toMatchObject({ waiting: 0, twice: 0 });
+    }),
+  );
+
+  it(
+    "is no more than there may be: an answer with files beyond that is refused, and Hermes told so",
+    inWorld(async (world) => {
+      world.hermes.answers = null;
+      const channels = world.life();
+      await channels.receive("telegram", world.update("draw"));
+      await settle();
+      world.refusals.push(...Array<object>(999).fill({ error_code: 429, description: "Too Many Requests" }));
+      for (let n = 0; n < MOST_OWN; n++) channels.sendOwn(own(`n${n}`));
+      world.hermes.say(world.hermes.given[0] as Frame, "here it is", true, true, true);
+      await settle();
+      await world.time.pass(30_000);
+      await settle();
+      expect(world.hermes.results.map(({ result }) => result)).toEqual([
+        { success: false, error: "Telegram: Too Many Requests" },
+      ]);
+      expect(channels.views()["telegram"]).toMatchObject({ waiting: MOST_OWN + 1, dropped: 1 });
+    }),
+  );
+});
+
 describe("what a channel keeps", () => {
   it(
     "of what could not be answered are the newest hundred, for a week",
@@ -1724,6 +1867,86 @@ describe("a webhook", () => {
       expect(await isGenuine(hook({ kind: "svix", secrets: [cut, ...secrets] }), sent, at)).toBe(true);
   });
 
+  const SECRET = "a secret of theirs";
+  const AT = 1_700_000_000;
+  const BODY = '{"id":"evt_1","type":"paid"}';
+  const macOf = async (text: string, secret = SECRET) =>
+    crypto.subtle.sign("HMAC", await hmacKey(bytes(secret)), bytes(text));
+  /** How each kind of sender signs a body, and the name by which it knows a delivery; empty = by none. */
+  const SIGNED: [HookSettings["kind"], (body: string, secret?: string) => Promise<object>, string][] = [
+    [
+      "github",
+      async (body, secret) => ({ "x-hub-signature-256": `sha256=${hex(await macOf(body, secret))}` }),
+      "",
+    ],
+    ["gitlab", async (_, secret = SECRET) => ({ "x-gitlab-token": secret, "idempotency-key": "k1" }), "k1"],
+    [
+      "stripe",
+      async (body, secret) => {
+        const mac = hex(await macOf(`${AT}.${body}`, secret));
+        return { "stripe-signature": `t=${AT}, v1=${"0".repeat(64)},v1=${mac},v0=x` };
+      },
+      "evt_1",
+    ],
+    [
+      "svix",
+      async (body, secret) => {
+        const mac = btoa(String.fromCharCode(...new Uint8Array(await macOf(`msg_1.${AT}.${body}`, secret))));
+        return { "svix-id": "msg_1", "svix-timestamp": `${AT}`, "svix-signature": `v2,x v1,${mac}` };
+      },
+      "msg_1",
+    ],
+    [
+      "hmac",
+      async (body, secret) => ({
+        "x-webhook-signature-v2": hex(await macOf(`${AT}.${body}`, secret)),
+        "x-webhook-timestamp": `${AT}`,
+      }),
+      "",
+    ],
+  ];
+
+  it.each(SIGNED)(
+    "of %s is genuine with its secret, of now, and to the last byte",
+    async (kind, sign, id) => {
+      const settings = hook({ kind, secrets: [SECRET] });
+      const sent = async (signed: string, body: string, secret?: string) =>
+        delivery(body, (await sign(signed, secret)) as Record<string, string>);
+      const genuine = await sent(BODY, BODY);
+      expect(isSigned(settings, genuine.headers)).toBe(true);
+      expect(await isGenuine(settings, genuine, AT * 1000)).toBe(true);
+      expect(await isGenuine(settings, await sent(BODY, BODY, "another"), AT * 1000)).toBe(false);
+      const isOfItsBytes = kind !== "gitlab";
+      expect(await isGenuine(settings, await sent(BODY, `${BODY} `), AT * 1000)).toBe(!isOfItsBytes);
+      const isOfItsTime = isOfItsBytes && kind !== "github";
+      expect(await isGenuine(settings, genuine, AT * 1000 + 301_000)).toBe(!isOfItsTime);
+      const [[name, signature]] = Object.entries(await sign(BODY)) as [[string, string]];
+      expect(isSigned(settings, new Headers())).toBe(false);
+      for (const wrong of ["", "nonsense", signature.slice(0, -6)])
+        expect(await isGenuine(settings, delivery(BODY, { [name]: wrong }), AT * 1000)).toBe(false);
+      const message = await messageOf("ci", settings, genuine);
+      if (id === "") expect(message?.id).toMatch(/^[0-9a-f]{64}$/);
+      else expect(message?.id).toBe(id);
+    },
+  );
+
+  it("has the event that its sender names", async () => {
+    const said = async (kind: HookSettings["kind"], body: object, headers = {}) =>
+      (await made(body, { kind, prompt: "{event_type}" }, headers))?.event.text.replace("[webhook ci]\n", "");
+    expect(await said("gitlab", {}, { "x-gitlab-event": "Push Hook" })).toBe("Push Hook");
+    expect(await said("gitlab", {})).toBe("");
+    expect(await said("stripe", { type: "paid" })).toBe("paid");
+    expect(await said("svix", { event_type: "user.created", type: "x" })).toBe("user.created");
+    expect(await said("hmac", {})).toBe("");
+  });
+
+  it("tells all of it where nothing was said of what is to be told", async () => {
+    expect((await made({ n: 1 }, {}, { "x-github-event": "push" }))?.event.text).toBe(
+      '[webhook ci]\nThe webhook ci tells of "push":\n\n{\n  "n": 1\n}',
+    );
+    expect((await made("a text", { prompt: "{__raw__} {a}" }))?.event.text).toBe("[webhook ci]\na text {a}");
+  });
+
   it("says what its template takes from it, and nothing that is no part of it", async () => {
     const said = async (prompt: string, body: unknown) =>
       (await made(body, { prompt }))?.event.text.replace("[webhook ci]\n", "");
@@ -1755,6 +1978,13 @@ describe("a webhook", () => {
     expect(shared?.event.source).toMatchObject({ platform: "webhook", chat_id: "session/reviews" });
     const there = await made({ n: 1 }, { chat: { platform: "telegram", id: "77" } });
     expect(there?.event.source).toMatchObject({ platform: "telegram", chat_id: "77", chat_type: "dm" });
+    for (const [platform, id] of [
+      ["telegram", "-500"],
+      ["slack", "C0OPEN0"],
+    ] as const)
+      expect((await made({ n: 1 }, { chat: { platform, id } }))?.event.source).toMatchObject({
+        ...{ platform, chat_id: id, chat_type: "group", user_id: "webhook" },
+      });
   });
 
   it(
