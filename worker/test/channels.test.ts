@@ -5,6 +5,7 @@ import { hex } from "../src/base/digests.ts";
 import { Log, Redactor } from "../src/base/log.ts";
 import { type Incoming, type OwnMessage, messageOf as said } from "../src/channels/channel.ts";
 import { Channels } from "../src/channels/channels.ts";
+import { OWN_FILE, ownFileOf, ownMessageOf } from "../src/channels/gate.ts";
 import { isGenuine, isSigned, messageOf } from "../src/channels/hooks.ts";
 import { MOST, MOST_OF_ONE, MOST_OWN, MOST_OWN_FILES } from "../src/channels/inbox.ts";
 import type { Mail } from "../src/channels/mail/mail.ts";
@@ -1608,6 +1609,51 @@ describe("what Hermes sends on its own account", () => {
   );
 });
 
+describe("what Hermes tells of what it sends", () => {
+  const told = { name: "name-of-it", platform: "telegram", chat: "77", thread: null };
+  const read = (work: () => unknown) => {
+    try {
+      return work();
+    } catch (error) {
+      return (error as { code: string }).code;
+    }
+  };
+
+  it("is a message with all that it needs", () => {
+    const own = (body: unknown) => read(() => ownMessageOf(bytes(JSON.stringify(body)).buffer));
+    expect(own({ ...told, text: "hello" })).toEqual({ ...told, text: "hello" });
+    for (const wrong of [{}, { text: "" }, { text: "x", name: "short" }, { text: "x", chat: "" }])
+      expect(own({ ...told, ...wrong })).toBe("bad_message");
+    expect(read(() => ownMessageOf(null))).toBe("bad_message");
+  });
+
+  it("is a file with a length, which may be too long", () => {
+    const file = { ...told, kind: "image", called: "a.png", mime: "image/png" };
+    const own = (size: number | null, body: string) =>
+      read(() =>
+        ownFileOf(
+          new Headers({ ...(size === null ? {} : { "content-length": `${size}` }), [OWN_FILE]: body }),
+        ),
+      );
+    const sent = encodeURIComponent(JSON.stringify(file));
+    expect(own(3, sent)).toEqual({ ...file, kind: "photo", size: 3 });
+    expect(own(3, encodeURIComponent(JSON.stringify({ ...file, kind: "page" })))).toMatchObject({
+      kind: "document",
+    });
+    expect(own(25 * 1024 * 1024, sent)).toMatchObject({ size: 25 * 1024 * 1024 });
+    expect(own(25 * 1024 * 1024 + 1, sent)).toBe("body_too_large");
+    for (const [size, body] of [
+      [0, sent],
+      [null, sent],
+      [3, ""],
+      [3, "%"],
+      [3, "{}"],
+    ] as const)
+      expect(own(size, body)).toBe("bad_message");
+    expect(read(() => ownFileOf(new Headers({ "content-length": "3" })))).toBe("bad_message");
+  });
+});
+
 describe("what waits for a channel", () => {
   const elsewhere = { HERMES_CHANNELS: "{}", HERMES_BOTS: "{}" };
 
@@ -1669,6 +1715,71 @@ describe("what waits for a channel", () => {
       await settle();
       expect([world.sent.map(({ text }) => text), world.sentFiles.length]).toEqual([["here it is"], 1]);
       expect(channels.views()["telegram"]).toMatchObject({ waiting: 0, twice: 0 });
+    }),
+  );
+
+  it(
+    "is asked for again after a trouble, which is told once, and after as long as Telegram wants",
+    inWorld(async (world) => {
+      const receive = { telegram: { token: TOKEN, allow: ["77"], receive: "poll" } };
+      const lines: string[] = [];
+      const note = (line: string) => void lines.push(line);
+      const spies = (["log", "warn", "error"] as const).map((name) =>
+        vi.spyOn(console, name).mockImplementation(note),
+      );
+      const channels = world.life({ HERMES_CHANNELS: JSON.stringify(receive) });
+      world.unreachable = () => new Error("connection reset");
+      channels.resume();
+      for (let n = 0; n < 4; n++) {
+        await settle();
+        await world.time.pass(8000);
+      }
+      await settle();
+      const troubles = lines.filter((line) => line.includes("channel_trouble"));
+      for (const spy of spies) spy.mockRestore();
+      expect(channels.views()["telegram"]).toMatchObject({ trouble: "Telegram could not be reached" });
+      const asked = world.called.length;
+      expect(asked).toBeGreaterThan(2);
+      expect(troubles).toHaveLength(1);
+      world.unreachable = null;
+      world.updates.push(world.update("hello"));
+      await world.time.pass(60_000);
+      await settle();
+      expect(world.sent.map(({ text }) => text)).toEqual(["heard hello"]);
+      expect(channels.views()["telegram"]).toMatchObject({ trouble: null, receives: "poll" });
+    }),
+  );
+
+  it(
+    "that has no thread, or one of Hermes' own, goes where Hermes says; a file without a name is told of as one",
+    inWorld(async (world) => {
+      world.hermes.answers = null;
+      const channels = world.life();
+      await channels.receive("telegram", world.update("draw"));
+      await settle();
+      const [frame] = world.hermes.given as [Frame];
+      world.hermes.sendFile(frame, "%PDF", { content: "x".repeat(1025), metadata: { thread_id: 9 } });
+      await settle();
+      world.hermes.sendFile(null, "%PDF", { filename: "", size: 26 * 1024 * 1024, content: "look" });
+      await settle();
+      world.hermes.sendFile(null, "%PDF", { chat_id: "78" });
+      await settle();
+      world.hermes.babble(
+        JSON.stringify({
+          ...{ type: "outbound", requestId: "w", platform: "webhook" },
+          action: { op: "send_media", chat_id: "hook/ci/x", content: "", size: 3, answers: "hook-x" },
+        }),
+      );
+      await settle();
+      expect(world.sent.map(({ text }) => text)).toEqual([
+        "x".repeat(1025),
+        expect.stringMatching(/^look\n\(I could not send you a file: it is larger than 25 MB\.\)$/),
+      ]);
+      expect(world.sent[0]).toMatchObject({ message_thread_id: 9 });
+      expect(world.sentFiles.map(([method, chat, caption]) => [method, chat, caption])).toEqual([
+        ["sendDocument", "77", ""],
+      ]);
+      expect(world.hermes.results.map(({ result }) => result?.success)).toEqual([true, true, false, true]);
     }),
   );
 
