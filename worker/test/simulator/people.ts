@@ -248,6 +248,8 @@ export class SimulatedPlatform {
   readonly accepted: Accepted[] = [];
   /** The messages that say by now what became of them. */
   readonly changed = new Set<number>();
+  /** Is told that somebody waits for a file. */
+  onSlowFile: () => void = () => undefined;
   /** Is told of a message with a button. */
   onButton: (chat: string, message: number, data: string) => void = () => undefined;
 
@@ -262,7 +264,10 @@ export class SimulatedPlatform {
     const answer = async (url: string, init: RequestInit): Promise<Response> => {
       const { time, dice } = this;
       if (url.includes("/file/")) {
-        if (dice.chance(0.5)) await time.sleep(dice.between(1, 20_000));
+        if (dice.chance(0.5)) {
+          this.onSlowFile();
+          await time.sleep(dice.between(1, 20_000));
+        }
         return new Response("a picture");
       }
       if (url.endsWith("/editMessageText")) {

@@ -181,6 +181,7 @@ export class World implements Witness {
     this.engine.asks = withThings;
     this.platform = new SimulatedPlatform(this.time, dice, (what) => void this.story.push(what));
     this.platform.onButton = (chat, message, data) => this.#press(chat, message, data);
+    this.platform.onSlowFile = () => this.#killBetweenFiles();
     this.engine.begunBy = () => this.#origin.getStore();
   }
 
@@ -450,6 +451,14 @@ export class World implements Witness {
     const message = String(id);
     const said = { message, text, chat, isGroup: true, user: chat, thread: message, files };
     return ["slack", { update: messageOf("slack", said), way: null }];
+  }
+
+  /** Hermes dies while a message waits for the next of its files, and another one has a line made to the next Hermes. */
+  #killBetweenFiles(): void {
+    if (!this.dice.chance(0.1)) return;
+    this.story.push("      Hermes dies while a file is fetched");
+    this.engine.killHermes();
+    this.write("1");
   }
 
   /** Somebody presses a button, sooner or later. */
