@@ -14,8 +14,10 @@ from ...module_utils.settings.values import canonical
 from ...module_utils.worker_client import Unreachable, WorkerClient
 from .config_keys import flat
 from .content import SOUL, TABLE, Member, Members, digest, unpack
+from .schedules import is_over
 
 LEARNT = " (what Hermes has learnt stays)"
+OVER = " (its time has passed: it is done)"
 NOT_TEXT = "not text: sha256 {}, {} bytes\n"
 
 
@@ -75,14 +77,20 @@ def items(members: Mapping[str, Member]) -> dict[str, dict[str, Any]]:
 def words(before: Mapping[str, Member] | None, after: Mapping[str, Member]) -> str:
     """Return what changes in one line, `skills: + weather, ~ notes, - old`; an empty text when nothing does."""
     old, new = items(before or {}), items(after)
+    over = {
+        f"jobs {name}": OVER
+        for name, job in new["jobs"].items()
+        if is_over(json.loads(job)["schedule"])
+    }
     told = []
     for kind in ("soul", "skills", "jobs", "memories", "servers", "config", "taken over"):
         was, is_ = old.get(kind, {}), new.get(kind, {})
+        there = {name: f"{name}{over.get(f'{kind} {name}', '')}" for name in sorted(is_)}
         changed = [
-            *(f"+ {name}".strip() for name in sorted(is_) if name not in was),
+            *(f"+ {shown}".strip() for name, shown in there.items() if name not in was),
             *(
-                f"~ {name}".strip()
-                for name in sorted(is_)
+                f"~ {shown}".strip()
+                for name, shown in there.items()
                 if name in was and was[name] != is_[name]
             ),
             *(f"- {name}".strip() for name in sorted(was) if name not in is_),

@@ -14,6 +14,7 @@ FIELD = re.compile(r"(\*|\d{1,2}(-\d{1,2})?)(/\d{1,2})?")
 # Name, least and most of each field of a cron expression.
 FIELDS = (("minute", 0, 59), ("hour", 0, 23), ("day", 1, 31), ("month", 1, 12), ("weekday", 0, 7))
 LAST_DAYS = dict(zip(range(1, 13), (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31), strict=True))
+FARTHEST_WEST = datetime.timezone(datetime.timedelta(hours=-12))
 REMEDY = "write for example '0 7 * * *' (each day at seven), 'every 2h', or a time like 2027-01-31T09:00."
 
 
@@ -35,6 +36,16 @@ def schedule_flaw(schedule: Any) -> str:
     except ValueError:
         return "is no schedule that Hermes takes."
     return "" if re.match(r"\d{4}-\d\d-\d\d", text) else "is no schedule that Hermes takes."
+
+
+def is_over(schedule: str) -> bool:
+    """Tell whether a schedule is a time that has passed, wherever on earth its hours are meant."""
+    try:
+        at = datetime.datetime.fromisoformat(schedule)
+    except ValueError:
+        return False
+    at = at.replace(tzinfo=at.tzinfo or FARTHEST_WEST)
+    return at < datetime.datetime.now(datetime.UTC)
 
 
 def _cron_flaw(parts: list[str]) -> str:

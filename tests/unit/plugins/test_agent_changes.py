@@ -60,6 +60,28 @@ def test_a_first_declaration_is_all_new() -> None:
     assert changes.words({}, {}) == ""
 
 
+@pytest.mark.parametrize(
+    ("schedule", "over"),
+    [
+        ("2020-01-31T09:00", True),
+        ("2020-01-31", True),
+        ("2020-01-31T09:00:00+02:00", True),
+        ("2999-01-31T09:00", False),
+        ("2999-01-31T09:00:00Z", False),
+        ("0 7 * * *", False),
+        ("every 2h", False),
+    ],
+)
+def test_a_job_for_a_time_that_has_passed_is_told_to_be_done(schedule: str, over: bool) -> None:
+    """No start makes it, and nobody should wait for it."""
+    party = declared({}, cron_jobs={"party": JOB | {"schedule": schedule}})
+    told = " (its time has passed: it is done)" if over else ""
+    assert changes.words(None, party) == f"jobs: + party{told}"
+    other = declared({}, cron_jobs={"party": JOB})
+    assert changes.words(other, party) == ("" if party == other else f"jobs: ~ party{told}")
+    assert changes.words(party, {}) == "jobs: - party"
+
+
 def test_each_item_that_changes_is_named_and_no_other() -> None:
     other = declared(
         {
@@ -200,11 +222,13 @@ def test_what_hermes_made_otherwise_is_kept_and_told() -> None:
     kept = [
         {"item": "skills/b", "why": "deleted by Hermes or its owner"},
         {"item": "jobs/morning", "why": "changed by Hermes or its owner"},
+        {"item": "jobs/noon", "why": "not laid: its workdir /srv is no folder here"},
     ]
     running = RUNNING | {"kept": kept, "skills": ["a"], "jobs": [{"name": "evening"}]}
     assert proof.missing(FULL, "1", running, RESTART) == []
     rows = proof.rows(FULL, running, "hermes_take_over")[1:]
-    assert [label for label, _words in rows] == ["kept", "kept"]
+    assert [label for label, _words in rows] == ["kept", "kept", "agent"]
+    assert rows[2][1] == "jobs/noon: not laid: its workdir /srv is no folder here"
     assert rows[0][1].startswith("skills/b: deleted by Hermes or its owner; hermes_take_over")
 
 
