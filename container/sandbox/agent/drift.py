@@ -34,7 +34,9 @@ def told(paths: Paths) -> dict[str, Any]:
     laid, kept = [], []
     for name, item in sorted(record.items.items()):
         is_as_laid = item["laid"] is not None and here[name] == item["laid"]
-        if is_as_laid or name.startswith(f"{MEMORIES}/"):
+        if item.get("left"):
+            kept.append({"item": name, "why": f"not laid: {item['left']}"})
+        elif is_as_laid or name.startswith(f"{MEMORIES}/"):
             laid.append(name)
         else:
             kept.append({"item": name, "why": _why(item, here[name])})

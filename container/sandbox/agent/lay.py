@@ -227,13 +227,14 @@ class _Laying:
         """Write down what is there now."""
         items: dict[str, dict[str, Any]] = {}
         for name in names:
-            item, want = self.record.items.get(name, {}), self.wants.get(name)
+            item, want = {**self.record.items.get(name, {})}, self.wants.get(name)
+            item.pop("left", None)
             if name in changes:
                 if want is None:
                     continue
-                item = {"laid": want}
+                known, item = item, {"laid": want}
                 if name in jobs:
-                    item = {**_of_job(jobs[name]), "of": want}
+                    item = _of_job(jobs[name], known, want)
             elif want is None and (
                 self.here[name] is None or item["laid"] is None or item.get("found")
             ):
@@ -258,5 +259,8 @@ def _clear(stage: str) -> None:
         subprocess.run(["rm", "-rf", "--", stage], check=False)
 
 
-def _of_job(job: dict[str, Any]) -> dict[str, Any]:
-    return {"laid": found.job_digest(job), "id": job["id"], "ends": found.job_ends(job)}
+def _of_job(job: dict[str, Any], known: dict[str, Any], want: str | None) -> dict[str, Any]:
+    """Return what is known of a job that Hermes wrote, or left as it was `known`."""
+    if "left" in job:
+        return {**known, "left": job["left"]}
+    return {"laid": found.job_digest(job), "id": job["id"], "ends": found.job_ends(job), "of": want}

@@ -23,7 +23,8 @@ class Record:
     is not over, so that each of its items is as it was, as it shall be, or gone for a moment.
     An item: "want" (the digest declared, None when it no longer is), "laid" (the digest of what we
     left there, None when it was not us), "next" (of what is being laid), "found" (equal to
-    what was declared before we came: not ours to remove), and of a job its "id" and "ends".
+    what was declared before we came: not ours to remove), and of a job its "id", "ends" and "of"
+    (the digest declared of what is there); "left": why it could not be laid, and is tried again.
     """
 
     def __init__(self, home: str) -> None:
@@ -35,8 +36,9 @@ class Record:
             self._read()
 
     def has(self, digest: str) -> bool:
-        """Tell whether just this declaration was laid, to its end."""
-        return self.archive == digest and not self.unfinished
+        """Tell whether just this declaration was laid, to its end and all of it."""
+        left = any(item.get("left") for item in self.items.values())
+        return self.archive == digest and not self.unfinished and not left
 
     def write(self) -> None:
         """Put it into the home, or take it away when there is nothing to remember."""

@@ -279,8 +279,22 @@ def is_over(jobs: Any, schedule: dict[str, Any]) -> bool:
     return schedule["kind"] == "once" and jobs.compute_next_run(schedule) is None
 
 
+def not_there(told: dict[str, Any]) -> str:
+    """Return why a job's folder is not there yet, as on the disk of another sandbox; an empty text where it is."""
+    folder = os.path.expanduser(str(told.get("workdir") or "").strip())
+    return (
+        f"its workdir {folder} is no folder here"
+        if os.path.isabs(folder) and not os.path.isdir(folder)
+        else ""
+    )
+
+
 def lay_job(jobs: Any, item: str, known: str | None, name: str, told: dict[str, Any]) -> Any:
-    """Create or change one job; one that comes no more is done, and what it was before goes."""
+    """Create or change one job; one that comes no more is done, and what it was before goes.
+
+    One that Hermes would take if its folder were there is left as it is, with the reason: what is there may be another
+    disk, and no start shall fail by that.
+    """
     if unknown := sorted(set(told) - set(DEFAULTS) - OTHERS):
         raise Refused(item, f"a job has no {unknown[0]}")
     fields = {**DEFAULTS, **{key: told[key] for key in DEFAULTS if key in told}}
@@ -292,6 +306,8 @@ def lay_job(jobs: Any, item: str, known: str | None, name: str, told: dict[str, 
             if was is not None:
                 jobs.remove_job(known)
             return {"id": OVER, "schedule": schedule}
+        if why := not_there(told):
+            return {"left": why}
         if was is None:
             job = jobs.create_job(
                 schedule=told["schedule"],

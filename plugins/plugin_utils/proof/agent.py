@@ -24,6 +24,8 @@ SETTLED_SECONDS = 40.0
 POLL_SECONDS = 0.5
 UNSETTLED = ("connecting", "configured")
 NOT_LISTED = ", though it is laid: skills.disabled in its own config.yaml turns it off, or it is for other environments"
+NOT_LAID = "not laid: "
+"""With what the sandbox begins the reason for an item that could not be."""
 AGAIN = "mend its cause and run the deploy again."
 ANEW = "mend its cause, run `{}`, for Hermes reads this when it starts, and run the deploy again."
 
@@ -222,9 +224,11 @@ def status_rows(client: WorkerClient, take: str, seconds: float) -> list[tuple[s
 
 
 def kept_rows(running: dict[str, Any] | None, take: str) -> list[tuple[str, str]]:
-    """Return a row for each item that Hermes or its owner made otherwise."""
+    """Return a row for each item that is otherwise, or that could not be laid."""
     return [
-        ("kept", f"{one['item']}: {one['why']}; {take} lays the declared one over it")
+        ("agent", f"{one['item']}: {one['why']}")
+        if one["why"].startswith(NOT_LAID)
+        else ("kept", f"{one['item']}: {one['why']}; {take} lays the declared one over it")
         for one in (running or {}).get("kept", [])
     ]
 

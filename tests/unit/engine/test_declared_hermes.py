@@ -258,6 +258,44 @@ def test_a_job_whose_time_is_over_stops_nothing(ready: Box, by_hermes: Hermes) -
     assert by_hermes() == {}
 
 
+def test_a_job_whose_folder_is_not_there_stops_nothing_and_is_laid_when_it_is(
+    ready: Box, by_hermes: Hermes
+) -> None:
+    """The disk of another sandbox has only what was saved: no start may fail by what it lacks."""
+    folder = ready.folder / "work"
+    jobs = {"a": {**JOB, "workdir": str(folder)}, "b": JOB}
+    kept = {"jobs/a": f"not laid: its workdir {folder} is no folder here"}
+    lay(ready, cron_jobs=jobs)
+    assert {*by_hermes()} == {"b"}
+    assert told(ready) == (["jobs/b"], kept)
+    # By the next start, although nothing else is declared.
+    folder.mkdir()
+    lay(ready, cron_jobs=jobs)
+    assert by_hermes()["a"]["workdir"] == str(folder)
+    assert told(ready) == (["jobs/a", "jobs/b"], {})
+    # One that is there stays as it is, and follows again.
+    folder.rmdir()
+    jobs["a"] = {**jobs["a"], "prompt": "Say more."}
+    lay(ready, cron_jobs=jobs)
+    assert by_hermes()["a"]["prompt"] == JOB["prompt"]
+    assert told(ready) == (["jobs/b"], kept)
+    folder.touch()
+    lay(ready, cron_jobs=jobs)
+    assert told(ready) == (["jobs/b"], kept)
+    by_hermes(["update", "a", {"prompt": "Mine."}])
+    lay(ready, cron_jobs=jobs)
+    assert told(ready)[1] == {"jobs/a": "changed by Hermes or its owner"}
+    lay(ready, cron_jobs=jobs, take_over=["jobs/a"])
+    assert by_hermes()["a"]["prompt"] == "Mine."
+    assert told(ready) == (["jobs/b"], kept)
+    folder.unlink()
+    folder.mkdir()
+    lay(ready, cron_jobs=jobs, take_over=["jobs/a"])
+    assert by_hermes()["a"]["prompt"] == "Say more."
+    lay(ready)
+    assert by_hermes() == {}
+
+
 def but_the_jobs(box: Box) -> "dict[str, object]":
     """Return what is in the home beside what looking at the jobs changes."""
     return {name: what for name, what in box.tree().items() if not name.startswith("cron")}
