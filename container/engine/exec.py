@@ -167,8 +167,12 @@ class _Pipes:
         os.set_blocking(writer, False)
         self.stdin: BinaryIO = os.fdopen(writer, "wb", 0)
         self._theirs = [reader]
-        for kind, mode in ((STDOUT, stdout), (STDERR, stderr)):
-            self._theirs.append(self._output(kind, mode))
+        try:
+            for kind, mode in ((STDOUT, stdout), (STDERR, stderr)):
+                self._theirs.append(self._output(kind, mode))
+        except OSError:
+            self.close()
+            raise
 
     def theirs(self) -> list[int]:
         """Hand over the process's ends; whoever gets them closes them."""

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine import disks, sandbox, snapshots
+from engine import disks, processes, sandbox, snapshots
 from engine.disks import Disks
 from engine.engine import Engine
 from engine.errors import EngineError
+from engine.exec import _Pipes
 from engine.images import Images
 from engine.snapshots import Snapshots, Stopped
 
@@ -74,16 +75,16 @@ class Here:
 
         async def all_of_it() -> None:
             try:
-                await asyncio.wait_for(test(self.engine), 60)
+                await asyncio.wait_for(test(self.engine), 20)
             finally:
-                await self.engine.destroy()
+                await asyncio.wait_for(self.engine.destroy(), 5)
 
         asyncio.run(all_of_it())
         assert self.left() == []
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Here:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Here]:
     made = Here(tmp_path)
     new = Disks.new
 
@@ -93,7 +94,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Here:
         return disk
 
     monkeypatch.setattr(Disks, "new", noted)
-    return made
+    yield made
+    for name in made.made:
+        processes.kill_marked(name)
 
 
 async def refused(call: Awaitable[Any]) -> tuple[int, str]:
@@ -180,15 +183,16 @@ class Held:
 
     def __init__(self) -> None:
         self.begun, self.go_on, self.ended = (threading.Event() for _ in range(3))
+        self.deaf = False
 
     def __call__(self, source: str, target: str, stop: threading.Event) -> int:
         os.mkdir(target)
         (Path(target) / "half").touch()
         self.begun.set()
-        while not (self.go_on.is_set() or stop.wait(0.01)):
+        while not (self.go_on.wait(0.01) or (stop.is_set() and not self.deaf)):
             pass
         self.ended.set()
-        if stop.is_set():
+        if stop.is_set() and not self.deaf:
             raise Stopped
         return 7
 
@@ -246,7 +250,7 @@ def test_a_snapshot_that_meets_the_end_of_its_sandbox_leaves_no_half(
     here.run(test)
 
 
-@pytest.mark.parametrize("how", ["destroyed", "closed"])
+@pytest.mark.parametrize("how", ["destroyed", "closed", "destroyed when it was filled"])
 def test_a_start_that_is_ended_while_its_disk_is_filled_leaves_nothing(
     here: Here, held: Held, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
@@ -255,23 +259,25 @@ def test_a_start_that_is_ended_while_its_disk_is_filled_leaves_nothing(
     folder.mkdir()
     Snapshots._describe(str(folder), {"id": identity, "size": 1, "name": "", "image": "one"})
 
+    held.deaf = how == "destroyed when it was filled"
+
     async def test(engine: Engine) -> None:
         started = asyncio.ensure_future(engine.start({"containerSnapshot": {"id": identity}}))
         await held.has_begun()
         assert len(here.left()) == 2  # its disk, and its folder in memory
         # Whoever starts another one meanwhile waits until nothing is left of this one.
-        ended = asyncio.ensure_future(engine.destroy() if how == "destroyed" else engine.close())
+        ended = asyncio.ensure_future(engine.close() if how == "closed" else engine.destroy())
         await asyncio.sleep(0)
         held.go_on.set()
         next_one = asyncio.ensure_future(engine.start({"image": "one"}))
         assert await refused(started) == (409, "destroyed")
         await ended
-        if how == "destroyed":
+        if how == "closed":
+            assert await refused(next_one) == (409, "already_running")
+        else:
             assert set(await next_one) == {"ports"}
             (disk,) = (here.folder / "disks").iterdir()
             assert not (disk / "disk" / "half").exists()
-        else:
-            assert await refused(next_one) == (409, "already_running")
 
     monkeypatch.setattr(sandbox, "END_TIME", 0.05)
     here.run(test)
@@ -346,3 +352,49 @@ def test_when_its_time_is_over_it_ends(here: Here, monkeypatch: pytest.MonkeyPat
         assert (await watch)["exitCode"] == 137
 
     here.run(test)
+
+
+def descriptors() -> int:
+    """Count what this process has open."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("room", [1, 2], ids=["stdout", "stderr"])
+def test_a_command_without_a_descriptor_left_leaves_none(
+    monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    pipe, before = os.pipe, descriptors()
+    made: list[tuple[int, int]] = []
+
+    def refuse() -> tuple[int, int]:
+        if len(made) == room:
+            raise OSError(errno.EMFILE, "Too many open files")
+        made.append(pipe())
+        return made[-1]
+
+    monkeypatch.setattr(os, "pipe", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        _Pipes("pipe", "pipe")
+    assert descriptors() == before
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_a_copy_of_a_disk_has_all_that_means_something_without_its_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, platform: str
+) -> None:
+    monkeypatch.setattr(snapshots.sys, "platform", platform)
+    source = tmp_path / "source"
+    (source / "folder").mkdir(parents=True)
+    (source / "folder" / "run.sh").write_text("echo")
+    (source / "folder" / "run.sh").chmod(0o750)
+    (source / "link").symlink_to("nowhere")
+    os.mkfifo(source / "pipe")
+    os.utime(source / "folder", (7, 7))
+    target = tmp_path / "target"
+    assert snapshots.copy_tree(str(source), str(target), threading.Event()) == 4
+    assert {path.name for path in target.rglob("*")} == {"folder", "run.sh", "link"}
+    copy = target / "folder" / "run.sh"
+    assert (copy.read_text(), copy.stat().st_mode & 0o777) == ("echo", 0o750)
+    assert copy.stat().st_ino != (source / "folder" / "run.sh").stat().st_ino
+    assert os.readlink(target / "link") == "nowhere"
+    assert (target / "folder").stat().st_mtime == 7
