@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from declared import FIRST, agent, go, lay, member, packed, sent, told, waiting
-from sandbox.agent import hermes_settings
+from sandbox.agent import found, hermes_settings
 from sandbox_box import KEY, TOKEN, Box, wait_for
 
 SKILL = "---\nname: greet\ndescription: Greets.\n---\n"
@@ -564,6 +564,12 @@ def test_a_running_hermes_is_given_it_and_says_so(box: Box) -> None:
     assert json.loads(box.ok("status"))["configuration"] == "third"
     box.ok("restart-gateway", stdin=go(env=environ))
     assert text(box, "SOUL.md") is None
+    # With nothing declared at all, the same holds.
+    refused = box.command("declare", stdin=go(env={**environ, "A": "b"}, configuration="fourth"))
+    assert refused.returncode == 77
+    assert json.loads(box.ok("status"))["configuration"] is None
+    box.ok("declare", stdin=go(env=environ, configuration="fourth"))
+    assert json.loads(box.ok("status"))["configuration"] == "fourth"
 
 
 def opened(pid: int) -> set[Path]:
@@ -629,6 +635,25 @@ def test_nothing_that_the_agent_puts_there_stops_a_start_or_a_status(ready: Box)
     lay(ready, agent(FILES, take_over=["soul", "skills"]))
     assert told(ready) == (ITEMS, {})
     assert text(ready, "SOUL.md") == FILES["SOUL.md"]
+
+
+def test_more_than_can_be_declared_is_a_change_and_never_read_to_its_end(
+    ready: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lay(ready, agent(FILES))
+    changed = {"skills/greet": "changed by Hermes or its owner"}
+    with open(ready.home / "skills" / "greet" / "large", "wb") as file:
+        file.truncate(found.UNPACKED + 1)
+    content = found._content
+
+    def read(path: str, status: os.stat_result) -> str:
+        assert not path.endswith("large")
+        return content(path, status)
+
+    monkeypatch.setattr(found, "_content", read)
+    (ready.home / "skills" / "greet" / "SKILL.md").unlink()
+    shutil.rmtree(ready.home / "skills" / "greet" / "scripts")
+    assert told(ready)[1] == changed
 
 
 def test_what_may_not_be_read_is_kept(ready: Box) -> None:
