@@ -43,6 +43,7 @@ class Sandbox:
         self._watcher: asyncio.Task[None] | None = None
         self._destroying: asyncio.Task[None] | None = None
         self._copying = asyncio.Lock()
+        self._pausing = asyncio.Lock()
 
     async def start(
         self,
@@ -103,15 +104,16 @@ class Sandbox:
 
         Raises EngineError 503 when they cannot be, 507 when the disk is full.
         """
-        try:
+        # One at a time: the end of one would let go what another copies.
+        async with self._pausing:
             try:
                 if not await self.link.pause(True):
                     raise EngineError(503, "not_paused", "The sandbox could not be paused.")
                 return await self._copy(snapshots.take, self._disk.root, self.image.digest, name)
+            except (OSError, Stopped) as error:
+                raise _explain(error) from error
             finally:
                 await self.link.pause(False)
-        except (OSError, Stopped) as error:
-            raise _explain(error) from error
 
     async def _copy(self, function: Callable[..., Result], *words: object) -> Result:
         """Run a function that copies in a thread, one at a time; never leave it behind.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine import disks, processes, sandbox, snapshots
+from engine import disks, processes, sandbox, sandbox_link, snapshots
 from engine.disks import Disks
 from engine.engine import Engine
 from engine.errors import EngineError
@@ -246,6 +246,37 @@ def test_a_snapshot_that_meets_the_end_of_its_sandbox_leaves_no_half(
             assert await refused(taken) == (409, "destroyed")
         assert paused == [True, False]
         assert not any((here.folder / "snapshots").iterdir())
+
+    here.run(test)
+
+
+def test_no_disk_is_copied_when_pid_1_does_not_pause(
+    here: Here, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox, "END_TIME", 0.05)
+    monkeypatch.setattr(sandbox_link, "PAUSE_TIME", 0.05)
+
+    async def test(engine: Engine) -> None:
+        await engine.start({"image": "one"})
+        assert await refused(engine.snapshot({})) == (503, "not_paused")
+        assert not held.begun.is_set()
+
+    here.run(test)
+
+
+def test_of_two_snapshots_none_lets_go_what_the_other_copies(
+    here: Here, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox, "END_TIME", 0.05)
+    paused = with_pauses(monkeypatch)
+
+    async def test(engine: Engine) -> None:
+        await engine.start({"image": "one"})
+        one, other = (asyncio.ensure_future(engine.snapshot({"name": name})) for name in "ab")
+        await held.has_begun()
+        held.go_on.set()
+        assert {(await one)["name"], (await other)["name"]} == {"a", "b"}
+        assert paused == [True, False, True, False]
 
     here.run(test)
 
