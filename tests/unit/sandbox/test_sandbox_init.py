@@ -435,7 +435,7 @@ def test_followed_logs_end_with_the_reason(box: Box) -> None:
 def test_an_id_that_cannot_be_one_is_refused(box: Box, boot: str) -> None:
     box.boot = boot
     command = [str(box.image / "bin" / "sandbox"), "init"]
-    done = subprocess.run(command, env=box.environ, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(command, env=box.environ, capture_output=True, timeout=20, check=False)
     assert (done.returncode, b"HERMES_BOOT_ID must be" in done.stderr) == (64, True)
     assert not any(box.run.iterdir())
 
