@@ -531,6 +531,34 @@ describe("what is told of a channel", () => {
   );
 });
 
+describe("an answer that its platform does not take for the moment", () => {
+  it.each([
+    ["is on its way", 1, 1000],
+    ["is kept", 10, 60_000],
+  ])("and %s is sent, whatever Hermes says of its end meanwhile", async (_, refusals, ms) => {
+    await inWorld(async (world) => {
+      world.hermes.answers = null;
+      for (let time = 0; time < refusals; time++)
+        world.refusals.push({ error_code: 500, description: "Internal Server Error" });
+      const channels = world.life();
+      await channels.receive("telegram", world.update("hello"));
+      await settle();
+      world.hermes.say(world.hermes.given[0] as Frame, "here");
+      await settle();
+      if (refusals > 1) await world.time.pass(30_000);
+      // A Hermes that is stopped has not heard what became of it.
+      world.hermes.fallSilent(world.hermes.given[0] as Frame);
+      await settle();
+      expect(channels.views()["telegram"]).toMatchObject({ waiting: 1 });
+      world.refusals.length = 0;
+      await world.time.pass(ms);
+      await settle();
+      expect(world.sent.map(({ text }) => text)).toEqual(["here"]);
+      expect(channels.views()["telegram"]).toMatchObject({ waiting: 0, twice: 0 });
+    })();
+  });
+});
+
 describe("an answer that WhatsApp took and does not deliver", () => {
   it(
     "is told like one that it refused, once, whatever comes of others then",

@@ -84,7 +84,7 @@ export class Channels {
       react: (...reaction) => answers.react(...reaction),
       ask: (...asked) => questions.ask(...asked),
       waits: (platform, chat) => handover.offerAnswers(laneIn(platform, chat)),
-      processed: (id) => turns.over(Number(id)),
+      processed: (id) => turns.processed(Number(id)),
       lost: () => turns.lost(),
     });
     const handover = new Handover(shared, turns, relay);

@@ -97,6 +97,11 @@ export class Turns {
     this.#pauses.get(n)?.abort();
   }
 
+  /** Hermes is done with a message. One whose answer is on its way, or waits for its platform, is over with that. */
+  processed(n: number): void {
+    if (!this.#answering.has(n) && this.#shared.inbox.get(n) !== null) this.over(n);
+  }
+
   /** A message needs Hermes no longer. */
   end(n: number): void {
     this.#turns.get(n)?.resolve();
