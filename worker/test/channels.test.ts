@@ -1071,7 +1071,7 @@ describe("a turn", () => {
   );
 
   it(
-    "goes on while Hermes says that there is more, and is over soon after the last of it",
+    "goes on whatever Hermes says before its answer, and for how long it works then; soon after that one it is over",
     inWorld(async (world) => {
       world.hermes.answers = null;
       const channels = world.life();
@@ -1079,12 +1079,17 @@ describe("a turn", () => {
       await channels.receive("telegram", world.update("two"));
       await settle();
       const [frame] = world.hermes.given as [Frame];
-      for (const text of ["a part", "another"]) {
+      for (const text of ["I look", "I look on"]) {
         world.hermes.say(frame, text, false);
         await settle();
-        await world.time.pass(100_000);
-        expect(world.hermes.given).toHaveLength(1);
+        await world.time.pass(HALF_AN_HOUR - 10_000);
+        expect([world.hermes.given.length, channels.views()["telegram"]?.waiting]).toEqual([1, 2]);
       }
+      // Its files never come.
+      world.hermes.say(frame, "here they are", true, true, true);
+      await settle();
+      await world.time.pass(100_000);
+      expect(world.hermes.given).toHaveLength(1);
       await world.time.pass(30_000);
       await settle();
       expect(world.hermes.given.map(({ event }) => event?.text)).toEqual(["one", "two"]);

@@ -34,7 +34,7 @@ export class Answers {
     const ends = isAnswer && !hasMore ? entry : null;
     const taken = () => {
       if (ends !== null) this.#turns.over(ends.n);
-      else this.#turns.answered(entry);
+      else this.#turns.heard(entry, isAnswer);
     };
     // What Hermes says to a webhook nobody is to hear.
     if (platform === "webhook") {

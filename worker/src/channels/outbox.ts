@@ -72,7 +72,7 @@ export class Outbox {
   async sendFile(platform: string, file: OfferedFile, name: string): Promise<string> {
     const { chat, answers, part } = file;
     const entry = answers === null ? null : this.#shared.inbox.answeredBy(platform, chat, answers);
-    this.#turns.answered(entry);
+    this.#turns.heard(entry, true);
     // What Hermes says to a webhook nobody is to hear.
     if (platform === "webhook") return "0";
     if (entry === null) refuseStrangers(this.#shared, platform, chat);
@@ -80,7 +80,7 @@ export class Outbox {
     const id = answers === null ? `file ${name}` : `file ${chat} ${answers} ${part}`;
     // The platform knows no message of a webhook's.
     const replyTo = entry === null || isHook(entry) ? null : answers;
-    await this.#takeFile(platform, id, replyTo, file).finally(() => this.#turns.answered(entry));
+    await this.#takeFile(platform, id, replyTo, file).finally(() => this.#turns.heard(entry, true));
     return KEPT;
   }
 

@@ -81,11 +81,11 @@ export class Turns {
     return this.#silent.delete(n);
   }
 
-  /** Some of a message's answer came, and more may. */
-  answered(entry: Entry | null): void {
+  /** Hermes said something in a message's turn. @param isAnswer whether it is some of its answer, of which more may come. */
+  heard(entry: Entry | null, isAnswer: boolean): void {
     const turn = this.#turns.get(entry?.n ?? 0);
     if (turn === undefined) return;
-    turn.answered = true;
+    turn.answered ||= isAnswer;
     turn.heard();
   }
 
