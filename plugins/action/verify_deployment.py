@@ -285,7 +285,7 @@ class ActionModule(DeploymentAction):
 
     def _since_its_chat(self) -> str:
         if self.left_asleep:
-            return "Hermes sleeps, and wakes with what is declared"
+            return "not its new content: Hermes sleeps, and wakes with it"
         return "nothing changed since its last chat"
 
     def _model_words(self) -> str:

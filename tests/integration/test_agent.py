@@ -238,7 +238,7 @@ def test_who_sleeps_is_not_woken_for_content_and_wakes_with_it(scene: Scene) -> 
         assert change in output and note in output
     again = scene.it.deploy()
     assert again.changed("declared") == 0
-    assert "by its health; Hermes sleeps, and wakes with what is declared" in again.output
+    assert "by its health; not its new content: Hermes sleeps, and wakes with it" in again.output
     assert (len(scene.provider.seen), scene.traces_of_starts()) == (asked, before)
     assert scene.it.instance_state() == "asleep"
     prompt = scene.prompt()

@@ -150,7 +150,10 @@ def test_a_sealed_key_of_a_sleeping_one_is_rotated_and_taken_back(
     sleep(cloud, name)
     boots, asked = cloud.told(name, "instance/status")["boots"], len(provider.seen)
     second["hermes_soul"] = {"text": "You live in a lighthouse."}
-    assert "Hermes sleeps, and wakes with what is declared" in cloud.deploy(name, **second).output
+    assert (
+        "not its new content: Hermes sleeps, and wakes with it"
+        in cloud.deploy(name, **second).output
+    )
     assert "changed=0" in cloud.deploy(name, **second).output
     told = cloud.told(name, "instance/status")
     assert (told["state"], told["boots"], len(provider.seen)) == ("asleep", boots, asked)
