@@ -54,7 +54,7 @@ class Worker:
         held = self.account.secrets["alice"]
         if token != held.get("API_TOKEN"):
             return told(401)
-        if path == "/api/secrets/proof":
+        if path == "/api/secrets/proof" and path not in self.answers:
             return told({"proofs": {name: proof(v, body["nonce"]) for name, v in held.items()}})
         if path == "/api/health" and path not in self.answers:
             version = self.account.variables["alice"]["WORKER_VERSION"]

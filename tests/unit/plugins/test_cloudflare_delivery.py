@@ -83,6 +83,11 @@ def test_keys_that_are_not_proved_are_told(
     ) as told:
         delivery.deliver(KEYS, delivery.connect("old"))
     assert "The API token of before is valid" in told.value.render()
+    # It takes the keys, and its object is in step with it, but it shows nobody which they are.
+    play.server.answer = account
+    play.worker.answers["/api/secrets/proof"] = 503
+    with pytest.raises(Card, match="does not prove its new secrets"):
+        delivery.deliver(KEYS, delivery.connect("old"))
     play.worker.silent = True
     with pytest.raises(Card, match="does not prove its new secrets"):
         delivery.deliver(KEYS, delivery.connect("old"))
