@@ -23,6 +23,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from .download import download
+
 LOCK = "debian.json"
 FOLDER = "debian"
 """Folder of the unpacked files in the build's; the Dockerfile lays them where the base has none of that name."""
@@ -158,12 +160,7 @@ def _mirrors(archive: str) -> list[str]:
 def _fetch(address: str) -> bytes:
     if not address.startswith(("https://", "http://")):
         raise OSError("it is no address of the web")
-    # Here: an unchanged deployment fetches nothing, and Ansible's client is slow to load.
-    from ansible.module_utils.urls import open_url
-
-    with open_url(address, timeout=PATIENCE_SECONDS) as answer:
-        content: bytes = answer.read()
-        return content
+    return download(address, PATIENCE_SECONDS)
 
 
 def unpack(package: bytes, folder: Path) -> None:

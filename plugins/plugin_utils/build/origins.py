@@ -29,6 +29,7 @@ except (
 
 from ...module_utils.cards import Card
 from . import installer
+from .download import download
 
 WHEEL = re.compile(r"^hermes_agent-([^-]+)(?:-[^-]+){3,4}\.whl$")
 LOCAL = ("/", "./", "../", "~/")
@@ -93,12 +94,8 @@ def _fetched(source: Mapping[str, str], folder: Path, find: Find) -> Path:
     place, shown = source["file"], _shown(source["file"])
     target = folder / shown.rsplit("/", 1)[-1]
     if place.startswith("https://"):
-        # Here: an unchanged deployment fetches nothing, and Ansible's client is slow to load.
-        from ansible.module_utils.urls import open_url
-
         try:
-            with open_url(place, timeout=PATIENCE_SECONDS) as answer, target.open("wb") as file:
-                shutil.copyfileobj(answer, file)
+            target.write_bytes(download(place, PATIENCE_SECONDS))
         except OSError as error:
             raise _card(
                 f"{shown} cannot be had: {error}.",
