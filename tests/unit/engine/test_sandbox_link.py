@@ -108,7 +108,8 @@ def test_an_answer_may_come_in_any_pieces_and_beside_others() -> None:
         first.say({"id": 99, "pid": 1}, {"id": 99, "exit": 0}, {"id": 99, "error": "x"}, {"new": 1})
         whole = json.dumps({"id": number, "pid": 17}).encode() + b"\n"
         first.say(whole[:9])
-        await asyncio.sleep(0.01)
+        while waits(link._ours):
+            await asyncio.sleep(0)
         assert not one.done()
         first.say(whole[9:] + b'{"id": %d, "exit": 3}' % number)
         told, pid, ended = await one
